@@ -1,0 +1,165 @@
+"""Run a network over windows: normalise, batch, autocast, softmax."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pfmap.card import InputSpec
+from pfmap.engine.blend import Blender
+from pfmap.grid import Grid, Span
+
+
+class Predictor:
+    """A network, its input settings and where it runs.
+
+    Args:
+        network: ``(B, 3, H, W)`` normalised float32 to logits ``(B, classes, H, W)``, in evaluation mode.
+        spec: what the network expects to see.
+        device: where it runs; the network is moved there.
+        precision: type of the heavy arithmetic; autocast where it is not float32.
+        batch_size: windows per pass. The batch is always full, padded if need be, so that a window's result
+            does not depend on its company.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: InputSpec,
+        device: torch.device | str = "cpu",
+        precision: torch.dtype = torch.float32,
+        batch_size: int = 1,
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device)
+        self.spec = spec
+        self.precision = precision
+        self.batch_size = batch_size
+        # One multiplication and one addition take a pixel value to the network's input.
+        std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
+        mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
+        self._gain = (1 / (std * spec.scale)).view(1, 3, 1, 1)
+        self._offset = (-mean / std).view(1, 3, 1, 1)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn ``(B, 3, H, W)`` pixel values into the network's input: (value / scale - mean) / std."""
+        return pixels.float() * self._gain + self._offset
+
+    def probabilities(self, windows: list[npt.NDArray[np.uint8]], valid: list[npt.NDArray[np.bool_]]) -> Tensor:
+        """Compute class probabilities of up to `batch_size` windows.
+
+        Args:
+            windows: each ``(3, window, window)``.
+            valid: each ``(window, window)``; invalid pixels are shown to the network as the mean colour.
+
+        Returns:
+            ``(len(windows), classes, window, window)`` float32, on the device.
+        """
+        count = len(windows)
+        side = windows[0].shape[-1]
+        pixels = torch.zeros((self.batch_size, 3, side, side), dtype=torch.uint8)
+        mask = torch.zeros((self.batch_size, 1, side, side), dtype=torch.bool)
+        for index in range(count):
+            pixels[index] = torch.from_numpy(windows[index])
+            mask[index, 0] = torch.from_numpy(valid[index])
+        with torch.inference_mode():
+            seen = self.normalise(pixels.to(self.device)) * mask.to(self.device)
+            seen = seen.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(
+                self.device.type, self.precision, enabled=self.precision != torch.float32
+            ):
+                logits = self.network(seen)
+            return torch.softmax(logits[:count].float(), dim=1)
+
+    def stream(
+        self, windows: Iterable[tuple[int, int, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]
+    ) -> Iterator[tuple[int, int, Tensor | None]]:
+        """Compute windows in batches, keeping their order; empty ones are not computed.
+
+        Args:
+            windows: (row, column, pixels, valid) in reading order.
+
+        Yields:
+            (row, column, probabilities), the last None for a window without a valid pixel.
+        """
+        waiting: list[tuple[int, int, npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_]]] = []
+        full = 0
+        for row, col, pixels, valid in windows:
+            if valid.any():
+                waiting.append((row, col, pixels, valid))
+                full += 1
+            else:
+                waiting.append((row, col, None, valid))
+            if full == self.batch_size:
+                yield from self._flush(waiting)
+                waiting, full = [], 0
+        yield from self._flush(waiting)
+
+    def _flush(
+        self, waiting: list[tuple[int, int, npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_]]]
+    ) -> Iterator[tuple[int, int, Tensor | None]]:
+        some = [(pixels, valid) for _, _, pixels, valid in waiting if pixels is not None]
+        batch = iter(self.probabilities([p for p, _ in some], [v for _, v in some])) if some else iter(())
+        for row, col, pixels, _ in waiting:
+            yield row, col, None if pixels is None else next(batch)
+
+
+def pad_to(
+    pixels: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_], height: int, width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Pad a window at the bottom and right by reflection, as often as needed.
+
+    Args:
+        pixels: ``(bands, h, w)``.
+        valid: ``(h, w)``; reflected too.
+        height: wanted height, h or more.
+        width: wanted width, w or more.
+
+    Returns:
+        ``(bands, height, width)`` and ``(height, width)``.
+    """
+    pad = ((0, height - valid.shape[0]), (0, width - valid.shape[1]))
+    if pad == ((0, 0), (0, 0)):
+        return pixels, valid
+    return np.pad(pixels, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad, mode="reflect")
+
+
+def predict_array(
+    predictor: Predictor,
+    image: npt.NDArray[np.uint8],
+    classes: int,
+    window: int,
+    overlap: int,
+) -> npt.NDArray[np.uint8]:
+    """Map a whole image in memory with the same windows and blending as a scene.
+
+    Args:
+        predictor: the network and its device.
+        image: ``(3, height, width)``.
+        classes: number of classes.
+        window: side of the windows.
+        overlap: pixels that neighbours share.
+
+    Returns:
+        ``(height, width)`` uint8 classes.
+    """
+    height, width = image.shape[1:]
+    grid = Grid.of(height, width, window, overlap)
+    valid = np.ones((height, width), dtype=bool)
+
+    def cut() -> Iterator[tuple[int, int, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+        for row, col in grid.windows(Span(0, grid.rows.count)):
+            y, x = grid.rows.extent(row), grid.cols.extent(col)
+            box = np.s_[y.start : y.stop, x.start : x.stop]
+            yield row, col, *pad_to(image[:, *box], valid[box], window, window)
+
+    out = np.empty((height, width), dtype=np.uint8)
+    blender = Blender(grid, classes, predictor.device)
+    for row, col, probabilities in predictor.stream(cut()):
+        if col == 0:
+            blender.begin_row(row)
+        block = blender.add(col, probabilities)
+        out[block.rows.start : block.rows.stop, block.cols.start : block.cols.stop] = block.classes.cpu()
+    return out

@@ -1,0 +1,27 @@
+"""Small pieces shared by all of PFNet: convolution + batch norm + ReLU, and the one way maps are resized."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_bn_relu(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    bias: bool = False,
+) -> nn.Sequential:
+    """Build a convolution that keeps the map's size (over its stride), batch norm and ReLU."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=bias),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize ``(B, C, h, w)`` bilinearly to ``(B, C, *size)``, corners aligned, as everywhere in PFNet."""
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=True)

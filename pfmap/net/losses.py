@@ -1,0 +1,82 @@
+"""The training objective: segmentation from full and partial labels, and contours for each PointFlow module.
+
+The paper trains with cross-entropy plus one binary cross-entropy per edge map (section 3.3). Land-cover labels
+are often partial ("not a building"), so cross-entropy is generalised to *sets* of classes: the loss of a
+pixel is ``-log`` of the probability that its class is in the set. A set of one is plain cross-entropy; the
+set of all classes is no information and weighs nothing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pfmap.net.layers import resize
+
+EDGE_THICKNESS = 8
+"""Contours are drawn this many pixels thick, as in the published training."""
+
+
+def set_cross_entropy(logits: Tensor, labels: Tensor, sets: Tensor, weights: Tensor) -> Tensor:
+    """Mean of ``-log p(class in set)`` over the labelled pixels.
+
+    Args:
+        logits: ``(B, classes, H, W)``.
+        labels: ``(B, H, W)`` indices into `sets`.
+        sets: ``(S, classes)`` bool: which classes each label allows.
+        weights: ``(S,)`` weight of a pixel with that label; 0 ignores it.
+
+    Returns:
+        A scalar; 0 where no pixel has a weight.
+    """
+    score = F.log_softmax(logits.float(), dim=1)
+    forbidden = ~sets[labels.long()].permute(0, 3, 1, 2)
+    inside = score.masked_fill(forbidden, -torch.inf).logsumexp(dim=1)
+    weight = weights[labels.long()]
+    return -(inside * weight).sum() / weight.sum().clamp(min=1)
+
+
+def contours(labels: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw the contours between labels that exclude each other.
+
+    Args:
+        labels: ``(B, H, W)`` indices into `sets`.
+        sets: ``(S, classes)`` bool.
+
+    Returns:
+        ``(B, 1, H, W)`` float, 1 on contours; and ``(B, 1, H, W)`` bool, True where that is known: on
+        contours, and off them where the class is certain.
+    """
+    number = labels.long()
+    # classes as numbers, shared ones as a product > 0
+    table = sets.float()
+    disjoint = (table @ table.T) == 0
+    step = torch.zeros(number.shape, dtype=torch.bool, device=labels.device)
+    right = disjoint[number[:, :, :-1], number[:, :, 1:]]
+    down = disjoint[number[:, :-1], number[:, 1:]]
+    step[:, :, :-1] |= right
+    step[:, :, 1:] |= right
+    step[:, :-1] |= down
+    step[:, 1:] |= down
+    # A step marks one pixel on both sides already, so 7 more make 8.
+    thick = F.max_pool2d(step[:, None].float(), EDGE_THICKNESS - 1, 1, EDGE_THICKNESS // 2 - 1)
+    certain = (sets.sum(dim=1) == 1)[number][:, None]
+    return thick, certain | (thick > 0)
+
+
+def edge_loss(edge_logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Binary cross-entropy of one edge map at the window's size, each side weighted by the other's share.
+
+    Args:
+        edge_logits: ``(B, 1, h, w)``.
+        target: ``(B, 1, H, W)`` float, 1 on contours.
+        known: ``(B, 1, H, W)`` bool; other pixels do not count.
+
+    Returns:
+        A scalar.
+    """
+    logits = resize(edge_logits.float(), (target.shape[-2], target.shape[-1]))
+    total = known.sum().clamp(min=1)
+    positive = (target * known).sum() / total
+    weight = torch.where(target > 0, 1 - positive, positive) * known
+    loss = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
+    return loss / total

@@ -1,0 +1,1 @@
+"""Everything that touches pixels on disk; rasterio's only home."""

@@ -1,0 +1,1 @@
+"""Training: data in memory, augmentation, the loop, and the finished model folder."""

@@ -1,0 +1,145 @@
+"""Random crops for training: zoomed, turned, flipped, recoloured; labels follow.
+
+Every batch depends on the seed and the step's number alone, so that a resumed run sees what an uninterrupted
+one would have seen.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pfmap.card import InputSpec
+from pfmap.train.config import TrainingSettings
+from pfmap.train.data import Sample, Source, TrainingData
+
+
+class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Training batches by step number.
+
+    An item is the normalised image ``(B, 3, crop, crop)`` float32, the labels ``(B, crop, crop)`` uint8 with
+    the colour rules applied, and the labels as annotated, whose contours are real.
+    """
+
+    def __init__(self, data: TrainingData, settings: TrainingSettings, input_spec: InputSpec) -> None:
+        self._data = data
+        self._settings = settings
+        self._mean = torch.tensor(input_spec.mean).view(3, 1, 1)
+        self._std = torch.tensor(input_spec.std).view(3, 1, 1)
+
+    def __len__(self) -> int:
+        return self._settings.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self._settings.seed, step))
+        crops = [
+            self._crop(source, rng)
+            for source in self._data.sources
+            for _ in range(source.spec.per_batch)
+        ]
+        images, labels, annotated = zip(*crops, strict=True)
+        return torch.stack(images), torch.stack(labels), torch.stack(annotated)
+
+    def _crop(self, source: Source, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        low, high = self._settings.scale
+        scale = math.exp(rng.uniform(math.log(low), math.log(high)))
+        side = max(32, round(self._settings.crop / scale))
+        image, annotated = _cut(source, side, rng)
+        image = _zoom(image, self._settings.crop)
+        annotated = _nearest(annotated, self._settings.crop)
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        image, annotated = image.rot90(turns, (1, 2)), annotated.rot90(turns, (0, 1))
+        if flip:
+            image, annotated = image.flip(2), annotated.flip(1)
+        labels = _apply_green(image, annotated, source)
+        image = (_recolor(image, rng) - self._mean) / self._std
+        return image.contiguous(), labels.contiguous(), annotated.contiguous()
+
+
+def _cut(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Cut a square of `side` pixels; small images are tiled until they suffice."""
+    sample = source.train[int(rng.integers(len(source.train)))]
+    height, width = sample.labels.shape
+    if height < side or width < side:
+        return _tile(source, side, rng)
+    top, left = _place(sample, side, rng)
+    box = np.s_[top : top + side, left : left + side]
+    return torch.from_numpy(sample.image[:, *box]), torch.from_numpy(sample.labels[box])
+
+
+def _place(sample: Sample, side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Choose a crop's corner: half the time around a sure pixel of a random class, else anywhere labelled."""
+    bottom, right = sample.labels.shape[0] - side, sample.labels.shape[1] - side
+    top = left = 0
+    if sample.anchors and rng.random() < 0.5:
+        points = sample.anchors[int(rng.choice(list(sample.anchors)))]
+        row, col = points[int(rng.integers(len(points)))]
+        top = int(np.clip(row - rng.integers(side), 0, bottom))
+        left = int(np.clip(col - rng.integers(side), 0, right))
+        return top, left
+    for _ in range(20):
+        top, left = int(rng.integers(bottom + 1)), int(rng.integers(right + 1))
+        if (sample.labels[top : top + side : 8, left : left + side : 8] > 0).mean() > 0.5:
+            break
+    return top, left
+
+
+def _tile(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Lay random images of the source side by side until `side` pixels are filled."""
+    image = np.zeros((3, side, side), dtype=np.uint8)
+    labels = np.zeros((side, side), dtype=np.uint8)
+    top = 0
+    while top < side:
+        left, tall = 0, side
+        while left < side:
+            sample = source.train[int(rng.integers(len(source.train)))]
+            height = min(sample.labels.shape[0], side - top)
+            width = min(sample.labels.shape[1], side - left)
+            image[:, top : top + height, left : left + width] = sample.image[:, :height, :width]
+            labels[top : top + height, left : left + width] = sample.labels[:height, :width]
+            left += width
+            tall = min(tall, height)
+        top += tall
+    return torch.from_numpy(image), torch.from_numpy(labels)
+
+
+def _zoom(image: Tensor, crop: int) -> Tensor:
+    """Resize ``(3, n, n)`` uint8 to ``(3, crop, crop)`` float32 in 0..1; down by area, up bilinearly."""
+    scaled = image[None].float() / 255
+    if image.shape[1] != crop:
+        scaled = F.interpolate(scaled, size=(crop, crop), mode="bilinear", antialias=True)
+    return scaled[0].clamp(0, 1)
+
+
+def _nearest(labels: Tensor, crop: int) -> Tensor:
+    """Resize ``(n, n)`` labels to ``(crop, crop)``."""
+    at = ((torch.arange(crop) + 0.5) * labels.shape[0] / crop).long()
+    return labels[at][:, at]
+
+
+def _apply_green(image: Tensor, labels: Tensor, source: Source) -> Tensor:
+    rule = source.spec.green
+    if rule is None or source.green_above is None or source.green_below is None:
+        return labels
+    red, green, blue = image
+    excess = (2 * green - red - blue) / (red + green + blue).clamp(min=1e-3)
+    number = labels.long()
+    out = torch.where(excess > rule.above, torch.from_numpy(source.green_above)[number], labels)
+    return torch.where(excess < rule.below, torch.from_numpy(source.green_below)[number], out)
+
+
+def _recolor(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Vary gamma, brightness, contrast, saturation and white balance, now and then the sharpness."""
+    image = image.clamp(min=1e-4) ** math.exp(rng.uniform(-0.35, 0.35))
+    image = image * math.exp(rng.uniform(-0.25, 0.25))
+    middle = image.mean()
+    image = (image - middle) * math.exp(rng.uniform(-0.3, 0.3)) + middle
+    grey = image.mean(dim=0, keepdim=True)
+    image = grey + (image - grey) * rng.uniform(0.5, 1.4)
+    image = image * torch.tensor(np.exp(rng.uniform(-0.08, 0.08, (3, 1, 1))), dtype=torch.float32)
+    if rng.random() < 0.15:
+        image = F.avg_pool2d(F.pad(image[None], (1, 1, 1, 1), mode="reflect"), 3, 1)[0]
+    return image.clamp(0, 1)

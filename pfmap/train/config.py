@@ -1,0 +1,175 @@
+"""The training configuration: a model card to be, how to train it, and on what.
+
+One TOML file holds the card's tables (see `pfmap.card`), ``[training]``, and one ``[[sources]]`` per data set. Paths
+are relative to the data folder given on the command line, by default the file's own.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pfmap.card import Card, build, parse_card, read_toml
+from pfmap.errors import ModelError, TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps.
+        crop: side of the square training crops, pixels.
+        encoder_weights: ImageNet weights of the encoder, relative to the data folder; "" starts from chance.
+        encoder_rate: AdamW's peak learning rate of the encoder.
+        decoder_rate: the same for the rest.
+        weight_decay: AdamW's weight decay.
+        warmup: steps over which the rates rise; afterwards they fall along a cosine.
+        edge_weight: weight of the edge losses against the segmentation loss.
+        ema: decay of the averaged weights, which are the ones validated and shipped.
+        scale: smallest and largest random zoom.
+        validate_minutes: minutes between validations.
+        checkpoint_minutes: minutes between checkpoints.
+        seed: of everything random.
+    """
+
+    steps: int
+    crop: int = 256
+    encoder_weights: str = ""
+    encoder_rate: float = 3e-4
+    decoder_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 50
+    edge_weight: float = 1.0
+    ema: float = 0.998
+    scale: tuple[float, ...] = (0.5, 2.0)
+    validate_minutes: float = 15.0
+    checkpoint_minutes: float = 5.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One label raster per image; later layers lie over earlier ones.
+
+    Attributes:
+        path: relative to the data folder; ``{stem}`` stands for the image's stem.
+        values: raster value -> names of the classes it may be; other values are ignored.
+        weight: how much a pixel of this layer counts.
+    """
+
+    path: str
+    values: Mapping[int, tuple[str, ...]]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GreenRule:
+    """Tell vegetation from the rest by colour, where labels leave it open.
+
+    Excess green is 2g - r - b of the colour's shares (r + g + b = 1). Above `above` a partial label loses every
+    class but this one, below `below` it loses this one. Labels that say one class are never touched.
+    """
+
+    name: str
+    above: float
+    below: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What is held out for validation: images by stem, or a part of each scene.
+
+    Attributes:
+        stems: regular expression searched in the stem; matching images are for validation.
+        columns: first and one past the last validation column.
+        rows: the same for rows.
+    """
+
+    stems: str = ""
+    columns: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """One data set.
+
+    Attributes:
+        name: for the log.
+        images: glob pattern, relative to the data folder.
+        per_batch: crops of it in every batch.
+        layers: its labels.
+        validation: what is held out.
+        green: the colour rule, or None.
+    """
+
+    name: str
+    images: str
+    per_batch: int
+    layers: tuple[LayerSpec, ...]
+    validation: Split
+    green: GreenRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Everything `pfmap train` needs, apart from where the data lie."""
+
+    card: Card
+    training: TrainingSettings
+    sources: tuple[SourceSpec, ...]
+
+
+def read_config(path: Path) -> TrainingConfig:
+    """Read a training configuration.
+
+    Raises:
+        TrainingError: the file is missing, no TOML, or does not fit; the message names it.
+    """
+    try:
+        tables = read_toml(path)
+        training = build(TrainingSettings, tables.pop("training", {}), "training")
+        sources = tuple(_source(table) for table in tables.pop("sources", []))
+        card = parse_card(tables, path)
+    except (ModelError, TrainingError) as error:
+        message = str(error)
+        raise TrainingError(message if str(path) in message else f"{path}: {message}") from error
+    if not sources:
+        raise TrainingError(f"{path} has no [[sources]]: name at least one data set")
+    known = {spec.name for spec in card.classes}
+    for source in sources:
+        used = {name for layer in source.layers for names in layer.values.values() for name in names}
+        used |= {source.green.name} if source.green else set()
+        if used - known:
+            raise TrainingError(
+                f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(used - known))}"
+            )
+    return TrainingConfig(card, training, sources)
+
+
+def _source(table: Mapping[str, Any]) -> SourceSpec:
+    values = dict(table)
+    where = f"sources.{values.get('name', '?')}"
+    try:
+        values["layers"] = tuple(_layer(layer, where) for layer in values.pop("layers", []))
+        values["validation"] = build(Split, values.pop("validation", {}), f"{where}.validation")
+        if "green" in values:
+            values["green"] = build(GreenRule, values["green"], f"{where}.green")
+        re.compile(values["validation"].stems)
+    except (re.error, ValueError, TypeError, AttributeError) as error:
+        raise TrainingError(f"[{where}]: {error}") from error
+    spec = build(SourceSpec, values, where)
+    if not spec.layers:
+        raise TrainingError(f"[{where}] has no layers: name at least one label raster")
+    return spec
+
+
+def _layer(table: Mapping[str, Any], where: str) -> LayerSpec:
+    values = dict(table)
+    names = {
+        int(value): tuple([classes] if isinstance(classes, str) else classes)
+        for value, classes in values.pop("values").items()
+    }
+    return build(LayerSpec, {**values, "values": names}, f"{where}.layers")
