@@ -1,0 +1,39 @@
+"""pfmap: map huge orthophotos with PFNet.
+
+The public API, imported on first use, so that ``import pfmap`` costs nothing::
+
+    import pfmap
+
+    result = pfmap.predict("scene.tif", output_dir="maps")
+    model = pfmap.load_model("landcover")
+    pfmap.import_checkpoint("best.pth", preset="isaid", name="isaid")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pfmap.errors import PfmapError
+from pfmap.version import __version__
+
+if TYPE_CHECKING:
+    from pfmap.engine.pipeline import predict
+    from pfmap.engine.store import load_model
+    from pfmap.engine.upstream import import_checkpoint
+
+__all__ = ["PfmapError", "__version__", "import_checkpoint", "load_model", "predict"]
+
+_HOMES = {
+    "predict": "pfmap.engine.pipeline",
+    "load_model": "pfmap.engine.store",
+    "import_checkpoint": "pfmap.engine.upstream",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'pfmap' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

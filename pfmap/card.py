@@ -174,15 +174,11 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     missing = [
         name
         for name, f in fields.items()
-        if name not in table
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        if name not in table and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ModelError(f"[{where}] lacks {', '.join(missing)}")
-    values = {
-        key: _coerce(value, fields[key].type, f"[{where}] {key}") for key, value in table.items()
-    }
+    values = {key: _coerce(value, fields[key].type, f"[{where}] {key}") for key, value in table.items()}
     return kind(**values)
 
 
@@ -215,7 +211,6 @@ def card_table(card: Card) -> dict[str, Any]:
         "provenance": dataclasses.asdict(card.provenance),
         "accuracy": {"note": card.accuracy_note, **card.accuracy},
         "classes": [
-            {k: v for k, v in dataclasses.asdict(spec).items() if v is not False}
-            for spec in card.classes
+            {k: v for k, v in dataclasses.asdict(spec).items() if v is not False} for spec in card.classes
         ],
     }

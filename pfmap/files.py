@@ -1,6 +1,5 @@
 """Writing without half-written files: everything gets a temporary name first, then its own."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,7 +39,7 @@ def publish(staged: Path, final: Path) -> None:
         TargetError: the name cannot be taken.
     """
     try:
-        os.replace(staged, final)
+        staged.replace(final)
     except OSError as error:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 

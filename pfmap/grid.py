@@ -1,9 +1,9 @@
 """Where the windows of a scene lie, and what each of them finishes. Integers only.
 
-Windows lie on a regular grid from the scene's top-left corner, `stride` = window - overlap apart; the last row
-and column reach past the scene and are padded by reflection, so that all overlaps are equal. Window
-(r, c) finishes the block of pixels from its own corner to the next window's: its first `overlap` rows and columns are
-blended with the neighbours before it.
+Windows lie on a regular grid from the scene's top-left corner, `stride` = window - overlap apart; the last
+row and column reach past the scene and are padded by reflection, so that all overlaps are equal. Window (r,
+c) finishes the block of pixels from its own corner to the next window's: its first `overlap` rows and
+columns are blended with the neighbours before it.
 """
 
 from collections.abc import Iterator
@@ -93,9 +93,7 @@ class Grid:
         """
         per_row = self.rows.stride * self.cols.size
         height = max(1, round(pixels / per_row))
-        return [
-            Span(top, min(top + height, self.rows.count)) for top in range(0, self.rows.count, height)
-        ]
+        return [Span(top, min(top + height, self.rows.count)) for top in range(0, self.rows.count, height)]
 
     def swath_rows(self, swath: Span) -> Span:
         """Return the pixel rows that a swath finishes."""

@@ -26,7 +26,9 @@ def iou(matrix: Counts) -> npt.NDArray[np.float64]:
     """Compute intersection over union per class: ``(classes,)`` float64, NaN for a class seen nowhere."""
     hit = np.diag(matrix).astype(np.float64)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
-    return np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
+    shares = np.full(len(hit), np.nan)
+    np.divide(hit, union, out=shares, where=union > 0)
+    return shares
 
 
 def accuracy(matrix: Counts) -> float:

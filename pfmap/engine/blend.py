@@ -1,9 +1,9 @@
 """Blend overlapping windows in bounded memory.
 
-The weights are a separable raised cosine over the overlap, and one elsewhere, so that they sum to one at every pixel
-by construction: no count buffer, no division. Only the overlaps wait for the next window: `overlap` columns of the
-window before, and `overlap` rows of the window row above, over the scene's width. Everything stays on the
-network's device until class and confidence are chosen.
+The weights are a separable raised cosine over the overlap, and one elsewhere, so that they sum to one at
+every pixel by construction: no count buffer, no division. Only the overlaps wait for the next window:
+`overlap` columns of the window before, and `overlap` rows of the window row above, over the scene's width.
+Everything stays on the network's device until class and confidence are chosen.
 """
 
 import math
@@ -56,8 +56,9 @@ class Block:
 class Blender:
     """Takes probabilities window by window, in reading order, and gives finished blocks.
 
-    Start with `begin_row` for each window row. The first row given may lie inside the scene: then the row before it has to
-    be given too, and what that finishes is to be thrown away (a swath recomputes the window row above it).
+    Start with `begin_row` for each window row. The first row given may lie inside the scene: then the row
+    before it has to be given too, and what that finishes is to be thrown away (a swath recomputes the
+    window row above it).
     """
 
     def __init__(self, grid: Grid, classes: int, device: torch.device | str = "cpu") -> None:
@@ -87,9 +88,7 @@ class Blender:
         """
         rows, cols = self._grid.rows, self._grid.cols
         if probabilities is None:
-            probabilities = torch.zeros(
-                (self._above.shape[0], rows.window, cols.window), device=self._device
-            )
+            probabilities = torch.zeros((self._above.shape[0], rows.window, cols.window), device=self._device)
         weighted = probabilities * taper(cols, col, self._device)
         if self._left is not None:
             weighted[..., : cols.overlap] += self._left

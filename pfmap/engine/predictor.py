@@ -11,6 +11,11 @@ from pfmap.card import InputSpec
 from pfmap.engine.blend import Blender
 from pfmap.grid import Grid, Span
 
+Window = tuple[int, int, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
+"""Window row and column, ``(3, window, window)`` pixels, and the ``(window, window)`` valid mask."""
+Predicted = tuple[int, int, Tensor | None, npt.NDArray[np.bool_]]
+"""Window row and column, ``(classes, window, window)`` probabilities or None, and the valid mask."""
+
 
 class Predictor:
     """A network, its input settings and where it runs.
@@ -47,7 +52,9 @@ class Predictor:
         """Turn ``(B, 3, H, W)`` pixel values into the network's input: (value / scale - mean) / std."""
         return pixels.float() * self._gain + self._offset
 
-    def probabilities(self, windows: list[npt.NDArray[np.uint8]], valid: list[npt.NDArray[np.bool_]]) -> Tensor:
+    def probabilities(
+        self, windows: list[npt.NDArray[np.uint8]], valid: list[npt.NDArray[np.bool_]]
+    ) -> Tensor:
         """Compute class probabilities of up to `batch_size` windows.
 
         Args:
@@ -67,43 +74,36 @@ class Predictor:
         with torch.inference_mode():
             seen = self.normalise(pixels.to(self.device)) * mask.to(self.device)
             seen = seen.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(
-                self.device.type, self.precision, enabled=self.precision != torch.float32
-            ):
+            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
                 logits = self.network(seen)
             return torch.softmax(logits[:count].float(), dim=1)
 
-    def stream(
-        self, windows: Iterable[tuple[int, int, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]
-    ) -> Iterator[tuple[int, int, Tensor | None]]:
+    def stream(self, windows: Iterable[Window]) -> Iterator[Predicted]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Args:
-            windows: (row, column, pixels, valid) in reading order.
+            windows: in reading order.
 
         Yields:
-            (row, column, probabilities), the last None for a window without a valid pixel.
+            (row, column, probabilities, valid); the probabilities are None for a window without a valid
+            pixel.
         """
-        waiting: list[tuple[int, int, npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_]]] = []
+        waiting: list[Window] = []
         full = 0
-        for row, col, pixels, valid in windows:
-            if valid.any():
-                waiting.append((row, col, pixels, valid))
-                full += 1
-            else:
-                waiting.append((row, col, None, valid))
-            if full == self.batch_size:
+        for window in windows:
+            waiting.append(window)
+            full += bool(window[3].any())
+            # A rotated survey has long runs of empty windows: they must not pile up.
+            if full == self.batch_size or not full or len(waiting) >= 4 * self.batch_size:
                 yield from self._flush(waiting)
                 waiting, full = [], 0
         yield from self._flush(waiting)
 
-    def _flush(
-        self, waiting: list[tuple[int, int, npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_]]]
-    ) -> Iterator[tuple[int, int, Tensor | None]]:
-        some = [(pixels, valid) for _, _, pixels, valid in waiting if pixels is not None]
+    def _flush(self, waiting: list[Window]) -> Iterator[Predicted]:
+        some = [(pixels, valid) for _, _, pixels, valid in waiting if valid.any()]
         batch = iter(self.probabilities([p for p, _ in some], [v for _, v in some])) if some else iter(())
-        for row, col, pixels, _ in waiting:
-            yield row, col, None if pixels is None else next(batch)
+        for row, col, _, valid in waiting:
+            yield row, col, next(batch) if valid.any() else None, valid
 
 
 def pad_to(
@@ -149,7 +149,7 @@ def predict_array(
     grid = Grid.of(height, width, window, overlap)
     valid = np.ones((height, width), dtype=bool)
 
-    def cut() -> Iterator[tuple[int, int, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+    def cut() -> Iterator[Window]:
         for row, col in grid.windows(Span(0, grid.rows.count)):
             y, x = grid.rows.extent(row), grid.cols.extent(col)
             box = np.s_[y.start : y.stop, x.start : x.stop]
@@ -157,7 +157,7 @@ def predict_array(
 
     out = np.empty((height, width), dtype=np.uint8)
     blender = Blender(grid, classes, predictor.device)
-    for row, col, probabilities in predictor.stream(cut()):
+    for row, col, probabilities, _ in predictor.stream(cut()):
         if col == 0:
             blender.begin_row(row)
         block = blender.add(col, probabilities)

@@ -120,9 +120,7 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str
     return Model(card, network.eval().to(torch.device(device)), folder)
 
 
-def write_model(
-    folder: Path, card: Card, network: nn.Module, dtype: torch.dtype = torch.float16
-) -> None:
+def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype = torch.float16) -> None:
     """Write a model folder: weights first, so that a folder with a card is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(network, folder / WEIGHTS_NAME, dtype)

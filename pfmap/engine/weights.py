@@ -54,9 +54,7 @@ def misfits(network: nn.Module, state: dict[str, Tensor]) -> list[str]:
         if not key.endswith("num_batches_tracked")
     }
     given = {
-        key: tuple(value.shape)
-        for key, value in state.items()
-        if not key.endswith("num_batches_tracked")
+        key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")
     }
     missing = [f"{key} is missing" for key in wanted if key not in given]
     unexpected = [f"{key} is unexpected" for key in given if key not in wanted]
@@ -98,9 +96,7 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
         published = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; the file is the cause of all of them
         raise TrainingError(f"encoder weights {path} cannot be read: {error}") from error
-    blocks = [
-        f"stages.{stage}.{index}" for stage, n in enumerate(_LITE0_REPEATS) for index in range(n)
-    ]
+    blocks = [f"stages.{stage}.{index}" for stage, n in enumerate(_LITE0_REPEATS) for index in range(n)]
     state = {}
     for key, value in published.items():
         if key.startswith("_conv_stem."):

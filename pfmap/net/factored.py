@@ -15,9 +15,7 @@ from torch import Tensor
 
 
 @lru_cache(maxsize=64)
-def _shifted_resize(
-    coarse: int, fine: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _shifted_resize(coarse: int, fine: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Build ``(3, fine, coarse)``: resizing with aligned corners, seen by taps -1, 0 and +1."""
     # Never inside inference mode: the cached matrix has to serve a later training step too.
     with torch.inference_mode(mode=False), torch.autocast(device.type, enabled=False):
@@ -29,7 +27,7 @@ def _shifted_resize(
         return torch.stack([before, resize, after]).to(dtype)
 
 
-def _conv_of_upsampled(features: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+def _conv_of_upsampled(features: Tensor, weight: Tensor, size: tuple[int, ...]) -> Tensor:
     """Convolve, 3x3 with padding 1, the map that `features` would be after resizing to `size`.
 
     Args:
@@ -60,8 +58,8 @@ def conv_of_pyramid(levels: list[Tensor], weight: Tensor) -> Tensor:
     Returns:
         ``(B, O, H, W)`` at the first level's size.
     """
-    size = (levels[0].shape[-2], levels[0].shape[-1])
-    finest, *parts = weight.split([level.shape[1] for level in levels], dim=1)
+    size = levels[0].shape[-2:]
+    finest, *parts = torch.split(weight, [level.shape[1] for level in levels], dim=1)
     out = F.conv2d(levels[0], finest, padding=1)
     for level, part in zip(levels[1:], parts, strict=True):
         out = out + _conv_of_upsampled(level, part, size)

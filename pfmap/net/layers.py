@@ -22,6 +22,6 @@ def conv_bn_relu(
     )
 
 
-def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(features: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize ``(B, C, h, w)`` bilinearly to ``(B, C, *size)``, corners aligned, as everywhere in PFNet."""
-    return F.interpolate(features, size=size, mode="bilinear", align_corners=True)
+    return F.interpolate(features, size=list(size), mode="bilinear", align_corners=True)

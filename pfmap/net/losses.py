@@ -1,9 +1,9 @@
 """The training objective: segmentation from full and partial labels, and contours for each PointFlow module.
 
-The paper trains with cross-entropy plus one binary cross-entropy per edge map (section 3.3). Land-cover labels
-are often partial ("not a building"), so cross-entropy is generalised to *sets* of classes: the loss of a
-pixel is ``-log`` of the probability that its class is in the set. A set of one is plain cross-entropy; the
-set of all classes is no information and weighs nothing.
+The paper trains with cross-entropy plus one binary cross-entropy per edge map (section 3.3). Land-cover
+labels are often partial ("not a building"), so cross-entropy is generalised to *sets* of classes: the loss
+of a pixel is ``-log`` of the probability that its class is in the set. A set of one is plain cross-entropy;
+the set of all classes is no information and weighs nothing.
 """
 
 import torch

@@ -104,7 +104,7 @@ class PFNet(nn.Module):
         """Read all levels, fine to coarse, at the finest one's size: ``(B, C, H / 4, W / 4)``."""
         convolve, normalise, relu = self.head
         if self.factored:
-            fused: Tensor = conv_of_pyramid(levels, convolve.weight)
+            fused: Tensor = conv_of_pyramid(levels, self.head[0].get_parameter("weight"))
         else:
             size = levels[0].shape[-2:]
             fused = convolve(torch.cat([levels[0], *(resize(x, size) for x in levels[1:])], dim=1))

@@ -42,7 +42,8 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(features)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(out + self.downsample(features))
+        joined: Tensor = self.relu(out + self.downsample(features))
+        return joined
 
 
 class ResNet(nn.Module):

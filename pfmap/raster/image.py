@@ -29,9 +29,7 @@ def read_image(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]
             with rasterio.open(path) as src:
                 if src.dtypes[0] != "uint8":
                     raise SourceError(f"{path} holds {src.dtypes[0]} values: 8-bit images are needed")
-                colors = [
-                    i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"
-                ]
+                colors = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"]
                 return src.read(colors), src.dataset_mask() > 0
     except RasterioError as error:
         raise SourceError(f"{path} cannot be read: {error}") from error

@@ -36,9 +36,7 @@ class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((self._settings.seed, step))
         crops = [
-            self._crop(source, rng)
-            for source in self._data.sources
-            for _ in range(source.spec.per_batch)
+            self._crop(source, rng) for source in self._data.sources for _ in range(source.spec.per_batch)
         ]
         images, labels, annotated = zip(*crops, strict=True)
         return torch.stack(images), torch.stack(labels), torch.stack(annotated)

@@ -1,7 +1,7 @@
 """The training configuration: a model card to be, how to train it, and on what.
 
-One TOML file holds the card's tables (see `pfmap.card`), ``[training]``, and one ``[[sources]]`` per data set. Paths
-are relative to the data folder given on the command line, by default the file's own.
+One TOML file holds the card's tables (see `pfmap.card`), ``[training]``, and one ``[[sources]]`` per data
+set. Paths are relative to the data folder given on the command line, by default the file's own.
 """
 
 import re
@@ -68,8 +68,8 @@ class LayerSpec:
 class GreenRule:
     """Tell vegetation from the rest by colour, where labels leave it open.
 
-    Excess green is 2g - r - b of the colour's shares (r + g + b = 1). Above `above` a partial label loses every
-    class but this one, below `below` it loses this one. Labels that say one class are never touched.
+    Excess green is 2g - r - b of the colour's shares (r + g + b = 1). Above `above` a partial label loses
+    every class but this one, below `below` it loses this one. Labels that say one class are never touched.
     """
 
     name: str

@@ -20,7 +20,7 @@ from pfmap.engine.store import write_model
 from pfmap.engine.weights import load_imagenet_lite0
 from pfmap.errors import TrainingError
 from pfmap.files import publish
-from pfmap.metrics import Counts, accuracy, confusion, iou
+from pfmap.metrics import Counts, accuracy, confusion
 from pfmap.net.losses import contours, edge_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
 from pfmap.train.augment import Batches
@@ -75,8 +75,8 @@ def train(
     *,
     device: str = "cpu",
     resume: bool = False,
-    on_step: Callable[[Progress], None] = lambda progress: None,
-    on_validation: Callable[[int, Validation], None] = lambda step, figures: None,
+    on_step: Callable[[Progress], None] = lambda _progress: None,
+    on_validation: Callable[[int, Validation], None] = lambda _step, _figures: None,
 ) -> Validation:
     """Train a PFNet and write it as a model folder.
 
@@ -119,9 +119,7 @@ def train(
 class _Run:
     """The state of one training: network, average, optimiser, step."""
 
-    def __init__(
-        self, config: TrainingConfig, data_folder: Path, output: Path, device: torch.device
-    ) -> None:
+    def __init__(self, config: TrainingConfig, data_folder: Path, output: Path, device: torch.device) -> None:
         self.config = config
         self.device = device
         self.output = output
@@ -270,7 +268,7 @@ class _Run:
 
     def finish(self) -> Validation:
         """Write the best averaged weights and their card, and take the checkpoint away."""
-        assert self.best is not None  # noqa: S101 - train() has just validated
+        assert self.best is not None
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
         measured = {}
@@ -310,8 +308,8 @@ def _count_by_label(
 def _figures(matrix: Counts, by_label: Counts, sets: ClassSets) -> Figures:
     """Turn counts into figures.
 
-    A class's IoU counts sure pixels of it, and as false alarms all labelled pixels whose set leaves it out: so "not
-    building" serves the building's IoU though it names no class.
+    A class's IoU counts sure pixels of it, and as false alarms all labelled pixels whose set leaves it out:
+    so "not building" serves the building's IoU though it names no class.
     """
     names = sets.classes
     result = {}

@@ -1,0 +1,63 @@
+"""The `pfmap` command: its subcommands by name, each imported only when it is called."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from pfmap.errors import PfmapError
+from pfmap.version import __version__
+
+# name -> (module, attribute, help for the list); a module is imported when its command is used.
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "predict": ("pfmap.cli.predict", "predict"),
+    "models": ("pfmap.cli.models", "models"),
+    "train": ("pfmap.cli.train", "train"),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on first use: torch takes seconds, ``--help`` must not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names in the order in which they are used."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the module that holds a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pfmap", message="%(prog)s %(version)s")
+def cli() -> None:
+    r"""Map orthophotos with PFNet: class rasters and object polygons, ready for QGIS.
+
+    \b
+    pfmap predict scene.tif         map a scene with the default model
+    pfmap models list               what models there are
+    """
+
+
+def run(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        status: Any = cli.main(args=arguments, prog_name="pfmap", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PfmapError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted: nothing was written under a final name.", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

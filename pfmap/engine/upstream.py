@@ -1,0 +1,265 @@
+"""Import of the published PFNet checkpoints, and the presets that say what they were trained for."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pfmap.architecture import Architecture, Encoder
+from pfmap.card import Card, InputSpec, Provenance
+from pfmap.classes import ClassSpec
+from pfmap.engine.store import CARD_NAME, check_name, user_models, write_model
+from pfmap.engine.weights import misfits
+from pfmap.errors import CheckpointError
+from pfmap.net.pfnet import PFNet
+from pfmap.net.resnet import BLOCKS
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What a published checkpoint was trained for.
+
+    Attributes:
+        title: one line for people.
+        classes: in index order.
+        bands: in file order.
+        window: side of the training crops.
+        gsd: metres per pixel of the training images, smallest and largest.
+        data: what it was trained on, with its terms.
+    """
+
+    title: str
+    classes: tuple[ClassSpec, ...]
+    bands: tuple[str, str, str]
+    window: int
+    gsd: tuple[float, float]
+    data: str
+
+
+_RGB = ("red", "green", "blue")
+
+_ISAID = tuple(
+    ClassSpec(name, f"#{r:02x}{g:02x}{b:02x}", background=name == "background")
+    for name, (r, g, b) in {
+        "background": (0, 0, 0),
+        "ship": (0, 0, 63),
+        "storage_tank": (0, 63, 63),
+        "baseball_diamond": (0, 63, 0),
+        "tennis_court": (0, 63, 127),
+        "basketball_court": (0, 63, 191),
+        "ground_track_field": (0, 63, 255),
+        "bridge": (0, 127, 63),
+        "large_vehicle": (0, 127, 127),
+        "small_vehicle": (0, 0, 127),
+        "helicopter": (0, 0, 191),
+        "swimming_pool": (0, 0, 255),
+        "roundabout": (0, 191, 127),
+        "soccer_ball_field": (0, 127, 191),
+        "plane": (0, 127, 255),
+        "harbor": (0, 100, 155),
+    }.items()
+)
+_ISPRS = tuple(
+    ClassSpec(name, color)
+    for name, color in {
+        "impervious_surface": "#ffffff",
+        "building": "#0000ff",
+        "low_vegetation": "#00ffff",
+        "tree": "#00ff00",
+        "car": "#ffff00",
+        "clutter": "#ff0000",
+    }.items()
+)
+
+PRESETS: Mapping[str, Preset] = {
+    "isaid": Preset(
+        "PFNet on iSAID: ships, planes, vehicles, courts, fields, harbours from aerial and satellite RGB",
+        _ISAID,
+        _RGB,
+        896,
+        (0.1, 4.5),
+        "iSAID (Waqas Zamir et al., CVPR Workshops 2019) on DOTA images: academic use only",
+    ),
+    "potsdam": Preset(
+        "PFNet on ISPRS Potsdam: urban land cover at 5 cm from RGB",
+        _ISPRS,
+        _RGB,
+        896,
+        (0.04, 0.07),
+        "ISPRS 2D semantic labelling, Potsdam: research use",
+    ),
+    "vaihingen": Preset(
+        "PFNet on ISPRS Vaihingen: urban land cover at 9 cm from near infrared, red, green",
+        _ISPRS,
+        ("nir", "red", "green"),
+        768,
+        (0.07, 0.12),
+        "ISPRS 2D semantic labelling, Vaihingen: research use",
+    ),
+}
+
+# The published names, as patterns, and ours. Levels are numbered fine to coarse in both.
+_RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), ours)
+    for pattern, ours in (
+        (r"layer0\.0\.0\.", "encoder.stem.0.0."),
+        (r"layer0\.0\.1\.", "encoder.stem.0.1."),
+        (r"layer0\.0\.3\.", "encoder.stem.1.0."),
+        (r"layer0\.0\.4\.", "encoder.stem.1.1."),
+        (r"layer0\.0\.6\.", "encoder.stem.2.0."),
+        (r"layer0\.1\.", "encoder.stem.2.1."),
+        (r"layer1\.", "encoder.stages.0."),
+        (r"layer2\.", "encoder.stages.1."),
+        (r"layer3\.", "encoder.stages.2."),
+        (r"layer4\.", "encoder.stages.3."),
+        (r"head\.ppm\.stages\.(\d)\.1\.", r"ppm.projections.\1.0."),
+        (r"head\.ppm\.stages\.(\d)\.2\.", r"ppm.projections.\1.1."),
+        (r"head\.ppm\.bottleneck\.", "ppm.fuse."),
+        (r"head\.fpn_in\.", "laterals."),
+        (r"head\.fpn_out\.(\d)\.0\.", r"smooth.\1."),
+        (r"head\.fpn_out_align\.(\d)\.point_matcher\.match_conv\.", r"flows.\1.match."),
+        (r"head\.fpn_out_align\.(\d)\.down_h\.", r"flows.\1.embed_coarse."),
+        (r"head\.fpn_out_align\.(\d)\.down_l\.", r"flows.\1.embed_fine."),
+        (r"head\.fpn_out_align\.(\d)\.edge_final\.", r"flows.\1.edge."),
+        (r"head\.conv_last\.0\.", "head."),
+        (r"head\.conv_last\.1\.", "classify."),
+    )
+)
+
+
+def import_checkpoint(
+    path: str | Path, *, preset: str, name: str, models_dir: str | Path | None = None
+) -> Path:
+    """Turn a published PFNet checkpoint into a model folder.
+
+    Accepts the published pickled dict and a bare state dict, with or without ``module.`` before the keys.
+    Nothing that a pickle asks to execute is executed. The encoder and the number of classes are read from
+    the shapes.
+
+    Args:
+        path: the checkpoint.
+        preset: isaid, potsdam or vaihingen.
+        name: of the new model.
+        models_dir: where it goes; by default the user's model folder.
+
+    Returns:
+        The new model folder.
+
+    Raises:
+        CheckpointError: not a checkpoint, or not one of PFNet with the preset's classes; every key that
+            does not fit is listed. Also where the name is taken.
+        ModelError: the name is not possible.
+    """
+    path = Path(path)
+    check_name(name)
+    if preset not in PRESETS:
+        raise CheckpointError(f"preset {preset!r} is unknown: use one of {', '.join(PRESETS)}")
+    folder = (Path(models_dir) if models_dir is not None else user_models()) / name
+    if (folder / CARD_NAME).exists():
+        raise CheckpointError(f"{folder} exists already: choose another name, or delete that folder first")
+    chosen = PRESETS[preset]
+    state = _state_dict(_unpickle(path), path)
+    architecture = _read_architecture(state, path)
+    if architecture.classes != len(chosen.classes):
+        raise CheckpointError(
+            f"{path} has {architecture.classes} classes, preset {preset!r} has {len(chosen.classes)}: "
+            "choose the preset it was trained for"
+        )
+    network = PFNet(architecture)
+    network.load_state_dict({rename(key): value.float() for key, value in state.items()}, strict=False)
+    card = Card(
+        name=name,
+        title=chosen.title,
+        architecture=architecture,
+        input=InputSpec(chosen.bands, 255.0, _MEAN, _STD, chosen.window, chosen.gsd),
+        classes=chosen.classes,
+        provenance=Provenance(
+            data=chosen.data,
+            licence="as its publisher says; imported, not checked by pfmap",
+            attribution="Li et al., PointFlow, CVPR 2021",
+            limits="Imported checkpoint: its accuracy was not measured here.",
+        ),
+    )
+    write_model(folder, card, network, torch.float32)
+    return folder
+
+
+def rename(key: str) -> str:
+    """Translate a published key to ours; unknown keys come back as they are."""
+    for pattern, ours in _RENAMES:
+        if match := pattern.match(key):
+            return match.expand(ours) + key[match.end() :]
+    return key
+
+
+def _unpickle(path: Path) -> Any:
+    """Read a pickle as data: tensors, containers, and the numpy scalar that published files carry."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist or is no file: check the path")
+    # The scalar is named differently by numpy 1 and 2; both names mean the same harmless constructor.
+    scalar = np.float64(0).__reduce__()[0]
+    allowed: list[Any] = [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype(np.float64)),
+        type(np.dtype(np.float32)),
+    ]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever is wrong in there, the file is refused
+        reason = str(error).split("\n", maxsplit=1)[0][:300]
+        raise CheckpointError(
+            f"{path} cannot be read as data, without running code of its own: {reason}"
+        ) from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path} holds no state dict: a published PFNet checkpoint is needed")
+    others = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if others:
+        raise CheckpointError(f"{path} holds more than tensors: {', '.join(others)}")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def _read_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
+    """Read encoder and classes from the shapes, and refuse on the spot what does not fit."""
+    depth = sum(bool(re.fullmatch(r"layer3\.\d+\.conv1\.weight", key)) for key in state)
+    # A checkpoint with a wrong number of blocks is compared with the nearer encoder.
+    encoder: Encoder = (
+        "resnet101" if depth > (BLOCKS["resnet50"][2] + BLOCKS["resnet101"][2]) / 2 else "resnet50"
+    )
+    last = state.get("head.conv_last.1.weight")
+    classes = int(last.shape[0]) if last is not None and last.ndim == 4 else 0
+    architecture = Architecture(encoder, classes if 2 <= classes <= 255 else 2)
+    with torch.device("meta"):
+        network = PFNet(architecture)
+    renamed: dict[str, Tensor] = {}
+    published = {rename(key): key for key in state}
+    for key, value in state.items():
+        ours = rename(key)
+        # A key that is spelled our way is not a published one.
+        renamed[f"{key} (not a published name)" if ours == key else ours] = value
+    problems = misfits(network, renamed)
+    if problems:
+        listed = "; ".join(_in_published_names(p, published) for p in problems)
+        raise CheckpointError(f"{path} is not a PFNet checkpoint with {encoder}: {listed}")
+    return architecture
+
+
+def _in_published_names(problem: str, published: Mapping[str, str]) -> str:
+    """Say a problem with the key as it stands in the checkpoint, where it stands there."""
+    key, rest = problem.split(" ", maxsplit=1)
+    return f"{published.get(key, key)} {rest}"

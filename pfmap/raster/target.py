@@ -1,0 +1,171 @@
+"""Output rasters: swath files while the scene is being mapped, one cloud-optimised GeoTIFF at the end.
+
+Profiles are built afresh, never copied from the scene. Everything is written into a staging folder; the
+caller renames finished files.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pfmap.classes import NODATA, ClassSpec
+from pfmap.errors import TargetError
+from pfmap.grid import Span
+from pfmap.raster.source import SceneInfo
+
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RasterTarget:
+    """One single-band uint8 output raster on the scene's grid, nodata 255, written by swaths.
+
+    Attributes:
+        scene: whose grid it lies on.
+        folder: staging folder for the swath files.
+        name: file name of the finished raster.
+        resampling: of its overviews, as GDAL names it.
+        tags: TIFF tags of the finished raster.
+        classes: colour table and class names, or empty for none.
+    """
+
+    scene: SceneInfo
+    folder: Path
+    name: str
+    resampling: str
+    tags: Mapping[str, str]
+    classes: Sequence[ClassSpec] = ()
+
+    def write_swath(self, rows: Span, values: npt.NDArray[np.uint8]) -> None:
+        """Write the pixel rows that a swath finishes: ``(rows, width)`` uint8.
+
+        Raises:
+            TargetError: the disk is full or not writable.
+        """
+        path = self._swath_path(rows)
+        try:
+            with warnings.catch_warnings():
+                # The VRT over the swaths knows where they lie; they need not.
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with rasterio.open(
+                    path,
+                    "w",
+                    driver="GTiff",
+                    width=self.scene.width,
+                    height=rows.size,
+                    count=1,
+                    dtype="uint8",
+                    tiled=True,
+                    blockxsize=_BLOCK,
+                    blockysize=_BLOCK,
+                    compress="deflate",
+                    zlevel=1,
+                    bigtiff="if_safer",
+                ) as dst:
+                    dst.write(values, 1)
+        except (RasterioError, OSError) as error:
+            raise _full(path, error) from error
+
+    def finish(self, swaths: Sequence[Span]) -> Path:
+        """Assemble the swaths into a cloud-optimised GeoTIFF in the staging folder, and return its path.
+
+        Raises:
+            TargetError: the disk is full or not writable.
+        """
+        vrt = self.folder / f"{self.name}.vrt"
+        final = self.folder / self.name
+        vrt.write_text(self._vrt(swaths), encoding="utf-8")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                rasterio.shutil.copy(
+                    vrt,
+                    final,
+                    driver="COG",
+                    compress="deflate",
+                    level="6",
+                    blocksize=str(_BLOCK),
+                    overview_resampling=self.resampling,
+                    bigtiff="if_safer",
+                    num_threads="all_cpus",
+                )
+        except (RasterioError, OSError) as error:
+            raise _full(final, error) from error
+        sidecar = final.with_name(f"{final.name}.aux.xml")
+        sidecar.unlink(missing_ok=True)
+        if self.classes:
+            sidecar.write_text(self._attribute_table(), encoding="utf-8")
+        for rows in swaths:
+            self._swath_path(rows).unlink(missing_ok=True)
+        vrt.unlink()
+        return final
+
+    def _swath_path(self, rows: Span) -> Path:
+        return self.folder / f"{self.name}.{rows.start:09d}.tif"
+
+    def _vrt(self, swaths: Sequence[Span]) -> str:
+        """Describe the swath files as one raster: GDAL's VRT format."""
+        scene = self.scene
+        parts = [f'<VRTDataset rasterXSize="{scene.width}" rasterYSize="{scene.height}">']
+        if scene.crs_wkt is not None:
+            parts.append(f'<SRS dataAxisToSRSAxisMapping="1,2">{escape(scene.crs_wkt)}</SRS>')
+        if scene.georeferenced:
+            a, b, c, d, e, f = scene.transform
+            values = ", ".join(repr(v) for v in (c, a, b, f, d, e))
+            parts.append(f"<GeoTransform>{values}</GeoTransform>")
+        parts.append("<Metadata>")
+        parts += [f"<MDI key={quoteattr(k)}>{escape(v)}</MDI>" for k, v in self.tags.items()]
+        parts.append("</Metadata>")
+        color = "Palette" if self.classes else "Gray"
+        parts.append(f'<VRTRasterBand dataType="Byte" band="1"><NoDataValue>{NODATA}</NoDataValue>')
+        parts.append(f"<ColorInterp>{color}</ColorInterp>")
+        if self.classes:
+            parts.append("<ColorTable>")
+            parts += [
+                f'<Entry c1="{c.rgb[0]}" c2="{c.rgb[1]}" c3="{c.rgb[2]}" c4="255"/>' for c in self.classes
+            ]
+            parts.append("</ColorTable>")
+        for rows in swaths:
+            place = f'xOff="0" yOff="{{y}}" xSize="{scene.width}" ySize="{rows.size}"'
+            parts.append(
+                "<SimpleSource>"
+                f'<SourceFilename relativeToVRT="1">{escape(self._swath_path(rows).name)}</SourceFilename>'
+                f'<SourceBand>1</SourceBand><SourceProperties RasterXSize="{scene.width}" '
+                f'RasterYSize="{rows.size}" DataType="Byte" BlockXSize="{_BLOCK}" BlockYSize="{_BLOCK}"/>'
+                f"<SrcRect {place.format(y=0)}/><DstRect {place.format(y=rows.start)}/>"
+                "</SimpleSource>"
+            )
+        parts.append("</VRTRasterBand></VRTDataset>")
+        return "\n".join(parts)
+
+    def _attribute_table(self) -> str:
+        """Name the classes for GIS programs: GDAL's raster attribute table, in a sidecar file."""
+        columns = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
+        parts = ['<PAMDataset><PAMRasterBand band="1">', "<CategoryNames>"]
+        parts += [f"<Category>{escape(spec.name)}</Category>" for spec in self.classes]
+        parts.append('</CategoryNames><GDALRasterAttributeTable tableType="thematic">')
+        parts += [
+            f'<FieldDefn index="{i}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
+            for i, (name, kind, usage) in enumerate(columns)
+        ]
+        for index, spec in enumerate(self.classes):
+            cells = "".join(f"<F>{escape(str(v))}</F>" for v in (index, spec.name, *spec.rgb))
+            parts.append(f'<Row index="{index}">{cells}</Row>')
+        parts.append("</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>")
+        return "\n".join(parts)
+
+
+def _full(path: Path, error: Exception) -> TargetError:
+    reason = " ".join(str(error.__cause__ or error).split())
+    return TargetError(
+        f"{path.name} could not be written to {path.parent.parent} ({reason}): "
+        "is the disk full? Free some space or choose another folder with --output-dir"
+    )

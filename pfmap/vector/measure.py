@@ -1,0 +1,91 @@
+"""True areas and lengths on the ground, whatever the scene's CRS."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+
+from pfmap.errors import SourceError
+
+_METRIC_TOLERANCE = 0.002
+"""A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""
+
+
+class Measurer:
+    """Measures geometries of one scene in square metres and metres.
+
+    In a metric CRS that is plain geometry. Elsewhere - degrees, Web Mercator, which at 28 degrees north
+    shows areas 28 % too large - geometries are measured in an equal-area projection about the scene's
+    centre.
+
+    Args:
+        crs_wkt: the scene's CRS, or None: then units are pixels.
+        center: x, y of the scene's centre in that CRS.
+
+    Attributes:
+        units: "m" or "px".
+
+    Raises:
+        SourceError: the CRS is not one that can be measured in.
+    """
+
+    def __init__(self, crs_wkt: str | None, center: tuple[float, float]) -> None:
+        self.units = "px" if crs_wkt is None else "m"
+        self._factor = 1.0
+        self._to_equal_area: pyproj.Transformer | None = None
+        if crs_wkt is None:
+            return
+        try:
+            crs = pyproj.CRS.from_wkt(crs_wkt).to_2d()
+            geographic = pyproj.CRS.from_wkt(crs_wkt).geodetic_crs
+            if geographic is None or geographic.ellipsoid is None:
+                # A local (engineering) CRS has no place on Earth; its units are all there is.
+                self._factor = crs.axis_info[0].unit_conversion_factor
+                return
+            ellipsoid = geographic.ellipsoid
+            geographic = geographic.to_2d()
+            to_degrees = pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
+            lon, lat = to_degrees.transform(*center, errcheck=True)
+        except pyproj.exceptions.ProjError as error:
+            raise SourceError(f"the scene's CRS cannot be measured in: {error}") from error
+        if crs.is_projected and _is_metric(crs, geographic, lon, lat):
+            self._factor = crs.axis_info[0].unit_conversion_factor
+            return
+        local: dict[str, Any] = {"proj": "laea", "lat_0": lat, "lon_0": lon}
+        local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
+        self._to_equal_area = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_dict(local), always_xy=True)
+
+    def measure(
+        self, geometry: npt.NDArray[np.object_]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return areas in square metres and perimeters in metres, holes included; pixels without a CRS."""
+        if self._to_equal_area is not None:
+            geometry = shapely.transform(geometry, self._project)
+        return shapely.area(geometry) * self._factor**2, shapely.length(geometry) * self._factor
+
+    def area(self, corners: npt.NDArray[np.float64]) -> float:
+        """Return the area of the polygon with these ``(n, 2)`` corners, square metres."""
+        return float(self.measure(np.array([shapely.Polygon(corners)], dtype=object))[0][0])
+
+    def _project(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        assert self._to_equal_area is not None
+        return np.stack(self._to_equal_area.transform(points[:, 0], points[:, 1]), axis=1)
+
+
+def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) -> bool:
+    """Whether areas in this projected CRS are true at this place."""
+    to_grid = pyproj.Transformer.from_crs(geographic, crs, always_xy=True)
+    geod = geographic.get_geod()
+    if geod is None:
+        return False
+    # A 100 m square on the ground, measured in the grid.
+    east = geod.fwd(lon, lat, 90, 100)[:2]
+    north = geod.fwd(lon, lat, 0, 100)[:2]
+    unit = crs.axis_info[0].unit_conversion_factor
+    x0, y0 = to_grid.transform(lon, lat)
+    x1, y1 = to_grid.transform(*east)
+    x2, y2 = to_grid.transform(*north)
+    area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) * unit**2
+    return bool(abs(area / 100**2 - 1) < _METRIC_TOLERANCE)

@@ -1,0 +1,113 @@
+"""Stand-in networks and small scenes, made on the fly."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from torch import Tensor, nn
+
+from pfmap.architecture import Architecture
+from pfmap.card import Card, InputSpec, Provenance
+from pfmap.classes import ClassSpec
+from pfmap.engine.store import Model
+
+SHARED = Path(__file__).parents[2] / "shared"
+UTM = "EPSG:32645"
+NORTH_UP = Affine(0.5, 0, 300000, 0, -0.5, 3000000)
+COLORS = ("#d7301f", "#4daf4a", "#377eb8", "#6e6e6e")
+
+
+class Pointwise(nn.Module):
+    """A network without a view: the class is the nearest of fixed grey levels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("levels", torch.linspace(0, 1, classes).view(1, classes, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return -40 * (image.mean(dim=1, keepdim=True) - self.levels) ** 2
+
+
+def stand_in(classes: int = 3, window: int = 64, network: nn.Module | None = None) -> Model:
+    """A model around a stand-in network; its input is value / 255."""
+    card = Card(
+        name="stand_in",
+        title="stand-in",
+        architecture=Architecture("efficientnet_lite0", classes),
+        input=InputSpec(("red", "green", "blue"), 255.0, (0.0,) * 3, (1.0,) * 3, window, (0.01, 10.0)),
+        classes=tuple(ClassSpec(f"class_{i}", COLORS[i]) for i in range(classes)),
+        provenance=Provenance("none", "none", "nobody"),
+    )
+    return Model(card, network or Pointwise(classes), Path("nowhere"))
+
+
+def pointwise_reference(image: npt.NDArray[np.uint8], classes: int = 3) -> npt.NDArray[np.uint8]:
+    """What the pointwise network says of ``(3, h, w)`` pixels, one pixel at a time."""
+    grey = image.astype(np.float64).mean(axis=0) / 255
+    levels = np.linspace(0, 1, classes)[:, None, None]
+    return np.abs(grey - levels).argmin(axis=0).astype(np.uint8)
+
+
+def blobs(height: int, width: int, seed: int = 0, smooth: int = 5) -> npt.NDArray[np.uint8]:
+    """A ``(3, h, w)`` image with regions of several pixels, away from ties between classes."""
+    from scipy.ndimage import uniform_filter
+
+    rng = np.random.default_rng(seed)
+    noise = uniform_filter(rng.standard_normal((height, width)), smooth, mode="wrap")
+    low, high = np.quantile(noise, [0.35, 0.7]) if noise.size > 2 else (0.0, 0.0)
+    grey = np.select([noise < low, noise < high], [10, 120], 245).astype(np.uint8)
+    return np.repeat(grey[None], 3, axis=0)
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write_scene(tmp_path: Path) -> Write:
+    """Write a GeoTIFF scene: ``write_scene(image, name=..., crs=..., mask=..., **profile)``."""
+
+    def write(
+        image: npt.NDArray[Any],
+        name: str = "scene.tif",
+        crs: str | None = UTM,
+        transform: Affine | None = NORTH_UP,
+        mask: npt.NDArray[np.bool_] | None = None,
+        **profile: Any,
+    ) -> Path:
+        path = tmp_path / name
+        count, height, width = image.shape
+        settings = {
+            "driver": "GTiff",
+            "dtype": image.dtype,
+            "crs": crs,
+            "transform": transform,
+            **profile,
+        }
+        settings = {key: value for key, value in settings.items() if value is not None}
+        with rasterio.open(path, "w", width=width, height=height, count=count, **settings) as dst:
+            dst.write(image)
+            if mask is not None:
+                dst.write_mask(mask)
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _own_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests away from the user's model folder."""
+    monkeypatch.setenv("PFMAP_MODELS", str(tmp_path_factory.mktemp("models")))
+
+
+def shared(name: str) -> Path:
+    """A file of the reference data beside the checkout; skips the test where that is not there."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return path
