@@ -1,0 +1,107 @@
+"""Blending: the weights sum to one, and streaming equals the whole."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pfmap.engine.blend import Blender, taper
+from pfmap.errors import UsageError
+from pfmap.grid import Axis, Grid, Span
+
+axes = st.builds(
+    lambda size, window, share: Axis(size, window, int(share * (window // 2))),
+    st.integers(1, 400),
+    st.integers(2, 80),
+    st.floats(0, 1),
+)
+
+
+@given(axes)
+@settings(max_examples=200, deadline=None)
+def test_weights_sum_to_one_at_every_pixel(axis: Axis) -> None:
+    total = torch.zeros(axis.extent(axis.count - 1).stop)
+    for index in range(axis.count):
+        span = axis.extent(index)
+        total[span.start : span.stop] += taper(axis, index)
+    torch.testing.assert_close(total[: axis.size], torch.ones(axis.size), atol=1e-6, rtol=0)
+
+
+@given(axes)
+@settings(max_examples=200, deadline=None)
+def test_every_pixel_is_finished_exactly_once(axis: Axis) -> None:
+    finished = [p for i in range(axis.count) for p in range(axis.block(i).start, axis.block(i).stop)]
+    assert finished == list(range(axis.size))
+    for index in range(axis.count):
+        block, extent = axis.block(index), axis.extent(index)
+        assert extent.start == block.start
+        assert block.stop <= extent.stop
+
+
+@given(axes)
+@settings(max_examples=100, deadline=None)
+def test_no_window_lies_wholly_outside(axis: Axis) -> None:
+    assert axis.extent(axis.count - 1).start < axis.size
+
+
+@pytest.mark.parametrize("overlap", [33, -1])
+def test_an_overlap_beyond_half_a_window_is_refused(overlap: int) -> None:
+    with pytest.raises(UsageError, match="--overlap"):
+        Axis(100, 64, overlap)
+
+
+@given(
+    height=st.integers(1, 100),
+    width=st.integers(1, 100),
+    overlap=st.integers(0, 10),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_streamed_blending_equals_the_weighted_sum_over_the_whole(
+    height: int, width: int, overlap: int, seed: int
+) -> None:
+    grid = Grid.of(height, width, 20, overlap)
+    generator = torch.Generator().manual_seed(seed)
+    full_height = grid.rows.extent(grid.rows.count - 1).stop
+    full_width = grid.cols.extent(grid.cols.count - 1).stop
+    whole = torch.zeros(3, full_height, full_width, dtype=torch.float64)
+    classes = torch.full((height, width), 255, dtype=torch.uint8)
+    confidence = torch.zeros((height, width), dtype=torch.uint8)
+    blender = Blender(grid, 3)
+    for row in range(grid.rows.count):
+        blender.begin_row(row)
+        for col in range(grid.cols.count):
+            window = torch.rand(3, 20, 20, generator=generator).softmax(0)
+            y, x = grid.rows.extent(row), grid.cols.extent(col)
+            weight = taper(grid.rows, row)[:, None].double() * taper(grid.cols, col).double()
+            whole[:, y.start : y.stop, x.start : x.stop] += window * weight
+            block = blender.add(col, window)
+            box = slice(block.rows.start, block.rows.stop), slice(block.cols.start, block.cols.stop)
+            classes[box], confidence[box] = block.classes, block.confidence
+    best, expected = whole[:, :height, :width].max(0)
+    # Where two classes are equal to rounding, either is right.
+    runner_up = whole[:, :height, :width].topk(2, dim=0).values[1]
+    assert torch.equal(classes[best - runner_up > 1e-6], expected[best - runner_up > 1e-6].byte())
+    assert (confidence - best * 100).abs().max() <= 0.5001
+
+
+def test_a_swath_can_start_inside_the_scene() -> None:
+    grid = Grid.of(100, 50, 20, 6)
+    windows = {key: torch.rand(3, 20, 20).softmax(0) for key in grid.windows(Span(0, grid.rows.count))}
+    whole = run(grid, windows, 0)
+    for start in range(1, grid.rows.count):
+        part = run(grid, windows, start - 1)
+        for key, block in part.items():
+            if key[0] >= start:
+                assert torch.equal(block.classes, whole[key].classes)
+                assert torch.equal(block.confidence, whole[key].confidence)
+
+
+def run(grid: Grid, windows: dict, first: int) -> dict:
+    blender = Blender(grid, 3)
+    blocks = {}
+    for row in range(first, grid.rows.count):
+        blender.begin_row(row)
+        for col in range(grid.cols.count):
+            blocks[row, col] = blender.add(col, windows[row, col])
+    return blocks
