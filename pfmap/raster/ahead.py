@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -10,10 +10,11 @@ T = TypeVar("T")
 _END = object()
 
 
-def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
     """Run an iterator in a thread, `depth` items ahead; its errors are raised here, in order.
 
-    When the caller stops early, the thread stops after the item it is at.
+    When the caller closes this generator early, the thread stops after the item it is at, and closes `items`
+    itself: what they hold, such as GDAL's settings, belongs to that thread.
     """
     ready: queue.Queue[object] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -35,6 +36,8 @@ def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
             put(_END)
         except BaseException as error:
             put(error)
+        finally:
+            items.close()
 
     thread = threading.Thread(target=work, name="pfmap-read-ahead", daemon=True)
     thread.start()

@@ -46,6 +46,11 @@ class SceneInfo:
         """Whether pixels have a place: a CRS, or at least a transform."""
         return self.crs_wkt is not None or self.transform != (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
+    def place(self, col: float, row: float) -> tuple[float, float]:
+        """Return x, y in the CRS of a point in pixels."""
+        a, b, c, d, e, f = self.transform
+        return a * col + b * row + c, d * col + e * row + f
+
 
 class Source:
     """An opened scene, read by windows. A context manager; one per thread.

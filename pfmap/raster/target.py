@@ -34,6 +34,7 @@ class RasterTarget:
         name: file name of the finished raster.
         resampling: of its overviews, as GDAL names it.
         tags: TIFF tags of the finished raster.
+        style: QGIS style, written beside it.
         classes: colour table and class names, or empty for none.
     """
 
@@ -42,6 +43,7 @@ class RasterTarget:
     name: str
     resampling: str
     tags: Mapping[str, str]
+    style: str
     classes: Sequence[ClassSpec] = ()
 
     def write_swath(self, rows: Span, values: npt.NDArray[np.uint8]) -> None:
@@ -103,6 +105,7 @@ class RasterTarget:
         sidecar.unlink(missing_ok=True)
         if self.classes:
             sidecar.write_text(self._attribute_table(), encoding="utf-8")
+        final.with_suffix(".qml").write_text(self.style, encoding="utf-8")
         for rows in swaths:
             self._swath_path(rows).unlink(missing_ok=True)
         vrt.unlink()

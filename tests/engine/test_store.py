@@ -50,7 +50,7 @@ def test_models_are_found_by_name_and_listed(folder: Path) -> None:
     assert pfmap.load_model("small").card.name == "stand_in"
     listed = {path.name: entry for path, entry in list_models()}
     assert isinstance(listed["broken"], ModelError)
-    with pytest.raises(ModelError, match="available are .*small"):
+    with pytest.raises(ModelError, match=r"available are .*small"):
         pfmap.load_model("large")
 
 

@@ -89,9 +89,7 @@ def test_resnet101_and_six_classes_are_read_from_the_shapes(tmp_path: Path) -> N
 
     network = PFNet(Architecture("resnet101", 6))
     bare(published(network), tmp_path / "c.pth")
-    folder = pfmap.import_checkpoint(
-        tmp_path / "c.pth", preset="vaihingen", name="v", models_dir=tmp_path
-    )
+    folder = pfmap.import_checkpoint(tmp_path / "c.pth", preset="vaihingen", name="v", models_dir=tmp_path)
     model = pfmap.load_model(folder)
     assert model.card.architecture == Architecture("resnet101", 6)
     assert model.card.input.bands == ("nir", "red", "green")

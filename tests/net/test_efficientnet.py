@@ -35,9 +35,7 @@ def test_the_imagenet_file_loads_without_a_missing_key() -> None:
     load_imagenet_lite0(encoder, path)
     published = torch.load(path, weights_only=True)
     assert torch.equal(encoder.stem[0].weight, published["_conv_stem.weight"])
-    assert torch.equal(
-        encoder.stages[6][0].project[1].running_var, published["_blocks.15._bn2.running_var"]
-    )
+    assert torch.equal(encoder.stages[6][0].project[1].running_var, published["_blocks.15._bn2.running_var"])
 
 
 def test_a_file_of_something_else_is_refused(tmp_path) -> None:

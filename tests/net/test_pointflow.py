@@ -41,9 +41,7 @@ def test_flow_is_an_unscaled_softmax_over_the_coarse_points() -> None:
     result = flow_points(source, target)
     for batch in range(2):
         for point in range(7):
-            affinity = torch.tensor(
-                [float(target[batch, :, point] @ source[batch, :, j]) for j in range(7)]
-            )
+            affinity = torch.tensor([float(target[batch, :, point] @ source[batch, :, j]) for j in range(7)])
             weights = affinity.exp() / affinity.exp().sum()
             carried = sum(weights[j] * source[batch, :, j] for j in range(7))
             torch.testing.assert_close(result[batch, :, point], target[batch, :, point] + carried)

@@ -1,5 +1,7 @@
 """Stitching across swath seams equals tracing the whole raster at once."""
 
+import itertools
+
 import numpy as np
 import pytest
 import shapely
@@ -34,7 +36,7 @@ def stitched(classes: np.ndarray, confidence: np.ndarray, wanted: set[int], cuts
     edges = [0, *sorted({c for c in cuts if 0 < c < height}), height]
     found: Found = {}
     count = 0
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         regions = trace(classes[start:stop], confidence[start:stop], wanted, start)
         objects = stitcher.add(regions, Span(start, stop))
         count += len(objects)
@@ -88,8 +90,9 @@ def spiral(size: int) -> np.ndarray:
     [
         spiral(41),
         np.indices((41, 41)).sum(0).astype(np.uint8) % 2,  # diagonal touches everywhere
-        np.minimum.reduce([*np.indices((41, 41)), 40 - np.indices((41, 41))[0], 40 - np.indices((41, 41))[1]])
-        .astype(np.uint8)  # rings within rings
+        np.minimum.reduce(
+            [*np.indices((41, 41)), 40 - np.indices((41, 41))[0], 40 - np.indices((41, 41))[1]]
+        ).astype(np.uint8)  # rings within rings
         % 2,
     ],
     ids=["spiral", "checkerboard", "rings"],
@@ -109,6 +112,8 @@ def test_closed_objects_do_not_wait() -> None:
     stitcher = Stitcher(1000, 100)
     for start in range(0, 1000, 20):
         rows = Span(start, start + 20)
-        objects = stitcher.add(trace(classes[start : start + 20], confidence[start : start + 20], {1}, start), rows)
+        objects = stitcher.add(
+            trace(classes[start : start + 20], confidence[start : start + 20], {1}, start), rows
+        )
         assert len(objects) == 2
         assert stitcher._open == []

@@ -1,0 +1,201 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from conftest import Write, blobs, stand_in
+
+from pfmap.engine.store import user_models, write_model
+from pfmap.net.pfnet import PFNet
+
+PFMAP = str(Path(sys.executable).with_name("pfmap"))
+
+
+def pfmap(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [PFMAP, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture
+def small() -> str:
+    """A real PFNet with random weights among the user's models."""
+    import dataclasses
+
+    card = stand_in().card
+    card = dataclasses.replace(
+        card, architecture=dataclasses.replace(card.architecture, width=16, embedding=8)
+    )
+    torch.manual_seed(0)
+    write_model(user_models() / "small", card, PFNet(card.architecture))
+    return "small"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("predict", "--help")])
+def test_help_and_version_load_no_heavy_library(arguments: tuple[str, ...]) -> None:
+    code = (
+        "import sys; sys.argv = ['pfmap', *sys.argv[1:]]\n"
+        "from pfmap.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'geopandas', 'rasterio', 'numpy', 'shapely', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_predict_writes_what_it_promises(small: str, write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(130, 150))
+    done = pfmap("predict", scene, "-o", tmp_path / "out", "-m", small, "--device", "cpu", "--format", "shp")
+    assert done.returncode == 0, done.stderr
+    written = {p.name for p in (tmp_path / "out").iterdir()}
+    stems = {f"scene_objects.{e}" for e in ("shp", "shx", "dbf", "prj", "cpg", "qml")}
+    rasters = {f"scene_{r}.{e}" for r in ("classes", "confidence") for e in ("tif", "qml")}
+    assert written == stems | rasters | {"scene_classes.tif.aux.xml", "scene_report.json"}
+    assert "cpu" in done.stderr
+    assert "float32" in done.stderr or "bfloat16" in done.stderr
+    for name in ("scene_classes.tif", "scene_objects.shp", "scene_report.json"):
+        assert f"wrote {tmp_path / 'out' / name}" in done.stdout
+
+
+def test_json_goes_to_stdout_alone(small: str, write_scene: Write) -> None:
+    scene = write_scene(blobs(70, 70))
+    done = pfmap("predict", scene, "-m", small, "--json", "--no-confidence")
+    report = json.loads(done.stdout)
+    assert report["model"]["name"] == "stand_in"
+    assert "confidence" not in report["outputs"]
+    assert not scene.with_name("scene_confidence.tif").exists()
+
+
+def test_quiet_says_nothing(small: str, write_scene: Write) -> None:
+    done = pfmap("predict", write_scene(blobs(70, 70)), "-m", small, "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_usage_errors_exit_with_2_and_others_with_1(small: str, write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(70, 70))
+    one_band = write_scene(blobs(70, 70)[:1], "one.tif")
+    empty = write_scene(np.zeros((3, 70, 70), "uint8"), "empty.tif", nodata=0)
+    weightless = user_models() / "weightless"
+    weightless.mkdir()
+    (weightless / "model.toml").write_bytes((user_models() / "small" / "model.toml").read_bytes())
+    cases: list[tuple[int, str, tuple[object, ...]]] = [
+        (1, "does not exist", ("missing.tif",)),
+        (1, "not a raster", (tmp_path / "models.txt",)),
+        (2, "--bands", (one_band,)),
+        (2, "bands 1 to 3", (scene, "--bands", "1,2,4")),
+        (2, "no list of band numbers", (scene, "--bands", "red")),
+        (1, "no valid pixel", (empty,)),
+        (1, "is unknown: available are", (scene, "-m", "nothing")),
+        (1, "no weights", (scene, "-m", "weightless")),
+        (2, "--overlap", (scene, "--overlap", "40")),
+        (1, "class 'tree' is unknown", (scene, "--classes", "tree")),
+        (1, "cuda", (scene, "--device", "cuda:99")),
+        (1, "device 'tpu' is unknown", (scene, "--device", "tpu")),
+        (2, "No such option", (scene, "--no-such-option")),
+    ]
+    (tmp_path / "models.txt").write_text("text")
+    for status, words, arguments in cases:
+        options = () if "-m" in arguments else ("-m", small)
+        done = pfmap("predict", *arguments, *options, "-o", tmp_path / "out")
+        assert done.returncode == status, (arguments, done.stderr)
+        error = done.stderr.strip().splitlines()[-1]
+        assert error.startswith("Error: "), (arguments, done.stderr)
+        assert words in error
+        assert "Traceback" not in done.stderr
+        assert not any(p for p in (tmp_path / "out").glob("*")), arguments
+
+
+def test_an_unwritable_folder_is_a_clear_error(small: str, write_scene: Write, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = pfmap("predict", write_scene(blobs(70, 70)), "-m", small, "-o", tmp_path / "file" / "out")
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert "--output-dir" in done.stderr.splitlines()[-1]
+
+
+def test_a_full_disk_leaves_nothing_under_a_final_name(
+    small: str, write_scene: Write, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = np.repeat(rng.integers(0, 256, (1, 400, 400), dtype=np.uint8), 3, axis=0)
+    scene = write_scene(noise)
+    out = tmp_path / "out"
+
+    def small_files_only() -> None:
+        # A process that may write no file beyond this size meets what a full disk gives: a failed write.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    done = pfmap("predict", scene, "-m", small, "-o", out, preexec_fn=small_files_only)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "is the disk full?" in done.stderr.splitlines()[-1]
+    assert list(out.iterdir()) == []
+
+
+def test_existing_outputs_are_refused(small: str, write_scene: Write) -> None:
+    scene = write_scene(blobs(70, 70))
+    assert pfmap("predict", scene, "-m", small).returncode == 0
+    before = {p: p.read_bytes() for p in scene.parent.glob("scene_*")}
+    done = pfmap("predict", scene, "-m", small)
+    assert done.returncode == 1
+    assert "--overwrite" in done.stderr
+    assert {p: p.read_bytes() for p in scene.parent.glob("scene_*")} == before
+    assert pfmap("predict", scene, "-m", small, "--overwrite").returncode == 0
+
+
+def test_ctrl_c_leaves_no_half_file(small: str, write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(3000, 3000))
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [PFMAP, "predict", scene, "-m", small, "-o", out], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not out.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert list(out.iterdir()) == []
+
+
+def test_models_list_and_info(small: str) -> None:
+    rows = json.loads(pfmap("models", "list", "--json").stdout)
+    assert "small" in {row["name"] for row in rows}
+    info = pfmap("models", "info", small)
+    assert "class_1" in info.stdout
+    assert "efficientnet_lite0" in info.stdout
+    missing = pfmap("models", "info", "nothing")
+    assert (missing.returncode, missing.stdout) == (1, "")
+
+
+def test_models_import_reports_what_does_not_fit(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"module.x": torch.zeros(1)}}, tmp_path / "c.pth")
+    done = pfmap("models", "import", tmp_path / "c.pth", "--preset", "isaid", "--name", "mine")
+    assert done.returncode == 1
+    assert "module.x" not in done.stdout
+    assert "is missing" in done.stderr
+    assert not (user_models() / "mine").exists()
+
+
+def test_names_with_spaces_and_umlauts_work(small: str, write_scene: Write) -> None:
+    scene = write_scene(blobs(70, 70), "Übersicht Süd 1.tif")
+    done = pfmap("predict", scene, "-m", small, env={**os.environ, "PYTHONUTF8": "1"})
+    assert done.returncode == 0, done.stderr
+    with rasterio.open(scene.with_name("Übersicht Süd 1_classes.tif")) as src:
+        assert src.shape == (70, 70)

@@ -1,0 +1,74 @@
+"""The examples run, and the default model does what its card says on them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from conftest import shared
+
+import pfmap
+from pfmap.metrics import confusion
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT_BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def crop(tmp_path: Path) -> Path:
+    """A quarter of the demo orthophoto, to keep the examples short."""
+    path = tmp_path / "crop.tif"
+    with rasterio.open(ROOT / "examples" / "banepa.tif") as src:
+        image = src.read(window=((1024, 2048), (0, 1024)))
+        transform = src.window_transform(((1024, 2048), (0, 1024)))
+        profile = {"driver": "GTiff", "width": 1024, "height": 1024, "count": 3, "dtype": "uint8"}
+        with rasterio.open(path, "w", **profile, crs=src.crs, transform=transform) as dst:
+            dst.write(image)
+    return path
+
+
+@pytest.mark.slow
+def test_the_command_line_example_runs(crop: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(
+        ["bash", "examples/predict_cli.sh", str(crop), str(out)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    frame = gpd.read_file(out / "crop_objects.gpkg", layer="objects")
+    assert set(frame["class"]) == {"building"}
+    assert frame["area_m2"].min() >= 10
+    assert len(gpd.read_file(out / "crop_objects.shp")) == len(frame)
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(crop: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.predict_python", str(crop), str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sure buildings" in done.stdout
+    assert "landcover (1, 5, 256, 256)" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.golden
+def test_the_demo_scene_is_mapped_as_well_as_the_card_says(tmp_path: Path) -> None:
+    """Measured through the product: JPEG scene in, class raster out, against footprints and sparse labels."""
+    result = pfmap.predict(ROOT / "examples" / "banepa.tif", tmp_path, device="cpu", formats=("gpkg",))
+    with rasterio.open(result.outputs["classes"]) as src:
+        predicted = src.read(1)
+    with rasterio.open(shared("data/banepa/labels.tif")) as src:
+        building = src.read(1)[:, 2048:]
+    with rasterio.open(shared("data/banepa/sparse.tif")) as src:
+        sparse = src.read(1)[:, 2048:]
+    hit = np.count_nonzero((building == 1) & (predicted == 0))
+    union = np.count_nonzero((building == 1) | ((predicted == 0) & (building == 0)))
+    assert hit / union >= 0.72
+    matrix = confusion(sparse, predicted, 5)
+    assert np.trace(matrix) / matrix.sum() >= 0.75
