@@ -167,6 +167,8 @@ class _Run:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self.network.train()
+        # Dropout depends on seed and step alone, so that a resumed run drops what an uninterrupted one would.
+        torch.manual_seed(settings.seed * 1_000_003 + self.done)
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         labels, annotated = labels.to(self.device), annotated.to(self.device)
         low_precision = self.device.type == "cuda"

@@ -1,0 +1,265 @@
+"""Training on small made-up data: labels, splits, batches, and a loop that learns and resumes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+import pfmap
+from pfmap.errors import TrainingError
+from pfmap.metrics import confusion, iou
+from pfmap.train.augment import Batches
+from pfmap.train.config import TrainingConfig, read_config
+from pfmap.train.data import load_data
+from pfmap.train.loop import learning_rate, train
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+CONFIG = """
+name = "tiny"
+title = "a tiny model"
+[architecture]
+encoder = "efficientnet_lite0"
+width = 16
+embedding = 8
+[input]
+bands = ["red", "green", "blue"]
+scale = 255.0
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+window = 64
+gsd = [0.1, 1.0]
+[[classes]]
+name = "roof"
+color = "#ff0000"
+[[classes]]
+name = "grass"
+color = "#00ff00"
+[[classes]]
+name = "sand"
+color = "#ffff00"
+[provenance]
+data = "made up"
+licence = "none"
+attribution = "nobody"
+[training]
+steps = 6
+crop = 64
+encoder_rate = 1e-3
+warmup = 2
+ema = 0.5
+[[sources]]
+name = "whole"
+images = "whole/*.png"
+per_batch = 2
+validation.stems = "3$"
+layers = [{ path = "labels/{stem}.png", values = { 0 = "roof", 1 = "grass", 2 = "sand" } }]
+[[sources]]
+name = "partial"
+images = "partial/scene.png"
+per_batch = 2
+validation.columns = [96, 128]
+green = { name = "grass", above = 0.12, below = 0.02 }
+layers = [
+    { path = "partial/labels.png", values = { 1 = "roof", 0 = ["grass", "sand"] } },
+    { path = "partial/sparse.png", values = { 2 = "sand" }, weight = 3.0 },
+]
+"""
+COLORS = np.array([[200, 40, 40], [40, 180, 40], [200, 190, 130]], dtype=np.uint8)
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    array = array if array.ndim == 3 else array[None]
+    count, height, width = array.shape
+    with rasterio.open(
+        path, "w", driver="PNG", count=count, height=height, width=width, dtype="uint8"
+    ) as dst:
+        dst.write(array)
+
+
+def scene(height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squares of three classes, each of its own colour with noise."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 3, (height // 16, width // 16))
+    classes = np.kron(small, np.ones((16, 16), int)).astype(np.uint8)
+    noise = rng.integers(-15, 16, (height, width, 3))
+    image = np.clip(COLORS[classes].astype(int) + noise, 0, 255).astype(np.uint8)
+    return image.transpose(2, 0, 1), classes
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for index in range(4):
+        image, classes = scene(96, 96, index)
+        write(tmp_path / f"whole/chip{index}.png", image)
+        write(tmp_path / f"labels/chip{index}.png", classes)
+    image, classes = scene(96, 128, 9)
+    write(tmp_path / "partial/scene.png", image)
+    write(tmp_path / "partial/labels.png", (classes == 0).astype(np.uint8))
+    sparse = np.full_like(classes, 255)
+    sparse[10:14][classes[10:14] == 2] = 2
+    write(tmp_path / "partial/sparse.png", sparse)
+    (tmp_path / "train.toml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def config(data: Path) -> TrainingConfig:
+    return read_config(data / "train.toml")
+
+
+def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
+    loaded = load_data(config, data)
+    whole, partial = loaded.sources
+    assert [s.name for s in whole.train] == ["chip0.png", "chip1.png", "chip2.png"]
+    assert [s.name for s in whole.validation] == ["chip3.png"]
+    (sample,) = partial.train
+    classes = scene(96, 128, 9)[1][:, :96]
+    members = {
+        (int(c), loaded.sets.members(int(i)), loaded.sets.weight(int(i)))
+        for c, i in zip(classes.ravel(), sample.labels.ravel(), strict=True)
+    }
+    assert members == {
+        (0, frozenset({0}), 1.0),
+        (1, frozenset({1, 2}), 1.0),
+        (2, frozenset({1, 2}), 1.0),
+        (2, frozenset({2}), 3.0),
+    }
+    assert partial.validation[0].labels.shape == (96, 32)
+
+
+def test_validation_pixels_are_never_trained_on(data: Path, config: TrainingConfig) -> None:
+    loaded = load_data(config, data)
+    assert loaded.sources[1].train[0].image.shape == (3, 96, 96)
+    held = loaded.sources[0].validation[0].image
+    assert not any(np.array_equal(held, s.image) for s in loaded.sources[0].train)
+
+
+def test_green_decides_what_partial_labels_leave_open(data: Path, config: TrainingConfig) -> None:
+    loaded = load_data(config, data)
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, scale=(1.0, 1.0)))
+    images, labels, annotated = Batches(loaded, config.training, config.card.input)[0]
+    sets = loaded.sets
+    open_before = {i for i in range(len(sets)) if sets.members(i) == {1, 2} and sets.weight(i)}
+    was_open = torch.isin(annotated[2:], torch.tensor(list(open_before), dtype=torch.uint8))
+    assert was_open.any()
+    after = {sets.members(int(i)) for i in labels[2:][was_open].unique()}
+    # Grass is green, sand is not, and noise decides nothing in between.
+    assert {frozenset({1}), frozenset({2})} <= after
+    # Sure labels are untouched.
+    sure = ~was_open
+    assert torch.equal(labels[2:][sure], annotated[2:][sure])
+    assert images.shape == (4, 3, 64, 64)
+
+
+def test_batches_depend_on_seed_and_step_alone(data: Path, config: TrainingConfig) -> None:
+    loaded = load_data(config, data)
+    batches = Batches(loaded, config.training, config.card.input)
+    batches[0], batches[1]
+    again = Batches(load_data(config, data), config.training, config.card.input)
+    for one, two in zip(batches[4], again[4], strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(batches[4][0], batches[5][0])
+
+
+def test_labels_follow_the_image_through_augmentation(data: Path, config: TrainingConfig) -> None:
+    loaded = load_data(config, data)
+    truth = torch.from_numpy(loaded.sets.truth())
+    batches = Batches(loaded, config.training, config.card.input)
+    right = total = 0
+    for step in range(6):
+        images, _, annotated = batches[step]
+        classes = truth[annotated[:2].long()]
+        # Red beats green on roofs, green beats red on grass, whatever the recolouring.
+        redder = images[:2, 0] > images[:2, 1]
+        right += int((redder[classes == 0]).sum() + (~redder[classes == 1]).sum())
+        total += int(((classes == 0) | (classes == 1)).sum())
+    assert right / total > 0.95
+
+
+def test_the_learning_rate_rises_and_falls(config: TrainingConfig) -> None:
+    settings = dataclasses.replace(config.training, steps=100, warmup=10)
+    rates = [learning_rate(step, settings) for step in range(100)]
+    assert rates[9] == 1
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.02
+
+
+@pytest.mark.slow
+def test_training_learns_a_known_pattern(data: Path) -> None:
+    text = CONFIG.replace("encoder_rate = 1e-3", "encoder_rate = 3e-3\ndecoder_rate = 3e-3")
+    text = text.replace("steps = 6", "steps = 100").replace("ema = 0.5", "ema = 0.8")
+    (data / "train.toml").write_text(text.replace("warmup = 2", "warmup = 5\nscale = [0.9, 1.2]"))
+    losses: list[float] = []
+    figures = train(
+        read_config(data / "train.toml"), data, data / "model", on_step=lambda p: losses.append(p.loss)
+    )
+    # Without training, three classes at random give a mean IoU of 0.2.
+    assert losses[-1] < 0.8 * losses[0]
+    assert figures["whole"].mean_iou > 0.65
+    model = pfmap.load_model(data / "model")
+    assert model.card.accuracy["whole_mean_iou"] == pytest.approx(figures["whole"].mean_iou, abs=1e-4)
+    assert sorted(p.name for p in (data / "model").iterdir()) == ["model.toml", "weights.safetensors"]
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(data: Path, config: TrainingConfig) -> None:
+    often = dataclasses.replace(config.training, checkpoint_minutes=0.0)
+    config = dataclasses.replace(config, training=often)
+    straight = train(config, data, data / "straight")
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(progress: object) -> None:
+        if progress.step == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config, data, data / "resumed", on_step=stop)
+    resumed = train(config, data, data / "resumed", resume=True)
+    assert straight == resumed
+    one = (data / "straight" / "weights.safetensors").read_bytes()
+    assert one == (data / "resumed" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('images = "whole/*.png"', 'images = "nothing/*.png"', "matches no file"),
+        ('path = "labels/{stem}.png"', 'path = "partial/labels.png"', "128 x 96 pixels"),
+        ('0 = "roof"', '0 = "tree"', "unknown classes: tree"),
+        ("per_batch = 2", "per_bach = 2", "unknown keys: per_bach"),
+        ('validation.stems = "3$"', 'validation.stems = "("', "whole"),
+        ('validation.stems = "3$"', 'validation.stems = "."', "no image left"),
+        ("crop = 64", 'crop = "64"', "has to be int"),
+        ('name = "tiny"', "name = ", "not valid TOML"),
+        ('path = "labels/{stem}.png"', 'path = "gone/{stem}.png"', "cannot be read"),
+    ],
+)
+def test_bad_configurations_are_refused_before_training(data: Path, old: str, new: str, words: str) -> None:
+    (data / "train.toml").write_text(CONFIG.replace(old, new, 1))
+    with pytest.raises(pfmap.PfmapError, match=words):
+        train(read_config(data / "train.toml"), data, data / "model")
+
+
+def test_resuming_nothing_is_refused(data: Path, config: TrainingConfig) -> None:
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(config, data, data / "model", resume=True)
+
+
+def test_metrics_agree_with_plain_counting() -> None:
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(0, 3, (2, 500), dtype=np.uint8)
+    truth[:50] = 255
+    matrix = confusion(truth, predicted, 3)
+    for klass in range(3):
+        labelled = truth != 255
+        hit = np.sum((truth == klass) & (predicted == klass))
+        union = np.sum(labelled & ((truth == klass) | (predicted == klass)))
+        assert iou(matrix)[klass] == pytest.approx(hit / union)
+    assert np.isnan(iou(confusion(truth[:0], predicted[:0], 3))).all()
