@@ -1,4 +1,4 @@
-"""How a scene is to be mapped: what the command line and `pfmap.predict` offer."""
+"""How a scene is to be mapped, apart from the model and the device."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,9 @@ SWATH_PIXELS = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """How to map a scene; what the command line offers.
+    """How to map a scene.
 
     Attributes:
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, float32, bfloat16 or float16.
         overlap: pixels that windows share; None for an eighth of the window.
         batch_size: windows per pass; None for what suits the device.
         bands: 1-based band numbers in the model's order; None to choose by colour interpretation.
@@ -27,8 +25,6 @@ class PredictOptions:
         swath_pixels: pixels of the scene per swath.
     """
 
-    device: str = "auto"
-    precision: str = "auto"
     overlap: int | None = None
     batch_size: int | None = None
     bands: tuple[int, ...] | None = None

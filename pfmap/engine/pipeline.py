@@ -22,7 +22,7 @@ import torch
 from pfmap.card import Card
 from pfmap.classes import index_of
 from pfmap.engine.device import choose_device, choose_precision, default_batch_size, describe
-from pfmap.engine.options import PredictOptions
+from pfmap.engine.options import SWATH_PIXELS, PredictOptions
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.report import Run, Tally, build_report, model_hash
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
@@ -62,9 +62,19 @@ def predict(
     output_dir: str | Path | None = None,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
+    device: str = "auto",
+    precision: str = "auto",
+    overlap: int | None = None,
+    batch_size: int | None = None,
+    bands: Sequence[int] | None = None,
+    formats: Sequence[str] = ("gpkg",),
+    classes: Sequence[str] | None = None,
+    min_area: float = 0.0,
+    confidence: bool = True,
+    overwrite: bool = False,
+    swath_pixels: int = SWATH_PIXELS,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
-    **options: Any,
 ) -> Result:
     """Map a scene: a class raster, its confidence, object polygons and a report.
 
@@ -72,9 +82,19 @@ def predict(
         scene: any raster that GDAL opens, with the bands the model needs.
         output_dir: where the files go; by default the scene's folder.
         model: a model's name, folder, or a loaded `Model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, float32, bfloat16 or float16.
+        overlap: pixels that windows share; None for an eighth of the window.
+        batch_size: windows per pass; None for what suits the device.
+        bands: 1-based band numbers in the model's order; None to choose by colour interpretation.
+        formats: vector files to write: gpkg, shp, geojson.
+        classes: names of the classes that become polygons; None for all but the background.
+        min_area: smaller objects are left out, square metres (pixels where the scene has no CRS).
+        confidence: whether to write the confidence raster.
+        overwrite: whether existing outputs may be replaced.
+        swath_pixels: pixels of the scene that are in work at a time; the result does not depend on it.
         on_progress: called with (pixels done, pixels in all).
         on_message: called with lines for people: device in use, warnings.
-        **options: the fields of `PredictOptions`, such as ``formats=("shp",)`` or ``device="cuda"``.
 
     Returns:
         The written files and the report.
@@ -83,13 +103,29 @@ def predict(
         PfmapError: bad input, a device that is not there, outputs that exist, a full disk; nothing is left
             under a final name then.
     """
-    settings = PredictOptions(**options)
-    source_path = Path(scene)
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
-    loaded = model if isinstance(model, Model) else load_model(model)
-    job = _Job(source_path, loaded, settings, device, precision, on_progress, on_message)
-    return job.run(Path(output_dir) if output_dir is not None else source_path.parent)
+    options = PredictOptions(
+        overlap=overlap,
+        batch_size=batch_size,
+        bands=None if bands is None else tuple(bands),
+        formats=tuple(dict.fromkeys(formats)),
+        classes=None if classes is None else tuple(classes),
+        min_area=min_area,
+        confidence=confidence,
+        overwrite=overwrite,
+        swath_pixels=swath_pixels,
+    )
+    path = Path(scene)
+    chosen = choose_device(device)
+    job = _Job(
+        path=path,
+        model=model if isinstance(model, Model) else load_model(model),
+        options=options,
+        device=chosen,
+        precision=choose_precision(precision, chosen),
+        on_progress=on_progress,
+        on_message=on_message,
+    )
+    return job.run(Path(output_dir) if output_dir is not None else path.parent)
 
 
 @dataclass(slots=True)
@@ -137,7 +173,7 @@ class _Job:
         names = {"classes": f"{stem}_classes.tif"}
         if self.options.confidence:
             names["confidence"] = f"{stem}_confidence.tif"
-        names |= {form: f"{stem}_objects.{form}" for form in dict.fromkeys(self.options.formats)}
+        names |= {form: f"{stem}_objects.{form}" for form in self.options.formats}
         names["report"] = f"{stem}_report.json"
         return {kind: output_dir / name for kind, name in names.items()}
 
@@ -197,7 +233,7 @@ class _Job:
         writer = ObjectWriter(
             folder=folder,
             stem=f"{self.path.stem}_objects",
-            formats=tuple(dict.fromkeys(self.options.formats)),
+            formats=self.options.formats,
             classes=self.card.classes,
             crs_wkt=scene.crs_wkt,
             transform=scene.transform,

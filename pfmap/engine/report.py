@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def build_report(
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "numpy": np.__version__,
+            **{name: version(name) for name in ("numpy", "rasterio", "geopandas", "shapely")},
         },
     }
 

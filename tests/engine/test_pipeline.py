@@ -154,11 +154,11 @@ def test_rotated_and_south_up_scenes_keep_their_place(transform: Affine, write_s
 
 
 def test_a_scene_without_georeferencing_is_mapped_in_pixels(tmp_path: Path) -> None:
-    scene = tmp_path / "photo.png"
+    scene = tmp_path / "photo.jpg"
     image = blobs(80, 100)
     with (
         pytest.warns(rasterio.errors.NotGeoreferencedWarning),
-        rasterio.open(scene, "w", driver="PNG", width=100, height=80, count=3, dtype="uint8") as dst,
+        rasterio.open(scene, "w", driver="JPEG", width=100, height=80, count=3, dtype="uint8") as dst,
     ):
         dst.write(image)
     said: list[str] = []
