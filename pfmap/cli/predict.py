@@ -124,7 +124,9 @@ def predict(
     """
     from pfmap.engine import pipeline  # torch loads here: --help stays instant
 
-    with tqdm(total=None, unit="px", unit_scale=True, disable=quiet, file=sys.stderr, leave=False) as bar:
+    with tqdm(
+        total=None, unit="px", unit_scale=True, disable=quiet or None, file=sys.stderr, leave=False
+    ) as bar:
 
         def on_progress(done: int, total: int) -> None:
             bar.total = total

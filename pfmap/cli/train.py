@@ -37,7 +37,7 @@ def train(config: Path, output_dir: Path, data: Path | None, device: str, resume
     from pfmap.train import loop
 
     parsed = settings.read_config(config)
-    with tqdm(total=parsed.training.steps, unit="step", disable=quiet, file=sys.stderr) as bar:
+    with tqdm(total=parsed.training.steps, unit="step", disable=quiet or None, file=sys.stderr) as bar:
 
         def on_step(progress: loop.Progress) -> None:
             bar.update(progress.step - bar.n)

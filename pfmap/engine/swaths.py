@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pfmap.ahead import read_ahead
 from pfmap.classes import NODATA
 from pfmap.engine.blend import Blender, Block
 from pfmap.engine.predictor import Predicted, Predictor, Window, pad_to
 from pfmap.errors import DeviceError
 from pfmap.grid import Grid, Span
-from pfmap.raster.ahead import read_ahead
 from pfmap.raster.source import Source, gdal_settings
 
 Array = npt.NDArray[np.uint8]

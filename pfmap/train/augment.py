@@ -10,15 +10,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from pfmap.card import InputSpec
 from pfmap.train.config import TrainingSettings
 from pfmap.train.data import Sample, Source, TrainingData
 
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images, labels with the colour rules applied, labels as annotated; see `Batches`."""
 
-class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Training batches by step number.
+
+class Batches:
+    """Training batches by step number: the same number gives the same batch.
 
     An item is the normalised image ``(B, 3, crop, crop)`` float32, the labels ``(B, crop, crop)`` uint8 with
     the colour rules applied, and the labels as annotated, whose contours are real.
@@ -30,10 +32,7 @@ class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self._mean = torch.tensor(input_spec.mean).view(3, 1, 1)
         self._std = torch.tensor(input_spec.std).view(3, 1, 1)
 
-    def __len__(self) -> int:
-        return self._settings.steps
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng((self._settings.seed, step))
         crops = [
             self._crop(source, rng) for source in self._data.sources for _ in range(source.spec.per_batch)

@@ -5,7 +5,8 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from pfmap.ahead import read_ahead
 from pfmap.engine.predictor import Predictor, predict_array
 from pfmap.engine.store import write_model
 from pfmap.engine.weights import load_imagenet_lite0
@@ -23,7 +24,7 @@ from pfmap.files import publish
 from pfmap.metrics import Counts, accuracy, confusion
 from pfmap.net.losses import contours, edge_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
-from pfmap.train.augment import Batches
+from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig, TrainingSettings
 from pfmap.train.data import ClassSets, Sample, TrainingData, load_data
 
@@ -100,18 +101,21 @@ def train(
         run.load_checkpoint()
     settings = config.training
     checkpoint_at = validated_at = time.monotonic()
-    for images, labels, annotated in run.batches():
-        progress = run.step(images, labels, annotated)
-        on_step(progress)
-        if not math.isfinite(progress.loss):
-            raise TrainingError(f"the loss is {progress.loss} at step {run.done}: lower the learning rates")
-        now = time.monotonic()
-        if now - validated_at > settings.validate_minutes * 60 and run.done < settings.steps:
-            on_validation(run.done, run.validate())
-            validated_at = time.monotonic()
-        if now - checkpoint_at > settings.checkpoint_minutes * 60:
-            run.save_checkpoint()
-            checkpoint_at = time.monotonic()
+    with closing(run.batches()) as batches:
+        for images, labels, annotated in batches:
+            progress = run.step(images, labels, annotated)
+            on_step(progress)
+            if not math.isfinite(progress.loss):
+                raise TrainingError(
+                    f"the loss is {progress.loss} at step {run.done}: lower the learning rates"
+                )
+            now = time.monotonic()
+            if now - validated_at > settings.validate_minutes * 60 and run.done < settings.steps:
+                on_validation(run.done, run.validate())
+                validated_at = time.monotonic()
+            if now - checkpoint_at > settings.checkpoint_minutes * 60:
+                run.save_checkpoint()
+                checkpoint_at = time.monotonic()
     on_validation(run.done, run.validate())
     return run.finish()
 
@@ -152,13 +156,11 @@ class _Run:
         self.loss = float("nan")
         self.best: tuple[float, Validation, dict[str, Tensor]] | None = None
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Give the batches that are left, prepared in a second process."""
-        settings = self.config.training
-        dataset = Batches(self.data, settings, self.config.card.input)
-        left = range(self.done, settings.steps)
-        loader = DataLoader(dataset, batch_size=None, sampler=left, num_workers=1, prefetch_factor=4)
-        yield from loader
+    def batches(self) -> Generator[Batch, None, None]:
+        """Give the batches that are left, prepared ahead in a thread."""
+        batches = Batches(self.data, self.config.training, self.config.card.input)
+        left = range(self.done, self.config.training.steps)
+        return read_ahead((batches[step] for step in left), depth=4)
 
     def step(self, images: Tensor, labels: Tensor, annotated: Tensor) -> Progress:
         """Take one optimiser step."""

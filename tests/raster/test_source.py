@@ -1,8 +1,5 @@
 """Reading scenes: which bands, which pixels are valid, and threads that stop."""
 
-import threading
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import rasterio
@@ -11,7 +8,6 @@ from rasterio.enums import ColorInterp
 
 from pfmap.errors import SourceError, UsageError
 from pfmap.grid import Span
-from pfmap.raster.ahead import read_ahead
 from pfmap.raster.source import Source
 
 C = ColorInterp
@@ -66,31 +62,3 @@ def test_a_damaged_file_names_the_place(write_scene: Write) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     with Source(path) as source, pytest.raises(SourceError, match="damaged or incomplete"):
         source.read(Span(0, 512), Span(0, 512))
-
-
-def test_errors_of_the_reading_thread_arrive_in_order() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        yield 2
-        raise SourceError("broken")
-
-    ahead = read_ahead(items(), 8)
-    assert [next(ahead), next(ahead)] == [1, 2]
-    with pytest.raises(SourceError, match="broken"):
-        next(ahead)
-
-
-def test_stopping_early_closes_the_items_in_their_own_thread() -> None:
-    threads = []
-
-    def items() -> Iterator[int]:
-        try:
-            yield from range(10**9)
-        finally:
-            threads.append(threading.current_thread().name)
-
-    ahead = read_ahead(items(), 2)
-    assert next(ahead) == 0
-    ahead.close()
-    assert threads == ["pfmap-read-ahead"]
-    assert not any(t.name == "pfmap-read-ahead" for t in threading.enumerate())

@@ -1,4 +1,4 @@
-"""Read windows ahead in a thread while the network works on the ones before."""
+"""Prepare the next items in a thread while the ones before are being worked on."""
 
 import queue
 import threading
@@ -39,7 +39,7 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
         finally:
             items.close()
 
-    thread = threading.Thread(target=work, name="pfmap-read-ahead", daemon=True)
+    thread = threading.Thread(target=work, name="pfmap-ahead", daemon=True)
     thread.start()
     try:
         while (item := ready.get()) is not _END:
