@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo

@@ -57,8 +57,12 @@ def flow_points(source: Tensor, target: Tensor) -> Tensor:
 
     Source: Li et al., CVPR 2021, Eq. 6.
     """
-    attention = torch.softmax(target.transpose(1, 2) @ source, dim=-1)  # (B, P fine, P coarse)
-    return target + source @ attention.transpose(1, 2).to(source.dtype)
+    # Without scaling, products over 256 channels pass float16's largest number: at least float32 here.
+    wide = torch.promote_types(target.dtype, torch.float32)
+    with torch.autocast(target.device.type, enabled=False):
+        known, asking = source.to(wide), target.to(wide)
+        attention = torch.softmax(asking.transpose(1, 2) @ known, dim=-1)  # (B, P fine, P coarse)
+        return (asking + known @ attention.transpose(1, 2)).to(target.dtype)
 
 
 def to_fine(at: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:

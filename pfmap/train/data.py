@@ -144,27 +144,30 @@ def _load_samples(
         labels = _read_labels(path, image.shape[1:], spec.layers, folder, sets)
         labels[~valid] = 0
         held_out = _held_out(spec.validation, path.stem, labels.shape)
-        if held_out is None:
-            train.append(_sample(path.name, image, labels, sets))
-            continue
-        validation.append(_sample(path.name, image[:, *held_out], labels[held_out], sets))
-        rest = labels.copy()
-        rest[held_out] = 0
-        if rest.any():
-            rows, cols = np.flatnonzero(rest.any(axis=1)), np.flatnonzero(rest.any(axis=0))
-            box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-            train.append(_sample(path.name, image[:, *box], rest[box], sets))
+        for samples, part in ((validation, held_out), (train, ~held_out)):
+            known = np.where(part, labels, np.uint8(0))
+            if known.any():
+                box = _bounding_box(known)
+                samples.append(_sample(path.name, image[:, *box], known[box], sets))
     if not train:
         raise TrainingError(f"source {spec.name!r} has no image left for training: check its validation")
     return tuple(train), tuple(validation)
 
 
-def _held_out(split: Split, stem: str, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+def _held_out(split: Split, stem: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Say which pixels of an image are for validation: ``(height, width)`` bool."""
+    held_out = np.zeros(shape, dtype=bool)
     if split.stems:
-        return np.s_[:, :] if re.search(split.stems, stem) else None
-    if split.columns or split.rows:
-        return slice(*(split.rows or (0, shape[0]))), slice(*(split.columns or (0, shape[1])))
-    return None
+        held_out[:] = re.search(split.stems, stem) is not None
+    elif split.columns or split.rows:
+        held_out[slice(*(split.rows or (None,))), slice(*(split.columns or (None,)))] = True
+    return held_out
+
+
+def _bounding_box(labels: Labels) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all labelled pixels."""
+    rows, cols = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
 
 
 def _read_labels(

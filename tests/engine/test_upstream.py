@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import shared
-from net.test_pfnet import golden_state
+from golden import golden_state
 
 import pfmap
 from pfmap.engine.upstream import PRESETS, rename

@@ -1,13 +1,12 @@
 """PFNet against its reference tensors, its published sizes, and every window it has to take."""
 
 import copy
-import json
-import zlib
 
 import numpy as np
 import pytest
 import torch
 from conftest import shared
+from golden import golden_state
 from torch.utils.flop_counter import FlopCounterMode
 
 from pfmap.architecture import Architecture
@@ -15,29 +14,6 @@ from pfmap.engine.upstream import rename
 from pfmap.engine.weights import misfits
 from pfmap.errors import ModelError
 from pfmap.net.pfnet import PFNet
-
-
-def golden_state() -> dict[str, torch.Tensor]:
-    """Draw the reference weights, key by key, under their published names."""
-    spec = json.loads(shared("golden/upstream_state_dict_r50_16c.json").read_text())
-    return {key: torch.from_numpy(_draw(key, tuple(shape))) for key, (shape, _) in spec.items()}
-
-
-def _draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    r = np.random.RandomState(zlib.crc32(key.encode()))
-    if key.endswith("num_batches_tracked"):
-        return np.array(1000)
-    if key.endswith("running_mean"):
-        value = 0.1 * r.standard_normal(shape)
-    elif key.endswith("running_var"):
-        value = 0.5 + r.random_sample(shape)
-    elif len(shape) == 4:
-        value = np.sqrt(2 / (shape[1] * shape[2] * shape[3])) * r.standard_normal(shape)
-    elif key.endswith(".weight"):
-        value = (0.75 + 0.5 * r.random_sample(shape)) * (0.3 if key.endswith("bn3.weight") else 1)
-    else:
-        value = 0.1 * r.standard_normal(shape)
-    return value.astype(np.float32)
 
 
 @pytest.fixture(scope="module")

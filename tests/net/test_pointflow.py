@@ -47,6 +47,14 @@ def test_flow_is_an_unscaled_softmax_over_the_coarse_points() -> None:
             torch.testing.assert_close(result[batch, :, point], target[batch, :, point] + carried)
 
 
+def test_large_affinities_do_not_overflow_float16() -> None:
+    source = torch.full((1, 256, 4), 30.0, dtype=torch.float16)
+    with torch.autocast("cpu", torch.float16):
+        result = flow_points(source, source)
+    assert result.dtype == torch.float16
+    torch.testing.assert_close(result, source * 2)
+
+
 @given(row=st.integers(0, 11), col=st.integers(0, 19))
 @settings(max_examples=50, deadline=None)
 def test_coarse_pixels_go_to_their_fine_corner(row: int, col: int) -> None:
