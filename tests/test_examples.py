@@ -11,7 +11,6 @@ import rasterio
 from conftest import shared
 
 import pfmap
-from pfmap.metrics import confusion
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT_BIN = Path(sys.executable).parent
@@ -70,5 +69,5 @@ def test_the_demo_scene_is_mapped_as_well_as_the_card_says(tmp_path: Path) -> No
     hit = np.count_nonzero((building == 1) & (predicted == 0))
     union = np.count_nonzero((building == 1) | ((predicted == 0) & (building == 0)))
     assert hit / union >= 0.72
-    matrix = confusion(sparse, predicted, 5)
-    assert np.trace(matrix) / matrix.sum() >= 0.75
+    sure = sparse != 255
+    assert (predicted[sure] == sparse[sure]).mean() >= 0.75

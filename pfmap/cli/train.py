@@ -35,6 +35,7 @@ def train(config: Path, output_dir: Path, data: Path | None, device: str, resume
     from pfmap.engine.device import choose_device
     from pfmap.train import config as settings
     from pfmap.train import loop
+    from pfmap.train.validate import Validation
 
     parsed = settings.read_config(config)
     with tqdm(total=parsed.training.steps, unit="step", disable=quiet or None, file=sys.stderr) as bar:
@@ -43,7 +44,7 @@ def train(config: Path, output_dir: Path, data: Path | None, device: str, resume
             bar.update(progress.step - bar.n)
             bar.set_postfix(loss=f"{progress.loss:.4f}", rate=f"{progress.rate:.1e}", refresh=False)
 
-        def on_validation(step: int, figures: loop.Validation) -> None:
+        def on_validation(step: int, figures: Validation) -> None:
             for name, figure in figures.items():
                 per_class = "  ".join(f"{c} {v:.3f}" for c, v in figure.iou.items())
                 bar.write(

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import NODATA
 from pfmap.errors import TrainingError
 from pfmap.raster.image import read_image
 from pfmap.train.config import LayerSpec, SourceSpec, Split, TrainingConfig
@@ -63,11 +62,6 @@ class ClassSets:
     def weights(self) -> npt.NDArray[np.float32]:
         """Return ``(S,)`` float32 weights."""
         return np.array([weight for _, weight in self._entries], dtype=np.float32)
-
-    def truth(self) -> Labels:
-        """Return ``(S,)`` uint8: the class of entries that are sure of one, `NODATA` for others."""
-        ones = [next(iter(m)) if len(m) == 1 else NODATA for m, _ in self._entries]
-        return np.array(ones, dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,22 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from pfmap.ahead import read_ahead
-from pfmap.engine.predictor import Predictor, predict_array
 from pfmap.engine.store import write_model
 from pfmap.engine.weights import load_imagenet_lite0
 from pfmap.errors import TrainingError
 from pfmap.files import publish
-from pfmap.metrics import Counts, accuracy, confusion
 from pfmap.net.losses import contours, edge_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig, TrainingSettings
-from pfmap.train.data import ClassSets, Sample, TrainingData, load_data
+from pfmap.train.data import TrainingData, load_data
+from pfmap.train.validate import Figures, Validation, accuracy_table, measure
 
 log = logging.getLogger(__name__)
 
@@ -46,27 +44,6 @@ class Progress:
     steps: int
     loss: float
     rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Validation figures of one source.
-
-    Attributes:
-        iou: intersection over union per class name; classes that occur nowhere are left out.
-        accuracy: share of the pixels labelled with one sure class that are right.
-    """
-
-    iou: dict[str, float]
-    accuracy: float
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean over the classes that occur."""
-        return float(np.mean(list(self.iou.values()))) if self.iou else float("nan")
-
-
-Validation = dict[str, Figures]
 
 
 def train(
@@ -207,23 +184,7 @@ class _Run:
 
     def validate(self) -> Validation:
         """Measure the averaged weights on what was held out, and remember them if they are the best."""
-        spec = self.config.card.input
-        predictor = Predictor(self.average, spec, self.device)
-        classes = len(self.config.card.classes)
-        truth = self.data.sets.truth()
-        figures: Validation = {}
-        for source in self.data.sources:
-            matrix = np.zeros((classes, classes), dtype=np.int64)
-            sets_seen: set[int] = set()
-            partial = np.zeros((len(truth), classes), dtype=np.int64)
-            for sample in source.validation:
-                window, overlap = _window_for(sample, spec.window)
-                predicted = predict_array(predictor, sample.image, classes, window, overlap)
-                matrix += confusion(truth[sample.labels], predicted, classes)
-                partial += _count_by_label(sample.labels, predicted, len(truth), classes)
-                sets_seen.update(int(i) for i in np.unique(sample.labels))
-            if source.validation:
-                figures[source.spec.name] = _figures(matrix, partial, self.data.sets)
+        figures = measure(self.average, self.data, self.config.card, self.device)
         score = float(np.mean([f.mean_iou for f in figures.values()])) if figures else -self.loss
         if self.best is None or score > self.best[0]:
             state = {key: value.cpu().clone() for key, value in self.average.state_dict().items()}
@@ -275,12 +236,7 @@ class _Run:
         assert self.best is not None
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
-        measured = {}
-        for name, figure in figures.items():
-            measured[f"{name}_mean_iou"] = round(figure.mean_iou, 4)
-            measured |= {f"{name}_{c}_iou": round(v, 4) for c, v in figure.iou.items()}
-            measured[f"{name}_accuracy"] = round(figure.accuracy, 4)
-        card = dataclasses.replace(self.config.card, accuracy=measured)
+        card = dataclasses.replace(self.config.card, accuracy=accuracy_table(figures))
         write_model(self.output, card, self.average)
         self.checkpoint.unlink(missing_ok=True)
         return figures
@@ -292,39 +248,3 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
         return (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def _window_for(sample: Sample, window: int) -> tuple[int, int]:
-    """Choose window and overlap: the model's, or for a chip smaller than that, the chip itself."""
-    side = min(*sample.labels.shape)
-    if side >= window:
-        return window, window // 8
-    return max(64, side // 32 * 32), 0
-
-
-def _count_by_label(
-    labels: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8], labels_n: int, classes: int
-) -> Counts:
-    pairs = labels.astype(np.int64).ravel() * classes + predicted.ravel()
-    return np.bincount(pairs, minlength=labels_n * classes).reshape(labels_n, classes)
-
-
-def _figures(matrix: Counts, by_label: Counts, sets: ClassSets) -> Figures:
-    """Turn counts into figures.
-
-    A class's IoU counts sure pixels of it, and as false alarms all labelled pixels whose set leaves it out:
-    so "not building" serves the building's IoU though it names no class.
-    """
-    names = sets.classes
-    result = {}
-    for index, name in enumerate(names):
-        truth = false_alarm = 0
-        for entry in range(1, len(sets)):
-            members = sets.members(entry)
-            if members == {index}:
-                truth += int(by_label[entry].sum())
-            elif index not in members:
-                false_alarm += int(by_label[entry, index])
-        if truth:
-            result[name] = int(matrix[index, index]) / (truth + false_alarm)
-    return Figures(result, accuracy(matrix))

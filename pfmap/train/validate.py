@@ -1,0 +1,101 @@
+"""Validation: what the network says of the held-out parts, against full, partial and sparse labels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from pfmap.card import Card
+from pfmap.engine.predictor import Predictor, predict_array
+from pfmap.train.data import ClassSets, Sample, TrainingData
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Validation figures of one source.
+
+    Attributes:
+        iou: intersection over union per class name; classes that occur nowhere are left out.
+        accuracy: share of the pixels labelled with one sure class that are right.
+    """
+
+    iou: dict[str, float]
+    accuracy: float
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the classes that occur."""
+        return float(np.mean(list(self.iou.values()))) if self.iou else float("nan")
+
+
+Validation = dict[str, Figures]
+"""Figures by name of the source; sources without validation data are left out."""
+
+
+def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.device) -> Validation:
+    """Map every validation image with the model's windows, as a scene would be, and compare.
+
+    Args:
+        network: in evaluation mode.
+        data: sources and class sets.
+        card: the model to be: window, input settings, classes.
+        device: where the network runs.
+    """
+    predictor = Predictor(network, card.input, device)
+    classes, labels = len(card.classes), len(data.sets)
+    figures: Validation = {}
+    for source in data.sources:
+        counts = np.zeros((labels, classes), dtype=np.int64)
+        for sample in source.validation:
+            window, overlap = _window_for(sample, card.input.window)
+            predicted = predict_array(predictor, sample.image, classes, window, overlap)
+            pairs = sample.labels.astype(np.int64).ravel() * classes + predicted.ravel()
+            counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
+        if source.validation:
+            figures[source.spec.name] = figures_of(counts, data.sets)
+    return figures
+
+
+def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
+    """Turn counts into figures.
+
+    A class's IoU counts sure pixels of it, and as false alarms all labelled pixels whose set leaves it out:
+    so "not building" serves the building's IoU though it names no class.
+
+    Args:
+        counts: ``(S, classes)`` pixels by label set and predicted class.
+        sets: the table of label sets.
+    """
+    table, known = sets.table(), sets.weights() > 0
+    sure = known & (table.sum(axis=1) == 1)
+    result = {}
+    for index, name in enumerate(sets.classes):
+        own = sure & table[:, index]
+        truth, hit = int(counts[own].sum()), int(counts[own, index].sum())
+        false_alarms = int(counts[known & ~table[:, index], index].sum())
+        if truth:
+            result[name] = hit / (truth + false_alarms)
+    right = int(counts[sure][table[sure]].sum())
+    total = int(counts[sure].sum())
+    return Figures(result, right / total if total else float("nan"))
+
+
+def accuracy_table(figures: Validation) -> Mapping[str, float]:
+    """Flatten figures for a model's card."""
+    table = {}
+    for name, figure in figures.items():
+        table[f"{name}_mean_iou"] = round(figure.mean_iou, 4)
+        table |= {f"{name}_{klass}_iou": round(value, 4) for klass, value in figure.iou.items()}
+        table[f"{name}_accuracy"] = round(figure.accuracy, 4)
+    return table
+
+
+def _window_for(sample: Sample, window: int) -> tuple[int, int]:
+    """Choose window and overlap: the model's, or for a chip smaller than that, the chip itself."""
+    side = min(*sample.labels.shape)
+    if side >= window:
+        return window, window // 8
+    return max(64, side // 32 * 32), 0
