@@ -186,6 +186,9 @@ def test_areas_are_true_square_metres(crs: str, transform: Affine, write_scene: 
     image = blobs(120, 150)
     result = pfmap.predict(write_scene(image, crs=crs, transform=transform), model=stand_in(), device="cpu")
     frame = objects(result.outputs["gpkg"])
+    with rasterio.open(result.outputs["classes"]) as src:
+        assert src.crs == rasterio.CRS.from_user_input(crs)
+        assert src.transform.almost_equals(transform)
     geod = Geod(ellps="WGS84")
     degrees = frame.to_crs(4326).geometry
     areas = np.array([abs(geod.geometry_area_perimeter(shape)[0]) for shape in degrees])
