@@ -10,7 +10,6 @@ import tomli_w
 import torch
 from torch import nn
 
-import pfmap
 from pfmap.card import Card, card_table, read_card
 from pfmap.engine.weights import load_weights, save_weights
 from pfmap.errors import ModelError
@@ -40,7 +39,7 @@ class Model:
 
 def bundled_models() -> Path:
     """Return the folder of the models that come with pfmap: in the package, or beside it in a checkout."""
-    package = Path(pfmap.__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "models"
     return inside if inside.is_dir() else package.parent / "models"
 

@@ -119,7 +119,7 @@ class RasterTarget:
         scene = self.scene
         parts = [f'<VRTDataset rasterXSize="{scene.width}" rasterYSize="{scene.height}">']
         if scene.crs_wkt is not None:
-            parts.append(f'<SRS>{escape(scene.crs_wkt)}</SRS>')
+            parts.append(f"<SRS>{escape(scene.crs_wkt)}</SRS>")
         if scene.georeferenced:
             a, b, c, d, e, f = scene.transform
             values = ", ".join(repr(v) for v in (c, a, b, f, d, e))

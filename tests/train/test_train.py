@@ -1,6 +1,8 @@
 """Training on small made-up data: labels, splits, batches, and a loop that learns and resumes."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +249,26 @@ def test_bad_configurations_are_refused_before_training(data: Path, old: str, ne
     (data / "train.toml").write_text(CONFIG.replace(old, new, 1))
     with pytest.raises(pfmap.PfmapError, match=words):
         train(read_config(data / "train.toml"), data, data / "model")
+
+
+def test_the_command_trains_shows_figures_and_writes_a_model(data: Path) -> None:
+    pfmap_command = Path(sys.executable).with_name("pfmap")
+    done = subprocess.run(
+        [pfmap_command, "train", data / "train.toml", "-o", data / "model", "--device", "cpu"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "roof 0." in done.stderr
+    assert f"wrote {data / 'model'}" in done.stdout
+    assert pfmap.load_model(data / "model").card.name == "tiny"
+    (data / "train.toml").write_text("nonsense")
+    broken = subprocess.run(
+        [pfmap_command, "train", data / "train.toml", "-o", data / "other"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("Error: ")
+    assert not (data / "other").exists()
 
 
 def test_resuming_nothing_is_refused(data: Path, config: TrainingConfig) -> None:
