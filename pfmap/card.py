@@ -188,6 +188,8 @@ def _coerce(value: Any, kind: Any, where: str) -> Any:
         numbers = "float" in str(kind)
         if numbers and not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
             raise ModelError(f"{where} has to be a list of numbers")
+        if "tuple[str" in str(kind) and not all(isinstance(v, str) for v in value):
+            raise ModelError(f"{where} has to be a list of texts")
         return tuple(float(v) for v in value) if numbers else tuple(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -31,7 +31,7 @@ from pfmap.errors import SourceError, TargetError
 from pfmap.files import publish, staging
 from pfmap.grid import Grid, Span
 from pfmap.net.pfnet import PFNet
-from pfmap.raster.source import SceneInfo, Source, gdal_settings, scene_width
+from pfmap.raster.source import SceneInfo, Source, gdal_settings
 from pfmap.raster.target import RasterTarget
 from pfmap.raster.tracing import trace
 from pfmap.style import class_raster_qml, confidence_raster_qml
@@ -152,8 +152,8 @@ class _Job:
         self._refuse_existing(finals)
         begun = time.perf_counter()
         with (
-            gdal_settings(scene_width(self.path)),
             Source(self.path, self.card.input.bands, self.options.bands, self.card.name) as source,
+            gdal_settings(source.info.width),
         ):
             run = self._plan(source.info)
             measurer = Measurer(

@@ -139,16 +139,6 @@ def gdal_settings(width: int) -> Iterator[None]:
         yield
 
 
-def scene_width(path: Path) -> int:
-    """Return a raster's width in pixels.
-
-    Raises:
-        SourceError: missing or no raster.
-    """
-    with _open(path) as src:
-        return int(src.width)
-
-
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[rasterio.DatasetReader]:
     text = os.fspath(path)

@@ -85,6 +85,7 @@ def test_weights_that_do_not_fit_are_listed(folder: Path) -> None:
         ('encoder = "efficientnet_lite0"', 'encoder = "vgg"', "vgg"),
         ('color = "#d7301f"', 'color = "red"', "#rrggbb"),
         ("[provenance]", "[provenence]", "provenance"),
+        ('    "red",', "    1,", "list of texts"),
         ('name = "class_1"', 'name = "class_0"', "twice"),
     ],
 )
