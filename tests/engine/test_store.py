@@ -31,6 +31,8 @@ def test_a_written_model_comes_back_the_same(folder: Path) -> None:
     assert torch.equal(model.network(image), original(image))
     assert not model.network.training
     assert read_card(folder / "model.toml") == model.card
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert len(modes) == 1  # whoever may read the card may read the weights
 
 
 def test_float16_weights_are_close(folder: Path) -> None:
