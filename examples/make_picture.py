@@ -48,7 +48,7 @@ def main(out: str = "out/demo", picture: str = str(HERE / "banepa.png")) -> None
     )
     axes[2].set_title("banepa_objects.gpkg")
     for axis in axes:
-        axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
+        axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], xlabel="", ylabel="")
         axis.set_aspect("equal")
     handles = [Patch(facecolor=colors[name], label=name.replace("_", " ")) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False)

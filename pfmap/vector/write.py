@@ -102,6 +102,8 @@ class ObjectWriter:
             path = self._path(form)
             if form == "gpkg":
                 _add_default_style(path, objects_qml(self.classes))
+                # GDAL repeats beside the file the metadata that it has put into it.
+                path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)
             elif form == "shp":
                 path.with_suffix(".qml").write_text(objects_qml(self.classes), encoding="utf-8")
             paths.append(path)

@@ -276,6 +276,14 @@ def test_min_area_and_classes_choose_the_polygons(write_scene: Write) -> None:
     assert len(kept) == len(frame)
 
 
+def test_no_stray_file_lies_beside_the_outputs(write_scene: Write) -> None:
+    scene = write_scene(blobs(80, 80))
+    result = pfmap.predict(scene, model=stand_in(), device="cpu")
+    sidecars = {"scene_classes.qml", "scene_confidence.qml", "scene_classes.tif.aux.xml"}
+    expected = {scene.name, *sidecars, *(path.name for path in result.outputs.values())}
+    assert {path.name for path in scene.parent.iterdir()} == expected
+
+
 def test_existing_outputs_are_refused_and_kept(write_scene: Write) -> None:
     scene = write_scene(blobs(80, 80))
     first = pfmap.predict(scene, model=stand_in(), device="cpu")
