@@ -8,6 +8,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from conftest import shared
 
 import pfmap
@@ -22,7 +23,7 @@ def crop(tmp_path: Path) -> Path:
     path = tmp_path / "crop.tif"
     with rasterio.open(ROOT / "examples" / "banepa.tif") as src:
         image = src.read(window=((1024, 2048), (0, 1024)))
-        transform = src.window_transform(((1024, 2048), (0, 1024)))
+        transform = src.transform @ Affine.translation(0, 1024)
         profile = {"driver": "GTiff", "width": 1024, "height": 1024, "count": 3, "dtype": "uint8"}
         with rasterio.open(path, "w", **profile, crs=src.crs, transform=transform) as dst:
             dst.write(image)
