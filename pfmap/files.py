@@ -44,6 +44,15 @@ def publish(staged: Path, final: Path) -> None:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 
 
+def write_failed(path: Path, error: Exception) -> TargetError:
+    """Say that a file in a staging folder could not be written, why, and what to do."""
+    reason = " ".join(str(error.__cause__ or error).split())
+    return TargetError(
+        f"{path.name} could not be written to {path.parent.parent} ({reason}): is the disk full? "
+        "Free some space or choose another folder with --output-dir"
+    )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file as UTF-8, under a temporary name first."""
     part = path.with_name(f".{path.name}.part")

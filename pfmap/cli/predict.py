@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from pfmap.cli.options import device_option
+
 
 def _split(text: str | None) -> tuple[str, ...] | None:
     if text is None:
@@ -36,13 +38,7 @@ def _bands(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     show_default=True,
     help="Model by name (see pfmap models list) or folder.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda|cuda:N|mps",
-    help="Where the network runs.",
-)
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

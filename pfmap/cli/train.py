@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from pfmap.cli.options import device_option
+
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
@@ -21,13 +23,7 @@ from tqdm import tqdm
     type=click.Path(path_type=Path, file_okay=False),
     help="What the paths in CONFIG are relative to.  [default: CONFIG's folder]",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda|cuda:N|mps",
-    help="Where the network runs.",
-)
+@device_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def train(config: Path, output_dir: Path, data: Path | None, device: str, resume: bool, quiet: bool) -> None:

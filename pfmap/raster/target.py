@@ -17,7 +17,7 @@ import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pfmap.classes import NODATA, ClassSpec
-from pfmap.errors import TargetError
+from pfmap.files import write_failed
 from pfmap.grid import Span
 from pfmap.raster.source import SceneInfo
 
@@ -74,7 +74,7 @@ class RasterTarget:
                 ) as dst:
                     dst.write(values, 1)
         except (RasterioError, OSError) as error:
-            raise _full(path, error) from error
+            raise write_failed(path, error) from error
 
     def finish(self, swaths: Sequence[Span]) -> Path:
         """Assemble the swaths into a cloud-optimised GeoTIFF in the staging folder, and return its path.
@@ -100,7 +100,7 @@ class RasterTarget:
                     num_threads="all_cpus",
                 )
         except (RasterioError, OSError) as error:
-            raise _full(final, error) from error
+            raise write_failed(final, error) from error
         sidecar = final.with_name(f"{final.name}.aux.xml")
         sidecar.unlink(missing_ok=True)
         if self.classes:
@@ -164,11 +164,3 @@ class RasterTarget:
             parts.append(f'<Row index="{index}">{cells}</Row>')
         parts.append("</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>")
         return "\n".join(parts)
-
-
-def _full(path: Path, error: Exception) -> TargetError:
-    reason = " ".join(str(error.__cause__ or error).split())
-    return TargetError(
-        f"{path.name} could not be written to {path.parent.parent} ({reason}): "
-        "is the disk full? Free some space or choose another folder with --output-dir"
-    )

@@ -19,6 +19,7 @@ from pfmap.engine.store import write_model
 from pfmap.engine.weights import load_imagenet_lite0
 from pfmap.errors import TrainingError
 from pfmap.files import publish
+from pfmap.net.layers import resize
 from pfmap.net.losses import contours, edge_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
 from pfmap.train.augment import Batch, Batches
@@ -153,10 +154,7 @@ class _Run:
         low_precision = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low_precision):
             output = self.network.compute(images)
-        size = (images.shape[-2], images.shape[-1])
-        logits = nn.functional.interpolate(
-            output.logits.float(), size=size, mode="bilinear", align_corners=True
-        )
+        logits = resize(output.logits.float(), images.shape[-2:])
         loss = set_cross_entropy(logits, labels, self.sets, self.weights)
         target, known = contours(annotated, self.sets)
         for edges in output.edges:

@@ -178,29 +178,38 @@ def _paint_edge(regions: Regions, y: int, width: int) -> Array:
 
 
 def _finished(regions: Regions, geometry: npt.NDArray[np.object_], chosen: npt.NDArray[np.bool_]) -> Objects:
-    pixels = regions.pixels[chosen]
-    return Objects(
+    return _objects(
         regions.classes[chosen],
         geometry[chosen],
-        pixels,
-        regions.confidence_sum[chosen] / np.maximum(pixels, 1) / 100,
-        regions.confidence_min[chosen] / 100,
+        regions.pixels[chosen],
+        regions.confidence_sum[chosen],
+        regions.confidence_min[chosen],
     )
 
 
 def _joined(groups: list[_Open]) -> Objects:
-    pixels = np.array([g.pixels for g in groups], dtype=np.int64)
     geometry = np.empty(len(groups), dtype=object)
     for index, group in enumerate(groups):
-        whole = group.parts[0] if len(group.parts) == 1 else shapely.union_all(group.parts)
-        geometry[index] = whole if len(group.parts) == 1 else drop_collinear(whole)
-    return Objects(
+        alone = len(group.parts) == 1
+        geometry[index] = group.parts[0] if alone else drop_collinear(shapely.union_all(group.parts))
+    return _objects(
         np.array([g.klass for g in groups], dtype=np.uint8),
         geometry,
-        pixels,
-        np.array([g.total for g in groups], dtype=np.float64) / np.maximum(pixels, 1) / 100,
-        np.array([g.least for g in groups], dtype=np.float64) / 100,
+        np.array([g.pixels for g in groups], dtype=np.int64),
+        np.array([g.total for g in groups], dtype=np.int64),
+        np.array([g.least for g in groups], dtype=np.uint8),
     )
+
+
+def _objects(
+    classes: npt.NDArray[np.uint8],
+    geometry: npt.NDArray[np.object_],
+    pixels: Array,
+    total: Array,
+    least: npt.NDArray[np.uint8],
+) -> Objects:
+    """Turn sums and minima in percent into means and minima of 0 to 1."""
+    return Objects(classes, geometry, pixels, total / np.maximum(pixels, 1) / 100, least / 100)
 
 
 def drop_collinear(polygon: BaseGeometry) -> shapely.Polygon:

@@ -17,7 +17,7 @@ import shapely
 from pyogrio.errors import DataSourceError
 
 from pfmap.classes import ClassSpec
-from pfmap.errors import TargetError
+from pfmap.files import write_failed
 from pfmap.style import objects_qml
 from pfmap.vector.measure import Measurer
 from pfmap.vector.stitch import Objects
@@ -29,16 +29,12 @@ LAYER = "objects"
 _DRIVERS = {"gpkg": "GPKG", "shp": "ESRI Shapefile", "geojson": "GeoJSON"}
 _CHUNK = 20_000
 _SHORT = {
-    "class_id": "class_id",
-    "class": "class",
-    "area_m2": "area_m2",
-    "area_px": "area_px",
     "perimeter_m": "perim_m",
     "perimeter_px": "perim_px",
     "confidence_mean": "conf_mean",
     "confidence_min": "conf_min",
 }
-"""Shapefile field names have at most ten characters."""
+"""Shapefile field names have at most ten characters: these are the longer ones."""
 
 
 @dataclass(slots=True)
@@ -161,11 +157,7 @@ class ObjectWriter:
                 warnings.filterwarnings("ignore", message="'crs' was not provided")
                 pyogrio.write_dataframe(frame, path, geometry_type="Polygon", **options)
         except (DataSourceError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise TargetError(
-                f"{path.name} could not be written to {path.parent.parent} ({reason}): is the disk full? "
-                "Free some space or choose another folder with --output-dir"
-            ) from error
+            raise write_failed(path, error) from error
 
 
 def _nothing() -> Objects:
