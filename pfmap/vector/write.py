@@ -98,8 +98,6 @@ class ObjectWriter:
             path = self._path(form)
             if form == "gpkg":
                 _add_default_style(path, objects_qml(self.classes))
-                # GDAL repeats beside the file the metadata that it has put into it.
-                path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)
             elif form == "shp":
                 path.with_suffix(".qml").write_text(objects_qml(self.classes), encoding="utf-8")
             paths.append(path)
@@ -145,7 +143,8 @@ class ObjectWriter:
         elif form == "gpkg":
             options |= {"layer": LAYER}
             if not self._begun:
-                options |= {"dataset_metadata": dict(self.metadata), "geometry_name": "geom"}
+                # The layer's, not the file's: of the latter GDAL leaves a copy beside the file when it reads.
+                options |= {"layer_metadata": dict(self.metadata), "geometry_name": "geom"}
         elif form == "geojson":
             options |= {"layer": LAYER}
             if self.crs_wkt is not None:

@@ -279,6 +279,7 @@ def test_min_area_and_classes_choose_the_polygons(write_scene: Write) -> None:
 def test_no_stray_file_lies_beside_the_outputs(write_scene: Write) -> None:
     scene = write_scene(blobs(80, 80))
     result = pfmap.predict(scene, model=stand_in(), device="cpu")
+    assert len(objects(result.outputs["gpkg"]))  # reading leaves nothing behind either
     sidecars = {"scene_classes.qml", "scene_confidence.qml", "scene_classes.tif.aux.xml"}
     expected = {scene.name, *sidecars, *(path.name for path in result.outputs.values())}
     assert {path.name for path in scene.parent.iterdir()} == expected
