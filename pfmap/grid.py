@@ -26,6 +26,78 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """Two grids over the same ground, along one axis: the scene's pixels, and those the network sees.
+
+    Attributes:
+        native: pixels of the scene.
+        size: pixels of the network's grid.
+    """
+
+    native: int
+    size: int
+
+    @property
+    def factor(self) -> float:
+        """Scene pixels per pixel of the network's grid: above one, the network sees a coarser image."""
+        return self.native / self.size
+
+    @property
+    def same(self) -> bool:
+        """Whether both grids are one."""
+        return self.native == self.size
+
+    def cover(self, span: Span) -> Span:
+        """Return the scene pixels that these pixels of the network's grid are made of."""
+        if self.native >= self.size:  # averages over what they lie on
+            return Span(span.start * self.native // self.size, -(-span.stop * self.native // self.size))
+        first, _ = self.taps(span.start)
+        _, last = self.taps(span.stop - 1)
+        return Span(first, last + 1)
+
+    def taps(self, index: int) -> tuple[int, int]:
+        """Return the two scene pixels between whose centres pixel `index` of the network's grid lies."""
+        below = ((2 * index + 1) * self.native - self.size) // (2 * self.size)
+        return max(0, below), min(self.native - 1, below + 1)
+
+    def finished(self, stop: int) -> int:
+        """Say how many scene pixels, from the first on, lie between the first `stop` of the network's grid.
+
+        A scene pixel takes its class from the two pixels of the network's grid around its centre.
+        """
+        if self.same or stop >= self.size:
+            return self.native if stop >= self.size else stop
+        reach = (2 * stop - 1) * self.native - self.size
+        return min(self.native, max(0, -(-reach // (2 * self.size))))
+
+    def back(self) -> "Scale":
+        """Return the way from the network's grid to the scene's."""
+        return Scale(self.size, self.native)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The part of a scene that is mapped, and the two grids over it.
+
+    Attributes:
+        top: first row of the scene.
+        left: first column of the scene.
+        rows: scene rows and the network's.
+        cols: scene columns and the network's.
+    """
+
+    top: int
+    left: int
+    rows: Scale
+    cols: Scale
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the network sees other pixels than the scene's."""
+        return not (self.rows.same and self.cols.same)
+
+
+@dataclass(frozen=True, slots=True)
 class Axis:
     """The windows along one axis of a scene.
 
@@ -85,15 +157,9 @@ class Grid:
         """Number of windows."""
         return self.rows.count * self.cols.count
 
-    def swaths(self, pixels: int) -> list[Span]:
-        """Cut the window rows into swaths of about `pixels` pixels of the scene each.
-
-        Returns:
-            Spans of window rows, top to bottom, at least one row each.
-        """
-        per_row = self.rows.stride * self.cols.size
-        height = max(1, round(pixels / per_row))
-        return [Span(top, min(top + height, self.rows.count)) for top in range(0, self.rows.count, height)]
+    def swath_height(self, pixels: int) -> int:
+        """Return how many window rows make a swath of about `pixels` pixels; one at least."""
+        return max(1, round(pixels / (self.rows.stride * self.cols.size)))
 
     def swath_rows(self, swath: Span) -> Span:
         """Return the pixel rows that a swath finishes."""

@@ -1,6 +1,7 @@
 """Regions of one class as ragged arrays: how the raster side hands geometry to the vector side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,16 @@ class Regions:
     pixels: npt.NDArray[np.int64]
     confidence_sum: npt.NDArray[np.int64]
     confidence_min: npt.NDArray[np.uint8]
+
+    def save(self, path: Path) -> None:
+        """Write all arrays to a numpy archive."""
+        np.savez(path, **{item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Regions":
+        """Read what `save` wrote; nothing in the file is executed."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{item.name: arrays[item.name] for item in fields(cls)})
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -1,6 +1,12 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 device_option = click.option(
     "--device",
@@ -9,3 +15,126 @@ device_option = click.option(
     metavar="auto|cpu|cuda|cuda:N|mps",
     help="Where the network runs.",
 )
+
+
+def split(text: str | None) -> tuple[str, ...] | None:
+    """Take a comma-separated list apart."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(count: int | None, kind: type[int] | type[float], example: str) -> Callable[..., Any]:
+    def parse(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+        if text is None:
+            return None
+        try:
+            values = tuple(kind(part) for part in text.split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is no list of numbers such as {example}") from error
+        if count is not None and len(values) != count:
+            raise click.BadParameter(
+                f"{text!r} has {len(values)} numbers; {count} are needed, such as {example}"
+            )
+        return values
+
+    return parse
+
+
+_SCENE_OPTIONS = (
+    click.option(
+        "-o",
+        "--output-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Where the outputs go.  [default: the scene's folder]",
+    ),
+    click.option(
+        "-m",
+        "--model",
+        default="landcover",
+        show_default=True,
+        help="Model by name (see pfmap models list) or folder.",
+    ),
+    device_option,
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the network; auto takes what the device does natively.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        metavar="PX",
+        help="Pixels that windows share and blend.  [default: an eighth of the window]",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        help="Windows per pass.  [default: 1 on CPU, 8 on GPU]",
+    ),
+    click.option(
+        "--bands",
+        callback=_numbers(None, int, "1,2,3"),
+        metavar="N,N,N",
+        help="Band numbers in the model's order.  [default: by colour interpretation]",
+    ),
+    click.option(
+        "--scale",
+        callback=_numbers(2, float, "0,10000"),
+        metavar="MIN,MAX",
+        help="Pixel values from black to white.  [default: 0,255 of 8-bit scenes, percentiles 2 and 98 of "
+        "others]",
+    ),
+    click.option(
+        "--gsd",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="METRES",
+        help="Size of the scene's pixels on the ground.  [default: from its georeferencing]",
+    ),
+    click.option(
+        "--resample/--no-resample",
+        default=True,
+        show_default=True,
+        help="Bring a scene outside the model's range of resolution into it while reading, or refuse it.",
+    ),
+    click.option(
+        "--grid",
+        type=click.Choice(["scene", "model"]),
+        default="scene",
+        show_default=True,
+        help="Whose pixels the outputs have where the scene is resampled.",
+    ),
+    click.option(
+        "--aoi",
+        metavar="FILE[:LAYER]",
+        help="Map only inside the polygons of a vector file, in any CRS.",
+    ),
+    click.option(
+        "--bbox",
+        callback=_numbers(4, float, "500000,4100000,500500,4100500"),
+        metavar="XMIN,YMIN,XMAX,YMAX",
+        help="Map only inside this box, in the scene's CRS.",
+    ),
+    click.option(
+        "--confidence/--no-confidence",
+        default=True,
+        show_default=True,
+        help="Write the confidence raster.",
+    ),
+    click.option(
+        "--on-read-error",
+        type=click.Choice(["fail", "nodata"]),
+        default="fail",
+        show_default=True,
+        help="What to do about blocks that cannot be read.",
+    ),
+)
+
+
+def scene_options(command: F) -> F:
+    """Give a command all options that say how a scene is mapped."""
+    for option in reversed(_SCENE_OPTIONS):
+        command = option(command)
+    return command

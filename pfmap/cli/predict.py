@@ -3,66 +3,18 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
 
-from pfmap.cli.options import device_option
-
-
-def _split(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _bands(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no list of band numbers such as 1,2,3") from error
+from pfmap.cli.interrupt import Stop, run_interruptibly
+from pfmap.cli.options import scene_options, split
 
 
 @click.command(epilog="The outputs open in QGIS coloured and named: drag them into the window.")
-@click.argument("scene", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the outputs go.  [default: the scene's folder]",
-)
-@click.option(
-    "-m",
-    "--model",
-    default="landcover",
-    show_default=True,
-    help="Model by name (see pfmap models list) or folder.",
-)
-@device_option
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Arithmetic of the network; auto takes what the device does natively.",
-)
-@click.option(
-    "--overlap",
-    type=click.IntRange(min=0),
-    metavar="PX",
-    help="Pixels that windows share and blend.  [default: an eighth of the window]",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    help="Windows per pass.  [default: 1 on CPU, 8 on GPU]",
-)
-@click.option(
-    "--bands",
-    callback=_bands,
-    metavar="N,N,N",
-    help="Band numbers in the model's order.  [default: by colour interpretation]",
-)
+@click.argument("scene")
+@scene_options
 @click.option(
     "--format",
     "formats",
@@ -85,38 +37,31 @@ def _bands(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     metavar="M2",
     help="Leave smaller objects out of the vector files.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option(
-    "--confidence/--no-confidence",
+    "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Write the confidence raster.",
+    help="Go on where an interrupted run stopped.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def predict(
-    scene: Path,
+    scene: str,
     output_dir: Path | None,
-    model: str,
-    device: str,
-    precision: str,
-    overlap: int | None,
-    batch_size: int | None,
-    bands: tuple[int, ...] | None,
-    formats: tuple[str, ...],
     classes: str | None,
-    min_area: float,
-    confidence: bool,
-    overwrite: bool,
     as_json: bool,
     verbose: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Map SCENE: a class raster, its confidence and object polygons.
 
+    SCENE is any raster that GDAL opens: a path, a URL (https, s3, gs), or a zip archive with a raster in it.
+
     Writes <stem>_classes.tif, <stem>_confidence.tif, <stem>_objects.gpkg and <stem>_report.json, with QGIS
-    styles.
+    styles. A run that was stopped goes on when the same command is given again.
     """
     from pfmap.engine import pipeline  # torch loads here: --help stays instant
 
@@ -124,31 +69,26 @@ def predict(
         total=None, unit="px", unit_scale=True, disable=quiet or None, file=sys.stderr, leave=False
     ) as bar:
 
-        def on_progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+        def work(stop: Stop) -> pipeline.Result:
+            def on_progress(done: int, total: int) -> None:
+                stop.check()
+                bar.total = total
+                bar.update(done - bar.n)
 
-        def on_message(text: str) -> None:
-            if not quiet:
-                bar.write(text, file=sys.stderr)
+            def on_message(text: str) -> None:
+                if not quiet:
+                    bar.write(text, file=sys.stderr)
 
-        result = pipeline.predict(
-            scene,
-            output_dir,
-            model=model,
-            on_progress=on_progress,
-            on_message=on_message,
-            device=device,
-            precision=precision,
-            overlap=overlap,
-            batch_size=batch_size,
-            bands=bands,
-            formats=formats,
-            classes=_split(classes),
-            min_area=min_area,
-            confidence=confidence,
-            overwrite=overwrite,
-        )
+            return pipeline.predict(
+                scene,
+                output_dir,
+                classes=split(classes),
+                on_progress=on_progress,
+                on_message=on_message,
+                **options,
+            )
+
+        result = run_interruptibly(work)
     if as_json:
         click.echo(json.dumps(result.report, indent=2))
     elif not quiet:

@@ -3,16 +3,15 @@
 The weights are a separable raised cosine over the overlap, and one elsewhere, so that they sum to one at
 every pixel by construction: no count buffer, no division. Only the overlaps wait for the next window:
 `overlap` columns of the window before, and `overlap` rows of the window row above, over the scene's width.
-Everything stays on the network's device until class and confidence are chosen.
+Everything stays on the network's device.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pfmap.grid import Axis, Grid, Span
+from pfmap.grid import Axis, Grid
 
 
 def ramp(overlap: int, device: torch.device | str = "cpu") -> Tensor:
@@ -36,23 +35,6 @@ def taper(axis: Axis, index: int, device: torch.device | str = "cpu") -> Tensor:
     return weight
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A finished piece of the map.
-
-    Attributes:
-        rows: pixel rows of the scene.
-        cols: pixel columns of the scene.
-        classes: ``(rows, cols)`` uint8, the class of highest blended probability.
-        confidence: ``(rows, cols)`` uint8, that probability in percent.
-    """
-
-    rows: Span
-    cols: Span
-    classes: Tensor
-    confidence: Tensor
-
-
 class Blender:
     """Takes probabilities window by window, in reading order, and gives finished blocks.
 
@@ -69,14 +51,15 @@ class Blender:
         self._above = torch.zeros((classes, overlap, width), device=device)
         self._left: Tensor | None = None
         self._row = -1
+        self._tapers: dict[tuple[bool, bool, bool], Tensor] = {}
 
     def begin_row(self, row: int) -> None:
         """Move to window row `row`."""
         self._row = row
         self._left = None
 
-    def add(self, col: int, probabilities: Tensor | None) -> Block:
-        """Blend one window and return the block it finishes.
+    def add(self, col: int, probabilities: Tensor | None) -> Tensor:
+        """Blend one window and return what it finishes.
 
         Args:
             col: window column; columns come in order.
@@ -84,12 +67,13 @@ class Blender:
                 without a valid pixel, which was not computed and has no say.
 
         Returns:
-            The finished block; its pixels without any valid window have confidence 0.
+            ``(classes, rows, cols)`` blended probabilities of the window's block; all 0 at pixels that no
+            computed window sees.
         """
         rows, cols = self._grid.rows, self._grid.cols
         if probabilities is None:
             probabilities = torch.zeros((self._above.shape[0], rows.window, cols.window), device=self._device)
-        weighted = probabilities * taper(cols, col, self._device)
+        weighted = probabilities * self._taper(cols, col)
         if self._left is not None:
             weighted[..., : cols.overlap] += self._left
         block_cols = cols.block(col)
@@ -97,14 +81,18 @@ class Blender:
             self._left = weighted[..., cols.stride :].clone()
             weighted = weighted[..., : cols.stride]
 
-        weighted = weighted * taper(rows, self._row, self._device)[:, None]
+        weighted = weighted * self._taper(rows, self._row)[:, None]
         at = slice(block_cols.start, block_cols.start + weighted.shape[-1])
         if rows.overlap:
             if self._row > 0:
                 weighted[:, : rows.overlap] += self._above[..., at]
             if self._row < rows.count - 1:
                 self._above[..., at] = weighted[:, rows.stride :]
-        block_rows = rows.block(self._row)
-        best, classes = weighted[:, : block_rows.size, : block_cols.size].max(dim=0)
-        percent = (best * 100).round().clamp(0, 100).to(torch.uint8)
-        return Block(block_rows, block_cols, classes.to(torch.uint8), percent)
+        return weighted[:, : rows.block(self._row).size, : block_cols.size]
+
+    def _taper(self, axis: Axis, index: int) -> Tensor:
+        """Build a window's weights once per place it can have: first, inside, last, only."""
+        place = axis is self._grid.rows, index > 0, index < axis.count - 1
+        if place not in self._tapers:
+            self._tapers[place] = taper(axis, index, self._device)
+        return self._tapers[place]

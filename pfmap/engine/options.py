@@ -1,12 +1,17 @@
 """How a scene is to be mapped, apart from the model and the device."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pfmap.errors import UsageError
 from pfmap.vector.write import FORMATS
 
 SWATH_PIXELS = 16 << 20
-"""Pixels of the scene per swath: memory for class and confidence is twice this in bytes."""
+"""Pixels of the outputs per swath: memory for class and confidence is twice this in bytes."""
+
+OutputGrid = Literal["scene", "model"]
+OnReadError = Literal["fail", "nodata"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,25 +19,42 @@ class PredictOptions:
     """How to map a scene.
 
     Attributes:
-        overlap: pixels that windows share; None for an eighth of the window.
+        overlap: pixels that windows share, on the network's grid; None for an eighth of the window.
         batch_size: windows per pass; None for what suits the device.
         bands: 1-based band numbers in the model's order; None to choose by colour interpretation.
+        scale: pixel values that become 0 and 1; None for 0 and 255 of 8-bit scenes, and for others the
+            percentiles 2 and 98 of the scene.
+        gsd: metres per pixel of the scene; None to take it from the georeferencing.
+        resample: whether a scene outside the model's range of resolution is resampled; else it is refused.
+        grid: on which grid the outputs lie where the scene is resampled: the scene's or the model's.
+        aoi: vector file whose polygons are mapped, or ``FILE:layer``; None for all.
+        bbox: xmin, ymin, xmax, ymax in the scene's CRS that is mapped; None for all.
         formats: vector files to write: gpkg, shp, geojson.
         classes: names of the classes that become polygons; None for all but the background.
         min_area: smaller objects are left out, square metres (pixels where the scene has no CRS).
         confidence: whether to write the confidence raster.
+        on_read_error: fail, or count what cannot be read as nodata.
         overwrite: whether existing outputs may be replaced.
-        swath_pixels: pixels of the scene per swath.
+        resume: whether to go on where an interrupted run stopped.
+        swath_pixels: pixels of the outputs per swath.
     """
 
     overlap: int | None = None
     batch_size: int | None = None
     bands: tuple[int, ...] | None = None
+    scale: tuple[float, float] | None = None
+    gsd: float | None = None
+    resample: bool = True
+    grid: OutputGrid = "scene"
+    aoi: str | None = None
+    bbox: tuple[float, float, float, float] | None = None
     formats: tuple[str, ...] = ("gpkg",)
     classes: tuple[str, ...] | None = None
     min_area: float = 0.0
     confidence: bool = True
+    on_read_error: OnReadError = "fail"
     overwrite: bool = False
+    resume: bool = True
     swath_pixels: int = SWATH_PIXELS
 
     def __post_init__(self) -> None:
@@ -45,3 +67,12 @@ class PredictOptions:
             raise UsageError(f"batch size {self.batch_size} is not possible: use 1 or more")
         if self.min_area < 0:
             raise UsageError(f"min area {self.min_area} is not possible: use 0 or more")
+        if self.scale is not None and not (
+            all(map(math.isfinite, self.scale)) and self.scale[0] < self.scale[1]
+        ):
+            raise UsageError(f"scale {self.scale[0]:g},{self.scale[1]:g} is not possible: give MIN below MAX")
+        if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
+            raise UsageError(f"gsd {self.gsd} is not possible: give metres per pixel, above 0")
+        for value, kind in ((self.grid, OutputGrid), (self.on_read_error, OnReadError)):
+            if value not in get_args(kind):
+                raise UsageError(f"{value!r} is unknown: use {' or '.join(get_args(kind))}")

@@ -1,45 +1,45 @@
 """One scene from opened raster to finished files.
 
-open -> windows -> read ahead -> network -> blend -> class and confidence -> swath files -> COG, and
-polygons across the swaths' seams. Nothing here grows with the scene's height but what is on disk and the
-regions that are still open.
+open -> plan -> windows -> read ahead -> network -> blend -> class and confidence -> swaths on disk -> COG,
+and polygons across the swaths' seams. Nothing here grows with the scene's height but what is on disk and the
+regions that are still open. Every swath that is on disk stays there when a run breaks off, and the next run
+goes on from it.
 """
 
-import copy
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from pfmap.card import Card
-from pfmap.classes import index_of
-from pfmap.engine.device import choose_device, choose_precision, default_batch_size, describe
-from pfmap.engine.options import SWATH_PIXELS, PredictOptions
+from pfmap.engine.device import choose_device, choose_precision
+from pfmap.engine.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
+from pfmap.engine.mapping import Mapped, Mapper, make_predictor
+from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
+from pfmap.engine.plan import Plan, make_plan
 from pfmap.engine.predictor import Predictor
-from pfmap.engine.report import Run, Tally, build_report, model_hash
+from pfmap.engine.preflight import describe_table, preflight_table
+from pfmap.engine.report import Outcome, build_report, model_hash
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
-from pfmap.engine.swaths import Clock, Progress, SwathMapper
-from pfmap.errors import SourceError, TargetError
-from pfmap.files import publish, staging
-from pfmap.grid import Grid, Span
-from pfmap.net.pfnet import PFNet
-from pfmap.raster.source import SceneInfo, Source, gdal_settings
-from pfmap.raster.target import RasterTarget
-from pfmap.raster.tracing import trace
-from pfmap.style import class_raster_qml, confidence_raster_qml
-from pfmap.vector.measure import Measurer
-from pfmap.vector.stitch import Stitcher
-from pfmap.vector.write import ObjectWriter
+from pfmap.engine.swaths import Clock
+from pfmap.engine.work import Work, opened, work_path
+from pfmap.errors import TargetError
+from pfmap.files import write_text
+from pfmap.raster.location import Location, locate
+from pfmap.raster.source import Source, gdal_settings
 
 log = logging.getLogger(__name__)
+
+_LONG = 200  # windows: a run of more is worth a probe of a few seconds
+
+Progress = Callable[[int, int], None]
+"""Called with the pixels done and the pixels in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,19 @@ class Result:
     """What mapping a scene gave.
 
     Attributes:
-        scene: the scene's path.
+        scene: the scene as it was named.
         outputs: files by kind: classes, confidence, gpkg, shp, geojson, report.
         report: the content of the report file.
     """
 
-    scene: Path
+    scene: str
     outputs: dict[str, Path]
     report: dict[str, Any]
 
 
 def predict(
-    scene: str | Path,
-    output_dir: str | Path | None = None,
+    scene: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
     device: str = "auto",
@@ -67,19 +67,31 @@ def predict(
     overlap: int | None = None,
     batch_size: int | None = None,
     bands: Sequence[int] | None = None,
+    scale: tuple[float, float] | None = None,
+    gsd: float | None = None,
+    resample: bool = True,
+    grid: OutputGrid = "scene",
+    aoi: str | os.PathLike[str] | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
     formats: Sequence[str] = ("gpkg",),
     classes: Sequence[str] | None = None,
     min_area: float = 0.0,
     confidence: bool = True,
+    on_read_error: OnReadError = "fail",
     overwrite: bool = False,
+    resume: bool = True,
     swath_pixels: int = SWATH_PIXELS,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
 ) -> Result:
     """Map a scene: a class raster, its confidence, object polygons and a report.
 
+    A run that was stopped, even killed, goes on from its last finished swath when it is called again with the
+    same scene, model and options.
+
     Args:
-        scene: any raster that GDAL opens, with the bands the model needs.
+        scene: any raster that GDAL opens, with the bands the model needs: a path, a URL (https, s3, gs), a
+            zip archive, or one of GDAL's `/vsi` names.
         output_dir: where the files go; by default the scene's folder.
         model: a model's name, folder, or a loaded `Model`.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -87,14 +99,23 @@ def predict(
         overlap: pixels that windows share; None for an eighth of the window.
         batch_size: windows per pass; None for what suits the device.
         bands: 1-based band numbers in the model's order; None to choose by colour interpretation.
+        scale: pixel values that become 0 and 1; None for 0 and 255 of 8-bit scenes, and for others the
+            percentiles 2 and 98 of the scene.
+        gsd: metres per pixel of the scene; None to take it from the georeferencing.
+        resample: whether a scene outside the model's range of resolution is resampled; else it is refused.
+        grid: "scene" or "model": on which grid the outputs lie where the scene is resampled.
+        aoi: vector file whose polygons are mapped, or ``FILE:layer``; None for all.
+        bbox: xmin, ymin, xmax, ymax in the scene's CRS that is mapped; None for all.
         formats: vector files to write: gpkg, shp, geojson.
         classes: names of the classes that become polygons; None for all but the background.
         min_area: smaller objects are left out, square metres (pixels where the scene has no CRS).
         confidence: whether to write the confidence raster.
+        on_read_error: "fail", or "nodata" to go on where blocks cannot be read, listed in the report.
         overwrite: whether existing outputs may be replaced.
-        swath_pixels: pixels of the scene that are in work at a time; the result does not depend on it.
-        on_progress: called with (pixels done, pixels in all).
-        on_message: called with lines for people: device in use, warnings.
+        resume: whether to go on where an interrupted run stopped.
+        swath_pixels: pixels of the outputs that are in work at a time; the result does not depend on it.
+        on_progress: called with (pixels done, pixels in all); it may raise to stop the run.
+        on_message: called with lines for people: the plan, the device in use, warnings.
 
     Returns:
         The written files and the report.
@@ -107,69 +128,182 @@ def predict(
         overlap=overlap,
         batch_size=batch_size,
         bands=None if bands is None else tuple(bands),
+        scale=scale,
+        gsd=gsd,
+        resample=resample,
+        grid=grid,
+        aoi=None if aoi is None else os.fspath(aoi),
+        bbox=bbox,
         formats=tuple(dict.fromkeys(formats)),
         classes=None if classes is None else tuple(classes),
         min_area=min_area,
         confidence=confidence,
+        on_read_error=on_read_error,
         overwrite=overwrite,
+        resume=resume,
         swath_pixels=swath_pixels,
     )
-    path = Path(scene)
-    chosen = choose_device(device)
-    job = _Job(
-        path=path,
-        model=model if isinstance(model, Model) else load_model(model),
-        options=options,
-        device=chosen,
-        precision=choose_precision(precision, chosen),
-        on_progress=on_progress,
-        on_message=on_message,
-    )
-    return job.run(Path(output_dir) if output_dir is not None else path.parent)
+    job = _Job.of(scene, model, options, device, precision, on_message)
+    return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
+
+
+def inspect(
+    scene: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    device: str = "auto",
+    precision: str = "auto",
+    options: PredictOptions | None = None,
+) -> dict[str, Any]:
+    """Say what mapping a scene would take, after mapping a small piece of it; nothing is kept.
+
+    Args:
+        scene: as for `predict`.
+        output_dir: where the outputs would go; by default the scene's folder.
+        model: a model's name, folder, or a loaded `Model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, float32, bfloat16 or float16.
+        options: as for `predict`.
+
+    Returns:
+        The scene, how it would be mapped, estimates of time, memory and disk, and warnings.
+
+    Raises:
+        PfmapError: what would make `predict` fail at once.
+    """
+    job = _Job.of(scene, model, options or PredictOptions(), device, precision, lambda _line: None)
+    folder = Path(output_dir) if output_dir is not None else job.location.folder
+    with job.planned() as (source, plan):
+        return job.foresee(source, plan, folder, always=True)[0]
 
 
 @dataclass(slots=True)
 class _Job:
     """One scene on its way through the pipeline."""
 
-    path: Path
+    location: Location
     model: Model
     options: PredictOptions
     device: torch.device
     precision: torch.dtype
-    on_progress: Progress
     on_message: Callable[[str], None]
-    clock: Clock = field(default_factory=Clock)
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def card(self) -> Card:
-        return self.model.card
+    @classmethod
+    def of(
+        cls,
+        scene: str | os.PathLike[str],
+        model: str | Path | Model,
+        options: PredictOptions,
+        device: str,
+        precision: str,
+        on_message: Callable[[str], None],
+    ) -> "_Job":
+        """Find scene, model and device."""
+        chosen = choose_device(device)
+        return cls(
+            location=locate(scene),
+            model=model if isinstance(model, Model) else load_model(model),
+            options=options,
+            device=chosen,
+            precision=choose_precision(precision, chosen),
+            on_message=on_message,
+        )
 
-    def run(self, output_dir: Path) -> Result:
-        """Map the scene into a staging folder, then give the files their names."""
-        finals = self._finals(output_dir)
-        self._refuse_existing(finals)
+    @contextmanager
+    def planned(self) -> Iterator[tuple[Source, Plan]]:
+        """Open the scene and decide how to map it."""
+        card, options = self.model.card, self.options
+        skip = options.on_read_error == "nodata"
+        with Source(
+            self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip
+        ) as source:
+            plan = make_plan(source, self.model, model_hash(self.model), options, self.device, self.precision)
+            rows = round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor))
+            with gdal_settings(cache=source.info.cache_bytes(rows), remote=self.location.remote):
+                yield source, plan
+
+    def foresee(
+        self, source: Source, plan: Plan, output_dir: Path, *, always: bool = False
+    ) -> tuple[dict[str, Any], Predictor]:
+        """Estimate the run, and refuse it if it cannot end well; a long one is probed first."""
+        rough = estimate(plan, output_dir, None)
+        refuse_without_memory(plan, rough)
+        predictor = make_predictor(plan, self.on_message)
+        if always or rough.compute >= _LONG:
+            rough = estimate(plan, output_dir, probe(source, plan, predictor))
+            refuse_without_memory(plan, rough)
+        refuse_without_disk(plan, rough, output_dir)
+        return preflight_table(plan, rough, output_dir), predictor
+
+    def run(self, output_dir: Path, on_progress: Progress) -> Result:
+        """Map the scene into a work folder, then give the files their names."""
         begun = time.perf_counter()
-        with (
-            Source(self.path, self.card.input.bands, self.options.bands, self.card.name) as source,
-            gdal_settings(source.info.width),
-        ):
-            run = self._plan(source.info)
-            measurer = Measurer(
-                source.info.crs_wkt, source.info.place(source.info.width / 2, source.info.height / 2)
+        finals = self._finals(output_dir)
+        folder = work_path(output_dir, self.location.stem)
+        odd = sorted({";", "!"} & set(str(folder)))
+        if odd:
+            raise TargetError(
+                f"{folder.parent / self.location.stem} has {' and '.join(odd)} in its name, which writers of "
+                "vector files cannot handle: choose another folder with --output-dir, or rename the scene"
             )
-            tally = Tally(source.info, measurer)
-            self._announce(source.info, tally)
-            with staging(output_dir, self.path.stem) as folder:
-                files, objects = self._map(source, run, tally, folder)
-                seconds = {"total": time.perf_counter() - begun, **self.clock.seconds}
-                report = build_report(run, tally, objects, seconds, finals, self.warnings)
-                _publish(folder, files, finals["report"], report)
-        return Result(self.path, finals, report)
+        if not folder.exists():
+            self._refuse_existing(finals)
+        with self.planned() as (source, plan):
+            table, predictor = self.foresee(source, plan, output_dir)
+            for line in describe_table(table):
+                self.on_message(line)
+            with opened(
+                folder,
+                plan.fingerprint(source.fingerprint()),
+                resume=self.options.resume,
+                say=self.on_message,
+            ) as work:
+                if not work.publishing:
+                    self._refuse_existing(finals)
+                    self._map(source, plan, predictor, work, finals, on_progress, begun)
+                name = work.finish_publishing()
+        report = json.loads((output_dir / name).read_text(encoding="utf-8"))
+        return Result(self.location.text, finals, report)
+
+    def _map(
+        self,
+        source: Source,
+        plan: Plan,
+        predictor: Predictor,
+        work: Work,
+        finals: dict[str, Path],
+        on_progress: Progress,
+        begun: float,
+    ) -> None:
+        """Map the scene, and have everything ready to be given its name."""
+        total = plan.geobox.width * plan.geobox.height
+        clock = Clock()
+        if work.finished_swaths:
+            self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
+        mapper = Mapper(
+            source, plan, self.location.stem, predictor, clock, lambda done: on_progress(done, total)
+        )
+        mapped = mapper.run(work)
+        warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
+        for text in warnings[len(plan.warnings) :]:
+            self.on_message(f"warning: {text}")
+        outcome = Outcome(
+            mapped=mapped,
+            batch_size=predictor.batch_size,
+            seconds={"total": time.perf_counter() - begun, **clock.seconds},
+            warnings=warnings,
+        )
+        report = work.finals / finals["report"].name
+        write_text(report, json.dumps(build_report(plan, outcome, finals), indent=2) + "\n")
+        # Sidecars first, then the files, the report last: it says that all is there.
+        mains = [path.name for path in (*mapped.files, report)]
+        sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
+        work.ready([*sidecars, *mains], report.name)
 
     def _finals(self, output_dir: Path) -> dict[str, Path]:
-        stem = self.path.stem
+        stem = self.location.stem
         names = {"classes": f"{stem}_classes.tif"}
         if self.options.confidence:
             names["confidence"] = f"{stem}_confidence.tif"
@@ -185,119 +319,12 @@ class _Job:
                 "choose another folder with --output-dir"
             )
 
-    def _plan(self, scene: SceneInfo) -> Run:
-        window = self.card.input.window
-        overlap = self.options.overlap if self.options.overlap is not None else window // 8
-        if self.options.classes is None:
-            wanted = [i for i, spec in enumerate(self.card.classes) if not spec.background]
-        else:
-            wanted = [index_of(self.card.classes, name) for name in self.options.classes]
-        return Run(
-            scene=scene,
-            grid=Grid.of(scene.height, scene.width, window, overlap),
-            model=self.model,
-            model_hash=model_hash(self.model),
-            options=self.options,
-            device=self.device,
-            precision=self.precision,
-            batch_size=self.options.batch_size or default_batch_size(self.device),
-            wanted=wanted,
-        )
 
-    def _announce(self, scene: SceneInfo, tally: Tally) -> None:
-        """Say what is used, and what looks wrong."""
-        name = self.path.name
-        self.on_message(f"{name}: {scene.width} x {scene.height} pixels, model {self.card.name}")
-        self.on_message(f"computing on {describe(self.device, self.precision)}")
-        if not scene.georeferenced:
-            self._warn(f"{name} has no georeferencing: mapped in pixels, without a CRS")
-        elif scene.crs_wkt is None:
-            self._warn(f"{name} has no CRS: areas and lengths are in pixels")
-        gsd, (low, high) = tally.gsd, self.card.input.gsd
-        if gsd is not None and not low <= gsd <= high:
-            self._warn(
-                f"{name} has {gsd:.3g} m per pixel, model {self.card.name!r} knows {low:g} to {high:g} m: "
-                "expect poor results, or resample the scene with gdalwarp -tr first"
-            )
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self.on_message(f"warning: {text}")
-
-    def _map(
-        self, source: Source, run: Run, tally: Tally, folder: Path
-    ) -> tuple[list[Path], npt.NDArray[np.int64]]:
-        """Compute everything into the staging folder; return the files and the objects per class."""
-        scene = source.info
-        rasters = self._rasters(run, folder)
-        writer = ObjectWriter(
-            folder=folder,
-            stem=f"{self.path.stem}_objects",
-            formats=self.options.formats,
-            classes=self.card.classes,
-            crs_wkt=scene.crs_wkt,
-            transform=scene.transform,
-            measurer=tally.measurer,
-            min_area=self.options.min_area,
-            metadata=run.tags(),
-        )
-        stitcher = Stitcher(scene.height, scene.width)
-        done: list[Span] = []
-        mapper = SwathMapper(
-            source, run.grid, self._predictor(run), len(self.card.classes),
-            self.options.swath_pixels, self.clock, self.on_progress,
-        )  # fmt: skip
-        with closing(mapper.swaths()) as swaths:
-            for swath in swaths:
-                tally.add(swath)
-                with self.clock.stage("write rasters"):
-                    for target, values in zip(rasters, (swath.classes, swath.confidence), strict=False):
-                        target.write_swath(swath.rows, values)
-                with self.clock.stage("trace"):
-                    regions = trace(swath.classes, swath.confidence, run.wanted, swath.rows.start)
-                with self.clock.stage("stitch"):
-                    objects = stitcher.add(regions, swath.rows)
-                with self.clock.stage("write objects"):
-                    writer.add(objects)
-                done.append(swath.rows)
-        if not tally.valid:
-            raise SourceError(
-                f"{self.path} has no valid pixel: everything is nodata or masked; check its alpha band, "
-                "mask and nodata value with gdalinfo"
-            )
-        with self.clock.stage("write objects"):
-            files = writer.finish()
-        with self.clock.stage("assemble COG"):
-            files += [target.finish(done) for target in rasters]
-        return files, writer.counts
-
-    def _rasters(self, run: Run, folder: Path) -> list[RasterTarget]:
-        """Set up the output rasters: classes first, then confidence if wanted."""
-        scene, stem, tags = run.scene, self.path.stem, run.tags()
-        classes = self.card.classes
-        rasters = [
-            RasterTarget(
-                scene, folder, f"{stem}_classes.tif", "mode", tags, class_raster_qml(classes), classes
-            )
-        ]
-        if self.options.confidence:
-            name = f"{stem}_confidence.tif"
-            rasters.append(RasterTarget(scene, folder, name, "average", tags, confidence_raster_qml()))
-        return rasters
-
-    def _predictor(self, run: Run) -> Predictor:
-        network = self.model.network
-        if isinstance(network, PFNet):
-            network = copy.copy(network)  # the same weights; the model's own network stays as it is
-            network.factored = True
-        return Predictor(network, self.card.input, run.device, run.precision, run.batch_size)
-
-
-def _publish(folder: Path, files: Sequence[Path], report_final: Path, report: dict[str, Any]) -> None:
-    """Give everything its final name: sidecars first, then the files, the report last."""
-    report_staged = folder / report_final.name
-    report_staged.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    mains = [*files, report_staged]
-    sidecars = [path for path in sorted(folder.iterdir()) if path not in mains]
-    for path in [*sidecars, *mains]:
-        publish(path, report_final.parent / path.name)
+def _about_damage(mapped: Mapped, scene: str) -> list[str]:
+    if not mapped.unreadable:
+        return []
+    count = len(mapped.unreadable)
+    return [
+        f"{count} block{'s' * (count != 1)} of {scene} could not be read and count as nodata: they are "
+        "listed in the report"
+    ]

@@ -1,6 +1,8 @@
 """Run a network over windows: normalise, batch, autocast, softmax."""
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +11,30 @@ from torch import Tensor, nn
 
 from pfmap.card import InputSpec
 from pfmap.engine.blend import Blender
+from pfmap.errors import DeviceError
 from pfmap.grid import Grid, Span
 
-Window = tuple[int, int, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
-"""Window row and column, ``(3, window, window)`` pixels, and the ``(window, window)`` valid mask."""
-Predicted = tuple[int, int, Tensor | None, npt.NDArray[np.bool_]]
-"""Window row and column, ``(classes, window, window)`` probabilities or None, and the valid mask."""
+log = logging.getLogger(__name__)
+
+_FULL = 255.0  # pixels are 8-bit: this is 1.0
+
+
+class Window(NamedTuple):
+    """A window on its way to the network.
+
+    Attributes:
+        row: window row.
+        col: window column.
+        pixels: ``(3, window, window)`` uint8.
+        seen: ``(window, window)``: which of them have data.
+        valid: mask of the block that the window finishes, on the outputs' grid.
+    """
+
+    row: int
+    col: int
+    pixels: npt.NDArray[np.uint8]
+    seen: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
 
 
 class Predictor:
@@ -26,7 +46,8 @@ class Predictor:
         device: where it runs; the network is moved there.
         precision: type of the heavy arithmetic; autocast where it is not float32.
         batch_size: windows per pass. The batch is always full, padded if need be, so that a window's result
-            does not depend on its company.
+            does not depend on its company. Halved when the device runs out of memory.
+        on_message: called with a line for people when that happens.
     """
 
     def __init__(
@@ -36,26 +57,28 @@ class Predictor:
         device: torch.device | str = "cpu",
         precision: torch.dtype = torch.float32,
         batch_size: int = 1,
+        on_message: Callable[[str], None] = log.warning,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self.spec = spec
         self.precision = precision
         self.batch_size = batch_size
+        self._say = on_message
         # One multiplication and one addition take a pixel value to the network's input.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
-        self._gain = (1 / (std * spec.scale)).view(1, 3, 1, 1)
+        self._gain = (1 / (std * _FULL)).view(1, 3, 1, 1)
         self._offset = (-mean / std).view(1, 3, 1, 1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Turn ``(B, 3, H, W)`` pixel values into the network's input: (value / scale - mean) / std."""
+        """Turn ``(B, 3, H, W)`` pixel values into the network's input: (value / 255 - mean) / std."""
         return pixels.float() * self._gain + self._offset
 
     def probabilities(
-        self, windows: list[npt.NDArray[np.uint8]], valid: list[npt.NDArray[np.bool_]]
+        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
     ) -> Tensor:
-        """Compute class probabilities of up to `batch_size` windows.
+        """Compute class probabilities of windows, in as many passes as the device needs.
 
         Args:
             windows: each ``(3, window, window)``.
@@ -63,7 +86,39 @@ class Predictor:
 
         Returns:
             ``(len(windows), classes, window, window)`` float32, on the device.
+
+        Raises:
+            DeviceError: not even one window fits into the device's memory.
         """
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(windows):
+            batch = slice(done, done + self.batch_size)
+            try:
+                parts.append(self._pass(windows[batch], valid[batch]))
+            except torch.OutOfMemoryError as error:
+                # The error's traceback holds the tensors of the failed pass.
+                error.__traceback__ = None
+                self._halve()
+                continue
+            done = batch.stop
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _halve(self) -> None:
+        if self.batch_size == 1:
+            raise DeviceError(
+                "the device ran out of memory with a single window per pass: close other programs that use "
+                "it, choose a model with smaller windows, try --precision bfloat16, or use --device cpu"
+            )
+        self.batch_size //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._say(f"warning: the device ran out of memory: going on with {self.batch_size} windows per pass")
+
+    def _pass(
+        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
+    ) -> Tensor:
+        """Compute up to a batch of windows."""
         count = len(windows)
         side = windows[0].shape[-1]
         pixels = torch.zeros((self.batch_size, 3, side, side), dtype=torch.uint8)
@@ -78,32 +133,33 @@ class Predictor:
                 logits = self.network(seen)
             return torch.softmax(logits[:count].float(), dim=1)
 
-    def stream(self, windows: Iterable[Window]) -> Iterator[Predicted]:
+    def stream(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor | None]]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Args:
             windows: in reading order.
 
         Yields:
-            (row, column, probabilities, valid); the probabilities are None for a window without a valid
-            pixel.
+            Each window with its ``(classes, window, window)`` probabilities, or None without a pixel seen.
         """
         waiting: list[Window] = []
         full = 0
         for window in windows:
             waiting.append(window)
-            full += bool(window[3].any())
+            full += bool(window.seen.any())
             # A rotated survey has long runs of empty windows: they must not pile up.
             if full == self.batch_size or not full or len(waiting) >= 4 * self.batch_size:
                 yield from self._flush(waiting)
                 waiting, full = [], 0
         yield from self._flush(waiting)
 
-    def _flush(self, waiting: list[Window]) -> Iterator[Predicted]:
-        some = [(pixels, valid) for _, _, pixels, valid in waiting if valid.any()]
-        batch = iter(self.probabilities([p for p, _ in some], [v for _, v in some])) if some else iter(())
-        for row, col, _, valid in waiting:
-            yield row, col, next(batch) if valid.any() else None, valid
+    def _flush(self, waiting: list[Window]) -> Iterator[tuple[Window, Tensor | None]]:
+        some = [window for window in waiting if window.seen.any()]
+        batch: Iterator[Tensor] = iter(())
+        if some:
+            batch = iter(self.probabilities([w.pixels for w in some], [w.seen for w in some]))
+        for window in waiting:
+            yield window, next(batch) if window.seen.any() else None
 
 
 def pad_to(
@@ -153,13 +209,14 @@ def predict_array(
         for row, col in grid.windows(Span(0, grid.rows.count)):
             y, x = grid.rows.extent(row), grid.cols.extent(col)
             box = np.s_[y.start : y.stop, x.start : x.stop]
-            yield row, col, *pad_to(image[:, *box], valid[box], window, window)
+            yield Window(row, col, *pad_to(image[:, *box], valid[box], window, window), valid[box])
 
     out = np.empty((height, width), dtype=np.uint8)
     blender = Blender(grid, classes, predictor.device)
-    for row, col, probabilities, _ in predictor.stream(cut()):
+    for (row, col, *_), probabilities in predictor.stream(cut()):
         if col == 0:
             blender.begin_row(row)
-        block = blender.add(col, probabilities)
-        out[block.rows.start : block.rows.stop, block.cols.start : block.cols.stop] = block.classes.cpu()
+        best = blender.add(col, probabilities).argmax(dim=0)
+        rows, cols = grid.rows.block(row), grid.cols.block(col)
+        out[rows.start : rows.stop, cols.start : cols.stop] = best.to(torch.uint8).cpu()
     return out

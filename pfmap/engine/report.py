@@ -1,171 +1,103 @@
-"""What a run says of itself: tags in the files, and the report beside them."""
+"""What a run says of itself in the report beside its files."""
 
+import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from pfmap.classes import NODATA
-from pfmap.engine.options import PredictOptions
+from pfmap.engine.mapping import Mapped
+from pfmap.engine.plan import Plan
 from pfmap.engine.store import WEIGHTS_NAME, Model
-from pfmap.engine.swaths import Swath
 from pfmap.engine.weights import file_hash
-from pfmap.grid import Grid
-from pfmap.raster.source import SceneInfo
-from pfmap.vector.measure import Measurer
 from pfmap.version import __version__
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What a run was made with.
-
-    Attributes:
-        scene: the scene.
-        grid: its windows.
-        model: the model.
-        model_hash: SHA-256 of its weights, or "" for a model that has no file.
-        options: as given.
-        device: in use.
-        precision: in use.
-        batch_size: in use.
-        wanted: indices of the classes that become polygons.
-    """
-
-    scene: SceneInfo
-    grid: Grid
-    model: Model
-    model_hash: str
-    options: PredictOptions
-    device: torch.device
-    precision: torch.dtype
-    batch_size: int
-    wanted: Sequence[int]
-
-    @property
-    def precision_name(self) -> str:
-        """Name of the precision, such as float32."""
-        return str(self.precision).removeprefix("torch.")
-
-    def tags(self) -> dict[str, str]:
-        """Return the run's parameters, as they are kept in the output files."""
-        card = self.model.card
-        return {
-            "PFMAP_VERSION": __version__,
-            "PFMAP_MODEL": card.name,
-            "PFMAP_MODEL_SHA256": self.model_hash,
-            "PFMAP_WINDOW": str(self.grid.rows.window),
-            "PFMAP_OVERLAP": str(self.grid.rows.overlap),
-            "PFMAP_PRECISION": self.precision_name,
-            "PFMAP_CLASSES": ",".join(spec.name for spec in card.classes),
-            "PFMAP_ATTRIBUTION": card.provenance.attribution,
-        }
-
-
-@dataclass(slots=True)
-class Tally:
-    """Pixels and ground area per class, added up swath by swath.
-
-    Attributes:
-        scene: the scene.
-        measurer: gives true areas.
-        pixels: ``(256,)`` pixels per value of the class raster.
-        areas: ``(256,)`` the same in square metres, or pixels where the scene has no CRS.
-    """
-
-    scene: SceneInfo
-    measurer: Measurer
-    pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
-    areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
-
-    def add(self, swath: Swath) -> None:
-        """Count a swath; its pixels are as large as the one in its middle."""
-        counts = np.bincount(swath.classes.ravel(), minlength=256)
-        self.pixels += counts
-        self.areas += counts * self.pixel_area((swath.rows.start + swath.rows.stop) / 2)
-
-    @property
-    def valid(self) -> int:
-        """Number of pixels with a class."""
-        return int(self.pixels[:NODATA].sum())
-
-    def pixel_area(self, row: float) -> float:
-        """Return the ground area of a pixel in the middle of a row: square metres, or 1 without a CRS."""
-        if self.measurer.units == "px":
-            return 1.0
-        x = self.scene.width / 2
-        corners = [self.scene.place(x + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
-        return self.measurer.area(np.array(corners))
-
-    @property
-    def gsd(self) -> float | None:
-        """Ground sampling distance at the scene's centre in metres; None without a CRS."""
-        if self.measurer.units == "px":
-            return None
-        return float(np.sqrt(self.pixel_area(self.scene.height / 2)))
-
-
 def model_hash(model: Model) -> str:
-    """Return the SHA-256 of a model's weights, or "" for a model that was never a file."""
+    """Return the SHA-256 of a model's weights file, or of the weights of a model that was never a file."""
     path = model.folder / WEIGHTS_NAME
-    return file_hash(path) if path.is_file() else ""
+    if path.is_file():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for name, value in model.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def build_report(
-    run: Run,
-    tally: Tally,
-    objects: npt.NDArray[np.int64],
-    seconds: Mapping[str, float],
-    outputs: Mapping[str, Path],
-    warnings: Sequence[str],
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run went.
+
+    Attributes:
+        mapped: what it gave.
+        batch_size: windows per pass at the end.
+        seconds: per stage, and "total".
+        warnings: what the user was warned of.
+    """
+
+    mapped: Mapped
+    batch_size: int
+    seconds: Mapping[str, float]
+    warnings: Sequence[str]
+
+
+def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, Path]) -> dict[str, Any]:
     """Put together the content of the report file.
 
     Args:
-        run: what the run was made with.
-        tally: pixels and areas.
-        objects: ``(classes,)`` objects written per class.
-        seconds: per stage, and "total".
+        plan: what was to be done.
+        outcome: what was done.
         outputs: final files by kind.
-        warnings: what the user was warned of.
     """
-    scene, card = run.scene, run.model.card
+    scene, card, mapped = plan.scene, plan.card, outcome.mapped
+    tally = mapped.tally
     unit = "m2" if tally.measurer.units == "m" else "px"
-    gsd = tally.gsd
     return {
         "pfmap": __version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "scene": {
-            "path": str(scene.path),
-            "width": scene.width,
-            "height": scene.height,
+            "path": scene.name,
+            "width": scene.geobox.width,
+            "height": scene.geobox.height,
             "bands": list(scene.bands),
-            "crs": scene.crs_wkt,
-            "transform": list(scene.transform),
-            "gsd_m": None if gsd is None else round(gsd, 5),
+            "dtype": scene.dtype,
+            "crs": scene.geobox.crs_wkt,
+            "transform": list(scene.geobox.transform),
+            "gsd_m": _mean(plan.gsd),
+            "scale": {"min": plan.scaling.low, "max": plan.scaling.high, "from": plan.scaling.origin},
             "valid_pixels": tally.valid,
+            "unreadable_blocks": [list(block) for block in sorted(mapped.unreadable)],
         },
         "model": {
             "name": card.name,
-            "sha256": run.model_hash,
+            "sha256": plan.model_hash,
             "attribution": card.provenance.attribution,
         },
         "options": {
-            "device": str(run.device),
-            "precision": run.precision_name,
-            "window": run.grid.rows.window,
-            "overlap": run.grid.rows.overlap,
-            "batch_size": run.batch_size,
-            "formats": list(run.options.formats),
-            "classes": [card.classes[i].name for i in run.wanted],
-            "min_area": run.options.min_area,
+            "device": str(plan.device),
+            "precision": plan.precision_name,
+            "window": plan.grid.rows.window,
+            "overlap": plan.grid.rows.overlap,
+            "batch_size": outcome.batch_size,
+            "read_at_gsd_m": _mean(plan.model_gsd),
+            "grid": plan.options.grid,
+            "aoi": plan.options.aoi,
+            "bbox": list(plan.options.bbox) if plan.options.bbox else None,
+            "formats": list(plan.options.formats),
+            "classes": [card.classes[i].name for i in plan.wanted],
+            "min_area": plan.options.min_area,
+            "on_read_error": plan.options.on_read_error,
+        },
+        "map": {
+            "width": plan.geobox.width,
+            "height": plan.geobox.height,
+            "transform": list(plan.geobox.transform),
         },
         "classes": [
             {
@@ -173,15 +105,16 @@ def build_report(
                 "class": spec.name,
                 "pixels": int(tally.pixels[index]),
                 f"area_{unit}": round(float(tally.areas[index]), 2),
-                "objects": int(objects[index]),
+                "objects": int(mapped.objects[index]),
             }
             for index, spec in enumerate(card.classes)
         ],
-        "warnings": list(warnings),
+        "warnings": list(outcome.warnings),
         "outputs": {kind: path.name for kind, path in outputs.items()},
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "pixels_per_second": round(scene.width * scene.height / seconds["total"]),
-        "peak_memory_bytes": _peak_memory(),
+        "swaths": {"all": mapped.swaths, "from_earlier_runs": mapped.resumed},
+        "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},
+        "pixels_per_second": round(plan.geobox.width * plan.geobox.height / outcome.seconds["total"]),
+        "peak_memory_bytes": peak_memory(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -190,7 +123,11 @@ def build_report(
     }
 
 
-def _peak_memory() -> int | None:
+def _mean(gsd: tuple[float, float] | None) -> float | None:
+    return None if gsd is None else round((gsd[0] * gsd[1]) ** 0.5, 5)
+
+
+def peak_memory() -> int | None:
     """Return the process's peak resident memory in bytes, where the system tells."""
     try:
         import resource

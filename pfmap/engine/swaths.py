@@ -1,34 +1,33 @@
 """Windows to swaths: read ahead, run the network, blend, choose class and confidence."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from torch import Tensor
 
 from pfmap.ahead import read_ahead
 from pfmap.classes import NODATA
-from pfmap.engine.blend import Blender, Block
-from pfmap.engine.predictor import Predicted, Predictor, Window, pad_to
-from pfmap.errors import DeviceError
-from pfmap.grid import Grid, Span
-from pfmap.raster.source import Source, gdal_settings
+from pfmap.engine.blend import Blender
+from pfmap.engine.choose import Block, Chooser
+from pfmap.engine.plan import Plan
+from pfmap.engine.predictor import Predictor, Window, pad_to
+from pfmap.grid import Span
+from pfmap.raster.source import gdal_settings
+from pfmap.raster.view import View
 
 Array = npt.NDArray[np.uint8]
-
-Progress = Callable[[int, int], None]
-"""Called with the pixels done and the pixels in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swath:
-    """A finished run of pixel rows, over the scene's width.
+    """A finished run of pixel rows, over the outputs' width.
 
     Attributes:
-        rows: pixel rows of the scene.
+        rows: pixel rows of the outputs.
         classes: ``(rows, width)`` uint8, 255 where the scene has no data.
         confidence: ``(rows, width)`` uint8 percent, 255 where the scene has no data.
     """
@@ -56,62 +55,106 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class SwathMapper:
-    """Maps a scene swath by swath.
+    """Maps swaths of a scene.
 
     Attributes:
-        source: the opened scene.
-        grid: its windows.
+        view: reads the windows.
+        plan: the windows and the two grids.
         predictor: the network.
-        classes: number of classes.
-        swath_pixels: pixels of the scene per swath.
         clock: where the stages' times go.
-        on_progress: called after every window.
+        on_window: called after every window, with the pixels of the outputs that are done.
     """
 
-    source: Source
-    grid: Grid
+    view: View
+    plan: Plan
     predictor: Predictor
-    classes: int
-    swath_pixels: int
     clock: Clock
-    on_progress: Progress
+    on_window: Callable[[int], None]
 
-    def swaths(self) -> Generator[Swath, None, None]:
-        """Give the swaths, top to bottom. Close the generator when stopping early."""
+    def swaths(self, todo: Sequence[Span]) -> Generator[Swath, None, None]:
+        """Map these runs of window rows, top to bottom. Close the generator when stopping early.
+
+        Where one does not follow the one before, the window rows above it that it is blended with are
+        computed first, and thrown away: a swath does not depend on how the scene was cut.
+        """
+        plan = self.plan
+        chooser = Chooser(
+            plan.frame, len(plan.card.classes), native=plan.native, device=self.predictor.device
+        )
+        blender = Blender(plan.grid, len(plan.card.classes), self.predictor.device)
+        runs = list(self._with_lead(todo))
         # Twice a batch: one being read while one is being computed.
-        windows = read_ahead(self._windows(), depth=2 * self.predictor.batch_size)
+        windows = read_ahead(self._windows(runs, chooser), depth=2 * self.predictor.batch_size)
         with closing(windows):
             predicted = self.predictor.stream(windows)
-            blender = Blender(self.grid, self.classes, self.predictor.device)
-            for span in self.grid.swaths(self.swath_pixels):
-                yield self._swath(span, predicted, blender)
+            for lead, span in runs:
+                for _ in range(lead.size * plan.grid.cols.count):
+                    self._next(predicted, blender, chooser)
+                yield self._swath(span, predicted, blender, chooser)
 
-    def _windows(self) -> Generator[Window, None, None]:
+    def _with_lead(self, todo: Sequence[Span]) -> Iterator[tuple[Span, Span]]:
+        """Say for each swath which window rows above it have to be computed again."""
+        rows = self.plan.grid.rows
+        interpolates = self.plan.native and self.plan.frame.resampled
+        # The last row above a swath may itself be blended with a window further up.
+        needed = int(bool(rows.overlap) or interpolates) + int(
+            interpolates and 2 * rows.overlap == rows.window
+        )
+        last = 0
+        for span in todo:
+            above = 0 if span.start == last else needed
+            yield Span(max(0, span.start - above), span.start), span
+            last = span.stop
+
+    def _windows(self, runs: Sequence[tuple[Span, Span]], chooser: Chooser) -> Generator[Window, None, None]:
         """Read all windows in order, padded by reflection where they reach past the scene."""
-        side = self.grid.rows.window
-        with gdal_settings(self.source.info.width):  # GDAL's settings are per thread
-            for row, col in self.grid.windows(Span(0, self.grid.rows.count)):
-                with self.clock.stage("read"):
-                    pixels, valid = self.source.read(self.grid.rows.extent(row), self.grid.cols.extent(col))
-                    padded = pad_to(pixels, valid, side, side)
-                yield row, col, *padded
+        plan, grid = self.plan, self.plan.grid
+        side = grid.rows.window
+        cache = plan.scene.cache_bytes(round(side * max(1.0, plan.frame.rows.factor)))
+        # GDAL's settings are per thread.
+        with gdal_settings(cache=cache, remote=plan.scene.location.remote):
+            for lead, span in runs:
+                for row, col in grid.windows(Span(lead.start, span.stop)):
+                    with self.clock.stage("read"):
+                        tile = self.view.read(
+                            grid.rows.extent(row),
+                            grid.cols.extent(col),
+                            chooser.rows(grid.rows.block(row)),
+                            chooser.cols(grid.cols.block(col)),
+                        )
+                        pixels, seen = pad_to(tile.pixels, tile.seen, side, side)
+                    yield Window(row, col, pixels, seen, tile.valid)
 
-    def _swath(self, span: Span, predicted: Iterator[Predicted], blender: Blender) -> Swath:
+    def _next(
+        self, predicted: Iterator[tuple[Window, Tensor | None]], blender: Blender, chooser: Chooser
+    ) -> tuple[Block, npt.NDArray[np.bool_]]:
+        """Compute and blend a window, and choose the classes that it finishes."""
+        with self.clock.stage("network"):
+            window, probabilities = next(predicted)
+        with self.clock.stage("blend"):
+            if window.col == 0:
+                blender.begin_row(window.row)
+            blended = blender.add(window.col, probabilities)
+            grid = self.plan.grid
+            return chooser.add(
+                grid.rows.block(window.row), grid.cols.block(window.col), blended
+            ), window.valid
+
+    def _swath(
+        self,
+        span: Span,
+        predicted: Iterator[tuple[Window, Tensor | None]],
+        blender: Blender,
+        chooser: Chooser,
+    ) -> Swath:
         """Compute the windows of these window rows."""
-        rows, width = self.grid.swath_rows(span), self.grid.cols.size
+        rows, width = chooser.rows(self.plan.grid.swath_rows(span)), self.plan.geobox.width
         swath = Swath(rows, *(np.empty((rows.size, width), dtype=np.uint8) for _ in range(2)))
-        for _ in range(span.size * self.grid.cols.count):
-            with self.clock.stage("network"), _out_of_memory_explained(self.predictor.batch_size):
-                row, col, probabilities, valid = next(predicted)
+        for _ in range(span.size * self.plan.grid.cols.count):
+            block, valid = self._next(predicted, blender, chooser)
             with self.clock.stage("blend"):
-                if col == 0:
-                    blender.begin_row(row)
-                block = blender.add(col, probabilities)
                 _paste(block, valid, swath)
-            self.on_progress(
-                block.rows.stop * width - block.rows.size * (width - block.cols.stop),
-                self.grid.rows.size * width,
-            )
+            self.on_window(block.rows.start * width + block.rows.size * block.cols.stop)
         return swath
 
 
@@ -119,17 +162,5 @@ def _paste(block: Block, valid: npt.NDArray[np.bool_], swath: Swath) -> None:
     """Put a block into its swath, with nodata where the scene has none."""
     top = swath.rows.start
     box = np.s_[block.rows.start - top : block.rows.stop - top, block.cols.start : block.cols.stop]
-    invalid = ~valid[: block.rows.size, : block.cols.size]
     for target, values in ((swath.classes, block.classes), (swath.confidence, block.confidence)):
-        target[box] = np.where(invalid, np.uint8(NODATA), values.cpu().numpy())
-
-
-@contextmanager
-def _out_of_memory_explained(batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"the device ran out of memory with {batch_size} windows per pass: lower --batch-size, or use "
-            "--device cpu"
-        ) from error
+        target[box] = np.where(valid, values.cpu().numpy(), np.uint8(NODATA))

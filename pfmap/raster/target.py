@@ -18,41 +18,40 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pfmap.classes import NODATA, ClassSpec
 from pfmap.files import write_failed
+from pfmap.geobox import GeoBox
 from pfmap.grid import Span
-from pfmap.raster.source import SceneInfo
 
 _BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
 class RasterTarget:
-    """One single-band uint8 output raster on the scene's grid, nodata 255, written by swaths.
+    """One single-band uint8 output raster, nodata 255, written by swaths.
 
     Attributes:
-        scene: whose grid it lies on.
-        folder: staging folder for the swath files.
-        name: file name of the finished raster.
+        geobox: the grid that it lies on.
+        name: file name of the finished raster; swaths have it too, each in a folder of its own.
         resampling: of its overviews, as GDAL names it.
         tags: TIFF tags of the finished raster.
         style: QGIS style, written beside it.
         classes: colour table and class names, or empty for none.
     """
 
-    scene: SceneInfo
-    folder: Path
+    geobox: GeoBox
     name: str
     resampling: str
     tags: Mapping[str, str]
     style: str
     classes: Sequence[ClassSpec] = ()
 
-    def write_swath(self, rows: Span, values: npt.NDArray[np.uint8]) -> None:
+    def write_swath(self, folder: Path, values: npt.NDArray[np.uint8]) -> None:
         """Write the pixel rows that a swath finishes: ``(rows, width)`` uint8.
 
         Raises:
             TargetError: the disk is full or not writable.
         """
-        path = self._swath_path(rows)
+        path = folder / self.name
+        height, width = values.shape
         try:
             with warnings.catch_warnings():
                 # The VRT over the swaths knows where they lie; they need not.
@@ -61,8 +60,8 @@ class RasterTarget:
                     path,
                     "w",
                     driver="GTiff",
-                    width=self.scene.width,
-                    height=rows.size,
+                    width=width,
+                    height=height,
                     count=1,
                     dtype="uint8",
                     tiled=True,
@@ -76,16 +75,21 @@ class RasterTarget:
         except (RasterioError, OSError) as error:
             raise write_failed(path, error) from error
 
-    def finish(self, swaths: Sequence[Span]) -> Path:
-        """Assemble the swaths into a cloud-optimised GeoTIFF in the staging folder, and return its path.
+    def finish(self, folder: Path, swaths: Sequence[tuple[Span, Path]]) -> Path:
+        """Assemble the swaths into a cloud-optimised GeoTIFF, and return its path.
+
+        Args:
+            folder: where it goes.
+            swaths: pixel rows and folder of each swath, top to bottom.
 
         Raises:
             TargetError: the disk is full or not writable.
         """
-        vrt = self.folder / f"{self.name}.vrt"
-        final = self.folder / self.name
-        vrt.write_text(self._vrt(swaths), encoding="utf-8")
+        vrt = folder / f"{self.name}.vrt"
+        final = folder / self.name
+        sidecar = final.with_name(f"{final.name}.aux.xml")
         try:
+            vrt.write_text(self._vrt(swaths), encoding="utf-8")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 rasterio.shutil.copy(
@@ -99,29 +103,23 @@ class RasterTarget:
                     bigtiff="if_safer",
                     num_threads="all_cpus",
                 )
+            sidecar.unlink(missing_ok=True)
+            if self.classes:
+                sidecar.write_text(self._attribute_table(), encoding="utf-8")
+            final.with_suffix(".qml").write_text(self.style, encoding="utf-8")
+            vrt.unlink()
         except (RasterioError, OSError) as error:
             raise write_failed(final, error) from error
-        sidecar = final.with_name(f"{final.name}.aux.xml")
-        sidecar.unlink(missing_ok=True)
-        if self.classes:
-            sidecar.write_text(self._attribute_table(), encoding="utf-8")
-        final.with_suffix(".qml").write_text(self.style, encoding="utf-8")
-        for rows in swaths:
-            self._swath_path(rows).unlink(missing_ok=True)
-        vrt.unlink()
         return final
 
-    def _swath_path(self, rows: Span) -> Path:
-        return self.folder / f"{self.name}.{rows.start:09d}.tif"
-
-    def _vrt(self, swaths: Sequence[Span]) -> str:
+    def _vrt(self, swaths: Sequence[tuple[Span, Path]]) -> str:
         """Describe the swath files as one raster: GDAL's VRT format."""
-        scene = self.scene
-        parts = [f'<VRTDataset rasterXSize="{scene.width}" rasterYSize="{scene.height}">']
-        if scene.crs_wkt is not None:
-            parts.append(f"<SRS>{escape(scene.crs_wkt)}</SRS>")
-        if scene.georeferenced:
-            a, b, c, d, e, f = scene.transform
+        box = self.geobox
+        parts = [f'<VRTDataset rasterXSize="{box.width}" rasterYSize="{box.height}">']
+        if box.crs_wkt is not None:
+            parts.append(f"<SRS>{escape(box.crs_wkt)}</SRS>")
+        if box.georeferenced:
+            a, b, c, d, e, f = box.transform
             values = ", ".join(repr(v) for v in (c, a, b, f, d, e))
             parts.append(f"<GeoTransform>{values}</GeoTransform>")
         parts.append("<Metadata>")
@@ -136,12 +134,13 @@ class RasterTarget:
                 f'<Entry c1="{c.rgb[0]}" c2="{c.rgb[1]}" c3="{c.rgb[2]}" c4="255"/>' for c in self.classes
             ]
             parts.append("</ColorTable>")
-        for rows in swaths:
-            place = f'xOff="0" yOff="{{y}}" xSize="{scene.width}" ySize="{rows.size}"'
+        for rows, folder in swaths:
+            place = f'xOff="0" yOff="{{y}}" xSize="{box.width}" ySize="{rows.size}"'
+            source = escape(str((folder / self.name).resolve()))
             parts.append(
                 "<SimpleSource>"
-                f'<SourceFilename relativeToVRT="1">{escape(self._swath_path(rows).name)}</SourceFilename>'
-                f'<SourceBand>1</SourceBand><SourceProperties RasterXSize="{scene.width}" '
+                f'<SourceFilename relativeToVRT="0">{source}</SourceFilename>'
+                f'<SourceBand>1</SourceBand><SourceProperties RasterXSize="{box.width}" '
                 f'RasterYSize="{rows.size}" DataType="Byte" BlockXSize="{_BLOCK}" BlockYSize="{_BLOCK}"/>'
                 f"<SrcRect {place.format(y=0)}/><DstRect {place.format(y=rows.start)}/>"
                 "</SimpleSource>"

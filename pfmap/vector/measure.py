@@ -69,6 +69,10 @@ class Measurer:
         """Return the area of the polygon with these ``(n, 2)`` corners, square metres."""
         return float(self.measure(np.array([shapely.Polygon(corners)], dtype=object))[0][0])
 
+    def distance(self, start: tuple[float, float], stop: tuple[float, float]) -> float:
+        """Return the distance between two points in metres, or pixels without a CRS."""
+        return float(self.measure(np.array([shapely.LineString([start, stop])], dtype=object))[1][0])
+
     def _project(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         assert self._to_equal_area is not None
         return np.stack(self._to_equal_area.transform(points[:, 0], points[:, 1]), axis=1)

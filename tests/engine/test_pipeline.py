@@ -327,11 +327,11 @@ def test_clear_errors_for_bad_scenes(tmp_path: Path, write_scene: Write) -> None
         (text, SourceError, "not a raster"),
         (tmp_path, SourceError, "folder"),
         (
-            write_scene(blobs(10, 10)[:1], "one.tif"),
+            write_scene(blobs(10, 10)[:2], "two.tif"),
             UsageError,
-            "has 1 band; model 'stand_in' needs 3",
+            "has 2 bands; model 'stand_in' needs 3",
         ),
-        (write_scene(blobs(10, 10).astype("uint16"), "deep.tif"), SourceError, "uint16"),
+        (write_scene(blobs(10, 10).astype("complex64"), "complex.tif"), SourceError, "complex64"),
         (
             write_scene(np.zeros((3, 70, 70), "uint8"), "empty.tif", nodata=0),
             SourceError,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.card import InputSpec
-from pfmap.engine.predictor import Predictor, pad_to
+from pfmap.engine.predictor import Predictor, Window, pad_to
 
 SPEC = InputSpec(("red", "green", "blue"), 255.0, (0.1, 0.2, 0.3), (0.5, 0.25, 0.2), 64, (0.1, 1.0))
 
@@ -77,11 +77,11 @@ def test_long_runs_of_empty_windows_do_not_pile_up() -> None:
         for index in range(1000):
             alive += 1
             valid = np.full((64, 64), index % 100 == 50)
-            yield 0, index, np.zeros((3, 64, 64), np.uint8), valid
+            yield Window(0, index, np.zeros((3, 64, 64), np.uint8), valid, valid)
 
     order = []
     most = 0
-    for _, col, probabilities, valid in predictor.stream(windows()):
+    for (_, col, _, valid, _), probabilities in predictor.stream(windows()):
         most = max(most, alive)
         alive -= 1
         order.append(col)

@@ -1,0 +1,70 @@
+"""Ctrl-C that is heeded at once, even while a long call into a library is under way."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import click
+
+T = TypeVar("T")
+_PATIENCE = 1.0
+
+
+class Stop:
+    """Tells work in another thread to stop at its next step.
+
+    Attributes:
+        asked: whether to stop.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def check(self) -> None:
+        """Stop here if asked to.
+
+        Raises:
+            KeyboardInterrupt: it was asked.
+        """
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+def run_interruptibly(work: Callable[[Stop], T]) -> T:
+    """Run work in a thread while this one waits for Ctrl-C.
+
+    After Ctrl-C the work has a second to stop and tidy up; then the process ends all the same. That is safe,
+    because all that is written has a temporary name until it is complete, and a rerun goes on from there.
+    """
+    stop = Stop()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            results.append(work(stop))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=target, name="pfmap-work", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)
+    except KeyboardInterrupt:
+        stop.asked = True
+        thread.join(_PATIENCE)
+        if thread.is_alive():
+            _leave()
+        if not errors:
+            errors.append(KeyboardInterrupt())
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _leave() -> NoReturn:
+    """End the process without waiting for threads that are deep in a library."""
+    click.echo("\nInterrupted: the same command goes on from the last finished swath.", err=True)
+    os._exit(130)

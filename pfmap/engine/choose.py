@@ -1,0 +1,115 @@
+"""From blended probabilities to class and confidence, on the grid of the outputs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pfmap.grid import Frame, Span
+
+_STRIP = 8 << 20  # probabilities in work at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A finished piece of the map.
+
+    Attributes:
+        rows: pixel rows of the outputs.
+        cols: pixel columns of the outputs.
+        classes: ``(rows, cols)`` uint8, the class of highest blended probability.
+        confidence: ``(rows, cols)`` uint8, that probability in percent.
+    """
+
+    rows: Span
+    cols: Span
+    classes: Tensor
+    confidence: Tensor
+
+
+class Chooser:
+    """Takes blended probabilities block by block, in reading order, and chooses classes.
+
+    Where the outputs lie on another grid than the network's, probabilities are interpolated between the four
+    pixels around an output pixel's centre, and only then is the class chosen: borders come out smooth, not as
+    steps. One row and one column wait for the next block.
+
+    Args:
+        frame: the two grids.
+        classes: number of classes.
+        native: whether outputs lie on the scene's grid; else on the network's.
+        device: where the probabilities are.
+    """
+
+    def __init__(
+        self, frame: Frame, classes: int, *, native: bool, device: torch.device | str = "cpu"
+    ) -> None:
+        self._frame = frame
+        self._interpolates = native and frame.resampled
+        self._device = device
+        width = frame.cols.size if self._interpolates else 0
+        self._above = torch.zeros((classes, 1, width), device=device)
+        self._below = torch.zeros_like(self._above)
+        self._left: Tensor | None = None
+
+    def rows(self, block: Span) -> Span:
+        """Return the output rows that a block of the network's rows finishes."""
+        scale = self._frame.rows
+        return Span(scale.finished(block.start), scale.finished(block.stop)) if self._interpolates else block
+
+    def cols(self, block: Span) -> Span:
+        """Return the output columns that a block of the network's columns finishes."""
+        scale = self._frame.cols
+        return Span(scale.finished(block.start), scale.finished(block.stop)) if self._interpolates else block
+
+    def add(self, rows: Span, cols: Span, probabilities: Tensor) -> Block:
+        """Choose the classes that a block finishes.
+
+        Args:
+            rows: the block's rows on the network's grid.
+            cols: its columns.
+            probabilities: ``(classes, rows, cols)`` blended.
+        """
+        if not self._interpolates:
+            best, classes = probabilities.max(dim=0)
+            return Block(rows, cols, classes.to(torch.uint8), _percent(best))
+        if cols.start == 0:
+            self._above, self._below, self._left = self._below, self._above, None
+        wide = probabilities if self._left is None else torch.cat([self._left, probabilities], dim=2)
+        first_col = cols.start - (self._left is not None)
+        first_row = rows.start
+        self._left = probabilities[:, :, -1:].clone()
+        if rows.start > 0:
+            above = self._above[:, :, first_col : cols.stop]
+            wide, first_row = torch.cat([above, wide], dim=1), rows.start - 1
+        self._below[:, :, cols.start : cols.stop] = probabilities[:, -1:]
+        return self._interpolate(wide, (first_row, first_col), self.rows(rows), self.cols(cols))
+
+    def _interpolate(self, known: Tensor, origin: tuple[int, int], rows: Span, cols: Span) -> Block:
+        x0, x1, wx = self._taps(self._frame.cols.native, self._frame.cols.size, cols, origin[1])
+        y0, y1, wy = self._taps(self._frame.rows.native, self._frame.rows.size, rows, origin[0])
+        classes = torch.empty((rows.size, cols.size), dtype=torch.uint8, device=self._device)
+        confidence = torch.empty_like(classes)
+        step = max(1, _STRIP // max(1, known.shape[0] * cols.size))
+        for top in range(0, rows.size, step):
+            at = slice(top, top + step)
+            lines = torch.lerp(known[:, y0[at]], known[:, y1[at]], wy[at, None])
+            values = torch.lerp(lines[..., x0], lines[..., x1], wx)
+            best, chosen = values.max(dim=0)
+            classes[at] = chosen.to(torch.uint8)
+            # Beside windows that were not computed the probabilities do not add up to one.
+            confidence[at] = _percent(best / values.sum(dim=0).clamp(min=1e-6))
+        return Block(rows, cols, classes, confidence)
+
+    def _taps(self, native: int, size: int, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the two neighbours of each output pixel, and the weight of the second."""
+        at = torch.arange(span.start, span.stop, dtype=torch.int64)
+        numerator = (2 * at + 1) * size - native
+        below = torch.div(numerator, 2 * native, rounding_mode="floor")
+        weight = (numerator - below * 2 * native).double() / (2 * native)
+        first, second = below.clamp(0, size - 1) - origin, (below + 1).clamp(0, size - 1) - origin
+        return first.to(self._device), second.to(self._device), weight.float().to(self._device)
+
+
+def _percent(best: Tensor) -> Tensor:
+    return (best * 100).round().clamp(0, 100).to(torch.uint8)

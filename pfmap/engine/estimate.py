@@ -1,0 +1,287 @@
+"""What mapping a scene will take - time, memory, disk - and whether it can end well."""
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from pfmap.engine.mapping import Mapper
+from pfmap.engine.plan import Plan
+from pfmap.engine.predictor import Predictor
+from pfmap.engine.report import peak_memory
+from pfmap.engine.swaths import Clock
+from pfmap.engine.work import Work
+from pfmap.errors import SourceError, TargetError
+from pfmap.grid import Span
+from pfmap.raster.burn import burn
+from pfmap.raster.source import Source
+
+_PROBE_SECONDS = 3.0
+_PROBE_SIDE = 4
+_MOST_WINDOWS = 20_000_000
+# Bytes per pixel of the outputs that nothing can exceed: two rasters, once as swaths and once with overviews.
+_DISK_BOUND = 5.0
+_RUNTIME = 700 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a small piece of the scene took, from reading to finished files.
+
+    Attributes:
+        window_seconds: network and blending, per window that is computed.
+        pixel_seconds: everything after that, per pixel of the outputs.
+        temporary: bytes on disk for swaths, per pixel.
+        final: bytes of the outputs, per pixel.
+        memory: peak memory of the process with it, bytes.
+        planned: what `memory_of` said of the piece.
+    """
+
+    window_seconds: float
+    pixel_seconds: float
+    temporary: float
+    final: float
+    memory: int
+    planned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        windows: windows on the scene.
+        compute: windows that have data and are computed, estimated.
+        seconds: of the whole run; None without a probe.
+        memory: peak memory of the process, bytes.
+        temporary: bytes on disk while it runs, outputs included.
+        final: bytes of the outputs.
+        free_memory: bytes this process may still take.
+        free_disk: bytes free where the outputs go.
+    """
+
+    windows: int
+    compute: int
+    seconds: float | None
+    memory: int
+    temporary: int
+    final: int
+    free_memory: int
+    free_disk: int
+
+
+def estimate(plan: Plan, output_dir: Path, probe: Probe | None) -> Estimate:
+    """Estimate a run.
+
+    Args:
+        plan: what is to be done.
+        output_dir: where the outputs go.
+        probe: what a piece of it took; without it time is unknown and disk is an upper bound.
+    """
+    pixels = plan.geobox.width * plan.geobox.height
+    compute = windows_with_data(plan)
+    memory = _RUNTIME + memory_of(plan)
+    seconds, temporary, final = None, _DISK_BOUND, _DISK_BOUND / 2
+    if probe is not None:
+        busy = compute / max(plan.grid.count, 1)
+        seconds = compute * probe.window_seconds + pixels * busy * probe.pixel_seconds
+        memory = probe.memory + max(0, memory_of(plan) - probe.planned)
+        temporary, final = (probe.temporary + probe.final) * busy, probe.final * busy
+    return Estimate(
+        windows=plan.grid.count,
+        compute=compute,
+        seconds=seconds,
+        memory=memory,
+        temporary=int(temporary * pixels) + (1 << 20),
+        final=int(final * pixels) + (1 << 20),
+        free_memory=free_memory(),
+        free_disk=free_disk(output_dir),
+    )
+
+
+def refuse_without_memory(plan: Plan, estimated: Estimate) -> None:
+    """Refuse a scene that does not fit into memory, before anything is computed.
+
+    Raises:
+        SourceError: it needs more than is free.
+    """
+    if estimated.memory > estimated.free_memory:
+        box, block = plan.scene.geobox, plan.scene.block
+        raise SourceError(
+            f"{plan.scene.name} ({box.width:,} x {box.height:,} pixels in blocks of {block[1]:,} x "
+            f"{block[0]:,}) needs about {gigabytes(estimated.memory)} of memory, "
+            f"{gigabytes(estimated.free_memory)} are free: map a narrower part with --bbox, or store the "
+            "scene in tiles with gdal_translate -co TILED=YES"
+        )
+
+
+def refuse_without_disk(plan: Plan, estimated: Estimate, output_dir: Path) -> None:
+    """Refuse a run that would fill the disk, before anything is computed.
+
+    Raises:
+        TargetError: it needs more than is free.
+    """
+    if estimated.temporary > estimated.free_disk:
+        raise TargetError(
+            f"{plan.scene.name} needs up to {gigabytes(estimated.temporary)} of disk in {output_dir}, "
+            f"{gigabytes(estimated.free_disk)} are free: free some space, choose another folder with "
+            "--output-dir, or leave out the confidence with --no-confidence"
+        )
+
+
+def windows_with_data(plan: Plan) -> int:
+    """Estimate how many windows have a valid pixel, from the scene's sample and the area of interest."""
+    grid, frame = plan.grid, plan.frame
+    if grid.count > _MOST_WINDOWS:
+        return grid.count
+    rows = _cells(grid.rows.count, grid.rows.stride, grid.rows.window, frame.rows.factor, frame.top)
+    cols = _cells(grid.cols.count, grid.cols.stride, grid.cols.window, frame.cols.factor, frame.left)
+    valid = plan.sample.valid
+    sums = np.zeros((valid.shape[0] + 1, valid.shape[1] + 1), dtype=np.int64)
+    sums[1:, 1:] = valid.cumsum(axis=0).cumsum(axis=1)
+    y0, y1 = _to_sample(rows, plan.scene.geobox.height, valid.shape[0])
+    x0, x1 = _to_sample(cols, plan.scene.geobox.width, valid.shape[1])
+    seen = (sums[np.ix_(y1, x1)] - sums[np.ix_(y0, x1)] - sums[np.ix_(y1, x0)] + sums[np.ix_(y0, x0)]) > 0
+    if plan.area is not None and not plan.area.rectangle:
+        stride = grid.rows.stride * frame.rows.factor, grid.cols.stride * frame.cols.factor
+        cells = plan.area.scaled(frame.top, frame.left, *stride)
+        seen &= burn(cells, Span(0, grid.rows.count), Span(0, grid.cols.count), touched=True)
+    return int(np.count_nonzero(seen))
+
+
+def _cells(count: int, stride: int, window: int, factor: float, first: int) -> npt.NDArray[np.float64]:
+    """Return where windows start and stop along an axis of the scene: ``(2, count)``."""
+    start = np.arange(count, dtype=np.float64) * stride
+    spans: npt.NDArray[np.float64] = np.stack([start, start + window]) * factor + first
+    return spans
+
+
+def _to_sample(
+    spans: npt.NDArray[np.float64], native: int, size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    start = np.clip((spans[0] * size / native).astype(np.int64), 0, size - 1)
+    stop = np.clip(np.ceil(spans[1] * size / native).astype(np.int64), start + 1, size)
+    return start, stop
+
+
+def memory_of(plan: Plan) -> int:
+    """Return what grows with a scene's width, blocks and classes, bytes."""
+    scene, grid, frame = plan.scene, plan.grid, plan.frame
+    itemsize = np.dtype(scene.dtype).itemsize
+    decoded = frame.rows.native * scene.geobox.width * scene.count * itemsize
+    rows = round(grid.rows.window * max(1.0, frame.rows.factor))
+    cache = min(scene.cache_bytes(rows), decoded + 2 * scene.block_bytes)
+    classes = len(plan.card.classes)
+    carried = classes * (grid.rows.overlap + 2) * frame.cols.size * 4
+    share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
+    swath_pixels = share * plan.geobox.height * plan.geobox.width
+    return int(cache + carried + _SWATH_BYTES * swath_pixels + scene.block_bytes)
+
+
+_SWATH_BYTES = 8.0
+"""Per pixel of a swath: class and confidence, and what tracing and compressing take beside them."""
+
+
+def probe(source: Source, plan: Plan, predictor: Predictor) -> Probe:
+    """Map a few windows where the scene has data, into a temporary folder, and measure.
+
+    Raises:
+        SourceError: the scene cannot be read.
+    """
+    grid = plan.grid
+    seconds = _pass_seconds(predictor, grid.rows.window)
+    side = max(1, min(_PROBE_SIDE, isqrt(int(_PROBE_SECONDS / seconds))))
+    length = side * grid.rows.stride + grid.rows.overlap
+    rows, cols = _busiest(plan, length)
+    piece = plan.part(rows, cols)
+    clock = Clock()
+    with tempfile.TemporaryDirectory(prefix="pfmap-") as name:
+        work = Work(Path(name))
+        work.finals.mkdir()
+        Mapper(source, piece, "probe", predictor, clock, lambda _done: None).run(work)
+        final = sum(path.stat().st_size for path in work.finals.rglob("*"))
+        whole = sum(path.stat().st_size for path in work.path.rglob("*") if path.is_file())
+    pixels = piece.geobox.width * piece.geobox.height
+    after = sum(
+        clock.seconds.get(s, 0.0)
+        for s in ("write rasters", "trace", "stitch", "write objects", "assemble COG")
+    )
+    return Probe(
+        window_seconds=(clock.seconds["network"] + clock.seconds["blend"]) / piece.grid.count,
+        pixel_seconds=after / pixels,
+        temporary=(whole - final) / pixels,
+        final=final / pixels,
+        memory=peak_memory() or _RUNTIME,
+        planned=memory_of(piece),
+    )
+
+
+def _pass_seconds(predictor: Predictor, window: int) -> float:
+    """Time one window, once warm."""
+    pixels = [np.zeros((3, window, window), dtype=np.uint8)] * predictor.batch_size
+    seen = [np.ones((window, window), dtype=bool)] * predictor.batch_size
+    predictor.probabilities(pixels, seen)
+    begun = time.perf_counter()
+    float(predictor.probabilities(pixels, seen)[0, 0, 0, 0])
+    return max(1e-4, (time.perf_counter() - begun) / predictor.batch_size)
+
+
+def _busiest(plan: Plan, length: int) -> tuple[Span, Span]:
+    """Choose a square of the network's grid that has data, nearest the middle of the frame."""
+    valid, box = plan.sample.valid, plan.scene.geobox
+    best, where = -1.0, (0.5, 0.5)
+    for y in (0.5, 0.3, 0.7, 0.1, 0.9):
+        for x in (0.5, 0.3, 0.7, 0.1, 0.9):
+            row = (plan.frame.top + y * plan.frame.rows.native) * valid.shape[0] / box.height
+            col = (plan.frame.left + x * plan.frame.cols.native) * valid.shape[1] / box.width
+            near = valid[max(0, int(row) - 8) : int(row) + 8, max(0, int(col) - 8) : int(col) + 8]
+            share = float(near.mean()) if near.size else 0.0
+            if share > best + 0.05:
+                best, where = share, (y, x)
+    return _around(where[0], plan.frame.rows.size, length), _around(where[1], plan.frame.cols.size, length)
+
+
+def _around(share: float, size: int, length: int) -> Span:
+    length = min(length, size)
+    start = min(max(0, int(share * size) - length // 2), size - length)
+    return Span(start, start + length)
+
+
+def free_memory() -> int:
+    """Return how much memory this process may use in all: what it has, and what is free."""
+    own = psutil.Process().memory_info().rss
+    free = psutil.virtual_memory().available
+    root = Path("/sys/fs/cgroup")
+    try:  # a container's limit, which the system's figures do not show; its file cache can be reclaimed
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        used = int((root / "memory.current").read_text()) - int(stat["file"])
+        free = min(free, int((root / "memory.max").read_text()) - used)
+    except (OSError, ValueError, KeyError):
+        pass
+    return int(own + max(0, free))
+
+
+def free_disk(folder: Path) -> int:
+    """Return the bytes free where a folder is, or will be."""
+    path = folder.resolve()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0 if not os.access(path, os.R_OK) else 1 << 62
+
+
+def gigabytes(count: int) -> str:
+    """Write bytes for people."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"

@@ -1,0 +1,308 @@
+"""What is going to be done with a scene, before anything is computed."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pfmap.card import Card, card_table
+from pfmap.classes import index_of
+from pfmap.engine.device import default_batch_size
+from pfmap.engine.options import PredictOptions
+from pfmap.engine.store import Model
+from pfmap.errors import SourceError, UsageError
+from pfmap.geobox import GeoBox
+from pfmap.grid import Frame, Grid, Scale, Span
+from pfmap.raster.sampling import Sample
+from pfmap.raster.source import EIGHT_BIT, Scaling, SceneInfo, Source
+from pfmap.vector.area import Area, read_area
+from pfmap.vector.measure import Measurer
+from pfmap.version import __version__
+
+_LOW, _HIGH = 2.0, 98.0
+_TOLERANCE = 1.01  # a range of resolution is not meant to the last digit
+_SQUARE = 1.2  # pixels longer than wide by more are made square
+_COARSEST, _FINEST = 32.0, 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a scene is mapped.
+
+    Attributes:
+        scene: the scene.
+        frame: the part that is mapped, and the two grids over it.
+        grid: the windows, on the network's grid.
+        geobox: the grid of the outputs.
+        native: whether that is the scene's grid; else it is the network's.
+        area: the area of interest, or None.
+        scaling: how pixel values become 0..1.
+        sample: a few pixels from all over the scene.
+        gsd: metres per pixel of the scene across and down, or None.
+        model: the model.
+        model_hash: SHA-256 of its weights.
+        options: as given.
+        device: in use.
+        precision: in use.
+        batch_size: windows per pass.
+        wanted: indices of the classes that become polygons.
+        warnings: what the user should know.
+    """
+
+    scene: SceneInfo
+    frame: Frame
+    grid: Grid
+    geobox: GeoBox
+    native: bool
+    area: Area | None
+    scaling: Scaling
+    sample: Sample
+    gsd: tuple[float, float] | None
+    model: Model
+    model_hash: str
+    options: PredictOptions
+    device: torch.device
+    precision: torch.dtype
+    batch_size: int
+    wanted: Sequence[int]
+    warnings: Sequence[str]
+
+    @property
+    def card(self) -> Card:
+        """The model's card."""
+        return self.model.card
+
+    @property
+    def precision_name(self) -> str:
+        """Name of the precision, such as float32."""
+        return str(self.precision).removeprefix("torch.")
+
+    @property
+    def model_gsd(self) -> tuple[float, float] | None:
+        """Metres per pixel of the image that the network sees, across and down."""
+        if self.gsd is None:
+            return None
+        return self.gsd[0] * self.frame.cols.factor, self.gsd[1] * self.frame.rows.factor
+
+    @property
+    def swath_height(self) -> int:
+        """Window rows per swath."""
+        per_pixel = self.frame.rows.factor * self.frame.cols.factor if self.native else 1.0
+        return self.grid.swath_height(max(1, int(self.options.swath_pixels / per_pixel)))
+
+    def swaths(self) -> list[Span]:
+        """Cut the window rows into swaths."""
+        rows, height = self.grid.rows.count, self.swath_height
+        return [Span(top, min(top + height, rows)) for top in range(0, rows, height)]
+
+    def part(self, rows: Span, cols: Span) -> "Plan":
+        """Return a plan for a piece of the frame, given in pixels of the network's grid."""
+        frame = self.frame
+        y, x = frame.rows.cover(rows), frame.cols.cover(cols)
+        piece = Frame(
+            frame.top + y.start, frame.left + x.start, Scale(y.size, rows.size), Scale(x.size, cols.size)
+        )
+        crop = self.scene.geobox.crop(
+            Span(piece.top, piece.top + y.size), Span(piece.left, piece.left + x.size)
+        )
+        return dataclasses.replace(
+            self,
+            frame=piece,
+            grid=Grid.of(rows.size, cols.size, self.grid.rows.window, self.grid.rows.overlap),
+            geobox=crop if self.native else crop.resized(rows.size, cols.size),
+        )
+
+    def tags(self) -> dict[str, str]:
+        """Return the run's parameters, as they are kept in the output files."""
+        tags = {
+            "PFMAP_VERSION": __version__,
+            "PFMAP_MODEL": self.card.name,
+            "PFMAP_MODEL_SHA256": self.model_hash,
+            "PFMAP_WINDOW": str(self.grid.rows.window),
+            "PFMAP_OVERLAP": str(self.grid.rows.overlap),
+            "PFMAP_PRECISION": self.precision_name,
+            "PFMAP_SCALE": f"{self.scaling.low:g},{self.scaling.high:g}",
+            "PFMAP_CLASSES": ",".join(spec.name for spec in self.card.classes),
+            "PFMAP_ATTRIBUTION": self.card.provenance.attribution,
+        }
+        if self.model_gsd is not None:
+            tags["PFMAP_GSD"] = f"{(self.model_gsd[0] * self.model_gsd[1]) ** 0.5:.5g}"
+        return tags
+
+    def fingerprint(self, scene: str) -> dict[str, str]:
+        """Return all that the content of a swath depends on: scene, model and options.
+
+        Args:
+            scene: the scene's own fingerprint.
+        """
+        options = {
+            "frame": dataclasses.asdict(self.frame),
+            "grid": dataclasses.asdict(self.grid),
+            "native": self.native,
+            "area": self.area.digest().hex() if self.area is not None else None,
+            "bands": self.scene.bands,
+            "scale": (self.scaling.low, self.scaling.high),
+            "precision": self.precision_name,
+            "device": self.device.type,
+            "wanted": list(self.wanted),
+            "confidence": self.options.confidence,
+            "on_read_error": self.options.on_read_error,
+            "swath_pixels": self.options.swath_pixels,
+        }
+        card = json.dumps(card_table(self.card), sort_keys=True)
+        return {
+            "pfmap": __version__,
+            "scene": scene,
+            "model": f"{self.model_hash} {card}",
+            "options": json.dumps(options, sort_keys=True),
+        }
+
+
+def make_plan(
+    source: Source,
+    model: Model,
+    model_hash: str,
+    options: PredictOptions,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Plan:
+    """Decide how to map a scene, and set the source's scaling accordingly.
+
+    Raises:
+        UsageError: options that do not fit the scene, or a resolution that the model cannot use.
+        SourceError: nothing to map.
+    """
+    scene, card = source.info, model.card
+    warnings: list[str] = []
+    window = card.input.window
+    overlap = options.overlap if options.overlap is not None else window // 8
+    if options.classes is None:
+        wanted = [i for i, spec in enumerate(card.classes) if not spec.background]
+    else:
+        wanted = [index_of(card.classes, name) for name in options.classes]
+    area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
+    if area is not None and area.note:
+        warnings.append(area.note)
+    rows = area.rows if area is not None else Span(0, scene.geobox.height)
+    cols = area.cols if area is not None else Span(0, scene.geobox.width)
+    crop = scene.geobox.crop(rows, cols)
+    gsd = (options.gsd, options.gsd) if options.gsd is not None else pixel_size(scene.geobox)
+    warnings += _about_place(scene)
+    factors = _factors(gsd, card, scene.name, options, warnings)
+    frame = Frame(
+        rows.start,
+        cols.start,
+        Scale(rows.size, max(1, round(rows.size / factors[1]))),
+        Scale(cols.size, max(1, round(cols.size / factors[0]))),
+    )
+    native = options.grid == "scene"
+    grid = Grid.of(frame.rows.size, frame.cols.size, window, overlap)
+    sample = source.sample(values=_needs_values(scene, card, options))
+    source.scaling = _scaling(scene, card, options, sample)
+    return Plan(
+        scene=scene,
+        frame=frame,
+        grid=grid,
+        geobox=crop if native else crop.resized(frame.rows.size, frame.cols.size),
+        native=native,
+        area=area,
+        scaling=source.scaling,
+        sample=sample,
+        gsd=gsd,
+        model=model,
+        model_hash=model_hash,
+        options=options,
+        device=device,
+        precision=precision,
+        batch_size=options.batch_size or default_batch_size(device),
+        wanted=wanted,
+        warnings=warnings,
+    )
+
+
+def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
+    """Measure a pixel in the scene's middle on the ground: metres across and down; None without a CRS."""
+    measurer = Measurer(geobox.crs_wkt, geobox.center)
+    if measurer.units == "px":
+        return None
+    col, row = geobox.width / 2, geobox.height / 2
+    here = geobox.place(col, row)
+    across = measurer.distance(here, geobox.place(col + 1, row))
+    return across, measurer.distance(here, geobox.place(col, row + 1))
+
+
+def _about_place(scene: SceneInfo) -> list[str]:
+    if not scene.geobox.georeferenced:
+        return [f"{scene.name} has no georeferencing: mapped in pixels, without a CRS"]
+    if scene.geobox.crs_wkt is None:
+        return [f"{scene.name} has no CRS: areas and lengths are in pixels"]
+    return []
+
+
+def _factors(
+    gsd: tuple[float, float] | None, card: Card, scene: str, options: PredictOptions, warnings: list[str]
+) -> tuple[float, float]:
+    """Return scene pixels per pixel that the network sees, across and down.
+
+    A scene within the model's range stays as it is; outside it the network sees the nearest resolution
+    that the model knows; pixels that are not square on the ground are made so.
+    """
+    low, high = card.input.gsd
+    known = f"model {card.name!r} knows {low:g} to {high:g} m"
+    if gsd is None:
+        warnings.append(f"{scene} does not say how large its pixels are; {known}: state it with --gsd METRES")
+        return 1.0, 1.0
+    mean = (gsd[0] * gsd[1]) ** 0.5
+    outside = not (low / _TOLERANCE <= mean <= high * _TOLERANCE)
+    slanted = max(gsd) / min(gsd) > _SQUARE
+    if not outside and (not slanted or not options.resample):
+        return 1.0, 1.0
+    if outside and not options.resample:
+        raise UsageError(
+            f"{scene} has {mean:.3g} m per pixel, {known}: leave out --no-resample, correct the resolution "
+            "with --gsd, or choose another model"
+        )
+    target = min(max(mean, low), high)
+    factors = target / gsd[0], target / gsd[1]
+    if max(factors) > _FINEST or min(factors) < 1 / _COARSEST:
+        raise UsageError(
+            f"{scene} has {mean:.3g} m per pixel, {known}: too far apart to bridge by resampling; correct "
+            "the resolution with --gsd, or choose another model"
+        )
+    if outside:
+        word = "coarser" if mean > target else "finer"
+        warnings.append(
+            f"{scene} has {mean:.3g} m per pixel, {word} than {known}: read at {target:.3g} m"
+            + ("; expect poor results" if mean > 2 * target else "")
+        )
+    return factors
+
+
+def _needs_values(scene: SceneInfo, card: Card, options: PredictOptions) -> bool:
+    """Whether the scaling has to be taken from the scene itself."""
+    known = scene.palette or scene.dtype == "uint8" or card.input.scale != 255
+    return options.scale is None and not known
+
+
+def _scaling(scene: SceneInfo, card: Card, options: PredictOptions, sample: Sample) -> Scaling:
+    if options.scale is not None:
+        return Scaling(*options.scale, "--scale")
+    if scene.palette:
+        return EIGHT_BIT
+    if not _needs_values(scene, card, options):
+        return Scaling(0.0, card.input.scale, "model card")
+    ends = sample.percentiles(_LOW, _HIGH)
+    if ends is None:
+        raise SourceError(no_valid_pixel(scene))
+    low, high = ends
+    return Scaling(low, high if high > low else low + 1, f"percentiles {_LOW:g} and {_HIGH:g} of the scene")
+
+
+def no_valid_pixel(scene: SceneInfo) -> str:
+    """Say that there is nothing to map."""
+    return (
+        f"{scene.name} has no valid pixel: everything is nodata, masked or outside the area; check its alpha "
+        "band, mask and nodata value with gdalinfo"
+    )

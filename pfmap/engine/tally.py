@@ -1,0 +1,46 @@
+"""Pixels and ground area per class."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.classes import NODATA
+from pfmap.engine.record import Record
+from pfmap.geobox import GeoBox
+from pfmap.vector.measure import Measurer
+
+
+@dataclass(slots=True)
+class Tally:
+    """Pixels and ground area per class, added up swath by swath.
+
+    Attributes:
+        geobox: the grid of the outputs.
+        measurer: gives true areas.
+        pixels: ``(256,)`` pixels per value of the class raster.
+        areas: ``(256,)`` the same in square metres, or pixels where the scene has no CRS.
+    """
+
+    geobox: GeoBox
+    measurer: Measurer
+    pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+
+    def add(self, record: Record) -> None:
+        """Count a swath; its pixels are as large as the one in its middle."""
+        self.pixels += record.pixels
+        self.areas += record.pixels * self.pixel_area((record.rows.start + record.rows.stop) / 2)
+
+    @property
+    def valid(self) -> int:
+        """Number of pixels with a class."""
+        return int(self.pixels[:NODATA].sum())
+
+    def pixel_area(self, row: float) -> float:
+        """Return the ground area of a pixel in the middle of a row: square metres, or 1 without a CRS."""
+        if self.measurer.units == "px":
+            return 1.0
+        x = self.geobox.width / 2
+        corners = [self.geobox.place(x + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
+        return self.measurer.area(np.array(corners))

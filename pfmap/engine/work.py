@@ -1,0 +1,187 @@
+"""The work folder of a scene: finished swaths on disk, so that a run that was stopped goes on from there.
+
+It lies hidden beside the outputs, so that renaming into place is atomic and the disk that fills is the one
+that was checked. Whatever is in it under its own name is complete: everything is written under a temporary
+name first. A process may be killed at any moment.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+
+from pfmap.errors import TargetError
+from pfmap.files import publish, write_text
+from pfmap.grid import Span
+
+_RUN, _PUBLISH, _LOCK = "run.json", "publish.json", "lock"
+_WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap"}
+
+
+@dataclass(slots=True)
+class Work:
+    """An opened work folder.
+
+    Attributes:
+        path: the folder.
+        finals: where finished files wait for their names.
+    """
+
+    path: Path
+    finals: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.finals = self.path / "final"
+
+    def swath(self, rows: Span) -> Path:
+        """Return the folder of a swath; it exists if the swath is finished."""
+        return self.path / f"{rows.start:010d}-{rows.stop:010d}"
+
+    @contextmanager
+    def writing(self, rows: Span) -> Iterator[Path]:
+        """Give a folder to write a swath into; at the end the swath is finished."""
+        final = self.swath(rows)
+        part = final.with_suffix(".part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+        except OSError as error:
+            raise TargetError(f"{self.path.parent} cannot be written any more ({error.strerror})") from error
+        yield part
+        publish(part, final)
+
+    @property
+    def finished_swaths(self) -> int:
+        """How many swaths are on disk."""
+        return sum(1 for path in self.path.glob("*-*") if path.is_dir() and path.suffix != ".part")
+
+    @property
+    def publishing(self) -> bool:
+        """Whether all is computed and some files may have their final names already."""
+        return (self.path / _PUBLISH).is_file()
+
+    def ready(self, names: Sequence[str], report: str) -> None:
+        """Note that all is computed: from here on only names are missing.
+
+        Args:
+            names: files in `finals`, in the order in which they get their names.
+            report: name of the report among them.
+        """
+        write_text(self.path / _PUBLISH, json.dumps({"names": list(names), "report": report}))
+
+    def finish_publishing(self) -> str:
+        """Give the files that are ready their final names, as far as they have not got them.
+
+        Returns:
+            The report's name.
+
+        Raises:
+            TargetError: a name cannot be taken.
+        """
+        order = json.loads((self.path / _PUBLISH).read_text(encoding="utf-8"))
+        for name in order["names"]:
+            if (self.finals / name).exists():
+                publish(self.finals / name, self.path.parent / name)
+        return str(order["report"])
+
+    def remove(self) -> None:
+        """Delete the folder; what says how far the run came goes last."""
+        for path in self.path.iterdir():
+            if path.name not in (_RUN, _PUBLISH, _LOCK):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        for name in (_RUN, _PUBLISH, _LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def work_path(output_dir: Path, stem: str) -> Path:
+    """Return where the work folder of a scene is."""
+    return output_dir / f".{stem}.pfmap"
+
+
+@contextmanager
+def opened(
+    path: Path, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]
+) -> Iterator[Work]:
+    """Open a work folder, alone; throw away what another scene, model or option left in it.
+
+    At the end of a failed run it stays if a swath is finished, and else goes.
+
+    Raises:
+        TargetError: the folder cannot be written, or another process works in it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / _LOCK)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise TargetError(
+            f"another pfmap maps this scene into {path.parent} now: wait for it, or choose another folder "
+            "with --output-dir"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise TargetError(
+            f"{path.parent} cannot be written ({getattr(error, 'strerror', error)}): choose another folder "
+            "with --output-dir"
+        ) from error
+    work = Work(path)
+    try:
+        _prepare(work, fingerprint, resume=resume, say=say)
+        yield work
+    except BaseException:
+        _leave(work, say)
+        raise
+    finally:
+        lock.release()
+    work.remove()
+
+
+def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]) -> None:
+    run = work.path / _RUN
+    try:
+        before = json.loads(run.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    try:
+        if before == dict(fingerprint) and resume:
+            for part in work.path.glob("*.part"):
+                shutil.rmtree(part, ignore_errors=True)
+            if not work.publishing:
+                shutil.rmtree(work.finals, ignore_errors=True)
+        else:
+            if isinstance(before, dict) and resume and work.finished_swaths:
+                changed = [word for key, word in _WORDS.items() if before.get(key) != fingerprint[key]]
+                say(
+                    f"warning: an unfinished run is thrown away, because {' and '.join(changed)} changed "
+                    "since: starting afresh"
+                )
+            for name in (_RUN, _PUBLISH):
+                (work.path / name).unlink(missing_ok=True)
+            for child in work.path.iterdir():
+                if child.is_dir():
+                    shutil.rmtree(child)
+            write_text(run, json.dumps(dict(fingerprint)))
+        work.finals.mkdir(exist_ok=True)
+    except OSError as error:
+        raise TargetError(
+            f"{work.path.parent} cannot be written ({error.strerror}): choose another folder with "
+            "--output-dir"
+        ) from error
+
+
+def _leave(work: Work, say: Callable[[str], None]) -> None:
+    """Keep what a rerun can use; leave no trace otherwise."""
+    count = work.finished_swaths if work.path.is_dir() else 0
+    if not count and not work.publishing:
+        shutil.rmtree(work.path, ignore_errors=True)
+        return
+    if not work.publishing:
+        shutil.rmtree(work.finals, ignore_errors=True)
+    say(f"{count} finished swath{'s' * (count != 1)} kept: the same command goes on from there")

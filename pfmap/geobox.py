@@ -1,0 +1,61 @@
+"""Where a raster's pixels lie on the ground."""
+
+from dataclasses import dataclass, replace
+
+from pfmap.grid import Span
+
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f) of x = a col + b row + c, y = d col + e row + f."""
+
+IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class GeoBox:
+    """The grid of a raster: its size, and where it lies.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        crs_wkt: coordinate reference system as WKT, or None.
+        transform: pixel to CRS.
+    """
+
+    width: int
+    height: int
+    crs_wkt: str | None
+    transform: Affine
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether pixels have a place: a CRS, or at least a transform."""
+        return self.crs_wkt is not None or self.transform != IDENTITY
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Return x, y of the middle."""
+        return self.place(self.width / 2, self.height / 2)
+
+    def place(self, col: float, row: float) -> tuple[float, float]:
+        """Return x, y in the CRS of a point in pixels."""
+        a, b, c, d, e, f = self.transform
+        return a * col + b * row + c, d * col + e * row + f
+
+    def inverse(self) -> Affine:
+        """Return the transform from the CRS to pixels: col = a x + b y + c, row = d x + e y + f."""
+        a, b, c, d, e, f = self.transform
+        determinant = a * e - b * d
+        ia, ib, id_, ie = e / determinant, -b / determinant, -d / determinant, a / determinant
+        return ia, ib, -ia * c - ib * f, id_, ie, -id_ * c - ie * f
+
+    def crop(self, rows: Span, cols: Span) -> "GeoBox":
+        """Return the grid of a part."""
+        a, b, _, d, e, _ = self.transform
+        x, y = self.place(cols.start, rows.start)
+        return replace(self, width=cols.size, height=rows.size, transform=(a, b, x, d, e, y))
+
+    def resized(self, height: int, width: int) -> "GeoBox":
+        """Return a grid of other pixels over the same ground."""
+        a, b, c, d, e, f = self.transform
+        x, y = self.width / width, self.height / height
+        return replace(self, width=width, height=height, transform=(a * x, b * y, c, d * x, e * y, f))

@@ -1,0 +1,95 @@
+"""Where a scene is: a plain path, inside an archive, or somewhere GDAL reaches over the network."""
+
+import os
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pfmap.errors import SourceError
+
+_URL = re.compile(r"(https?|s3|gs|az)://")
+_REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+_RASTERS = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".jpg", ".jpeg", ".png", ".webp", ".ecw", ".sid"}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A scene's place, as the user wrote it and as GDAL opens it.
+
+    Attributes:
+        text: as given; how messages and reports name it.
+        gdal: what GDAL opens.
+        remote: whether it is reached over the network.
+        local: the file on this machine that holds it, if there is one: the scene, or the archive around it.
+    """
+
+    text: str
+    gdal: str
+    remote: bool
+    local: Path | None
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return PurePosixPath(self.gdal.split("?")[0].replace("\\", "/")).name
+
+    @property
+    def stem(self) -> str:
+        """The name that outputs begin with."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def folder(self) -> Path:
+        """Where outputs go by default: beside the scene, or here if it is not on this machine."""
+        return self.local.parent if self.local is not None else Path()
+
+
+def locate(source: str | os.PathLike[str]) -> Location:
+    """Find out how to open a scene.
+
+    Args:
+        source: a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or
+            `archive.zip/raster.tif`; or any of GDAL's own `/vsi` names.
+
+    Raises:
+        SourceError: there is nothing, or not one raster.
+    """
+    text = os.fspath(source)
+    if _URL.match(text):
+        return Location(text, text, remote=True, local=None)
+    if text.startswith("/vsi"):
+        return Location(text, text, remote=text.startswith(_REMOTE), local=None)
+    path = Path(text)
+    try:
+        if path.is_dir():
+            raise SourceError(f"{text} is a folder: name a raster file in it")
+        if path.suffix.lower() == ".zip" and path.is_file():
+            return Location(text, f"/vsizip/{path.resolve()}/{_only_raster(path)}", remote=False, local=path)
+        if path.exists():
+            return Location(text, text, remote=False, local=path)
+        for archive in path.parents:
+            if archive.suffix.lower() == ".zip" and archive.is_file():
+                inner = path.relative_to(archive).as_posix()
+                return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise SourceError(f"{text!r} is no usable path: {error}") from error
+    raise SourceError(f"{text} does not exist: check the path")
+
+
+def _only_raster(archive: Path) -> str:
+    """Name the only raster in an archive."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            names = [n for n in content.namelist() if PurePosixPath(n).suffix.lower() in _RASTERS]
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
+    if len(names) != 1:
+        found = (
+            f"{len(names)} rasters ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else "none"
+        )
+        raise SourceError(
+            f"{archive} holds {found}; one is needed: name it, such as {archive}/"
+            f"{names[0] if names else 'scene.tif'}"
+        )
+    return names[0]

@@ -1,0 +1,116 @@
+"""The part of a scene that is mapped, window by window, on the grid that the network sees."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.grid import Frame, Scale, Span
+from pfmap.raster.source import Source
+from pfmap.resample import resample
+
+_STRIP_PIXELS = 4 << 20
+
+Inside = Callable[[Span, Span], npt.NDArray[np.bool_]]
+"""Says for rows and columns of the scene which of their pixels lie in the area of interest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What a window sees, and where its finished block has data.
+
+    Attributes:
+        pixels: ``(bands, h, w)`` uint8 on the network's grid.
+        seen: ``(h, w)``: which of them have data at all.
+        valid: ``(rows, cols)`` of the block, on the grid of the outputs.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    seen: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
+
+
+class View:
+    """Reads a frame of a scene, resampled where its two grids differ.
+
+    Args:
+        source: the opened scene.
+        frame: which part, and on which grids.
+        inside: the area of interest, if not all of the frame.
+        native: whether outputs lie on the scene's grid; else on the network's.
+    """
+
+    def __init__(self, source: Source, frame: Frame, inside: Inside | None, *, native: bool) -> None:
+        self._source = source
+        self._frame = frame
+        self._inside = inside
+        self._native = native
+
+    def read(self, rows: Span, cols: Span, block_rows: Span, block_cols: Span) -> Tile:
+        """Read a window.
+
+        Args:
+            rows: of the network's grid; clipped to the frame.
+            cols: likewise.
+            block_rows: rows of the outputs' grid that the window finishes.
+            block_cols: likewise.
+
+        Raises:
+            SourceError: the pixels cannot be read.
+        """
+        frame = self._frame
+        rows = Span(rows.start, min(rows.stop, frame.rows.size))
+        cols = Span(cols.start, min(cols.stop, frame.cols.size))
+        if not frame.resampled:
+            pixels, valid = self._load(rows, cols)
+            return Tile(pixels, valid, _part(valid, rows.start, cols.start, block_rows, block_cols))
+        cover = frame.cols.cover(cols)
+        if self._native:
+            cover = Span(min(cover.start, block_cols.start), max(cover.stop, block_cols.stop))
+        pixels = np.empty((3, rows.size, cols.size), dtype=np.uint8)
+        share = np.empty((rows.size, cols.size), dtype=np.float32)
+        native_valid = np.zeros((block_rows.size, block_cols.size), dtype=bool)
+        for strip in _strips(rows, frame.rows, cover.size):
+            native = frame.rows.cover(strip)
+            if self._native:
+                first = block_rows.start if strip.start == rows.start else native.start
+                last = block_rows.stop if strip.stop == rows.stop else native.stop
+                native = Span(min(first, native.start), max(last, native.stop))
+            seen, valid = self._load(native, cover)
+            at = np.s_[strip.start - rows.start : strip.stop - rows.start]
+            pixels[:, at], share[at] = resample(
+                seen, valid, (native.start, cover.start), (frame.rows, strip), (frame.cols, cols)
+            )
+            if self._native:
+                both = Span(max(native.start, block_rows.start), min(native.stop, block_rows.stop))
+                if both.size > 0:
+                    here = np.s_[both.start - block_rows.start : both.stop - block_rows.start]
+                    native_valid[here] = _part(valid, native.start, cover.start, both, block_cols)
+        if not self._native:
+            native_valid = _part(share >= 0.5, rows.start, cols.start, block_rows, block_cols)
+        return Tile(pixels, share > 0, native_valid)
+
+    def _load(self, rows: Span, cols: Span) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Read rows and columns of the frame, on the scene's grid."""
+        y = Span(rows.start + self._frame.top, rows.stop + self._frame.top)
+        x = Span(cols.start + self._frame.left, cols.stop + self._frame.left)
+        if self._inside is None:
+            return self._source.read(y, x)
+        inside = self._inside(y, x)
+        if not inside.any():
+            return np.zeros((3, rows.size, cols.size), dtype=np.uint8), inside
+        pixels, valid = self._source.read(y, x)
+        return pixels, valid & inside
+
+
+def _part(
+    values: npt.NDArray[np.bool_], top: int, left: int, rows: Span, cols: Span
+) -> npt.NDArray[np.bool_]:
+    return values[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+
+
+def _strips(rows: Span, scale: Scale, width: int) -> list[Span]:
+    """Cut rows of the network's grid so that the scene's pixels under each piece stay few."""
+    height = max(1, int(_STRIP_PIXELS / max(width, 1) / max(scale.factor, 1)))
+    return [Span(top, min(top + height, rows.stop)) for top in range(rows.start, rows.stop, height)]

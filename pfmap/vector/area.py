@@ -1,0 +1,194 @@
+"""The area of interest: polygons from any vector file, or a bounding box, in a scene's pixel coordinates."""
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import pyproj
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from shapely.geometry.base import BaseGeometry
+
+from pfmap.errors import SourceError, UsageError
+from pfmap.geobox import GeoBox
+from pfmap.grid import Span
+
+Bounds = tuple[float, float, float, float]
+_PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An area of interest over a scene.
+
+    Attributes:
+        geometry: polygon or multipolygon, in pixels of the scene (x is the column).
+        rows: the scene's rows that it reaches.
+        cols: the scene's columns that it reaches.
+        rectangle: whether it is exactly those rows and columns.
+        note: what to tell the user of it, or "".
+    """
+
+    geometry: BaseGeometry
+    rows: Span
+    cols: Span
+    rectangle: bool
+    note: str = ""
+    _tree: shapely.STRtree = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tree", shapely.STRtree(shapely.get_parts(self.geometry)))
+
+    def pieces(self, rows: Span, cols: Span) -> list[BaseGeometry]:
+        """Return the polygons that reach these rows and columns, cut to their surroundings."""
+        box = cols.start - 1.0, rows.start - 1.0, cols.stop + 1.0, rows.stop + 1.0
+        near = self._tree.geometries[self._tree.query(shapely.box(*box))]
+        cut = shapely.clip_by_rect(near, *box)
+        return [piece for piece in cut if not piece.is_empty and piece.area > 0]
+
+    def scaled(self, top: float, left: float, height: float, width: float) -> list[BaseGeometry]:
+        """Return the polygons in cells of this many pixels, counted from row `top` and column `left`."""
+        cells = shapely.transform(
+            shapely.get_parts(self.geometry), lambda xy: (xy - (left, top)) / (width, height)
+        )
+        return list(cells)
+
+    def digest(self) -> bytes:
+        """Return bytes that differ for different areas."""
+        text: bytes = shapely.to_wkb(shapely.normalize(self.geometry))
+        return text
+
+
+def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str) -> Area | None:
+    """Bring an area of interest into a scene's pixel coordinates.
+
+    Args:
+        text: a vector file, or ``FILE:layer``; None for none. All its polygons count, holes included.
+        bbox: xmin, ymin, xmax, ymax in the scene's CRS; None for none. With both: what both cover.
+        geobox: the scene's grid.
+        scene: its name, for messages.
+
+    Returns:
+        The area, or None if neither is given.
+
+    Raises:
+        SourceError: the file cannot be read, or has no polygons.
+        UsageError: the area does not touch the scene, or their CRSs cannot be brought together.
+    """
+    if text is None and bbox is None:
+        return None
+    shapes, note = [], ""
+    if text is not None:
+        shape, note = _read_polygons(text, geobox, scene)
+        shapes.append(shape)
+    if bbox is not None:
+        if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
+            raise UsageError(f"--bbox {bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
+        shapes.append(shapely.box(*bbox))
+    a, b, c, d, e, f = geobox.inverse()
+    matrix, shift = np.array([[a, d], [b, e]]), np.array([c, f])
+    geometry: BaseGeometry = shapely.box(0, 0, geobox.width, geobox.height)
+    for shape in shapes:
+        pixels = shapely.transform(shape, lambda xy: xy @ matrix + shift)
+        geometry = geometry.intersection(shapely.make_valid(pixels))
+    geometry = _polygons_of(np.array([geometry], dtype=object))
+    if geometry.is_empty or geometry.area == 0:
+        named = " and ".join(name for name in (text, bbox and f"--bbox {','.join(map(str, bbox))}") if name)
+        raise UsageError(f"{named} does not touch {scene}, which covers {_extent(geobox)} in its CRS")
+    x0, y0, x1, y1 = geometry.bounds
+    rows = Span(int(np.floor(y0 + _PIXEL)), int(np.ceil(y1 - _PIXEL)))
+    cols = Span(int(np.floor(x0 + _PIXEL)), int(np.ceil(x1 - _PIXEL)))
+    upright = bbox is not None and text is None and (geobox.transform[1], geobox.transform[3]) == (0.0, 0.0)
+    if upright:
+        # A box along the axes takes whole pixels: those whose centre it covers.
+        rows = _centres(y0, y1, geobox.height)
+        cols = _centres(x0, x1, geobox.width)
+    return Area(geometry, rows, cols, upright, note)
+
+
+def _centres(low: float, high: float, size: int) -> Span:
+    start = int(np.ceil(low - 0.5 - _PIXEL))
+    stop = int(np.ceil(high - 0.5 - _PIXEL))
+    if stop <= start:  # thinner than a pixel: the one it lies in
+        start = min(size - 1, int(np.floor((low + high) / 2)))
+        stop = start + 1
+    return Span(max(0, start), min(size, stop))
+
+
+def _extent(geobox: GeoBox) -> str:
+    corners = [geobox.place(x, y) for x in (0, geobox.width) for y in (0, geobox.height)]
+    xs, ys = zip(*corners, strict=True)
+    return f"{min(xs):.6g},{min(ys):.6g},{max(xs):.6g},{max(ys):.6g}"
+
+
+def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:
+    path, layer = _split(text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more layers than one, odd rings: checked below
+            if layer is None:
+                layers = pyogrio.list_layers(path)
+                spatial = [str(name) for name, kind in layers if kind is not None]
+                if len(spatial) > 1:
+                    raise UsageError(
+                        f"{path} has layers {', '.join(spatial)}: name one, as in {path}:{spatial[0]}"
+                    )
+                layer = spatial[0] if spatial else None
+            frame = gpd.read_file(path, layer=layer, columns=[])
+    except (
+        DataSourceError,
+        DataLayerError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        pyproj.exceptions.CRSError,
+    ) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise SourceError(f"area {text} cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise SourceError(f"area {text} has no geometry: polygons are needed")
+    note = ""
+    geometry = frame.geometry
+    if frame.crs is None and geobox.crs_wkt is not None:
+        note = f"area {text} names no CRS: taken to be in the scene's"
+    elif frame.crs is not None and geobox.crs_wkt is None:
+        raise UsageError(f"area {text} has a CRS and {scene} has none: they cannot be brought together")
+    elif frame.crs is not None:
+        try:
+            geometry = geometry.to_crs(pyproj.CRS.from_wkt(str(geobox.crs_wkt)).to_2d())
+        except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
+            raise UsageError(f"area {text} cannot be brought into the CRS of {scene}: {error}") from error
+    try:
+        shapes = shapely.force_2d(np.asarray(geometry, dtype=object))
+        shapes = shapes[shapely.is_geometry(shapes) & ~shapely.is_empty(shapes)]
+        finite = np.array([np.isfinite(s.bounds).all() for s in shapes], dtype=bool)
+        shape = _polygons_of(shapely.make_valid(shapes[finite]))
+    except shapely.errors.GEOSException as error:
+        raise SourceError(f"area {text} has polygons that cannot be mended ({error})") from error
+    if shape.is_empty:
+        raise SourceError(f"area {text} has no polygon: {len(frame)} features without an area")
+    return shape, note
+
+
+def _polygons_of(shapes: npt.NDArray[np.object_]) -> BaseGeometry:
+    """Unite whatever is polygonal."""
+    parts = shapely.get_parts(shapely.get_parts(shapes)) if len(shapes) else shapes
+    polygons = [p for p in parts if isinstance(p, (shapely.Polygon, shapely.MultiPolygon))]
+    return shapely.union_all(polygons) if polygons else shapely.Polygon()
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Take ``FILE:layer`` apart; a colon may also belong to the path."""
+    head, colon, layer = text.rpartition(":")
+    if not colon or Path(text).exists() or text.startswith("/vsi") or "/" in layer or "\\" in layer:
+        if not Path(text).exists() and not text.startswith(("/vsi", "http:", "https:", "s3:", "gs:")):
+            raise SourceError(f"area {text} does not exist: check the path")
+        return text, None
+    if not Path(head).exists() and not head.startswith("/vsi"):
+        raise SourceError(f"area {head} does not exist: check the path")
+    return head, layer
