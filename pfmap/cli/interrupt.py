@@ -40,22 +40,23 @@ def run_interruptibly(work: Callable[[Stop], T]) -> T:
     stop = Stop()
     results: list[T] = []
     errors: list[BaseException] = []
+    ended = threading.Event()  # Thread.join, once interrupted, takes the thread for dead (bpo-45274)
 
     def target() -> None:
         try:
             results.append(work(stop))
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=target, name="pfmap-work", daemon=True)
-    thread.start()
+    threading.Thread(target=target, name="pfmap-work", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        while not ended.wait(0.2):
+            pass
     except KeyboardInterrupt:
         stop.asked = True
-        thread.join(_PATIENCE)
-        if thread.is_alive():
+        if not ended.wait(_PATIENCE):
             _leave()
         if not errors:
             errors.append(KeyboardInterrupt())

@@ -269,9 +269,9 @@ class Source:
         try:
             if self._src.overviews(self._distinct[0]) or whole:
                 shape = min(box.height, _SAMPLE), min(box.width, _SAMPLE)
-                values = self._src.read(self._distinct, out_shape=(count, *shape))
+                pixels = self._src.read(self._distinct, out_shape=(count, *shape))
                 valid = self._src.dataset_mask(out_shape=shape) > 0
-                return Sample(self._expand(values), valid & np.isfinite(values).all(axis=0))
+                return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
             return self._sample_spots()
         except RasterioError as error:
             if self._skip:

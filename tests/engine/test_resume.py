@@ -1,0 +1,314 @@
+"""A run that breaks off at any moment goes on from its last finished swath, to the same bytes."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from conftest import Pointwise, Write, blobs, stand_in
+from torch import Tensor, nn
+
+import pfmap
+from pfmap.engine import work
+from pfmap.engine.store import Model
+from pfmap.errors import TargetError
+from pfmap.net.pfnet import PFNet
+
+OPTIONS: dict[str, Any] = {"device": "cpu", "swath_pixels": 12_000, "formats": ("gpkg", "geojson")}
+
+
+class PowerError(Exception):
+    """Somebody pulled the plug."""
+
+
+class Breaks(nn.Module):
+    """A network that fails at a given pass, and counts windows."""
+
+    def __init__(self, inner: nn.Module, at: int | None = None) -> None:
+        super().__init__()
+        self.inner, self.at, self.passes = inner, at, 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes == self.at:
+            raise PowerError
+        return self.inner(image)
+
+
+def breaking(at: int | None, model: Model | None = None) -> Model:
+    model = model or stand_in()
+    return dataclasses.replace(model, network=Breaks(model.network, at))
+
+
+def equal_outputs(one: Path, other: Path, scene: str = "scene") -> None:
+    """Rasters to the byte, polygons to the vertex, and the same files."""
+    assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
+    for name in (f"{scene}_classes.tif", f"{scene}_confidence.tif"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    frames = [gpd.read_file(folder / f"{scene}_objects.gpkg", layer="objects") for folder in (one, other)]
+    assert len(frames[0]) == len(frames[1]) > 0
+    assert (shapely.to_wkb(frames[0].geometry) == shapely.to_wkb(frames[1].geometry)).all()
+    assert frames[0].drop(columns="geometry").equals(frames[1].drop(columns="geometry"))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.37, 0.6])
+@pytest.mark.parametrize("overlap", [0, 8, 32])
+def test_a_resumed_run_gives_the_same_bytes(
+    overlap: int, ratio: float, write_scene: Write, tmp_path: Path
+) -> None:
+    scene = write_scene(blobs(*[round(230 * min(1.6, max(0.8, ratio)))] * 2, smooth=12))
+    model = stand_in()
+    spec = dataclasses.replace(model.card.input, gsd=(0.5 * ratio, 0.5 * ratio))
+    model = dataclasses.replace(model, card=dataclasses.replace(model.card, input=spec))
+    options = OPTIONS | {"overlap": overlap}
+    counting = breaking(None, model)
+    whole = pfmap.predict(scene, tmp_path / "whole", model=counting, **options)
+    for share in (0.3, 0.95):
+        out = tmp_path / f"cut {share}"
+        at = max(2, int(share * counting.network.passes))
+        with pytest.raises(PowerError):
+            pfmap.predict(scene, out, model=breaking(at, model), **options)
+        resumed = pfmap.predict(scene, out, model=breaking(None, model), **options)
+        equal_outputs(tmp_path / "whole", out)
+        assert resumed.report["classes"] == whole.report["classes"]
+    assert resumed.report["swaths"]["from_earlier_runs"] >= 1
+
+
+def test_batches_fall_differently_and_it_does_not_matter(write_scene: Write, tmp_path: Path) -> None:
+    """A real PFNet, several windows per pass: a window's result does not depend on its company."""
+    card = stand_in().card
+    card = dataclasses.replace(
+        card, architecture=dataclasses.replace(card.architecture, width=16, embedding=8)
+    )
+    torch.manual_seed(0)
+    model = Model(card, PFNet(card.architecture).eval(), Path("nowhere"))
+    scene = write_scene(np.random.default_rng(0).integers(0, 256, (3, 300, 310), dtype=np.uint8))
+    options = OPTIONS | {"batch_size": 4}
+    pfmap.predict(scene, tmp_path / "whole", model=breaking(None, model), **options)
+    for at in (3, 5, 3):
+        with pytest.raises(PowerError):
+            pfmap.predict(scene, tmp_path / "cut", model=breaking(at, model), **options)
+    pfmap.predict(scene, tmp_path / "cut", model=breaking(None, model), **options)
+    equal_outputs(tmp_path / "whole", tmp_path / "cut")
+
+
+def interrupted(scene: Path, out: Path, at: int = 20, **options: Any) -> None:
+    with pytest.raises(PowerError):
+        pfmap.predict(scene, out, model=breaking(at), **OPTIONS | options)
+    assert [p.name for p in out.iterdir()] == [".scene.pfmap"]
+
+
+def run_again(scene: Path, out: Path, model: Model | None = None, **options: Any) -> tuple[int, str]:
+    """Run to the end; how many swaths came from before, and what was said."""
+    said: list[str] = []
+    result = pfmap.predict(
+        scene, out, model=model or breaking(None), on_message=said.append, **OPTIONS | options
+    )
+    assert not (out / ".scene.pfmap").exists()
+    return result.report["swaths"]["from_earlier_runs"], "\n".join(said)
+
+
+def touch(scene: Path) -> dict[str, Any]:
+    os.utime(scene, ns=(1, 1))
+    return {}
+
+
+def new_pixels(scene: Path) -> dict[str, Any]:
+    with rasterio.open(scene, "r+") as dst:
+        dst.write(np.full((3, 10, 10), 7, np.uint8), window=((0, 10), (0, 10)))
+    return {}
+
+
+def new_model(_scene: Path) -> dict[str, Any]:
+    model = stand_in()
+    network = Breaks(Pointwise(3))
+    network.inner.levels += 0.01
+    return {"model": dataclasses.replace(model, network=network)}
+
+
+def with_options(**options: Any) -> Callable[[Path], dict[str, Any]]:
+    return lambda _scene: options
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (touch, "the scene changed"),
+        (new_pixels, "the scene changed"),
+        (new_model, "the model changed"),
+        (with_options(overlap=3), "an option changed"),
+        (with_options(scale=(0, 200)), "an option changed"),
+        (with_options(classes=("class_1",)), "an option changed"),
+        (with_options(bbox=(300000.0, 2999900.0, 300100.0, 3000000.0)), "an option changed"),
+        (with_options(confidence=False), "an option changed"),
+    ],
+)
+def test_what_changes_the_result_makes_it_start_afresh(
+    change: Callable[[Path], dict[str, Any]], words: str, write_scene: Write, tmp_path: Path
+) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20))
+    interrupted(scene, tmp_path / "out")
+    resumed, said = run_again(scene, tmp_path / "out", **change(scene))
+    assert resumed == 0
+    assert words in said
+    assert "starting afresh" in said
+
+
+@pytest.mark.parametrize("options", [{}, {"formats": ("shp",)}, {"min_area": 3.0}, {"batch_size": 2}])
+def test_what_does_not_change_swaths_does_not(
+    options: dict[str, Any], write_scene: Write, tmp_path: Path
+) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20))
+    interrupted(scene, tmp_path / "out")
+    resumed, said = run_again(scene, tmp_path / "out", **options)
+    assert resumed >= 2
+    assert f"going on after {resumed} finished swaths" in said
+
+
+def test_no_resume_starts_afresh(write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20))
+    interrupted(scene, tmp_path / "out")
+    assert run_again(scene, tmp_path / "out", resume=False)[0] == 0
+
+
+def test_finished_swaths_are_not_computed_again(write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20))
+    whole = breaking(None)
+    swaths = pfmap.predict(scene, tmp_path / "whole", model=whole, **OPTIONS).report["swaths"]["all"]
+    row = whole.network.passes // swaths  # windows per swath: one window row here
+    interrupted(scene, tmp_path / "out", at=3 * row + 2)
+    rest = breaking(None)
+    resumed, _ = run_again(scene, tmp_path / "out", rest)
+    assert resumed == 3
+    # All that is left, and the one window row above that it is blended with.
+    assert rest.network.passes == whole.network.passes - 3 * row + row
+
+
+def test_a_run_that_failed_before_the_first_swath_leaves_nothing(write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20))
+    with pytest.raises(PowerError):
+        pfmap.predict(scene, tmp_path / "out", model=breaking(2), **OPTIONS)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_runs_of_a_scene_do_not_meet(write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20))
+
+    def second(_done: int, _total: int) -> None:
+        with pytest.raises(TargetError, match="another pfmap maps this scene"):
+            pfmap.predict(scene, tmp_path, model=stand_in(), **OPTIONS)
+
+    pfmap.predict(scene, tmp_path, model=stand_in(), on_progress=second, **OPTIONS)
+
+
+@pytest.mark.parametrize("renamed", range(8))
+def test_a_run_that_broke_off_while_naming_its_files_ends_well(
+    renamed: int, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20))
+    pfmap.predict(scene, tmp_path / "whole", model=stand_in(), **OPTIONS)
+    real, count = work.publish, 0
+
+    def publish(staged: Path, final: Path) -> None:
+        nonlocal count
+        if final.parent == tmp_path / "cut":
+            if count == renamed:
+                raise PowerError
+            count += 1
+        real(staged, final)
+
+    monkeypatch.setattr(work, "publish", publish)
+    with pytest.raises(PowerError):
+        pfmap.predict(scene, tmp_path / "cut", model=stand_in(), **OPTIONS)
+    monkeypatch.undo()
+    monkeypatch.setattr("pfmap.engine.mapping.Mapper.run", None)  # nothing is left to be mapped
+    pfmap.predict(scene, tmp_path / "cut", model=stand_in(), **OPTIONS)
+    equal_outputs(tmp_path / "whole", tmp_path / "cut")
+    assert json.loads((tmp_path / "cut" / "scene_report.json").read_text())["swaths"]["all"] > 3
+
+
+KILL = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from torch import nn
+from conftest import Pointwise, stand_in
+import pfmap, pfmap.engine.pipeline
+
+scene, out, log = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Pointwise(3)
+    def forward(self, image):
+        time.sleep(0.02)
+        with log.open("a") as file:
+            file.write("window\\n")
+        return self.inner(image)
+
+def attempt(folder):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            pfmap.predict(scene, folder, model=stand_in(network=Slow()), device="cpu", swath_pixels=40000)
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+def wait(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+begun = time.monotonic()
+assert wait(attempt(out / "whole")) == 0
+whole = time.monotonic() - begun
+windows = len(log.read_text().split())
+log.write_text("")
+chance = random.Random(int(sys.argv[5]))
+swaths, kept = {}, []
+kills = 0
+while kills < 10:
+    pid = attempt(out / "cut")
+    time.sleep(chance.uniform(0.1, 0.25 * whole))
+    os.kill(pid, signal.SIGKILL)
+    if wait(pid) == 0:
+        break
+    kills += 1
+    now = {p.name: (p.stat().st_ino, (p / "swath.json").stat().st_mtime_ns)
+           for p in (out / "cut" / ".scene.pfmap").glob("*-*") if p.suffix != ".part"}
+    for name, facts in swaths.items():
+        assert now.get(name) == facts, f"swath {name} was made again"
+    swaths = now
+    kept.append(len(now))
+if kills == 10 or not (out / "cut" / "scene_report.json").exists():
+    assert wait(attempt(out / "cut")) == 0
+print(json.dumps({"kills": kills, "kept": kept, "windows": windows, "all": len(log.read_text().split()),
+                  "seconds": whole}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1])
+def test_ten_kills_at_random_moments_change_nothing(seed: int, write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(1000, 800, smooth=15))
+    here = Path(__file__).parents[1]
+    command = [sys.executable, "-c", KILL, here, scene, tmp_path / "out", tmp_path / "log", seed]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    print(figures)
+    assert figures["kills"] == 10
+    assert max(figures["kept"]) > 5
+    equal_outputs(tmp_path / "out" / "whole", tmp_path / "out" / "cut")
