@@ -1,7 +1,5 @@
 """What mapping a scene will take - time, memory, disk - and whether it can end well."""
 
-import os
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -10,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from pfmap.engine.mapping import Mapper
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predictor
-from pfmap.engine.report import peak_memory
+from pfmap.engine.resources import free_disk, free_memory, gigabytes, peak_memory
 from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work
 from pfmap.errors import SourceError, TargetError
@@ -185,7 +182,7 @@ def memory_of(plan: Plan) -> int:
     return int(cache + carried + _SWATH_BYTES * swath_pixels + scene.block_bytes)
 
 
-_SWATH_BYTES = 8.0
+_SWATH_BYTES = 11.0
 """Per pixel of a swath: class and confidence, and what tracing and compressing take beside them."""
 
 
@@ -252,36 +249,3 @@ def _around(share: float, size: int, length: int) -> Span:
     length = min(length, size)
     start = min(max(0, int(share * size) - length // 2), size - length)
     return Span(start, start + length)
-
-
-def free_memory() -> int:
-    """Return how much memory this process may use in all: what it has, and what is free."""
-    own = psutil.Process().memory_info().rss
-    free = psutil.virtual_memory().available
-    root = Path("/sys/fs/cgroup")
-    try:  # a container's limit, which the system's figures do not show; its file cache can be reclaimed
-        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        used = int((root / "memory.current").read_text()) - int(stat["file"])
-        free = min(free, int((root / "memory.max").read_text()) - used)
-    except (OSError, ValueError, KeyError):
-        pass
-    return int(own + max(0, free))
-
-
-def free_disk(folder: Path) -> int:
-    """Return the bytes free where a folder is, or will be."""
-    path = folder.resolve()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    try:
-        return shutil.disk_usage(path).free
-    except OSError:
-        return 0 if not os.access(path, os.R_OK) else 1 << 62
-
-
-def gigabytes(count: int) -> str:
-    """Write bytes for people."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"

@@ -106,6 +106,7 @@ class Mapper:
                 unreadable |= record.unreadable
                 self._collect(record, stitcher, writer)
         if not tally.valid:
+            work.useless = True
             raise SourceError(no_valid_pixel(plan.scene))
         with clock.stage("write objects"):
             files = writer.finish()

@@ -11,6 +11,7 @@ from pfmap.card import Card, card_table
 from pfmap.classes import index_of
 from pfmap.engine.device import default_batch_size
 from pfmap.engine.options import PredictOptions
+from pfmap.engine.resources import free_memory, gigabytes
 from pfmap.engine.store import Model
 from pfmap.errors import SourceError, UsageError
 from pfmap.geobox import GeoBox
@@ -175,6 +176,7 @@ def make_plan(
         SourceError: nothing to map.
     """
     scene, card = source.info, model.card
+    _refuse_giant_blocks(scene)
     warnings: list[str] = []
     window = card.input.window
     overlap = options.overlap if options.overlap is not None else window // 8
@@ -220,6 +222,16 @@ def make_plan(
         wanted=wanted,
         warnings=warnings,
     )
+
+
+def _refuse_giant_blocks(scene: SceneInfo) -> None:
+    """Refuse a scene of which not even a block fits into memory, before anything is read from it."""
+    if 2 * scene.block_bytes > (free := free_memory()):
+        raise SourceError(
+            f"{scene.name} is stored in blocks of {scene.block[1]:,} x {scene.block[0]:,} pixels; each takes "
+            f"{gigabytes(scene.block_bytes)} of memory to read, {gigabytes(free)} are free: store it in tiles "
+            "with gdal_translate -co TILED=YES"
+        )
 
 
 def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:

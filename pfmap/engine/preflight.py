@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.engine.device import describe
-from pfmap.engine.estimate import Estimate, gigabytes
+from pfmap.engine.estimate import Estimate
 from pfmap.engine.plan import Plan
+from pfmap.engine.resources import gigabytes
 
 
 def preflight_table(plan: Plan, estimated: Estimate, output_dir: Path) -> dict[str, Any]:

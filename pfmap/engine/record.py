@@ -17,7 +17,7 @@ from pfmap.regions import Regions
 
 _FACTS = "swath.json"
 # Tracing cannot be interrupted, so it is done in strips of this many pixels, and of at least this many rows.
-_STRIP_PIXELS, _STRIP_ROWS = 2 << 20, 64
+_STRIP_PIXELS, _STRIP_ROWS = 4 << 20, 64
 
 
 @dataclass(frozen=True, slots=True)

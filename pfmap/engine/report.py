@@ -13,6 +13,7 @@ import torch
 
 from pfmap.engine.mapping import Mapped
 from pfmap.engine.plan import Plan
+from pfmap.engine.resources import peak_memory
 from pfmap.engine.store import WEIGHTS_NAME, Model
 from pfmap.engine.weights import file_hash
 from pfmap.version import __version__
@@ -125,13 +126,3 @@ def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, Path]) -> d
 
 def _mean(gsd: tuple[float, float] | None) -> float | None:
     return None if gsd is None else round((gsd[0] * gsd[1]) ** 0.5, 5)
-
-
-def peak_memory() -> int | None:
-    """Return the process's peak resident memory in bytes, where the system tells."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if platform.system() == "Darwin" else peak * 1024)

@@ -29,10 +29,12 @@ class Work:
     Attributes:
         path: the folder.
         finals: where finished files wait for their names.
+        useless: set where going on from here would lead nowhere: then nothing is kept.
     """
 
     path: Path
     finals: Path = field(init=False)
+    useless: bool = False
 
     def __post_init__(self) -> None:
         self.finals = self.path / "final"
@@ -179,7 +181,7 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: C
 def _leave(work: Work, say: Callable[[str], None]) -> None:
     """Keep what a rerun can use; leave no trace otherwise."""
     count = work.finished_swaths if work.path.is_dir() else 0
-    if not count and not work.publishing:
+    if work.useless or not (count or work.publishing):
         shutil.rmtree(work.path, ignore_errors=True)
         return
     if not work.publishing:

@@ -1,0 +1,51 @@
+"""What this machine and this process have: memory and disk."""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import psutil
+
+
+def free_memory() -> int:
+    """Return how much memory this process may use in all: what it has, and what is free."""
+    own = psutil.Process().memory_info().rss
+    free = psutil.virtual_memory().available
+    root = Path("/sys/fs/cgroup")
+    try:  # a container's limit, which the system's figures do not show; its file cache can be reclaimed
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        used = int((root / "memory.current").read_text()) - int(stat["file"])
+        free = min(free, int((root / "memory.max").read_text()) - used)
+    except (OSError, ValueError, KeyError):
+        pass
+    return int(own + max(0, free))
+
+
+def free_disk(folder: Path) -> int:
+    """Return the bytes free where a folder is, or will be."""
+    path = folder.resolve()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0 if not os.access(path, os.R_OK) else 1 << 62
+
+
+def gigabytes(count: int) -> str:
+    """Write bytes for people."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def peak_memory() -> int | None:
+    """Return the process's peak resident memory in bytes, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if platform.system() == "Darwin" else peak * 1024)
