@@ -229,8 +229,8 @@ def _refuse_giant_blocks(scene: SceneInfo) -> None:
     if 2 * scene.block_bytes > (free := free_memory()):
         raise SourceError(
             f"{scene.name} is stored in blocks of {scene.block[1]:,} x {scene.block[0]:,} pixels; each takes "
-            f"{gigabytes(scene.block_bytes)} of memory to read, {gigabytes(free)} are free: store it in tiles "
-            "with gdal_translate -co TILED=YES"
+            f"{gigabytes(scene.block_bytes)} of memory to read, {gigabytes(free)} are free: store it in "
+            "tiles with gdal_translate -co TILED=YES"
         )
 
 

@@ -121,7 +121,9 @@ def test_a_header_that_claims_two_billion_squared_is_refused(tmp_path: Path) -> 
 def test_a_scene_in_one_giant_block_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = header_only(tmp_path / "strip.tif", 20_000, 20_000, blockysize=20_000, interleave="pixel")
+    scene = header_only(
+        tmp_path / "strip.tif", 20_000, 20_000, blockysize=20_000, interleave="pixel", compress="lzw"
+    )
     monkeypatch.setattr("pfmap.engine.plan.free_memory", lambda: 2 << 30)
     monkeypatch.setattr("pfmap.raster.source.Source.sample", None)
     with pytest.raises(SourceError, match=r"blocks of 20,000 x 20,000.*1\.2 GB.*TILED=YES"):
