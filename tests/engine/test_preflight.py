@@ -118,15 +118,14 @@ def test_a_header_that_claims_two_billion_squared_is_refused(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_scene_in_one_giant_block_is_refused_before_it_is_read(
+def test_a_scene_in_giant_blocks_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = header_only(
-        tmp_path / "strip.tif", 20_000, 20_000, blockysize=20_000, interleave="pixel", compress="lzw"
-    )
-    monkeypatch.setattr("pfmap.engine.plan.free_memory", lambda: 2 << 30)
+    blocks = {"tiled": True, "blockxsize": 16_384, "blockysize": 16_384}
+    scene = header_only(tmp_path / "blocks.tif", 20_000, 20_000, interleave="pixel", compress="lzw", **blocks)
+    monkeypatch.setattr("pfmap.engine.plan.free_memory", lambda: 1 << 30)
     monkeypatch.setattr("pfmap.raster.source.Source.sample", None)
-    with pytest.raises(SourceError, match=r"blocks of 20,000 x 20,000.*1\.2 GB.*TILED=YES"):
+    with pytest.raises(SourceError, match=r"blocks of 16,384 x 16,384.*805\.3 MB.*TILED=YES"):
         pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")
 
 
