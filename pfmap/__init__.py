@@ -16,14 +16,15 @@ from pfmap.errors import PfmapError
 from pfmap.version import __version__
 
 if TYPE_CHECKING:
-    from pfmap.engine.pipeline import predict
+    from pfmap.engine.pipeline import inspect, predict
     from pfmap.engine.store import load_model
     from pfmap.engine.upstream import import_checkpoint
 
-__all__ = ["PfmapError", "__version__", "import_checkpoint", "load_model", "predict"]
+__all__ = ["PfmapError", "__version__", "import_checkpoint", "inspect", "load_model", "predict"]
 
 _HOMES = {
     "predict": "pfmap.engine.pipeline",
+    "inspect": "pfmap.engine.pipeline",
     "load_model": "pfmap.engine.store",
     "import_checkpoint": "pfmap.engine.upstream",
 }

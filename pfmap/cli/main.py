@@ -48,8 +48,15 @@ def cli() -> None:
     """
 
 
+def _quiet_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Leave out what rasterio's and pyogrio's own loggers trip over, such as odd letters in a header."""
+    if "rasterio._e" not in str(unraisable.object) and "pyogrio._err" not in str(unraisable.object):
+        sys.__unraisablehook__(unraisable)
+
+
 def run(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    sys.unraisablehook = _quiet_unraisable
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
         status: Any = cli.main(args=arguments, prog_name="pfmap", standalone_mode=False)

@@ -31,8 +31,9 @@ from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work, opened, work_path
 from pfmap.errors import TargetError
 from pfmap.files import write_text
+from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location, locate
-from pfmap.raster.source import Source, gdal_settings
+from pfmap.raster.source import Source
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -242,7 +243,13 @@ def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
     col, row = geobox.width / 2, geobox.height / 2
     here = geobox.place(col, row)
     across = measurer.distance(here, geobox.place(col + 1, row))
-    return across, measurer.distance(here, geobox.place(col, row + 1))
+    down = measurer.distance(here, geobox.place(col, row + 1))
+    if not (0 < across < math.inf and 0 < down < math.inf):
+        raise SourceError(
+            f"a pixel in the scene's middle measures {across} x {down} m on the ground: the georeferencing "
+            "does not fit the CRS; correct it with gdal_edit.py -a_ullr or -a_srs"
+        )
+    return across, down
 
 
 def _about_place(scene: SceneInfo) -> list[str]:

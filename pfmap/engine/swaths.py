@@ -16,7 +16,7 @@ from pfmap.engine.choose import Block, Chooser
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predictor, Window, pad_to
 from pfmap.grid import Span
-from pfmap.raster.source import gdal_settings
+from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.view import View
 
 Array = npt.NDArray[np.uint8]

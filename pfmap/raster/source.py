@@ -15,31 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from pfmap.errors import SourceError
 from pfmap.geobox import IDENTITY, GeoBox
 from pfmap.grid import Span
 from pfmap.raster.bands import RGB, choose_bands
+from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location
 from pfmap.raster.sampling import Sample, small_enough, spots
 
 _CACHE_MIN, _CACHE_TILED = 64 << 20, 256 << 20
 _SAMPLE = 768
 _KINDS = "uif"  # numpy's letters: unsigned, signed, floating point
-
-# Never run code that a raster names, ask a server again, give up on a dead one, look for side files by name
-# instead of listing a bucket.
-_SETTINGS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
-_REMOTE_SETTINGS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_LOW_SPEED_TIME": "30",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +159,17 @@ class Source:
         with contextlib.ExitStack() as stack:
             stack.enter_context(gdal_settings(remote=location.remote))
             self._src = stack.enter_context(_open(location))
-            chosen = choose_bands(self._src, location.text, names, bands, model)
-            self.info = _describe(self._src, location, chosen)
-            _check_place(self._src, location.text)
+            try:
+                chosen = choose_bands(self._src, location.text, names, bands, model)
+                self.info = _describe(self._src, location, chosen)
+                _check_place(self._src, location.text)
+                self._palette = _palette(self._src, chosen[0]) if self.info.palette else None
+            except GDAL_ERRORS as error:
+                raise SourceError(
+                    f"{location.text} has a header that GDAL cannot make sense of ({reason(error)})"
+                ) from error
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
-            self._palette = _palette(self._src, chosen[0]) if self.info.palette else None
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Source":
@@ -204,12 +198,12 @@ class Source:
         """
         try:
             return self._read(rows, cols)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             if self._skip:
                 return self._read_by_blocks(rows, cols)
             raise SourceError(
                 f"{self.info.name} cannot be read at column {cols.start}, row {rows.start}: the source is "
-                f"damaged, incomplete or gone ({_reason(error)}); mend or copy it again, or count what "
+                f"damaged, incomplete or gone ({reason(error)}); mend or copy it again, or count what "
                 "cannot be read as nodata with --on-read-error nodata"
             ) from error
 
@@ -221,7 +215,7 @@ class Source:
                 return np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8), valid
         else:
             valid = np.ones((rows.size, cols.size), dtype=bool)
-        values = self._src.read(self._distinct, window=window)
+        values = self._values(window=window)
         if values.dtype.kind == "f":
             valid &= np.isfinite(values).all(axis=0)
         if self._palette is not None:
@@ -231,6 +225,15 @@ class Source:
             if len(self._distinct) != len(self._pick) or self._pick != list(range(len(self._pick))):
                 pixels = pixels[self._pick]
         return pixels, valid
+
+    def _values(self, **options: Any) -> npt.NDArray[np.generic]:
+        """Read the bands in use, in the file's own type; the widest where they differ."""
+        if len({self._src.dtypes[band - 1] for band in self._distinct}) == 1:
+            if "out_shape" in options:
+                options["out_shape"] = (len(self._distinct), *options["out_shape"])
+            values: npt.NDArray[np.generic] = self._src.read(self._distinct, **options)
+            return values
+        return np.stack([self._src.read(band, **options) for band in self._distinct]).astype(self.info.dtype)
 
     def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Read the file's blocks one by one; those that cannot be read are invalid, and noted."""
@@ -246,7 +249,7 @@ class Source:
                 ]
                 try:
                     pixels[:, *box], valid[box] = self._read(y, x)
-                except RasterioError:
+                except GDAL_ERRORS:
                     size = self.info.geobox
                     self.unreadable.add(
                         (left, top, min(wide, size.width - left), min(high, size.height - top))
@@ -269,17 +272,17 @@ class Source:
         try:
             if self._src.overviews(self._distinct[0]) or whole:
                 shape = min(box.height, _SAMPLE), min(box.width, _SAMPLE)
-                pixels = self._src.read(self._distinct, out_shape=(count, *shape))
+                pixels = self._values(out_shape=shape)
                 valid = self._src.dataset_mask(out_shape=shape) > 0
                 return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
             return self._sample_spots()
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             if self._skip:
                 none = np.zeros((3, 1, 1), np.uint8)
                 return Sample(none, np.ones((1, 1), dtype=bool))
             raise SourceError(
                 f"{self.info.name} cannot be read: the source is damaged, incomplete or gone "
-                f"({_reason(error)}); mend or copy it again, or count what cannot be read as nodata with "
+                f"({reason(error)}); mend or copy it again, or count what cannot be read as nodata with "
                 "--on-read-error nodata"
             ) from error
 
@@ -288,7 +291,7 @@ class Source:
         values, masks = [], []
         for y in spots(box.height, few=remote):
             windows = [Window(x.start, y.start, x.size, y.size) for x in spots(box.width, few=remote)]
-            values.append(np.concatenate([self._src.read(self._distinct, window=w) for w in windows], axis=2))
+            values.append(np.concatenate([self._values(window=w) for w in windows], axis=2))
             masks.append(np.concatenate([self._src.dataset_mask(window=w) > 0 for w in windows], axis=1))
         pixels, valid = np.concatenate(values, axis=1), np.concatenate(masks, axis=0)
         return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
@@ -314,19 +317,9 @@ class Source:
             for share in (0, 2, 4):
                 y, x = rows[(len(rows) - 1) * share // 4], cols[(len(cols) - 1) * share // 4]
                 window = Window(x.start, y.start, min(x.size, 32), min(y.size, 32))
-                with contextlib.suppress(RasterioError):
-                    digest.update(src.read(self._distinct, window=window).tobytes())
+                with contextlib.suppress(*GDAL_ERRORS):
+                    digest.update(self._values(window=window).tobytes())
         return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator[None]:
-    """Set up GDAL in this thread: safe, patient with servers, and with a block cache of `cache` bytes."""
-    options: dict[str, object] = {**_SETTINGS, **(_REMOTE_SETTINGS if remote else {})}
-    if cache is not None:
-        options["GDAL_CACHEMAX"] = cache
-    with rasterio.Env(**options):
-        yield
 
 
 @contextlib.contextmanager
@@ -335,16 +328,11 @@ def _open(location: Location) -> Iterator[rasterio.DatasetReader]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             src = rasterio.open(location.gdal)
-    except (RasterioError, ValueError, UnicodeError) as error:
+    except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
         kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
-        raise SourceError(f"{location.text} {kind} ({_reason(error)})") from error
+        raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
     with src:
         yield src
-
-
-def _reason(error: Exception) -> str:
-    """Return GDAL's own word, which rasterio keeps as the cause, on one line."""
-    return " ".join(str(error.__cause__ or error).split())
 
 
 def _describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, ...]) -> SceneInfo:
@@ -363,8 +351,8 @@ def _describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int
         )
     try:
         crs = src.crs.to_wkt() if src.crs else None
-    except RasterioError as error:
-        raise SourceError(f"{location.text} has a CRS that cannot be read ({_reason(error)})") from error
+    except GDAL_ERRORS as error:
+        raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
     shapes = [src.block_shapes[band - 1] for band in chosen]
     files = [Path(name) for name in src.files] if not location.remote else []
     if location.local is not None:

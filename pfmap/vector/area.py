@@ -11,6 +11,7 @@ import pyogrio
 import pyproj
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
+from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.errors import SourceError, UsageError
@@ -18,6 +19,14 @@ from pfmap.geobox import GeoBox
 from pfmap.grid import Span
 
 Bounds = tuple[float, float, float, float]
+_UNREADABLE = (
+    DataSourceError,
+    DataLayerError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    GEOSException,
+)
 _PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
 
 
@@ -139,16 +148,9 @@ def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry,
                     )
                 layer = spatial[0] if spatial else None
             frame = gpd.read_file(path, layer=layer, columns=[])
-    except (
-        DataSourceError,
-        DataLayerError,
-        OSError,
-        ValueError,
-        RuntimeError,
-        pyproj.exceptions.CRSError,
-    ) as error:
-        if isinstance(error, UsageError):
-            raise
+    except UsageError:
+        raise
+    except _UNREADABLE as error:
         raise SourceError(f"area {text} cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise SourceError(f"area {text} has no geometry: polygons are needed")
@@ -168,7 +170,7 @@ def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry,
         shapes = shapes[shapely.is_geometry(shapes) & ~shapely.is_empty(shapes)]
         finite = np.array([np.isfinite(s.bounds).all() for s in shapes], dtype=bool)
         shape = _polygons_of(shapely.make_valid(shapes[finite]))
-    except shapely.errors.GEOSException as error:
+    except GEOSException as error:
         raise SourceError(f"area {text} has polygons that cannot be mended ({error})") from error
     if shape.is_empty:
         raise SourceError(f"area {text} has no polygon: {len(frame)} features without an area")

@@ -1,5 +1,6 @@
 """True areas and lengths on the ground, whatever the scene's CRS."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,15 @@ class Measurer:
             to_degrees = pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
             lon, lat = to_degrees.transform(*center, errcheck=True)
         except pyproj.exceptions.ProjError as error:
-            raise SourceError(f"the scene's CRS cannot be measured in: {error}") from error
+            raise SourceError(
+                f"the scene's CRS cannot be measured in at {center} ({error}): correct it with gdal_edit.py "
+                "-a_srs"
+            ) from error
+        if not (math.isfinite(lon) and -90 <= lat <= 90):
+            raise SourceError(
+                f"the scene's middle, {center}, is no place on Earth in its CRS {crs.name}: correct the CRS "
+                "with gdal_edit.py -a_srs, or the transform with -a_ullr"
+            )
         if crs.is_projected and _is_metric(crs, geographic, lon, lat):
             self._factor = crs.axis_info[0].unit_conversion_factor
             return

@@ -77,6 +77,23 @@ def test_the_scaling_comes_from_the_overviews_of_a_large_scene(write_scene: Writ
     assert np.array_equal(classes, pointwise_reference(stretched(values, low, high)))
 
 
+def test_bands_of_different_types_share_one_scaling(write_scene: Write, tmp_path: Path) -> None:
+    image = blobs(90, 100)
+    kinds = [("uint8", "Byte"), ("uint16", "UInt16"), ("float32", "Float32")]
+    bands = ""
+    for index, (dtype, name) in enumerate(kinds):
+        write_scene(image[index : index + 1].astype(dtype), f"band{index}.tif")
+        bands += (
+            f'<VRTRasterBand dataType="{name}" band="{index + 1}"><SimpleSource><SourceFilename '
+            f'relativeToVRT="1">band{index}.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+            "</VRTRasterBand>"
+        )
+    scene = tmp_path / "scene.vrt"
+    place = f"<SRS>{UTM}</SRS><GeoTransform>300000, 0.5, 0, 3000000, 0, -0.5</GeoTransform>"
+    scene.write_text(f'<VRTDataset rasterXSize="100" rasterYSize="90">{place}{bands}</VRTDataset>')
+    assert np.array_equal(mapped(scene, tmp_path, scale=(0, 255)), pointwise_reference(image))
+
+
 @pytest.mark.parametrize("tagged", [True, False])
 def test_nan_is_nodata(tagged: bool, write_scene: Write, tmp_path: Path) -> None:
     values = blobs(90, 130).astype(np.float32)
