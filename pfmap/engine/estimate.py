@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pfmap.engine.mapping import Mapper
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predictor
-from pfmap.engine.resources import free_disk, free_memory, gigabytes, peak_memory
+from pfmap.engine.resources import folder_size, free_disk, free_memory, gigabytes, peak_memory
 from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work
 from pfmap.errors import SourceError, TargetError
@@ -74,12 +74,13 @@ class Estimate:
     free_disk: int
 
 
-def estimate(plan: Plan, output_dir: Path, probe: Probe | None) -> Estimate:
+def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Estimate:
     """Estimate a run.
 
     Args:
         plan: what is to be done.
         output_dir: where the outputs go.
+        held: bytes that an interrupted run left there.
         probe: what a piece of it took; without it time is unknown and disk is an upper bound.
     """
     pixels = plan.geobox.width * plan.geobox.height
@@ -99,7 +100,7 @@ def estimate(plan: Plan, output_dir: Path, probe: Probe | None) -> Estimate:
         temporary=int(temporary * pixels) + (1 << 20),
         final=int(final * pixels) + (1 << 20),
         free_memory=free_memory(),
-        free_disk=free_disk(output_dir),
+        free_disk=free_disk(output_dir) + held,
     )
 
 
@@ -203,8 +204,7 @@ def probe(source: Source, plan: Plan, predictor: Predictor) -> Probe:
         work = Work(Path(name))
         work.finals.mkdir()
         Mapper(source, piece, "probe", predictor, clock, lambda _done: None).run(work)
-        final = sum(path.stat().st_size for path in work.finals.rglob("*"))
-        whole = sum(path.stat().st_size for path in work.path.rglob("*") if path.is_file())
+        final, whole = folder_size(work.finals), folder_size(work.path)
     pixels = piece.geobox.width * piece.geobox.height
     after = sum(
         clock.seconds.get(s, 0.0)

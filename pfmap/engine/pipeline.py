@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pfmap.engine.plan import Plan, make_plan
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.preflight import describe_table, preflight_table
 from pfmap.engine.report import Outcome, build_report, model_hash
+from pfmap.engine.resources import folder_size
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
 from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work, opened, work_path
@@ -189,7 +190,6 @@ class _Job:
     device: torch.device
     precision: torch.dtype
     on_message: Callable[[str], None]
-    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -229,11 +229,12 @@ class _Job:
         self, source: Source, plan: Plan, output_dir: Path, *, always: bool = False
     ) -> tuple[dict[str, Any], Predictor]:
         """Estimate the run, and refuse it if it cannot end well; a long one is probed first."""
-        rough = estimate(plan, output_dir, None)
+        held = folder_size(work_path(output_dir, self.location.stem))
+        rough = estimate(plan, output_dir, held, None)
         refuse_without_memory(plan, rough)
         predictor = make_predictor(plan, self.on_message)
         if always or rough.compute >= _LONG:
-            rough = estimate(plan, output_dir, probe(source, plan, predictor))
+            rough = estimate(plan, output_dir, held, probe(source, plan, predictor))
             refuse_without_memory(plan, rough)
         refuse_without_disk(plan, rough, output_dir)
         return preflight_table(plan, rough, output_dir), predictor
@@ -261,11 +262,13 @@ class _Job:
                 resume=self.options.resume,
                 say=self.on_message,
             ) as work:
-                if not work.publishing:
+                wanted = json.dumps([self.options.formats, self.options.min_area])
+                if not work.is_ready(wanted):
                     self._refuse_existing(finals)
-                    self._map(source, plan, predictor, work, finals, on_progress, begun)
-                name = work.finish_publishing()
-        report = json.loads((output_dir / name).read_text(encoding="utf-8"))
+                    names = self._map(source, plan, predictor, work, finals, on_progress, begun)
+                    work.ready(names, wanted)
+                work.finish_publishing()
+        report = json.loads(finals["report"].read_text(encoding="utf-8"))
         return Result(self.location.text, finals, report)
 
     def _map(
@@ -277,8 +280,8 @@ class _Job:
         finals: dict[str, Path],
         on_progress: Progress,
         begun: float,
-    ) -> None:
-        """Map the scene, and have everything ready to be given its name."""
+    ) -> list[str]:
+        """Map the scene; return the finished files in the order in which they are to get their names."""
         total = plan.geobox.width * plan.geobox.height
         clock = Clock()
         if work.finished_swaths:
@@ -301,7 +304,7 @@ class _Job:
         # Sidecars first, then the files, the report last: it says that all is there.
         mains = [path.name for path in (*mapped.files, report)]
         sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
-        work.ready([*sidecars, *mains], report.name)
+        return [*sidecars, *mains]
 
     def _finals(self, output_dir: Path) -> dict[str, Path]:
         stem = self.location.stem

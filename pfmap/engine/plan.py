@@ -193,6 +193,8 @@ def make_plan(
     crop = scene.geobox.crop(rows, cols)
     gsd = (options.gsd, options.gsd) if options.gsd is not None else pixel_size(scene.geobox)
     warnings += _about_place(scene)
+    if len(set(scene.bands)) == 1 and not scene.palette:
+        warnings.append(f"{scene.name} is grey: all bands of the model see the same; expect poorer results")
     factors = _factors(gsd, card, scene.name, options, warnings)
     frame = Frame(
         rows.start,

@@ -33,6 +33,11 @@ def free_disk(folder: Path) -> int:
         return 0 if not os.access(path, os.R_OK) else 1 << 62
 
 
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files in a folder; 0 if it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def gigabytes(count: int) -> str:
     """Write bytes for people."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):

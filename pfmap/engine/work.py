@@ -66,20 +66,28 @@ class Work:
         """Whether all is computed and some files may have their final names already."""
         return (self.path / _PUBLISH).is_file()
 
-    def ready(self, names: Sequence[str], report: str) -> None:
+    def is_ready(self, wanted: str) -> bool:
+        """Whether an earlier run has computed all that is wanted; what was made for other wishes goes."""
+        if not self.publishing:
+            return False
+        if json.loads((self.path / _PUBLISH).read_text(encoding="utf-8"))["wanted"] == wanted:
+            return True
+        (self.path / _PUBLISH).unlink()
+        shutil.rmtree(self.finals)
+        self.finals.mkdir()
+        return False
+
+    def ready(self, names: Sequence[str], wanted: str) -> None:
         """Note that all is computed: from here on only names are missing.
 
         Args:
             names: files in `finals`, in the order in which they get their names.
-            report: name of the report among them.
+            wanted: what the files were asked to be, apart from the fingerprint.
         """
-        write_text(self.path / _PUBLISH, json.dumps({"names": list(names), "report": report}))
+        write_text(self.path / _PUBLISH, json.dumps({"names": list(names), "wanted": wanted}))
 
-    def finish_publishing(self) -> str:
+    def finish_publishing(self) -> None:
         """Give the files that are ready their final names, as far as they have not got them.
-
-        Returns:
-            The report's name.
 
         Raises:
             TargetError: a name cannot be taken.
@@ -88,7 +96,6 @@ class Work:
         for name in order["names"]:
             if (self.finals / name).exists():
                 publish(self.finals / name, self.path.parent / name)
-        return str(order["report"])
 
     def remove(self) -> None:
         """Delete the folder; what says how far the run came goes last."""

@@ -44,7 +44,7 @@ def spots(size: int, *, few: bool = False) -> list[Span]:
     """Lay short runs of pixels evenly along an axis; few of them where each costs a request to a server."""
     count = _FEW if few else _SPOTS
     if size <= count * _SPOT:
-        return [Span(0, size)]
+        return [Span(start, min(start + _SPOT, size)) for start in range(0, size, _SPOT)]
     starts = np.linspace(0, size - _SPOT, count).astype(int)
     return [Span(int(start), int(start) + _SPOT) for start in starts]
 

@@ -270,16 +270,13 @@ class Source:
             return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
         whole = small_enough(box.width * box.height * count) and not self.info.location.remote
         try:
-            if self._src.overviews(self._distinct[0]) or whole:
+            if not self._skip and (self._src.overviews(self._distinct[0]) or whole):
                 shape = min(box.height, _SAMPLE), min(box.width, _SAMPLE)
                 pixels = self._values(out_shape=shape)
                 valid = self._src.dataset_mask(out_shape=shape) > 0
                 return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
             return self._sample_spots()
         except GDAL_ERRORS as error:
-            if self._skip:
-                none = np.zeros((3, 1, 1), np.uint8)
-                return Sample(none, np.ones((1, 1), dtype=bool))
             raise SourceError(
                 f"{self.info.name} cannot be read: the source is damaged, incomplete or gone "
                 f"({reason(error)}); mend or copy it again, or count what cannot be read as nodata with "
@@ -291,10 +288,20 @@ class Source:
         values, masks = [], []
         for y in spots(box.height, few=remote):
             windows = [Window(x.start, y.start, x.size, y.size) for x in spots(box.width, few=remote)]
-            values.append(np.concatenate([self._values(window=w) for w in windows], axis=2))
-            masks.append(np.concatenate([self._src.dataset_mask(window=w) > 0 for w in windows], axis=1))
+            row = [self._sample_spot(window) for window in windows]
+            values.append(np.concatenate([pixels for pixels, _ in row], axis=2))
+            masks.append(np.concatenate([valid for _, valid in row], axis=1))
         pixels, valid = np.concatenate(values, axis=1), np.concatenate(masks, axis=0)
         return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
+
+    def _sample_spot(self, window: Window) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+        try:
+            return self._values(window=window), self._src.dataset_mask(window=window) > 0
+        except GDAL_ERRORS:
+            if not self._skip:
+                raise
+            none = np.zeros((len(self._distinct), window.height, window.width), dtype=self.info.dtype)
+            return none, np.zeros((window.height, window.width), dtype=bool)
 
     def _expand(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         return values if self._palette is None else self._palette[:, values[0].astype(np.intp)]

@@ -143,6 +143,18 @@ def test_corrupt_blocks_can_count_as_nodata(ratio: float, write_scene: Write, tm
     assert any("3 blocks" in line and "nodata" in line for line in said)
 
 
+def test_damage_does_not_spoil_the_scaling(write_scene: Write, tmp_path: Path) -> None:
+    image = blobs(300, 400, smooth=9).astype(np.uint16) * 40 + 100
+    scene = write_scene(image, **TILED)
+    scale = np.percentile(image[:, :, 64:], [2, 98])
+    for row in range(5):
+        damage(scene, 0, row)
+    result = pfmap.predict(scene, tmp_path, model=stand_in(), device="cpu", on_read_error="nodata")
+    used = result.report["scene"]["scale"]
+    assert (used["min"], used["max"]) == pytest.approx(tuple(scale), rel=0.01)
+    assert len(result.report["scene"]["unreadable_blocks"]) == 5
+
+
 @pytest.mark.parametrize("on_read_error", ["fail", "nodata"])
 def test_a_truncated_scene(on_read_error: str, write_scene: Write, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (3, 512, 512), dtype=np.uint8)

@@ -237,6 +237,24 @@ def test_a_run_that_broke_off_while_naming_its_files_ends_well(
     assert json.loads((tmp_path / "cut" / "scene_report.json").read_text())["swaths"]["all"] > 3
 
 
+def test_other_formats_after_a_break_while_naming_are_made_anew(
+    write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, out = write_scene(blobs(300, 300, smooth=20)), tmp_path / "out"
+
+    def fail(*_: Any) -> None:
+        raise PowerError
+
+    monkeypatch.setattr(work.Work, "finish_publishing", fail)
+    with pytest.raises(PowerError):
+        pfmap.predict(scene, out, model=stand_in(), **OPTIONS)
+    monkeypatch.undo()
+    result = pfmap.predict(scene, out, model=stand_in(), **OPTIONS | {"formats": ("shp",)})
+    assert result.report["swaths"]["from_earlier_runs"] == result.report["swaths"]["all"]
+    assert result.outputs["shp"].exists()
+    assert not (out / "scene_objects.gpkg").exists()
+
+
 KILL = """
 import json, os, random, signal, sys, time
 from pathlib import Path

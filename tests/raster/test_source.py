@@ -25,6 +25,7 @@ def numbered(count: int) -> np.ndarray:
         ((C.red, C.green, C.blue), ("red", "green", "blue"), (1, 2, 3)),
         ((C.blue, C.green, C.red), ("red", "green", "blue"), (3, 2, 1)),
         ((C.blue, C.green, C.red, C.alpha), ("red", "green", "blue"), (3, 2, 1)),
+        ((C.red, C.green, C.blue, C.nir), ("nir", "red", "green"), (4, 1, 2)),
         ((C.alpha, C.gray, C.undefined, C.undefined), ("red", "green", "blue"), (2, 3, 4)),
     ],
 )
