@@ -32,6 +32,12 @@ class GeoBox:
         return self.crs_wkt is not None or self.transform != IDENTITY
 
     @property
+    def crs_name(self) -> str:
+        """The CRS as people call it, such as WGS 84 / UTM zone 45N."""
+        quoted = (self.crs_wkt or "").split('"', 2)
+        return quoted[1] if len(quoted) == 3 else "no CRS"
+
+    @property
     def center(self) -> tuple[float, float]:
         """Return x, y of the middle."""
         return self.place(self.width / 2, self.height / 2)

@@ -18,7 +18,9 @@ from pfmap.errors import SourceError, UsageError
 from pfmap.geobox import GeoBox
 from pfmap.grid import Frame, Grid, Scale, Span
 from pfmap.raster.sampling import Sample
-from pfmap.raster.source import EIGHT_BIT, Scaling, SceneInfo, Source
+from pfmap.raster.scaling import EIGHT_BIT, Scaling
+from pfmap.raster.scene import SceneInfo
+from pfmap.raster.source import Source
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.measure import Measurer
 from pfmap.version import __version__

@@ -24,6 +24,7 @@ def preflight_table(plan: Plan, estimated: Estimate, output_dir: Path) -> dict[s
             "compression": scene.compression,
             "block": [scene.block[1], scene.block[0]],
             "crs": scene.geobox.crs_wkt,
+            "crs_name": scene.geobox.crs_name,
             "transform": list(scene.geobox.transform),
             "gsd_m": None if plan.gsd is None else [round(value, 6) for value in plan.gsd],
             "valid_share": round(plan.sample.valid_share, 4),
@@ -67,15 +68,16 @@ def describe_table(table: dict[str, Any]) -> list[str]:
     ]
     known = f"model {model['name']} knows {model['gsd_m'][0]:g} to {model['gsd_m'][1]:g} m"
     if scene["gsd_m"] is None:
-        lines.append(f"pixels   of unknown size; {known}")
+        lines.append(f"pixels   of unknown size, {scene['crs_name']}; {known}")
     else:
         read = plan["read_at_gsd_m"]
         resampled = "" if read == scene["gsd_m"] else f", read at {_size(read)}"
-        lines.append(f"pixels   {_size(scene['gsd_m'])} on the ground{resampled}; {known}")
-    if scene["scale"]["from"] != "model card" and scene["dtype"] != "uint8":
         lines.append(
-            f"values   {scene['scale']['min']:g} to {scene['scale']['max']:g}: {scene['scale']['from']}"
+            f"pixels   {_size(scene['gsd_m'])} on the ground in {scene['crs_name']}{resampled}; {known}"
         )
+    scale = scene["scale"]
+    if (scale["min"], scale["max"]) != (0, 255) or scene["dtype"] != "uint8":
+        lines.append(f"values   {scale['min']:g} to {scale['max']:g}: {scale['from']}")
     lines.append(
         f"windows  {plan['windows_to_compute']:,} of {plan['windows']:,} to compute, {model['window']} "
         f"pixels wide, overlap {model['overlap']}"

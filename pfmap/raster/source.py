@@ -3,124 +3,27 @@
 import contextlib
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from pfmap.errors import SourceError
-from pfmap.geobox import IDENTITY, GeoBox
 from pfmap.grid import Span
 from pfmap.raster.bands import RGB, choose_bands
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location
 from pfmap.raster.sampling import Sample, small_enough, spots
+from pfmap.raster.scaling import EIGHT_BIT
+from pfmap.raster.scene import check_place, describe, read_palette
 
-_CACHE_MIN, _CACHE_TILED = 64 << 20, 256 << 20
 _SAMPLE = 768
-_KINDS = "uif"  # numpy's letters: unsigned, signed, floating point
-
-
-@dataclass(frozen=True, slots=True)
-class SceneInfo:
-    """What a scene is, apart from its pixels.
-
-    Attributes:
-        location: where it is.
-        geobox: its size and place.
-        bands: 1-based numbers of the bands that are read, in the model's order.
-        count: bands in the file.
-        dtype: of the bands that are read, such as uint16.
-        palette: whether the band holds indices into a colour table.
-        has_mask: whether some pixels may be invalid by nodata value, alpha or mask.
-        block: height and width of the file's own blocks.
-        band_interleaved: whether each band has blocks of its own.
-        driver: GDAL's name of the format.
-        compression: GDAL's name of it, or "none".
-        files: all files of this machine that it consists of.
-    """
-
-    location: Location
-    geobox: GeoBox
-    bands: tuple[int, ...]
-    count: int
-    dtype: str
-    palette: bool
-    has_mask: bool
-    block: tuple[int, int]
-    band_interleaved: bool
-    driver: str
-    compression: str
-    files: tuple[Path, ...]
-
-    @property
-    def name(self) -> str:
-        """The scene as the user named it."""
-        return self.location.text
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of one decoded block."""
-        bands = 1 if self.band_interleaved else self.count
-        return self.block[0] * self.block[1] * bands * np.dtype(self.dtype).itemsize
-
-    def cache_bytes(self, rows: int) -> int:
-        """Return how much of GDAL's block cache reading windows of this many rows wants.
-
-        Windows of a row lie side by side: a file in strips is decoded once per window row only if a whole
-        window row stays in the cache. It does not grow with the scene's height.
-        """
-        strip = self.geobox.width * self.count * np.dtype(self.dtype).itemsize
-        wanted = strip * (rows + 2 * self.block[0])
-        limit = wanted if self.block[1] >= self.geobox.width else _CACHE_TILED
-        return max(_CACHE_MIN, min(wanted, limit), 2 * self.block_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """How pixel values become 0..1: `low` is 0, `high` is 1; one for the whole scene.
-
-    Attributes:
-        low: value that becomes 0.
-        high: value that becomes 1.
-        origin: where it comes from, for the report.
-    """
-
-    low: float
-    high: float
-    origin: str
-
-    @property
-    def plain(self) -> bool:
-        """Whether 8-bit values stay as they are."""
-        return (self.low, self.high) == (0.0, 255.0)
-
-    def apply(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-        """Turn values into 8 bits: 0..1 becomes 0..255, rounded."""
-        if self.plain and values.dtype == np.uint8:
-            return values  # type: ignore[return-value]
-        stretched: npt.NDArray[np.floating[Any]] = values.astype(
-            np.float32 if values.dtype.itemsize <= 2 else np.float64
-        )
-        stretched -= self.low
-        stretched *= 255 / (self.high - self.low)
-        np.nan_to_num(stretched, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
-        np.clip(stretched, 0, 255, out=stretched)
-        stretched += 0.5
-        return stretched.astype(np.uint8)
-
-
-EIGHT_BIT = Scaling(0.0, 255.0, "8-bit values")
 
 
 class Source:
@@ -161,9 +64,9 @@ class Source:
             self._src = stack.enter_context(_open(location))
             try:
                 chosen = choose_bands(self._src, location.text, names, bands, model)
-                self.info = _describe(self._src, location, chosen)
-                _check_place(self._src, location.text)
-                self._palette = _palette(self._src, chosen[0]) if self.info.palette else None
+                self.info = describe(self._src, location, chosen)
+                check_place(self._src, location.text)
+                self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
             except GDAL_ERRORS as error:
                 raise SourceError(
                     f"{location.text} has a header that GDAL cannot make sense of ({reason(error)})"
@@ -340,69 +243,3 @@ def _open(location: Location) -> Iterator[rasterio.DatasetReader]:
         raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
     with src:
         yield src
-
-
-def _describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, ...]) -> SceneInfo:
-    kinds = {src.dtypes[band - 1] for band in chosen}
-    dtype = np.result_type(*(np.dtype(kind) for kind in kinds if not kind.startswith("complex_int")))
-    if dtype.kind not in _KINDS or any(kind.startswith("complex") for kind in kinds):
-        raise SourceError(
-            f"{location.text} holds {', '.join(sorted(kinds))} values; whole or floating-point numbers are "
-            "needed: convert it with gdal_translate -ot Float32"
-        )
-    transform = tuple(float(v) for v in src.transform)[:6]
-    if not np.isfinite(transform).all() or transform[0] * transform[4] == transform[1] * transform[3]:
-        raise SourceError(
-            f"{location.text} has a transform {transform} that gives pixels no extent: correct it with "
-            "gdal_edit.py -a_ullr"
-        )
-    try:
-        crs = src.crs.to_wkt() if src.crs else None
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
-    shapes = [src.block_shapes[band - 1] for band in chosen]
-    files = [Path(name) for name in src.files] if not location.remote else []
-    if location.local is not None:
-        files.append(location.local)
-    return SceneInfo(
-        location=location,
-        geobox=GeoBox(src.width, src.height, crs, transform),  # type: ignore[arg-type]
-        bands=chosen,
-        count=src.count,
-        dtype=str(dtype),
-        palette=len(set(chosen)) == 1 and src.colorinterp[chosen[0] - 1] == ColorInterp.palette,
-        has_mask=any(flags != [MaskFlags.all_valid] for flags in src.mask_flag_enums),
-        block=max(shapes),
-        band_interleaved=src.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "BAND") == "BAND",
-        driver=src.driver,
-        compression=src.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "none").lower(),
-        files=tuple(sorted({path for path in files if path.is_file()})),
-    )
-
-
-def _check_place(src: rasterio.DatasetReader, scene: str) -> None:
-    """Refuse a scene that is not orthorectified: its pixels lie on no regular grid on the ground."""
-    if src.crs is not None and tuple(src.transform)[:6] != IDENTITY:
-        return
-    points, crs = src.gcps
-    out = f"{Path(scene).stem}_ortho.tif"
-    if points:
-        to = f"-t_srs {crs.to_string()}" if crs is not None and crs.to_epsg() else "-t_srs EPSG:..."
-        raise SourceError(
-            f"{scene} has {len(points)} ground control points and no transform; an orthophoto is needed: "
-            f"orthorectify it first, with gdalwarp -tps -r bilinear {to} {os.fspath(scene)} {out}"
-        )
-    if src.rpcs is not None:
-        raise SourceError(
-            f"{scene} has a camera model (RPC) and no transform; an orthophoto is needed: orthorectify it "
-            f"first, with gdalwarp -rpc -to RPC_DEM=dem.tif -r bilinear -t_srs EPSG:... {scene} {out}"
-        )
-
-
-def _palette(src: rasterio.DatasetReader, band: int) -> npt.NDArray[np.uint8]:
-    """Return the colour table as ``(3, values)``."""
-    table = np.zeros((3, 256 if src.dtypes[band - 1] == "uint8" else 65536), dtype=np.uint8)
-    for value, color in src.colormap(band).items():
-        if value < table.shape[1]:
-            table[:, value] = color[:3]
-    return table
