@@ -85,8 +85,9 @@ def describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int,
         SourceError: values that are no real numbers, or georeferencing that cannot be used.
     """
     kinds = {src.dtypes[band - 1] for band in chosen}
-    dtype = np.result_type(*(np.dtype(kind) for kind in kinds if not kind.startswith("complex_int")))
-    if dtype.kind not in _KINDS or any(kind.startswith("complex") for kind in kinds):
+    complex_values = any(kind.startswith("complex") for kind in kinds)
+    dtype = np.result_type(*kinds) if not complex_values else np.dtype(complex)
+    if dtype.kind not in _KINDS:
         raise SourceError(
             f"{location.text} holds {', '.join(sorted(kinds))} values; whole or floating-point numbers are "
             "needed: convert it with gdal_translate -ot Float32"

@@ -8,18 +8,22 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from conftest import Pointwise, Write, blobs, pointwise_reference, stand_in
 from pyproj import CRS, Geod, Transformer
 from rasterio.enums import Resampling
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import pfmap
 from pfmap.engine.plan import pixel_size
 from pfmap.engine.store import Model
 from pfmap.errors import UsageError
 from pfmap.geobox import GeoBox
+from pfmap.grid import Scale, Span
+from pfmap.resample import resample
 
 NODATA = 255
 RATIOS = (0.5, 1.0, 2.37, 4.0)
@@ -83,6 +87,27 @@ def test_the_same_scene_at_other_resolutions_gives_maps_that_agree(
     frame = gpd.read_file(result.outputs["gpkg"], layer="objects")
     areas = frame.groupby("class_id")["area_m2"].sum() / (400 * 500 * 0.25)
     np.testing.assert_allclose(areas, np.bincount(reference.ravel()) / reference.size, atol=0.02)
+
+
+@pytest.mark.parametrize("ratio", [0.6, 1.37, 2.37, 4.0])
+def test_on_the_scenes_grid_probabilities_are_interpolated_before_the_class_is_chosen(
+    ratio: float, write_scene: Write, tmp_path: Path
+) -> None:
+    """Against the whole image at once: resampled, classified pixel by pixel, interpolated by torch."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 230, 310), dtype=np.uint8)
+    result = pfmap.predict(
+        write_scene(image), tmp_path, model=model_for(0.5 * ratio, 0.5 * ratio), device="cpu", overlap=8
+    )
+    rows, cols = Scale(230, round(230 / ratio)), Scale(310, round(310 / ratio))
+    valid = np.ones((230, 310), dtype=bool)
+    whole = (rows, Span(0, rows.size)), (cols, Span(0, cols.size))
+    seen, _ = resample(image, valid, (0, 0), *whole)
+    probabilities = torch.softmax(Pointwise(3)(torch.from_numpy(seen)[None] / 255), dim=1)
+    best, classes = F.interpolate(probabilities, size=(230, 310), mode="bilinear")[0].max(dim=0)
+    differing = read(result.outputs["classes"]) != classes.numpy()
+    assert differing.mean() < 1e-3  # ties
+    confidence = read(result.outputs["confidence"]) / 100
+    np.testing.assert_allclose(confidence, best.numpy(), atol=0.0051)
 
 
 class Remembers(nn.Module):

@@ -1,6 +1,9 @@
 """Scenes wherever they are: archives, mosaics, servers, odd names, folders that cannot be written."""
 
 import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,27 @@ def test_from_a_server_only_the_needed_blocks_are_fetched(write_scene: Write, tm
     sent = sum(map(int, (tmp_path / "sent.log").read_text().split()))
     assert sent < 0.35 * scene.stat().st_size
     assert (tmp_path / "out" / "scene_classes.tif").exists()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_buckets_are_read_with_gdals_own_settings(
+    scheme: str, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"bucket-{scheme}").mkdir()
+    image = blobs(300, 310)
+    write_scene(image, f"bucket-{scheme}/scene.tif", tiled=True, blockxsize=128, blockysize=128)
+    with served(tmp_path) as url:
+        settings = {
+            "s3": {
+                "AWS_S3_ENDPOINT": url.removeprefix("http://"), "AWS_HTTPS": "NO",
+                "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_NO_SIGN_REQUEST": "YES",
+            },
+            "gs": {"CPL_GS_ENDPOINT": f"{url}/", "GS_NO_SIGN_REQUEST": "YES"},
+        }[scheme]  # fmt: skip
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        classes = mapped(f"{scheme}://bucket-{scheme}/scene.tif", tmp_path / "out")
+    assert np.array_equal(classes, pointwise_reference(image))
 
 
 @pytest.mark.slow
@@ -204,6 +228,47 @@ def test_a_folder_that_cannot_be_written_wants_another(write_scene: Write, tmp_p
     with pytest.raises(pfmap.PfmapError, match=r"cannot be written.*--output-dir"):
         mapped(scene, tmp_path)
     assert mapped(scene, tmp_path / "out").shape == (80, 90)
+
+
+READ_ONLY = """
+import subprocess, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import stand_in
+import pfmap
+folder, out = Path(sys.argv[2]), Path(sys.argv[3])
+subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+try:
+    pfmap.predict(folder / "scene.tif", model=stand_in(), device="cpu")
+except pfmap.PfmapError as error:
+    print(error)
+print(pfmap.predict(folder / "scene.tif", out, model=stand_in(), device="cpu").outputs["classes"].exists())
+"""
+
+
+def test_scenes_in_read_only_folders_are_mapped_elsewhere(write_scene: Write, tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-Urm", "true"], check=False).returncode:
+        pytest.skip("this system lets nobody mount a file system of their own")
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    write_scene(blobs(80, 90), "archive/scene.tif")
+    script = [
+        sys.executable,
+        "-c",
+        READ_ONLY,
+        str(Path(__file__).parents[1]),
+        str(folder),
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run([unshare, "-Urm", *script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    refusal, written = done.stdout.splitlines()
+    assert "cannot be written (Read-only file system)" in refusal
+    assert "--output-dir" in refusal
+    assert written == "True"
+    assert [p.name for p in folder.iterdir()] == ["scene.tif"]
 
 
 def test_a_name_that_no_file_can_have_is_a_clear_error(tmp_path: Path) -> None:
