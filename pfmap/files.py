@@ -1,5 +1,6 @@
 """Writing without half-written files: everything gets a temporary name first, then its own."""
 
+import os
 from pathlib import Path
 
 from pfmap.errors import TargetError
@@ -15,6 +16,20 @@ def publish(staged: Path, final: Path) -> None:
         staged.replace(final)
     except OSError as error:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
+
+
+def settle(folder: Path) -> None:
+    """Have the system bring all files of a folder onto the disk, so that even a power cut leaves them whole.
+
+    Raises:
+        TargetError: it cannot.
+    """
+    for path in folder.iterdir():
+        try:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise write_failed(path, error) from error
 
 
 def write_failed(path: Path, error: Exception) -> TargetError:

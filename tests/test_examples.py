@@ -46,6 +46,20 @@ def test_the_command_line_example_runs(crop: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_example_of_a_part_runs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "examples/map_part.sh", "examples/banepa.tif", str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "windows  6 of 6" in done.stdout
+    with rasterio.open(tmp_path / "out" / "banepa_classes.tif") as src:
+        assert src.shape == (661, 721)
+        assert 0.3 < (src.read(1) == 255).mean() < 0.5
+
+
+@pytest.mark.slow
 def test_the_python_example_runs(crop: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "examples.predict_python", str(crop), str(tmp_path / "out")],

@@ -15,7 +15,7 @@ from pathlib import Path
 import filelock
 
 from pfmap.errors import TargetError
-from pfmap.files import publish, write_text
+from pfmap.files import publish, settle, write_text
 from pfmap.grid import Span
 
 _RUN, _PUBLISH, _LOCK = "run.json", "publish.json", "lock"
@@ -54,6 +54,7 @@ class Work:
         except OSError as error:
             raise TargetError(f"{self.path.parent} cannot be written any more ({error.strerror})") from error
         yield part
+        settle(part)
         publish(part, final)
 
     @property

@@ -96,10 +96,13 @@ class ObjectWriter:
         paths = []
         for form in self.formats:
             path = self._path(form)
-            if form == "gpkg":
-                _add_default_style(path, objects_qml(self.classes))
-            elif form == "shp":
-                path.with_suffix(".qml").write_text(objects_qml(self.classes), encoding="utf-8")
+            try:
+                if form == "gpkg":
+                    _add_default_style(path, objects_qml(self.classes))
+                elif form == "shp":
+                    path.with_suffix(".qml").write_text(objects_qml(self.classes), encoding="utf-8")
+            except (sqlite3.Error, OSError) as error:
+                raise write_failed(path, error) from error
             paths.append(path)
         return paths
 

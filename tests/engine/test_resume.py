@@ -280,7 +280,7 @@ def attempt(folder):
     if pid == 0:
         status = 1
         try:
-            pfmap.predict(scene, folder, model=stand_in(network=Slow()), device="cpu", swath_pixels=40000)
+            pfmap.predict(scene, folder, model=stand_in(network=Slow()), device="cpu", swath_pixels=1)
             status = 0
         finally:
             os._exit(status)
@@ -294,12 +294,21 @@ assert wait(attempt(out / "whole")) == 0
 whole = time.monotonic() - begun
 windows = len(log.read_text().split())
 log.write_text("")
+all_swaths = json.loads((out / "whole" / "scene_report.json").read_text())["swaths"]["all"]
 chance = random.Random(int(sys.argv[5]))
 swaths, kept = {}, []
 kills = 0
-while kills < 10:
-    pid = attempt(out / "cut")
-    time.sleep(chance.uniform(0.1, 0.25 * whole))
+while True:
+    before, pid = len(log.read_text().split()), attempt(out / "cut")
+    # Ten moments while windows are computed, at random, and one while the files are finished.
+    share = chance.randint(0, windows // 3) if kills < 10 else 10**9
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if len(log.read_text().split()) - before >= share:
+            break
+        if len(list((out / "cut" / ".scene.pfmap").glob("*-??????????"))) == all_swaths:
+            break
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, 0.15))
     os.kill(pid, signal.SIGKILL)
     if wait(pid) == 0:
         break
@@ -310,7 +319,9 @@ while kills < 10:
         assert now.get(name) == facts, f"swath {name} was made again"
     swaths = now
     kept.append(len(now))
-if kills == 10 or not (out / "cut" / "scene_report.json").exists():
+    if kills == 11:
+        break
+if kills == 11:
     assert wait(attempt(out / "cut")) == 0
 print(json.dumps({"kills": kills, "kept": kept, "windows": windows, "all": len(log.read_text().split()),
                   "seconds": whole}))
@@ -320,13 +331,13 @@ print(json.dumps({"kills": kills, "kept": kept, "windows": windows, "all": len(l
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_ten_kills_at_random_moments_change_nothing(seed: int, write_scene: Write, tmp_path: Path) -> None:
-    scene = write_scene(blobs(1000, 800, smooth=15))
+    scene = write_scene(blobs(800, 640, smooth=15))
     here = Path(__file__).parents[1]
     command = [sys.executable, "-c", KILL, here, scene, tmp_path / "out", tmp_path / "log", seed]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     print(figures)
-    assert figures["kills"] == 10
+    assert figures["kills"] >= 10
     assert max(figures["kept"]) > 5
     equal_outputs(tmp_path / "out" / "whole", tmp_path / "out" / "cut")
