@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from pfmap.ahead import read_ahead
@@ -15,6 +16,7 @@ from pfmap.engine.blend import Blender
 from pfmap.engine.choose import Block, Chooser
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predictor, Window, pad_to
+from pfmap.errors import DeviceError
 from pfmap.grid import Span
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.view import View
@@ -77,6 +79,10 @@ class SwathMapper:
         Where one does not follow the one before, the window rows above it that it is blended with are
         computed first, and thrown away: a swath does not depend on how the scene was cut.
         """
+        with _out_of_memory_explained():
+            yield from self._swaths(todo)
+
+    def _swaths(self, todo: Sequence[Span]) -> Generator[Swath, None, None]:
         plan = self.plan
         chooser = Chooser(
             plan.frame, len(plan.card.classes), native=plan.native, device=self.predictor.device
@@ -156,6 +162,18 @@ class SwathMapper:
                 _paste(block, valid, swath)
             self.on_window(block.rows.start * width + block.rows.size * block.cols.stop)
         return swath
+
+
+@contextmanager
+def _out_of_memory_explained() -> Iterator[None]:
+    """Say what to do if not the network, but what is carried from window to window does not fit."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            "the device's memory does not hold the overlaps of a scene this wide: lower --overlap, map a "
+            "narrower part with --bbox, or use --device cpu"
+        ) from error
 
 
 def _paste(block: Block, valid: npt.NDArray[np.bool_], swath: Swath) -> None:

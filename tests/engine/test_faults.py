@@ -75,6 +75,17 @@ def test_out_of_memory_with_a_single_window_says_what_to_do(write_scene: Write, 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_overlaps_that_do_not_fit_on_the_device_say_what_to_do(
+    write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("pfmap.engine.blend.Blender.add", fail)
+    with pytest.raises(DeviceError, match=r"overlaps of a scene this wide: lower --overlap"):
+        pfmap.predict(write_scene(blobs(200, 300)), tmp_path, model=stand_in(), device="cpu")
+
+
 def damage(scene: Path, col: int, row: int) -> None:
     """Overwrite the compressed bytes of a block."""
     with rasterio.open(scene) as src:
