@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
@@ -187,8 +188,14 @@ _SWATH_BYTES = 11.0
 """Per pixel of a swath: class and confidence, and what tracing and compressing take beside them."""
 
 
-def probe(source: Source, plan: Plan, predictor: Predictor) -> Probe:
+def probe(source: Source, plan: Plan, predictor: Predictor, on_step: Callable[[], None]) -> Probe:
     """Map a few windows where the scene has data, into a temporary folder, and measure.
+
+    Args:
+        source: the opened scene.
+        plan: how it is to be mapped.
+        predictor: the network.
+        on_step: called after each window; it may raise to stop.
 
     Raises:
         SourceError: the scene cannot be read.
@@ -203,7 +210,7 @@ def probe(source: Source, plan: Plan, predictor: Predictor) -> Probe:
     with tempfile.TemporaryDirectory(prefix="pfmap-") as name:
         work = Work(Path(name))
         work.finals.mkdir()
-        Mapper(source, piece, "probe", predictor, clock, lambda _done: None).run(work)
+        Mapper(source, piece, "probe", predictor, clock, lambda _done: on_step()).run(work)
         final, whole = folder_size(work.finals), folder_size(work.path)
     pixels = piece.geobox.width * piece.geobox.height
     after = sum(

@@ -177,7 +177,7 @@ def inspect(
     job = _Job.of(scene, model, options or PredictOptions(), device, precision, lambda _line: None)
     folder = Path(output_dir) if output_dir is not None else job.location.folder
     with job.planned() as (source, plan):
-        return job.foresee(source, plan, folder, always=True)[0]
+        return job.foresee(source, plan, folder, lambda: None, always=True)[0]
 
 
 @dataclass(slots=True)
@@ -226,7 +226,13 @@ class _Job:
                 yield source, plan
 
     def foresee(
-        self, source: Source, plan: Plan, output_dir: Path, *, always: bool = False
+        self,
+        source: Source,
+        plan: Plan,
+        output_dir: Path,
+        on_step: Callable[[], None],
+        *,
+        always: bool = False,
     ) -> tuple[dict[str, Any], Predictor]:
         """Estimate the run, and refuse it if it cannot end well; a long one is probed first."""
         held = folder_size(work_path(output_dir, self.location.stem))
@@ -234,7 +240,7 @@ class _Job:
         refuse_without_memory(plan, rough)
         predictor = make_predictor(plan, self.on_message)
         if always or rough.compute >= _LONG:
-            rough = estimate(plan, output_dir, held, probe(source, plan, predictor))
+            rough = estimate(plan, output_dir, held, probe(source, plan, predictor, on_step))
             refuse_without_memory(plan, rough)
         refuse_without_disk(plan, rough, output_dir)
         return preflight_table(plan, rough, output_dir), predictor
@@ -253,7 +259,8 @@ class _Job:
         if not folder.exists():
             self._refuse_existing(finals)
         with self.planned() as (source, plan):
-            table, predictor = self.foresee(source, plan, output_dir)
+            total = plan.geobox.width * plan.geobox.height
+            table, predictor = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
             for line in describe_table(table):
                 self.on_message(line)
             with opened(

@@ -118,6 +118,28 @@ def test_negative_nodata_and_nodata_of_single_bands(write_scene: Write, tmp_path
     assert np.array_equal(classes[valid], expected[valid])
 
 
+def test_each_band_may_have_a_nodata_value_of_its_own(write_scene: Write, tmp_path: Path) -> None:
+    """A pixel has no data where all bands say so, each in its own way."""
+    image = np.random.default_rng(0).integers(100, 256, (3, 90, 100), dtype=np.uint8)
+    values = (7, 8, 9)
+    image[:, 20:40, 30:60] = np.array(values, dtype=np.uint8)[:, None, None]
+    image[1, 60:70] = 8
+    write_scene(image, "sheet.tif", nodata=None)
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><NoDataValue>{value}</NoDataValue><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">sheet.tif</SourceFilename><SourceBand>{band}</SourceBand>'
+        "</SimpleSource></VRTRasterBand>"
+        for band, value in enumerate(values, 1)
+    )
+    scene = tmp_path / "scene.vrt"
+    place = f"<SRS>{UTM}</SRS><GeoTransform>300000, 0.5, 0, 3000000, 0, -0.5</GeoTransform>"
+    scene.write_text(f'<VRTDataset rasterXSize="100" rasterYSize="90">{place}{bands}</VRTDataset>')
+    classes = mapped(scene, tmp_path)
+    expected = np.zeros((90, 100), dtype=bool)
+    expected[20:40, 30:60] = True
+    assert np.array_equal(classes == NODATA, expected)
+
+
 C = ColorInterp
 
 
