@@ -1,7 +1,10 @@
 """Where a scene is: a plain path, inside an archive, or somewhere GDAL reaches over the network."""
 
+import http.client
 import os
 import re
+import urllib.error
+import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +13,8 @@ from pfmap.errors import SourceError
 
 _URL = re.compile(r"(https?|s3|gs|az)://")
 _REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+_PATIENCE = 20.0
+_SIGNS = ("Content-Length", "Last-Modified", "ETag")
 _RASTERS = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".jpg", ".jpeg", ".png", ".webp", ".ecw", ".sid"}
 
 
@@ -75,6 +80,31 @@ def locate(source: str | os.PathLike[str]) -> Location:
     except (OSError, ValueError) as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
+
+
+def ask_server(location: Location) -> dict[str, str]:
+    """Ask a web server what it says of a scene before GDAL, which cannot be interrupted, is sent there.
+
+    Returns:
+        Its length, time of change and tag, as far as the server tells; nothing for other places.
+
+    Raises:
+        SourceError: nobody answers.
+    """
+    if not location.gdal.startswith(("http://", "https://")):
+        return {}
+    request = urllib.request.Request(location.gdal, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}
+    except urllib.error.HTTPError:
+        return {}  # it answers; GDAL may know how to ask it, and says what is wrong if not
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise SourceError(
+            f"{location.text} cannot be opened (the server does not answer: {reason}): check the address and "
+            "the network"
+        ) from error
 
 
 def _only_raster(archive: Path) -> str:

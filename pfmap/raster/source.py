@@ -18,7 +18,7 @@ from pfmap.errors import SourceError
 from pfmap.grid import Span
 from pfmap.raster.bands import RGB, choose_bands
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
-from pfmap.raster.location import Location
+from pfmap.raster.location import Location, ask_server
 from pfmap.raster.sampling import Sample, small_enough, spots
 from pfmap.raster.scaling import EIGHT_BIT
 from pfmap.raster.scene import check_place, describe, read_palette
@@ -60,6 +60,7 @@ class Source:
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self._skip = skip_unreadable
         with contextlib.ExitStack() as stack:
+            self._signs = ask_server(location)
             stack.enter_context(gdal_settings(remote=location.remote))
             self._src = stack.enter_context(_open(location))
             try:
@@ -213,12 +214,12 @@ class Source:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
 
         Size and time of every file of this machine that it consists of, the sheets of a VRT included; for
-        what lies elsewhere the pixels of a few blocks stand in.
+        what lies elsewhere what the server says of it, and the pixels of a few blocks.
         """
         digest = hashlib.sha256()
         src = self._src
         facts = [src.width, src.height, src.dtypes, src.nodatavals, str(src.crs), list(src.transform)]
-        digest.update(json.dumps(facts, default=str).encode())
+        digest.update(json.dumps([*facts, self._signs], default=str).encode())
         for path in self.info.files:
             stat = path.stat()
             digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode())

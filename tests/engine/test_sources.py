@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,54 @@ def test_a_server_that_vanishes_is_a_clear_error(write_scene: Write, tmp_path: P
         )  # fmt: skip
     assert result.report["swaths"]["from_earlier_runs"] >= 1
     assert any("going on after" in line for line in said)
+
+
+def test_a_remote_scene_that_changed_is_mapped_afresh(write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(300, 300, smooth=20), tiled=True, blockxsize=128, blockysize=128)
+    options: dict[str, Any] = {"model": stand_in(), "device": "cpu", "swath_pixels": 1}
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 2:
+            raise InterruptedError
+
+    said: list[str] = []
+    with served(tmp_path) as url:
+        with pytest.raises(InterruptedError):
+            pfmap.predict(f"{url}/scene.tif", tmp_path / "out", on_progress=stop, **options)
+        os.utime(scene, (10**9, 10**9))
+        result = pfmap.predict(f"{url}/scene.tif", tmp_path / "out", on_message=said.append, **options)
+    assert any("the scene changed" in line for line in said)
+    assert result.report["swaths"]["from_earlier_runs"] == 0
+
+
+def test_ctrl_c_is_heeded_while_a_server_keeps_silent(tmp_path: Path) -> None:
+    """It takes the connection, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/scene.tif"
+        command = [
+            str(Path(sys.executable).with_name("pfmap")),
+            "predict",
+            address,
+            "-o",
+            str(tmp_path / "out"),
+        ]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        with connection:
+            time.sleep(0.5)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 2
+    assert "Traceback" not in error
+
+
+def test_a_server_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/scene.tif"
+    with pytest.raises(SourceError, match="server does not answer"):
+        mapped(address, tmp_path / "out")
 
 
 def test_a_missing_remote_scene_is_a_clear_error(tmp_path: Path) -> None:
