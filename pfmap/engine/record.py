@@ -16,8 +16,8 @@ from pfmap.raster.tracing import trace
 from pfmap.regions import Regions
 
 _FACTS = "swath.json"
-# Tracing cannot be interrupted, so it is done in strips of this many pixels, and of at least this many rows.
-_STRIP_PIXELS, _STRIP_ROWS = 4 << 20, 64
+# Tracing cannot be interrupted, so it is done in strips of so many pixels or borders between them.
+_STRIP_PIXELS, _STRIP_BORDERS, _STRIP_ROWS = 4 << 20, 300_000, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,15 @@ def _regions_path(folder: Path, rows: Span) -> Path:
 
 
 def _strips(swath: Swath) -> list[Span]:
-    height = max(_STRIP_ROWS, _STRIP_PIXELS // swath.classes.shape[1])
-    rows = swath.rows
-    return [Span(top, min(top + height, rows.stop)) for top in range(rows.start, rows.stop, height)]
+    """Cut a swath into pieces that are traced in about a second each, as busy as they may be."""
+    height, width = swath.classes.shape
+    borders = np.count_nonzero(swath.classes[:, 1:] != swath.classes[:, :-1], axis=1).cumsum()
+    strips: list[Span] = []
+    top = 0
+    while top < height:
+        before = borders[top - 1] if top else 0
+        calm = int(np.searchsorted(borders, before + _STRIP_BORDERS, side="right"))
+        stop = min(height, top + max(_STRIP_ROWS, min(calm - top, _STRIP_PIXELS // width)))
+        strips.append(Span(swath.rows.start + top, swath.rows.start + stop))
+        top = stop
+    return strips
