@@ -94,15 +94,22 @@ class Predictor:
         done = 0
         while done < len(windows):
             batch = slice(done, done + self.batch_size)
-            try:
-                parts.append(self._pass(windows[batch], valid[batch]))
-            except torch.OutOfMemoryError as error:
-                # The error's traceback holds the tensors of the failed pass.
-                error.__traceback__ = None
+            part = self._pass_if_it_fits(windows[batch], valid[batch])
+            if part is None:
                 self._halve()
-                continue
-            done = batch.stop
+            else:
+                parts.append(part)
+                done = batch.stop
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _pass_if_it_fits(
+        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
+    ) -> Tensor | None:
+        """Compute up to a batch of windows; None if the device's memory is too small for it."""
+        try:
+            return self._pass(windows, valid)
+        except torch.OutOfMemoryError:
+            return None  # and with the error goes what the failed pass held
 
     def _halve(self) -> None:
         if self.batch_size == 1:
