@@ -65,8 +65,10 @@ class Scale:
 
         A scene pixel takes its class from the two pixels of the network's grid around its centre.
         """
-        if self.same or stop >= self.size:
-            return self.native if stop >= self.size else stop
+        if stop >= self.size:
+            return self.native
+        if self.same:
+            return stop
         reach = (2 * stop - 1) * self.native - self.size
         return min(self.native, max(0, -(-reach // (2 * self.size))))
 

@@ -73,10 +73,16 @@ def _average(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
 
 def _interpolate(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
     """Interpolate between the two nearest centres; beyond the outermost ones nothing changes."""
+    first, second, weight = neighbours(scale, span)
+    mixed: Floats = values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
+    return mixed
+
+
+def neighbours(
+    scale: Scale, span: Span
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the two old pixels around the centre of each new one, and the weight of the second, 0 to 1."""
     numerator = (2 * np.arange(span.start, span.stop, dtype=np.int64) + 1) * scale.native - scale.size
     below = numerator // (2 * scale.size)
     weight = ((numerator % (2 * scale.size)) / (2 * scale.size)).astype(np.float32)
-    first = np.clip(below, 0, scale.native - 1) - origin
-    second = np.clip(below + 1, 0, scale.native - 1) - origin
-    mixed: Floats = values[..., first] * (1 - weight) + values[..., second] * weight
-    return mixed
+    return np.clip(below, 0, scale.native - 1), np.clip(below + 1, 0, scale.native - 1), weight

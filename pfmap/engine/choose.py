@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pfmap.grid import Frame, Span
+from pfmap.grid import Frame, Scale, Span
+from pfmap.resample import neighbours
 
 _STRIP = 8 << 20  # probabilities in work at a time
 
@@ -86,8 +87,8 @@ class Chooser:
         return self._interpolate(wide, (first_row, first_col), self.rows(rows), self.cols(cols))
 
     def _interpolate(self, known: Tensor, origin: tuple[int, int], rows: Span, cols: Span) -> Block:
-        x0, x1, wx = self._taps(self._frame.cols.native, self._frame.cols.size, cols, origin[1])
-        y0, y1, wy = self._taps(self._frame.rows.native, self._frame.rows.size, rows, origin[0])
+        x0, x1, wx = self._neighbours(self._frame.cols, cols, origin[1])
+        y0, y1, wy = self._neighbours(self._frame.rows, rows, origin[0])
         classes = torch.empty((rows.size, cols.size), dtype=torch.uint8, device=self._device)
         confidence = torch.empty_like(classes)
         step = max(1, _STRIP // max(1, known.shape[0] * cols.size))
@@ -101,14 +102,10 @@ class Chooser:
             confidence[at] = _percent(best / values.sum(dim=0).clamp(min=1e-6))
         return Block(rows, cols, classes, confidence)
 
-    def _taps(self, native: int, size: int, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the two neighbours of each output pixel, and the weight of the second."""
-        at = torch.arange(span.start, span.stop, dtype=torch.int64)
-        numerator = (2 * at + 1) * size - native
-        below = torch.div(numerator, 2 * native, rounding_mode="floor")
-        weight = (numerator - below * 2 * native).double() / (2 * native)
-        first, second = below.clamp(0, size - 1) - origin, (below + 1).clamp(0, size - 1) - origin
-        return first.to(self._device), second.to(self._device), weight.float().to(self._device)
+    def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""
+        first, second, weight = (torch.from_numpy(values) for values in neighbours(scale.back(), span))
+        return (first - origin).to(self._device), (second - origin).to(self._device), weight.to(self._device)
 
 
 def _percent(best: Tensor) -> Tensor:

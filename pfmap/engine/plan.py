@@ -132,7 +132,7 @@ class Plan:
             "PFMAP_ATTRIBUTION": self.card.provenance.attribution,
         }
         if self.model_gsd is not None:
-            tags["PFMAP_GSD"] = f"{(self.model_gsd[0] * self.model_gsd[1]) ** 0.5:.5g}"
+            tags["PFMAP_GSD"] = f"{mean_size(self.model_gsd):.5g}"
         return tags
 
     def fingerprint(self, scene: str) -> dict[str, str]:
@@ -206,8 +206,9 @@ def make_plan(
     )
     native = options.grid == "scene"
     grid = Grid.of(frame.rows.size, frame.cols.size, window, overlap)
-    sample = source.sample(values=_needs_values(scene, card, options))
-    source.scaling = _scaling(scene, card, options, sample)
+    known = _known_scaling(scene, card, options)
+    sample = source.sample(values=known is None)
+    source.scaling = known or _scaling_of(sample, scene)
     return Plan(
         scene=scene,
         frame=frame,
@@ -256,6 +257,11 @@ def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
     return across, down
 
 
+def mean_size(gsd: tuple[float, float]) -> float:
+    """Return the side of a square as large as a pixel of this width and height."""
+    return float((gsd[0] * gsd[1]) ** 0.5)
+
+
 def _about_place(scene: SceneInfo) -> list[str]:
     if not scene.geobox.georeferenced:
         return [f"{scene.name} has no georeferencing: mapped in pixels, without a CRS"]
@@ -277,7 +283,7 @@ def _factors(
     if gsd is None:
         warnings.append(f"{scene} does not say how large its pixels are; {known}: state it with --gsd METRES")
         return 1.0, 1.0
-    mean = (gsd[0] * gsd[1]) ** 0.5
+    mean = mean_size(gsd)
     outside = not (low / _TOLERANCE <= mean <= high * _TOLERANCE)
     slanted = max(gsd) / min(gsd) > _SQUARE
     if not outside and (not slanted or not options.resample):
@@ -303,19 +309,18 @@ def _factors(
     return factors
 
 
-def _needs_values(scene: SceneInfo, card: Card, options: PredictOptions) -> bool:
-    """Whether the scaling has to be taken from the scene itself."""
-    known = scene.palette or scene.dtype == "uint8" or card.input.scale != 255
-    return options.scale is None and not known
-
-
-def _scaling(scene: SceneInfo, card: Card, options: PredictOptions, sample: Sample) -> Scaling:
+def _known_scaling(scene: SceneInfo, card: Card, options: PredictOptions) -> Scaling | None:
+    """Return the scaling, unless it has to be taken from the scene's own values."""
     if options.scale is not None:
         return Scaling(*options.scale, "--scale")
     if scene.palette:
         return EIGHT_BIT
-    if not _needs_values(scene, card, options):
+    if scene.dtype == "uint8" or card.input.scale != 255:
         return Scaling(0.0, card.input.scale, "model card")
+    return None
+
+
+def _scaling_of(sample: Sample, scene: SceneInfo) -> Scaling:
     ends = sample.percentiles(_LOW, _HIGH)
     if ends is None:
         raise SourceError(no_valid_pixel(scene))

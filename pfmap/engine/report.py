@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pfmap.engine.mapping import Mapped
-from pfmap.engine.plan import Plan
+from pfmap.engine.plan import Plan, mean_size
 from pfmap.engine.resources import peak_memory
 from pfmap.engine.store import WEIGHTS_NAME, Model
 from pfmap.engine.weights import file_hash
@@ -125,4 +125,4 @@ def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, Path]) -> d
 
 
 def _mean(gsd: tuple[float, float] | None) -> float | None:
-    return None if gsd is None else round((gsd[0] * gsd[1]) ** 0.5, 5)
+    return None if gsd is None else round(mean_size(gsd), 5)

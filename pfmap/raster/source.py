@@ -105,11 +105,14 @@ class Source:
         except GDAL_ERRORS as error:
             if self._skip:
                 return self._read_by_blocks(rows, cols)
-            raise SourceError(
-                f"{self.info.name} cannot be read at column {cols.start}, row {rows.start}: the source is "
-                f"damaged, incomplete or gone ({reason(error)}); mend or copy it again, or count what "
-                "cannot be read as nodata with --on-read-error nodata"
-            ) from error
+            raise self._unreadable(f" at column {cols.start}, row {rows.start}", error) from error
+
+    def _unreadable(self, place: str, error: Exception) -> SourceError:
+        return SourceError(
+            f"{self.info.name} cannot be read{place}: the source is damaged, incomplete or gone "
+            f"({reason(error)}); mend or copy it again, or count what cannot be read as nodata with "
+            "--on-read-error nodata"
+        )
 
     def _read(self, rows: Span, cols: Span) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         window = Window(cols.start, rows.start, cols.size, rows.size)
@@ -181,11 +184,7 @@ class Source:
                 return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
             return self._sample_spots()
         except GDAL_ERRORS as error:
-            raise SourceError(
-                f"{self.info.name} cannot be read: the source is damaged, incomplete or gone "
-                f"({reason(error)}); mend or copy it again, or count what cannot be read as nodata with "
-                "--on-read-error nodata"
-            ) from error
+            raise self._unreadable("", error) from error
 
     def _sample_spots(self) -> Sample:
         box, remote = self.info.geobox, self.info.location.remote
