@@ -178,13 +178,19 @@ class Source:
         whole = small_enough(box.width * box.height * count) and not self.info.location.remote
         try:
             if not self._skip and (self._src.overviews(self._distinct[0]) or whole):
-                shape = min(box.height, _SAMPLE), min(box.width, _SAMPLE)
-                pixels = self._values(out_shape=shape)
-                valid = self._src.dataset_mask(out_shape=shape) > 0
-                return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
-            return self._sample_spots()
+                return self._sample_whole()
+            sample = self._sample_spots()
+            # What data a mostly empty scene has may lie between the spots.
+            return sample if self._skip or sample.valid.any() else self._sample_whole()
         except GDAL_ERRORS as error:
             raise self._unreadable("", error) from error
+
+    def _sample_whole(self) -> Sample:
+        """Read the whole scene, thinned out: from an overview if it has one."""
+        shape = min(self.info.geobox.height, _SAMPLE), min(self.info.geobox.width, _SAMPLE)
+        pixels = self._values(out_shape=shape)
+        valid = self._src.dataset_mask(out_shape=shape) > 0
+        return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
 
     def _sample_spots(self) -> Sample:
         box, remote = self.info.geobox, self.info.location.remote

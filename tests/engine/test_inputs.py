@@ -94,6 +94,24 @@ def test_bands_of_different_types_share_one_scaling(write_scene: Write, tmp_path
     assert np.array_equal(mapped(scene, tmp_path, scale=(0, 255)), pointwise_reference(image))
 
 
+def test_a_mostly_empty_scene_is_scaled_by_what_it_has(tmp_path: Path) -> None:
+    """A large one is sampled at spots; its data may lie between them."""
+    scene = tmp_path / "scene.tif"
+    values = (blobs(120, 120).astype(np.uint16) * 40 + 100).astype(np.uint16)
+    with rasterio.open(
+        scene, "w", driver="GTiff", width=5000, height=5000, count=3, dtype="uint16", tiled=True, nodata=0,
+        crs=UTM, transform=Affine(0.5, 0, 300000, 0, -0.5, 3000000), sparse_ok=True, compress="deflate",
+    ) as dst:  # fmt: skip
+        dst.write(values, window=((50, 170), (50, 170)))
+    bbox = (300025.0, 2999915.0, 300085.0, 2999975.0)
+    result = run(scene, tmp_path, bbox=bbox)
+    scale = result.report["scene"]["scale"]
+    assert (scale["min"], scale["max"]) == pytest.approx(tuple(np.percentile(values, [2, 98])), rel=0.05)
+    with rasterio.open(result.outputs["classes"]) as src:
+        expected = pointwise_reference(stretched(values, scale["min"], scale["max"]))
+        assert np.array_equal(src.read(1), expected)
+
+
 @pytest.mark.parametrize("tagged", [True, False])
 def test_nan_is_nodata(tagged: bool, write_scene: Write, tmp_path: Path) -> None:
     values = blobs(90, 130).astype(np.float32)
