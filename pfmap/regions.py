@@ -1,5 +1,6 @@
-"""Regions of one class as ragged arrays: how the raster side hands geometry to the vector side."""
+"""Regions of one class as ragged arrays: how tracing hands geometry to the vector side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,26 +10,65 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """4-connected regions of equal class, in pixel coordinates of the scene.
+    """4-connected regions of equal class, in pixel coordinates of the raster.
 
     Attributes:
-        classes: ``(n,)`` uint8 class of each region.
-        coords: ``(points, 2)`` int64 columns and rows (x, y) of pixel corners; rings are closed.
+        classes: ``(n,)`` int32 class of each region.
+        coords: ``(points, 2)`` float64 columns and rows (x, y) of pixel corners; rings are closed.
         ring_offsets: ``(rings + 1,)`` int64: where each ring starts in `coords`.
         region_offsets: ``(n + 1,)`` int64: where each region starts in the rings; the first ring is the
             outer one.
+        ids: ``(n,)`` int64 place of the first pixel in reading order: row * width + column.
+        region_ids: ``(n,)`` int64 the same of the whole region, where this is a piece of one; else `ids`.
         pixels: ``(n,)`` int64 number of pixels.
         confidence_sum: ``(n,)`` int64 sum of the pixels' confidence in percent.
         confidence_min: ``(n,)`` uint8 least confidence in percent.
+        at_edge: ``(n,)`` whether it touches nodata or the raster's edge.
     """
 
-    classes: npt.NDArray[np.uint8]
-    coords: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int32]
+    coords: npt.NDArray[np.float64]
     ring_offsets: npt.NDArray[np.int64]
     region_offsets: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+    region_ids: npt.NDArray[np.int64]
     pixels: npt.NDArray[np.int64]
     confidence_sum: npt.NDArray[np.int64]
     confidence_min: npt.NDArray[np.uint8]
+    at_edge: npt.NDArray[np.bool_]
+
+    @classmethod
+    def none(cls) -> "Regions":
+        """Return no region."""
+        long = np.zeros(0, dtype=np.int64)
+        return cls(
+            classes=long.astype(np.int32),
+            coords=np.zeros((0, 2)),
+            ring_offsets=np.zeros(1, dtype=np.int64),
+            region_offsets=np.zeros(1, dtype=np.int64),
+            ids=long,
+            region_ids=long,
+            pixels=long,
+            confidence_sum=long,
+            confidence_min=long.astype(np.uint8),
+            at_edge=long.astype(np.bool_),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence["Regions"]) -> "Regions":
+        """Put several into one."""
+        parts = [part for part in parts if len(part)]
+        if len(parts) <= 1:
+            return parts[0] if parts else cls.none()
+        offsets = {"ring_offsets": "coords", "region_offsets": "ring_offsets"}
+        joined = {}
+        for item in fields(cls):
+            arrays = [getattr(part, item.name) for part in parts]
+            if item.name in offsets:
+                ends = np.cumsum([0] + [array[-1] for array in arrays])
+                arrays = [arrays[0][:1], *(array[1:] + end for array, end in zip(arrays, ends, strict=False))]
+            joined[item.name] = np.concatenate(arrays)
+        return cls(**joined)
 
     def save(self, path: Path) -> None:
         """Write all arrays to a numpy archive."""
@@ -42,8 +82,3 @@ class Regions:
 
     def __len__(self) -> int:
         return len(self.classes)
-
-    def region_of_point(self) -> npt.NDArray[np.int64]:
-        """Say which region each point belongs to: ``(points,)``."""
-        points = np.diff(self.ring_offsets[self.region_offsets])
-        return np.repeat(np.arange(len(self), dtype=np.int64), points)

@@ -1,0 +1,1 @@
+"""From rows of a class raster to regions in pixel coordinates; the only home of numba."""

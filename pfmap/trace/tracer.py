@@ -1,0 +1,624 @@
+"""Trace a class raster of any height, rows after rows, in memory that only open regions take.
+
+The raster is cut into tiles on a fixed grid, however many rows come at a time. A tile is traced, and its arcs
+are simplified, on its own. Along the sides of the tiles, pieces of equal class are one region (union-find),
+and pieces of different classes have an arc between them. A region is closed when no piece of it lies on the
+lowest row so far: then its arcs are joined to rings, and it is given out. The result is that of tracing the
+whole raster at once, and does not depend on how its rows arrive.
+
+A region of very many vertices is given out as its pieces. They are put aside on disk while it is open, so
+that even a region which spans the whole raster takes no memory.
+"""
+
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.regions import Regions
+from pfmap.trace.compiled import compiled
+from pfmap.trace.rings import Halves, Rings, join, take_ragged
+from pfmap.trace.simplify import simplify
+from pfmap.trace.tile import NOTHING, Arcs, Bytes, Ints, Longs, Pieces, arcs_between, label
+
+TILE = 1024
+"""Rows and columns of a tile; large regions are cut along these."""
+
+Bools = npt.NDArray[np.bool_]
+
+_REGION = np.dtype(
+    [
+        ("class", np.int32),
+        ("pixels", np.int64),
+        ("total", np.int64),
+        ("least", np.uint8),
+        ("first", np.int64),
+        ("vertices", np.int64),
+        ("row", np.int64),
+    ]
+)
+"""What is known of an open region; `row` is the row of tiles in which it began."""
+
+
+class Tile(NamedTuple):
+    """What tracing one tile gives.
+
+    Attributes:
+        pieces: its pieces.
+        arcs: the lines between them, coordinates of the tile.
+        sides: the pieces along its top, bottom, left and right row of pixels.
+    """
+
+    pieces: Pieces
+    arcs: Arcs
+    sides: tuple[Ints, Ints, Ints, Ints]
+
+
+def trace_tile(
+    classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tolerance: float = 0.0
+) -> Tile:
+    """Trace a tile.
+
+    Args:
+        classes: ``(h, w)`` uint8 or int32.
+        confidence: ``(h, w)`` percent.
+        nodata: value that becomes no region; None for none.
+        tolerance: by how many pixels the lines may be moved to simplify them; 0 leaves them.
+    """
+    nothing = nodata if nodata is not None else int(np.iinfo(classes.dtype).min) - 1
+    labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
+    arcs = arcs_between(labels)
+    if tolerance > 0:
+        arcs = simplify(arcs, pieces, *labels.shape, float(tolerance))
+    return Tile(
+        pieces,
+        arcs,
+        (labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()),
+    )
+
+
+@dataclass(slots=True)
+class _Lines:
+    """Arcs, and who lies beside them: the left side in column 0, the right in column 1.
+
+    Attributes:
+        coords: ``(points, 2)`` doubled, of the whole raster.
+        offsets: ``(n + 1,)``.
+        closed: ``(n,)`` whether an arc is a ring by itself.
+        loose: ``(n, 2)`` whether its start, its end, is no node but for the tiles: only two lines meet there.
+        piece: ``(n, 2)`` number of the piece, or `NOTHING`.
+        klass: ``(n, 2)`` class, or `NOTHING`.
+        region: ``(n, 2)`` open region that needs the arc, or `NOTHING`.
+    """
+
+    coords: Ints
+    offsets: Longs
+    closed: Bools
+    loose: Bools
+    piece: Longs
+    klass: Ints
+    region: Longs
+
+    def take(self, chosen: Bools) -> "_Lines":
+        at = np.flatnonzero(chosen)
+        return _Lines(
+            take_ragged(self.coords, self.offsets, at),
+            _offsets(np.diff(self.offsets)[at]),
+            self.closed[at],
+            self.loose[at],
+            self.piece[at],
+            self.klass[at],
+            self.region[at],
+        )
+
+    @staticmethod
+    def join(parts: Iterable["_Lines"]) -> "_Lines":
+        parts = list(parts)
+        return _Lines(
+            np.concatenate([part.coords for part in parts]),
+            _offsets(np.concatenate([np.diff(part.offsets) for part in parts])),
+            np.concatenate([part.closed for part in parts]),
+            np.concatenate([part.loose for part in parts]),
+            np.concatenate([part.piece for part in parts]),
+            np.concatenate([part.klass for part in parts]),
+            np.concatenate([part.region for part in parts]),
+        )
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """A row of tiles: the arcs that open regions still need, and its pieces, numbered from `base`."""
+
+    row: int
+    base: int
+    pieces: Pieces
+    lines: _Lines
+
+
+class Tracer:
+    """Takes rows of a class raster, top to bottom, and gives its regions as they close.
+
+    Use it as a context manager: it has threads and perhaps a temporary folder.
+
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        nodata: value that becomes no region; None for none.
+        wanted: classes that become regions; None for all. The others only bound them.
+        tolerance: by how many pixels borders may be moved to simplify them; 0 leaves them.
+        split: regions of more vertices are given as pieces, cut along the tiles; 0 never cuts.
+        workers: threads.
+        spool: folder for pieces of large open regions; None for the system's.
+        tile: rows and columns of a tile.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        nodata: int | None,
+        wanted: Collection[int] | None = None,
+        tolerance: float = 0.0,
+        split: int = 0,
+        workers: int = 1,
+        spool: Path | None = None,
+        tile: int = TILE,
+    ) -> None:
+        self._height, self._width, self._side = height, width, tile
+        self._nodata, self._tolerance, self._split = nodata, tolerance, split
+        self._wanted = None if wanted is None else np.array(sorted(wanted), dtype=np.int64)
+        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._spool_in, self._spool = spool, None
+        self._waiting: list[tuple[npt.NDArray[Any], Bytes]] = []  # rows of an unfinished row of tiles
+        self._top = 0  # first of them
+        self._row = 0  # which row of tiles
+        self._sheets: list[_Sheet] = []
+        self._piece_count = 0
+        self._above = np.full((3, width), NOTHING, dtype=np.int64)  # piece, class, region above each column
+        self._regions = np.zeros(64, dtype=_REGION)
+        self._parent = np.arange(64, dtype=np.int64)  # regions that turned out to be one: the least of them
+        self._free = list(range(63, -1, -1))
+        self._aside: dict[int, list[Path]] = {}
+
+    def __enter__(self) -> "Tracer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+        if self._spool is not None:
+            self._spool.cleanup()
+
+    @property
+    def open_regions(self) -> int:
+        """How many regions may go on below."""
+        return len(np.unique(self._above[2][self._above[2] >= 0]))
+
+    def add(self, classes: npt.NDArray[Any], confidence: Bytes | None = None) -> Iterator[Regions]:
+        """Take the next rows and give the regions that are closed then.
+
+        Args:
+            classes: ``(rows, width)`` uint8 or int32.
+            confidence: ``(rows, width)`` percent; None where it is not known.
+
+        Raises:
+            ValueError: more rows than the raster has, or rows of another width.
+        """
+        if confidence is None:
+            confidence = np.broadcast_to(np.uint8(0), classes.shape)
+        have = sum(len(rows) for rows, _ in self._waiting)
+        if classes.shape[1] != self._width or self._top + have + len(classes) > self._height:
+            raise ValueError(
+                f"rows of {classes.shape} do not fit a raster of {self._height} x {self._width} after "
+                f"{self._top + have} rows"
+            )
+        at = 0
+        while at < len(classes):
+            stop = min(len(classes), at + self._side - have)
+            self._waiting.append((classes[at:stop], confidence[at:stop]))
+            have += stop - at
+            at = stop
+            if have == self._side or self._top + have == self._height:
+                rows = [np.concatenate(part) for part in zip(*self._waiting, strict=True)]
+                self._waiting, have = [], 0
+                yield self._add_row(rows[0], rows[1])
+
+    def _add_row(self, classes: npt.NDArray[Any], confidence: Bytes) -> Regions:
+        """Trace a row of tiles."""
+        lefts = range(0, self._width, self._side)
+
+        def trace(x: int) -> Tile:
+            box = np.s_[:, x : x + self._side]
+            return trace_tile(classes[box], confidence[box], self._nodata, self._tolerance)
+
+        tiles = list(self._pool.map(trace, lefts) if self._pool else map(trace, lefts))
+        starts = _offsets(np.array([len(tile.pieces.classes) for tile in tiles]))
+        pieces = self._all_pieces(tiles, lefts)
+        count = len(pieces.classes)
+
+        # Everyone who has a part in this row: its pieces, then those above it.
+        above, column = np.unique(self._above[0], return_index=True)
+        column = column[above >= 0]
+        piece = np.concatenate([self._piece_count + np.arange(count), self._above[0][column]])
+        klass = np.concatenate([pieces.classes, self._above[1][column]]).astype(np.int32)
+        known = np.concatenate([np.full(count, NOTHING), self._above[2][column]])
+        index_above = np.where(
+            self._above[0] >= 0, count + np.searchsorted(self._above[0][column], self._above[0]), NOTHING
+        )
+
+        ends, beside = self._sides(tiles, starts, index_above, len(classes))
+        region = self._unite(pieces, klass, known, beside)
+        inner = _inner_lines(tiles, starts, lefts, self._top)
+        sides = np.concatenate([inner[3], beside])
+        coords = np.concatenate([inner[0], ends.reshape(-1, 2)])
+        offsets = _offsets(np.concatenate([np.diff(inner[1]), np.full(len(ends), 2)]))
+        lines = _Lines(
+            coords,
+            offsets,
+            np.concatenate([inner[2], np.zeros(len(ends), dtype=np.bool_)]),
+            self._loose(
+                tiles, np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // 2, len(classes)
+            ),
+            _look_up(piece, sides),
+            _look_up(klass, sides).astype(np.int32),
+            _look_up(region, sides),
+        )
+        self._count_vertices(lines)
+        lines = lines.take((lines.region >= 0).any(axis=1))
+        self._sheets.append(_Sheet(self._row, self._piece_count, pieces, lines))
+
+        bottom = np.concatenate(
+            [_shift(tile.sides[1], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
+        )
+        self._top += len(classes)
+        if self._top == self._height:
+            bottom = np.full_like(bottom, NOTHING)
+        self._above = np.stack([_look_up(table, bottom) for table in (piece, klass, region)])
+        current = np.unique(region[region >= 0])
+        done = self._close(current[~np.isin(current, self._above[2])])
+        self._piece_count += count
+        self._row += 1
+        return done
+
+    def _all_pieces(self, tiles: list[Tile], lefts: range) -> Pieces:
+        """Put the pieces of a row of tiles together, their first pixels counted in the whole raster."""
+        first = []
+        for tile, x in zip(tiles, lefts, strict=True):
+            row, col = np.divmod(tile.pieces.first, len(tile.sides[0]))
+            first.append((self._top + row) * self._width + x + col)
+        arrays = [np.concatenate(parts) for parts in zip(*(tile.pieces for tile in tiles), strict=True)]
+        return Pieces(*arrays[:4], first=np.concatenate(first))
+
+    def _sides(
+        self, tiles: list[Tile], starts: Longs, above: Longs, height: int
+    ) -> tuple[Ints, Longs]:
+        """Return the lines along the tiles' sides: ``(n, 2, 2)`` doubled ends, ``(n, 2)`` who is beside."""
+        outside = np.full(height, NOTHING, dtype=np.int64)
+        ends, beside = [], []
+
+        def along(left: Longs, right: Longs, x: int, y: int, *, down: bool) -> None:
+            runs = _runs(left, right)
+            line = np.empty((len(runs), 2, 2), dtype=np.int32)
+            line[:, :, 0], line[:, :, 1] = 2 * x, 2 * y
+            line[:, :, int(down)] += 2 * runs.astype(np.int32)
+            ends.append(line)
+            beside.append(np.stack([left[runs[:, 0]], right[runs[:, 0]]], axis=1))
+
+        west = outside
+        for j, tile in enumerate(tiles):
+            # Downwards, the left hand is in the east.
+            along(_shift(tile.sides[2], starts[j]), west, j * self._side, self._top, down=True)
+            west = _shift(tile.sides[3], starts[j])
+        along(outside, west, self._width, self._top, down=True)
+        top, bottom = (
+            np.concatenate([_shift(tile.sides[k], start) for tile, start in zip(tiles, starts, strict=False)])
+            for k in (0, 1)
+        )
+        along(above, top, 0, self._top, down=False)
+        if self._top + height == self._height:
+            along(bottom, np.full_like(bottom, NOTHING), 0, self._height, down=False)
+        return np.concatenate(ends), np.concatenate(beside)
+
+    def _loose(self, tiles: list[Tile], ends: Ints, height: int) -> Bools:
+        """Say which ``(n, 2, 2)`` ends of arcs are no nodes but for the tiles.
+
+        What lies below the lowest row is not known yet: the arcs there will say it.
+        """
+        west, east, top, bottom = [], [], [self._above[1]], []
+        outside = np.full(height, NOTHING)
+        for tile in tiles:
+            classes = [_look_up(tile.pieces.classes, side) for side in tile.sides]
+            top_row, bottom_row = classes[:2]
+            bottom.append(bottom_row)
+            west.append(classes[2])
+            east.append(classes[3])
+            top.append(top_row)
+        across = _two_lines(top[0], np.concatenate(top[1:]))
+        below = np.zeros_like(across)
+        if self._top + height == self._height:
+            below = _two_lines(np.concatenate(bottom), np.full(self._width, NOTHING))
+        down = np.stack(
+            [_two_lines(a, b) for a, b in zip([outside, *east], [*west, outside], strict=True)]
+        )
+        x, y = ends[..., 0], ends[..., 1] - self._top
+        line = -(-x // self._side)
+        on_line = (x % self._side == 0) | (x == self._width)
+        loose = on_line & down[np.where(on_line, line, 0), y]
+        loose = np.where(y == 0, across[x], loose)
+        return np.where(y == height, below[x], loose)
+
+    def _unite(self, pieces: Pieces, klass: Ints, known: Longs, beside: Longs) -> Longs:
+        """Unite what meets in one class, and say which region everyone belongs to, or `NOTHING`."""
+        count = len(pieces.classes)
+        wanted = np.ones(len(klass), dtype=np.bool_)
+        if self._wanted is not None:
+            wanted = np.isin(klass, self._wanted)
+        inside = (beside >= 0).all(axis=1)
+        pairs = beside[inside]
+        pairs = pairs[klass[pairs[:, 0]] == klass[pairs[:, 1]]]
+        # Pieces above that belong to one region already.
+        _, first, again = np.unique(known[count:], return_index=True, return_inverse=True)
+        same = np.stack([count + first[again], count + np.arange(len(klass) - count)], axis=1)
+        group = _components(len(klass), np.concatenate([pairs, same[known[same[:, 1]] >= 0]]))
+
+        region = np.full(len(klass), np.iinfo(np.int64).max)
+        old = known >= 0
+        np.minimum.at(region, group[old], known[old])
+        fresh = np.unique(group[wanted & (region[group] == np.iinfo(np.int64).max)])
+        region[fresh] = self._new_regions(len(fresh))
+        region = np.where(wanted, region[group], NOTHING)
+        self._regions["class"][region[wanted]] = klass[wanted]
+        for before, now in np.unique(np.stack([known[old], region[old]], axis=1), axis=0):
+            if before != now:
+                self._merge(int(before), int(now))
+        at, use = region[:count], wanted[:count]
+        table = self._regions
+        np.add.at(table["pixels"], at[use], pieces.pixels[use])
+        np.add.at(table["total"], at[use], pieces.total[use])
+        np.minimum.at(table["least"], at[use], pieces.least[use])
+        np.minimum.at(table["first"], at[use], pieces.first[use])
+        return region
+
+    def _new_regions(self, count: int) -> Longs:
+        while len(self._free) < count:
+            size = len(self._regions)
+            self._regions = np.concatenate([self._regions, np.zeros(size, dtype=_REGION)])
+            self._parent = np.concatenate([self._parent, np.arange(size, 2 * size)])
+            self._free += range(2 * size - 1, size - 1, -1)
+        fresh = np.array([self._free.pop() for _ in range(count)], dtype=np.int64)
+        self._regions[fresh] = np.array((0, 0, 0, 255, np.iinfo(np.int64).max, 0, self._row), dtype=_REGION)
+        return fresh
+
+    def _merge(self, before: int, now: int) -> None:
+        """Make one open region a part of another."""
+        table = self._regions
+        for name in ("pixels", "total", "vertices"):
+            table[name][now] += table[name][before]
+        for name in ("least", "first", "row"):
+            table[name][now] = min(table[name][now], table[name][before])
+        self._parent[self._parent == before] = now
+        if before in self._aside:
+            self._aside.setdefault(now, []).extend(self._aside.pop(before))
+
+    def _count_vertices(self, lines: _Lines) -> None:
+        real = lines.klass[:, 0] != lines.klass[:, 1]
+        for side in (0, 1):
+            use = real & (lines.region[:, side] >= 0)
+            np.add.at(self._regions["vertices"], lines.region[use, side], (np.diff(lines.offsets) - 1)[use])
+
+    def _close(self, closing: Longs) -> Regions:
+        """Give out these regions, and put aside what is complete of large open ones."""
+        whole, parts, growing = 1, 2, 3
+        state = np.zeros(len(self._regions) + 1, dtype=np.uint8)  # the last stands for nobody
+        state[closing] = whole
+        if self._split:
+            large = self._regions["vertices"] > self._split
+            state[closing[large[closing]]] = parts
+            going_on = np.unique(self._above[2][self._above[2] >= 0])
+            state[going_on[large[going_on]]] = growing
+        concerned = np.flatnonzero(state)
+        if not len(concerned):
+            return Regions.none()
+        since = self._regions["row"][concerned].min()
+        found = []
+        for sheet in self._sheets:
+            if sheet.row < since:
+                continue
+            root = np.where(sheet.lines.region >= 0, self._parent[sheet.lines.region], NOTHING)
+            kind = state[root]
+            # Pieces on the lowest row are not complete: who lies below them is not known.
+            ready = (kind == parts) | ((kind == growing) & (sheet.lines.piece < self._piece_count))
+            use = ready | ((kind == whole) & (root[:, :1] != root[:, 1:]))
+            chosen = use.any(axis=1)
+            lines = sheet.lines.take(chosen)
+            found.append((lines, root[chosen], kind[chosen], use[chosen]))
+            sheet.lines.region[ready | (kind == whole)] = NOTHING
+            sheet.lines = sheet.lines.take((sheet.lines.region >= 0).any(axis=1))
+        lines = _Lines.join(part[0] for part in found)
+        root, kind, use = (np.concatenate([part[k] for part in found]) for k in (1, 2, 3))
+        done = [self._as_regions(lines, root, use & (kind == whole))]
+        if self._split:
+            done += self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
+        # Sheets that nobody needs go; the last one's pieces may be asked for.
+        self._sheets = [s for s in self._sheets if len(s.lines.closed) or s is self._sheets[-1]]
+        self._free += np.flatnonzero(np.isin(self._parent, closing)).tolist()
+        back = np.isin(self._parent, closing)
+        self._parent[back] = np.flatnonzero(back)
+        return Regions.join(done)
+
+    def _as_regions(self, lines: _Lines, root: Longs, use: Bools) -> Regions:
+        """Build whole regions."""
+        owner, rings, at_edge = self._join(lines, root, use)
+        table = self._regions[owner]
+        return _regions(
+            rings, table["class"], table["first"], table["first"], table["pixels"], table["total"],
+            table["least"], at_edge,
+        )  # fmt: skip
+
+    def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> list[Regions]:
+        """Build pieces of large regions; those of open ones are put aside, those of closed ones returned."""
+        done = []
+        for region in sorted({*root[use].tolist(), *(closing & self._aside.keys())}):
+            pieces = self._pieces_of(lines, use & (root == region))
+            if region in closing:
+                parts = [pieces]
+                for path in self._aside.pop(region, []):
+                    parts.append(Regions.load(path))
+                    path.unlink()
+                for part in parts:
+                    name = np.full(len(part), self._regions["first"][region])
+                    done.append(replace(part, region_ids=name))
+            else:
+                if self._spool is None:
+                    self._spool = tempfile.TemporaryDirectory(dir=self._spool_in, prefix="pieces.")
+                path = Path(self._spool.name) / f"{self._row}.{region}.npz"
+                pieces.save(path)
+                self._aside.setdefault(region, []).append(path)
+        return done
+
+    def _pieces_of(self, lines: _Lines, use: Bools) -> Regions:
+        """Build the pieces that these arcs bound."""
+        piece, rings, at_edge = self._join(lines, lines.piece, use)
+        bases = np.array([sheet.base for sheet in self._sheets])
+        which = np.searchsorted(bases, piece, side="right") - 1
+        tables = []
+        for k in np.unique(which).tolist():
+            of_sheet = piece[which == k] - bases[k]
+            tables.append([array[of_sheet] for array in self._sheets[k].pieces])
+        if not tables:
+            return Regions.none()
+        classes, pixels, total, least, first = (np.concatenate(part) for part in zip(*tables, strict=True))
+        return _regions(rings, classes, first, first, pixels, total, least, at_edge)
+
+    def _join(self, lines: _Lines, owner: Longs, use: Bools) -> tuple[Longs, Rings, Bools]:
+        """Join arcs to rings: the owners, ascending, their rings, and which of them touch the edge.
+
+        Args:
+            lines: arcs.
+            owner: ``(n, 2)`` who is left and right of them.
+            use: ``(n, 2)`` whether the arc bounds the one on this side.
+        """
+        arcs = np.arange(len(use))
+        arc = np.concatenate([arcs[use[:, 0]], arcs[use[:, 1]]])
+        backward = np.arange(len(arc)) >= np.count_nonzero(use[:, 0])
+        mine = np.concatenate([owner[use[:, 0], 0], owner[use[:, 1], 1]])
+        there = 1 - backward.astype(np.int64)  # column of the other side
+        owners, number = np.unique(mine, return_inverse=True)
+        order = np.argsort(number, kind="stable")
+        number, arc, backward, there = number[order], arc[order], backward[order], there[order]
+        start = backward.astype(np.int64)
+        halves = Halves(number, arc, backward, lines.loose[arc, start], lines.loose[arc, 1 - start])
+        rings = join(
+            halves, len(owners), lines.coords, lines.offsets, lines.closed,
+            keep_nodes=self._tolerance > 0,
+        )  # fmt: skip
+        at_edge = np.zeros(len(owners), dtype=np.bool_)
+        at_edge[number[lines.piece[arc, there] == NOTHING]] = True
+        return owners, rings, at_edge
+
+
+def _regions(
+    rings: Rings,
+    classes: Ints,
+    ids: Longs,
+    region_ids: Longs,
+    pixels: Longs,
+    total: Longs,
+    least: Bytes,
+    at_edge: Bools,
+) -> Regions:
+    return Regions(
+        classes=classes,
+        coords=rings.coords / 2.0,
+        ring_offsets=rings.ring_offsets,
+        region_offsets=rings.region_offsets,
+        ids=ids,
+        region_ids=region_ids,
+        pixels=pixels,
+        confidence_sum=total,
+        confidence_min=least,
+        at_edge=at_edge,
+    )
+
+
+def _inner_lines(
+    tiles: list[Tile], starts: Longs, lefts: range, top: int
+) -> tuple[Ints, Longs, Bools, Longs]:
+    """Return the arcs of a row of tiles in coordinates of the raster, and who is beside them."""
+    coords, sizes, closed, beside = [], [], [], []
+    for tile, start, x in zip(tiles, starts[:-1], lefts, strict=True):
+        coords.append(tile.arcs.coords + np.array([2 * x, 2 * top], dtype=np.int32))
+        sizes.append(np.diff(tile.arcs.offsets))
+        closed.append(tile.arcs.closed)
+        beside.append(_shift(np.stack([tile.arcs.left, tile.arcs.right], axis=1), start))
+    return (
+        np.concatenate(coords),
+        _offsets(np.concatenate(sizes)),
+        np.concatenate(closed),
+        np.concatenate(beside),
+    )
+
+
+def _offsets(sizes: npt.NDArray[Any]) -> Longs:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _shift(numbers: Ints, start: int) -> Longs:
+    """Count the pieces of a tile among those of all tiles."""
+    return np.where(numbers == NOTHING, NOTHING, numbers + np.int64(start))
+
+
+def _look_up(table: npt.NDArray[Any], index: Longs) -> npt.NDArray[Any]:
+    """Look up, with `NOTHING` for nothing."""
+    return np.append(table, NOTHING)[index]
+
+
+def _two_lines(before: Longs, after: Longs) -> Bools:
+    """Say where between two rows of classes just two lines meet, at each corner from end to end."""
+    a, b = (np.concatenate([[NOTHING], row, [NOTHING]]) for row in (before, after))
+    first = (a[:-1] != a[1:]).astype(np.int8) + (b[:-1] != b[1:])
+    return np.asarray(first + (a[:-1] != b[:-1]) + (a[1:] != b[1:]) == 2)
+
+
+@compiled
+def _runs(a: Longs, b: Longs) -> Longs:
+    """Return ``(n, 2)`` where runs of equal pairs start and stop, those of two `NOTHING` left out."""
+    runs = np.empty((len(a), 2), dtype=np.int64)
+    count, start = 0, 0
+    for k in range(1, len(a) + 1):
+        if k == len(a) or a[k] != a[start] or b[k] != b[start]:
+            if a[start] != NOTHING or b[start] != NOTHING:
+                runs[count, 0], runs[count, 1] = start, k
+                count += 1
+            start = k
+    return runs[:count]
+
+
+@compiled
+def _components(count: int, pairs: Longs) -> Longs:
+    """Return the least number in everyone's component of a graph."""
+    parent = np.arange(count)
+    for k in range(len(pairs)):
+        a, b = pairs[k, 0], pairs[k, 1]
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
+        if a < b:
+            parent[b] = a
+        else:
+            parent[a] = b
+    for k in range(count):
+        parent[k] = parent[parent[k]]
+    return parent
