@@ -133,6 +133,55 @@ _SCENE_OPTIONS = (
 )
 
 
+_SHAPE_OPTIONS = (
+    click.option(
+        "--format",
+        "formats",
+        type=click.Choice(["gpkg", "shp", "fgb", "geojson", "parquet"]),
+        multiple=True,
+        default=("gpkg",),
+        show_default=True,
+        help="Vector format; may be repeated.",
+    ),
+    click.option(
+        "--classes",
+        metavar="NAME,NAME",
+        help="Classes that become polygons.  [default: all but the model's background]",
+    ),
+    click.option(
+        "--simplify",
+        type=click.FloatRange(min=0),
+        metavar="METRES",
+        help="How far outlines may be moved to simplify them; 0 leaves the pixels' steps.  [default: 1.25 "
+        "pixels]",
+    ),
+    click.option(
+        "--min-area",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        metavar="M2",
+        help="Leave smaller objects out of the vector files.",
+    ),
+    click.option(
+        "--split-large",
+        type=click.IntRange(min=0),
+        default=100_000,
+        show_default=True,
+        metavar="N",
+        help="Cut objects of more than N vertices along a grid; 0 never cuts.",
+    ),
+    click.option("--split-by-class", is_flag=True, help="Write vector files for each class."),
+)
+
+
+def shape_options(command: F) -> F:
+    """Give a command all options that say what polygons are like."""
+    for option in reversed(_SHAPE_OPTIONS):
+        command = option(command)
+    return command
+
+
 def scene_options(command: F) -> F:
     """Give a command all options that say how a scene is mapped."""
     for option in reversed(_SCENE_OPTIONS):

@@ -9,34 +9,13 @@ import click
 from tqdm import tqdm
 
 from pfmap.cli.interrupt import Stop, run_interruptibly
-from pfmap.cli.options import scene_options, split
+from pfmap.cli.options import scene_options, shape_options, split
 
 
 @click.command(epilog="The outputs open in QGIS coloured and named: drag them into the window.")
 @click.argument("scene")
 @scene_options
-@click.option(
-    "--format",
-    "formats",
-    type=click.Choice(["gpkg", "shp", "geojson"]),
-    multiple=True,
-    default=("gpkg",),
-    show_default=True,
-    help="Vector format; may be repeated.",
-)
-@click.option(
-    "--classes",
-    metavar="NAME,NAME",
-    help="Classes that become polygons.  [default: all but the model's background]",
-)
-@click.option(
-    "--min-area",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    metavar="M2",
-    help="Leave smaller objects out of the vector files.",
-)
+@shape_options
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option(
     "--resume/--no-resume",

@@ -214,8 +214,7 @@ def probe(source: Source, plan: Plan, predictor: Predictor, on_step: Callable[[]
         final, whole = folder_size(work.finals), folder_size(work.path)
     pixels = piece.geobox.width * piece.geobox.height
     after = sum(
-        clock.seconds.get(s, 0.0)
-        for s in ("write rasters", "trace", "stitch", "write objects", "assemble COG")
+        clock.seconds.get(s, 0.0) for s in ("write rasters", "trace", "write objects", "assemble COG")
     )
     return Probe(
         window_seconds=(clock.seconds["network"] + clock.seconds["blend"]) / piece.grid.count,

@@ -1,7 +1,7 @@
 """Carry out a plan: swaths onto disk, then rasters and polygons from them."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.classes import NODATA
 from pfmap.engine.choose import Chooser
-from pfmap.engine.plan import Plan, no_valid_pixel
+from pfmap.engine.plan import Plan, mean_size, no_valid_pixel, pixel_size
 from pfmap.engine.predictor import Predictor
-from pfmap.engine.record import Record, read_record, write_record
-from pfmap.engine.swaths import Clock, SwathMapper
+from pfmap.engine.record import read_record, write_record
+from pfmap.engine.shapes import Shaper
+from pfmap.engine.swaths import Clock, Swath, SwathMapper
 from pfmap.engine.tally import Tally
 from pfmap.engine.work import Work
 from pfmap.errors import SourceError
@@ -25,8 +27,6 @@ from pfmap.raster.target import RasterTarget
 from pfmap.raster.view import Inside, View
 from pfmap.style import class_raster_qml, confidence_raster_qml
 from pfmap.vector.measure import Measurer
-from pfmap.vector.stitch import Stitcher
-from pfmap.vector.write import ObjectWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,17 @@ class Mapped:
     """What carrying out a plan gave.
 
     Attributes:
-        files: finished files in the work folder.
+        files: finished files in the work folder by kind: classes, confidence, and the vector formats.
         tally: pixels and areas per class.
-        objects: ``(classes,)`` objects written per class.
+        objects: objects written per class that becomes polygons.
         unreadable: (column, row, width, height) of the scene's blocks that count as nodata.
         swaths: how many swaths there are.
         resumed: how many of them were on disk already.
     """
 
-    files: Sequence[Path]
+    files: Mapping[str, Sequence[Path]]
     tally: Tally
-    objects: npt.NDArray[np.int64]
+    objects: Mapping[int, int]
     unreadable: frozenset[tuple[int, int, int, int]]
     swaths: int
     resumed: int
@@ -85,45 +85,52 @@ class Mapper:
         plan, clock = self._plan, self._clock
         measurer = Measurer(plan.geobox.crs_wkt, plan.geobox.center)
         tally = Tally(plan.geobox, measurer)
-        writer = self._object_writer(work.finals, measurer)
-        stitcher = Stitcher(plan.geobox.height, plan.geobox.width)
         rows_of = self._output_rows()
         todo = {span for span, rows in rows_of.items() if not work.swath(rows).is_dir()}
         unreadable: set[tuple[int, int, int, int]] = set()
         mapper = SwathMapper(self._view(), plan, self._predictor, clock, self._on_pixels)
-        with closing(mapper.swaths(sorted(todo, key=lambda span: span.start))) as swaths:
+        swaths = mapper.swaths(sorted(todo, key=lambda span: span.start))
+        with closing(swaths), self._shaper(work.finals, measurer) as shaper:
             for span, rows in rows_of.items():
                 if span in todo:
                     swath = next(swaths)
-                    with work.writing(rows) as folder:
+                    with clock.stage("write rasters"), work.writing(rows) as folder:
                         blocks = frozenset(self._source.unreadable)
-                        record = write_record(folder, swath, self._rasters, plan.wanted, blocks, clock)
-                    del swath
+                        record = write_record(folder, swath, self._rasters, blocks)
                 else:
-                    record = read_record(work.swath(rows))
+                    record, swath = read_record(work.swath(rows), self._rasters)
                     self._on_pixels(rows.stop * plan.geobox.width)
                 tally.add(record)
                 unreadable |= record.unreadable
-                self._collect(record, stitcher, writer)
-        if not tally.valid:
-            work.useless = True
-            raise SourceError(no_valid_pixel(plan.scene))
-        with clock.stage("write objects"):
-            files = writer.finish()
+                self._collect(swath, shaper)
+                del swath
+            if not tally.valid:
+                work.useless = True
+                raise SourceError(no_valid_pixel(plan.scene))
+            with clock.stage("write objects"):
+                files: dict[str, Sequence[Path]] = dict(shaper.writer.finish())
         parts = [(rows, work.swath(rows)) for rows in rows_of.values()]
+        kinds = ("classes", "confidence") if plan.options.confidence else ("classes",)
         with clock.stage("assemble COG"):
-            files += [target.finish(work.finals, parts) for target in self._rasters]
-        return Mapped(
-            files, tally, writer.counts, frozenset(unreadable), len(rows_of), len(rows_of) - len(todo)
-        )
+            rasters = {
+                kind: [target.finish(work.finals, parts)]
+                for kind, target in zip(kinds, self._rasters, strict=False)
+            }
+        counts = shaper.writer.counts
+        done = len(rows_of) - len(todo)
+        return Mapped(rasters | files, tally, counts, frozenset(unreadable), len(rows_of), done)
 
-    def _collect(self, record: Record, stitcher: Stitcher, writer: ObjectWriter) -> None:
-        """Join a swath's regions to those above it, and write what is finished."""
-        for rows, regions in record.strips:
-            with self._clock.stage("stitch"):
-                objects = stitcher.add(regions, rows)
+    def _collect(self, swath: Swath, shaper: Shaper) -> None:
+        """Trace a swath, and write what is finished."""
+        traced = shaper.trace(swath.classes, swath.confidence)
+        while True:
+            with self._clock.stage("trace"):
+                regions = next(traced, None)
+            if regions is None:
+                return
+            self._on_pixels(swath.rows.stop * self._plan.geobox.width)
             with self._clock.stage("write objects"):
-                writer.add(objects)
+                shaper.writer.add(regions)
 
     def _output_rows(self) -> dict[Span, Span]:
         """Return the output rows of each swath of window rows; one that finishes none is left out."""
@@ -143,28 +150,30 @@ class Mapper:
         return View(self._source, self._plan.frame, inside, native=self._plan.native)
 
     def _raster_targets(self) -> list[RasterTarget]:
-        """Set up the output rasters: classes first, then confidence if wanted."""
+        """Set up the rasters: classes, then confidence, which the polygons need in any case."""
         plan, stem, tags = self._plan, self._stem, self._plan.tags()
         classes = plan.card.classes
-        rasters = [
-            RasterTarget(plan.geobox, f"{stem}_classes.tif", "mode", tags, class_raster_qml(classes), classes)
+        return [
+            RasterTarget(
+                plan.geobox, f"{stem}_classes.tif", "mode", tags, class_raster_qml(classes), classes
+            ),
+            RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, confidence_raster_qml()),
         ]
-        if plan.options.confidence:
-            name = f"{stem}_confidence.tif"
-            rasters.append(RasterTarget(plan.geobox, name, "average", tags, confidence_raster_qml()))
-        return rasters
 
-    def _object_writer(self, folder: Path, measurer: Measurer) -> ObjectWriter:
+    def _shaper(self, folder: Path, measurer: Measurer) -> Shaper:
         plan = self._plan
-        return ObjectWriter(
-            folder=folder,
-            stem=f"{self._stem}_objects",
-            formats=plan.options.formats,
-            classes=plan.card.classes,
-            crs_wkt=plan.geobox.crs_wkt,
-            transform=plan.geobox.transform,
+        size = pixel_size(plan.geobox)
+        return Shaper(
+            folder,
+            f"{self._stem}_objects",
+            plan.geobox,
+            dict(enumerate(plan.card.classes)),
+            frozenset(plan.wanted),
+            nodata=NODATA,
             measurer=measurer,
-            min_area=plan.options.min_area,
+            gsd=1.0 if size is None else mean_size(size),
+            options=plan.options.shapes,
+            scene=self._stem,
             metadata=plan.tags(),
         )
 

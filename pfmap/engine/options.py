@@ -1,11 +1,11 @@
 """How a scene is to be mapped, apart from the model and the device."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from pfmap.engine.shapes import ShapeOptions
 from pfmap.errors import UsageError
-from pfmap.vector.write import FORMATS
 
 SWATH_PIXELS = 16 << 20
 """Pixels of the outputs per swath: memory for class and confidence is twice this in bytes."""
@@ -29,9 +29,8 @@ class PredictOptions:
         grid: on which grid the outputs lie where the scene is resampled: the scene's or the model's.
         aoi: vector file whose polygons are mapped, or ``FILE:layer``; None for all.
         bbox: xmin, ymin, xmax, ymax in the scene's CRS that is mapped; None for all.
-        formats: vector files to write: gpkg, shp, geojson.
         classes: names of the classes that become polygons; None for all but the background.
-        min_area: smaller objects are left out, square metres (pixels where the scene has no CRS).
+        shapes: what the polygons are to be like.
         confidence: whether to write the confidence raster.
         on_read_error: fail, or count what cannot be read as nodata.
         overwrite: whether existing outputs may be replaced.
@@ -48,9 +47,8 @@ class PredictOptions:
     grid: OutputGrid = "scene"
     aoi: str | None = None
     bbox: tuple[float, float, float, float] | None = None
-    formats: tuple[str, ...] = ("gpkg",)
     classes: tuple[str, ...] | None = None
-    min_area: float = 0.0
+    shapes: ShapeOptions = field(default_factory=ShapeOptions)
     confidence: bool = True
     on_read_error: OnReadError = "fail"
     overwrite: bool = False
@@ -58,15 +56,8 @@ class PredictOptions:
     swath_pixels: int = SWATH_PIXELS
 
     def __post_init__(self) -> None:
-        unknown = [form for form in self.formats if form not in FORMATS]
-        if unknown:
-            raise UsageError(f"format {unknown[0]!r} is unknown: use {', '.join(FORMATS)}")
-        if not self.formats:
-            raise UsageError(f"no vector format is named: use one or more of {', '.join(FORMATS)}")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch size {self.batch_size} is not possible: use 1 or more")
-        if self.min_area < 0:
-            raise UsageError(f"min area {self.min_area} is not possible: use 0 or more")
         if self.scale is not None and not (
             all(map(math.isfinite, self.scale)) and self.scale[0] < self.scale[1]
         ):

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from pfmap.engine.device import choose_device, choose_precision
 from pfmap.engine.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.engine.mapping import Mapped, Mapper, make_predictor
 from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
-from pfmap.engine.plan import Plan, make_plan
+from pfmap.engine.plan import Plan, make_plan, wanted_classes
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.preflight import describe_table, preflight_table
 from pfmap.engine.report import Outcome, build_report, model_hash
 from pfmap.engine.resources import folder_size
+from pfmap.engine.shapes import SPLIT_LARGE, ShapeOptions, clear_parts, vector_names
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
 from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work, opened, work_path
@@ -50,7 +51,8 @@ class Result:
 
     Attributes:
         scene: the scene as it was named.
-        outputs: files by kind: classes, confidence, gpkg, shp, geojson, report.
+        outputs: files by kind: classes, confidence, report, and each vector format; parts of a shapefile as
+            shp_2 and so on, files of one class as gpkg.building and so on.
         report: the content of the report file.
     """
 
@@ -77,7 +79,10 @@ def predict(
     bbox: tuple[float, float, float, float] | None = None,
     formats: Sequence[str] = ("gpkg",),
     classes: Sequence[str] | None = None,
+    simplify: float | None = None,
     min_area: float = 0.0,
+    split_large: int = SPLIT_LARGE,
+    split_by_class: bool = False,
     confidence: bool = True,
     on_read_error: OnReadError = "fail",
     overwrite: bool = False,
@@ -108,9 +113,13 @@ def predict(
         grid: "scene" or "model": on which grid the outputs lie where the scene is resampled.
         aoi: vector file whose polygons are mapped, or ``FILE:layer``; None for all.
         bbox: xmin, ymin, xmax, ymax in the scene's CRS that is mapped; None for all.
-        formats: vector files to write: gpkg, shp, geojson.
+        formats: vector files to write: gpkg, shp, fgb, geojson, parquet.
         classes: names of the classes that become polygons; None for all but the background.
+        simplify: how far the polygons' outlines may be moved to simplify them, metres (pixels where the scene
+            has no CRS); 0 leaves them as the pixels are, None means 1.25 pixels.
         min_area: smaller objects are left out, square metres (pixels where the scene has no CRS).
+        split_large: objects of more vertices are cut along a grid, and share a region_id; 0 never cuts.
+        split_by_class: whether each class gets vector files of its own.
         confidence: whether to write the confidence raster.
         on_read_error: "fail", or "nodata" to go on where blocks cannot be read, listed in the report.
         overwrite: whether existing outputs may be replaced.
@@ -136,9 +145,14 @@ def predict(
         grid=grid,
         aoi=None if aoi is None else os.fspath(aoi),
         bbox=bbox,
-        formats=tuple(dict.fromkeys(formats)),
         classes=None if classes is None else tuple(classes),
-        min_area=min_area,
+        shapes=ShapeOptions(
+            formats=tuple(dict.fromkeys(formats)),
+            simplify=simplify,
+            min_area=min_area,
+            split_large=split_large,
+            split_by_class=split_by_class,
+        ),
         confidence=confidence,
         on_read_error=on_read_error,
         overwrite=overwrite,
@@ -269,14 +283,18 @@ class _Job:
                 resume=self.options.resume,
                 say=self.on_message,
             ) as work:
-                wanted = json.dumps([self.options.formats, self.options.min_area])
+                wanted = json.dumps(
+                    [asdict(self.options.shapes), self.options.classes, self.options.confidence]
+                )
                 if not work.is_ready(wanted):
                     self._refuse_existing(finals)
-                    names = self._map(source, plan, predictor, work, finals, on_progress, begun)
+                    names = self._map(source, plan, predictor, work, begun, on_progress)
                     work.ready(names, wanted)
+                clear_parts(output_dir, f"{self.location.stem}_objects")
                 work.finish_publishing()
         report = json.loads(finals["report"].read_text(encoding="utf-8"))
-        return Result(self.location.text, finals, report)
+        outputs = {kind: output_dir / name for kind, name in report["outputs"].items()}
+        return Result(self.location.text, outputs, report)
 
     def _map(
         self,
@@ -284,9 +302,8 @@ class _Job:
         plan: Plan,
         predictor: Predictor,
         work: Work,
-        finals: dict[str, Path],
-        on_progress: Progress,
         begun: float,
+        on_progress: Progress,
     ) -> list[str]:
         """Map the scene; return the finished files in the order in which they are to get their names."""
         total = plan.geobox.width * plan.geobox.height
@@ -306,19 +323,26 @@ class _Job:
             seconds={"total": time.perf_counter() - begun, **clock.seconds},
             warnings=warnings,
         )
-        report = work.finals / finals["report"].name
-        write_text(report, json.dumps(build_report(plan, outcome, finals), indent=2) + "\n")
+        report = work.finals / f"{self.location.stem}_report.json"
+        outputs = {
+            kind if number == 1 else f"{kind}_{number}": path.name
+            for kind, paths in (*mapped.files.items(), ("report", [report]))
+            for number, path in enumerate(paths, 1)
+        }
+        write_text(report, json.dumps(build_report(plan, outcome, outputs), indent=2) + "\n")
         # Sidecars first, then the files, the report last: it says that all is there.
-        mains = [path.name for path in (*mapped.files, report)]
+        mains = list(outputs.values())
         sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
         return [*sidecars, *mains]
 
     def _finals(self, output_dir: Path) -> dict[str, Path]:
-        stem = self.location.stem
+        """Return the files that are going to be written, as far as that is known."""
+        stem, card = self.location.stem, self.model.card
         names = {"classes": f"{stem}_classes.tif"}
         if self.options.confidence:
             names["confidence"] = f"{stem}_confidence.tif"
-        names |= {form: f"{stem}_objects.{form}" for form in self.options.formats}
+        wanted = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
+        names |= vector_names(f"{stem}_objects", self.options.shapes, wanted)
         names["report"] = f"{stem}_report.json"
         return {kind: output_dir / name for kind, name in names.items()}
 

@@ -150,8 +150,6 @@ class Plan:
             "scale": (self.scaling.low, self.scaling.high),
             "precision": self.precision_name,
             "device": self.device.type,
-            "wanted": list(self.wanted),
-            "confidence": self.options.confidence,
             "on_read_error": self.options.on_read_error,
             "swath_pixels": self.options.swath_pixels,
         }
@@ -183,10 +181,7 @@ def make_plan(
     warnings: list[str] = []
     window = card.input.window
     overlap = options.overlap if options.overlap is not None else window // 8
-    if options.classes is None:
-        wanted = [i for i, spec in enumerate(card.classes) if not spec.background]
-    else:
-        wanted = [index_of(card.classes, name) for name in options.classes]
+    wanted = wanted_classes(card, options.classes)
     area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
     if area is not None and area.note:
         warnings.append(area.note)
@@ -228,6 +223,21 @@ def make_plan(
         wanted=wanted,
         warnings=warnings,
     )
+
+
+def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:
+    """Return the indices of the classes that become polygons.
+
+    Args:
+        card: of the model.
+        names: those wanted; None for all but the background.
+
+    Raises:
+        ModelError: there is no such class.
+    """
+    if names is None:
+        return [index for index, spec in enumerate(card.classes) if not spec.background]
+    return [index_of(card.classes, name) for name in names]
 
 
 def _refuse_giant_blocks(scene: SceneInfo) -> None:

@@ -3,10 +3,9 @@
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,13 +47,13 @@ class Outcome:
     warnings: Sequence[str]
 
 
-def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, Path]) -> dict[str, Any]:
+def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, str]) -> dict[str, Any]:
     """Put together the content of the report file.
 
     Args:
         plan: what was to be done.
         outcome: what was done.
-        outputs: final files by kind.
+        outputs: names of the files by kind.
     """
     scene, card, mapped = plan.scene, plan.card, outcome.mapped
     tally = mapped.tally
@@ -90,9 +89,8 @@ def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, Path]) -> d
             "grid": plan.options.grid,
             "aoi": plan.options.aoi,
             "bbox": list(plan.options.bbox) if plan.options.bbox else None,
-            "formats": list(plan.options.formats),
             "classes": [card.classes[i].name for i in plan.wanted],
-            "min_area": plan.options.min_area,
+            "shapes": asdict(plan.options.shapes),
             "on_read_error": plan.options.on_read_error,
         },
         "map": {
@@ -106,12 +104,12 @@ def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, Path]) -> d
                 "class": spec.name,
                 "pixels": int(tally.pixels[index]),
                 f"area_{unit}": round(float(tally.areas[index]), 2),
-                "objects": int(mapped.objects[index]),
+                "objects": int(mapped.objects.get(index, 0)),
             }
             for index, spec in enumerate(card.classes)
         ],
         "warnings": list(outcome.warnings),
-        "outputs": {kind: path.name for kind, path in outputs.items()},
+        "outputs": dict(outputs),
         "swaths": {"all": mapped.swaths, "from_earlier_runs": mapped.resumed},
         "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},
         "pixels_per_second": round(plan.geobox.width * plan.geobox.height / outcome.seconds["total"]),
@@ -119,7 +117,7 @@ def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, Path]) -> d
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            **{name: version(name) for name in ("numpy", "rasterio", "geopandas", "shapely")},
+            **{name: version(name) for name in ("numpy", "numba", "rasterio", "geopandas", "shapely")},
         },
     }
 

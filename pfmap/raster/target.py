@@ -17,6 +17,7 @@ import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pfmap.classes import NODATA, ClassSpec
+from pfmap.errors import TargetError
 from pfmap.files import write_failed
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
@@ -74,6 +75,24 @@ class RasterTarget:
                     dst.write(values, 1)
         except (RasterioError, OSError) as error:
             raise write_failed(path, error) from error
+
+    def read_swath(self, folder: Path) -> npt.NDArray[np.uint8]:
+        """Read what `write_swath` left: ``(rows, width)`` uint8.
+
+        Raises:
+            TargetError: it cannot be read.
+        """
+        path = folder / self.name
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with rasterio.open(path) as src:
+                    values: npt.NDArray[np.uint8] = src.read(1)
+        except (RasterioError, OSError) as error:
+            raise TargetError(
+                f"{path} of an earlier run cannot be read ({error}): start afresh with --no-resume"
+            ) from error
+        return values
 
     def finish(self, folder: Path, swaths: Sequence[tuple[Span, Path]]) -> Path:
         """Assemble the swaths into a cloud-optimised GeoTIFF, and return its path.

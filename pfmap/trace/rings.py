@@ -100,7 +100,7 @@ def take_ragged(coords: Ints, offsets: Longs, chosen: Longs) -> Ints:
 
 
 @compiled
-def _step(coords: Ints, offsets: Longs, halves: Halves, half: int, first: bool) -> tuple[int, int]:  # noqa: FBT001
+def _step(coords: Ints, offsets: Longs, halves: Halves, half: int, first: bool) -> tuple[int, int]:
     """Return the direction in which a half leaves its first node, or reaches its last."""
     start, last = offsets[halves.arc[half]], offsets[halves.arc[half] + 1] - 1
     sign = 1
@@ -147,7 +147,7 @@ def _walk_all(
     coords: Ints,
     offsets: Longs,
     closed: npt.NDArray[np.bool_],
-    keep_nodes: bool,  # noqa: FBT001
+    keep_nodes: bool,
 ) -> tuple[Ints, Longs, Longs, Longs]:
     """Walk all rings: points, where each ring starts, its region, and twice its signed area."""
     size = 0

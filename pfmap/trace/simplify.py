@@ -24,10 +24,11 @@ _LEVELS = 3
 _CELL = 16
 """Side of a cell of the search grid, half pixels."""
 
-import os
-ALPHA=float(os.environ.get('ALPHA','0'))
-_SHARE = float(os.environ.get('SHARE','0.5'))
-"""The tolerance is at most this share of the mean width of the pieces beside: what is small keeps its shape."""
+_SHARE = 0.75
+"""The tolerance is at most this share of the mean width of the pieces beside: small ones keep their form."""
+
+_BALANCE = 2.0
+"""Weight of the area that a segment adds to one side, against the squared distances of its points."""
 
 
 @compiled
@@ -200,7 +201,8 @@ def _fewest(
                 and d2 > 0
                 and (not narrowed or (lx * y - ly * x <= 0 and rx * y - ry * x >= 0))
             ):
-                off = error[i] + (sxx * y * y - 2 * sxy * x * y + syy * x * x + ALPHA * (j - i) * swept * swept) / d2
+                far = sxx * y * y - 2 * sxy * x * y + syy * x * x
+                off = error[i] + (far + _BALANCE * (j - i) * swept * swept) / d2
                 if hops[i] + 1 < hops[j] or off < error[j]:
                     hops[j], error[j], back[j] = hops[i] + 1, off, i
             sxx += x * x
@@ -371,7 +373,7 @@ def _turn(points: Ints, a: int, b: int, c: int) -> int:
 
 @compiled
 def _same(points: Ints, a: int, b: int) -> bool:
-    return points[a, 0] == points[b, 0] and points[a, 1] == points[b, 1]
+    return bool(points[a, 0] == points[b, 0] and points[a, 1] == points[b, 1])
 
 
 @compiled
@@ -433,7 +435,7 @@ def _posts(
     height: int,
     width: int,
 ) -> tuple[Ints, Longs]:
-    """List by cell the points that no segment may jump over: nodes inside the tile, one point of each ring."""
+    """List by cell what no segment may jump over: nodes inside the tile, one point of each ring."""
     cell_start = np.zeros(rows * cols + 1, dtype=np.int64)
     posts = np.empty(0, dtype=np.int32)
     for filling in (False, True):

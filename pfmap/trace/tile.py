@@ -9,7 +9,7 @@ Lines run along pixel corners; coordinates are doubled, so that the middle of a 
 too.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ class Arcs(NamedTuple):
 
 
 @compiled
-def label(classes: Bytes | Ints, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
+def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
     """Find the pieces of a tile.
 
     Args:
@@ -288,5 +288,9 @@ def arcs_between(labels: Ints) -> Arcs:
                         arcs += 1
     offsets[arcs] = at
     return Arcs(
-        coords[:at].copy(), offsets[: arcs + 1].copy(), left[:arcs].copy(), right[:arcs].copy(), closed[:arcs].copy()
+        coords[:at].copy(),
+        offsets[: arcs + 1].copy(),
+        left[:arcs].copy(),
+        right[:arcs].copy(),
+        closed[:arcs].copy(),
     )

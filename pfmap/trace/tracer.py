@@ -60,9 +60,7 @@ class Tile(NamedTuple):
     sides: tuple[Ints, Ints, Ints, Ints]
 
 
-def trace_tile(
-    classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tolerance: float = 0.0
-) -> Tile:
+def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tolerance: float = 0.0) -> Tile:
     """Trace a tile.
 
     Args:
@@ -75,7 +73,8 @@ def trace_tile(
     labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
     arcs = arcs_between(labels)
     if tolerance > 0:
-        arcs = simplify(arcs, pieces, *labels.shape, float(tolerance))
+        height, width = labels.shape
+        arcs = simplify(arcs, pieces, height, width, float(tolerance))
     return Tile(
         pieces,
         arcs,
@@ -105,7 +104,7 @@ class _Lines:
     klass: Ints
     region: Longs
 
-    def take(self, chosen: Bools) -> "_Lines":
+    def take(self, chosen: Any) -> "_Lines":
         at = np.flatnonzero(chosen)
         return _Lines(
             take_ragged(self.coords, self.offsets, at),
@@ -175,7 +174,8 @@ class Tracer:
         self._nodata, self._tolerance, self._split = nodata, tolerance, split
         self._wanted = None if wanted is None else np.array(sorted(wanted), dtype=np.int64)
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
-        self._spool_in, self._spool = spool, None
+        self._spool_in = spool
+        self._spool: tempfile.TemporaryDirectory[str] | None = None
         self._waiting: list[tuple[npt.NDArray[Any], Bytes]] = []  # rows of an unfinished row of tiles
         self._top = 0  # first of them
         self._row = 0  # which row of tiles
@@ -296,11 +296,9 @@ class Tracer:
             row, col = np.divmod(tile.pieces.first, len(tile.sides[0]))
             first.append((self._top + row) * self._width + x + col)
         arrays = [np.concatenate(parts) for parts in zip(*(tile.pieces for tile in tiles), strict=True)]
-        return Pieces(*arrays[:4], first=np.concatenate(first))
+        return Pieces(*arrays)._replace(first=np.concatenate(first))
 
-    def _sides(
-        self, tiles: list[Tile], starts: Longs, above: Longs, height: int
-    ) -> tuple[Ints, Longs]:
+    def _sides(self, tiles: list[Tile], starts: Longs, above: Longs, height: int) -> tuple[Ints, Longs]:
         """Return the lines along the tiles' sides: ``(n, 2, 2)`` doubled ends, ``(n, 2)`` who is beside."""
         outside = np.full(height, NOTHING, dtype=np.int64)
         ends, beside = [], []
@@ -333,22 +331,15 @@ class Tracer:
 
         What lies below the lowest row is not known yet: the arcs there will say it.
         """
-        west, east, top, bottom = [], [], [self._above[1]], []
-        outside = np.full(height, NOTHING)
-        for tile in tiles:
-            classes = [_look_up(tile.pieces.classes, side) for side in tile.sides]
-            top_row, bottom_row = classes[:2]
-            bottom.append(bottom_row)
-            west.append(classes[2])
-            east.append(classes[3])
-            top.append(top_row)
-        across = _two_lines(top[0], np.concatenate(top[1:]))
+        classes = [[_look_up(tile.pieces.classes, side) for side in tile.sides] for tile in tiles]
+        top, bottom, west, east = zip(*classes, strict=True)
+        outside = np.full(max(height, self._width), NOTHING)
+        across = _two_lines(self._above[1], np.concatenate(top))
         below = np.zeros_like(across)
         if self._top + height == self._height:
-            below = _two_lines(np.concatenate(bottom), np.full(self._width, NOTHING))
-        down = np.stack(
-            [_two_lines(a, b) for a, b in zip([outside, *east], [*west, outside], strict=True)]
-        )
+            below = _two_lines(np.concatenate(bottom), outside[: self._width])
+        outside = outside[:height]
+        down = np.stack([_two_lines(a, b) for a, b in zip([outside, *east], [*west, outside], strict=True)])
         x, y = ends[..., 0], ends[..., 1] - self._top
         line = -(-x // self._side)
         on_line = (x % self._side == 0) | (x == self._width)
@@ -577,7 +568,7 @@ def _shift(numbers: Ints, start: int) -> Longs:
     return np.where(numbers == NOTHING, NOTHING, numbers + np.int64(start))
 
 
-def _look_up(table: npt.NDArray[Any], index: Longs) -> npt.NDArray[Any]:
+def _look_up(table: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Look up, with `NOTHING` for nothing."""
     return np.append(table, NOTHING)[index]
 

@@ -66,13 +66,20 @@ class Measurer:
         local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
         self._to_equal_area = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_dict(local), always_xy=True)
 
+    def ground(self, geometry: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+        """Return geometries where lengths and areas are true: in metres; in pixels without a CRS."""
+        if self._to_equal_area is not None:
+            geometry = shapely.transform(geometry, self._project)
+        if self._factor != 1.0:
+            geometry = shapely.transform(geometry, lambda points: points * self._factor)
+        return geometry
+
     def measure(
         self, geometry: npt.NDArray[np.object_]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return areas in square metres and perimeters in metres, holes included; pixels without a CRS."""
-        if self._to_equal_area is not None:
-            geometry = shapely.transform(geometry, self._project)
-        return shapely.area(geometry) * self._factor**2, shapely.length(geometry) * self._factor
+        geometry = self.ground(geometry)
+        return shapely.area(geometry), shapely.length(geometry)
 
     def area(self, corners: npt.NDArray[np.float64]) -> float:
         """Return the area of the polygon with these ``(n, 2)`` corners, square metres."""

@@ -1,0 +1,291 @@
+"""The vector formats: how each is written piece by piece."""
+
+import contextlib
+import json
+import sqlite3
+import struct
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyarrow as pa
+import pyogrio
+import pyproj
+import shapely
+from pyarrow import parquet
+from pyogrio.errors import DataSourceError
+
+from pfmap.errors import TargetError
+from pfmap.files import write_failed
+
+LAYER = "objects"
+FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet")
+
+SHAPEFILE_BYTES = 2_000_000_000
+"""A shapefile's parts stay below this: many programs read offsets as signed 32-bit numbers."""
+
+PART = "_part"
+"""Before the number of a further part of a shapefile."""
+
+_SHORT = {
+    "perimeter_m": "perim_m",
+    "perimeter_px": "perim_px",
+    "azimuth_deg": "azimuth",
+    "confidence_mean": "conf_mean",
+    "confidence_min": "conf_min",
+    "touches_edge": "at_edge",
+}
+"""Shapefile field names have at most ten characters: these are the longer ones."""
+
+_FAILURES = (DataSourceError, pa.ArrowException, sqlite3.Error, RuntimeError, OSError)
+
+
+@dataclass(slots=True)
+class Sink(ABC):
+    """One vector file, or one in parts, while it is being written.
+
+    Attributes:
+        folder: where it goes.
+        stem: its name without the ending.
+        crs: of the geometries, or None.
+        qml: QGIS style.
+        metadata: run parameters.
+    """
+
+    folder: Path
+    stem: str
+    crs: pyproj.CRS | None
+    qml: str
+    metadata: Mapping[str, str]
+    begun: bool = field(default=False, init=False)
+
+    def append(self, frame: gpd.GeoDataFrame) -> None:
+        """Add objects.
+
+        Raises:
+            TargetError: the file cannot be written.
+        """
+        with self._explained():
+            self._append(frame)
+        self.begun = True
+
+    def finish(self, empty: gpd.GeoDataFrame) -> list[Path]:
+        """Complete the file, with its style, and return its paths, without those of sidecars.
+
+        Args:
+            empty: no objects, but all fields: what is written where there are none.
+        """
+        with self._explained():
+            if not self.begun:
+                self._append(empty)
+                self.begun = True
+            return self._finish()
+
+    @abstractmethod
+    def _append(self, frame: gpd.GeoDataFrame) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> list[Path]: ...
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            with warnings.catch_warnings():
+                # Scenes without a CRS are allowed, and were announced.
+                warnings.filterwarnings("ignore", message="'crs' was not provided")
+                warnings.filterwarnings("ignore", message="'crs' argument is required")
+                yield
+        except TargetError:
+            raise
+        except _FAILURES as error:
+            raise write_failed(self.folder / self.stem, error) from error
+
+    def _path(self, ending: str) -> Path:
+        return self.folder / f"{self.stem}.{ending}"
+
+    def _style(self, path: Path) -> None:
+        path.with_suffix(".qml").write_text(self.qml, encoding="utf-8")
+
+    def _set_crs(self, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+        return frame if self.crs is None else frame.set_crs(self.crs, allow_override=True)
+
+
+class _GeoPackage(Sink):
+    def _append(self, frame: gpd.GeoDataFrame) -> None:
+        options: dict[str, Any] = {}
+        if not self.begun:
+            # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
+            options = {"layer_metadata": dict(self.metadata), "geometry_name": "geom"}
+        pyogrio.write_dataframe(
+            self._set_crs(frame), self._path("gpkg"), driver="GPKG", layer=LAYER, append=self.begun,
+            geometry_type="Polygon", **options,
+        )  # fmt: skip
+
+    def _finish(self) -> list[Path]:
+        _add_default_style(self._path("gpkg"), self.qml)
+        return [self._path("gpkg")]
+
+
+@dataclass(slots=True)
+class _Shapefile(Sink):
+    """In numbered parts if it grows too large; that is decided before anything is written to a part."""
+
+    limit: int = field(default_factory=lambda: SHAPEFILE_BYTES)
+    _parts: list[Path] = field(default_factory=list)
+    _shapes: int = 0
+    _records: int = 0
+
+    def _append(self, frame: gpd.GeoDataFrame) -> None:
+        frame = self._set_crs(frame.rename(columns=_SHORT))
+        points = shapely.get_num_coordinates(frame.geometry.array)
+        rings = 1 + shapely.get_num_interior_rings(frame.geometry.array)
+        sizes = 52 + 4 * rings + 16 * points
+        first = 0
+        while first < len(frame) or not self._parts:
+            fits = int(np.searchsorted(np.cumsum(sizes[first:]), self.limit - self._shapes, side="right"))
+            if self._parts and self._records:
+                table = self._parts[-1].with_suffix(".dbf").stat().st_size
+                fits = min(fits, (self.limit - table) // self._records)
+            if not self._parts or (not fits and self._shapes):
+                self._next_part()
+                continue
+            piece = frame.iloc[first : first + max(1, fits)]
+            path = self._parts[-1]
+            pyogrio.write_dataframe(
+                piece, path, driver="ESRI Shapefile", append=path.exists(), geometry_type="Polygon",
+                encoding="UTF-8",
+            )  # fmt: skip
+            if not self._records:
+                header = path.with_suffix(".dbf").read_bytes()[:12]
+                self._records = struct.unpack("<H", header[10:12])[0]
+            self._shapes += int(sizes[first : first + len(piece)].sum())
+            first += max(1, len(piece))
+
+    def _next_part(self) -> None:
+        number = len(self._parts) + 1
+        further = f"{PART}{number}" if number > 1 else ""
+        self._parts.append(self.folder / f"{self.stem}{further}.shp")
+        self._shapes = 0
+
+    def _finish(self) -> list[Path]:
+        for path in self._parts:
+            self._style(path)
+        return list(self._parts)
+
+
+@dataclass(slots=True)
+class _Parquet(Sink):
+    """GeoParquet 1.1, a row group per chunk."""
+
+    _writer: parquet.ParquetWriter | None = None
+
+    def _append(self, frame: gpd.GeoDataFrame) -> None:
+        table = _table(self._set_crs(frame))
+        if self._writer is None:
+            crs = None if self.crs is None else self.crs.to_json_dict()
+            column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": crs}
+            geo = {"version": "1.1.0", "primary_column": "geom", "columns": {"geom": column}}
+            schema = table.schema.with_metadata({"geo": json.dumps(geo), **self.metadata})
+            self._writer = parquet.ParquetWriter(self._path("parquet"), schema, compression="zstd")
+        self._writer.write_table(table.cast(self._writer.schema))
+
+    def _finish(self) -> list[Path]:
+        assert self._writer is not None
+        self._writer.close()
+        self._style(self._path("parquet"))
+        return [self._path("parquet")]
+
+
+@dataclass(slots=True)
+class _Streamed(Sink):
+    """A format that is written in one go: chunks wait on disk, and are streamed into it at the end."""
+
+    driver: str = ""
+    ending: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    _spool: pa.RecordBatchStreamWriter | None = None
+
+    def _append(self, frame: gpd.GeoDataFrame) -> None:
+        frame = self._set_crs(frame)
+        if self.driver == "GeoJSON" and self.crs is not None:
+            frame = frame.to_crs(4326)  # RFC 7946 knows no other
+        table = _table(frame)
+        if self._spool is None:
+            self._spool = pa.ipc.new_stream(str(self._path(f"{self.ending}.spool")), table.schema)
+        self._spool.write_table(table)
+
+    def _finish(self) -> list[Path]:
+        assert self._spool is not None
+        self._spool.close()
+        spool, path = self._path(f"{self.ending}.spool"), self._path(self.ending)
+        crs = self.crs.to_wkt() if self.crs is not None else None
+        if crs is not None and self.driver == "GeoJSON":
+            crs = "OGC:CRS84"
+        with pa.OSFile(str(spool)) as source, pa.ipc.open_stream(source) as reader:
+            pyogrio.write_arrow(
+                reader, path, driver=self.driver, layer=LAYER, geometry_name="geom",
+                geometry_type="Polygon", crs=crs, **self.options,
+            )  # fmt: skip
+        spool.unlink()
+        self._style(path)
+        return [path]
+
+
+def sink(
+    form: str, folder: Path, stem: str, crs: pyproj.CRS | None, qml: str, metadata: Mapping[str, str]
+) -> Sink:
+    """Begin a file of a format, one of `FORMATS`."""
+    common = (folder, stem, crs, qml, metadata)
+    if form == "gpkg":
+        return _GeoPackage(*common)
+    if form == "shp":
+        return _Shapefile(*common)
+    if form == "parquet":
+        return _Parquet(*common)
+    if form == "fgb":
+        return _Streamed(*common, driver="FlatGeobuf", ending="fgb")
+    return _Streamed(*common, driver="GeoJSON", ending="geojson", options=_RFC7946 if crs is not None else {})
+
+
+_RFC7946 = {"RFC7946": "YES"}
+
+
+def _table(frame: gpd.GeoDataFrame) -> pa.Table:
+    """Return a table with the geometries as WKB, without notes on its columns."""
+    table = pa.table(frame.to_arrow(index=False, geometry_encoding="WKB"))
+    fields = [pa.field(column.name, _plain(column.type)) for column in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return one type for texts, however pandas keeps them: a chunk without rows has none."""
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_null(kind) else kind
+
+
+def _add_default_style(path: Path, qml: str) -> None:
+    """Put a QGIS style into a GeoPackage, so that the layer opens coloured and named."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            """CREATE TABLE layer_styles (
+                id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+                f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
+                f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
+                useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
+                update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
+        )
+        db.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
+            "styleName, styleQML, styleSLD, useAsDefault, description, owner) "
+            "VALUES ('', '', ?, 'geom', 'pfmap classes', ?, '', 1, 'Classes in the model''s colours', '')",
+            (LAYER, qml),
+        )
+        # Registered, because QGIS finds the table through GDAL, which lists registered tables.
+        db.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles')"
+        )
