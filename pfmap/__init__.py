@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from pfmap.engine.pipeline import inspect, predict
     from pfmap.engine.store import load_model
     from pfmap.engine.upstream import import_checkpoint
+    from pfmap.engine.vectorize import vectorize
 
-__all__ = ["PfmapError", "__version__", "import_checkpoint", "inspect", "load_model", "predict"]
+__all__ = ["PfmapError", "__version__", "import_checkpoint", "inspect", "load_model", "predict", "vectorize"]
 
 _HOMES = {
     "predict": "pfmap.engine.pipeline",
     "inspect": "pfmap.engine.pipeline",
     "load_model": "pfmap.engine.store",
+    "vectorize": "pfmap.engine.vectorize",
     "import_checkpoint": "pfmap.engine.upstream",
 }
 

@@ -14,6 +14,7 @@ from pfmap.version import __version__
 # name -> (module, attribute, help for the list); a module is imported when its command is used.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "predict": ("pfmap.cli.predict", "predict"),
+    "vectorize": ("pfmap.cli.vectorize", "vectorize"),
     "info": ("pfmap.cli.info", "info"),
     "models": ("pfmap.cli.models", "models"),
     "train": ("pfmap.cli.train", "train"),
@@ -43,6 +44,7 @@ def cli() -> None:
 
     \b
     pfmap predict scene.tif         map a scene with the default model
+    pfmap vectorize classes.tif     polygons of any class raster
     pfmap info scene.tif            what it is, and what mapping it would take
     pfmap models list               what models there are
     """

@@ -161,8 +161,17 @@ _SHAPE_OPTIONS = (
         default=0.0,
         show_default=True,
         metavar="M2",
-        help="Leave smaller objects out of the vector files.",
+        help="Merge smaller regions into the neighbour with the longest border.",
     ),
+    click.option(
+        "--fill-holes",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        metavar="M2",
+        help="Fill smaller holes.",
+    ),
+    click.option("--drop-small", is_flag=True, help="Leave regions below --min-area out instead."),
     click.option(
         "--split-large",
         type=click.IntRange(min=0),

@@ -14,7 +14,7 @@ from pfmap.engine.choose import Chooser
 from pfmap.engine.plan import Plan, mean_size, no_valid_pixel, pixel_size
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.record import read_record, write_record
-from pfmap.engine.shapes import Shaper
+from pfmap.engine.shapes import ClassTable, Shaper
 from pfmap.engine.swaths import Clock, Swath, SwathMapper
 from pfmap.engine.tally import Tally
 from pfmap.engine.work import Work
@@ -167,7 +167,7 @@ class Mapper:
             folder,
             f"{self._stem}_objects",
             plan.geobox,
-            dict(enumerate(plan.card.classes)),
+            ClassTable(dict(enumerate(plan.card.classes)), lambda _value: ""),
             frozenset(plan.wanted),
             nodata=NODATA,
             measurer=measurer,

@@ -81,6 +81,8 @@ def predict(
     classes: Sequence[str] | None = None,
     simplify: float | None = None,
     min_area: float = 0.0,
+    fill_holes: float = 0.0,
+    drop_small: bool = False,
     split_large: int = SPLIT_LARGE,
     split_by_class: bool = False,
     confidence: bool = True,
@@ -117,7 +119,10 @@ def predict(
         classes: names of the classes that become polygons; None for all but the background.
         simplify: how far the polygons' outlines may be moved to simplify them, metres (pixels where the scene
             has no CRS); 0 leaves them as the pixels are, None means 1.25 pixels.
-        min_area: smaller objects are left out, square metres (pixels where the scene has no CRS).
+        min_area: smaller regions are merged into the neighbour with the longest border, in the polygons only;
+            square metres (pixels where the scene has no CRS).
+        fill_holes: smaller holes in the polygons are filled, square metres.
+        drop_small: whether regions below `min_area` are left out instead of merged.
         split_large: objects of more vertices are cut along a grid, and share a region_id; 0 never cuts.
         split_by_class: whether each class gets vector files of its own.
         confidence: whether to write the confidence raster.
@@ -150,6 +155,8 @@ def predict(
             formats=tuple(dict.fromkeys(formats)),
             simplify=simplify,
             min_area=min_area,
+            fill_holes=fill_holes,
+            drop_small=drop_small,
             split_large=split_large,
             split_by_class=split_by_class,
         ),

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.classes import ClassSpec
-from pfmap.errors import UsageError
+from pfmap.errors import TargetError, UsageError
 from pfmap.geobox import GeoBox
 from pfmap.regions import Regions
+from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.formats import FORMATS, PART
-from pfmap.vector.measure import Measurer
+from pfmap.vector.measure import Measurer, pixel_area
 from pfmap.vector.write import ObjectWriter, file_part
 
 _SIMPLIFY_PIXELS = 1.25
@@ -37,7 +38,9 @@ class ShapeOptions:
         formats: vector files to write.
         simplify: how far outlines may be moved, metres; 0 leaves them as the pixels are; None for 1.25
             pixels.
-        min_area: smaller objects are left out, square metres.
+        min_area: smaller regions are merged into the neighbour with the longest border, square metres.
+        fill_holes: smaller regions inside one other are merged into it, square metres.
+        drop_small: whether regions below `min_area` are left out instead of merged.
         split_large: objects of more vertices are cut along a grid; 0 never cuts.
         split_by_class: whether each class gets files of its own.
     """
@@ -45,6 +48,8 @@ class ShapeOptions:
     formats: tuple[str, ...] = ("gpkg",)
     simplify: float | None = None
     min_area: float = 0.0
+    fill_holes: float = 0.0
+    drop_small: bool = False
     split_large: int = SPLIT_LARGE
     split_by_class: bool = False
 
@@ -54,7 +59,13 @@ class ShapeOptions:
             raise UsageError(f"format {unknown[0]!r} is unknown: use {', '.join(FORMATS)}")
         if not self.formats:
             raise UsageError(f"no vector format is named: use one or more of {', '.join(FORMATS)}")
-        for name, value in (("simplify", self.simplify), ("min area", self.min_area)):
+        if self.drop_small and not self.min_area:
+            raise UsageError("--drop-small needs --min-area: how small is small?")
+        for name, value in (
+            ("simplify", self.simplify),
+            ("min area", self.min_area),
+            ("fill holes", self.fill_holes),
+        ):
             if value is not None and not 0 <= value < math.inf:
                 raise UsageError(f"{name} {value} is not possible: use 0 or more")
         if self.split_large < 0:
@@ -80,11 +91,45 @@ def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) 
     }
 
 
+def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite: bool) -> None:
+    """Refuse to replace vector files.
+
+    Raises:
+        TargetError: there are some, and they are not to be replaced.
+    """
+    endings = "|".join(options.formats)
+    further = "(_.+)" if options.split_by_class else ""
+    pattern = rf"{re.escape(stem)}{further}\.({endings})"
+    there = sorted(str(path) for path in folder.glob(f"{stem}*") if re.fullmatch(pattern, path.name))
+    if there and not overwrite:
+        raise TargetError(
+            f"{', '.join(there)} exist{'s' * (len(there) == 1)} already: replace with --overwrite, or choose "
+            "another folder with --output-dir"
+        )
+
+
 def clear_parts(folder: Path, stem: str) -> None:
     """Delete further parts of shapefiles that an earlier run left: no new ones would replace them."""
     for path in folder.glob(f"{stem}*{PART}*"):
         if re.fullmatch(rf"{re.escape(stem)}.*{PART}\d+\.(shp|shx|dbf|prj|cpg|qml)", path.name):
             path.unlink()
+
+
+class ClassTable(dict[int, ClassSpec]):
+    """Names and colours of classes by their value; a class that is not named is called by its value.
+
+    Args:
+        known: the named ones.
+        color: gives a colour to a value.
+    """
+
+    def __init__(self, known: Mapping[int, ClassSpec], color: Callable[[int], str]) -> None:
+        super().__init__(known)
+        self._color = color
+
+    def __missing__(self, value: int) -> ClassSpec:
+        self[value] = ClassSpec(str(value), self._color(value))
+        return self[value]
 
 
 class Shaper:
@@ -95,7 +140,7 @@ class Shaper:
         stem: what their names begin with.
         geobox: the grid of the class raster.
         classes: names and colours, by the value in the raster.
-        wanted: values that become polygons.
+        wanted: values that become polygons; None for all.
         nodata: value that is no class, or None.
         measurer: gives areas and lengths.
         gsd: side of a pixel on the ground, metres, or 1 without a CRS.
@@ -110,8 +155,8 @@ class Shaper:
         folder: Path,
         stem: str,
         geobox: GeoBox,
-        classes: Mapping[int, ClassSpec],
-        wanted: frozenset[int],
+        classes: ClassTable,
+        wanted: frozenset[int] | None,
         *,
         nodata: int | None,
         measurer: Measurer,
@@ -121,6 +166,20 @@ class Shaper:
         metadata: Mapping[str, str],
         has_confidence: bool = True,
     ) -> None:
+        self._sieves = []
+        limits = (0.0 if options.drop_small else options.min_area, False), (options.fill_holes, True)
+        for limit, holes_only in limits:
+            if limit:
+                self._sieves.append(
+                    Sieve(
+                        geobox.height,
+                        geobox.width,
+                        nodata=nodata,
+                        limit=limit,
+                        holes_only=holes_only,
+                        pixel_area=lambda row: pixel_area(geobox, measurer, row),
+                    )
+                )
         self._tracer = Tracer(
             geobox.height,
             geobox.width,
@@ -135,11 +194,12 @@ class Shaper:
             folder=folder,
             stem=stem,
             formats=options.formats,
-            classes={index: classes[index] for index in sorted(wanted)},
+            classes=classes,
+            wanted=wanted,
             geobox=geobox,
             measurer=measurer,
             scene=scene,
-            min_area=options.min_area,
+            min_area=options.min_area if options.drop_small else 0.0,
             metadata=metadata,
             by_class=options.split_by_class,
             has_confidence=has_confidence,
@@ -155,4 +215,22 @@ class Shaper:
 
     def trace(self, classes: npt.NDArray[Any], confidence: npt.NDArray[np.uint8] | None) -> Iterator[Regions]:
         """Take the next rows, and give the regions that are closed then; `writer` takes them."""
-        return self._tracer.add(classes, confidence)
+        if confidence is None:
+            confidence = np.broadcast_to(np.uint8(0), classes.shape)
+        rows: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]] = iter([(classes, confidence)])
+        for sieve in self._sieves:
+            rows = _through(sieve, rows)
+        for part in rows:
+            yield from self._tracer.add(*part)
+
+    @property
+    def seen(self) -> bool:
+        """Whether any pixel had a class so far, wanted or not."""
+        return self._tracer.piece_count > 0
+
+
+def _through(
+    sieve: Sieve, rows: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]]
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]]:
+    for classes, confidence in rows:
+        yield from sieve.add(classes, confidence)

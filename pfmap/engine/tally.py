@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pfmap.classes import NODATA
 from pfmap.engine.record import Record
 from pfmap.geobox import GeoBox
-from pfmap.vector.measure import Measurer
+from pfmap.vector.measure import Measurer, pixel_area
 
 
 @dataclass(slots=True)
@@ -30,17 +30,10 @@ class Tally:
     def add(self, record: Record) -> None:
         """Count a swath; its pixels are as large as the one in its middle."""
         self.pixels += record.pixels
-        self.areas += record.pixels * self.pixel_area((record.rows.start + record.rows.stop) / 2)
+        middle = (record.rows.start + record.rows.stop) / 2
+        self.areas += record.pixels * pixel_area(self.geobox, self.measurer, middle)
 
     @property
     def valid(self) -> int:
         """Number of pixels with a class."""
         return int(self.pixels[:NODATA].sum())
-
-    def pixel_area(self, row: float) -> float:
-        """Return the ground area of a pixel in the middle of a row: square metres, or 1 without a CRS."""
-        if self.measurer.units == "px":
-            return 1.0
-        x = self.geobox.width / 2
-        corners = [self.geobox.place(x + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
-        return self.measurer.area(np.array(corners))

@@ -155,6 +155,9 @@ class Tracer:
         workers: threads.
         spool: folder for pieces of large open regions; None for the system's.
         tile: rows and columns of a tile.
+
+    Attributes:
+        piece_count: pieces found so far, wanted or not.
     """
 
     def __init__(
@@ -180,7 +183,7 @@ class Tracer:
         self._top = 0  # first of them
         self._row = 0  # which row of tiles
         self._sheets: list[_Sheet] = []
-        self._piece_count = 0
+        self.piece_count = 0
         self._above = np.full((3, width), NOTHING, dtype=np.int64)  # piece, class, region above each column
         self._regions = np.zeros(64, dtype=_REGION)
         self._parent = np.arange(64, dtype=np.int64)  # regions that turned out to be one: the least of them
@@ -248,7 +251,7 @@ class Tracer:
         # Everyone who has a part in this row: its pieces, then those above it.
         above, column = np.unique(self._above[0], return_index=True)
         column = column[above >= 0]
-        piece = np.concatenate([self._piece_count + np.arange(count), self._above[0][column]])
+        piece = np.concatenate([self.piece_count + np.arange(count), self._above[0][column]])
         klass = np.concatenate([pieces.classes, self._above[1][column]]).astype(np.int32)
         known = np.concatenate([np.full(count, NOTHING), self._above[2][column]])
         index_above = np.where(
@@ -274,7 +277,7 @@ class Tracer:
         )
         self._count_vertices(lines)
         lines = lines.take((lines.region >= 0).any(axis=1))
-        self._sheets.append(_Sheet(self._row, self._piece_count, pieces, lines))
+        self._sheets.append(_Sheet(self._row, self.piece_count, pieces, lines))
 
         bottom = np.concatenate(
             [_shift(tile.sides[1], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
@@ -285,7 +288,7 @@ class Tracer:
         self._above = np.stack([_look_up(table, bottom) for table in (piece, klass, region)])
         current = np.unique(region[region >= 0])
         done = self._close(current[~np.isin(current, self._above[2])])
-        self._piece_count += count
+        self.piece_count += count
         self._row += 1
         return done
 
@@ -427,7 +430,7 @@ class Tracer:
             root = np.where(sheet.lines.region >= 0, self._parent[sheet.lines.region], NOTHING)
             kind = state[root]
             # Pieces on the lowest row are not complete: who lies below them is not known.
-            ready = (kind == parts) | ((kind == growing) & (sheet.lines.piece < self._piece_count))
+            ready = (kind == parts) | ((kind == growing) & (sheet.lines.piece < self.piece_count))
             use = ready | ((kind == whole) & (root[:, :1] != root[:, 1:]))
             chosen = use.any(axis=1)
             lines = sheet.lines.take(chosen)

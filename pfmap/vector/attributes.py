@@ -1,13 +1,11 @@
 """What is said of every object: one function per attribute, and the order in which they are written."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
-from pfmap.classes import ClassSpec
 from pfmap.regions import Regions
 from pfmap.vector.measure import Measurer
 
@@ -131,11 +129,6 @@ def attributes(chunk: Chunk, measurer: Measurer) -> dict[str, Column]:
     if chunk.has_confidence:
         columns |= {"confidence_mean": confidence_mean(chunk), "confidence_min": confidence_min(chunk)}
     return columns | {"touches_edge": touches_edge(chunk), "scene": scene(chunk)}
-
-
-def names_of(classes: Sequence[ClassSpec]) -> dict[int, str]:
-    """Return the names of classes by their value in the class raster."""
-    return {index: spec.name for index, spec in enumerate(classes)}
 
 
 def _rectangles(polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:

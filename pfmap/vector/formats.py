@@ -53,14 +53,12 @@ class Sink(ABC):
         folder: where it goes.
         stem: its name without the ending.
         crs: of the geometries, or None.
-        qml: QGIS style.
         metadata: run parameters.
     """
 
     folder: Path
     stem: str
     crs: pyproj.CRS | None
-    qml: str
     metadata: Mapping[str, str]
     begun: bool = field(default=False, init=False)
 
@@ -74,23 +72,24 @@ class Sink(ABC):
             self._append(frame)
         self.begun = True
 
-    def finish(self, empty: gpd.GeoDataFrame) -> list[Path]:
+    def finish(self, empty: gpd.GeoDataFrame, qml: str) -> list[Path]:
         """Complete the file, with its style, and return its paths, without those of sidecars.
 
         Args:
             empty: no objects, but all fields: what is written where there are none.
+            qml: QGIS style.
         """
         with self._explained():
             if not self.begun:
                 self._append(empty)
                 self.begun = True
-            return self._finish()
+            return self._finish(qml)
 
     @abstractmethod
     def _append(self, frame: gpd.GeoDataFrame) -> None: ...
 
     @abstractmethod
-    def _finish(self) -> list[Path]: ...
+    def _finish(self, qml: str) -> list[Path]: ...
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -108,8 +107,9 @@ class Sink(ABC):
     def _path(self, ending: str) -> Path:
         return self.folder / f"{self.stem}.{ending}"
 
-    def _style(self, path: Path) -> None:
-        path.with_suffix(".qml").write_text(self.qml, encoding="utf-8")
+    @staticmethod
+    def _style(path: Path, qml: str) -> None:
+        path.with_suffix(".qml").write_text(qml, encoding="utf-8")
 
     def _set_crs(self, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         return frame if self.crs is None else frame.set_crs(self.crs, allow_override=True)
@@ -126,8 +126,8 @@ class _GeoPackage(Sink):
             geometry_type="Polygon", **options,
         )  # fmt: skip
 
-    def _finish(self) -> list[Path]:
-        _add_default_style(self._path("gpkg"), self.qml)
+    def _finish(self, qml: str) -> list[Path]:
+        _add_default_style(self._path("gpkg"), qml)
         return [self._path("gpkg")]
 
 
@@ -172,9 +172,9 @@ class _Shapefile(Sink):
         self._parts.append(self.folder / f"{self.stem}{further}.shp")
         self._shapes = 0
 
-    def _finish(self) -> list[Path]:
+    def _finish(self, qml: str) -> list[Path]:
         for path in self._parts:
-            self._style(path)
+            self._style(path, qml)
         return list(self._parts)
 
 
@@ -194,10 +194,10 @@ class _Parquet(Sink):
             self._writer = parquet.ParquetWriter(self._path("parquet"), schema, compression="zstd")
         self._writer.write_table(table.cast(self._writer.schema))
 
-    def _finish(self) -> list[Path]:
+    def _finish(self, qml: str) -> list[Path]:
         assert self._writer is not None
         self._writer.close()
-        self._style(self._path("parquet"))
+        self._style(self._path("parquet"), qml)
         return [self._path("parquet")]
 
 
@@ -219,7 +219,7 @@ class _Streamed(Sink):
             self._spool = pa.ipc.new_stream(str(self._path(f"{self.ending}.spool")), table.schema)
         self._spool.write_table(table)
 
-    def _finish(self) -> list[Path]:
+    def _finish(self, qml: str) -> list[Path]:
         assert self._spool is not None
         self._spool.close()
         spool, path = self._path(f"{self.ending}.spool"), self._path(self.ending)
@@ -232,15 +232,13 @@ class _Streamed(Sink):
                 geometry_type="Polygon", crs=crs, **self.options,
             )  # fmt: skip
         spool.unlink()
-        self._style(path)
+        self._style(path, qml)
         return [path]
 
 
-def sink(
-    form: str, folder: Path, stem: str, crs: pyproj.CRS | None, qml: str, metadata: Mapping[str, str]
-) -> Sink:
+def sink(form: str, folder: Path, stem: str, crs: pyproj.CRS | None, metadata: Mapping[str, str]) -> Sink:
     """Begin a file of a format, one of `FORMATS`."""
-    common = (folder, stem, crs, qml, metadata)
+    common = (folder, stem, crs, metadata)
     if form == "gpkg":
         return _GeoPackage(*common)
     if form == "shp":

@@ -9,6 +9,7 @@ import pyproj
 import shapely
 
 from pfmap.errors import SourceError
+from pfmap.geobox import GeoBox
 
 _METRIC_TOLERANCE = 0.002
 """A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""
@@ -92,6 +93,15 @@ class Measurer:
     def _project(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         assert self._to_equal_area is not None
         return np.stack(self._to_equal_area.transform(points[:, 0], points[:, 1]), axis=1)
+
+
+def pixel_area(geobox: GeoBox, measurer: Measurer, row: float) -> float:
+    """Return the ground area of a pixel in the middle of a row: square metres, or 1 without a CRS."""
+    if measurer.units == "px":
+        return 1.0
+    x = geobox.width / 2
+    corners = [geobox.place(x + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
+    return measurer.area(np.array(corners))
 
 
 def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) -> bool:

@@ -31,6 +31,7 @@ class ObjectWriter:
         stem: file names without their endings.
         formats: which files to write.
         classes: their names and colours, by their value in the class raster.
+        wanted: values that become objects, which get a file even where there are none; None if not known.
         geobox: the grid of the regions' coordinates.
         measurer: gives areas and lengths.
         scene: name of the scene.
@@ -39,12 +40,14 @@ class ObjectWriter:
         by_class: whether each class gets files of its own.
         has_confidence: whether the regions' confidences are known.
         counts: objects written so far, per class.
+        areas: their area, per class.
     """
 
     folder: Path
     stem: str
     formats: Sequence[str]
     classes: Mapping[int, ClassSpec]
+    wanted: frozenset[int] | None
     geobox: GeoBox
     measurer: Measurer
     scene: str
@@ -53,20 +56,26 @@ class ObjectWriter:
     by_class: bool = False
     has_confidence: bool = True
     counts: dict[int, int] = field(init=False)
-    _sinks: dict[str, list[Sink]] = field(init=False)
+    areas: dict[int, float] = field(init=False)
+    _crs: pyproj.CRS | None = field(init=False)
+    _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[gpd.GeoDataFrame] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.counts = dict.fromkeys(self.classes, 0)
-        crs = None if self.geobox.crs_wkt is None else pyproj.CRS.from_wkt(self.geobox.crs_wkt).to_2d()
-        qml = objects_qml(list(self.classes.values()))
-        stems = {"": self.stem}
-        if self.by_class:
-            stems = {spec.name: f"{self.stem}_{file_part(spec.name)}" for spec in self.classes.values()}
-        self._sinks = {
-            name: [sink(form, self.folder, stem, crs, qml, self.metadata) for form in self.formats]
-            for name, stem in stems.items()
-        }
+        self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
+        self.areas = dict.fromkeys(self.counts, 0.0)
+        wkt = self.geobox.crs_wkt
+        self._crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
+
+    def _sinks_of(self, value: int | None) -> list[Sink]:
+        """Return the files that objects of a class go to; of all classes for None."""
+        name = "" if value is None else self.classes[value].name
+        if name not in self._sinks:
+            stem = f"{self.stem}_{file_part(name)}" if name else self.stem
+            self._sinks[name] = [
+                sink(form, self.folder, stem, self._crs, self.metadata) for form in self.formats
+            ]
+        return self._sinks[name]
 
     def add(self, regions: Regions) -> None:
         """Take closed regions.
@@ -90,10 +99,16 @@ class ObjectWriter:
         """
         self._flush()
         empty = self._frame(Regions.none())
+        qml = objects_qml([self.classes[value] for value in sorted(self.counts)])
+        if self.by_class:
+            for value in self.counts:
+                self._sinks_of(value)
+        else:
+            self._sinks_of(None)
         files = {}
         for name, sinks in self._sinks.items():
             for form, one in zip(self.formats, sinks, strict=True):
-                files[f"{form}.{name}" if name else form] = one.finish(empty)
+                files[f"{form}.{name}" if name else form] = one.finish(empty, qml)
         return files
 
     def _frame(self, regions: Regions) -> gpd.GeoDataFrame:
@@ -105,7 +120,7 @@ class ObjectWriter:
         measured = (
             geometry if self.measurer.units == "m" else shapely.transform(pixels, lambda xy: xy * (1, -1))
         )
-        names = {index: spec.name for index, spec in self.classes.items()}
+        names = {value: self.classes[value].name for value in np.unique(regions.classes).tolist()}
         chunk = Chunk(regions, self.measurer.ground(measured), names, self.scene, self.has_confidence)
         columns = attributes(chunk, self.measurer)
         frame = gpd.GeoDataFrame(columns, geometry=geometry, crs=None).rename_geometry("geom")
@@ -118,13 +133,17 @@ class ObjectWriter:
             return
         frame = pd.concat(self._waiting, ignore_index=True)
         self._waiting = []
-        for index, count in frame["class_id"].value_counts().items():
-            self.counts[int(index)] += int(count)
-        for name, sinks in self._sinks.items():
-            part = frame[frame["class"] == name] if name else frame
-            if len(part):
-                for one in sinks:
+        area = frame["area_m2" if self.measurer.units == "m" else "area_px"]
+        for value, part in area.groupby(frame["class_id"]):
+            self.counts[int(value)] = self.counts.get(int(value), 0) + len(part)
+            self.areas[int(value)] = self.areas.get(int(value), 0.0) + float(part.sum())
+        if self.by_class:
+            for value, part in frame.groupby("class_id"):
+                for one in self._sinks_of(int(value)):
                     one.append(part)
+        else:
+            for one in self._sinks_of(None):
+                one.append(frame)
 
 
 def file_part(name: str) -> str:

@@ -1,0 +1,101 @@
+"""`pfmap vectorize`: polygons of a class raster."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+from pfmap.cli.interrupt import Stop, run_interruptibly
+from pfmap.cli.options import shape_options, split
+
+if TYPE_CHECKING:
+    from pfmap.engine.vectorize import Vectorized
+
+
+def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[int, str] | None:
+    if text is None:
+        return None
+    names = {}
+    for part in split(text) or ():
+        value, equals, name = part.partition("=")
+        if not equals or not value.strip().isdecimal() or not name.strip():
+            raise click.BadParameter(f"{part!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
+        names[int(value)] = name.strip()
+    return names
+
+
+@click.command()
+@click.argument("raster")
+@click.option(
+    "-o",
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the outputs go.  [default: the raster's folder]",
+)
+@click.option("--band", type=click.IntRange(min=1), help="Band with the classes.  [default: the only one]")
+@click.option(
+    "--confidence",
+    metavar="RASTER",
+    help="Percent for each pixel.  [default: <stem>_confidence.tif beside <stem>_classes.tif]",
+)
+@click.option(
+    "--names",
+    callback=_names,
+    metavar="VALUE=NAME,...",
+    help="Names of the classes.  [default: those in the raster]",
+)
+@shape_options
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def vectorize(
+    raster: str,
+    output_dir: Path | None,
+    classes: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Turn RASTER, a class raster of any origin, into polygons with attributes.
+
+    Writes <stem>_objects.gpkg with a QGIS style; <stem> is the raster's name without _classes.
+    """
+    from pfmap.engine import vectorize as engine
+
+    with tqdm(
+        total=None, unit="px", unit_scale=True, disable=quiet or None, file=sys.stderr, leave=False
+    ) as bar:
+
+        def work(stop: Stop) -> "Vectorized":
+            def on_progress(done: int, total: int) -> None:
+                stop.check()
+                bar.total = total
+                bar.update(done - bar.n)
+
+            def on_message(text: str) -> None:
+                if not quiet:
+                    bar.write(text, file=sys.stderr)
+
+            return engine.vectorize(
+                raster,
+                output_dir,
+                classes=split(classes),
+                on_progress=on_progress,
+                on_message=on_message,
+                **options,
+            )
+
+        result = run_interruptibly(work)
+    if as_json:
+        table = asdict(result) | {"outputs": {kind: str(path) for kind, path in result.outputs.items()}}
+        click.echo(json.dumps(table, indent=2))
+    elif not quiet:
+        click.echo(f"{'class':<20} {'area ' + result.unit:>14} {'objects':>9}")
+        for name, count in result.counts.items():
+            click.echo(f"{name:<20} {result.areas[name]:>14,.0f} {count:>9,}")
+        for path in result.outputs.values():
+            click.echo(f"wrote {path}")

@@ -1,0 +1,253 @@
+"""A class raster of any origin to vector files."""
+
+import os
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.ahead import read_ahead
+from pfmap.classes import ClassSpec
+from pfmap.engine.plan import mean_size, pixel_size
+from pfmap.engine.shapes import SPLIT_LARGE, ClassTable, ShapeOptions, Shaper, clear_parts, refuse_existing
+from pfmap.errors import SourceError, TargetError, UsageError
+from pfmap.files import publish, write_failed
+from pfmap.raster.classmap import ClassMap, default_color
+from pfmap.raster.location import Location, locate
+from pfmap.vector.measure import Measurer
+from pfmap.version import __version__
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Vectorized:
+    """What vectorising a class raster gave.
+
+    Attributes:
+        raster: as it was named.
+        outputs: files by kind: each vector format; parts of a shapefile as shp_2 and so on, files of one
+            class as gpkg.building and so on.
+        counts: objects by class name.
+        areas: their area by class name: square metres, or pixels where there is no CRS.
+        unit: "m2" or "px".
+    """
+
+    raster: str
+    outputs: dict[str, Path]
+    counts: dict[str, int]
+    areas: dict[str, float]
+    unit: str
+
+
+def vectorize(
+    raster: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    *,
+    band: int | None = None,
+    confidence: str | os.PathLike[str] | None = None,
+    names: Mapping[int, str] | None = None,
+    formats: Sequence[str] = ("gpkg",),
+    classes: Sequence[str] | None = None,
+    simplify: float | None = None,
+    min_area: float = 0.0,
+    fill_holes: float = 0.0,
+    drop_small: bool = False,
+    split_large: int = SPLIT_LARGE,
+    split_by_class: bool = False,
+    overwrite: bool = False,
+    on_progress: Progress = lambda _done, _total: None,
+    on_message: Callable[[str], None] = lambda _text: None,
+) -> Vectorized:
+    """Turn a class raster into polygons with attributes, in memory that does not grow with it.
+
+    Args:
+        raster: any raster that GDAL opens with whole numbers as classes.
+        output_dir: where the files go; by default the raster's folder.
+        band: 1-based band; None if it has only one.
+        confidence: raster of the same size with percent; None to take that of pfmap predict beside it.
+        names: of classes, by their value; None for those in the raster.
+        formats: vector files to write: gpkg, shp, fgb, geojson, parquet.
+        classes: names, or values, of the classes that become polygons; None for all.
+        simplify: how far outlines may be moved to simplify them, metres (pixels where there is no CRS); 0
+            leaves them as the pixels are, None means 1.25 pixels.
+        min_area: smaller regions are merged into the neighbour with the longest border, square metres.
+        fill_holes: smaller holes are filled, square metres.
+        drop_small: whether regions below `min_area` are left out instead.
+        split_large: objects of more vertices are cut along a grid, and share a region_id; 0 never cuts.
+        split_by_class: whether each class gets files of its own.
+        overwrite: whether existing files may be replaced.
+        on_progress: called with (pixels done, pixels in all); it may raise to stop.
+        on_message: called with lines for people.
+
+    Returns:
+        The written files, and what is in them.
+
+    Raises:
+        PfmapError: bad input, files that exist, a full disk; nothing is left under a final name then.
+    """
+    options = ShapeOptions(
+        formats=tuple(dict.fromkeys(formats)),
+        simplify=simplify,
+        min_area=min_area,
+        fill_holes=fill_holes,
+        drop_small=drop_small,
+        split_large=split_large,
+        split_by_class=split_by_class,
+    )
+    location = locate(raster)
+    folder = Path(output_dir) if output_dir is not None else location.folder
+    stem = location.stem.removesuffix("_classes")
+    with ClassMap(location, band) as source:
+        table = ClassTable(_named(source.classes, names), default_color)
+        wanted = None if classes is None else _wanted(table, classes, location.text)
+        certain = _confidence(location, confidence, source, on_message)
+        if source.geobox.crs_wkt is None:
+            on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
+        refuse_existing(folder, f"{stem}_objects", options, overwrite=overwrite)
+        job = _Job(source, certain, folder, stem, table, wanted, options, on_progress)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.pfmap-") as staging:
+                return job.run(Path(staging), location.text)
+        except OSError as error:
+            if isinstance(error, TargetError):
+                raise
+            raise write_failed(folder / f"{stem}_objects", error) from error
+        finally:
+            if certain is not None:
+                certain.__exit__(None, None, None)
+
+
+@dataclass(slots=True)
+class _Job:
+    """A class raster on its way."""
+
+    source: ClassMap
+    confidence: ClassMap | None
+    folder: Path
+    stem: str
+    table: ClassTable
+    wanted: frozenset[int] | None
+    options: ShapeOptions
+    on_progress: Progress
+
+    def run(self, staging: Path, raster: str) -> Vectorized:
+        """Make the files in a staging folder, then give them their names."""
+        geobox = self.source.geobox
+        measurer = Measurer(geobox.crs_wkt, geobox.center)
+        size = pixel_size(geobox)
+        shaper = Shaper(
+            staging,
+            f"{self.stem}_objects",
+            geobox,
+            self.table,
+            self.wanted,
+            nodata=self.source.nodata,
+            measurer=measurer,
+            gsd=1.0 if size is None else mean_size(size),
+            options=self.options,
+            scene=self.stem,
+            metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": raster},
+            has_confidence=self.confidence is not None,
+        )
+        done = 0
+        with shaper, closing(read_ahead(self._rows(), depth=2)) as rows:
+            for values, percent in rows:
+                for regions in shaper.trace(values, percent):
+                    self.on_progress(done, geobox.height * geobox.width)
+                    shaper.writer.add(regions)
+                done += values.size
+                self.on_progress(done, geobox.height * geobox.width)
+            if not shaper.seen:
+                raise SourceError(
+                    f"{raster} has no valid pixel: everything is nodata; check it with gdalinfo"
+                )
+            files = shaper.writer.finish()
+        outputs: dict[str, Path] = {}
+        for kind, paths in files.items():
+            for number, path in enumerate(paths, 1):
+                outputs[kind if number == 1 else f"{kind}_{number}"] = self.folder / path.name
+        mains = {path.name for path in outputs.values()}
+        clear_parts(self.folder, f"{self.stem}_objects")
+        for path in sorted(staging.iterdir(), key=lambda path: (path.name in mains, path.name)):
+            if path.is_file():
+                publish(path, self.folder / path.name)
+        writer = shaper.writer
+        return Vectorized(
+            raster,
+            outputs,
+            {self.table[value].name: count for value, count in sorted(writer.counts.items())},
+            {self.table[value].name: round(area, 2) for value, area in sorted(writer.areas.items())},
+            "m2" if measurer.units == "m" else "px",
+        )
+
+    def _rows(
+        self,
+    ) -> Generator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None], None, None]:
+        """Yield rows of classes with those of the confidence, which may come in other numbers."""
+        if self.confidence is None:
+            for values in self.source.rows():
+                yield values, None
+            return
+        parts = self.confidence.rows()
+        rest = np.zeros((0, self.source.geobox.width), dtype=np.uint8)
+        for values in self.source.rows():
+            while len(rest) < len(values):
+                rest = np.concatenate([rest, next(parts).astype(np.uint8)])
+            yield values, rest[: len(values)]
+            rest = rest[len(values) :]
+
+
+def _named(own: Mapping[int, ClassSpec], names: Mapping[int, str] | None) -> dict[int, ClassSpec]:
+    """Give classes the names the user wants."""
+    classes = dict(own)
+    for value, name in (names or {}).items():
+        classes[value] = ClassSpec(name, own[value].color if value in own else default_color(value))
+    return classes
+
+
+def _wanted(table: ClassTable, classes: Sequence[str], raster: str) -> frozenset[int]:
+    """Find classes by name, or by value."""
+    by_name = {spec.name: value for value, spec in table.items()}
+    wanted = set()
+    for name in classes:
+        if name in by_name:
+            wanted.add(by_name[name])
+        elif name.isdecimal():
+            wanted.add(int(name))
+        else:
+            known = ", ".join(name for name in by_name if not name.isdecimal())
+            known = known or "none: give values, such as --classes 1,2"
+            raise UsageError(f"class {name!r} is unknown: {raster} names {known}")
+    return frozenset(wanted)
+
+
+def _confidence(
+    location: Location,
+    given: str | os.PathLike[str] | None,
+    source: ClassMap,
+    on_message: Callable[[str], None],
+) -> ClassMap | None:
+    """Open the confidence raster: the one given, or that which pfmap predict wrote beside the classes."""
+    if given is None:
+        if location.local is None or not location.stem.endswith("_classes"):
+            return None
+        beside = location.local.with_name(f"{location.stem.removesuffix('_classes')}_confidence.tif")
+        if not beside.is_file():
+            return None
+        on_message(f"confidence from {beside}")
+        given = beside
+    found = ClassMap(locate(given), None)
+    if (found.geobox.height, found.geobox.width) != (source.geobox.height, source.geobox.width):
+        found.__exit__(None, None, None)
+        raise SourceError(
+            f"{given} has {found.geobox.width} x {found.geobox.height} pixels, {location.text} has "
+            f"{source.geobox.width} x {source.geobox.height}: give the confidence of the same map"
+        )
+    return found

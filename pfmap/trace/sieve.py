@@ -1,0 +1,384 @@
+"""Merge small regions of a class raster into their neighbours, rows after rows.
+
+What becomes of a region depends on its neighbours only, and the smallest comes first: it takes the class with
+which it shares the longest border, and is one region with its neighbours of that class from then on. So the
+result is the same in whatever order rows arrive, and rows can leave as soon as all regions on them are either
+large or merged. Holes are filled by the same means: there, only regions inside one other region are merged.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.trace.compiled import compiled
+from pfmap.trace.tile import NOTHING, Bytes, Ints, Longs, label
+
+_CHUNK_PIXELS = 8 << 20
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+class _Nodes(NamedTuple):
+    """Regions that are not forgotten yet.
+
+    Attributes:
+        klass: ``(n,)`` class, also after merging.
+        area: ``(n,)`` so far.
+        first: ``(n,)`` first pixel in reading order.
+        growing: ``(n,)`` whether it lies on the lowest row so far.
+        at_edge: ``(n,)`` whether it touches nodata or the raster's edge.
+        final: ``(n,)`` whether it is complete, and stays as it is.
+    """
+
+    klass: Longs
+    area: Floats
+    first: Longs
+    growing: Bools
+    at_edge: Bools
+    final: Bools
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Rows that wait; `node` is the region of each of their pieces."""
+
+    classes: npt.NDArray[Any]
+    confidence: Bytes
+    labels: Ints
+    node: Longs
+
+
+class Sieve:
+    """Takes rows of a class raster, top to bottom, and gives them back without small regions.
+
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        nodata: value that is no class; None for none. It never changes, and nothing becomes it.
+        limit: regions of a smaller area are merged; one without neighbours stays.
+        holes_only: whether only those are merged that lie inside one other region.
+        pixel_area: area of a pixel in a row, given the row.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        nodata: int | None,
+        limit: float,
+        holes_only: bool,
+        pixel_area: Callable[[float], float],
+    ) -> None:
+        self._height, self._width, self._nodata = height, width, nodata
+        self._limit, self._holes_only, self._pixel_area = limit, holes_only, pixel_area
+        self._rows = min(1024, max(64, _CHUNK_PIXELS // width))
+        self._waiting: list[tuple[npt.NDArray[Any], Bytes]] = []
+        self._top = 0
+        self._chunks: list[_Chunk] = []
+        none, no = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+        self._nodes = _Nodes(none, np.zeros(0), none, no, no, no)
+        self._unsettled = no
+        self._edges = np.zeros((0, 3), dtype=np.int64)  # two nodes and the length of their border
+        self._seam = np.full(width, NOTHING, dtype=np.int64)  # node above each column
+
+    def add(self, classes: npt.NDArray[Any], confidence: Bytes) -> Iterator[tuple[npt.NDArray[Any], Bytes]]:
+        """Take the next rows, and give those that are decided, with their confidence."""
+        have = sum(len(rows) for rows, _ in self._waiting)
+        at = 0
+        while at < len(classes):
+            stop = min(len(classes), at + self._rows - have)
+            self._waiting.append((classes[at:stop], confidence[at:stop]))
+            have += stop - at
+            at = stop
+            if have == self._rows or self._top + have == self._height:
+                rows = [np.concatenate(part) for part in zip(*self._waiting, strict=True)]
+                self._waiting, have = [], 0
+                self._take(rows[0], rows[1])
+                yield from self._release()
+
+    def _take(self, classes: npt.NDArray[Any], confidence: Bytes) -> None:
+        """Add rows to what waits, and decide what can be decided."""
+        last = self._top + len(classes) == self._height
+        nothing = self._nodata if self._nodata is not None else int(np.iinfo(classes.dtype).min) - 1
+        labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
+        known, count = len(self._nodes.klass), len(pieces.classes)
+        numbers = np.where(labels == NOTHING, NOTHING, labels + known).astype(np.int64)
+        pixel = self._pixel_area(self._top + len(classes) / 2)
+        growing = np.zeros(known + count, dtype=np.bool_)
+        if not last:
+            growing[numbers[-1][numbers[-1] >= 0]] = True
+        nodes = _Nodes(
+            np.concatenate([self._nodes.klass, pieces.classes]),
+            np.concatenate([self._nodes.area, pieces.pixels * pixel]),
+            np.concatenate([self._nodes.first, self._top * self._width + pieces.first]),
+            growing,
+            np.concatenate([self._nodes.at_edge, np.zeros(count, dtype=np.bool_)]),
+            np.concatenate([self._nodes.final, np.zeros(count, dtype=np.bool_)]),
+        )
+        self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))
+
+        seam = np.stack([self._seam, numbers[0]], axis=1)
+        if self._top == 0:
+            nodes.at_edge[numbers[0][numbers[0] >= 0]] = True
+        else:
+            _mark(nodes.at_edge, seam)
+        _mark(nodes.at_edge, np.stack([numbers[:, 0], np.full(len(classes), NOTHING)], axis=1))
+        _mark(nodes.at_edge, np.stack([numbers[:, -1], np.full(len(classes), NOTHING)], axis=1))
+        if last:
+            nodes.at_edge[numbers[-1][numbers[-1] >= 0]] = True
+        seam = seam[(seam >= 0).all(axis=1)]
+        alike = nodes.klass[seam[:, 0]] == nodes.klass[seam[:, 1]]
+        nodes, number = _united(nodes, np.unique(seam[alike], axis=0))
+        inner = _borders(labels, number[known:], nodes.area < self._limit, nodes.at_edge)
+        across = number[seam[~alike]]
+        self._edges = _summed(
+            np.concatenate([
+                np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]]),
+                np.column_stack([across, np.ones(len(across), dtype=np.int64)]),
+                np.column_stack([inner, np.ones(len(inner), dtype=np.int64)]),
+            ]),
+            len(nodes.klass),
+        )  # fmt: skip
+        for chunk in self._chunks:
+            chunk.node = number[chunk.node]
+        self._seam = np.where(numbers[-1] >= 0, number[numbers[-1]], NOTHING)
+        self._top += len(classes)
+        self._decide(nodes)
+
+    def _decide(self, nodes: _Nodes) -> None:
+        """Merge what can be merged, and forget what is not needed any more."""
+        parent, waits = _merge_small(nodes, self._edges, self._limit, self._holes_only)
+        open_now = (nodes.growing & (nodes.area < self._limit)) | waits
+        unsettled = open_now[parent]
+        for chunk in self._chunks:
+            chunk.node = parent[chunk.node]
+        self._seam = np.where(self._seam >= 0, parent[self._seam], NOTHING)
+        edges = np.column_stack([parent[self._edges[:, :2]], self._edges[:, 2]])
+        edges = edges[(edges[:, 0] != edges[:, 1]) & unsettled[edges[:, :2]].any(axis=1)]
+        self._edges, self._nodes, self._unsettled = edges, nodes, unsettled
+
+    def _release(self) -> Iterator[tuple[npt.NDArray[Any], Bytes]]:
+        """Give the rows that are decided, from the top."""
+        while self._chunks and not self._unsettled[self._chunks[0].node].any():
+            chunk = self._chunks.pop(0)
+            table = np.append(self._nodes.klass[chunk.node], 0).astype(chunk.classes.dtype)
+            yield np.where(chunk.labels == NOTHING, chunk.classes, table[chunk.labels]), chunk.confidence
+        keep = np.zeros(len(self._nodes.klass), dtype=np.bool_)
+        keep[self._seam[self._seam >= 0]] = True
+        keep[self._edges[:, :2]] = True
+        for chunk in self._chunks:
+            keep[chunk.node] = True
+        number = np.cumsum(keep) - 1
+        for chunk in self._chunks:
+            chunk.node = number[chunk.node]
+        self._seam = np.where(self._seam >= 0, number[self._seam], NOTHING)
+        self._edges = np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]])
+        columns: list[Any] = [column[keep] for column in self._nodes]
+        self._nodes = _Nodes(*columns)
+        self._unsettled = self._unsettled[keep]
+
+
+def _mark(at_edge: Bools, pairs: Longs) -> None:
+    """Note who of each pair has nothing beside it."""
+    for side in (0, 1):
+        alone = (pairs[:, side] >= 0) & (pairs[:, 1 - side] == NOTHING)
+        at_edge[pairs[alone, side]] = True
+
+
+def _united(nodes: _Nodes, pairs: Longs) -> tuple[_Nodes, Longs]:
+    """Unite pairs of nodes: the new nodes, and the new number of each old one."""
+    root = _roots(len(nodes.klass), pairs)
+    _, first, number = np.unique(root, return_index=True, return_inverse=True)
+    count = len(first)
+    area = np.zeros(count)
+    np.add.at(area, number, nodes.area)
+    start = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(start, number, nodes.first)
+    flags = np.zeros((3, count), dtype=np.bool_)
+    for flag, old in zip(flags, (nodes.growing, nodes.at_edge, nodes.final), strict=True):
+        flag[number[old]] = True
+    return _Nodes(nodes.klass[first], area, start, *flags), number
+
+
+def _summed(edges: Longs, count: int) -> Longs:
+    """Add up the lengths of equal edges."""
+    low, high = edges[:, :2].min(axis=1), edges[:, :2].max(axis=1)
+    keys, number = np.unique(low * count + high, return_inverse=True)
+    length = np.bincount(number, weights=edges[:, 2], minlength=len(keys)).astype(np.int64)
+    return np.column_stack([keys // max(count, 1), keys % max(count, 1), length])
+
+
+@compiled
+def _roots(count: int, pairs: Longs) -> Longs:
+    """Return the least number in everyone's component of a graph."""
+    parent = np.arange(count)
+    for k in range(len(pairs)):
+        a, b = _root(parent, pairs[k, 0]), _root(parent, pairs[k, 1])
+        if a < b:
+            parent[b] = a
+        else:
+            parent[a] = b
+    for k in range(count):
+        parent[k] = parent[parent[k]]
+    return parent
+
+
+@compiled
+def _root(parent: Longs, index: int) -> int:
+    while parent[index] != index:
+        parent[index] = parent[parent[index]]
+        index = parent[index]
+    return index
+
+
+@compiled
+def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
+    """List the pairs of nodes along unit borders of small ones, and note who lies beside nodata.
+
+    Returns:
+        ``(n, 2)``, one pair for each unit of border.
+    """
+    height, width = labels.shape
+    pairs = np.empty((1024, 2), dtype=np.int64)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            here = labels[y, x]
+            for k in range(2):
+                if (k == 0 and x + 1 == width) or (k == 1 and y + 1 == height):
+                    continue
+                there = labels[y, x + 1] if k == 0 else labels[y + 1, x]
+                if here == there:
+                    continue
+                if here == NOTHING:
+                    at_edge[node[there]] = True
+                elif there == NOTHING:
+                    at_edge[node[here]] = True
+                elif small[node[here]] or small[node[there]]:
+                    if count == len(pairs):
+                        more = np.empty((2 * count, 2), dtype=np.int64)
+                        more[:count] = pairs
+                        pairs = more
+                    pairs[count, 0], pairs[count, 1] = node[here], node[there]
+                    count += 1
+    return pairs[:count].copy()
+
+
+@compiled
+def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) -> tuple[Longs, Bools]:
+    """Merge small regions, the smallest first; `nodes` is changed in place.
+
+    Returns:
+        Whom everyone belongs to now; and who has to wait, because what comes first is not complete.
+    """
+    count = len(nodes.klass)
+    parent = np.arange(count)
+    waits = np.zeros(count, dtype=np.bool_)
+    # Edges of a node as a list: `head` is its first, `following` the next; merged nodes' lists are joined.
+    head = np.full(count, -1, dtype=np.int64)
+    tail = np.full(count, -1, dtype=np.int64)
+    following = np.full(2 * len(edges), -1, dtype=np.int64)
+    for k in range(2 * len(edges)):  # edge k // 2 seen from its end k % 2
+        at = edges[k // 2, k % 2]
+        if head[at] < 0:
+            head[at] = k
+        else:
+            following[tail[at]] = k
+        tail[at] = k
+    queue: list[Any] = [(np.inf, np.int64(0), np.int64(0))]
+    for node in range(count):
+        if nodes.area[node] < limit and not nodes.growing[node] and not nodes.final[node]:
+            heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
+    while True:
+        area, first, node = heapq.heappop(queue)
+        if area == np.inf:
+            break
+        if parent[node] != node or nodes.area[node] != area:
+            continue
+        neighbours: list[Any] = [np.int64(0)]
+        borders: list[Any] = [np.int64(0)]
+        neighbours.pop()
+        borders.pop()
+        edge = head[node]
+        while edge >= 0:
+            there = _root(parent, edges[edge // 2, 1 - edge % 2])
+            if there != node:
+                neighbours.append(there)
+                borders.append(edges[edge // 2, 2])
+            edge = following[edge]
+        blocked = False
+        for there in neighbours:
+            earlier = (nodes.area[there], nodes.first[there]) < (area, first)
+            if earlier and not holes_only and (nodes.growing[there] or waits[there]):
+                blocked = True
+        if holes_only and not nodes.at_edge[node]:
+            blocked = _may_close(nodes, neighbours)
+        if blocked:
+            waits[node] = True
+            continue
+        target = _target(nodes, neighbours, borders, node, holes_only)
+        if target < 0:
+            nodes.final[node] = True
+            continue
+        nodes.klass[node] = nodes.klass[target]
+        for there in neighbours:
+            other = _root(parent, there)
+            if other == node or nodes.klass[other] != nodes.klass[node]:
+                continue
+            parent[other] = node
+            nodes.area[node] += nodes.area[other]
+            nodes.first[node] = min(nodes.first[node], nodes.first[other])
+            nodes.growing[node] |= nodes.growing[other]
+            nodes.at_edge[node] |= nodes.at_edge[other]
+            nodes.final[node] = False
+            if head[other] >= 0:
+                if head[node] < 0:
+                    head[node] = head[other]
+                else:
+                    following[tail[node]] = head[other]
+                tail[node] = tail[other]
+        if nodes.area[node] < limit and not nodes.growing[node]:
+            heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
+    for node in range(count):
+        parent[node] = _root(parent, node)
+    return parent, waits
+
+
+@compiled
+def _may_close(nodes: _Nodes, neighbours: list[Any]) -> bool:
+    """Whether several regions around a hole may turn out to be one."""
+    several = False
+    for there in neighbours:
+        if not nodes.growing[there] or nodes.klass[there] != nodes.klass[neighbours[0]]:
+            return False
+        several |= there != neighbours[0]
+    return several
+
+
+@compiled
+def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any], node: int, holes_only: bool) -> int:
+    """Return a neighbour of the class that a small region takes, or -1 if it stays as it is."""
+    if len(neighbours) == 0:
+        return -1
+    if holes_only:
+        if nodes.at_edge[node]:
+            return -1
+        for there in neighbours:
+            if there != neighbours[0]:
+                return -1
+        return neighbours[0]
+    best, longest = -1, -1
+    for k in range(len(neighbours)):
+        length = 0
+        for other in range(len(neighbours)):
+            if nodes.klass[neighbours[other]] == nodes.klass[neighbours[k]]:
+                length += borders[other]
+        if length > longest or (length == longest and nodes.klass[neighbours[k]] < nodes.klass[best]):
+            best, longest = neighbours[k], length
+    return best
