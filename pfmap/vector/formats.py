@@ -145,26 +145,27 @@ class _Shapefile(Sink):
         points = shapely.get_num_coordinates(frame.geometry.array)
         rings = 1 + shapely.get_num_interior_rings(frame.geometry.array)
         sizes = 52 + 4 * rings + 16 * points
+        if not self._parts:
+            self._next_part()
         first = 0
-        while first < len(frame) or not self._parts:
-            fits = int(np.searchsorted(np.cumsum(sizes[first:]), self.limit - self._shapes, side="right"))
-            if self._parts and self._records:
-                table = self._parts[-1].with_suffix(".dbf").stat().st_size
-                fits = min(fits, (self.limit - table) // self._records)
-            if not self._parts or (not fits and self._shapes):
+        while first < len(frame) or not self._records:
+            room = int(np.searchsorted(np.cumsum(sizes[first:]), self.limit - self._shapes, side="right"))
+            if self._records:
+                table = self._parts[-1].with_suffix(".dbf").stat().st_size if self._shapes else 0
+                room = min(room, max(0, self.limit - table) // self._records)
+            if not room and self._shapes:
                 self._next_part()
                 continue
-            piece = frame.iloc[first : first + max(1, fits)]
+            stop = first + max(1, room)
             path = self._parts[-1]
             pyogrio.write_dataframe(
-                piece, path, driver="ESRI Shapefile", append=path.exists(), geometry_type="Polygon",
-                encoding="UTF-8",
+                frame.iloc[first:stop], path, driver="ESRI Shapefile", append=path.exists(),
+                geometry_type="Polygon", encoding="UTF-8",
             )  # fmt: skip
-            if not self._records:
-                header = path.with_suffix(".dbf").read_bytes()[:12]
-                self._records = struct.unpack("<H", header[10:12])[0]
-            self._shapes += int(sizes[first : first + len(piece)].sum())
-            first += max(1, len(piece))
+            with path.with_suffix(".dbf").open("rb") as file:
+                self._records = struct.unpack("<H", file.read(12)[10:])[0]
+            self._shapes += int(sizes[first:stop].sum())
+            first = stop
 
     def _next_part(self) -> None:
         number = len(self._parts) + 1

@@ -1,0 +1,197 @@
+"""`pfmap vectorize` on class rasters of any origin."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from click.testing import CliRunner
+from conftest import UTM, blobs, stand_in
+from rasters import blotches, percent, polygons, traced
+
+import pfmap
+from pfmap.cli.main import cli
+from pfmap.errors import SourceError, TargetError, UsageError
+
+NORTH_UP = Affine(0.5, 0, 300000, 0, -0.5, 3000000)
+
+
+def write(path: Path, values: np.ndarray, **options: Any) -> Path:
+    bands = values if values.ndim == 3 else values[None]
+    settings: dict[str, Any] = {"crs": UTM, "transform": NORTH_UP}
+    settings |= options
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2],
+        dtype=bands.dtype, **settings,
+    ) as dst:  # fmt: skip
+        dst.write(bands)
+    return path
+
+
+def read(path: Path) -> gpd.GeoDataFrame:
+    return gpd.read_file(path, layer="objects")
+
+
+def test_a_foreign_raster_becomes_the_polygons_of_its_regions(tmp_path: Path) -> None:
+    classes = blotches(2, 300, 260, 4, 3.0)
+    raster = write(tmp_path / "cover.tif", classes, nodata=255)
+    result = pfmap.vectorize(raster, simplify=0)
+    frame = read(result.outputs["gpkg"])
+    oracle = traced(classes, percent(classes))
+    pixels = shapely.transform(frame.geometry.array, lambda xy: (xy - (300000, 3000000)) * (2, -2) + 0.0)
+    assert sorted(shapely.to_wkb(shapely.normalize(pixels))) == sorted(
+        shapely.to_wkb(shapely.normalize(polygons(oracle)))
+    )
+    assert result.counts == {str(v): int((oracle.classes == v).sum()) for v in (0, 1, 2)}
+    assert sum(result.areas.values()) == pytest.approx((classes != 255).sum() / 4)
+    assert "confidence_mean" not in frame.columns
+    assert set(frame["scene"]) == {"cover"}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32"])
+def test_whole_numbers_of_any_type_are_classes(dtype: str, tmp_path: Path) -> None:
+    classes = blotches(2, 60, 70, 3, 3.0).astype(dtype) * (100 if dtype != "uint8" else 1)
+    classes[classes >= 255] = 0 if dtype == "uint8" else 25_500
+    raster = write(tmp_path / "cover.tif", classes, nodata=0)
+    result = pfmap.vectorize(raster, names={100: "grass", 1: "grass"})
+    frame = read(result.outputs["gpkg"])
+    assert "grass" in result.counts
+    assert 0 not in set(frame["class_id"])
+    assert frame["area_m2"].sum() == pytest.approx((classes != 0).sum() / 4, rel=1e-6)
+
+
+def test_the_map_that_predict_wrote_gives_the_same_objects(tmp_path: Path, write_scene: Any) -> None:
+    scene = write_scene(blobs(200, 180, smooth=3))
+    first = pfmap.predict(
+        scene, tmp_path / "a", model=stand_in(), device="cpu", classes=("class_1", "class_2")
+    )
+    lines: list[str] = []
+    result = pfmap.vectorize(
+        first.outputs["classes"], tmp_path / "b", classes=("class_1", "class_2"), on_message=lines.append
+    )
+    assert any("confidence from" in line for line in lines)
+    assert result.outputs["gpkg"].name == first.outputs["gpkg"].name
+    before, after = (read(r.outputs["gpkg"]).sort_values("object_id") for r in (first, result))
+    assert (
+        before.drop(columns="geometry").to_numpy().tolist()
+        == after.drop(columns="geometry").to_numpy().tolist()
+    )
+    assert shapely.equals_exact(before.geometry.array, after.geometry.array).all()
+
+
+def test_small_regions_merge_and_holes_are_filled(tmp_path: Path) -> None:
+    classes = np.ones((40, 60), np.uint8)
+    classes[5, 5] = 2  # 0.25 m2
+    classes[10:14, 10:14] = 3  # 4 m2, a hole
+    classes[20:24, 0:4] = 3  # 4 m2, at the edge
+    raster = write(tmp_path / "cover.tif", classes, nodata=0)
+
+    def counts(**options: Any) -> dict[str, int]:
+        return pfmap.vectorize(raster, overwrite=True, **options).counts
+
+    assert counts() == {"1": 1, "2": 1, "3": 2}
+    assert counts(min_area=1.0) == {"1": 1, "3": 2}
+    assert counts(min_area=1.0, fill_holes=5.0) == {"1": 1, "3": 1}
+    assert counts(min_area=5.0) == {"1": 1}
+    assert counts(min_area=1.0, drop_small=True) == {"1": 1, "3": 2}
+    merged = pfmap.vectorize(raster, overwrite=True, min_area=5.0)
+    assert merged.areas["1"] == 600
+    dropped = pfmap.vectorize(raster, overwrite=True, min_area=5.0, drop_small=True)
+    assert dropped.areas["1"] == 600 - 8.25
+
+
+def test_large_objects_are_cut_with_a_common_region_id(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    classes = (rng.random((1500, 1100)) < 0.01).astype(np.uint8)
+    raster = write(tmp_path / "cover.tif", classes)
+    frame = read(pfmap.vectorize(raster, classes=("0",), split_large=1000).outputs["gpkg"])
+    assert len(frame) == 4
+    assert frame["region_id"].nunique() == 1
+    assert frame["object_id"].nunique() == 4
+    assert frame["area_m2"].sum() == pytest.approx((classes == 0).sum() / 4, rel=1e-3)
+    whole = read(pfmap.vectorize(raster, classes=("0",), split_large=0, overwrite=True).outputs["gpkg"])
+    assert len(whole) == 1
+
+
+BAD = {
+    "float": (np.zeros((4, 4), np.float32), {}, "holds float32 values; classes are whole numbers"),
+    "bands": (np.zeros((3, 4, 4), np.uint8), {}, "has 3 bands; a class raster has one"),
+    "empty": (np.full((4, 4), 7, np.uint8), {"nodata": 7}, "has no valid pixel"),
+    "negative": (np.full((4, 4), -5, np.int16), {}, "has the value -5; classes are whole numbers from 0 up"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_class_raster_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    values, options, message = BAD[name]
+    raster = write(tmp_path / "bad.tif", values, **options)
+    with pytest.raises(SourceError, match=message) as caught:
+        pfmap.vectorize(raster)
+    assert str(raster) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.tif"}
+
+
+def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
+    raster = write(tmp_path / "cover.tif", blotches(1, 30, 30, 3, 2.0), nodata=255)
+    with pytest.raises(UsageError, match="class 'lawn' is unknown"):
+        pfmap.vectorize(raster, classes=("lawn",))
+    with pytest.raises(UsageError, match="--drop-small needs --min-area"):
+        pfmap.vectorize(raster, drop_small=True)
+    pfmap.vectorize(raster)
+    with pytest.raises(TargetError, match="--overwrite"):
+        pfmap.vectorize(raster)
+    empty = tmp_path / "empty.tif"
+    empty.touch()
+    with pytest.raises(SourceError, match="cannot be opened"):
+        pfmap.vectorize(empty)
+
+
+def test_a_raster_without_a_crs_is_announced_and_measured_in_pixels(tmp_path: Path) -> None:
+    raster = write(tmp_path / "cover.tif", blotches(1, 30, 30, 3, 2.0), nodata=255, crs=None)
+    lines: list[str] = []
+    result = pfmap.vectorize(raster, on_message=lines.append)
+    assert result.unit == "px"
+    assert any("has no CRS" in line for line in lines)
+
+
+def test_names_and_colours_come_from_the_raster(tmp_path: Path) -> None:
+    classes = blotches(1, 60, 60, 3, 2.0)
+    raster = write(tmp_path / "cover.tif", classes, nodata=255, photometric="palette")
+    with rasterio.open(raster, "r+") as dst:
+        dst.write_colormap(1, {0: (10, 20, 30, 255), 1: (200, 100, 50, 255)})
+    raster.with_name("cover.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>water</Category>'
+        "<Category>wood</Category></CategoryNames></PAMRasterBand></PAMDataset>"
+    )
+    result = pfmap.vectorize(raster, tmp_path / "out", formats=("shp",), split_by_class=True)
+    assert set(result.counts) == {"water", "wood"}
+    style = result.outputs["shp.wood"].with_suffix(".qml").read_text(encoding="utf-8")
+    assert "200,100,50" in style
+
+
+def test_the_command_prints_what_it_found(tmp_path: Path) -> None:
+    raster = write(tmp_path / "cover.tif", blotches(1, 60, 60, 3, 2.0), nodata=255)
+    done = CliRunner().invoke(cli, ["vectorize", str(raster), "--json", "-q", "--names", "0=bog, 1=fen"])
+    assert done.exit_code == 0, done.output
+    table = json.loads(done.stdout)
+    assert set(table["counts"]) == {"bog", "fen"}
+    done = CliRunner().invoke(cli, ["vectorize", str(raster), "--names", "bog"])
+    assert done.exit_code == 2
+    assert "VALUE=NAME" in done.output
+
+
+def test_nothing_is_left_behind_when_it_is_stopped(tmp_path: Path) -> None:
+    raster = write(tmp_path / "cover.tif", blotches(1, 60, 60, 3, 2.0), nodata=255)
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pfmap.vectorize(raster, on_progress=stop)
+    assert {path.name for path in tmp_path.iterdir()} == {"cover.tif"}

@@ -1,0 +1,126 @@
+"""Small regions merge as in a slow, plain version that sees the whole raster."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasters import NODATA
+from scipy import ndimage
+
+from pfmap.trace.sieve import Sieve
+
+NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+def sieved(classes: np.ndarray, limit: float, *, holes_only: bool, rows: int, cuts: list[int]) -> np.ndarray:
+    height, width = classes.shape
+    sieve = Sieve(
+        height, width, nodata=NODATA, limit=limit, holes_only=holes_only, pixel_area=lambda _row: 1.0
+    )
+    sieve._rows = rows
+    edges = [0, *sorted({cut for cut in cuts if 0 < cut < height}), height]
+    parts = []
+    for start, stop in itertools.pairwise(edges):
+        for some, confidence in sieve.add(classes[start:stop], classes[start:stop]):
+            assert some.shape == confidence.shape
+            parts.append(some)
+    return np.concatenate(parts)
+
+
+def regions(classes: np.ndarray) -> tuple[np.ndarray, int]:
+    labels, count = np.full(classes.shape, -1), 0
+    for value in np.unique(classes[classes != NODATA]):
+        found, number = ndimage.label(classes == value)
+        labels[found > 0] = found[found > 0] - 1 + count
+        count += number
+    return labels, count
+
+
+def beside(classes: np.ndarray, labels: np.ndarray, number: int) -> tuple[dict[int, int], set[int], bool]:
+    """Border lengths by class, the neighbouring regions, and whether the edge is touched."""
+    borders: dict[int, int] = {}
+    around: set[int] = set()
+    edge = False
+    height, width = classes.shape
+    for row, col in zip(*np.nonzero(labels == number), strict=True):
+        for down, right in NEIGHBOURS:
+            y, x = row + down, col + right
+            if not (0 <= y < height and 0 <= x < width) or classes[y, x] == NODATA:
+                edge = True
+            elif labels[y, x] != number:
+                borders[int(classes[y, x])] = borders.get(int(classes[y, x]), 0) + 1
+                around.add(int(labels[y, x]))
+    return borders, around, edge
+
+
+def plain(classes: np.ndarray, limit: float, *, holes_only: bool) -> np.ndarray:
+    """Smallest first, from the beginning after each change."""
+    classes = classes.copy()
+    while True:
+        labels, count = regions(classes)
+        order = sorted(
+            (np.count_nonzero(labels == k), int(np.flatnonzero(labels == k)[0]), k) for k in range(count)
+        )
+        for area, _, number in order:
+            if area >= limit:
+                return classes
+            borders, around, edge = beside(classes, labels, number)
+            if borders and (not holes_only or (len(around) == 1 and not edge)):
+                classes[labels == number] = min(borders, key=lambda value: (-borders[value], value))
+                break
+        else:
+            return classes
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    smooth=st.sampled_from([0.0, 0.7, 1.4]),
+    limit=st.integers(1, 30),
+    holes_only=st.booleans(),
+    rows=st.integers(1, 26),
+    cuts=st.lists(st.integers(1, 23), max_size=4),
+)
+@settings(max_examples=120, deadline=None)
+def test_small_regions_merge_as_in_the_plain_version(
+    seed: int, size: tuple[int, int], smooth: float, limit: int, holes_only: bool, rows: int, cuts: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(3, *size)), (0, smooth, smooth))
+    classes = noise.argmax(axis=0).astype(np.uint8)
+    classes[rng.random(size) < 0.05 * (seed % 3)] = NODATA
+    found = sieved(classes, limit, holes_only=holes_only, rows=rows, cuts=cuts)
+    assert np.array_equal(found, plain(classes, limit, holes_only=holes_only))
+
+
+def test_a_small_region_takes_the_class_of_its_longest_border() -> None:
+    classes = np.array([[1, 1, 1, 1], [1, 0, 0, 2], [1, 1, 2, 2], [1, 1, 2, 2]], dtype=np.uint8)
+    found = sieved(classes, 3, holes_only=False, rows=2, cuts=[])
+    assert found[1, 1:3].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_holes_are_filled_but_not_bays_nor_nodata(rows: int) -> None:
+    classes = np.ones((12, 20), np.uint8)
+    classes[2:5, 2:5] = 0  # a hole
+    classes[3, 3] = 2  # with an island, filled first
+    classes[7:10, 0:2] = 0  # a bay at the edge
+    classes[6:9, 8:11] = 0
+    classes[7, 9] = NODATA  # nodata within
+    classes[3:6, 12:18] = 0  # too large
+    expected = classes.copy()
+    expected[2:5, 2:5] = 1
+    assert np.array_equal(sieved(classes, 12, holes_only=True, rows=rows, cuts=[]), expected)
+
+
+def test_rows_leave_as_soon_as_they_are_decided() -> None:
+    classes = np.zeros((2000, 50), np.uint8)
+    classes[::7, ::9] = 1
+    sieve = Sieve(2000, 50, nodata=NODATA, limit=5, holes_only=False, pixel_area=lambda _row: 1.0)
+    sieve._rows = 20
+    for top in range(0, 2000, 20):
+        list(sieve.add(classes[top : top + 20], classes[top : top + 20]))
+        assert len(sieve._chunks) <= 2
+        assert len(sieve._nodes.klass) < 100

@@ -1,0 +1,197 @@
+"""Every vector format holds every object, in however many chunks and parts it comes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import pyproj
+import pytest
+import shapely
+from rasters import blotches, percent, traced
+
+from pfmap.classes import ClassSpec
+from pfmap.geobox import GeoBox
+from pfmap.regions import Regions
+from pfmap.trace.tracer import Tracer
+from pfmap.vector import formats, write
+from pfmap.vector.formats import FORMATS
+from pfmap.vector.measure import Measurer
+from pfmap.vector.write import ObjectWriter
+
+CLASSES = {
+    0: ClassSpec("Häuser & co", "#d7301f"),
+    1: ClassSpec("road", "#4daf4a"),
+    2: ClassSpec("tree", "#377eb8"),
+}
+UTM = str(pyproj.CRS(32645).to_wkt())
+RASTER = blotches(5, 120, 150, 4, 2.0)
+
+
+def written(
+    folder: Path, forms: tuple[str, ...] = FORMATS, crs: str | None = UTM, **options: Any
+) -> dict[str, list[Path]]:
+    """Write the regions of a raster as they close."""
+    geobox = GeoBox(150, 120, crs, (0.5, 0, 300000, 0, -0.5, 3000000))
+    settings = {"wanted": None, "min_area": 0.0, "scene": "scene", "metadata": {"PFMAP_VERSION": "1"}}
+    writer = ObjectWriter(
+        folder=folder, stem="objects", formats=forms, classes=CLASSES, geobox=geobox,
+        measurer=Measurer(crs, geobox.center), **(settings | options),
+    )  # fmt: skip
+    with Tracer(120, 150, nodata=255, tolerance=1.25, tile=30) as tracer:
+        for regions in tracer.add(RASTER, percent(RASTER)):
+            writer.add(regions)
+    return writer.finish()
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "_CHUNK", 30)
+
+
+def read(path: Path) -> gpd.GeoDataFrame:
+    if path.suffix == ".parquet":
+        return gpd.read_parquet(path)
+    return gpd.read_file(path, layer=path.stem if path.suffix == ".shp" else "objects")
+
+
+LONG = {short: name for name, short in formats._SHORT.items()}
+
+
+def by_id(path: Path) -> pd.DataFrame:
+    frame = read(path).rename(columns=LONG)
+    return frame.sort_values("object_id").reset_index(drop=True)
+
+
+def test_all_formats_hold_the_same_objects(tmp_path: Path) -> None:
+    files = written(tmp_path)
+    assert [len(paths) for paths in files.values()] == [1] * 5
+    expected = traced(RASTER, percent(RASTER), tolerance=1.25, tile=30)
+    gpkg = by_id(files["gpkg"][0])
+    assert gpkg["object_id"].tolist() == sorted(expected.ids)
+    assert len(gpkg) > 60  # several chunks
+    for form in FORMATS[1:]:
+        other = by_id(files[form][0])
+        assert other.crs.to_epsg() == (4326 if form == "geojson" else 32645)
+        for name in gpkg.columns.drop("geometry"):
+            same = gpkg[name].tolist() == other[name].tolist()
+            close = gpkg[name].dtype.kind == "f" and np.allclose(gpkg[name], other[name], atol=1e-6)
+            assert same or close, (form, name)
+        shapes = other.geometry.to_crs(32645)
+        off = shapely.hausdorff_distance(gpkg.geometry.array, np.asarray(shapes.array))
+        assert off.max() < (0.02 if form == "geojson" else 1e-6)
+    assert {path.suffix for path in tmp_path.iterdir()} == {
+        ".gpkg", ".shp", ".shx", ".dbf", ".prj", ".cpg", ".fgb", ".geojson", ".parquet", ".qml",
+    }  # fmt: skip
+
+
+def test_geojson_follows_rfc_7946(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, ("geojson",))["geojson"]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert "crs" not in content
+    for feature in content["features"]:
+        for number, ring in enumerate(feature["geometry"]["coordinates"]):
+            assert shapely.LinearRing(ring).is_ccw == (number == 0)  # right-hand rule
+            assert -180 <= ring[0][0] <= 180
+
+
+def test_geoparquet_says_what_it_is(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    (path,) = written(tmp_path, ("parquet",))["parquet"]
+    file = parquet.ParquetFile(path)
+    geo = json.loads(file.schema_arrow.metadata[b"geo"])
+    assert geo["version"] == "1.1.0"
+    assert geo["columns"][geo["primary_column"]]["encoding"] == "WKB"
+    assert file.num_row_groups > 1
+    assert file.schema_arrow.metadata[b"PFMAP_VERSION"] == b"1"
+
+
+def test_a_large_shapefile_goes_on_in_numbered_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "SHAPEFILE_BYTES", 8_000)
+    paths = written(tmp_path, ("shp", "gpkg"))["shp"]
+    assert len(paths) > 3
+    assert [path.stem for path in paths[:3]] == ["objects", "objects_part2", "objects_part3"]
+    for number, path in enumerate(paths):
+        assert path.stat().st_size <= 8_100
+        if number:  # of the first chunk it is not known how large a record is
+            assert path.with_suffix(".dbf").stat().st_size <= 9_000
+        for suffix in (".shx", ".prj", ".cpg", ".qml"):
+            assert path.with_suffix(suffix).is_file()
+    together = pd.concat([read(path) for path in paths])
+    assert sorted(together["object_id"]) == sorted(by_id(tmp_path / "objects.gpkg")["object_id"])
+
+
+def test_one_object_larger_than_a_part_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "SHAPEFILE_BYTES", 300)
+    paths = written(tmp_path, ("shp",))["shp"]
+    assert sum(len(read(path)) for path in paths) == len(traced(RASTER, percent(RASTER)))
+
+
+def test_each_class_may_have_its_own_files(tmp_path: Path) -> None:
+    files = written(tmp_path, ("gpkg", "shp"), by_class=True, wanted=frozenset({0, 1, 2}))
+    assert set(files) == {f"{form}.{spec.name}" for form in ("gpkg", "shp") for spec in CLASSES.values()}
+    assert (tmp_path / "objects_Häuser___co.gpkg").is_file()
+    whole = traced(RASTER, percent(RASTER))
+    for value, spec in CLASSES.items():
+        frame = read(files[f"gpkg.{spec.name}"][0])
+        assert set(frame["class"]) == {spec.name}
+        assert len(frame) == np.count_nonzero(whole.classes == value)
+
+
+def test_no_objects_give_layers_with_all_fields(tmp_path: Path) -> None:
+    geobox = GeoBox(10, 10, UTM, (0.5, 0, 300000, 0, -0.5, 3000000))
+    writer = ObjectWriter(
+        tmp_path, "objects", FORMATS, CLASSES, frozenset({0, 1}), geobox, Measurer(UTM, geobox.center),
+        "scene", 0.0, {},
+    )  # fmt: skip
+    writer.add(Regions.none())
+    for form, (path,) in writer.finish().items():
+        frame = read(path)
+        assert len(frame) == 0
+        if form != "geojson":  # which has no place for them
+            assert {"class", "area_m2", "scene"} <= set(frame.columns)
+
+
+def test_a_raster_without_a_crs_is_measured_in_pixels(tmp_path: Path) -> None:
+    files = written(tmp_path, crs=None)
+    frame = by_id(files["gpkg"][0])
+    assert frame["area_px"].sum() == np.count_nonzero(RASTER != 255)
+    assert {"perimeter_px", "length_px", "width_px"} <= set(frame.columns)
+    for form in ("shp", "fgb", "parquet", "geojson"):
+        assert len(read(files[form][0])) == len(frame)
+
+
+def test_the_geopackage_has_an_index_a_style_and_the_runs_parameters(tmp_path: Path) -> None:
+    import sqlite3
+
+    (path,) = written(tmp_path, ("gpkg",))["gpkg"]
+    with sqlite3.connect(path) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        assert "rtree_objects_geom" in tables
+        name, qml, default = db.execute(
+            "SELECT f_table_name, styleQML, useAsDefault FROM layer_styles"
+        ).fetchone()
+        assert (name, default) == ("objects", 1)
+        assert "H&#228;user &amp; co" in qml or "Häuser &amp; co" in qml
+    db.close()
+    assert pyogrio.read_info(path, layer="objects")["layer_metadata"]["PFMAP_VERSION"] == "1"
+
+
+def test_rectangles_say_length_width_and_direction() -> None:
+    from pfmap.vector.attributes import _rectangles
+
+    shapes = [shapely.box(0, 0, 4, 2)]
+    for degrees in (10, 45, 80, 135, 179):
+        # A rectangle whose longer side points so many degrees clockwise from north.
+        upright = shapely.box(-1, -3, 1, 3)
+        shapes.append(shapely.affinity.rotate(upright, -degrees))
+    found = _rectangles(np.array(shapes, dtype=object))
+    np.testing.assert_allclose(found[0], [4, 2, 90])
+    np.testing.assert_allclose(found[1:, :2], np.tile([6, 2], (5, 1)))
+    np.testing.assert_allclose(found[1:, 2], [10, 45, 80, 135, 179])
