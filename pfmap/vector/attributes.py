@@ -64,22 +64,22 @@ def class_name(chunk: Chunk) -> Column:
 
 def area(chunk: Chunk) -> Column:
     """Return the area of the polygon on the ground, without its holes: square metres, or pixels."""
-    return np.asarray(shapely.area(chunk.ground)).round(3)
+    return np.asarray(shapely.area(chunk.ground)).round(6)
 
 
 def perimeter(chunk: Chunk) -> Column:
     """Return the length of the outline on the ground, holes included: metres, or pixels."""
-    return np.asarray(shapely.length(chunk.ground)).round(3)
+    return np.asarray(shapely.length(chunk.ground)).round(6)
 
 
 def length(chunk: Chunk) -> Column:
     """Return the longer side of the smallest rectangle around the polygon: metres, or pixels."""
-    return chunk.box[:, 0].round(3)
+    return chunk.box[:, 0].round(6)
 
 
 def width(chunk: Chunk) -> Column:
     """Return the shorter side of the smallest rectangle around the polygon: metres, or pixels."""
-    return chunk.box[:, 1].round(3)
+    return chunk.box[:, 1].round(6)
 
 
 def azimuth(chunk: Chunk) -> Column:
