@@ -64,6 +64,8 @@ class Arcs(NamedTuple):
 def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
     """Find the pieces of a tile.
 
+    Runs of equal pixels are found row by row, and united with those above them (union-find).
+
     Args:
         classes: ``(h, w)`` uint8 or int32.
         confidence: ``(h, w)`` percent.
@@ -73,51 +75,79 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
         ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
     """
     height, width = classes.shape
-    labels = np.empty((height, width), dtype=np.int32)
-    parent = np.empty(height * width, dtype=np.int32)
-    count = 0
-    for y in range(height):
-        x = 0
-        while x < width:
-            value = classes[y, x]
-            stop = x + 1
-            while stop < width and classes[y, stop] == value:
-                stop += 1
-            mine = NOTHING
-            if value != nodata:
-                if y > 0:
-                    before = NOTHING
-                    for at in range(x, stop):
-                        above = labels[y - 1, at]
-                        if above != before:
-                            before = above
-                            if above != NOTHING and classes[y - 1, at] == value:
-                                root = above
-                                while parent[root] != root:
-                                    parent[root] = parent[parent[root]]
-                                    root = parent[root]
-                                if mine == NOTHING:
-                                    mine = root
-                                elif root < mine:
-                                    parent[mine] = root
-                                    mine = root
-                                else:
-                                    parent[root] = mine
-                if mine == NOTHING:
-                    parent[count] = count
-                    mine = count
-                    count += 1
-            for at in range(x, stop):
-                labels[y, at] = mine
-            x = stop
-    number = np.empty(count, dtype=np.int32)
+    starts, row_starts = _runs(classes)
+    parent = np.arange(len(starts), dtype=np.int32)
+    for y in range(1, height):
+        above, stop_above = row_starts[y - 1], row_starts[y]
+        for run in range(row_starts[y], row_starts[y + 1]):
+            stop = starts[run + 1] if run + 1 < row_starts[y + 1] else width
+            value = classes[y, starts[run]]
+            while above < stop_above and starts[above] < stop:
+                if value != nodata and classes[y - 1, starts[above]] == value:
+                    _unite(parent, above, run)
+                above += 1
+            above -= 1  # it may reach over the next run too, unless it ends with this one
+            if above + 1 < stop_above and starts[above + 1] == stop:
+                above += 1
+    number = np.empty(len(starts), dtype=np.int32)
     found = 0
-    for index in range(count):  # a root is the first of its set
-        if parent[index] == index:
-            number[index] = found
-            found += 1
-        else:
-            number[index] = number[parent[index]]
+    for y in range(height):
+        for run in range(row_starts[y], row_starts[y + 1]):
+            if classes[y, starts[run]] == nodata:
+                number[run] = NOTHING
+            elif parent[run] == run:  # a root is the first of its set
+                number[run] = found
+                found += 1
+            else:
+                number[run] = number[parent[run]]
+    return _gather(classes, confidence, starts, row_starts, number, found)
+
+
+@compiled
+def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
+    """Return the column in which each run of equal pixels starts, and where each row's runs start."""
+    height, width = classes.shape
+    count = height
+    for y in range(height):
+        for x in range(1, width):
+            count += classes[y, x] != classes[y, x - 1]
+    starts = np.empty(count, dtype=np.int32)
+    row_starts = np.empty(height + 1, dtype=np.int64)
+    at = 0
+    for y in range(height):
+        row_starts[y] = at
+        starts[at] = 0
+        at += 1
+        for x in range(1, width):
+            if classes[y, x] != classes[y, x - 1]:
+                starts[at] = x
+                at += 1
+    row_starts[height] = at
+    return starts, row_starts
+
+
+@compiled
+def _unite(parent: Ints, a: int, b: int) -> None:
+    """Join two sets; the lower root stays."""
+    while parent[a] != a:
+        parent[a] = parent[parent[a]]
+        a = parent[a]
+    while parent[b] != b:
+        parent[b] = parent[parent[b]]
+        b = parent[b]
+    if a < b:
+        parent[b] = a
+    else:
+        parent[a] = b
+
+
+@compiled
+def _gather(
+    classes: npt.NDArray[Any], confidence: Bytes, starts: Ints, row_starts: Longs, number: Ints, found: int
+) -> tuple[Ints, Pieces]:
+    """Number the pixels, and sum up what each piece's pixels say."""
+    height, width = classes.shape
+    labels = np.empty((height, width), dtype=np.int32)
     pieces = Pieces(
         np.zeros(found, dtype=np.int32),
         np.zeros(found, dtype=np.int64),
@@ -126,54 +156,55 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
         np.full(found, -1, dtype=np.int64),
     )
     for y in range(height):
-        x = 0
-        while x < width:
-            before = labels[y, x]
-            stop = x
-            if before == NOTHING:
-                while stop < width and labels[y, stop] == NOTHING:
-                    stop += 1
-                x = stop
+        for run in range(row_starts[y], row_starts[y + 1]):
+            start, piece = starts[run], number[run]
+            stop = starts[run + 1] if run + 1 < row_starts[y + 1] else width
+            labels[y, start:stop] = piece
+            if piece == NOTHING:
                 continue
-            mine = number[before]
-            total, least = 0, pieces.least[mine]
-            while stop < width and labels[y, stop] == before:
-                labels[y, stop] = mine
-                percent = confidence[y, stop]
-                total += percent
-                least = min(least, percent)
-                stop += 1
-            if pieces.first[mine] < 0:
-                pieces.first[mine] = y * width + x
-                pieces.classes[mine] = classes[y, x]
-            pieces.pixels[mine] += stop - x
-            pieces.total[mine] += total
-            pieces.least[mine] = least
-            x = stop
+            total, least = 0, 255
+            for x in range(start, stop):
+                total += confidence[y, x]
+                least = min(least, confidence[y, x])
+            if pieces.first[piece] < 0:
+                pieces.first[piece] = y * width + start
+                pieces.classes[piece] = classes[y, start]
+            pieces.pixels[piece] += stop - start
+            pieces.total[piece] += total
+            pieces.least[piece] = min(pieces.least[piece], least)
     return labels, pieces
 
 
-_EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH = 1, 2, 4, 8
-"""At a pixel corner: a line leads east, south; and has not been walked yet."""
+_EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
+"""At a pixel corner: a line leads east, south; and has not been walked yet; and it is a node."""
 
 
 @compiled
-def _lines(labels: Ints) -> tuple[Bytes, int]:
-    """Say for each pixel corner which lines start there, and count the unit lines."""
-    height, width = labels.shape
+def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
+    """Say for each pixel corner which lines start there and if it is a node, and count the unit lines."""
+    height, width = classes.shape
     lines = np.zeros((height + 1, width + 1), dtype=np.uint8)
     count = 0
-    for y in range(height):
-        for x in range(width):
-            bits = 0
-            here = labels[y, x]
-            if y > 0 and labels[y - 1, x] != here:
-                bits = _EAST | _NEW_EAST
-                count += 1
-            if x > 0 and labels[y, x - 1] != here:
-                bits |= _SOUTH | _NEW_SOUTH
-                count += 1
-            lines[y, x] = bits
+    for x in range(1, width):
+        lines[0, x] = (classes[0, x - 1] != classes[0, x]) * (_SOUTH | _NEW_SOUTH | _NODE)
+        count += classes[0, x - 1] != classes[0, x]
+        lines[height, x] = (classes[height - 1, x - 1] != classes[height - 1, x]) * _NODE
+    for y in range(1, height):
+        lines[y, 0] = (classes[y - 1, 0] != classes[y, 0]) * (_EAST | _NEW_EAST | _NODE)
+        count += classes[y - 1, 0] != classes[y, 0]
+        lines[y, width] = (classes[y - 1, width - 1] != classes[y, width - 1]) * _NODE
+        for x in range(1, width):
+            east = np.uint8(classes[y - 1, x] != classes[y, x])
+            south = np.uint8(classes[y, x - 1] != classes[y, x])
+            west = np.uint8(classes[y - 1, x - 1] != classes[y, x - 1])
+            north = np.uint8(classes[y - 1, x - 1] != classes[y - 1, x])
+            node = np.uint8(east + south + west + north > 2)
+            lines[y, x] = (
+                east * np.uint8(_EAST | _NEW_EAST)
+                + south * np.uint8(_SOUTH | _NEW_SOUTH)
+                + node * np.uint8(_NODE)
+            )
+            count += east + south
     return lines, count
 
 
@@ -187,14 +218,6 @@ def _leads(lines: Bytes, x: int, y: int, bit_east: int, bit_south: int) -> tuple
         x > 0 and lines[y, x - 1] & bit_east != 0,
         y > 0 and lines[y - 1, x] & bit_south != 0,
     )
-
-
-@compiled
-def _is_node(lines: Bytes, x: int, y: int) -> bool:
-    east, south, west, north = _leads(lines, x, y, _EAST, _SOUTH)
-    degree = int(east) + int(south) + int(west) + int(north)
-    inside = 0 < x < lines.shape[1] - 1 and 0 < y < lines.shape[0] - 1
-    return degree > 2 or (degree > 0 and not inside)
 
 
 @compiled
@@ -219,7 +242,7 @@ def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> 
         else:
             y -= 1
             lines[y, x] &= ~_NEW_SOUTH & 255
-        if (x == x0 and y == y0) or _is_node(lines, x, y):
+        if (x == x0 and y == y0) or lines[y, x] & _NODE:
             break
         east, south, west, north = _leads(lines, x, y, _EAST, _SOUTH)
         if heading == 0 or heading == 2:  # noqa: PLR1714 - numba
@@ -249,17 +272,18 @@ def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
 
 
 @compiled
-def arcs_between(labels: Ints) -> Arcs:
+def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
     """Trace the lines inside a tile.
 
     Args:
-        labels: ``(h, w)`` numbers of pieces as `label` gives them.
+        classes: ``(h, w)`` uint8 or int32.
+        labels: ``(h, w)`` numbers of their pieces as `label` gives them.
 
     Returns:
         The arcs, each once; rings start at their first corner in reading order.
     """
     height, width = labels.shape
-    lines, count = _lines(labels)
+    lines, count = _lines(classes)
     coords = np.empty((2 * count, 2), dtype=np.int32)
     offsets = np.empty(count + 1, dtype=np.int64)
     left = np.empty(count, dtype=np.int32)
@@ -267,17 +291,10 @@ def arcs_between(labels: Ints) -> Arcs:
     closed = np.zeros(count, dtype=np.bool_)
     arcs, at = 0, 0
     for rings in (False, True):  # what no node starts are rings
+        wanted = _NEW_EAST | _NEW_SOUTH if rings else _NODE
         for y in range(height + 1):
             for x in range(width + 1):
-                # A line to the west or north starts at a corner whose own bits are empty.
-                if rings:
-                    if lines[y, x] & (_NEW_EAST | _NEW_SOUTH) == 0:
-                        continue
-                elif not (
-                    lines[y, x]
-                    | (lines[y, x - 1] & _EAST if x > 0 else 0)
-                    | (lines[y - 1, x] & _SOUTH if y > 0 else 0)
-                ) or not _is_node(lines, x, y):
+                if lines[y, x] & wanted == 0:
                     continue
                 for heading in range(4):
                     if _leads(lines, x, y, _NEW_EAST, _NEW_SOUTH)[heading]:

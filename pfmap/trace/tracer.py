@@ -70,8 +70,9 @@ def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tol
         tolerance: by how many pixels the lines may be moved to simplify them; 0 leaves them.
     """
     nothing = nodata if nodata is not None else int(np.iinfo(classes.dtype).min) - 1
-    labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
-    arcs = arcs_between(labels)
+    pixels: Any = np.ascontiguousarray(classes)
+    labels, pieces = label(pixels, np.ascontiguousarray(confidence), nothing)
+    arcs = arcs_between(pixels, labels)
     if tolerance > 0:
         height, width = labels.shape
         arcs = simplify(arcs, pieces, height, width, float(tolerance))
