@@ -8,6 +8,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from conftest import shared
 
@@ -86,3 +87,29 @@ def test_the_demo_scene_is_mapped_as_well_as_the_card_says(tmp_path: Path) -> No
     assert hit / union >= 0.72
     sure = sparse != 255
     assert (predicted[sure] == sparse[sure]).mean() >= 0.75
+
+
+@pytest.mark.slow
+def test_outlines_of_real_buildings_lose_their_steps_and_nothing_else(tmp_path: Path) -> None:
+    """The default simplification on the demo scene: a fifth of the vertices, and the same shapes."""
+    scene = ROOT / "examples" / "banepa.tif"
+    steps = pfmap.predict(scene, tmp_path / "steps", device="cpu", confidence=False, simplify=0)
+    smooth = pfmap.vectorize(steps.outputs["classes"], tmp_path / "smooth")
+    before, after = (
+        gpd.read_file(result.outputs["gpkg"], layer="objects").sort_values("object_id", ignore_index=True)
+        for result in (steps, smooth)
+    )
+    assert before["object_id"].tolist() == after["object_id"].tolist()
+    assert after.geometry.is_valid.all()
+    areas = [frame.groupby("class")["area_m2"].sum() for frame in (before, after)]
+    large = areas[0] > 10  # of water there are 93 pixels
+    np.testing.assert_allclose(areas[1][large], areas[0][large], rtol=0.005)
+    assert large.sum() == 4
+    assert areas[1].sum() == pytest.approx(areas[0].sum(), rel=1e-6)
+    building = (before["class"] == "building").to_numpy()
+    first, second = (frame.geometry.array[building] for frame in (before, after))
+    count = shapely.get_num_coordinates
+    assert count(first).sum() >= 5 * count(second).sum()
+    with rasterio.open(steps.outputs["classes"]) as src:
+        pixel = src.transform.a
+    assert shapely.hausdorff_distance(np.asarray(first), np.asarray(second)).max() <= 1.5 * pixel

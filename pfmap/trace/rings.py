@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.trace.compiled import compiled
-from pfmap.trace.tile import Ints, Longs
+from pfmap.trace.tile import UNIT, Ints, Longs
 
 
 class Halves(NamedTuple):
@@ -31,7 +31,7 @@ class Rings(NamedTuple):
     """Rings of regions, as ragged arrays: of each region the outer ring first, then its holes.
 
     Attributes:
-        coords: ``(points, 2)`` doubled columns and rows; rings are closed.
+        coords: ``(points, 2)`` columns and rows, `UNIT` to a pixel; rings are closed.
         ring_offsets: ``(rings + 1,)`` where each ring starts in `coords`.
         region_offsets: ``(regions + 1,)`` where each region starts in the rings.
     """
@@ -58,14 +58,15 @@ def join(
     Args:
         halves: all arcs around each region.
         count: number of regions.
-        coords: ``(points, 2)`` of the arcs, doubled.
+        coords: ``(points, 2)`` of the arcs, `UNIT` to a pixel.
         offsets: where each arc starts in `coords`.
         closed: which arcs are rings by themselves.
         keep_nodes: whether a vertex stays where a ring goes straight on but a third line meets it.
     """
-    starts, ends = coords[offsets[:-1]].astype(np.int64), coords[offsets[1:] - 1].astype(np.int64)
-    span = int(coords[:, 0].max(initial=0)) + 1
-    places = (int(coords[:, 1].max(initial=0)) + 1) * span
+    # Arcs start and end at pixel corners.
+    starts, ends = (coords[at].astype(np.int64) // UNIT for at in (offsets[:-1], offsets[1:] - 1))
+    span = int(coords[:, 0].max(initial=0)) // UNIT + 1
+    places = (int(coords[:, 1].max(initial=0)) // UNIT + 1) * span
     begin, stop = starts[:, 1] * span + starts[:, 0], ends[:, 1] * span + ends[:, 0]
     a, b = begin[halves.arc], stop[halves.arc]
     leaving = halves.region * places + np.where(halves.backward, b, a)

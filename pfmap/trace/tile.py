@@ -5,8 +5,8 @@ class, and *arcs*, the lines between two pieces from one node to the next. A nod
 three or more lines meet, or where a line ends at the tile's side. What the sides themselves separate is left
 to whoever knows the neighbouring tiles.
 
-Lines run along pixel corners; coordinates are doubled, so that the middle of a pixel's side is an integer
-too.
+Lines run along pixel corners. Coordinates are integers, `UNIT` to a pixel, so that what is simplified later
+has room between the corners.
 """
 
 from typing import Any, NamedTuple
@@ -19,6 +19,9 @@ from pfmap.trace.compiled import compiled
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
+
+UNIT = 32
+"""Steps of a coordinate in a pixel."""
 
 NOTHING = -1
 """Stands for nodata, and for what lies outside the raster."""
@@ -46,7 +49,7 @@ class Arcs(NamedTuple):
     """Lines between pieces, as ragged arrays.
 
     Attributes:
-        coords: ``(points, 2)`` doubled column and row of the corners, both ends included.
+        coords: ``(points, 2)`` column and row of the corners, `UNIT` to a pixel, both ends included.
         offsets: ``(n + 1,)`` where each arc starts in `coords`.
         left: ``(n,)`` piece on the left as one walks along the arc (rows count downwards), or `NOTHING`.
         right: ``(n,)`` piece on the right, or `NOTHING`.
@@ -227,7 +230,7 @@ def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> 
     Headings are 0 east, 1 south, 2 west, 3 north. Returns where the corners end.
     """
     x0, y0 = x, y
-    coords[at, 0], coords[at, 1] = 2 * x, 2 * y
+    coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
     at += 1
     while True:
         if heading == 0:
@@ -253,9 +256,9 @@ def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> 
             turn = 0 if east else 2
         if not ahead:
             heading = turn
-            coords[at, 0], coords[at, 1] = 2 * x, 2 * y
+            coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
             at += 1
-    coords[at, 0], coords[at, 1] = 2 * x, 2 * y
+    coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
     return at + 1
 
 

@@ -25,7 +25,7 @@ from pfmap.regions import Regions
 from pfmap.trace.compiled import compiled
 from pfmap.trace.rings import Halves, Rings, join, take_ragged
 from pfmap.trace.simplify import simplify
-from pfmap.trace.tile import NOTHING, Arcs, Bytes, Ints, Longs, Pieces, arcs_between, label
+from pfmap.trace.tile import NOTHING, UNIT, Arcs, Bytes, Ints, Longs, Pieces, arcs_between, label
 
 TILE = 1024
 """Rows and columns of a tile; large regions are cut along these."""
@@ -88,7 +88,7 @@ class _Lines:
     """Arcs, and who lies beside them: the left side in column 0, the right in column 1.
 
     Attributes:
-        coords: ``(points, 2)`` doubled, of the whole raster.
+        coords: ``(points, 2)`` of the whole raster, `UNIT` to a pixel.
         offsets: ``(n + 1,)``.
         closed: ``(n,)`` whether an arc is a ring by itself.
         loose: ``(n, 2)`` whether its start, its end, is no node but for the tiles: only two lines meet there.
@@ -270,7 +270,7 @@ class Tracer:
             offsets,
             np.concatenate([inner[2], np.zeros(len(ends), dtype=np.bool_)]),
             self._loose(
-                tiles, np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // 2, len(classes)
+                tiles, np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // UNIT, len(classes)
             ),
             _look_up(piece, sides),
             _look_up(klass, sides).astype(np.int32),
@@ -303,15 +303,15 @@ class Tracer:
         return Pieces(*arrays)._replace(first=np.concatenate(first))
 
     def _sides(self, tiles: list[Tile], starts: Longs, above: Longs, height: int) -> tuple[Ints, Longs]:
-        """Return the lines along the tiles' sides: ``(n, 2, 2)`` doubled ends, ``(n, 2)`` who is beside."""
+        """Return the lines along the tiles' sides: ``(n, 2, 2)`` ends, ``(n, 2)`` who is beside."""
         outside = np.full(height, NOTHING, dtype=np.int64)
         ends, beside = [], []
 
         def along(left: Longs, right: Longs, x: int, y: int, *, down: bool) -> None:
             runs = _runs(left, right)
             line = np.empty((len(runs), 2, 2), dtype=np.int32)
-            line[:, :, 0], line[:, :, 1] = 2 * x, 2 * y
-            line[:, :, int(down)] += 2 * runs.astype(np.int32)
+            line[:, :, 0], line[:, :, 1] = UNIT * x, UNIT * y
+            line[:, :, int(down)] += UNIT * runs.astype(np.int32)
             ends.append(line)
             beside.append(np.stack([left[runs[:, 0]], right[runs[:, 0]]], axis=1))
 
@@ -533,7 +533,7 @@ def _regions(
 ) -> Regions:
     return Regions(
         classes=classes,
-        coords=rings.coords / 2.0,
+        coords=rings.coords / UNIT,
         ring_offsets=rings.ring_offsets,
         region_offsets=rings.region_offsets,
         ids=ids,
@@ -551,7 +551,7 @@ def _inner_lines(
     """Return the arcs of a row of tiles in coordinates of the raster, and who is beside them."""
     coords, sizes, closed, beside = [], [], [], []
     for tile, start, x in zip(tiles, starts[:-1], lefts, strict=True):
-        coords.append(tile.arcs.coords + np.array([2 * x, 2 * top], dtype=np.int32))
+        coords.append(tile.arcs.coords + np.array([UNIT * x, UNIT * top], dtype=np.int32))
         sizes.append(np.diff(tile.arcs.offsets))
         closed.append(tile.arcs.closed)
         beside.append(_shift(np.stack([tile.arcs.left, tile.arcs.right], axis=1), start))
