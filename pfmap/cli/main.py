@@ -15,6 +15,7 @@ from pfmap.version import __version__
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "predict": ("pfmap.cli.predict", "predict"),
     "vectorize": ("pfmap.cli.vectorize", "vectorize"),
+    "summary": ("pfmap.cli.summary", "summary"),
     "info": ("pfmap.cli.info", "info"),
     "models": ("pfmap.cli.models", "models"),
     "train": ("pfmap.cli.train", "train"),
@@ -45,6 +46,7 @@ def cli() -> None:
     \b
     pfmap predict scene.tif         map a scene with the default model
     pfmap vectorize classes.tif     polygons of any class raster
+    pfmap summary objects.gpkg      objects and areas per class and zone
     pfmap info scene.tif            what it is, and what mapping it would take
     pfmap models list               what models there are
     """

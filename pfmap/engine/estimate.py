@@ -20,6 +20,7 @@ from pfmap.errors import SourceError, TargetError
 from pfmap.grid import Span
 from pfmap.raster.burn import burn
 from pfmap.raster.source import Source
+from pfmap.trace.tracer import TILE
 
 _PROBE_SECONDS = 3.0
 _PROBE_SIDE = 4
@@ -181,7 +182,8 @@ def memory_of(plan: Plan) -> int:
     carried = classes * (grid.rows.overlap + 2) * frame.cols.size * 4
     share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
     swath_pixels = share * plan.geobox.height * plan.geobox.width
-    return int(cache + carried + _SWATH_BYTES * swath_pixels + scene.block_bytes)
+    tiles = 2 * min(TILE, plan.geobox.height) * plan.geobox.width
+    return int(cache + carried + _SWATH_BYTES * swath_pixels + tiles + scene.block_bytes)
 
 
 _SWATH_BYTES = 11.0

@@ -180,7 +180,10 @@ class Tracer:
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
         self._spool_in = spool
         self._spool: tempfile.TemporaryDirectory[str] | None = None
-        self._waiting: list[tuple[npt.NDArray[Any], Bytes]] = []  # rows of an unfinished row of tiles
+        # Rows of an unfinished row of tiles: how many there are, and their pixels.
+        self._have = 0
+        self._classes: npt.NDArray[Any] = np.zeros((0, width), dtype=np.uint8)
+        self._confidence = np.zeros((min(tile, height), width), dtype=np.uint8)
         self._top = 0  # first of them
         self._row = 0  # which row of tiles
         self._sheets: list[_Sheet] = []
@@ -219,22 +222,23 @@ class Tracer:
         """
         if confidence is None:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
-        have = sum(len(rows) for rows, _ in self._waiting)
-        if classes.shape[1] != self._width or self._top + have + len(classes) > self._height:
+        if classes.shape[1] != self._width or self._top + self._have + len(classes) > self._height:
             raise ValueError(
                 f"rows of {classes.shape} do not fit a raster of {self._height} x {self._width} after "
-                f"{self._top + have} rows"
+                f"{self._top + self._have} rows"
             )
+        if self._classes.dtype != classes.dtype or not len(self._classes):
+            self._classes = np.zeros(self._confidence.shape, dtype=classes.dtype)
         at = 0
         while at < len(classes):
-            stop = min(len(classes), at + self._side - have)
-            self._waiting.append((classes[at:stop], confidence[at:stop]))
-            have += stop - at
-            at = stop
-            if have == self._side or self._top + have == self._height:
-                rows = [np.concatenate(part) for part in zip(*self._waiting, strict=True)]
-                self._waiting, have = [], 0
-                yield self._add_row(rows[0], rows[1])
+            step = min(len(classes) - at, len(self._classes) - self._have)
+            self._classes[self._have : self._have + step] = classes[at : at + step]
+            self._confidence[self._have : self._have + step] = confidence[at : at + step]
+            at += step
+            self._have += step
+            if self._have == len(self._classes) or self._top + self._have == self._height:
+                rows, self._have = self._have, 0
+                yield self._add_row(self._classes[:rows], self._confidence[:rows])
 
     def _add_row(self, classes: npt.NDArray[Any], confidence: Bytes) -> Regions:
         """Trace a row of tiles."""

@@ -1,0 +1,46 @@
+"""`pfmap summary`: objects and areas per class and zone."""
+
+import csv
+import json
+import sys
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("objects")
+@click.option("--zones", metavar="FILE[:LAYER]", help="Polygons, in any CRS, for which it is told apart.")
+@click.option(
+    "--zone-field", metavar="NAME", help="Field with the zones' names.  [default: name, or the first text]"
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def summary(objects: str, zones: str | None, zone_field: str | None, as_csv: bool, as_json: bool) -> None:
+    """Count OBJECTS, as pfmap predict or vectorize wrote them, and add up their areas per class.
+
+    OBJECTS is any of the vector formats; a shapefile in parts is summed up part by part.
+    """
+    from pfmap.vector.summary import summarize
+
+    if zone_field is not None and zones is None:
+        raise click.UsageError("--zone-field needs --zones")
+    result = summarize(objects, zones, zone_field)
+    area = f"area_{result.unit}"
+    rows: list[dict[str, Any]] = [
+        ({"zone": row.zone} if zones is not None else {})
+        | {"class": row.klass, "objects": row.objects, area: round(row.area, 2)}
+        for row in result.rows
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        zone = f"{'zone':<24} " if zones is not None else ""
+        click.echo(f"{zone}{'class':<20} {'objects':>9} {area:>14}")
+        for row in rows:
+            zone = f"{row['zone']:<24} " if zones is not None else ""
+            click.echo(f"{zone}{row['class']:<20} {row['objects']:>9,} {row[area]:>14,.0f}")
