@@ -1,15 +1,13 @@
 """`pfmap predict`: map a scene."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
-from pfmap.cli.interrupt import Stop, run_interruptibly
 from pfmap.cli.options import scene_options, shape_options, split
+from pfmap.cli.progress import run_with_progress
 
 
 @click.command(epilog="The outputs open in QGIS coloured and named: drag them into the window.")
@@ -44,30 +42,17 @@ def predict(
     """
     from pfmap.engine import pipeline  # torch loads here: --help stays instant
 
-    with tqdm(
-        total=None, unit="px", unit_scale=True, disable=quiet or None, file=sys.stderr, leave=False
-    ) as bar:
-
-        def work(stop: Stop) -> pipeline.Result:
-            def on_progress(done: int, total: int) -> None:
-                stop.check()
-                bar.total = total
-                bar.update(done - bar.n)
-
-            def on_message(text: str) -> None:
-                if not quiet:
-                    bar.write(text, file=sys.stderr)
-
-            return pipeline.predict(
-                scene,
-                output_dir,
-                classes=split(classes),
-                on_progress=on_progress,
-                on_message=on_message,
-                **options,
-            )
-
-        result = run_interruptibly(work)
+    result = run_with_progress(
+        lambda on_progress, on_message: pipeline.predict(
+            scene,
+            output_dir,
+            classes=split(classes),
+            on_progress=on_progress,
+            on_message=on_message,
+            **options,
+        ),
+        quiet=quiet,
+    )
     if as_json:
         click.echo(json.dumps(result.report, indent=2))
     elif not quiet:

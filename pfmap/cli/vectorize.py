@@ -1,19 +1,14 @@
 """`pfmap vectorize`: polygons of a class raster."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from tqdm import tqdm
 
-from pfmap.cli.interrupt import Stop, run_interruptibly
 from pfmap.cli.options import shape_options, split
-
-if TYPE_CHECKING:
-    from pfmap.engine.vectorize import Vectorized
+from pfmap.cli.progress import run_with_progress
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[int, str] | None:
@@ -66,30 +61,17 @@ def vectorize(
     """
     from pfmap.engine import vectorize as engine
 
-    with tqdm(
-        total=None, unit="px", unit_scale=True, disable=quiet or None, file=sys.stderr, leave=False
-    ) as bar:
-
-        def work(stop: Stop) -> "Vectorized":
-            def on_progress(done: int, total: int) -> None:
-                stop.check()
-                bar.total = total
-                bar.update(done - bar.n)
-
-            def on_message(text: str) -> None:
-                if not quiet:
-                    bar.write(text, file=sys.stderr)
-
-            return engine.vectorize(
-                raster,
-                output_dir,
-                classes=split(classes),
-                on_progress=on_progress,
-                on_message=on_message,
-                **options,
-            )
-
-        result = run_interruptibly(work)
+    result = run_with_progress(
+        lambda on_progress, on_message: engine.vectorize(
+            raster,
+            output_dir,
+            classes=split(classes),
+            on_progress=on_progress,
+            on_message=on_message,
+            **options,
+        ),
+        quiet=quiet,
+    )
     if as_json:
         table = asdict(result) | {"outputs": {kind: str(path) for kind, path in result.outputs.items()}}
         click.echo(json.dumps(table, indent=2))

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pfmap.trace.compiled import compiled
-from pfmap.trace.tile import UNIT, Ints, Longs
+from pfmap.trace.tile import UNIT
+from pfmap.trace.types import Bools, Ints, Longs
 
 
 class Halves(NamedTuple):
@@ -22,9 +22,9 @@ class Halves(NamedTuple):
 
     region: Longs
     arc: Longs
-    backward: npt.NDArray[np.bool_]
-    loose_start: npt.NDArray[np.bool_]
-    loose_end: npt.NDArray[np.bool_]
+    backward: Bools
+    loose_start: Bools
+    loose_end: Bools
 
 
 class Rings(NamedTuple):
@@ -46,7 +46,7 @@ def join(
     count: int,
     coords: Ints,
     offsets: Longs,
-    closed: npt.NDArray[np.bool_],
+    closed: Bools,
     *,
     keep_nodes: bool,
 ) -> Rings:
@@ -147,7 +147,7 @@ def _walk_all(
     leaving: Longs,
     coords: Ints,
     offsets: Longs,
-    closed: npt.NDArray[np.bool_],
+    closed: Bools,
     keep_nodes: bool,
 ) -> tuple[Ints, Longs, Longs, Longs]:
     """Walk all rings: points, where each ring starts, its region, and twice its signed area."""
@@ -195,7 +195,7 @@ def _walk_all(
 
 
 @compiled
-def _without_straight(points: Ints, loose: npt.NDArray[np.bool_], start: int, stop: int) -> int:
+def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
     """Drop the loose points of a ring at which it goes straight on, and close it; return where it ends."""
     size = stop - start
     for k in range(size):

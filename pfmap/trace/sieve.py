@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.trace.compiled import compiled
-from pfmap.trace.tile import NOTHING, Bytes, Ints, Longs, label
+from pfmap.trace.sets import root, roots
+from pfmap.trace.tile import NOTHING, label
+from pfmap.trace.types import Bools, Bytes, Floats, Ints, Longs
 
 _CHUNK_PIXELS = 8 << 20
-
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 
 class _Nodes(NamedTuple):
@@ -193,8 +192,8 @@ def _mark(at_edge: Bools, pairs: Longs) -> None:
 
 def _united(nodes: _Nodes, pairs: Longs) -> tuple[_Nodes, Longs]:
     """Unite pairs of nodes: the new nodes, and the new number of each old one."""
-    root = _roots(len(nodes.klass), pairs)
-    _, first, number = np.unique(root, return_index=True, return_inverse=True)
+    least = roots(len(nodes.klass), pairs)
+    _, first, number = np.unique(least, return_index=True, return_inverse=True)
     count = len(first)
     area = np.zeros(count)
     np.add.at(area, number, nodes.area)
@@ -212,29 +211,6 @@ def _summed(edges: Longs, count: int) -> Longs:
     keys, number = np.unique(low * count + high, return_inverse=True)
     length = np.bincount(number, weights=edges[:, 2], minlength=len(keys)).astype(np.int64)
     return np.column_stack([keys // max(count, 1), keys % max(count, 1), length])
-
-
-@compiled
-def _roots(count: int, pairs: Longs) -> Longs:
-    """Return the least number in everyone's component of a graph."""
-    parent = np.arange(count)
-    for k in range(len(pairs)):
-        a, b = _root(parent, pairs[k, 0]), _root(parent, pairs[k, 1])
-        if a < b:
-            parent[b] = a
-        else:
-            parent[a] = b
-    for k in range(count):
-        parent[k] = parent[parent[k]]
-    return parent
-
-
-@compiled
-def _root(parent: Longs, index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = parent[index]
-    return index
 
 
 @compiled
@@ -307,7 +283,7 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) ->
         borders.pop()
         edge = head[node]
         while edge >= 0:
-            there = _root(parent, edges[edge // 2, 1 - edge % 2])
+            there = root(parent, edges[edge // 2, 1 - edge % 2])
             if there != node:
                 neighbours.append(there)
                 borders.append(edges[edge // 2, 2])
@@ -328,7 +304,7 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) ->
             continue
         nodes.klass[node] = nodes.klass[target]
         for there in neighbours:
-            other = _root(parent, there)
+            other = root(parent, there)
             if other == node or nodes.klass[other] != nodes.klass[node]:
                 continue
             parent[other] = node
@@ -346,7 +322,7 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) ->
         if nodes.area[node] < limit and not nodes.growing[node]:
             heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
     for node in range(count):
-        parent[node] = _root(parent, node)
+        parent[node] = root(parent, node)
     return parent, waits
 
 

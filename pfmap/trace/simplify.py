@@ -14,12 +14,10 @@ they are. So every piece keeps its neighbours and none is lost. That check is ex
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from pfmap.trace.compiled import compiled
-from pfmap.trace.tile import NOTHING, UNIT, Arcs, Bytes, Ints, Longs, Pieces
-
-Floats = npt.NDArray[np.float64]
+from pfmap.trace.tile import NOTHING, UNIT, Arcs, Pieces
+from pfmap.trace.types import Bools, Bytes, Floats, Ints, Longs
 
 _LEVELS = 3
 """How often the tolerance is halved; at the last level an arc is what it was."""
@@ -298,7 +296,7 @@ def _mend(
     points: Ints,
     exact: Ints,
     offsets: Longs,
-    closed: npt.NDArray[np.bool_],
+    closed: Bools,
     reach: Floats,
     height: int,
     width: int,
@@ -456,7 +454,7 @@ def _at(points: Ints, a: int, x: int, y: int) -> bool:
 
 
 @compiled
-def _linked(points: Ints, is_end: npt.NDArray[np.bool_], a: int, b: int) -> bool:
+def _linked(points: Ints, is_end: Bools, a: int, b: int) -> bool:
     """Whether two points are one by right, not by chance: the same, or the ends of arcs at a node."""
     return a == b or (is_end[a] and is_end[b] and _same(points, a, b))
 
@@ -470,7 +468,7 @@ def _between(points: Ints, a: int, b: int, c: int) -> bool:
 
 
 @compiled
-def _meet(points: Ints, is_end: npt.NDArray[np.bool_], a: int, b: int, c: int, d: int) -> bool:
+def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
     """Whether segments a-b and c-d have more in common than one end of each."""
     if _linked(points, is_end, b, c) or _linked(points, is_end, b, d):
         a, b = b, a
@@ -514,7 +512,7 @@ def _on_side(points: Ints, a: int, b: int, height: int, width: int) -> bool:
 def _posts(
     points: Ints,
     offsets: Longs,
-    closed: npt.NDArray[np.bool_],
+    closed: Bools,
     rows: int,
     cols: int,
     height: int,
@@ -552,7 +550,7 @@ def _jumps(
     post_start: Longs,
     cols: int,
     arc_of: Ints,
-    closed: npt.NDArray[np.bool_],
+    closed: Bools,
 ) -> bool:
     """Whether a post lies between a segment and the run of points that it stands for."""
     west = east = points[a, 0]

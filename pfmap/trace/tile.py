@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.trace.compiled import compiled
-
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
+from pfmap.trace.sets import unite
+from pfmap.trace.types import Bools, Bytes, Ints, Longs
 
 UNIT = 32
 """Steps of a coordinate in a pixel."""
@@ -60,7 +58,7 @@ class Arcs(NamedTuple):
     offsets: Longs
     left: Ints
     right: Ints
-    closed: npt.NDArray[np.bool_]
+    closed: Bools
 
 
 @compiled
@@ -87,7 +85,7 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
             value = classes[y, starts[run]]
             while above < stop_above and starts[above] < stop:
                 if value != nodata and classes[y - 1, starts[above]] == value:
-                    _unite(parent, above, run)
+                    unite(parent, above, run)
                 above += 1
             above -= 1  # it may reach over the next run too, unless it ends with this one
             if above + 1 < stop_above and starts[above + 1] == stop:
@@ -127,21 +125,6 @@ def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
                 at += 1
     row_starts[height] = at
     return starts, row_starts
-
-
-@compiled
-def _unite(parent: Ints, a: int, b: int) -> None:
-    """Join two sets; the lower root stays."""
-    while parent[a] != a:
-        parent[a] = parent[parent[a]]
-        a = parent[a]
-    while parent[b] != b:
-        parent[b] = parent[parent[b]]
-        b = parent[b]
-    if a < b:
-        parent[b] = a
-    else:
-        parent[a] = b
 
 
 @compiled

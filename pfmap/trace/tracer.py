@@ -24,13 +24,13 @@ import numpy.typing as npt
 from pfmap.regions import Regions
 from pfmap.trace.compiled import compiled
 from pfmap.trace.rings import Halves, Rings, join, take_ragged
+from pfmap.trace.sets import roots
 from pfmap.trace.simplify import simplify
-from pfmap.trace.tile import NOTHING, UNIT, Arcs, Bytes, Ints, Longs, Pieces, arcs_between, label
+from pfmap.trace.tile import NOTHING, UNIT, Arcs, Pieces, arcs_between, label
+from pfmap.trace.types import Bools, Bytes, Ints, Longs
 
 TILE = 1024
 """Rows and columns of a tile; large regions are cut along these."""
-
-Bools = npt.NDArray[np.bool_]
 
 _REGION = np.dtype(
     [
@@ -367,7 +367,7 @@ class Tracer:
         # Pieces above that belong to one region already.
         _, first, again = np.unique(known[count:], return_index=True, return_inverse=True)
         same = np.stack([count + first[again], count + np.arange(len(klass) - count)], axis=1)
-        group = _components(len(klass), np.concatenate([pairs, same[known[same[:, 1]] >= 0]]))
+        group = roots(len(klass), np.concatenate([pairs, same[known[same[:, 1]] >= 0]]))
 
         region = np.full(len(klass), np.iinfo(np.int64).max)
         old = known >= 0
@@ -600,24 +600,3 @@ def _runs(a: Longs, b: Longs) -> Longs:
                 count += 1
             start = k
     return runs[:count]
-
-
-@compiled
-def _components(count: int, pairs: Longs) -> Longs:
-    """Return the least number in everyone's component of a graph."""
-    parent = np.arange(count)
-    for k in range(len(pairs)):
-        a, b = pairs[k, 0], pairs[k, 1]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
-        if a < b:
-            parent[b] = a
-        else:
-            parent[a] = b
-    for k in range(count):
-        parent[k] = parent[parent[k]]
-    return parent
