@@ -20,7 +20,7 @@ from pfmap.errors import SourceError, TargetError
 from pfmap.grid import Span
 from pfmap.raster.burn import burn
 from pfmap.raster.source import Source
-from pfmap.trace.tracer import TILE
+from pfmap.trace.tracer import TILE, warm_up
 
 _PROBE_SECONDS = 3.0
 _PROBE_SIDE = 4
@@ -203,6 +203,7 @@ def probe(source: Source, plan: Plan, predictor: Predictor, on_step: Callable[[]
         SourceError: the scene cannot be read.
     """
     grid = plan.grid
+    warm_up()
     seconds = _pass_seconds(predictor, grid.rows.window)
     side = max(1, min(_PROBE_SIDE, isqrt(int(_PROBE_SECONDS / seconds))))
     length = side * grid.rows.stride + grid.rows.overlap

@@ -27,7 +27,7 @@ from pfmap.engine.predictor import Predictor
 from pfmap.engine.preflight import describe_table, preflight_table
 from pfmap.engine.report import Outcome, build_report, model_hash
 from pfmap.engine.resources import folder_size
-from pfmap.engine.shapes import SPLIT_LARGE, ShapeOptions, clear_parts, vector_names
+from pfmap.engine.shapes import SPLIT_LARGE, ShapeOptions, clear_parts, refuse_odd_names, vector_names
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
 from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work, opened, work_path
@@ -271,12 +271,7 @@ class _Job:
         begun = time.perf_counter()
         finals = self._finals(output_dir)
         folder = work_path(output_dir, self.location.stem)
-        odd = sorted({";", "!"} & set(str(folder)))
-        if odd:
-            raise TargetError(
-                f"{folder.parent / self.location.stem} has {' and '.join(odd)} in its name, which writers of "
-                "vector files cannot handle: choose another folder with --output-dir, or rename the scene"
-            )
+        refuse_odd_names(output_dir, self.location.stem)
         if not folder.exists():
             self._refuse_existing(finals)
         with self.planned() as (source, plan):
@@ -296,8 +291,8 @@ class _Job:
                 if not work.is_ready(wanted):
                     self._refuse_existing(finals)
                     names = self._map(source, plan, predictor, work, begun, on_progress)
+                    clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(names, wanted)
-                clear_parts(output_dir, f"{self.location.stem}_objects")
                 work.finish_publishing()
         report = json.loads(finals["report"].read_text(encoding="utf-8"))
         outputs = {kind: output_dir / name for kind, name in report["outputs"].items()}

@@ -91,6 +91,20 @@ def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) 
     }
 
 
+def refuse_odd_names(folder: Path, stem: str) -> None:
+    """Refuse names that the libraries for vector files take for something else.
+
+    Raises:
+        TargetError: there is such a letter in it.
+    """
+    odd = sorted({";", "!"} & set(str(folder / stem)))
+    if odd:
+        raise TargetError(
+            f"{folder / stem} has {' and '.join(odd)} in its name, which writers of vector files cannot "
+            "handle: choose another folder with --output-dir, or rename the scene"
+        )
+
+
 def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite: bool) -> None:
     """Refuse to replace vector files.
 

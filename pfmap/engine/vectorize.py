@@ -14,7 +14,15 @@ import numpy.typing as npt
 from pfmap.ahead import read_ahead
 from pfmap.classes import ClassSpec
 from pfmap.engine.plan import mean_size, pixel_size
-from pfmap.engine.shapes import SPLIT_LARGE, ClassTable, ShapeOptions, Shaper, clear_parts, refuse_existing
+from pfmap.engine.shapes import (
+    SPLIT_LARGE,
+    ClassTable,
+    ShapeOptions,
+    Shaper,
+    clear_parts,
+    refuse_existing,
+    refuse_odd_names,
+)
 from pfmap.errors import SourceError, TargetError, UsageError
 from pfmap.files import publish, write_failed
 from pfmap.raster.classmap import ClassMap, default_color
@@ -109,6 +117,7 @@ def vectorize(
         certain = _confidence(location, confidence, source, on_message)
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
+        refuse_odd_names(folder, stem)
         refuse_existing(folder, f"{stem}_objects", options, overwrite=overwrite)
         job = _Job(source, certain, folder, stem, table, wanted, options, on_progress)
         try:
@@ -178,14 +187,13 @@ class _Job:
         for path in sorted(staging.iterdir(), key=lambda path: (path.name in mains, path.name)):
             if path.is_file():
                 publish(path, self.folder / path.name)
-        writer = shaper.writer
-        return Vectorized(
-            raster,
-            outputs,
-            {self.table[value].name: count for value, count in sorted(writer.counts.items())},
-            {self.table[value].name: round(area, 2) for value, area in sorted(writer.areas.items())},
-            "m2" if measurer.units == "m" else "px",
-        )
+        counts: dict[str, int] = {}
+        areas: dict[str, float] = {}
+        for value, count in sorted(shaper.writer.counts.items()):
+            name = self.table[value].name  # several values may have one
+            counts[name] = counts.get(name, 0) + count
+            areas[name] = round(areas.get(name, 0.0) + shaper.writer.areas[value], 2)
+        return Vectorized(raster, outputs, counts, areas, "m2" if measurer.units == "m" else "px")
 
     def _rows(
         self,

@@ -141,6 +141,13 @@ class _Sheet:
     lines: _Lines
 
 
+def warm_up() -> None:
+    """Compile all loops, or load what an earlier process compiled: half a minute the first time only."""
+    with Tracer(4, 4, nodata=255, tolerance=1.0, tile=2) as tracer:
+        for _ in tracer.add(np.eye(4, dtype=np.uint8)):
+            pass
+
+
 class Tracer:
     """Takes rows of a class raster, top to bottom, and gives its regions as they close.
 

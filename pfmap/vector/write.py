@@ -12,6 +12,7 @@ import pyproj
 import shapely
 
 from pfmap.classes import ClassSpec
+from pfmap.errors import UsageError
 from pfmap.geobox import GeoBox
 from pfmap.regions import Regions
 from pfmap.style import objects_qml
@@ -72,6 +73,11 @@ class ObjectWriter:
         name = "" if value is None else self.classes[value].name
         if name not in self._sinks:
             stem = f"{self.stem}_{file_part(name)}" if name else self.stem
+            for other in self._sinks:
+                if file_part(other) == file_part(name):
+                    raise UsageError(
+                        f"classes {other!r} and {name!r} would have the same file {stem}: rename one"
+                    )
             self._sinks[name] = [
                 sink(form, self.folder, stem, self._crs, self.metadata) for form in self.formats
             ]

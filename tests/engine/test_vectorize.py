@@ -61,6 +61,7 @@ def test_whole_numbers_of_any_type_are_classes(dtype: str, tmp_path: Path) -> No
     result = pfmap.vectorize(raster, names={100: "grass", 1: "grass"})
     frame = read(result.outputs["gpkg"])
     assert "grass" in result.counts
+    assert sum(result.counts.values()) == len(frame)
     assert 0 not in set(frame["class_id"])
     assert frame["area_m2"].sum() == pytest.approx((classes != 0).sum() / 4, rel=1e-6)
 
@@ -195,3 +196,9 @@ def test_nothing_is_left_behind_when_it_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pfmap.vectorize(raster, on_progress=stop)
     assert {path.name for path in tmp_path.iterdir()} == {"cover.tif"}
+
+
+def test_names_that_vector_libraries_misread_are_refused(tmp_path: Path) -> None:
+    raster = write(tmp_path / "co;ver.tif", blotches(1, 30, 30, 3, 2.0), nodata=255)
+    with pytest.raises(TargetError, match="in its name"):
+        pfmap.vectorize(raster)

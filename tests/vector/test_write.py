@@ -14,6 +14,7 @@ import shapely
 from rasters import blotches, percent, traced
 
 from pfmap.classes import ClassSpec
+from pfmap.errors import UsageError
 from pfmap.geobox import GeoBox
 from pfmap.regions import Regions
 from pfmap.trace.tracer import Tracer
@@ -195,3 +196,10 @@ def test_rectangles_say_length_width_and_direction() -> None:
     np.testing.assert_allclose(found[0], [4, 2, 90])
     np.testing.assert_allclose(found[1:, :2], np.tile([6, 2], (5, 1)))
     np.testing.assert_allclose(found[1:, 2], [10, 45, 80, 135, 179])
+
+
+def test_two_classes_never_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = {0: ClassSpec("a b", "#d7301f"), 1: ClassSpec("a/b", "#4daf4a"), 2: ClassSpec("c", "#377eb8")}
+    monkeypatch.setitem(globals(), "CLASSES", alike)
+    with pytest.raises(UsageError, match="the same file"):
+        written(tmp_path, ("gpkg",), by_class=True)
