@@ -146,7 +146,7 @@ class Sieve:
         )  # fmt: skip
         for chunk in self._chunks:
             chunk.node = number[chunk.node]
-        self._seam = np.where(numbers[-1] >= 0, number[numbers[-1]], NOTHING)
+        self._seam = _look_up(number, numbers[-1])
         self._top += len(classes)
         self._decide(nodes)
 
@@ -157,7 +157,7 @@ class Sieve:
         unsettled = open_now[parent]
         for chunk in self._chunks:
             chunk.node = parent[chunk.node]
-        self._seam = np.where(self._seam >= 0, parent[self._seam], NOTHING)
+        self._seam = _look_up(parent, self._seam)
         edges = np.column_stack([parent[self._edges[:, :2]], self._edges[:, 2]])
         edges = edges[(edges[:, 0] != edges[:, 1]) & unsettled[edges[:, :2]].any(axis=1)]
         self._edges, self._nodes, self._unsettled = edges, nodes, unsettled
@@ -176,11 +176,16 @@ class Sieve:
         number = np.cumsum(keep) - 1
         for chunk in self._chunks:
             chunk.node = number[chunk.node]
-        self._seam = np.where(self._seam >= 0, number[self._seam], NOTHING)
+        self._seam = _look_up(number, self._seam)
         self._edges = np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]])
         columns: list[Any] = [column[keep] for column in self._nodes]
         self._nodes = _Nodes(*columns)
         self._unsettled = self._unsettled[keep]
+
+
+def _look_up(table: Longs, index: Longs) -> Longs:
+    """Look up, with `NOTHING` for nothing: a table may be empty."""
+    return np.append(table, NOTHING)[index]
 
 
 def _mark(at_edge: Bools, pairs: Longs) -> None:

@@ -124,3 +124,11 @@ def test_rows_leave_as_soon_as_they_are_decided() -> None:
         list(sieve.add(classes[top : top + 20], classes[top : top + 20]))
         assert len(sieve._chunks) <= 2
         assert len(sieve._nodes.klass) < 100
+
+
+@pytest.mark.parametrize("rows", [1, 2, 10])
+def test_rows_without_any_class_pass(rows: int) -> None:
+    classes = np.full((10, 5), NODATA, np.uint8)
+    assert np.array_equal(sieved(classes, 5, holes_only=False, rows=rows, cuts=[]), classes)
+    classes[6:8, 1:3] = 1
+    assert np.array_equal(sieved(classes, 5, holes_only=False, rows=rows, cuts=[]), classes)
