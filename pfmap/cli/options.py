@@ -146,7 +146,7 @@ _SHAPE_OPTIONS = (
     click.option(
         "--classes",
         metavar="NAME,NAME",
-        help="Classes that become polygons.  [default: all but the model's background]",
+        help="Classes that become polygons.  [default: all; of a model, all but its background]",
     ),
     click.option(
         "--simplify",

@@ -19,7 +19,7 @@ import click
 def summary(objects: str, zones: str | None, zone_field: str | None, as_csv: bool, as_json: bool) -> None:
     """Count OBJECTS, as pfmap predict or vectorize wrote them, and add up their areas per class.
 
-    OBJECTS is any of the vector formats; a shapefile in parts is summed up part by part.
+    OBJECTS is any of the vector formats, or FILE:LAYER. Of a shapefile in parts it is the part that is named.
     """
     from pfmap.vector.summary import summarize
 

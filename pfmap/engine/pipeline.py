@@ -27,11 +27,17 @@ from pfmap.engine.predictor import Predictor
 from pfmap.engine.preflight import describe_table, preflight_table
 from pfmap.engine.report import Outcome, build_report, model_hash
 from pfmap.engine.resources import folder_size
-from pfmap.engine.shapes import SPLIT_LARGE, ShapeOptions, clear_parts, refuse_odd_names, vector_names
+from pfmap.engine.shapes import (
+    SPLIT_LARGE,
+    ShapeOptions,
+    clear_parts,
+    refuse_odd_names,
+    refuse_to_replace,
+    vector_names,
+)
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
 from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work, opened, work_path
-from pfmap.errors import TargetError
 from pfmap.files import write_text
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location, locate
@@ -273,7 +279,7 @@ class _Job:
         folder = work_path(output_dir, self.location.stem)
         refuse_odd_names(output_dir, self.location.stem)
         if not folder.exists():
-            self._refuse_existing(finals)
+            refuse_to_replace(finals.values(), overwrite=self.options.overwrite)
         with self.planned() as (source, plan):
             total = plan.geobox.width * plan.geobox.height
             table, predictor = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
@@ -289,7 +295,7 @@ class _Job:
                     [asdict(self.options.shapes), self.options.classes, self.options.confidence]
                 )
                 if not work.is_ready(wanted):
-                    self._refuse_existing(finals)
+                    refuse_to_replace(finals.values(), overwrite=self.options.overwrite)
                     names = self._map(source, plan, predictor, work, begun, on_progress)
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(names, wanted)
@@ -347,14 +353,6 @@ class _Job:
         names |= vector_names(f"{stem}_objects", self.options.shapes, wanted)
         names["report"] = f"{stem}_report.json"
         return {kind: output_dir / name for kind, name in names.items()}
-
-    def _refuse_existing(self, finals: dict[str, Path]) -> None:
-        there = [str(path) for path in finals.values() if path.exists()]
-        if there and not self.options.overwrite:
-            raise TargetError(
-                f"{', '.join(there)} exist{'s' * (len(there) == 1)} already: replace with --overwrite, or "
-                "choose another folder with --output-dir"
-            )
 
 
 def _about_damage(mapped: Mapped, scene: str) -> list[str]:

@@ -114,7 +114,19 @@ def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite
     endings = "|".join(options.formats)
     further = "(_.+)" if options.split_by_class else ""
     pattern = rf"{re.escape(stem)}{further}\.({endings})"
-    there = sorted(str(path) for path in folder.glob(f"{stem}*") if re.fullmatch(pattern, path.name))
+    refuse_to_replace(
+        sorted(path for path in folder.glob(f"{stem}*") if re.fullmatch(pattern, path.name)),
+        overwrite=overwrite,
+    )
+
+
+def refuse_to_replace(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse to replace those of these files that exist.
+
+    Raises:
+        TargetError: there are some, and they are not to be replaced.
+    """
+    there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
         raise TargetError(
             f"{', '.join(there)} exist{'s' * (len(there) == 1)} already: replace with --overwrite, or choose "

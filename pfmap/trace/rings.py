@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pfmap.trace.compiled import compiled
+from pfmap.trace.ragged import offsets_of, take_ragged
 from pfmap.trace.tile import UNIT
 from pfmap.trace.types import Bools, Ints, Longs
 
@@ -78,26 +79,11 @@ def join(
     # Rows count downwards: with the region on the left, outer rings have a negative area.
     outer_first = np.lexsort((area > 0, region))
     sizes = np.diff(ring_offsets)[outer_first]
-    sorted_offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    sorted_offsets = offsets_of(sizes)
     if not (outer_first[1:] > outer_first[:-1]).all():
         points = take_ragged(points, ring_offsets, outer_first)
     per_region = np.bincount(region, minlength=count)
-    return Rings(points, sorted_offsets, np.concatenate([[0], np.cumsum(per_region)]).astype(np.int64))
-
-
-@compiled
-def take_ragged(coords: Ints, offsets: Longs, chosen: Longs) -> Ints:
-    """Return the coordinates of the chosen runs, one after the other."""
-    size = 0
-    for k in chosen:
-        size += offsets[k + 1] - offsets[k]
-    out = np.empty((size, 2), dtype=coords.dtype)
-    at = 0
-    for k in chosen:
-        length = offsets[k + 1] - offsets[k]
-        out[at : at + length] = coords[offsets[k] : offsets[k + 1]]
-        at += length
-    return out
+    return Rings(points, sorted_offsets, offsets_of(per_region))
 
 
 @compiled

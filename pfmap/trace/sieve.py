@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.trace.compiled import compiled
+from pfmap.trace.ragged import NOTHING, look_up, no_class
 from pfmap.trace.sets import root, roots
-from pfmap.trace.tile import NOTHING, label
+from pfmap.trace.tile import label
 from pfmap.trace.types import Bools, Bytes, Floats, Ints, Longs
 
 _CHUNK_PIXELS = 8 << 20
@@ -104,7 +105,7 @@ class Sieve:
     def _take(self, classes: npt.NDArray[Any], confidence: Bytes) -> None:
         """Add rows to what waits, and decide what can be decided."""
         last = self._top + len(classes) == self._height
-        nothing = self._nodata if self._nodata is not None else int(np.iinfo(classes.dtype).min) - 1
+        nothing = no_class(classes.dtype, self._nodata)
         labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
         known, count = len(self._nodes.klass), len(pieces.classes)
         numbers = np.where(labels == NOTHING, NOTHING, labels + known).astype(np.int64)
@@ -146,7 +147,7 @@ class Sieve:
         )  # fmt: skip
         for chunk in self._chunks:
             chunk.node = number[chunk.node]
-        self._seam = _look_up(number, numbers[-1])
+        self._seam = look_up(number, numbers[-1])
         self._top += len(classes)
         self._decide(nodes)
 
@@ -157,7 +158,7 @@ class Sieve:
         unsettled = open_now[parent]
         for chunk in self._chunks:
             chunk.node = parent[chunk.node]
-        self._seam = _look_up(parent, self._seam)
+        self._seam = look_up(parent, self._seam)
         edges = np.column_stack([parent[self._edges[:, :2]], self._edges[:, 2]])
         edges = edges[(edges[:, 0] != edges[:, 1]) & unsettled[edges[:, :2]].any(axis=1)]
         self._edges, self._nodes, self._unsettled = edges, nodes, unsettled
@@ -176,16 +177,11 @@ class Sieve:
         number = np.cumsum(keep) - 1
         for chunk in self._chunks:
             chunk.node = number[chunk.node]
-        self._seam = _look_up(number, self._seam)
+        self._seam = look_up(number, self._seam)
         self._edges = np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]])
         columns: list[Any] = [column[keep] for column in self._nodes]
         self._nodes = _Nodes(*columns)
         self._unsettled = self._unsettled[keep]
-
-
-def _look_up(table: Longs, index: Longs) -> Longs:
-    """Look up, with `NOTHING` for nothing: a table may be empty."""
-    return np.append(table, NOTHING)[index]
 
 
 def _mark(at_edge: Bools, pairs: Longs) -> None:

@@ -16,7 +16,8 @@ they are. So every piece keeps its neighbours and none is lost. That check is ex
 import numpy as np
 
 from pfmap.trace.compiled import compiled
-from pfmap.trace.tile import NOTHING, UNIT, Arcs, Pieces
+from pfmap.trace.ragged import NOTHING
+from pfmap.trace.tile import UNIT, Arcs, Pieces
 from pfmap.trace.types import Bools, Bytes, Floats, Ints, Longs
 
 _LEVELS = 3

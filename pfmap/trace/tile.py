@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.trace.compiled import compiled
+from pfmap.trace.ragged import NOTHING
 from pfmap.trace.sets import unite
 from pfmap.trace.types import Bools, Bytes, Ints, Longs
 
 UNIT = 32
 """Steps of a coordinate in a pixel."""
-
-NOTHING = -1
-"""Stands for nodata, and for what lies outside the raster."""
 
 
 class Pieces(NamedTuple):

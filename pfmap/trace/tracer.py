@@ -23,10 +23,11 @@ import numpy.typing as npt
 
 from pfmap.regions import Regions
 from pfmap.trace.compiled import compiled
-from pfmap.trace.rings import Halves, Rings, join, take_ragged
+from pfmap.trace.ragged import NOTHING, look_up, no_class, offsets_of, take_ragged
+from pfmap.trace.rings import Halves, Rings, join
 from pfmap.trace.sets import roots
 from pfmap.trace.simplify import simplify
-from pfmap.trace.tile import NOTHING, UNIT, Arcs, Pieces, arcs_between, label
+from pfmap.trace.tile import UNIT, Arcs, Pieces, arcs_between, label
 from pfmap.trace.types import Bools, Bytes, Ints, Longs
 
 TILE = 1024
@@ -69,7 +70,7 @@ def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tol
         nodata: value that becomes no region; None for none.
         tolerance: by how many pixels the lines may be moved to simplify them; 0 leaves them.
     """
-    nothing = nodata if nodata is not None else int(np.iinfo(classes.dtype).min) - 1
+    nothing = no_class(classes.dtype, nodata)
     pixels: Any = np.ascontiguousarray(classes)
     labels, pieces = label(pixels, np.ascontiguousarray(confidence), nothing)
     arcs = arcs_between(pixels, labels)
@@ -109,7 +110,7 @@ class _Lines:
         at = np.flatnonzero(chosen)
         return _Lines(
             take_ragged(self.coords, self.offsets, at),
-            _offsets(np.diff(self.offsets)[at]),
+            offsets_of(np.diff(self.offsets)[at]),
             self.closed[at],
             self.loose[at],
             self.piece[at],
@@ -122,7 +123,7 @@ class _Lines:
         parts = list(parts)
         return _Lines(
             np.concatenate([part.coords for part in parts]),
-            _offsets(np.concatenate([np.diff(part.offsets) for part in parts])),
+            offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
             np.concatenate([part.closed for part in parts]),
             np.concatenate([part.loose for part in parts]),
             np.concatenate([part.piece for part in parts]),
@@ -256,7 +257,7 @@ class Tracer:
             return trace_tile(classes[box], confidence[box], self._nodata, self._tolerance)
 
         tiles = list(self._pool.map(trace, lefts) if self._pool else map(trace, lefts))
-        starts = _offsets(np.array([len(tile.pieces.classes) for tile in tiles]))
+        starts = offsets_of(np.array([len(tile.pieces.classes) for tile in tiles]))
         pieces = self._all_pieces(tiles, lefts)
         count = len(pieces.classes)
 
@@ -275,7 +276,7 @@ class Tracer:
         inner = _inner_lines(tiles, starts, lefts, self._top)
         sides = np.concatenate([inner[3], beside])
         coords = np.concatenate([inner[0], ends.reshape(-1, 2)])
-        offsets = _offsets(np.concatenate([np.diff(inner[1]), np.full(len(ends), 2)]))
+        offsets = offsets_of(np.concatenate([np.diff(inner[1]), np.full(len(ends), 2)]))
         lines = _Lines(
             coords,
             offsets,
@@ -283,9 +284,9 @@ class Tracer:
             self._loose(
                 tiles, np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // UNIT, len(classes)
             ),
-            _look_up(piece, sides),
-            _look_up(klass, sides).astype(np.int32),
-            _look_up(region, sides),
+            look_up(piece, sides),
+            look_up(klass, sides).astype(np.int32),
+            look_up(region, sides),
         )
         self._count_vertices(lines)
         lines = lines.take((lines.region >= 0).any(axis=1))
@@ -297,7 +298,7 @@ class Tracer:
         self._top += len(classes)
         if self._top == self._height:
             bottom = np.full_like(bottom, NOTHING)
-        self._above = np.stack([_look_up(table, bottom) for table in (piece, klass, region)])
+        self._above = np.stack([look_up(table, bottom) for table in (piece, klass, region)])
         current = np.unique(region[region >= 0])
         done = self._close(current[~np.isin(current, self._above[2])])
         self.piece_count += count
@@ -346,7 +347,7 @@ class Tracer:
 
         What lies below the lowest row is not known yet: the arcs there will say it.
         """
-        classes = [[_look_up(tile.pieces.classes, side) for side in tile.sides] for tile in tiles]
+        classes = [[look_up(tile.pieces.classes, side) for side in tile.sides] for tile in tiles]
         top, bottom, west, east = zip(*classes, strict=True)
         outside = np.full(max(height, self._width), NOTHING)
         across = _two_lines(self._above[1], np.concatenate(top))
@@ -568,24 +569,15 @@ def _inner_lines(
         beside.append(_shift(np.stack([tile.arcs.left, tile.arcs.right], axis=1), start))
     return (
         np.concatenate(coords),
-        _offsets(np.concatenate(sizes)),
+        offsets_of(np.concatenate(sizes)),
         np.concatenate(closed),
         np.concatenate(beside),
     )
 
 
-def _offsets(sizes: npt.NDArray[Any]) -> Longs:
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-
 def _shift(numbers: Ints, start: int) -> Longs:
     """Count the pieces of a tile among those of all tiles."""
     return np.where(numbers == NOTHING, NOTHING, numbers + np.int64(start))
-
-
-def _look_up(table: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Look up, with `NOTHING` for nothing."""
-    return np.append(table, NOTHING)[index]
 
 
 def _two_lines(before: Longs, after: Longs) -> Bools:
