@@ -113,3 +113,21 @@ def test_outlines_of_real_buildings_lose_their_steps_and_nothing_else(tmp_path: 
     with rasterio.open(steps.outputs["classes"]) as src:
         pixel = src.transform.a
     assert shapely.hausdorff_distance(np.asarray(first), np.asarray(second)).max() <= 1.5 * pixel
+
+    square = pfmap.vectorize(steps.outputs["classes"], tmp_path / "square", regularize=("building",))
+    squares = gpd.read_file(square.outputs["gpkg"], layer="objects").sort_values(
+        "object_id", ignore_index=True
+    )
+    assert squares["object_id"].tolist() == after["object_id"].tolist()
+    assert squares.geometry.is_valid.all()
+    whole = building & ~after["touches_edge"] & (after["area_m2"] >= 10)
+    old, new = (np.asarray(frame.geometry.array[whole]) for frame in (after, squares))
+    common = shapely.area(shapely.intersection(old, new))
+    assert (common / (shapely.area(old) + shapely.area(new) - common)).min() >= 0.85 - 1e-6
+    squared = ~shapely.equals_exact(old, new, 1e-6)
+    assert squared.mean() >= 0.9
+    assert count(new).sum() <= 0.7 * count(old).sum()
+    assert squares[~building].geometry.geom_equals(after[~building].geometry).all()
+    shapes = np.asarray(squares.geometry.array[building])
+    one, other = shapely.STRtree(shapes).query(shapes, "overlaps")
+    assert shapely.area(shapely.intersection(shapes[one], shapes[other])).max(initial=0) < 1e-3

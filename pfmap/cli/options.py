@@ -156,6 +156,11 @@ _SHAPE_OPTIONS = (
         "pixels]",
     ),
     click.option(
+        "--regularize",
+        metavar="NAME,NAME",
+        help="Classes whose objects are squared: right angles, straight walls.  [default: none]",
+    ),
+    click.option(
         "--min-area",
         type=click.FloatRange(min=0),
         default=0.0,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pfmap.classes import NODATA
 from pfmap.engine.choose import Chooser
-from pfmap.engine.plan import Plan, mean_size, no_valid_pixel, pixel_size
+from pfmap.engine.plan import Plan, no_valid_pixel, pixel_size, wanted_classes
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.record import read_record, write_record
 from pfmap.engine.shapes import ClassTable, Shaper
@@ -162,7 +162,6 @@ class Mapper:
 
     def _shaper(self, folder: Path, measurer: Measurer) -> Shaper:
         plan = self._plan
-        size = pixel_size(plan.geobox)
         return Shaper(
             folder,
             f"{self._stem}_objects",
@@ -171,7 +170,8 @@ class Mapper:
             frozenset(plan.wanted),
             nodata=NODATA,
             measurer=measurer,
-            gsd=1.0 if size is None else mean_size(size),
+            pixel=pixel_size(plan.geobox),
+            regularized=frozenset(wanted_classes(plan.card, plan.options.shapes.regularize)),
             options=plan.options.shapes,
             scene=self._stem,
             metadata=plan.tags(),

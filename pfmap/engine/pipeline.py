@@ -86,6 +86,7 @@ def predict(
     formats: Sequence[str] = ("gpkg",),
     classes: Sequence[str] | None = None,
     simplify: float | None = None,
+    regularize: Sequence[str] = (),
     min_area: float = 0.0,
     fill_holes: float = 0.0,
     drop_small: bool = False,
@@ -125,6 +126,7 @@ def predict(
         classes: names of the classes that become polygons; None for all but the background.
         simplify: how far the polygons' outlines may be moved to simplify them, metres (pixels where the scene
             has no CRS); 0 leaves them as the pixels are, None means 1.25 pixels.
+        regularize: names of the classes whose objects are squared, such as buildings.
         min_area: smaller regions are merged into the neighbour with the longest border, in the polygons only;
             square metres (pixels where the scene has no CRS).
         fill_holes: smaller holes in the polygons are filled, square metres.
@@ -160,6 +162,7 @@ def predict(
         shapes=ShapeOptions(
             formats=tuple(dict.fromkeys(formats)),
             simplify=simplify,
+            regularize=tuple(regularize),
             min_area=min_area,
             fill_holes=fill_holes,
             drop_small=drop_small,

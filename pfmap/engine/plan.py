@@ -13,6 +13,7 @@ from pfmap.classes import index_of
 from pfmap.engine.device import default_batch_size
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.resources import free_memory, gigabytes
+from pfmap.engine.shapes import refuse_unwanted
 from pfmap.engine.store import Model
 from pfmap.errors import SourceError, UsageError
 from pfmap.geobox import GeoBox
@@ -182,6 +183,8 @@ def make_plan(
     window = card.input.window
     overlap = options.overlap if options.overlap is not None else window // 8
     wanted = wanted_classes(card, options.classes)
+    wanted_classes(card, options.shapes.regularize)  # whether there are such
+    refuse_unwanted(options.shapes, [card.classes[index].name for index in wanted])
     area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
     if area is not None and area.note:
         warnings.append(area.note)

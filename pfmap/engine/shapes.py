@@ -20,6 +20,7 @@ from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.formats import FORMATS, PART
 from pfmap.vector.measure import Measurer, pixel_area
+from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter, file_part
 
 _SIMPLIFY_PIXELS = 1.25
@@ -36,6 +37,7 @@ class ShapeOptions:
 
     Attributes:
         formats: vector files to write.
+        regularize: names of the classes whose objects are squared.
         simplify: how far outlines may be moved, metres; 0 leaves them as the pixels are; None for 1.25
             pixels.
         min_area: smaller regions are merged into the neighbour with the longest border, square metres.
@@ -47,6 +49,7 @@ class ShapeOptions:
 
     formats: tuple[str, ...] = ("gpkg",)
     simplify: float | None = None
+    regularize: tuple[str, ...] = ()
     min_area: float = 0.0
     fill_holes: float = 0.0
     drop_small: bool = False
@@ -78,6 +81,19 @@ class ShapeOptions:
             gsd: side of a pixel on the ground, metres, or 1 without a CRS.
         """
         return _SIMPLIFY_PIXELS if self.simplify is None else self.simplify / gsd
+
+
+def refuse_unwanted(options: ShapeOptions, wanted: Iterable[str] | None) -> None:
+    """Refuse to square objects of classes that do not become polygons.
+
+    Raises:
+        UsageError: there is such a class.
+    """
+    for name in options.regularize:
+        if wanted is not None and name not in wanted:
+            raise UsageError(
+                f"class {name!r} is to be squared, but does not become polygons: name it in --classes too"
+            )
 
 
 def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) -> dict[str, str]:
@@ -169,7 +185,8 @@ class Shaper:
         wanted: values that become polygons; None for all.
         nodata: value that is no class, or None.
         measurer: gives areas and lengths.
-        gsd: side of a pixel on the ground, metres, or 1 without a CRS.
+        pixel: width and height of a pixel on the ground, metres; None without a CRS.
+        regularized: values whose objects are squared.
         options: what the polygons are to be like.
         scene: name of the scene.
         metadata: run parameters, kept in the files.
@@ -186,12 +203,14 @@ class Shaper:
         *,
         nodata: int | None,
         measurer: Measurer,
-        gsd: float,
+        pixel: tuple[float, float] | None,
+        regularized: frozenset[int] = frozenset(),
         options: ShapeOptions,
         scene: str,
         metadata: Mapping[str, str],
         has_confidence: bool = True,
     ) -> None:
+        across, down = pixel or (1.0, 1.0)
         self._sieves = []
         limits = (0.0 if options.drop_small else options.min_area, False), (options.fill_holes, True)
         for limit, holes_only in limits:
@@ -211,7 +230,7 @@ class Shaper:
             geobox.width,
             nodata=nodata,
             wanted=wanted,
-            tolerance=options.tolerance(gsd),
+            tolerance=options.tolerance(math.sqrt(across * down)),
             split=options.split_large,
             workers=os.cpu_count() or 1,
             spool=folder,
@@ -229,6 +248,7 @@ class Shaper:
             metadata=metadata,
             by_class=options.split_by_class,
             has_confidence=has_confidence,
+            regularizer=Regularizer(regularized, (across, down), pixel is not None) if regularized else None,
         )
 
     def __enter__(self) -> "Shaper":

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pfmap.ahead import read_ahead
 from pfmap.classes import ClassSpec
-from pfmap.engine.plan import mean_size, pixel_size
+from pfmap.engine.plan import pixel_size
 from pfmap.engine.shapes import (
     SPLIT_LARGE,
     ClassTable,
@@ -22,6 +22,7 @@ from pfmap.engine.shapes import (
     clear_parts,
     refuse_existing,
     refuse_odd_names,
+    refuse_unwanted,
 )
 from pfmap.errors import SourceError, TargetError, UsageError
 from pfmap.files import publish, write_failed
@@ -63,6 +64,7 @@ def vectorize(
     formats: Sequence[str] = ("gpkg",),
     classes: Sequence[str] | None = None,
     simplify: float | None = None,
+    regularize: Sequence[str] = (),
     min_area: float = 0.0,
     fill_holes: float = 0.0,
     drop_small: bool = False,
@@ -84,6 +86,7 @@ def vectorize(
         classes: names, or values, of the classes that become polygons; None for all.
         simplify: how far outlines may be moved to simplify them, metres (pixels where there is no CRS); 0
             leaves them as the pixels are, None means 1.25 pixels.
+        regularize: names, or values, of the classes whose objects are squared, such as buildings.
         min_area: smaller regions are merged into the neighbour with the longest border, square metres.
         fill_holes: smaller holes are filled, square metres.
         drop_small: whether regions below `min_area` are left out instead.
@@ -102,6 +105,7 @@ def vectorize(
     options = ShapeOptions(
         formats=tuple(dict.fromkeys(formats)),
         simplify=simplify,
+        regularize=tuple(regularize),
         min_area=min_area,
         fill_holes=fill_holes,
         drop_small=drop_small,
@@ -114,12 +118,14 @@ def vectorize(
     with ClassMap(location, band) as source:
         table = ClassTable(_named(source.classes, names), default_color)
         wanted = None if classes is None else _wanted(table, classes, location.text)
+        squared = _wanted(table, options.regularize, location.text)
+        refuse_unwanted(options, classes)
         certain = _confidence(location, confidence, source, on_message)
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
         refuse_odd_names(folder, stem)
         refuse_existing(folder, f"{stem}_objects", options, overwrite=overwrite)
-        job = _Job(source, certain, folder, stem, table, wanted, options, on_progress)
+        job = _Job(source, certain, folder, stem, table, wanted, squared, options, on_progress)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.pfmap-") as staging:
@@ -143,6 +149,7 @@ class _Job:
     stem: str
     table: ClassTable
     wanted: frozenset[int] | None
+    regularized: frozenset[int]
     options: ShapeOptions
     on_progress: Progress
 
@@ -150,7 +157,6 @@ class _Job:
         """Make the files in a staging folder, then give them their names."""
         geobox = self.source.geobox
         measurer = Measurer(geobox.crs_wkt, geobox.center)
-        size = pixel_size(geobox)
         shaper = Shaper(
             staging,
             f"{self.stem}_objects",
@@ -159,7 +165,8 @@ class _Job:
             self.wanted,
             nodata=self.source.nodata,
             measurer=measurer,
-            gsd=1.0 if size is None else mean_size(size),
+            pixel=pixel_size(geobox),
+            regularized=self.regularized,
             options=self.options,
             scene=self.stem,
             metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": raster},

@@ -19,6 +19,7 @@ from pfmap.style import objects_qml
 from pfmap.vector.attributes import Chunk, attributes
 from pfmap.vector.formats import LAYER, Sink, sink
 from pfmap.vector.measure import Measurer
+from pfmap.vector.regularize import Regularizer
 
 _CHUNK = 20_000
 
@@ -40,6 +41,7 @@ class ObjectWriter:
         metadata: run parameters, kept in the files that have a place for them.
         by_class: whether each class gets files of its own.
         has_confidence: whether the regions' confidences are known.
+        regularizer: squares some of the objects, if any.
         counts: objects written so far, per class.
         areas: their area, per class.
     """
@@ -56,6 +58,7 @@ class ObjectWriter:
     metadata: Mapping[str, str]
     by_class: bool = False
     has_confidence: bool = True
+    regularizer: Regularizer | None = None
     counts: dict[int, int] = field(init=False)
     areas: dict[int, float] = field(init=False)
     _crs: pyproj.CRS | None = field(init=False)
@@ -121,6 +124,8 @@ class ObjectWriter:
         a, b, c, d, e, f = self.geobox.transform
         matrix = np.array([[a, d], [b, e]])
         pixels = polygons(regions)
+        if self.regularizer is not None:
+            pixels = self.regularizer(pixels, regions)
         geometry = shapely.transform(pixels, lambda xy: xy @ matrix + (c, f))
         # Without a CRS pixels are the measure, and north is up.
         measured = (

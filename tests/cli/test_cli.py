@@ -102,6 +102,8 @@ def test_usage_errors_exit_with_2_and_others_with_1(small: str, write_scene: Wri
         (1, "no weights", (scene, "-m", "weightless")),
         (2, "--overlap", (scene, "--overlap", "40")),
         (1, "class 'tree' is unknown", (scene, "--classes", "tree")),
+        (1, "class 'tree' is unknown", (scene, "--regularize", "tree")),
+        (2, "name it in --classes too", (scene, "--regularize", "class_1", "--classes", "class_2")),
         (1, "cuda", (scene, "--device", "cuda:99")),
         (1, "device 'tpu' is unknown", (scene, "--device", "tpu")),
         (2, "No such option", (scene, "--no-such-option")),

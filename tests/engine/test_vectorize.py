@@ -142,6 +142,10 @@ def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
     raster = write(tmp_path / "cover.tif", blotches(1, 30, 30, 3, 2.0), nodata=255)
     with pytest.raises(UsageError, match="class 'lawn' is unknown"):
         pfmap.vectorize(raster, classes=("lawn",))
+    with pytest.raises(UsageError, match="class 'lawn' is unknown"):
+        pfmap.vectorize(raster, regularize=("lawn",))
+    with pytest.raises(UsageError, match="class '2' is to be squared, but does not become polygons"):
+        pfmap.vectorize(raster, classes=("1",), regularize=("2",))
     with pytest.raises(UsageError, match="--drop-small needs --min-area"):
         pfmap.vectorize(raster, drop_small=True)
     pfmap.vectorize(raster)
