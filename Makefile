@@ -3,13 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean
+# A Python that has QGIS's own modules: the system's, where QGIS is installed.
+QGIS_PYTHON ?= /usr/bin/python3
+
+.PHONY: demo test test-qgis lint clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-qgis: $(STAMP)
+	rm -rf out/qgis
+	$(BIN)/pfmap predict examples/banepa.tif -o out/qgis --regularize building --min-area 2 \
+		--format gpkg --format shp --format fgb --format geojson
+	$(QGIS_PYTHON) tests/qgis/open_project.py out/qgis/banepa.qgz out/qgis/banepa.png
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

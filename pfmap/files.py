@@ -47,9 +47,18 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         TargetError: it cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file, under a temporary name first.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
     except OSError as error:
         raise write_failed(path, error) from error
     publish(part, path)

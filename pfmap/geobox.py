@@ -9,6 +9,9 @@ Affine = tuple[float, float, float, float, float, float]
 
 IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
+UNPLACED: Affine = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+"""Where GIS programs draw a raster without georeferencing: rows count down from 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class GeoBox:
@@ -29,7 +32,7 @@ class GeoBox:
     @property
     def georeferenced(self) -> bool:
         """Whether pixels have a place: a CRS, or at least a transform."""
-        return self.crs_wkt is not None or self.transform != IDENTITY
+        return self.crs_wkt is not None or self.transform != UNPLACED
 
     @property
     def crs_name(self) -> str:

@@ -1,4 +1,4 @@
-"""QGIS styles (`.qml`) and the colours of the classes, as text."""
+"""QGIS styles and the colours of the classes, as text: for style files (`.qml`), and for projects."""
 
 from collections.abc import Sequence
 from xml.sax.saxutils import quoteattr
@@ -8,38 +8,56 @@ from pfmap.classes import ClassSpec
 _HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
-def class_raster_qml(classes: Sequence[ClassSpec]) -> str:
+def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> str:
     """Style a class raster: paletted, one named entry per class."""
     entries = "\n".join(
         f'<paletteEntry value="{i}" color="{c.color}" label={quoteattr(c.name)} alpha="255"/>'
         for i, c in enumerate(classes)
     )
-    return (
-        f'{_HEAD}<qgis version="3.22" styleCategories="AllStyleCategories"><pipe>\n'
-        '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">\n'
-        f"<colorPalette>\n{entries}\n</colorPalette></rasterrenderer>\n"
-        "</pipe><blendMode>0</blendMode></qgis>\n"
+    return _pipe(
+        f'<rasterrenderer type="paletted" band="1" opacity="{opacity:g}" alphaBand="-1" nodataColor="">\n'
+        f"<colorPalette>\n{entries}\n</colorPalette></rasterrenderer>"
     )
 
 
-def confidence_raster_qml() -> str:
+def confidence_raster_style() -> str:
     """Style a confidence raster: 0 to 100 percent, dark to bright."""
     stops = ((0, "#440154"), (25, "#3b528b"), (50, "#21918c"), (75, "#5ec962"), (100, "#fde725"))
     items = "\n".join(
         f'<item value="{value}" color="{color}" label="{value} %" alpha="255"/>' for value, color in stops
     )
-    return (
-        f'{_HEAD}<qgis version="3.22" styleCategories="AllStyleCategories"><pipe>\n'
+    return _pipe(
         '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
         'classificationMin="0" classificationMax="100"><rastershader>\n'
         '<colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" '
         f'minimumValue="0" maximumValue="100">\n{items}\n'
-        "</colorrampshader></rastershader></rasterrenderer>\n"
-        "</pipe><blendMode>0</blendMode></qgis>\n"
+        "</colorrampshader></rastershader></rasterrenderer>"
     )
 
 
-def objects_qml(classes: Sequence[ClassSpec], attribute: str = "class") -> str:
+def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float) -> str:
+    """Style a scene: three bands as red, green and blue.
+
+    Args:
+        bands: 1-based numbers of the bands.
+        alpha: 1-based number of the alpha band, if there is one.
+        low: value that is black.
+        high: value that is white.
+    """
+    colors = ("red", "green", "blue")
+    numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(colors, bands, strict=False))
+    contrast = "".join(
+        f"<{color}ContrastEnhancement><minValue>{low:g}</minValue><maxValue>{high:g}</maxValue>"
+        f"<algorithm>StretchToMinimumMaximum</algorithm></{color}ContrastEnhancement>"
+        for color in colors
+    )
+    return _pipe(
+        f'<rasterrenderer type="multibandcolor" {numbers} opacity="1" alphaBand="{alpha or -1}" '
+        f'nodataColor="">{contrast}</rasterrenderer>'
+    )
+
+
+def objects_style(classes: Sequence[ClassSpec], attribute: str = "class") -> str:
     """Style polygons by class: translucent fill, solid outline, one named entry per class."""
     categories = "\n".join(
         f'<category symbol="{i}" value={quoteattr(c.name)} label={quoteattr(c.name)} type="string" '
@@ -48,19 +66,28 @@ def objects_qml(classes: Sequence[ClassSpec], attribute: str = "class") -> str:
     )
     symbols = "\n".join(_fill_symbol(i, c) for i, c in enumerate(classes))
     return (
-        f'{_HEAD}<qgis version="3.22" styleCategories="Symbology">\n'
         f'<renderer-v2 type="categorizedSymbol" attr={quoteattr(attribute)} symbollevels="0" '
         'enableorderby="0" forceraster="0">\n'
         f"<categories>\n{categories}\n</categories>\n<symbols>\n{symbols}\n</symbols>\n</renderer-v2>\n"
         "<blendMode>0</blendMode><featureBlendMode>0</featureBlendMode>"
-        "<layerGeometryType>2</layerGeometryType></qgis>\n"
+        "<layerGeometryType>2</layerGeometryType>"
     )
+
+
+def qml(style: str) -> str:
+    """Make a style file of a style."""
+    kinds = "AllStyleCategories" if style.startswith("<pipe>") else "Symbology"
+    return f'{_HEAD}<qgis version="3.22" styleCategories="{kinds}">{style}</qgis>\n'
+
+
+def _pipe(renderer: str) -> str:
+    return f"<pipe>\n{renderer}\n</pipe><blendMode>0</blendMode>"
 
 
 def _fill_symbol(index: int, spec: ClassSpec) -> str:
     red, green, blue = spec.rgb
     options = {
-        "color": f"{red},{green},{blue},110",
+        "color": f"{red},{green},{blue},80",
         "outline_color": f"{red},{green},{blue},255",
         "outline_style": "solid",
         "outline_width": "0.4",

@@ -9,13 +9,13 @@ from conftest import Write, blobs, stand_in
 
 import pfmap
 from pfmap.classes import ClassSpec
-from pfmap.style import class_raster_qml, confidence_raster_qml, objects_qml
+from pfmap.style import class_raster_style, confidence_raster_style, objects_style, qml
 
 CLASSES = (ClassSpec("building", "#d7301f"), ClassSpec('odd <"&> name', "#00ff00"))
 
 
 def test_raster_style_has_an_entry_per_class() -> None:
-    root = ET.fromstring(class_raster_qml(CLASSES))
+    root = ET.fromstring(qml(class_raster_style(CLASSES)))
     renderer = root.find("pipe/rasterrenderer")
     assert renderer.get("type") == "paletted"
     entries = [(e.get("value"), e.get("color"), e.get("label")) for e in renderer.iter("paletteEntry")]
@@ -23,12 +23,12 @@ def test_raster_style_has_an_entry_per_class() -> None:
 
 
 def test_confidence_style_runs_from_0_to_100() -> None:
-    items = list(ET.fromstring(confidence_raster_qml()).iter("item"))
+    items = list(ET.fromstring(qml(confidence_raster_style())).iter("item"))
     assert [items[0].get("value"), items[-1].get("value")] == ["0", "100"]
 
 
 def test_polygon_style_has_a_category_and_a_symbol_per_class() -> None:
-    root = ET.fromstring(objects_qml(CLASSES))
+    root = ET.fromstring(qml(objects_style(CLASSES)))
     renderer = root.find("renderer-v2")
     assert renderer.get("attr") == "class"
     categories = {c.get("value"): c.get("symbol") for c in renderer.iter("category")}

@@ -10,7 +10,7 @@ from pfmap.cli.options import scene_options, shape_options, split
 from pfmap.cli.progress import run_with_progress
 
 
-@click.command(epilog="The outputs open in QGIS coloured and named: drag them into the window.")
+@click.command(epilog="Open <stem>.qgz in QGIS, or drag the outputs into its window.")
 @click.argument("scene")
 @scene_options
 @shape_options
@@ -38,8 +38,8 @@ def predict(
 
     SCENE is any raster that GDAL opens: a path, a URL (https, s3, gs), or a zip archive with a raster in it.
 
-    Writes <stem>_classes.tif, <stem>_confidence.tif, <stem>_objects.gpkg and <stem>_report.json, with QGIS
-    styles. A run that was stopped goes on when the same command is given again.
+    Writes <stem>_classes.tif, <stem>_confidence.tif, <stem>_objects.gpkg, <stem>_report.json, and <stem>.qgz,
+    a QGIS project of it all. A run that was stopped goes on when the same command is given again.
     """
     from pfmap.engine import pipeline  # torch loads here: --help stays instant
 

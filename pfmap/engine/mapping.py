@@ -25,7 +25,7 @@ from pfmap.raster.burn import burn
 from pfmap.raster.source import Source
 from pfmap.raster.target import RasterTarget
 from pfmap.raster.view import Inside, View
-from pfmap.style import class_raster_qml, confidence_raster_qml
+from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.vector.measure import Measurer
 
 
@@ -153,11 +153,10 @@ class Mapper:
         """Set up the rasters: classes, then confidence, which the polygons need in any case."""
         plan, stem, tags = self._plan, self._stem, self._plan.tags()
         classes = plan.card.classes
+        colors, shades = qml(class_raster_style(classes)), qml(confidence_raster_style())
         return [
-            RasterTarget(
-                plan.geobox, f"{stem}_classes.tif", "mode", tags, class_raster_qml(classes), classes
-            ),
-            RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, confidence_raster_qml()),
+            RasterTarget(plan.geobox, f"{stem}_classes.tif", "mode", tags, colors, classes),
+            RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, shades),
         ]
 
     def _shaper(self, folder: Path, measurer: Measurer) -> Shaper:

@@ -25,6 +25,7 @@ from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictO
 from pfmap.engine.plan import Plan, make_plan, wanted_classes
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.preflight import describe_table, preflight_table
+from pfmap.engine.qgis import scene_project
 from pfmap.engine.report import Outcome, build_report, model_hash
 from pfmap.engine.resources import folder_size
 from pfmap.engine.shapes import (
@@ -38,7 +39,7 @@ from pfmap.engine.shapes import (
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
 from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work, opened, work_path
-from pfmap.files import write_text
+from pfmap.files import write_bytes, write_text
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location, locate
 from pfmap.raster.source import Source
@@ -57,8 +58,8 @@ class Result:
 
     Attributes:
         scene: the scene as it was named.
-        outputs: files by kind: classes, confidence, report, and each vector format; parts of a shapefile as
-            shp_2 and so on, files of one class as gpkg.building and so on.
+        outputs: files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts
+            of a shapefile as shp_2 and so on, files of one class as gpkg.building and so on.
         report: the content of the report file.
     """
 
@@ -100,7 +101,7 @@ def predict(
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
 ) -> Result:
-    """Map a scene: a class raster, its confidence, object polygons and a report.
+    """Map a scene: a class raster, its confidence, object polygons, a QGIS project and a report.
 
     A run that was stopped, even killed, goes on from its last finished swath when it is called again with the
     same scene, model and options.
@@ -299,7 +300,7 @@ class _Job:
                 )
                 if not work.is_ready(wanted):
                     refuse_to_replace(finals.values(), overwrite=self.options.overwrite)
-                    names = self._map(source, plan, predictor, work, begun, on_progress)
+                    names = self._map(source, plan, predictor, work, begun, output_dir, on_progress)
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(names, wanted)
                 work.finish_publishing()
@@ -314,6 +315,7 @@ class _Job:
         predictor: Predictor,
         work: Work,
         begun: float,
+        output_dir: Path,
         on_progress: Progress,
     ) -> list[str]:
         """Map the scene; return the finished files in the order in which they are to get their names."""
@@ -334,10 +336,12 @@ class _Job:
             seconds={"total": time.perf_counter() - begun, **clock.seconds},
             warnings=warnings,
         )
+        project = work.finals / f"{self.location.stem}.qgz"
+        write_bytes(project, scene_project(plan, mapped.files, output_dir))
         report = work.finals / f"{self.location.stem}_report.json"
         outputs = {
             kind if number == 1 else f"{kind}_{number}": path.name
-            for kind, paths in (*mapped.files.items(), ("report", [report]))
+            for kind, paths in (*mapped.files.items(), ("project", [project]), ("report", [report]))
             for number, path in enumerate(paths, 1)
         }
         write_text(report, json.dumps(build_report(plan, outcome, outputs), indent=2) + "\n")
@@ -354,6 +358,7 @@ class _Job:
             names["confidence"] = f"{stem}_confidence.tif"
         wanted = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
         names |= vector_names(f"{stem}_objects", self.options.shapes, wanted)
+        names["project"] = f"{stem}.qgz"
         names["report"] = f"{stem}_report.json"
         return {kind: output_dir / name for kind, name in names.items()}
 

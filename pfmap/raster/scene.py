@@ -10,7 +10,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
 from pfmap.errors import SourceError
-from pfmap.geobox import IDENTITY, GeoBox
+from pfmap.geobox import IDENTITY, UNPLACED, GeoBox
 from pfmap.raster.gdal import GDAL_ERRORS, reason
 from pfmap.raster.location import Location
 
@@ -28,6 +28,7 @@ class SceneInfo:
         bands: 1-based numbers of the bands that are read, in the model's order.
         count: bands in the file.
         dtype: of the bands that are read, such as uint16.
+        alpha: 1-based number of the alpha band, or None.
         palette: whether the band holds indices into a colour table.
         has_mask: whether some pixels may be invalid by nodata value, alpha or mask.
         block: height and width of the file's own blocks.
@@ -42,6 +43,7 @@ class SceneInfo:
     bands: tuple[int, ...]
     count: int
     dtype: str
+    alpha: int | None
     palette: bool
     has_mask: bool
     block: tuple[int, int]
@@ -102,6 +104,8 @@ def describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int,
         crs = src.crs.to_wkt() if src.crs else None
     except GDAL_ERRORS as error:
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
+    if crs is None and transform == IDENTITY:
+        transform = UNPLACED
     shapes = [src.block_shapes[band - 1] for band in chosen]
     files = [Path(name) for name in src.files] if not location.remote else []
     if location.local is not None:
@@ -112,6 +116,7 @@ def describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int,
         bands=chosen,
         count=src.count,
         dtype=str(dtype),
+        alpha=src.colorinterp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in src.colorinterp else None,
         palette=len(set(chosen)) == 1 and src.colorinterp[chosen[0] - 1] == ColorInterp.palette,
         has_mask=any(flags != [MaskFlags.all_valid] for flags in src.mask_flag_enums),
         block=max(shapes),

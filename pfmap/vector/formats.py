@@ -121,6 +121,7 @@ class _GeoPackage(Sink):
         if not self.begun:
             # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
             options = {"layer_metadata": dict(self.metadata), "geometry_name": "geom"}
+            options["VERSION"] = "1.3"  # later ones make QGIS of 2022 and 2023 doubt the file
         pyogrio.write_dataframe(
             self._set_crs(frame), self._path("gpkg"), driver="GPKG", layer=LAYER, append=self.begun,
             geometry_type="Polygon", **options,

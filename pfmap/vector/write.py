@@ -15,7 +15,7 @@ from pfmap.classes import ClassSpec
 from pfmap.errors import UsageError
 from pfmap.geobox import GeoBox
 from pfmap.regions import Regions
-from pfmap.style import objects_qml
+from pfmap.style import objects_style, qml
 from pfmap.vector.attributes import Chunk, attributes
 from pfmap.vector.formats import LAYER, Sink, sink
 from pfmap.vector.measure import Measurer
@@ -108,7 +108,7 @@ class ObjectWriter:
         """
         self._flush()
         empty = self._frame(Regions.none())
-        qml = objects_qml([self.classes[value] for value in sorted(self.counts)])
+        style = qml(objects_style([self.classes[value] for value in sorted(self.counts)]))
         if self.by_class:
             for value in self.counts:
                 self._sinks_of(value)
@@ -117,7 +117,7 @@ class ObjectWriter:
         files = {}
         for name, sinks in self._sinks.items():
             for form, one in zip(self.formats, sinks, strict=True):
-                files[f"{form}.{name}" if name else form] = one.finish(empty, qml)
+                files[f"{form}.{name}" if name else form] = one.finish(empty, style)
         return files
 
     def _frame(self, regions: Regions) -> gpd.GeoDataFrame:

@@ -63,7 +63,7 @@ def test_predict_writes_what_it_promises(small: str, write_scene: Write, tmp_pat
     written = {p.name for p in (tmp_path / "out").iterdir()}
     stems = {f"scene_objects.{e}" for e in ("shp", "shx", "dbf", "prj", "cpg", "qml")}
     rasters = {f"scene_{r}.{e}" for r in ("classes", "confidence") for e in ("tif", "qml")}
-    assert written == stems | rasters | {"scene_classes.tif.aux.xml", "scene_report.json"}
+    assert written == stems | rasters | {"scene_classes.tif.aux.xml", "scene.qgz", "scene_report.json"}
     assert "cpu" in done.stderr
     assert "float32" in done.stderr or "bfloat16" in done.stderr
     for name in ("scene_classes.tif", "scene_objects.shp", "scene_report.json"):

@@ -1,0 +1,82 @@
+"""The QGIS project of a mapped scene."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pfmap.engine.plan import Plan
+from pfmap.geobox import GeoBox
+from pfmap.project import Layer, qgis_project
+from pfmap.raster.location import Location
+from pfmap.style import class_raster_style, confidence_raster_style, objects_style, scene_style
+from pfmap.vector.formats import LAYER
+
+_PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet")
+"""QGIS is quickest with the first; not every build of it opens the last."""
+
+_OPACITY = 0.3
+"""Of the class raster: the scene below it and the polygons above it stay in sight."""
+
+
+def scene_project(plan: Plan, files: Mapping[str, Sequence[Path]], output_dir: Path) -> bytes:
+    """Make the content of the `.qgz` file that opens a scene and what was made of it.
+
+    Args:
+        plan: how the scene was mapped.
+        files: what was made of it by kind, as `Mapped` has them.
+        output_dir: where they are going to lie, and the project.
+    """
+    stem, crs = plan.scene.location.stem, plan.geobox.crs_wkt
+    layers = list(_objects(plan, files))
+    if "confidence" in files:
+        source = f"./{files['confidence'][0].name}"
+        layers.append(Layer(f"{stem} confidence", source, confidence_raster_style(), crs, shown=False))
+    source = f"./{files['classes'][0].name}"
+    layers.append(Layer(f"{stem} classes", source, class_raster_style(plan.card.classes, _OPACITY), crs))
+    layers.append(
+        Layer(stem, _source(plan.scene.location, output_dir), _scene(plan), plan.scene.geobox.crs_wkt)
+    )
+    return qgis_project(stem, layers, crs, _bounds(plan.geobox))
+
+
+def _objects(plan: Plan, files: Mapping[str, Sequence[Path]]) -> Iterator[Layer]:
+    """Yield the layers of one vector format: one for each file."""
+    stem = plan.scene.location.stem
+    wanted = [plan.card.classes[index] for index in plan.wanted]
+    kind = next(kind for kind in _PREFERRED if kind in plan.options.shapes.formats)
+    crs = "EPSG:4326" if kind == "geojson" and plan.geobox.crs_wkt else plan.geobox.crs_wkt
+    groups = [("objects", kind, wanted)]
+    if plan.options.shapes.split_by_class:
+        groups = [(spec.name, f"{kind}.{spec.name}", [spec]) for spec in wanted]
+    for name, key, classes in groups:
+        for number, path in enumerate(files[key], 1):
+            further = f" {number}" if number > 1 else ""
+            inside = f"|layername={LAYER}" if kind == "gpkg" else ""
+            yield Layer(
+                f"{stem} {name}{further}", f"./{path.name}{inside}", objects_style(classes), crs, vector=True
+            )
+
+
+def _scene(plan: Plan) -> str:
+    """Show the scene as the network sees it; a palette is QGIS's own matter."""
+    scene, scaling = plan.scene, plan.scaling
+    if scene.palette:
+        return ""
+    return scene_style(scene.bands[:3], scene.alpha, scaling.low, scaling.high)
+
+
+def _source(location: Location, output_dir: Path) -> str:
+    """Say where the scene lies from the project's folder, so that both can be moved together."""
+    if location.local is None or location.gdal != os.fspath(location.local):
+        return location.gdal
+    try:
+        path = Path(os.path.relpath(location.local.resolve(), output_dir.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return os.fspath(location.local.resolve())
+    return path if path.startswith("../") else f"./{path}"
+
+
+def _bounds(geobox: GeoBox) -> tuple[float, float, float, float]:
+    corners = [geobox.place(col, row) for col in (0, geobox.width) for row in (0, geobox.height)]
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
