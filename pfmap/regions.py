@@ -20,6 +20,7 @@ class Regions:
             outer one.
         ids: ``(n,)`` int64 place of the first pixel in reading order: row * width + column.
         region_ids: ``(n,)`` int64 the same of the whole region, where this is a piece of one; else `ids`.
+        whole: ``(n,)`` whether it is a whole region, not a piece of one.
         pixels: ``(n,)`` int64 number of pixels.
         confidence_sum: ``(n,)`` int64 sum of the pixels' confidence in percent.
         confidence_min: ``(n,)`` uint8 least confidence in percent.
@@ -32,6 +33,7 @@ class Regions:
     region_offsets: npt.NDArray[np.int64]
     ids: npt.NDArray[np.int64]
     region_ids: npt.NDArray[np.int64]
+    whole: npt.NDArray[np.bool_]
     pixels: npt.NDArray[np.int64]
     confidence_sum: npt.NDArray[np.int64]
     confidence_min: npt.NDArray[np.uint8]
@@ -48,6 +50,7 @@ class Regions:
             region_offsets=np.zeros(1, dtype=np.int64),
             ids=long,
             region_ids=long,
+            whole=long.astype(np.bool_),
             pixels=long,
             confidence_sum=long,
             confidence_min=long.astype(np.uint8),

@@ -10,6 +10,8 @@ import pytest
 import rasterio
 from affine import Affine
 
+ROOT = Path(__file__).parent.parent
+
 RUN = """
 import json, sys
 sys.path.insert(0, sys.argv[3])
@@ -53,3 +55,23 @@ def test_peak_memory_is_flat_in_the_scenes_height(tmp_path: Path) -> None:
         print(height, figures[height])
     assert figures[32768]["objects"] > 3 * figures[8192]["objects"]
     assert figures[32768]["peak"] <= 1.10 * figures[8192]["peak"]
+
+
+@pytest.mark.slow
+def test_a_background_over_the_whole_raster_is_never_in_memory_at_once() -> None:
+    peaks = []
+    for height in (16384, 65536):
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.memory",
+            "--width",
+            "4000",
+            "--height",
+            str(height),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        print(done.stdout.splitlines()[-1])
+        peaks.append(float(done.stdout.split()[-2]))
+    assert peaks[1] <= 1.2 * peaks[0]  # all at once it would be a third more

@@ -246,10 +246,11 @@ class Tracer:
             self._have += step
             if self._have == len(self._classes) or self._top + self._have == self._height:
                 rows, self._have = self._have, 0
-                yield self._add_row(self._classes[:rows], self._confidence[:rows])
+                closing = self._add_row(self._classes[:rows], self._confidence[:rows])
+                yield from self._close(closing)
 
-    def _add_row(self, classes: npt.NDArray[Any], confidence: Bytes) -> Regions:
-        """Trace a row of tiles."""
+    def _add_row(self, classes: npt.NDArray[Any], confidence: Bytes) -> Longs:
+        """Trace a row of tiles, and return the regions that are closed by it."""
         lefts = range(0, self._width, self._side)
 
         def trace(x: int) -> Tile:
@@ -300,10 +301,9 @@ class Tracer:
             bottom = np.full_like(bottom, NOTHING)
         self._above = np.stack([look_up(table, bottom) for table in (piece, klass, region)])
         current = np.unique(region[region >= 0])
-        done = self._close(current[~np.isin(current, self._above[2])])
         self.piece_count += count
         self._row += 1
-        return done
+        return current[~np.isin(current, self._above[2])]
 
     def _all_pieces(self, tiles: list[Tile], lefts: range) -> Pieces:
         """Put the pieces of a row of tiles together, their first pixels counted in the whole raster."""
@@ -422,7 +422,7 @@ class Tracer:
             use = real & (lines.region[:, side] >= 0)
             np.add.at(self._regions["vertices"], lines.region[use, side], (np.diff(lines.offsets) - 1)[use])
 
-    def _close(self, closing: Longs) -> Regions:
+    def _close(self, closing: Longs) -> Iterator[Regions]:
         """Give out these regions, and put aside what is complete of large open ones."""
         whole, parts, growing = 1, 2, 3
         state = np.zeros(len(self._regions) + 1, dtype=np.uint8)  # the last stands for nobody
@@ -434,7 +434,7 @@ class Tracer:
             state[going_on[large[going_on]]] = growing
         concerned = np.flatnonzero(state)
         if not len(concerned):
-            return Regions.none()
+            return
         since = self._regions["row"][concerned].min()
         found = []
         for sheet in self._sheets:
@@ -443,7 +443,7 @@ class Tracer:
             root = np.where(sheet.lines.region >= 0, self._parent[sheet.lines.region], NOTHING)
             kind = state[root]
             # Pieces on the lowest row are not complete: who lies below them is not known.
-            ready = (kind == parts) | ((kind == growing) & (sheet.lines.piece < self.piece_count))
+            ready = (kind == parts) | ((kind == growing) & (sheet.lines.piece < self._sheets[-1].base))
             use = ready | ((kind == whole) & (root[:, :1] != root[:, 1:]))
             chosen = use.any(axis=1)
             lines = sheet.lines.take(chosen)
@@ -452,15 +452,14 @@ class Tracer:
             sheet.lines = sheet.lines.take((sheet.lines.region >= 0).any(axis=1))
         lines = _Lines.join(part[0] for part in found)
         root, kind, use = (np.concatenate([part[k] for part in found]) for k in (1, 2, 3))
-        done = [self._as_regions(lines, root, use & (kind == whole))]
+        yield self._as_regions(lines, root, use & (kind == whole))
         if self._split:
-            done += self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
+            yield from self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
         # Sheets that nobody needs go; the last one's pieces may be asked for.
         self._sheets = [s for s in self._sheets if len(s.lines.closed) or s is self._sheets[-1]]
         self._free += np.flatnonzero(np.isin(self._parent, closing)).tolist()
         back = np.isin(self._parent, closing)
         self._parent[back] = np.flatnonzero(back)
-        return Regions.join(done)
 
     def _as_regions(self, lines: _Lines, root: Longs, use: Bools) -> Regions:
         """Build whole regions."""
@@ -468,29 +467,29 @@ class Tracer:
         table = self._regions[owner]
         return _regions(
             rings, table["class"], table["first"], table["first"], table["pixels"], table["total"],
-            table["least"], at_edge,
+            table["least"], at_edge, whole=True,
         )  # fmt: skip
 
-    def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> list[Regions]:
-        """Build pieces of large regions; those of open ones are put aside, those of closed ones returned."""
-        done = []
+    def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> Iterator[Regions]:
+        """Build pieces of large regions; those of open ones are put aside, those of closed ones given out.
+
+        What was put aside comes back one file at a time: a background goes over the whole raster.
+        """
         for region in sorted({*root[use].tolist(), *(closing & self._aside.keys())}):
             pieces = self._pieces_of(lines, use & (root == region))
             if region in closing:
-                parts = [pieces]
+                name = self._regions["first"][region]
+                yield replace(pieces, region_ids=np.full(len(pieces), name))
                 for path in self._aside.pop(region, []):
-                    parts.append(Regions.load(path))
+                    part = Regions.load(path)
                     path.unlink()
-                for part in parts:
-                    name = np.full(len(part), self._regions["first"][region])
-                    done.append(replace(part, region_ids=name))
+                    yield replace(part, region_ids=np.full(len(part), name))
             else:
                 if self._spool is None:
                     self._spool = tempfile.TemporaryDirectory(dir=self._spool_in, prefix="pieces.")
                 path = Path(self._spool.name) / f"{self._row}.{region}.npz"
                 pieces.save(path)
                 self._aside.setdefault(region, []).append(path)
-        return done
 
     def _pieces_of(self, lines: _Lines, use: Bools) -> Regions:
         """Build the pieces that these arcs bound."""
@@ -504,7 +503,7 @@ class Tracer:
         if not tables:
             return Regions.none()
         classes, pixels, total, least, first = (np.concatenate(part) for part in zip(*tables, strict=True))
-        return _regions(rings, classes, first, first, pixels, total, least, at_edge)
+        return _regions(rings, classes, first, first, pixels, total, least, at_edge, whole=False)
 
     def _join(self, lines: _Lines, owner: Longs, use: Bools) -> tuple[Longs, Rings, Bools]:
         """Join arcs to rings: the owners, ascending, their rings, and which of them touch the edge.
@@ -542,6 +541,8 @@ def _regions(
     total: Longs,
     least: Bytes,
     at_edge: Bools,
+    *,
+    whole: bool,
 ) -> Regions:
     return Regions(
         classes=classes,
@@ -550,6 +551,7 @@ def _regions(
         region_offsets=rings.region_offsets,
         ids=ids,
         region_ids=region_ids,
+        whole=np.full(len(ids), whole),
         pixels=pixels,
         confidence_sum=total,
         confidence_min=least,

@@ -86,8 +86,7 @@ class Regularizer:
         if not len(chosen):
             return outlines
         grounds = shapely.transform(outlines[chosen], lambda xy: xy * self.pixel)
-        _, piece_of, pieces = np.unique(regions.region_ids[chosen], return_inverse=True, return_counts=True)
-        whole = ~regions.at_edge[chosen] & (pieces[piece_of] == 1)
+        whole = regions.whole[chosen] & ~regions.at_edge[chosen]
         large = shapely.area(grounds) >= self.wall**2
         squares = [
             square(ground, self.wall) if wanted else None

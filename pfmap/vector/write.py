@@ -22,6 +22,10 @@ from pfmap.vector.measure import Measurer
 from pfmap.vector.regularize import Regularizer
 
 _CHUNK = 20_000
+"""Objects that are written together."""
+
+_CHUNK_POINTS = 1_000_000
+"""Vertices that are written together: the pieces of a background have thousands each."""
 
 
 @dataclass(slots=True)
@@ -95,7 +99,8 @@ class ObjectWriter:
         frame = self._frame(regions)
         if len(frame):
             self._waiting.append(frame)
-        if sum(map(len, self._waiting)) >= _CHUNK:
+        points = sum(shapely.get_num_coordinates(frame.geometry.array).sum() for frame in self._waiting)
+        if sum(map(len, self._waiting)) >= _CHUNK or points >= _CHUNK_POINTS:
             self._flush()
 
     def finish(self) -> dict[str, list[Path]]:

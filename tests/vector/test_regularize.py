@@ -120,6 +120,7 @@ def batch(*shapes: shapely.Polygon) -> tuple[np.ndarray, Regions]:
     ids = np.arange(count)
     regions = dataclasses.replace(
         Regions.none(),
+        whole=np.ones(count, bool),
         classes=np.zeros(count, np.int32),
         ids=ids,
         region_ids=ids,
