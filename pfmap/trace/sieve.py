@@ -3,7 +3,10 @@
 What becomes of a region depends on its neighbours only, and the smallest comes first: it takes the class with
 which it shares the longest border, and is one region with its neighbours of that class from then on. So the
 result is the same in whatever order rows arrive, and rows can leave as soon as all regions on them are either
-large or merged. Holes are filled by the same means: there, only regions inside one other region are merged.
+large or merged.
+
+Holes are filled by the same means: a hole is all that one region encloses, be it one region or several, with
+what lies inside them; of holes in holes the outermost that is small enough is filled.
 """
 
 import heapq
@@ -60,8 +63,8 @@ class Sieve:
         height: rows of the raster.
         width: columns of the raster.
         nodata: value that is no class; None for none. It never changes, and nothing becomes it.
-        limit: regions of a smaller area are merged; one without neighbours stays.
-        holes_only: whether only those are merged that lie inside one other region.
+        limit: regions, or holes, of a smaller area are merged; a region without neighbours stays.
+        holes_only: whether only holes are merged, into the region around them.
         pixel_area: area of a pixel in a row, given the row.
     """
 
@@ -153,7 +156,8 @@ class Sieve:
 
     def _decide(self, nodes: _Nodes) -> None:
         """Merge what can be merged, and forget what is not needed any more."""
-        parent, waits = _merge_small(nodes, self._edges, self._limit, self._holes_only)
+        merge = _fill_holes if self._holes_only else _merge_small
+        parent, waits = merge(nodes, self._edges, self._limit)
         open_now = (nodes.growing & (nodes.area < self._limit)) | waits
         unsettled = open_now[parent]
         for chunk in self._chunks:
@@ -248,7 +252,7 @@ def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
 
 
 @compiled
-def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) -> tuple[Longs, Bools]:
+def _merge_small(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bools]:
     """Merge small regions, the smallest first; `nodes` is changed in place.
 
     Returns:
@@ -257,17 +261,7 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) ->
     count = len(nodes.klass)
     parent = np.arange(count)
     waits = np.zeros(count, dtype=np.bool_)
-    # Edges of a node as a list: `head` is its first, `following` the next; merged nodes' lists are joined.
-    head = np.full(count, -1, dtype=np.int64)
-    tail = np.full(count, -1, dtype=np.int64)
-    following = np.full(2 * len(edges), -1, dtype=np.int64)
-    for k in range(2 * len(edges)):  # edge k // 2 seen from its end k % 2
-        at = edges[k // 2, k % 2]
-        if head[at] < 0:
-            head[at] = k
-        else:
-            following[tail[at]] = k
-        tail[at] = k
+    head, tail, following = _edge_lists(edges, count)  # merged nodes' lists are joined
     queue: list[Any] = [(np.inf, np.int64(0), np.int64(0))]
     for node in range(count):
         if nodes.area[node] < limit and not nodes.growing[node] and not nodes.final[node]:
@@ -292,14 +286,12 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) ->
         blocked = False
         for there in neighbours:
             earlier = (nodes.area[there], nodes.first[there]) < (area, first)
-            if earlier and not holes_only and (nodes.growing[there] or waits[there]):
+            if earlier and (nodes.growing[there] or waits[there]):
                 blocked = True
-        if holes_only and not nodes.at_edge[node]:
-            blocked = _may_close(nodes, neighbours)
         if blocked:
             waits[node] = True
             continue
-        target = _target(nodes, neighbours, borders, node, holes_only)
+        target = _target(nodes, neighbours, borders)
         if target < 0:
             nodes.final[node] = True
             continue
@@ -328,28 +320,27 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float, holes_only: bool) ->
 
 
 @compiled
-def _may_close(nodes: _Nodes, neighbours: list[Any]) -> bool:
-    """Whether several regions around a hole may turn out to be one."""
-    several = False
-    for there in neighbours:
-        if not nodes.growing[there] or nodes.klass[there] != nodes.klass[neighbours[0]]:
-            return False
-        several |= there != neighbours[0]
-    return several
+def _edge_lists(edges: Longs, count: int) -> tuple[Longs, Longs, Longs]:
+    """List the edges of each node: its first, its last, and which follows each; -1 for none.
+
+    Edge k // 2 seen from its end k % 2 is k.
+    """
+    head = np.full(count, -1, dtype=np.int64)
+    tail = np.full(count, -1, dtype=np.int64)
+    following = np.full(2 * len(edges), -1, dtype=np.int64)
+    for k in range(2 * len(edges)):
+        at = edges[k // 2, k % 2]
+        if head[at] < 0:
+            head[at] = k
+        else:
+            following[tail[at]] = k
+        tail[at] = k
+    return head, tail, following
 
 
 @compiled
-def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any], node: int, holes_only: bool) -> int:
-    """Return a neighbour of the class that a small region takes, or -1 if it stays as it is."""
-    if len(neighbours) == 0:
-        return -1
-    if holes_only:
-        if nodes.at_edge[node]:
-            return -1
-        for there in neighbours:
-            if there != neighbours[0]:
-                return -1
-        return neighbours[0]
+def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any]) -> int:
+    """Return a neighbour of the class that a small region takes, or -1 if it has none."""
     best, longest = -1, -1
     for k in range(len(neighbours)):
         length = 0
@@ -359,3 +350,163 @@ def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any], node: int,
         if length > longest or (length == longest and nodes.klass[neighbours[k]] < nodes.klass[best]):
             best, longest = neighbours[k], length
     return best
+
+
+@compiled
+def _fill_holes(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bools]:
+    """Fill small holes; `nodes` is changed in place.
+
+    Complete small regions that are neighbours form a group. What lies around it are its gates: complete large
+    regions, ones that go on below, and the edge. A group with one gate is a hole in it.
+
+    Returns:
+        Whom everyone belongs to now; and who has to wait, because a gate may still become another's part, or
+        a part of the group.
+    """
+    count = len(nodes.klass)
+    parent = np.arange(count)
+    waits = np.zeros(count, dtype=np.bool_)
+    head, _, following = _edge_lists(edges, count)
+    free = (nodes.area < limit) & ~nodes.growing & ~nodes.final
+    seen = np.zeros(count, dtype=np.bool_)
+    place = np.zeros(count, dtype=np.int64)
+    into = np.full(count, -1, dtype=np.int64)
+    for start in range(count):
+        if seen[start] or not free[start]:
+            continue
+        group: list[Any] = [np.int64(start)]
+        seen[start] = True
+        total, complete, going, at = 0.0, -1, -1, 0
+        fixed, mixed, growing_small = False, False, False
+        while at < len(group):
+            node = group[at]
+            at += 1
+            total += nodes.area[node]
+            fixed |= bool(nodes.at_edge[node])
+            k = head[node]
+            while k >= 0:
+                there = int(edges[k // 2, 1 - k % 2])
+                k = following[k]
+                if free[there]:
+                    if not seen[there]:
+                        seen[there] = True
+                        group.append(np.int64(there))
+                elif not nodes.growing[there]:
+                    fixed |= complete >= 0 and there != complete
+                    complete = there
+                elif nodes.area[there] < limit:
+                    growing_small = True
+                elif going < 0:
+                    going = there
+                elif there != going:
+                    mixed = True  # they may turn out to be one
+                    fixed |= bool(nodes.klass[there] != nodes.klass[going])
+        fixed |= complete >= 0 and going >= 0
+        if not fixed and (growing_small or mixed):
+            for node in group:
+                waits[node] = True
+            continue
+        gate = max(complete, going)
+        if not fixed and gate >= 0 and total < limit:
+            for node in group:
+                into[node] = gate
+        else:
+            _find_inner_holes(nodes, edges, head, following, free, group, limit, place, into)
+        for node in group:
+            nodes.final[node] = True
+            if into[node] >= 0:
+                parent[node] = into[node]
+                nodes.area[into[node]] += nodes.area[node]
+                nodes.first[into[node]] = min(nodes.first[into[node]], nodes.first[node])
+    return parent, waits
+
+
+@compiled
+def _find_inner_holes(
+    nodes: _Nodes,
+    edges: Longs,
+    head: Longs,
+    following: Longs,
+    free: Bools,
+    group: list[Any],
+    limit: float,
+    place: Longs,
+    into: Longs,
+) -> None:
+    """Note in `into` which members of a group lie in a small hole of another member.
+
+    Such a member alone connects them with the group's gates: Tarjan's articulation points, found by going
+    into depth from the gates. Source: Hopcroft and Tarjan, Algorithm 447, 1973.
+
+    Args:
+        nodes: the regions.
+        edges: between them.
+        head: first edge of each.
+        following: edge after each.
+        free: who may be a member.
+        group: the members.
+        limit: holes below this area are small.
+        place: ``(n,)`` zeros for the members; when each was met, afterwards.
+        into: ``(n,)`` -1 for the members.
+    """
+    order: list[Any] = [np.int64(0)]
+    order.pop()
+    above = {np.int64(-1): np.int64(-1)}
+    least = {np.int64(-1): np.int64(0)}
+    inside = {np.int64(-1): 0.0}
+    gates = np.int64(0)
+    for first in group:
+        if place[first] or not _has_gate(nodes, edges, head, following, free, first):
+            continue
+        path = [first]
+        todo = [head[first]]
+        above[first] = np.int64(-1)
+        order.append(first)
+        place[first] = len(order)
+        least[first], inside[first] = gates, nodes.area[first]
+        while path:
+            node, k = path[-1], todo[-1]
+            if k < 0:
+                path.pop()
+                todo.pop()
+                if path:
+                    up = path[-1]
+                    least[up] = min(least[up], least[node])
+                    inside[up] += inside[node]
+                continue
+            todo[-1] = following[k]
+            there = edges[k // 2, 1 - k % 2]
+            if not free[there]:
+                continue
+            if place[there]:
+                least[node] = min(least[node], place[there])
+                continue
+            order.append(there)
+            place[there] = len(order)
+            above[there] = node
+            out = _has_gate(nodes, edges, head, following, free, there)
+            least[there] = gates if out else place[there]
+            inside[there] = nodes.area[there]
+            path.append(there)
+            todo.append(head[there])
+    for node in order:
+        up = above[node]
+        if up < 0:
+            continue
+        if into[up] >= 0:
+            into[node] = into[up]
+        elif least[node] >= place[up] and inside[node] < limit:
+            into[node] = up
+
+
+@compiled
+def _has_gate(nodes: _Nodes, edges: Longs, head: Longs, following: Longs, free: Bools, node: int) -> bool:
+    """Whether a member lies at the edge, or beside a region that is not free."""
+    if nodes.at_edge[node]:
+        return True
+    k = head[node]
+    while k >= 0:
+        if not free[edges[k // 2, 1 - k % 2]]:
+            return True
+        k = following[k]
+    return False
