@@ -18,8 +18,7 @@ def main() -> int:
         return status
     print(
         f"""
-Open the result in QGIS: drag these files from {OUT.resolve()} into its window, in this order.
-  {HERE / "banepa.tif"}   the orthophoto
+Open {OUT.resolve() / "banepa.qgz"} in QGIS. It shows the orthophoto and, over it,
   banepa_classes.tif      what is on the ground, in the model's colours, with class names
   banepa_objects.gpkg     the same as polygons: click one for its class, area and confidence
   banepa_confidence.tif   how sure the model is, percent
