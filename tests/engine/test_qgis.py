@@ -13,8 +13,10 @@ import rasterio
 from conftest import Write, blobs, stand_in
 
 import pfmap
+from pfmap.engine import qgis
 from pfmap.engine.pipeline import Result
 from pfmap.errors import TargetError
+from pfmap.raster.location import locate
 
 
 def read(path: Path) -> ET.Element:
@@ -36,7 +38,7 @@ def source(layer: ET.Element, project: Path) -> Path:
     return (project.parent / text).resolve() if text.startswith(".") else Path(text)
 
 
-def mapped(scene: Path, folder: Path, **options: Any) -> Result:
+def mapped(scene: Path | str, folder: Path, **options: Any) -> Result:
     return pfmap.predict(scene, folder, model=stand_in(), device="cpu", **options)
 
 
@@ -86,6 +88,35 @@ def test_the_project_may_be_moved_with_its_files(write_scene: Write, tmp_path: P
     files = [source(layer, project) for layer in layers(read(project)).values()]
     assert len(files) == 4
     assert all(path.is_file() and path.is_relative_to(Path(moved).resolve()) for path in files)
+
+
+def test_the_scene_is_found_however_it_was_named(
+    write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(blobs(70, 70))
+    with zipfile.ZipFile(tmp_path / "delivery.zip", "w") as archive:
+        archive.write(scene, "ortho.tif")
+    (tmp_path / "maps").mkdir()
+    monkeypatch.chdir(tmp_path / "maps")
+    for name in ("../scene.tif", "./../scene.tif", "../delivery.zip"):
+        project = mapped(name, Path("out"), overwrite=True).outputs["project"]
+        layer = list(layers(read(project)).values())[-1]
+        if name.endswith(".zip"):
+            assert layer.findtext("datasource") == f"/vsizip/{tmp_path.resolve()}/delivery.zip/ortho.tif"
+        else:
+            assert source(layer, project.resolve()) == scene.resolve()
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://example.com/a.tif", "/vsicurl/https://example.com/a.tif"),
+        ("s3://bucket/a.tif", "/vsis3/bucket/a.tif"),
+        ("/vsigs/bucket/a.tif", "/vsigs/bucket/a.tif"),
+    ],
+)
+def test_scenes_on_servers_are_named_as_gdal_has_it(address: str, name: str) -> None:
+    assert qgis._source(locate(address), Path("out")) == name
 
 
 @pytest.mark.parametrize(
