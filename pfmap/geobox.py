@@ -13,6 +13,11 @@ UNPLACED: Affine = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 """Where GIS programs draw a raster without georeferencing: rows count down from 0."""
 
 
+def mean_size(pixel: tuple[float, float]) -> float:
+    """Return the side of a square as large as a pixel of this width and height."""
+    return float((pixel[0] * pixel[1]) ** 0.5)
+
+
 @dataclass(frozen=True, slots=True)
 class GeoBox:
     """The grid of a raster: its size, and where it lies.
@@ -49,6 +54,13 @@ class GeoBox:
         """Return x, y in the CRS of a point in pixels."""
         a, b, c, d, e, f = self.transform
         return a * col + b * row + c, d * col + e * row + f
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Return xmin, ymin, xmax, ymax in the CRS."""
+        corners = [self.place(col, row) for col in (0, self.width) for row in (0, self.height)]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
 
     def inverse(self) -> Affine:
         """Return the transform from the CRS to pixels: col = a x + b y + c, row = d x + e y + f."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from pfmap.style import HEAD
+
 _NEW = (1980, 1, 1, 0, 0, 0)
 """Date of the project inside the archive: the same run gives the same bytes."""
 
@@ -73,7 +75,7 @@ def qgis_project(
     # Without this QGIS does not read the project's CRS.
     properties = ET.SubElement(ET.SubElement(root, "properties"), "SpatialRefSys")
     ET.SubElement(properties, "ProjectionsEnabled", type="int").text = "1"
-    text = b"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, "utf-8")
+    text = HEAD + ET.tostring(root, "unicode")
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         entry = zipfile.ZipInfo("project.qgs", _NEW)

@@ -5,7 +5,8 @@ from xml.sax.saxutils import quoteattr
 
 from pfmap.classes import ClassSpec
 
-_HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+"""How QGIS's own XML files begin."""
 
 
 def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> str:
@@ -77,7 +78,7 @@ def objects_style(classes: Sequence[ClassSpec], attribute: str = "class") -> str
 def qml(style: str) -> str:
     """Make a style file of a style."""
     kinds = "AllStyleCategories" if style.startswith("<pipe>") else "Symbology"
-    return f'{_HEAD}<qgis version="3.22" styleCategories="{kinds}">{style}</qgis>\n'
+    return f'{HEAD}<qgis version="3.22" styleCategories="{kinds}">{style}</qgis>\n'
 
 
 def _pipe(renderer: str) -> str:

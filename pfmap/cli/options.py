@@ -17,11 +17,13 @@ device_option = click.option(
 )
 
 
-def split(text: str | None) -> tuple[str, ...] | None:
+def split(text: str) -> tuple[str, ...]:
     """Take a comma-separated list apart."""
-    if text is None:
-        return None
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _class_names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else split(text)
 
 
 def _numbers(count: int | None, kind: type[int] | type[float], example: str) -> Callable[..., Any]:
@@ -145,6 +147,7 @@ _SHAPE_OPTIONS = (
     ),
     click.option(
         "--classes",
+        callback=_class_names,
         metavar="NAME,NAME",
         help="Classes that become polygons.  [default: all; of a model, all but its background]",
     ),
@@ -157,6 +160,8 @@ _SHAPE_OPTIONS = (
     ),
     click.option(
         "--regularize",
+        callback=_class_names,
+        default="",
         metavar="NAME,NAME",
         help="Classes whose objects are squared: right angles, straight walls.  [default: none]",
     ),

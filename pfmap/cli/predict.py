@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import scene_options, shape_options, split
+from pfmap.cli.options import scene_options, shape_options
 from pfmap.cli.progress import run_with_progress
 
 
@@ -27,8 +27,6 @@ from pfmap.cli.progress import run_with_progress
 def predict(
     scene: str,
     output_dir: Path | None,
-    classes: str | None,
-    regularize: str | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -47,8 +45,6 @@ def predict(
         lambda on_progress, on_message: pipeline.predict(
             scene,
             output_dir,
-            classes=split(classes),
-            regularize=split(regularize) or (),
             on_progress=on_progress,
             on_message=on_message,
             **options,

@@ -15,7 +15,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> di
     if text is None:
         return None
     names = {}
-    for part in split(text) or ():
+    for part in split(text):
         value, equals, name = part.partition("=")
         if not equals or not value.strip().isdecimal() or not name.strip():
             raise click.BadParameter(f"{part!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
@@ -50,8 +50,6 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> di
 def vectorize(
     raster: str,
     output_dir: Path | None,
-    classes: str | None,
-    regularize: str | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -66,8 +64,6 @@ def vectorize(
         lambda on_progress, on_message: engine.vectorize(
             raster,
             output_dir,
-            classes=split(classes),
-            regularize=split(regularize) or (),
             on_progress=on_progress,
             on_message=on_message,
             **options,

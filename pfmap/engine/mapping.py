@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pfmap.classes import NODATA
 from pfmap.engine.choose import Chooser
-from pfmap.engine.plan import Plan, no_valid_pixel, pixel_size, wanted_classes
+from pfmap.engine.plan import Plan, no_valid_pixel, pixel_size
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.record import read_record, write_record
 from pfmap.engine.shapes import ClassTable, Shaper
@@ -170,7 +170,7 @@ class Mapper:
             nodata=NODATA,
             measurer=measurer,
             pixel=pixel_size(plan.geobox),
-            regularized=frozenset(wanted_classes(plan.card, plan.options.shapes.regularize)),
+            regularized=frozenset(plan.regularized),
             options=plan.options.shapes,
             scene=self._stem,
             metadata=plan.tags(),

@@ -16,7 +16,7 @@ from pfmap.engine.resources import free_memory, gigabytes
 from pfmap.engine.shapes import refuse_unwanted
 from pfmap.engine.store import Model
 from pfmap.errors import SourceError, UsageError
-from pfmap.geobox import GeoBox
+from pfmap.geobox import GeoBox, mean_size
 from pfmap.grid import Frame, Grid, Scale, Span
 from pfmap.raster.sampling import Sample
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
@@ -53,6 +53,7 @@ class Plan:
         precision: in use.
         batch_size: windows per pass.
         wanted: indices of the classes that become polygons.
+        regularized: indices of those whose objects are squared.
         warnings: what the user should know.
     """
 
@@ -72,6 +73,7 @@ class Plan:
     precision: torch.dtype
     batch_size: int
     wanted: Sequence[int]
+    regularized: Sequence[int]
     warnings: Sequence[str]
 
     @property
@@ -183,8 +185,8 @@ def make_plan(
     window = card.input.window
     overlap = options.overlap if options.overlap is not None else window // 8
     wanted = wanted_classes(card, options.classes)
-    wanted_classes(card, options.shapes.regularize)  # whether there are such
-    refuse_unwanted(options.shapes, [card.classes[index].name for index in wanted])
+    regularized = wanted_classes(card, options.shapes.regularize)
+    refuse_unwanted(regularized, wanted, dict(enumerate(card.classes)))
     area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
     if area is not None and area.note:
         warnings.append(area.note)
@@ -224,6 +226,7 @@ def make_plan(
         precision=precision,
         batch_size=options.batch_size or default_batch_size(device),
         wanted=wanted,
+        regularized=regularized,
         warnings=warnings,
     )
 
@@ -268,11 +271,6 @@ def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
             "does not fit the CRS; correct it with gdal_edit.py -a_ullr or -a_srs"
         )
     return across, down
-
-
-def mean_size(gsd: tuple[float, float]) -> float:
-    """Return the side of a square as large as a pixel of this width and height."""
-    return float((gsd[0] * gsd[1]) ** 0.5)
 
 
 def _about_place(scene: SceneInfo) -> list[str]:

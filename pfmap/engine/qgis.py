@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pfmap.engine.plan import Plan
-from pfmap.geobox import GeoBox
 from pfmap.project import Layer, qgis_project
 from pfmap.raster.location import Location
 from pfmap.style import class_raster_style, confidence_raster_style, objects_style, scene_style
@@ -45,7 +44,7 @@ def scene_project(plan: Plan, files: Mapping[str, Sequence[Path]], output_dir: P
     layers.append(
         Layer(stem, _source(plan.scene.location, output_dir), _scene(plan), plan.scene.geobox.crs_wkt)
     )
-    return qgis_project(stem, layers, crs, _bounds(plan.geobox))
+    return qgis_project(stem, layers, crs, plan.geobox.bounds)
 
 
 def _objects(plan: Plan, files: Mapping[str, Sequence[Path]]) -> Iterator[Layer]:
@@ -84,9 +83,3 @@ def _source(location: Location, output_dir: Path) -> str:
     except ValueError:  # on another drive
         return os.fspath(location.local.resolve())
     return path if path.startswith("../") else f"./{path}"
-
-
-def _bounds(geobox: GeoBox) -> tuple[float, float, float, float]:
-    corners = [geobox.place(col, row) for col in (0, geobox.width) for row in (0, geobox.height)]
-    xs, ys = zip(*corners, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)

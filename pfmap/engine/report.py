@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from pfmap.engine.mapping import Mapped
-from pfmap.engine.plan import Plan, mean_size
+from pfmap.engine.plan import Plan
 from pfmap.engine.resources import peak_memory
 from pfmap.engine.store import WEIGHTS_NAME, Model
 from pfmap.engine.weights import file_hash
+from pfmap.geobox import mean_size
 from pfmap.version import __version__
 
 

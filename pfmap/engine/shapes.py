@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pfmap.classes import ClassSpec
 from pfmap.errors import TargetError, UsageError
-from pfmap.geobox import GeoBox
+from pfmap.geobox import GeoBox, mean_size
 from pfmap.regions import Regions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
@@ -83,16 +83,24 @@ class ShapeOptions:
         return _SIMPLIFY_PIXELS if self.simplify is None else self.simplify / gsd
 
 
-def refuse_unwanted(options: ShapeOptions, wanted: Iterable[str] | None) -> None:
+def refuse_unwanted(
+    regularized: Iterable[int], wanted: Container[int], classes: Mapping[int, ClassSpec]
+) -> None:
     """Refuse to square objects of classes that do not become polygons.
+
+    Args:
+        regularized: values of those whose objects are to be squared.
+        wanted: values that become polygons.
+        classes: their names.
 
     Raises:
         UsageError: there is such a class.
     """
-    for name in options.regularize:
-        if wanted is not None and name not in wanted:
+    for value in regularized:
+        if value not in wanted:
             raise UsageError(
-                f"class {name!r} is to be squared, but does not become polygons: name it in --classes too"
+                f"class {classes[value].name!r} is to be squared, but does not become polygons: name it in "
+                "--classes too"
             )
 
 
@@ -230,7 +238,7 @@ class Shaper:
             geobox.width,
             nodata=nodata,
             wanted=wanted,
-            tolerance=options.tolerance(math.sqrt(across * down)),
+            tolerance=options.tolerance(mean_size((across, down))),
             split=options.split_large,
             workers=os.cpu_count() or 1,
             spool=folder,

@@ -119,7 +119,8 @@ def vectorize(
         table = ClassTable(_named(source.classes, names), default_color)
         wanted = None if classes is None else _wanted(table, classes, location.text)
         squared = _wanted(table, options.regularize, location.text)
-        refuse_unwanted(options, classes)
+        if wanted is not None:
+            refuse_unwanted(squared, wanted, table)
         certain = _confidence(location, confidence, source, on_message)
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")

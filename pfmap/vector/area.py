@@ -129,9 +129,7 @@ def _centres(low: float, high: float, size: int) -> Span:
 
 
 def _extent(geobox: GeoBox) -> str:
-    corners = [geobox.place(x, y) for x in (0, geobox.width) for y in (0, geobox.height)]
-    xs, ys = zip(*corners, strict=True)
-    return f"{min(xs):.10g},{min(ys):.10g},{max(xs):.10g},{max(ys):.10g}"
+    return ",".join(f"{value:.10g}" for value in geobox.bounds)
 
 
 def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from pfmap.geobox import mean_size
 from pfmap.regions import Regions
 
 LEAST_IOU = 0.85
@@ -72,7 +73,7 @@ class Regularizer:
     @property
     def wall(self) -> float:
         """The shortest wall, metres, or pixels without a CRS."""
-        least = _WALL_PIXELS * math.sqrt(self.pixel[0] * self.pixel[1])
+        least = _WALL_PIXELS * mean_size(self.pixel)
         return max(_WALL, least) if self.has_unit else least
 
     def __call__(self, outlines: npt.NDArray[np.object_], regions: Regions) -> npt.NDArray[np.object_]:

@@ -146,6 +146,10 @@ def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
         pfmap.vectorize(raster, regularize=("lawn",))
     with pytest.raises(UsageError, match="class '2' is to be squared, but does not become polygons"):
         pfmap.vectorize(raster, classes=("1",), regularize=("2",))
+    by_either = pfmap.vectorize(
+        raster, tmp_path / "named", names={1: "lawn"}, classes=("lawn",), regularize=("1",)
+    )
+    assert list(by_either.counts) == ["lawn"]
     with pytest.raises(UsageError, match="--drop-small needs --min-area"):
         pfmap.vectorize(raster, drop_small=True)
     pfmap.vectorize(raster)
