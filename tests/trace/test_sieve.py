@@ -142,6 +142,20 @@ def test_holes_are_filled_but_not_bays_nor_nodata(rows: int) -> None:
     assert np.array_equal(sieved(classes, 12, holes_only=True, rows=rows, cuts=[]), expected)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_holes_of_small_regions_are_filled_too(rows: int) -> None:
+    classes = np.ones((9, 20), np.uint8)
+    classes[:, 10:] = 3
+    classes[2:7, 8:13] = 0  # a ring between two regions: no hole itself
+    classes[3:6, 9:12] = 2
+    classes[4, 10] = 4  # a hole in its hole
+    classes[3:5, 13] = 2  # a neighbour of the ring
+    expected = classes.copy()
+    expected[3:6, 9:12] = 0
+    assert np.array_equal(plain_holes(classes, 20), expected)
+    assert np.array_equal(sieved(classes, 20, holes_only=True, rows=rows, cuts=[]), expected)
+
+
 def test_rows_leave_as_soon_as_they_are_decided() -> None:
     classes = np.zeros((2000, 50), np.uint8)
     classes[::7, ::9] = 1
