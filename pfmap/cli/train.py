@@ -23,12 +23,22 @@ from pfmap.cli.options import device_option
     type=click.Path(path_type=Path, file_okay=False),
     help="What the paths in CONFIG are relative to.  [default: CONFIG's folder]",
 )
+@click.option("--from", "start_from", metavar="MODEL", help="Fine-tune this model instead of starting anew.")
 @device_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-def train(config: Path, output_dir: Path, data: Path | None, device: str, resume: bool, quiet: bool) -> None:
+def train(
+    config: Path,
+    output_dir: Path,
+    data: Path | None,
+    start_from: str | None,
+    device: str,
+    resume: bool,
+    quiet: bool,
+) -> None:
     """Train a PFNet as CONFIG says: its classes, its data sets, their validation parts."""
     from pfmap.engine.device import choose_device
+    from pfmap.engine.store import load_model
     from pfmap.train import config as settings
     from pfmap.train import loop
     from pfmap.train.validate import Validation
@@ -54,6 +64,7 @@ def train(config: Path, output_dir: Path, data: Path | None, device: str, resume
             data if data is not None else config.parent,
             output_dir,
             device=str(choose_device(device)),
+            start_from=load_model(start_from) if start_from is not None else None,
             resume=resume,
             on_step=on_step,
             on_validation=on_validation,

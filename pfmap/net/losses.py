@@ -35,6 +35,38 @@ def set_cross_entropy(logits: Tensor, labels: Tensor, sets: Tensor, weights: Ten
     return -(inside * weight).sum() / weight.sum().clamp(min=1)
 
 
+def overlap_loss(logits: Tensor, labels: Tensor, sets: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the classes of one minus the soft Dice coefficient of prediction and labels in the batch.
+
+    Cross-entropy counts pixels, the IoU counts classes; this term brings rare classes up to their share. A
+    pixel whose set holds a class among others says nothing about that class; one whose set leaves it out
+    is a negative.
+
+    Args:
+        logits: ``(B, classes, H, W)``.
+        labels: ``(B, H, W)`` indices into `sets`.
+        sets: ``(S, classes)`` bool: which classes each label allows.
+        weights: ``(S,)``; labels with weight 0 do not count.
+
+    Returns:
+        A scalar; classes without a sure pixel in the batch are left out.
+
+    Source: Milletari et al., 3DV 2016, Eq. 3, without the squares.
+    """
+    probabilities = torch.softmax(logits.float(), dim=1)
+    labelled = (weights > 0)[:, None]
+    own = sets & (sets.sum(dim=1, keepdim=True) == 1) & labelled
+    known = own | (~sets & labelled)
+    number = labels.long()
+    truth = own.float()[number].permute(0, 3, 1, 2)
+    seen = probabilities * known.float()[number].permute(0, 3, 1, 2)
+    hit = (seen * truth).sum(dim=(0, 2, 3))
+    total = truth.sum(dim=(0, 2, 3))
+    dice = 2 * hit / (seen.sum(dim=(0, 2, 3)) + total).clamp(min=1)
+    present = total > 0
+    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
+
+
 def contours(labels: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Draw the contours between labels that exclude each other.
 

@@ -41,11 +41,9 @@ class Batches:
         return torch.stack(images), torch.stack(labels), torch.stack(annotated)
 
     def _crop(self, source: Source, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        low, high = self._settings.scale
-        scale = math.exp(rng.uniform(math.log(low), math.log(high)))
-        side = max(32, round(self._settings.crop / scale))
+        side = max(32, round(self._settings.crop / self._zoom(source, rng)))
         image, annotated = _cut(source, side, rng)
-        image = _zoom(image, self._settings.crop)
+        image = _resize(image, self._settings.crop)
         annotated = _nearest(annotated, self._settings.crop)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         image, annotated = image.rot90(turns, (1, 2)), annotated.rot90(turns, (0, 1))
@@ -54,6 +52,16 @@ class Batches:
         labels = _apply_green(image, annotated, source)
         image = (_recolor(image, rng) - self._mean) / self._std
         return image.contiguous(), labels.contiguous(), annotated.contiguous()
+
+    def _zoom(self, source: Source, rng: np.random.Generator) -> float:
+        """Draw a zoom: half the time from all that the source allows, else close to its own resolution.
+
+        A wide range alone would seldom show an image as it is, which is how most scenes will come.
+        """
+        low, high = source.spec.scale or self._settings.scale
+        if rng.random() < 0.5:
+            low, high = max(low, 0.75), min(high, 4 / 3)
+        return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def _cut(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -103,7 +111,7 @@ def _tile(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, 
     return torch.from_numpy(image), torch.from_numpy(labels)
 
 
-def _zoom(image: Tensor, crop: int) -> Tensor:
+def _resize(image: Tensor, crop: int) -> Tensor:
     """Resize ``(3, n, n)`` uint8 to ``(3, crop, crop)`` float32 in 0..1; down by area, up bilinearly."""
     scaled = image[None].float() / 255
     if image.shape[1] != crop:
@@ -129,14 +137,17 @@ def _apply_green(image: Tensor, labels: Tensor, source: Source) -> Tensor:
 
 
 def _recolor(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Vary gamma, brightness, contrast, saturation and white balance, now and then the sharpness."""
-    image = image.clamp(min=1e-4) ** math.exp(rng.uniform(-0.35, 0.35))
-    image = image * math.exp(rng.uniform(-0.25, 0.25))
+    """Vary gamma, brightness, contrast, saturation and white balance, now and then sharpness and noise."""
+    image = image.clamp(min=1e-4) ** math.exp(rng.uniform(-0.45, 0.45))
+    image = image * math.exp(rng.uniform(-0.3, 0.3))
     middle = image.mean()
-    image = (image - middle) * math.exp(rng.uniform(-0.3, 0.3)) + middle
+    image = (image - middle) * math.exp(rng.uniform(-0.35, 0.35)) + middle
     grey = image.mean(dim=0, keepdim=True)
-    image = grey + (image - grey) * rng.uniform(0.5, 1.4)
-    image = image * torch.tensor(np.exp(rng.uniform(-0.08, 0.08, (3, 1, 1))), dtype=torch.float32)
-    if rng.random() < 0.15:
+    image = grey + (image - grey) * rng.uniform(0.3, 1.5)
+    image = image * torch.tensor(np.exp(rng.uniform(-0.12, 0.12, (3, 1, 1))), dtype=torch.float32)
+    if rng.random() < 0.2:
         image = F.avg_pool2d(F.pad(image[None], (1, 1, 1, 1), mode="reflect"), 3, 1)[0]
+    if rng.random() < 0.2:
+        noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.04))
+        image = image + torch.from_numpy(noise)
     return image.clamp(0, 1)

@@ -27,6 +27,7 @@ class TrainingSettings:
         weight_decay: AdamW's weight decay.
         warmup: steps over which the rates rise; afterwards they fall along a cosine.
         edge_weight: weight of the edge losses against the segmentation loss.
+        overlap_weight: weight of the soft Dice loss, which counts every class alike, however rare.
         ema: decay of the averaged weights, which are the ones validated and shipped.
         scale: smallest and largest random zoom.
         validate_minutes: minutes between validations.
@@ -42,6 +43,7 @@ class TrainingSettings:
     weight_decay: float = 1e-2
     warmup: int = 50
     edge_weight: float = 1.0
+    overlap_weight: float = 0.0
     ema: float = 0.998
     scale: tuple[float, ...] = (0.5, 2.0)
     validate_minutes: float = 15.0
@@ -103,6 +105,7 @@ class SourceSpec:
         layers: its labels.
         validation: what is held out.
         green: the colour rule, or None.
+        scale: smallest and largest random zoom of this source; () for that of the training.
     """
 
     name: str
@@ -111,6 +114,7 @@ class SourceSpec:
     layers: tuple[LayerSpec, ...]
     validation: Split
     green: GreenRule | None = None
+    scale: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

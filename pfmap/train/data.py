@@ -113,7 +113,9 @@ def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
         SourceError: a file cannot be read.
     """
     sets = ClassSets(tuple(spec.name for spec in config.card.classes))
-    loaded = [(spec, *_load_samples(spec, folder, sets)) for spec in config.sources]
+    # What prediction shows the network where a scene has no data: the mean colour.
+    neutral = np.array([config.card.input.mean]).T * config.card.input.scale
+    loaded = [(spec, *_load_samples(spec, folder, sets, neutral)) for spec in config.sources]
     # Rules after all labels: they add the sets they lead to.
     lookups = [_green_lookups(spec, sets) for spec in config.sources]
     sources = [
@@ -124,7 +126,7 @@ def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
 
 
 def _load_samples(
-    spec: SourceSpec, folder: Path, sets: ClassSets
+    spec: SourceSpec, folder: Path, sets: ClassSets, neutral: npt.NDArray[np.float64]
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     paths = sorted(folder.glob(spec.images))
     if not paths:
@@ -137,6 +139,7 @@ def _load_samples(
             raise TrainingError(f"{path} has {image.shape[0]} colour bands: training needs 3")
         labels = _read_labels(path, image.shape[1:], spec.layers, folder, sets)
         labels[~valid] = 0
+        image[:, ~valid] = neutral.round().astype(np.uint8)
         held_out = _held_out(spec.validation, path.stem, labels.shape)
         for samples, part in ((validation, held_out), (train, ~held_out)):
             known = np.where(part, labels, np.uint8(0))

@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.ahead import read_ahead
-from pfmap.engine.store import write_model
+from pfmap.engine.store import Model, write_model
 from pfmap.engine.weights import load_imagenet_lite0
 from pfmap.errors import TrainingError
 from pfmap.files import publish
 from pfmap.net.layers import resize
-from pfmap.net.losses import contours, edge_loss, set_cross_entropy
+from pfmap.net.losses import contours, edge_loss, overlap_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig, TrainingSettings
 from pfmap.train.data import TrainingData, load_data
+from pfmap.train.start import take_over
 from pfmap.train.validate import Figures, Validation, accuracy_table, measure
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def train(
     output: Path,
     *,
     device: str = "cpu",
+    start_from: Model | None = None,
     resume: bool = False,
     on_step: Callable[[Progress], None] = lambda _progress: None,
     on_validation: Callable[[int, Validation], None] = lambda _step, _figures: None,
@@ -64,6 +66,7 @@ def train(
         data_folder: what its paths are relative to.
         output: the model folder to write; a `checkpoint.pt` lies there until the end.
         device: torch device.
+        start_from: a trained model whose weights are taken over, as far as they fit.
         resume: go on from the checkpoint in `output`.
         on_step: called after every step.
         on_validation: called after every validation, with the step.
@@ -74,7 +77,7 @@ def train(
     Raises:
         TrainingError: data, settings or checkpoint do not fit.
     """
-    run = _Run(config, data_folder, output, torch.device(device))
+    run = _Run(config, data_folder, output, torch.device(device), start_from)
     if resume:
         run.load_checkpoint()
     settings = config.training
@@ -101,7 +104,14 @@ def train(
 class _Run:
     """The state of one training: network, average, optimiser, step."""
 
-    def __init__(self, config: TrainingConfig, data_folder: Path, output: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data_folder: Path,
+        output: Path,
+        device: torch.device,
+        start_from: Model | None = None,
+    ) -> None:
         self.config = config
         self.device = device
         self.output = output
@@ -111,7 +121,9 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.network = PFNet(config.card.architecture)
         self.network.factored = True
-        if settings.encoder_weights:
+        if start_from is not None:
+            take_over(self.network, config.card, start_from)
+        elif settings.encoder_weights:
             if config.card.architecture.encoder != "efficientnet_lite0":
                 raise TrainingError("encoder_weights are read for efficientnet_lite0 only, so far")
             load_imagenet_lite0(self.network.encoder, data_folder / settings.encoder_weights)
@@ -156,6 +168,8 @@ class _Run:
             output = self.network.compute(images)
         logits = resize(output.logits.float(), images.shape[-2:])
         loss = set_cross_entropy(logits, labels, self.sets, self.weights)
+        if settings.overlap_weight:
+            loss = loss + settings.overlap_weight * overlap_loss(logits, labels, self.sets, self.weights)
         target, known = contours(annotated, self.sets)
         for edges in output.edges:
             loss = loss + settings.edge_weight * edge_loss(edges, target, known)
