@@ -78,6 +78,7 @@ class Card:
         provenance: source and rights.
         accuracy: measured figures by name, 0 to 1.
         accuracy_note: how they were measured.
+        temperature: divides the logits, so that the confidence means what it says.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Card:
     provenance: Provenance
     accuracy: Mapping[str, float] = field(default_factory=dict)
     accuracy_note: str = ""
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.architecture.classes:
@@ -95,6 +97,8 @@ class Card:
                 f"the card lists {len(self.classes)} classes, its architecture has "
                 f"{self.architecture.classes}"
             )
+        if not self.temperature > 0:
+            raise ModelError(f"temperature is {self.temperature}: it has to be above 0")
         names = [spec.name for spec in self.classes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -149,6 +153,7 @@ def parse_card(data: Mapping[str, Any], path: Path) -> Card:
             provenance=build(Provenance, tables.pop("provenance"), "provenance"),
             accuracy={key: float(value) for key, value in accuracy.items()},
             accuracy_note=note,
+            temperature=float(tables.pop("temperature", 1.0)),
         )
     except KeyError as error:
         raise ModelError(f"{path} lacks {error.args[0]!r}") from error
@@ -205,6 +210,7 @@ def card_table(card: Card) -> dict[str, Any]:
     return {
         "name": card.name,
         "title": card.title,
+        "temperature": card.temperature,
         "architecture": architecture,
         "input": {
             key: list(value) if isinstance(value, tuple) else value

@@ -26,6 +26,7 @@ from pfmap.cli.options import device_option
 @click.option("--from", "start_from", metavar="MODEL", help="Fine-tune this model instead of starting anew.")
 @device_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the model or checkpoint in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def train(
     config: Path,
@@ -34,6 +35,7 @@ def train(
     start_from: str | None,
     device: str,
     resume: bool,
+    overwrite: bool,
     quiet: bool,
 ) -> None:
     """Train a PFNet as CONFIG says: its classes, its data sets, their validation parts."""
@@ -66,6 +68,7 @@ def train(
             device=str(choose_device(device)),
             start_from=load_model(start_from) if start_from is not None else None,
             resume=resume,
+            overwrite=overwrite,
             on_step=on_step,
             on_validation=on_validation,
         )

@@ -28,7 +28,8 @@ class Model:
 
     Attributes:
         card: what is known of it.
-        network: in evaluation mode; normalised ``(B, 3, H, W)`` float32 to logits ``(B, classes, H, W)``.
+        network: in evaluation mode; normalised ``(B, 3, H, W)`` float32 to logits ``(B, classes, H, W)``,
+            divided by the card's temperature.
         folder: where it lies.
     """
 
@@ -115,6 +116,7 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str
     card = read_card(folder / CARD_NAME)
     network = PFNet(card.architecture)
     load_weights(network, folder / WEIGHTS_NAME)
+    network.cool(card.temperature)
     network.requires_grad_(requires_grad=False)
     return Model(card, network.eval().to(torch.device(device)), folder)
 

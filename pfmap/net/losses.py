@@ -16,22 +16,38 @@ EDGE_THICKNESS = 8
 """Contours are drawn this many pixels thick, as in the published training."""
 
 
-def set_cross_entropy(logits: Tensor, labels: Tensor, sets: Tensor, weights: Tensor) -> Tensor:
-    """Mean of ``-log p(class in set)`` over the labelled pixels.
+def set_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    sets: Tensor,
+    weights: Tensor,
+    hard_pixels: int = 0,
+    hard_probability: float = 0.7,
+) -> Tensor:
+    """Mean of ``-log p(class in set)`` over the labelled pixels, or over the hard ones among them.
 
     Args:
         logits: ``(B, classes, H, W)``.
         labels: ``(B, H, W)`` indices into `sets`.
         sets: ``(S, classes)`` bool: which classes each label allows.
         weights: ``(S,)`` weight of a pixel with that label; 0 ignores it.
+        hard_pixels: online hard example mining: at least so many pixels count, the least probable ones; 0
+            for all pixels.
+        hard_probability: with mining, all pixels below this probability count.
 
     Returns:
         A scalar; 0 where no pixel has a weight.
+
+    Source: Shrivastava et al., CVPR 2016 (mining), over pixels as in the published training.
     """
     score = F.log_softmax(logits.float(), dim=1)
     forbidden = ~sets[labels.long()].permute(0, 3, 1, 2)
     inside = score.masked_fill(forbidden, -torch.inf).logsumexp(dim=1)
     weight = weights[labels.long()]
+    if hard_pixels:
+        probability = inside.detach().exp().masked_fill(weight == 0, torch.inf).flatten()
+        least = probability.kthvalue(min(hard_pixels, probability.numel())).values
+        weight = weight * (probability <= least.clamp(min=hard_probability)).view_as(weight)
     return -(inside * weight).sum() / weight.sum().clamp(min=1)
 
 

@@ -76,6 +76,15 @@ class PFNet(nn.Module):
         self.head = conv_bn_relu(4 * width, width, 3)
         self.classify = nn.Conv2d(width, architecture.classes, 1)
 
+    def cool(self, temperature: float) -> None:
+        """Divide all logits by a temperature from now on; costs nothing, as the classifier is linear.
+
+        Source: Guo et al., ICML 2017, Eq. 9.
+        """
+        with torch.no_grad():
+            for parameter in self.classify.parameters():
+                parameter.div_(temperature)
+
     def compute(self, image: Tensor) -> PFNetOutput:
         """Run the network up to the logits at stride 4, and keep what training and tests look at.
 

@@ -1,7 +1,7 @@
 """Random crops for training: zoomed, turned, flipped, recoloured; labels follow.
 
-Every batch depends on the seed and the step's number alone, so that a resumed run sees what an uninterrupted
-one would have seen.
+Every crop depends on the seed, the step's number and its own alone, so that a resumed run sees what an
+uninterrupted one would have seen, and several processes together what a single one would.
 """
 
 import math
@@ -24,18 +24,32 @@ class Batches:
 
     An item is the normalised image ``(B, 3, crop, crop)`` float32, the labels ``(B, crop, crop)`` uint8 with
     the colour rules applied, and the labels as annotated, whose contours are real.
+
+    Args:
+        data: the sources, each with so many crops per batch.
+        settings: crop, zoom, seed.
+        input_spec: how the network's input is scaled.
+        share: the crops of a batch that this process makes, where several train together; by number, so that
+            all of them together make the batch that one alone would.
     """
 
-    def __init__(self, data: TrainingData, settings: TrainingSettings, input_spec: InputSpec) -> None:
-        self._data = data
+    def __init__(
+        self,
+        data: TrainingData,
+        settings: TrainingSettings,
+        input_spec: InputSpec,
+        share: slice = slice(None),
+    ) -> None:
+        self._plan = [source for source in data.sources for _ in range(source.spec.per_batch)]
+        self._mine = range(len(self._plan))[share]
         self._settings = settings
         self._mean = torch.tensor(input_spec.mean).view(3, 1, 1)
         self._std = torch.tensor(input_spec.std).view(3, 1, 1)
 
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng((self._settings.seed, step))
         crops = [
-            self._crop(source, rng) for source in self._data.sources for _ in range(source.spec.per_batch)
+            self._crop(self._plan[item], np.random.default_rng((self._settings.seed, step, item)))
+            for item in self._mine
         ]
         images, labels, annotated = zip(*crops, strict=True)
         return torch.stack(images), torch.stack(labels), torch.stack(annotated)

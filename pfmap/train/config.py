@@ -4,11 +4,12 @@ One TOML file holds the card's tables (see `pfmap.card`), ``[training]``, and on
 set. Paths are relative to the data folder given on the command line, by default the file's own.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pfmap.card import Card, build, parse_card, read_toml
 from pfmap.errors import ModelError, TrainingError
@@ -16,21 +17,28 @@ from pfmap.errors import ModelError, TrainingError
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How to train.
+    """How to train. The defaults suit small data and few steps; the paper's recipe is sgd and poly.
 
     Attributes:
         steps: optimiser steps.
         crop: side of the square training crops, pixels.
         encoder_weights: ImageNet weights of the encoder, relative to the data folder; "" starts from chance.
-        encoder_rate: AdamW's peak learning rate of the encoder.
+        trained: "all"; "decoder", all but the encoder; or "head", only what reads the finished pyramid.
+        optimizer: "adamw", or "sgd" with momentum 0.9.
+        schedule: after the warm-up "cosine", or "poly" with power 0.9.
+        encoder_rate: peak learning rate of the encoder.
         decoder_rate: the same for the rest.
-        weight_decay: AdamW's weight decay.
-        warmup: steps over which the rates rise; afterwards they fall along a cosine.
+        weight_decay: of the optimiser.
+        warmup: steps over which the rates rise.
         edge_weight: weight of the edge losses against the segmentation loss.
         overlap_weight: weight of the soft Dice loss, which counts every class alike, however rare.
+        hard_pixels: online hard example mining: at least so many pixels of a batch count, the hardest; 0 for
+            all.
+        hard_probability: with mining, pixels whose label is less probable than this count as well.
         ema: decay of the averaged weights, which are the ones validated and shipped.
         scale: smallest and largest random zoom.
-        validate_minutes: minutes between validations.
+        precision: "auto" is bfloat16 on GPUs and float32 elsewhere.
+        validations: how often to validate, spread evenly over the steps; the best weights are kept.
         checkpoint_minutes: minutes between checkpoints.
         seed: of everything random.
     """
@@ -38,17 +46,34 @@ class TrainingSettings:
     steps: int
     crop: int = 256
     encoder_weights: str = ""
+    trained: Literal["all", "decoder", "head"] = "all"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "poly"] = "cosine"
     encoder_rate: float = 3e-4
     decoder_rate: float = 1e-3
     weight_decay: float = 1e-2
     warmup: int = 50
     edge_weight: float = 1.0
     overlap_weight: float = 0.0
+    hard_pixels: int = 0
+    hard_probability: float = 0.7
     ema: float = 0.998
     scale: tuple[float, ...] = (0.5, 2.0)
-    validate_minutes: float = 15.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    validations: int = 4
     checkpoint_minutes: float = 5.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), get_args(field.type)
+            if choices and isinstance(choices[0], str) and value not in choices:
+                raise TrainingError(f"[training] {field.name} is {value!r}: use one of {', '.join(choices)}")
+        for name in ("steps", "crop", "validations"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"[training] {name} is {getattr(self, name)}: it has to be 1 or more")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise TrainingError(f"[training] scale is [smallest, largest] zoom, not {list(self.scale)}")
 
 
 @dataclass(frozen=True, slots=True)

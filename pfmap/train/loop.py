@@ -15,20 +15,28 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.ahead import read_ahead
-from pfmap.engine.store import Model, write_model
+from pfmap.engine.predictor import Predictor
+from pfmap.engine.store import CARD_NAME, Model, write_model
 from pfmap.engine.weights import load_imagenet_lite0
 from pfmap.errors import TrainingError
 from pfmap.files import publish
-from pfmap.net.layers import resize
-from pfmap.net.losses import contours, edge_loss, overlap_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
 from pfmap.train.augment import Batch, Batches
-from pfmap.train.config import TrainingConfig, TrainingSettings
+from pfmap.train.calibrate import calibrate
+from pfmap.train.config import TrainingConfig
+from pfmap.train.curves import LOSS, RATE, Curves
 from pfmap.train.data import TrainingData, load_data
+from pfmap.train.objective import Objective
+from pfmap.train.optimise import freeze, learning_rate, make_optimizer
 from pfmap.train.start import take_over
+from pfmap.train.team import Team, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, measure
 
 log = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "checkpoint.pt"
+_POINTS = 500  # of a curve
+_LONGEST = 5.0  # norm of a gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,14 @@ def train(
     device: str = "cpu",
     start_from: Model | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda _progress: None,
     on_validation: Callable[[int, Validation], None] = lambda _step, _figures: None,
 ) -> Validation:
-    """Train a PFNet and write it as a model folder.
+    """Train a PFNet and write it as a model folder, with its curves.
+
+    Started by `torchrun`, all processes share each batch: the result is that of one process, apart from
+    rounding and from batch norm, whose statistics each process takes of its own crops.
 
     Args:
         config: the training configuration.
@@ -68,87 +80,103 @@ def train(
         device: torch device.
         start_from: a trained model whose weights are taken over, as far as they fit.
         resume: go on from the checkpoint in `output`.
-        on_step: called after every step.
+        overwrite: replace the model or checkpoint that is there.
+        on_step: called after every step, in the process that leads.
         on_validation: called after every validation, with the step.
 
     Returns:
         The validation figures of the weights that were written: the best seen.
 
     Raises:
-        TrainingError: data, settings or checkpoint do not fit.
+        TrainingError: data, settings or checkpoint do not fit, or `output` is taken.
     """
-    run = _Run(config, data_folder, output, torch.device(device), start_from)
+    check_output(output, resume=resume, overwrite=overwrite)
+    with gather(device) as team:
+        run = _Run(config, data_folder, output, team, start_from)
+        if resume:
+            run.load_checkpoint()
+        settings = config.training
+        checkpoint_at = time.monotonic()
+        with closing(run.batches()) as batches:
+            for images, labels, annotated in batches:
+                progress = run.step(images, labels, annotated)
+                if not math.isfinite(progress.loss):
+                    raise TrainingError(
+                        f"the loss is {progress.loss} at step {run.done}: lower the learning rates"
+                    )
+                if team.leads:
+                    on_step(progress)
+                if run.validation_is_due():
+                    if team.leads:
+                        on_validation(run.done, run.validate())
+                    team.wait()
+                if team.leads and time.monotonic() - checkpoint_at > settings.checkpoint_minutes * 60:
+                    run.save_checkpoint()
+                    checkpoint_at = time.monotonic()
+        return run.finish() if team.leads else {}
+
+
+def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to replace a finished model or hours of training unasked.
+
+    Raises:
+        TrainingError: there is something, or nothing to resume.
+    """
+    checkpoint = output / CHECKPOINT_NAME
     if resume:
-        run.load_checkpoint()
-    settings = config.training
-    checkpoint_at = validated_at = time.monotonic()
-    with closing(run.batches()) as batches:
-        for images, labels, annotated in batches:
-            progress = run.step(images, labels, annotated)
-            on_step(progress)
-            if not math.isfinite(progress.loss):
-                raise TrainingError(
-                    f"the loss is {progress.loss} at step {run.done}: lower the learning rates"
-                )
-            now = time.monotonic()
-            if now - validated_at > settings.validate_minutes * 60 and run.done < settings.steps:
-                on_validation(run.done, run.validate())
-                validated_at = time.monotonic()
-            if now - checkpoint_at > settings.checkpoint_minutes * 60:
-                run.save_checkpoint()
-                checkpoint_at = time.monotonic()
-    on_validation(run.done, run.validate())
-    return run.finish()
+        if not checkpoint.is_file():
+            raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")
+    elif not overwrite:
+        if checkpoint.is_file():
+            raise TrainingError(
+                f"{output} holds the checkpoint of an unfinished training: go on with --resume, or start "
+                "anew with --overwrite"
+            )
+        if (output / CARD_NAME).is_file():
+            raise TrainingError(
+                f"{output} holds a model: choose another folder, or replace it with --overwrite"
+            )
 
 
 class _Run:
     """The state of one training: network, average, optimiser, step."""
 
     def __init__(
-        self,
-        config: TrainingConfig,
-        data_folder: Path,
-        output: Path,
-        device: torch.device,
-        start_from: Model | None = None,
+        self, config: TrainingConfig, data_folder: Path, output: Path, team: Team, start_from: Model | None
     ) -> None:
         self.config = config
-        self.device = device
+        self.team = team
+        self.device = team.device
         self.output = output
-        self.checkpoint = output / "checkpoint.pt"
-        output.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
-        torch.manual_seed(settings.seed)
-        self.network = PFNet(config.card.architecture)
-        self.network.factored = True
-        if start_from is not None:
-            take_over(self.network, config.card, start_from)
-        elif settings.encoder_weights:
-            if config.card.architecture.encoder != "efficientnet_lite0":
-                raise TrainingError("encoder_weights are read for efficientnet_lite0 only, so far")
-            load_imagenet_lite0(self.network.encoder, data_folder / settings.encoder_weights)
         self.data: TrainingData = load_data(config, data_folder)
-        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.share = _share(self.data, team)
+        self.network = _start(config, data_folder, start_from).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
-        encoder = list(self.network.encoder.parameters())
-        rest = [p for n, p in self.network.named_parameters() if not n.startswith("encoder.")]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": encoder, "lr": settings.encoder_rate},
-                {"params": rest, "lr": settings.decoder_rate},
-            ],
-            weight_decay=settings.weight_decay,
+        self.frozen = freeze(self.network, settings.trained)
+        self.optimizer = make_optimizer(self.network, settings)
+        precision = settings.precision
+        if precision == "auto":
+            precision = "bfloat16" if self.device.type == "cuda" else "float32"
+        objective = Objective(
+            self.network,
+            torch.from_numpy(self.data.sets.table()),
+            torch.from_numpy(self.data.sets.weights()),
+            settings,
+            getattr(torch, precision),
         )
-        self.rates = (settings.encoder_rate, settings.decoder_rate)
-        self.sets = torch.from_numpy(self.data.sets.table()).to(device)
-        self.weights = torch.from_numpy(self.data.sets.weights()).to(device)
+        self.objective = team.wrap(objective.to(self.device))
+        self.curves = Curves()
         self.done = 0
         self.loss = float("nan")
         self.best: tuple[float, Validation, dict[str, Tensor]] | None = None
+        output.mkdir(parents=True, exist_ok=True)
 
     def batches(self) -> Generator[Batch, None, None]:
         """Give the batches that are left, prepared ahead in a thread."""
-        batches = Batches(self.data, self.config.training, self.config.card.input)
+        batches = Batches(self.data, self.config.training, self.config.card.input, self.share)
         left = range(self.done, self.config.training.steps)
         return read_ahead((batches[step] for step in left), depth=4)
 
@@ -156,32 +184,29 @@ class _Run:
         """Take one optimiser step."""
         settings = self.config.training
         factor = learning_rate(self.done, settings)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        self.objective.train()
+        for part in self.frozen:
+            part.eval()
         # Dropout depends on seed and step alone, so that a resumed run drops what an uninterrupted one would.
-        torch.manual_seed(settings.seed * 1_000_003 + self.done)
+        torch.manual_seed((settings.seed * 1_000_003 + self.done) * 1009 + self.team.rank)
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
-        labels, annotated = labels.to(self.device), annotated.to(self.device)
-        low_precision = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low_precision):
-            output = self.network.compute(images)
-        logits = resize(output.logits.float(), images.shape[-2:])
-        loss = set_cross_entropy(logits, labels, self.sets, self.weights)
-        if settings.overlap_weight:
-            loss = loss + settings.overlap_weight * overlap_loss(logits, labels, self.sets, self.weights)
-        target, known = contours(annotated, self.sets)
-        for edges in output.edges:
-            loss = loss + settings.edge_weight * edge_loss(edges, target, known)
+        loss = self.objective(images, labels.to(self.device), annotated.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        loss.backward()
+        if settings.optimizer == "adamw":  # the paper's recipe does not clip
+            nn.utils.clip_grad_norm_(self.network.parameters(), _LONGEST)
         self.optimizer.step()
         self.done += 1
         self._update_average()
         value = float(loss.detach())
         self.loss = value if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * value
-        return Progress(self.done, settings.steps, self.loss, self.rates[1] * factor)
+        rate = settings.decoder_rate * factor
+        if self.done % max(1, settings.steps // _POINTS) == 0 or self.done == settings.steps:
+            self.curves.add(self.done, LOSS, self.loss)
+            self.curves.add(self.done, RATE, rate)
+        return Progress(self.done, settings.steps, self.loss, rate)
 
     def _update_average(self) -> None:
         decay = min(self.config.training.ema, (1 + self.done) / (10 + self.done))
@@ -194,9 +219,17 @@ class _Run:
                 else:
                     mean.copy_(value)
 
+    def validation_is_due(self) -> bool:
+        """Say whether this step is one of those after which the weights are measured; the last one is."""
+        settings = self.config.training
+        every = max(1, settings.steps // settings.validations)
+        return self.done == settings.steps or (self.done % every == 0 and settings.steps - self.done >= every)
+
     def validate(self) -> Validation:
         """Measure the averaged weights on what was held out, and remember them if they are the best."""
         figures = measure(self.average, self.data, self.config.card, self.device)
+        for name, figure in figures.items():
+            self.curves.add(self.done, name, figure.mean_iou)
         score = float(np.mean([f.mean_iou for f in figures.values()])) if figures else -self.loss
         if self.best is None or score > self.best[0]:
             state = {key: value.cpu().clone() for key, value in self.average.state_dict().items()}
@@ -218,6 +251,7 @@ class _Run:
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "best": best,
+                "curves": self.curves.rows,
             },
             part,
         )
@@ -227,36 +261,68 @@ class _Run:
         """Go back to where the checkpoint was written.
 
         Raises:
-            TrainingError: there is none, or it is of another network.
+            TrainingError: it is of another network.
         """
-        if not self.checkpoint.is_file():
-            raise TrainingError(f"{self.checkpoint} is missing: there is nothing to resume")
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.done, self.loss = state["done"], state["loss"]
+            self.curves = Curves(state["curves"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise TrainingError(f"{self.checkpoint} is not of this configuration: {error}") from error
-        self.done, self.loss = state["done"], state["loss"]
         if state["best"] is not None:
             score, figures, weights = state["best"]
             self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
 
     def finish(self) -> Validation:
-        """Write the best averaged weights and their card, and take the checkpoint away."""
+        """Write the best averaged weights, their card and the curves, and take the checkpoint away."""
         assert self.best is not None
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
-        card = dataclasses.replace(self.config.card, accuracy=accuracy_table(figures))
+        accuracy = dict(accuracy_table(figures))
+        fitted = calibrate(
+            Predictor(self.average, self.config.card.input, self.device), self.data, self.config.card
+        )
+        if fitted is not None:
+            accuracy["calibration_error_before"] = round(fitted.error_before, 4)
+            accuracy["calibration_error"] = round(fitted.error, 4)
+        card = dataclasses.replace(
+            self.config.card, accuracy=accuracy, temperature=fitted.temperature if fitted else 1.0
+        )
         write_model(self.output, card, self.average)
+        self.curves.write_csv(self.output / "curves.csv")
+        self.curves.write_png(self.output / "curves.png")
         self.checkpoint.unlink(missing_ok=True)
         return figures
 
 
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Return the share of the peak learning rate: linear warm-up, then half a cosine to almost zero."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+def _start(config: TrainingConfig, data_folder: Path, start_from: Model | None) -> PFNet:
+    """Build the network with the weights that training starts from."""
+    settings, architecture = config.training, config.card.architecture
+    torch.manual_seed(settings.seed)
+    network = PFNet(architecture)
+    network.factored = True
+    if start_from is not None:
+        take_over(network, config.card, start_from)
+    elif settings.encoder_weights:
+        if architecture.encoder != "efficientnet_lite0":
+            raise TrainingError("encoder_weights are read for efficientnet_lite0 only, so far")
+        load_imagenet_lite0(network.encoder, data_folder / settings.encoder_weights)
+    return network
+
+
+def _share(data: TrainingData, team: Team) -> slice:
+    """Say which crops of a batch this process makes.
+
+    Raises:
+        TrainingError: the processes would have unequal shares.
+    """
+    crops = sum(source.spec.per_batch for source in data.sources)
+    if crops % team.size:
+        raise TrainingError(
+            f"a batch of {crops} crops cannot be shared evenly by {team.size} processes: change per_batch in "
+            "the sources, or --nproc-per-node"
+        )
+    return slice(team.rank, None, team.size)

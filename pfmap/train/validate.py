@@ -50,7 +50,7 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
         for sample in source.validation:
-            window, overlap = _window_for(sample, card.input.window)
+            window, overlap = window_for(sample, card.input.window)
             predicted = predict_array(predictor, sample.image, classes, window, overlap)
             pairs = sample.labels.astype(np.int64).ravel() * classes + predicted.ravel()
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
@@ -93,7 +93,7 @@ def accuracy_table(figures: Validation) -> Mapping[str, float]:
     return table
 
 
-def _window_for(sample: Sample, window: int) -> tuple[int, int]:
+def window_for(sample: Sample, window: int) -> tuple[int, int]:
     """Choose window and overlap: the model's, or for a chip smaller than that, the chip itself."""
     side = min(*sample.labels.shape)
     if side >= window:

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from pfmap.net.losses import contours, edge_loss, set_cross_entropy
+from pfmap.net.losses import contours, edge_loss, overlap_loss, set_cross_entropy
 
 SETS = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]], dtype=torch.bool)
 WEIGHTS = torch.tensor([0.0, 1, 1, 1, 1])
@@ -29,6 +29,40 @@ def test_unknown_pixels_weigh_nothing() -> None:
     loss.backward()
     assert loss == 0
     assert not logits.grad.any()
+
+
+def test_mining_keeps_the_hard_pixels_and_enough_of_them() -> None:
+    logits = torch.randn(1, 3, 8, 8) * 3
+    truth = torch.randint(3, (1, 8, 8))
+    cost = F.cross_entropy(logits, truth, reduction="none").flatten()
+    labels = (truth + 1).byte()
+    hard = cost[torch.exp(-cost) < 0.7]
+    mined = set_cross_entropy(logits, labels, SETS, WEIGHTS, hard_pixels=1)
+    torch.testing.assert_close(mined, hard.mean())
+    most = cost.sort(descending=True).values[:60]
+    mined = set_cross_entropy(logits, labels, SETS, WEIGHTS, hard_pixels=60)
+    torch.testing.assert_close(mined, most.mean())
+    unknown = set_cross_entropy(logits, torch.zeros_like(labels), SETS, WEIGHTS, hard_pixels=60)
+    assert unknown == 0
+
+
+def test_the_overlap_loss_is_one_minus_dice_of_each_class_alike() -> None:
+    logits = torch.randn(2, 3, 6, 6)
+    truth = torch.randint(3, (2, 6, 6))
+    p = logits.softmax(1)
+    dice = [2 * p[:, c][truth == c].sum() / (p[:, c].sum() + (truth == c).sum()) for c in range(3)]
+    loss = overlap_loss(logits, (truth + 1).byte(), SETS, WEIGHTS)
+    torch.testing.assert_close(loss, 1 - sum(dice) / 3)
+
+
+def test_partial_labels_are_negatives_of_what_they_leave_out_and_nothing_else() -> None:
+    logits = torch.randn(1, 3, 4, 4)
+    labels = torch.full((1, 4, 4), 4, dtype=torch.uint8)  # not class 0
+    labels[:, :2] = 1  # class 0
+    labels[:, :, 3] = 0  # unknown
+    p = logits.softmax(1)[0, 0, :, :3]
+    dice = 2 * p[:2].sum() / (p.sum() + 6)
+    torch.testing.assert_close(overlap_loss(logits, labels, SETS, WEIGHTS), 1 - dice)
 
 
 def test_contours_are_eight_pixels_thick_between_labels_that_exclude_each_other() -> None:

@@ -1,6 +1,8 @@
 """Training on small made-up data: labels, splits, batches, and a loop that learns and resumes."""
 
 import dataclasses
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,15 @@ import torch
 
 import pfmap
 from pfmap.errors import TrainingError
+from pfmap.net.pfnet import PFNet
+from pfmap.train import calibrate
 from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.data import ClassSets, load_data
-from pfmap.train.loop import learning_rate, train
+from pfmap.train.loop import _Run, train
+from pfmap.train.optimise import learning_rate
+from pfmap.train.start import take_over
+from pfmap.train.team import Team
 from pfmap.train.validate import figures_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -208,7 +215,9 @@ def test_training_learns_a_known_pattern(data: Path) -> None:
     assert figures["whole"].mean_iou > 0.65
     model = pfmap.load_model(data / "model")
     assert model.card.accuracy["whole_mean_iou"] == pytest.approx(figures["whole"].mean_iou, abs=1e-4)
-    assert sorted(p.name for p in (data / "model").iterdir()) == ["model.toml", "weights.safetensors"]
+    assert sorted(p.name for p in (data / "model").iterdir()) == [
+        "curves.csv", "curves.png", "model.toml", "weights.safetensors"
+    ]  # fmt: skip
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(data: Path, config: TrainingConfig) -> None:
@@ -269,6 +278,162 @@ def test_the_command_trains_shows_figures_and_writes_a_model(data: Path) -> None
     assert broken.returncode == 1
     assert broken.stderr.startswith("Error: ")
     assert not (data / "other").exists()
+
+
+def changed(config: TrainingConfig, **settings: object) -> TrainingConfig:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **settings))
+
+
+def test_a_model_or_checkpoint_is_never_replaced_unasked(data: Path, config: TrainingConfig) -> None:
+    config = changed(config, steps=1)
+    train(config, data, data / "model")
+    before = (data / "model" / "weights.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="holds a model: choose another folder"):
+        train(config, data, data / "model")
+    (data / "model" / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(TrainingError, match="unfinished training: go on with --resume"):
+        train(config, data, data / "model")
+    assert (data / "model" / "weights.safetensors").read_bytes() == before
+    train(changed(config, seed=5), data, data / "model", overwrite=True)
+    assert (data / "model" / "weights.safetensors").read_bytes() != before
+
+
+def test_fine_tuning_starts_where_the_model_is_and_keeps_classes_by_name(
+    data: Path, config: TrainingConfig
+) -> None:
+    train(changed(config, steps=3), data, data / "first")
+    first = pfmap.load_model(data / "first")
+    reordered = CONFIG.replace('name = "roof"', 'name = "x"').replace('name = "sand"', 'name = "roof"')
+    reordered = reordered.replace('name = "x"', 'name = "new"').replace('"sand"', '"new"')
+    (data / "next.toml").write_text(reordered)
+    card = read_config(data / "next.toml").card
+    network = PFNet(card.architecture)
+    assert take_over(network, card, first) == ("new",)
+    old, new = first.network.state_dict(), network.state_dict()
+    assert all(torch.equal(old[k], new[k]) for k in old if "classify" not in k and "tracked" not in k)
+    assert [spec.name for spec in card.classes] == ["new", "grass", "roof"]
+    for leaf in ("classify.weight", "classify.bias"):
+        assert torch.equal(new[leaf][1], old[leaf][1])
+        assert torch.equal(new[leaf][2], old[leaf][0])
+
+
+def test_a_model_of_another_architecture_is_refused(data: Path, config: TrainingConfig) -> None:
+    train(changed(config, steps=1), data, data / "first")
+    (data / "train.toml").write_text(CONFIG.replace("width = 16", "width = 24"))
+    with pytest.raises(TrainingError, match="width is 24, the model's 16"):
+        train(read_config(data / "train.toml"), data, data / "x", start_from=pfmap.load_model(data / "first"))
+    (data / "train.toml").write_text(CONFIG.replace("std = [0.5", "std = [0.4"))
+    with pytest.raises(TrainingError, match="scales its input"):
+        train(read_config(data / "train.toml"), data, data / "x", start_from=pfmap.load_model(data / "first"))
+
+
+@pytest.mark.parametrize(
+    ("trained", "moves"), [("head", {"head", "classify"}), ("decoder", None), ("all", None)]
+)
+def test_only_the_parts_to_be_trained_move(
+    data: Path, config: TrainingConfig, trained: str, moves: set[str] | None
+) -> None:
+    train(changed(config, steps=1), data, data / "first")
+    first = pfmap.load_model(data / "first")
+    parts = {key.split(".")[0] for key in first.network.state_dict()}
+    moves = moves or (parts - {"encoder"} if trained == "decoder" else parts)
+    train(changed(config, trained=trained, steps=3, ema=0.0), data, data / "next", start_from=first)
+    one, two = first.network.state_dict(), pfmap.load_model(data / "next").network.state_dict()
+    moved = {
+        key.split(".")[0]
+        for key in one
+        if "tracked" not in key and "classify" not in key and not torch.equal(one[key], two[key])
+    }
+    assert moved == moves - {"classify"}  # which the temperature scales besides
+
+
+def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingConfig) -> None:
+    config = changed(
+        config, optimizer="sgd", schedule="poly", hard_pixels=500, steps=60, warmup=0,
+        encoder_rate=0.02, decoder_rate=0.02, weight_decay=1e-4,
+    )  # fmt: skip
+    run = _Run(config, data, data / "model", Team(0, 1, torch.device("cpu")), None)
+    batch = Batches(run.data, config.training, config.card.input)[0]
+    losses = []
+    for _ in range(60):
+        run.loss = float("nan")  # no smoothing
+        losses.append(run.step(*batch).loss)
+    assert losses[-1] < 0.9 * losses[0]
+    assert [group["peak"] for group in run.optimizer.param_groups] == [0.02, 0.02]
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * (1 / 60) ** 0.9)
+
+
+def test_processes_share_a_batch_and_end_with_the_same_weights(data: Path) -> None:
+    # Each process writes what it ends with; they may only agree if gradients were averaged.
+    (data / "join.py").write_text(
+        "import os, sys, torch\n"
+        "from pathlib import Path\n"
+        "from pfmap.train import loop\n"
+        "from pfmap.train.config import read_config\n"
+        "data = Path(sys.argv[1])\n"
+        "kept = []\n"
+        "class Run(loop._Run):\n"
+        "    def __init__(self, *a):\n"
+        "        super().__init__(*a)\n"
+        "        kept.append(self)\n"
+        "loop._Run = Run\n"
+        "loop.train(read_config(data / 'train.toml'), data, data / 'model')\n"
+        "state = {k: v for k, v in kept[0].network.named_parameters()}\n"
+        "torch.save((state, kept[0].share), data / f'rank{os.environ[\"RANK\"]}.pt')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         data / "join.py", data],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (one, first), (two, second) = (torch.load(data / f"rank{rank}.pt", weights_only=False) for rank in (0, 1))
+    assert (first, second) == (slice(0, None, 2), slice(1, None, 2))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert pfmap.load_model(data / "model").card.name == "tiny"
+
+
+def test_shares_of_a_batch_make_the_whole(data: Path, config: TrainingConfig) -> None:
+    loaded = load_data(config, data)
+    whole = Batches(loaded, config.training, config.card.input)[3]
+    parts = [Batches(loaded, config.training, config.card.input, slice(k, None, 2))[3] for k in (0, 1)]
+    for all_of, even, odd in zip(whole, *parts, strict=True):
+        assert torch.equal(all_of[0::2], even)
+        assert torch.equal(all_of[1::2], odd)
+
+
+def test_the_curves_hold_every_validation(data: Path, config: TrainingConfig) -> None:
+    train(changed(config, steps=7, validations=3), data, data / "model")
+    rows = [line.split(",") for line in (data / "model" / "curves.csv").read_text().splitlines()]
+    assert rows[0] == ["step", "series", "value"]
+    assert [int(step) for step, series, _ in rows[1:] if series == "whole"] == [2, 4, 7]
+    assert [int(step) for step, series, _ in rows[1:] if series == "loss"] == list(range(1, 8))
+    assert (data / "model" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_temperature_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20000, 4))
+    truth = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # drawn from softmax(logits)
+    scores = 2.5 * logits  # far too sure
+    part = calibrate._Pixels(scores - scores.max(1, keepdims=True), np.eye(4, dtype=bool)[truth])
+    assert calibrate.fit([part]) == pytest.approx(2.5, rel=0.05)
+    assert calibrate.calibration_error(part, 2.5) < 0.02
+    assert calibrate.calibration_error(part, 1.0) > 0.1
+
+
+def test_a_temperature_in_the_card_makes_the_model_less_sure(data: Path, config: TrainingConfig) -> None:
+    train(changed(config, steps=1), data, data / "model")
+    card = data / "model" / "model.toml"
+    image = torch.randn(1, 3, 64, 64)
+    before = pfmap.load_model(data / "model")
+    text = re.sub("temperature = .*", f"temperature = {2 * before.card.temperature}", card.read_text())
+    card.write_text(text)
+    after = pfmap.load_model(data / "model")
+    torch.testing.assert_close(after.network(image), before.network(image) / 2)
+    card.write_text(re.sub("temperature = .*", "temperature = 0", text))
+    with pytest.raises(pfmap.PfmapError, match="temperature is 0"):
+        pfmap.load_model(data / "model")
 
 
 def test_resuming_nothing_is_refused(data: Path, config: TrainingConfig) -> None:

@@ -1,0 +1,61 @@
+"""How a training went: a CSV for machines and spreadsheets, a PNG for people."""
+
+import csv
+import io
+from pathlib import Path
+
+from pfmap.files import publish, write_text
+
+Row = tuple[int, str, float]
+"""Step, series, value."""
+
+LOSS, RATE = "loss", "learning rate"
+
+
+class Curves:
+    """Values by step: loss and learning rate as they go, figures at every validation.
+
+    Attributes:
+        rows: all values so far, in order; what a checkpoint has to keep.
+    """
+
+    def __init__(self, rows: list[Row] | None = None) -> None:
+        self.rows: list[Row] = rows if rows is not None else []
+
+    def add(self, step: int, series: str, value: float) -> None:
+        """Note a value."""
+        self.rows.append((step, series, value))
+
+    def write_csv(self, path: Path) -> None:
+        """Write step, series and value, a line each."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("step", "series", "value"))
+        writer.writerows((step, series, f"{value:.6g}") for step, series, value in self.rows)
+        write_text(path, text.getvalue())
+
+    def write_png(self, path: Path) -> None:
+        """Draw the loss above the validation figures."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 7), layout="constrained")
+        FigureCanvasAgg(figure)
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        top.plot(*self._series(LOSS), color="#1f77b4")
+        top.set_ylabel("loss")
+        for name in dict.fromkeys(series for _, series, _ in self.rows):
+            if name not in (LOSS, RATE):
+                bottom.plot(*self._series(name), marker="o", label=name)
+        bottom.set(xlabel="step", ylabel="mean IoU, held out", ylim=(0, 1))
+        if bottom.has_data():
+            bottom.legend()
+        for axes in (top, bottom):
+            axes.grid(alpha=0.3)
+        part = path.with_name(f".{path.name}.part")
+        figure.savefig(part, format="png", dpi=110)
+        publish(part, path)
+
+    def _series(self, name: str) -> tuple[list[int], list[float]]:
+        points = [(step, value) for step, series, value in self.rows if series == name]
+        return [step for step, _ in points], [value for _, value in points]
