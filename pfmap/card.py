@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pfmap.architecture import Architecture, check_window
 from pfmap.classes import ClassSpec
@@ -195,7 +195,13 @@ def _coerce(value: Any, kind: Any, where: str) -> Any:
             raise ModelError(f"{where} has to be a list of numbers")
         if "tuple[str" in str(kind) and not all(isinstance(v, str) for v in value):
             raise ModelError(f"{where} has to be a list of texts")
+        if "tuple[int" in str(kind) and not all(type(v) is int for v in value):
+            raise ModelError(f"{where} has to be a list of whole numbers")
         return tuple(float(v) for v in value) if numbers else tuple(value)
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise ModelError(f"{where} {value!r} is unknown: use one of {', '.join(get_args(kind))}")
+    if get_origin(kind) is tuple and not isinstance(value, tuple):
+        raise ModelError(f"{where} has to be a list, not {value!r}")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind in (int, float, str, bool) and type(value) is not kind:

@@ -1,20 +1,23 @@
 """PFNet: encoder, pyramid pooling, and an FPN decoder with PointFlow between its levels.
 
 The whole network of Li et al., CVPR 2021 (section 3.3, Figure 2): context enters at the top through pyramid
-pooling and flows down three levels, at points only; the head reads all four levels at once.
+pooling and flows down three levels, at points only; the head reads all four levels at once. The variants of
+the paper's ablations differ in the context (`context.build_context`), in the module between two levels
+(`PointFlow` with fewer flows, or a plain `Resized`) and in the order of the steps (`PFNet.steps`).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pfmap.architecture import Architecture, check_window
+from pfmap.architecture import FLOW_LEVELS, Architecture, check_window
+from pfmap.net.context import build_context
 from pfmap.net.efficientnet import EfficientNetLite0
 from pfmap.net.factored import conv_of_pyramid
 from pfmap.net.layers import conv_bn_relu, resize
-from pfmap.net.pointflow import PointFlow
-from pfmap.net.ppm import PyramidPooling
+from pfmap.net.pointflow import Flowed, FlowPoints, PointFlow
 from pfmap.net.resnet import BLOCKS, ResNet
 
 
@@ -23,16 +26,26 @@ class PFNetOutput(NamedTuple):
 
     Attributes:
         logits: ``(B, classes, H / 4, W / 4)``.
-        edges: edge logits of the three PointFlow modules, coarse to fine, ``(B, 1, H / s, W / s)`` for the
-            strides s = 32, 16, 8.
-        context: ``(B, C, H / 32, W / 32)`` output of the pyramid pooling.
-        flows: outputs of the PointFlow modules, coarse to fine, at strides 16, 8, 4.
+        edges: edge logits of the PointFlow modules that have boundary flow, in the order in which they run,
+            at their source's size: ``(B, 1, H / s, W / s)`` for s = 32, 16, 8 if nothing is varied.
+        context: ``(B, C, H / 32, W / 32)``: what tops the encoder.
+        flows: outputs of the PointFlow modules in that order, if nothing is varied at strides 16, 8, 4.
+        points: the points of the PointFlow modules in that order.
     """
 
     logits: Tensor
     edges: list[Tensor]
     context: Tensor
     flows: list[Tensor]
+    points: list[FlowPoints]
+
+
+class Resized(nn.Module):
+    """A level without PointFlow: the neighbouring map, resized to be added, as in Semantic FPN."""
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Resize ``(B, C, h, w)`` to the size of `target`."""
+        return resize(source, target.shape[-2:])
 
 
 def build_encoder(name: str) -> ResNet | EfficientNetLite0:
@@ -59,22 +72,33 @@ class PFNet(nn.Module):
         width = architecture.width
         self.encoder = build_encoder(architecture.encoder)
         *fine_channels, top_channels = self.encoder.channels
-        self.ppm = PyramidPooling(top_channels, width)
+        # Its weights are called ppm in every model file, whichever context it is.
+        self.ppm = build_context(architecture.context, top_channels, width)
         # Lists are indexed fine to coarse: strides 4, 8, 16.
         self.laterals = nn.ModuleList(conv_bn_relu(c, width, 1, bias=True) for c in fine_channels)
-        self.flows = nn.ModuleList(
-            PointFlow(
-                width,
-                architecture.embedding,
-                architecture.salient_bins,
-                architecture.smooth_bins,
-                architecture.edge_points,
-            )
-            for _ in fine_channels
-        )
+        down, up = architecture.direction != "bottom_up", architecture.direction != "top_down"
+        self.flows = self._flow_modules() if down else nn.ModuleList()
+        self.flows_up = self._flow_modules() if up else nn.ModuleList()
         self.smooth = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.head = conv_bn_relu(4 * width, width, 3)
         self.classify = nn.Conv2d(width, architecture.classes, 1)
+
+    def _flow_modules(self) -> nn.ModuleList:
+        """Build what lies between neighbouring levels, fine to coarse."""
+        architecture = self.architecture
+        return nn.ModuleList(
+            PointFlow(architecture) if architecture.flows_at(level) else Resized() for level in FLOW_LEVELS
+        )
+
+    def steps(self) -> Iterator[tuple[int, int, nn.Module]]:
+        """Name the steps of the decoder in order: indices of source and target map, and what flows between.
+
+        Both directions go down first, so that what goes up has met the context.
+        """
+        for level, module in reversed(list(enumerate(self.flows))):
+            yield level + 1, level, module
+        for level, module in enumerate(self.flows_up):
+            yield level, level + 1, module
 
     def cool(self, temperature: float) -> None:
         """Divide all logits by a temperature from now on; costs nothing, as the classifier is linear.
@@ -96,18 +120,24 @@ class PFNet(nn.Module):
         """
         check_window(*image.shape[-2:])
         *fine_maps, top = self.encoder(image)
-        context = features = self.ppm(top)
-        levels: list[Tensor] = [context]
-        edges: list[Tensor] = []
-        flows: list[Tensor] = []
-        for level in (2, 1, 0):
-            lateral = self.laterals[level](fine_maps[level])
-            flowed, edge_logits = self.flows[level](features, lateral)
-            features = lateral + flowed
-            levels.insert(0, self.smooth[level](features))
-            flows.append(flowed)
-            edges.append(edge_logits)
-        return PFNetOutput(self.classify(self._fuse(levels)), edges, context, flows)
+        context = self.ppm(top)
+        maps = [*(lateral(x) for lateral, x in zip(self.laterals, fine_maps, strict=True)), context]
+        flows: list[Flowed] = []
+        for source, target, module in self.steps():
+            step = module(maps[source], maps[target])
+            if isinstance(step, Flowed):
+                flows.append(step)
+                step = step.features
+            maps[target] = maps[target] + step
+        # The top level goes to the head as it is, whatever flowed into it.
+        levels = [*(smooth(x) for smooth, x in zip(self.smooth, maps[:-1], strict=True)), maps[-1]]
+        return PFNetOutput(
+            logits=self.classify(self._fuse(levels)),
+            edges=[flow.edges for flow in flows if flow.edges is not None],
+            context=context,
+            flows=[flow.features for flow in flows],
+            points=[flow.points for flow in flows],
+        )
 
     def _fuse(self, levels: list[Tensor]) -> Tensor:
         """Read all levels, fine to coarse, at the finest one's size: ``(B, C, H / 4, W / 4)``."""

@@ -4,12 +4,19 @@ The paper's contribution (sections 3.1 and 3.2, Figure 3). Aerial images are mos
 objects, so most pixels have nothing to hand down; two small sets of points do. *Salient* points carry
 the objects' insides, *boundary* points their contours. Read the functions in the order of the equations:
 `PointFlow.saliency` (3), `salient_points` (4), `boundary_points` (5), `flow_points` (6).
+
+Semantics flow from a *source* map to a *target* map: the coarser and the finer one of two neighbours, or,
+where the paper's ablation turns the direction, the finer and the coarser one. Points are always
+chosen on the source, where the semantics are.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pfmap.architecture import Architecture
 from pfmap.net.layers import conv_bn_relu, resize
 
 
@@ -29,6 +36,32 @@ def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     return at.flatten(1), peaks
 
 
+def uniform_points(saliency: Tensor, bins: int) -> Tensor:
+    """Take the pixels at the centres of a ``bins x bins`` grid, whatever their saliency.
+
+    Returns:
+        ``(B, bins ** 2)`` flat pixel indices into ``h * w``; points repeat where the map is smaller.
+
+    Source: Li et al., CVPR 2021, Table 2 ("uniform sampling").
+    """
+    height, width = saliency.shape[-2:]
+    # The centre of cell i is (i + 1/2) / bins of the side; integers, so that no rounding moves it.
+    centre = 2 * torch.arange(bins, device=saliency.device) + 1
+    rows, cols = centre * height // (2 * bins), centre * width // (2 * bins)
+    return (rows[:, None] * width + cols).flatten().expand(len(saliency), -1)
+
+
+def attention_points(saliency: Tensor, count: int) -> Tensor:
+    """Pick the `count` most salient pixels of the whole map (all pixels, where there are fewer).
+
+    Returns:
+        ``(B, min(count, h * w))`` flat pixel indices into ``h * w``.
+
+    Source: Li et al., CVPR 2021, Table 2 ("attention").
+    """
+    return _largest(saliency, count)
+
+
 def boundary_points(edge_logits: Tensor, count: int) -> Tensor:
     """Pick the `count` pixels that look most like a contour (all pixels, where there are fewer).
 
@@ -41,16 +74,21 @@ def boundary_points(edge_logits: Tensor, count: int) -> Tensor:
 
     Source: Li et al., CVPR 2021, Eq. 5.
     """
-    flat = edge_logits.flatten(1)
+    return _largest(edge_logits, count)
+
+
+def _largest(score: Tensor, count: int) -> Tensor:
+    """Pick the `count` largest of ``(B, 1, h, w)``: ``(B, min(count, h * w))`` flat indices."""
+    flat = score.flatten(1)
     return flat.topk(min(count, flat.shape[1]), dim=1, sorted=False).indices
 
 
 def flow_points(source: Tensor, target: Tensor) -> Tensor:
-    """Add to every fine point what all coarse points of its flow know, weighted by affinity.
+    """Add to every target point what all source points of its flow know, weighted by affinity.
 
     Args:
-        source: ``(B, C, P)`` features of the coarse points.
-        target: ``(B, C, P)`` features of the fine points.
+        source: ``(B, C, P)`` features of the source points.
+        target: ``(B, C, P)`` features of the target points.
 
     Returns:
         ``(B, C, P)``: `target` plus the attention-weighted sum of `source`; no scaling of the affinity.
@@ -61,27 +99,28 @@ def flow_points(source: Tensor, target: Tensor) -> Tensor:
     wide = torch.promote_types(target.dtype, torch.float32)
     with torch.autocast(target.device.type, enabled=False):
         known, asking = source.to(wide), target.to(wide)
-        attention = torch.softmax(asking.transpose(1, 2) @ known, dim=-1)  # (B, P fine, P coarse)
+        attention = torch.softmax(asking.transpose(1, 2) @ known, dim=-1)  # (B, P target, P source)
         return (asking + known @ attention.transpose(1, 2)).to(target.dtype)
 
 
-def to_fine(at: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
-    """Translate flat indices into the coarse map to flat indices into the fine one.
+def to_target(at: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Translate flat indices into the source map to flat indices into the target map.
 
+    A coarse pixel goes to the first of the fine pixels in it, a fine pixel to the coarse pixel that holds it.
     The ratio is taken from the heights for both axes, as the published checkpoints have it.
 
     Args:
         at: ``(B, P)`` flat indices into ``h * w``.
-        coarse: ``(B, C, h, w)``; only its shape is used.
-        fine: ``(B, C, H, W)``; only its shape is used.
+        source: ``(B, C, h, w)``; only its shape is used.
+        target: ``(B, C, H, W)``; only its shape is used.
 
     Returns:
         ``(B, P)`` flat indices into ``H * W``.
     """
-    ratio = fine.shape[-2] / coarse.shape[-2]
-    row = torch.div(at, coarse.shape[-1], rounding_mode="floor")
-    col = at % coarse.shape[-1]
-    return (row * ratio).long() * fine.shape[-1] + (col * ratio).long()
+    ratio = target.shape[-2] / source.shape[-2]
+    row = torch.div(at, source.shape[-1], rounding_mode="floor")
+    col = at % source.shape[-1]
+    return (row * ratio).long() * target.shape[-1] + (col * ratio).long()
 
 
 def _gather(features: Tensor, at: Tensor) -> Tensor:
@@ -109,64 +148,131 @@ def _sample(features: Tensor, at: Tensor, grid: Tensor) -> Tensor:
     return read.squeeze(2).to(features.dtype)
 
 
+class FlowPoints(NamedTuple):
+    """The points that one PointFlow module chose, as flat indices into its source map.
+
+    Attributes:
+        grid: (h, w) of the source map.
+        salient: ``(B, P)``, or None where the module has no salient flow.
+        boundary: ``(B, P)``, or None where it has no boundary flow.
+    """
+
+    grid: tuple[int, int]
+    salient: Tensor | None
+    boundary: Tensor | None
+
+
+class Flowed(NamedTuple):
+    """What one PointFlow module computes.
+
+    Attributes:
+        features: ``(B, C, H, W)``: the target map with its selected points replaced.
+        edges: ``(B, 1, h, w)`` edge logits, or None where the module has no boundary flow.
+        points: where it read.
+    """
+
+    features: Tensor
+    edges: Tensor | None
+    points: FlowPoints
+
+
 class PointFlow(nn.Module):
-    """One PointFlow module (PFM), between two neighbouring levels of the feature pyramid."""
+    """One PointFlow module (PFM), between two neighbouring levels of the feature pyramid.
 
-    def __init__(
-        self, width: int, embedding: int, salient_bins: int, smooth_bins: int, edge_points: int
-    ) -> None:
+    Only those parameters exist that its flows need: without boundary flow no edge head, and no saliency
+    where boundary flow alone looks at the plain map.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.salient_bins = salient_bins
-        self.smooth_bins = smooth_bins
-        self.edge_points = edge_points
-        self.embed_coarse = nn.Conv2d(width, embedding, 1)
-        self.embed_fine = nn.Conv2d(width, embedding, 1)
-        self.match = nn.Conv2d(2 * embedding, 1, 3, padding=1)
-        self.edge = nn.Sequential(
-            *conv_bn_relu(width, width, 3), nn.Conv2d(width, 1, 3, padding=1, bias=False)
-        )
+        self.architecture = architecture
+        width, embedding = architecture.width, architecture.embedding
+        self.has_salient = architecture.flow in {"both", "salient"}
+        self.has_boundary = architecture.flow in {"both", "boundary"}
+        self.has_saliency = self.has_salient or architecture.edge_features != "direct"
+        if self.has_saliency:
+            # Named for the published direction: the source is the coarse map there.
+            self.embed_coarse = nn.Conv2d(width, embedding, 1)
+            self.embed_fine = nn.Conv2d(width, embedding, 1)
+            self.match = nn.Conv2d(2 * embedding, 1, 3, padding=1)
+        if self.has_boundary:
+            self.edge = nn.Sequential(
+                *conv_bn_relu(width, width, 3), nn.Conv2d(width, 1, 3, padding=1, bias=False)
+            )
 
-    def saliency(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Say how much each coarse pixel has to tell the fine map: M, ``(B, 1, h, w)`` in 0..1.
+    def saliency(self, source: Tensor, target: Tensor) -> Tensor:
+        """Say how much each source pixel has to tell the target map: M, ``(B, 1, h, w)`` in 0..1.
 
         Source: Li et al., CVPR 2021, Eq. 3.
         """
-        fine_embedded = resize(self.embed_fine(fine), coarse.shape[-2:])
-        return torch.sigmoid(self.match(torch.cat([self.embed_coarse(coarse), fine_embedded], dim=1)))
+        target_embedded = resize(self.embed_fine(target), source.shape[-2:])
+        return torch.sigmoid(self.match(torch.cat([self.embed_coarse(source), target_embedded], dim=1)))
 
-    def edge_logits(self, coarse: Tensor, saliency: Tensor) -> Tensor:
-        """Sharpen the coarse map by taking its salient bulk away, and look for contours in the rest.
+    def edge_logits(self, source: Tensor, saliency: Tensor | None) -> Tensor:
+        """Sharpen the source map by taking its salient bulk away, and look for contours in the rest.
+
+        Args:
+            source: ``(B, C, h, w)``.
+            saliency: ``(B, 1, h, w)``, not used where `edge_features` is "direct".
 
         Returns:
             ``(B, 1, h, w)`` raw logits, also trained as such.
 
-        Source: Li et al., CVPR 2021, Eq. 5 (its argument).
+        Source: Li et al., CVPR 2021, Eq. 5 (its argument); addition and direct prediction: Table 2.
         """
-        bulk = resize(F.adaptive_avg_pool2d(saliency, self.smooth_bins), coarse.shape[-2:])
-        out: Tensor = self.edge(coarse - coarse * bulk)
+        kind = self.architecture.edge_features
+        if kind != "direct":
+            assert saliency is not None
+            blurred = F.adaptive_avg_pool2d(saliency, self.architecture.smooth_bins)
+            bulk = source * resize(blurred, source.shape[-2:])
+            source = source - bulk if kind == "subtraction" else source + bulk
+        out: Tensor = self.edge(source)
         return out
 
-    def forward(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-        """Let the coarse map's semantics flow into the fine map.
+    def forward(self, source: Tensor, target: Tensor) -> Flowed:
+        """Let the source map's semantics flow into the target map.
+
+        Both flows read the untouched target map; where they meet, the salient point stays.
 
         Args:
-            coarse: ``(B, C, h, w)`` semantically strong features.
-            fine: ``(B, C, H, W)`` spatially sharp features.
-
-        Returns:
-            ``(B, C, H, W)``: `fine` with its selected points replaced, and the ``(B, 1, h, w)`` edge logits.
+            source: ``(B, C, h, w)`` semantically strong features.
+            target: ``(B, C, H, W)`` spatially sharp features.
         """
-        saliency = self.saliency(coarse, fine)
+        saliency = self.saliency(source, target) if self.has_saliency else None
+        features, edges, salient_at, boundary_at = target, None, None, None
+        if self.has_boundary:
+            edges = self.edge_logits(source, saliency)
+            boundary_at = boundary_points(edges, self.architecture.edge_points)
+            at = to_target(boundary_at, source, target)
+            features = _scatter(features, at, self._boundary_flow(source, target, boundary_at))
+        if self.has_salient:
+            assert saliency is not None
+            salient_at, peaks = self._salient_points(saliency)
+            boosted = source + resize(peaks, source.shape[-2:]) * source
+            at = to_target(salient_at, source, target)
+            flow = flow_points(_gather(boosted, salient_at), _gather(target, at))
+            features = _scatter(features, at, flow)
+        grid = (source.shape[-2], source.shape[-1])
+        return Flowed(features, edges, FlowPoints(grid, salient_at, boundary_at))
 
-        edge_logits = self.edge_logits(coarse, saliency)
-        edge_at = boundary_points(edge_logits, self.edge_points)
-        edge_flow = flow_points(_sample(coarse, edge_at, coarse), _sample(fine, edge_at, coarse))
+    def _boundary_flow(self, source: Tensor, target: Tensor, at: Tensor) -> Tensor:
+        """Read both maps at the boundary points, and let the points flow: ``(B, C, P)``."""
+        if target.shape[-2] < source.shape[-2]:
+            # Several fine points share a coarse pixel: reading the pixel itself, they agree on its new value.
+            asking = _gather(target, to_target(at, source, target))
+        else:
+            asking = _sample(target, at, source)
+        return flow_points(_sample(source, at, source), asking)
 
-        salient_at, peaks = salient_points(saliency, self.salient_bins)
-        boosted = coarse + resize(peaks, coarse.shape[-2:]) * coarse
-        fine_at = to_fine(salient_at, coarse, fine)
-        salient_flow = flow_points(_gather(boosted, salient_at), _gather(fine, fine_at))
+    def _salient_points(self, saliency: Tensor) -> tuple[Tensor, Tensor]:
+        """Pick the salient points, and the maxima that boost the source (Eq. 4), however points are picked.
 
-        # Both flows read the untouched fine map; where they meet, the salient point stays.
-        flowed = _scatter(fine, to_fine(edge_at, coarse, fine), edge_flow)
-        return _scatter(flowed, fine_at, salient_flow), edge_logits
+        The boost is also what trains the saliency.
+        """
+        bins = self.architecture.salient_bins
+        at, peaks = salient_points(saliency, bins)
+        if self.architecture.salient_points == "uniform":
+            at = uniform_points(saliency, bins)
+        elif self.architecture.salient_points == "attention":
+            at = attention_points(saliency, bins**2)
+        return at, peaks

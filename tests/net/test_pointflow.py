@@ -5,13 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pfmap.architecture import Architecture
 from pfmap.net.pointflow import (
     PointFlow,
     _sample,
     boundary_points,
     flow_points,
     salient_points,
-    to_fine,
+    to_target,
 )
 
 
@@ -59,7 +60,7 @@ def test_large_affinities_do_not_overflow_float16() -> None:
 @settings(max_examples=50, deadline=None)
 def test_coarse_pixels_go_to_their_fine_corner(row: int, col: int) -> None:
     coarse, fine = torch.zeros(1, 1, 12, 20), torch.zeros(1, 1, 24, 40)
-    at = to_fine(torch.tensor([[row * 20 + col]]), coarse, fine)
+    at = to_target(torch.tensor([[row * 20 + col]]), coarse, fine)
     assert divmod(int(at), 40) == (2 * row, 2 * col)
 
 
@@ -74,22 +75,23 @@ def test_sampling_reads_pixel_centres() -> None:
 
 def test_only_selected_points_change_and_salient_ones_win() -> None:
     torch.manual_seed(0)
-    module = PointFlow(8, 4, salient_bins=3, smooth_bins=2, edge_points=5).eval()
+    settings = Architecture("resnet50", 2, width=8, embedding=4, salient_bins=3, smooth_bins=2, edge_points=5)
+    module = PointFlow(settings).eval()
     coarse, fine = torch.randn(1, 8, 6, 6), torch.randn(1, 8, 12, 12)
     with torch.inference_mode():
-        out, edges = module(coarse, fine)
+        out, edges, _ = module(coarse, fine)
         saliency = module.saliency(coarse, fine)
         salient, peaks = salient_points(saliency, 3)
         edge = boundary_points(edges, 5)
     changed = {int(i) for i in (out != fine).any(dim=1).flatten().nonzero()}
-    salient_at = {int(i) for i in to_fine(salient, coarse, fine).flatten()}
-    edge_at = {int(i) for i in to_fine(edge, coarse, fine).flatten()}
+    salient_at = {int(i) for i in to_target(salient, coarse, fine).flatten()}
+    edge_at = {int(i) for i in to_target(edge, coarse, fine).flatten()}
     assert changed == salient_at | edge_at
     boosted = coarse + module_resize(peaks) * coarse
     source = boosted.flatten(2)[..., salient[0]]
-    target = fine.flatten(2)[..., to_fine(salient, coarse, fine)[0]]
+    target = fine.flatten(2)[..., to_target(salient, coarse, fine)[0]]
     expected = flow_points(source, target)
-    got = out.flatten(2)[..., to_fine(salient, coarse, fine)[0]]
+    got = out.flatten(2)[..., to_target(salient, coarse, fine)[0]]
     torch.testing.assert_close(got, expected)
 
 
