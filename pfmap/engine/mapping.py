@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from pfmap.classes import NODATA
 from pfmap.engine.choose import Chooser
-from pfmap.engine.plan import Plan, no_valid_pixel, pixel_size
+from pfmap.engine.plan import Plan, pixel_size
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.record import read_record, write_record
+from pfmap.engine.scaling import no_valid_pixel
 from pfmap.engine.shapes import ClassTable, Shaper
 from pfmap.engine.swaths import Clock, Swath, SwathMapper
 from pfmap.engine.tally import Tally

@@ -13,20 +13,20 @@ from pfmap.classes import index_of
 from pfmap.engine.device import default_batch_size
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.resources import free_memory, gigabytes
+from pfmap.engine.scaling import known_scaling, sampled_scaling
 from pfmap.engine.shapes import refuse_unwanted
 from pfmap.engine.store import Model
 from pfmap.errors import SourceError, UsageError
 from pfmap.geobox import GeoBox, mean_size
 from pfmap.grid import Frame, Grid, Scale, Span
 from pfmap.raster.sampling import Sample
-from pfmap.raster.scaling import EIGHT_BIT, Scaling
+from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.measure import Measurer
 from pfmap.version import __version__
 
-_LOW, _HIGH = 2.0, 98.0
 _TOLERANCE = 1.01  # a range of resolution is not meant to the last digit
 _SQUARE = 1.2  # pixels longer than wide by more are made square
 _COARSEST, _FINEST = 32.0, 64.0
@@ -206,9 +206,9 @@ def make_plan(
     )
     native = options.grid == "scene"
     grid = Grid.of(frame.rows.size, frame.cols.size, window, overlap)
-    known = _known_scaling(scene, card, options)
+    known = known_scaling(scene, card, options.scale)
     sample = source.sample(values=known is None)
-    source.scaling = known or _scaling_of(sample, scene)
+    source.scaling = known or sampled_scaling(sample, scene)
     return Plan(
         scene=scene,
         frame=frame,
@@ -318,30 +318,3 @@ def _factors(
             + ("; expect poor results" if mean > 2 * target else "")
         )
     return factors
-
-
-def _known_scaling(scene: SceneInfo, card: Card, options: PredictOptions) -> Scaling | None:
-    """Return the scaling, unless it has to be taken from the scene's own values."""
-    if options.scale is not None:
-        return Scaling(*options.scale, "--scale")
-    if scene.palette:
-        return EIGHT_BIT
-    if scene.dtype == "uint8" or card.input.scale != 255:
-        return Scaling(0.0, card.input.scale, "model card")
-    return None
-
-
-def _scaling_of(sample: Sample, scene: SceneInfo) -> Scaling:
-    ends = sample.percentiles(_LOW, _HIGH)
-    if ends is None:
-        raise SourceError(no_valid_pixel(scene))
-    low, high = ends
-    return Scaling(low, high if high > low else low + 1, f"percentiles {_LOW:g} and {_HIGH:g} of the scene")
-
-
-def no_valid_pixel(scene: SceneInfo) -> str:
-    """Say that there is nothing to map."""
-    return (
-        f"{scene.name} has no valid pixel: everything is nodata, masked or outside the area; check its alpha "
-        "band, mask and nodata value with gdalinfo"
-    )

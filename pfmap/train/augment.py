@@ -79,48 +79,42 @@ class Batches:
 
 
 def _cut(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Cut a square of `side` pixels; small images are tiled until they suffice."""
-    sample = source.train[int(rng.integers(len(source.train)))]
-    height, width = sample.labels.shape
+    """Cut a square of `side` pixels; small images are tiled until they suffice.
+
+    Half of the squares hold a pixel of a random class, however rare that is; the others any labelled pixel.
+    """
+    if source.holders and rng.random() < 0.5:
+        index = int(rng.choice(list(source.holders)))
+        holders = source.holders[index]
+        sample = source.train[holders[int(rng.integers(len(holders)))]]
+        points = sample.anchors[index]
+    else:
+        sample = source.train[int(rng.choice(len(source.train), p=source.chances))]
+        points = np.concatenate(list(sample.anchors.values()))
+    height, width = sample.shape
     if height < side or width < side:
-        return _tile(source, side, rng)
-    top, left = _place(sample, side, rng)
-    box = np.s_[top : top + side, left : left + side]
-    return torch.from_numpy(sample.image[:, *box]), torch.from_numpy(sample.labels[box])
+        return _tile(source, sample, side, rng)
+    row, col = points[int(rng.integers(len(points)))]
+    top = int(np.clip(row - rng.integers(side), 0, height - side))
+    left = int(np.clip(col - rng.integers(side), 0, width - side))
+    image, labels = sample.cut(top, left, side, side)
+    return torch.from_numpy(image), torch.from_numpy(labels)
 
 
-def _place(sample: Sample, side: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Choose a crop's corner: half the time around a sure pixel of a random class, else anywhere labelled."""
-    bottom, right = sample.labels.shape[0] - side, sample.labels.shape[1] - side
-    top = left = 0
-    if sample.anchors and rng.random() < 0.5:
-        points = sample.anchors[int(rng.choice(list(sample.anchors)))]
-        row, col = points[int(rng.integers(len(points)))]
-        top = int(np.clip(row - rng.integers(side), 0, bottom))
-        left = int(np.clip(col - rng.integers(side), 0, right))
-        return top, left
-    for _ in range(20):
-        top, left = int(rng.integers(bottom + 1)), int(rng.integers(right + 1))
-        if (sample.labels[top : top + side : 8, left : left + side : 8] > 0).mean() > 0.5:
-            break
-    return top, left
-
-
-def _tile(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Lay random images of the source side by side until `side` pixels are filled."""
+def _tile(source: Source, first: Sample, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Lay images of the source side by side, `first` and then random ones, until `side` pixels are filled."""
     image = np.zeros((3, side, side), dtype=np.uint8)
     labels = np.zeros((side, side), dtype=np.uint8)
-    top = 0
+    top, sample = 0, first
     while top < side:
         left, tall = 0, side
         while left < side:
-            sample = source.train[int(rng.integers(len(source.train)))]
-            height = min(sample.labels.shape[0], side - top)
-            width = min(sample.labels.shape[1], side - left)
-            image[:, top : top + height, left : left + width] = sample.image[:, :height, :width]
-            labels[top : top + height, left : left + width] = sample.labels[:height, :width]
+            height, width = min(sample.shape[0], side - top), min(sample.shape[1], side - left)
+            at = np.s_[top : top + height, left : left + width]
+            image[:, *at], labels[at] = sample.cut(0, 0, height, width)
             left += width
             tall = min(tall, height)
+            sample = source.train[int(rng.choice(len(source.train), p=source.chances))]
         top += tall
     return torch.from_numpy(image), torch.from_numpy(labels)
 

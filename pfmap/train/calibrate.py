@@ -91,21 +91,22 @@ def _windows(predictor: Predictor, source: Source, data: TrainingData, card: Car
     places = []
     for sample in source.validation:
         side, _ = window_for(sample, card.input.window)
-        height, width = sample.labels.shape
+        height, width = sample.shape
         rows = range(0, max(1, height - side + 1), side)
         places += [
             (sample, row, col, side) for row in rows for col in range(0, max(1, width - side + 1), side)
         ]
     chosen = sorted(rng.choice(len(places), min(_WINDOWS, len(places)), replace=False)) if places else []
     for sample, row, col, side in (places[k] for k in chosen):
-        box = np.s_[row : row + side, col : col + side]
-        labels = sample.labels[box]
+        if row + side > sample.shape[0] or col + side > sample.shape[1]:
+            continue  # smaller than a window
+        image, labels = sample.cut(row, col, side, side)
         at = np.flatnonzero(known[labels])
-        if labels.shape != (side, side) or not len(at):
+        if not len(at):
             continue
         at = rng.choice(at, min(_PER_WINDOW, len(at)), replace=False)
         valid = np.ones(labels.shape, dtype=bool)
-        found = predictor.probabilities([sample.image[:, *box]], [valid])[0].flatten(1)[:, at].T
+        found = predictor.probabilities([image], [valid])[0].flatten(1)[:, at].T
         yield _Pixels(np.log(found.double().cpu().numpy().clip(1e-12)), table[labels.ravel()[at]])
 
 

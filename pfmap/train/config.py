@@ -65,10 +65,10 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), get_args(field.type)
+        for key in dataclasses.fields(self):
+            value, choices = getattr(self, key.name), get_args(key.type)
             if choices and isinstance(choices[0], str) and value not in choices:
-                raise TrainingError(f"[training] {field.name} is {value!r}: use one of {', '.join(choices)}")
+                raise TrainingError(f"[training] {key.name} is {value!r}: use one of {', '.join(choices)}")
         for name in ("steps", "crop", "validations"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"[training] {name} is {getattr(self, name)}: it has to be 1 or more")
@@ -78,16 +78,23 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One label raster per image; later layers lie over earlier ones.
+    """Labels of the images; later layers lie over earlier ones.
 
     Attributes:
-        path: relative to the data folder; ``{stem}`` stands for the image's stem.
-        values: raster value -> names of the classes it may be; other values are ignored.
+        path: a raster on the image's grid, or polygons: a vector file, or ``FILE:layer``. Relative to the
+            data folder; ``{stem}`` stands for the image's stem.
+        values: raster value, or text in the polygons' column, -> names of the classes it may be; ``*`` stands
+            for any text. Other raster values are ignored. Without any, the texts are the class names.
+        field: the polygons' column; "" for `class`.
+        rest: names of the classes that pixels outside all polygons, or of other values, may be; () if nothing
+            is known of them.
         weight: how much a pixel of this layer counts.
     """
 
     path: str
-    values: Mapping[int, tuple[str, ...]]
+    values: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    field: str = ""
+    rest: tuple[str, ...] = ()
     weight: float = 1.0
 
 
@@ -106,17 +113,30 @@ class GreenRule:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What is held out for validation: images by stem, or a part of each scene.
+    """What is held out for validation: images by stem, a part of each scene, or a share of the ground.
 
     Attributes:
         stems: regular expression searched in the stem; matching images are for validation.
         columns: first and one past the last validation column.
         rows: the same for rows.
+        share: of the labels, 0 to 0.9, held out in whole blocks of ground, whatever images show them. Images
+            without a place go by eight, in the order of their names.
+        block: side of the blocks in pixels.
     """
 
     stems: str = ""
     columns: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
+    share: float = 0.0
+    block: int = 1024
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 0.9 or self.block < 1:
+            raise TrainingError(
+                f"validation.share {self.share:g} and block {self.block} are none: use 0 to 0.9"
+            )
+        if sum(map(bool, (self.stems, self.columns or self.rows, self.share))) > 1:
+            raise TrainingError("validation by stems, by rows or columns, or by share: choose one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +151,7 @@ class SourceSpec:
         validation: what is held out.
         green: the colour rule, or None.
         scale: smallest and largest random zoom of this source; () for that of the training.
+        bands: numbers, from 1, of the bands that the model sees; () for those that the card names.
     """
 
     name: str
@@ -140,6 +161,7 @@ class SourceSpec:
     validation: Split
     green: GreenRule | None = None
     scale: tuple[float, ...] = ()
+    bands: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +191,12 @@ def read_config(path: Path) -> TrainingConfig:
         raise TrainingError(f"{path} has no [[sources]]: name at least one data set")
     known = {spec.name for spec in card.classes}
     for source in sources:
-        used = {name for layer in source.layers for names in layer.values.values() for name in names}
+        used = {
+            name
+            for layer in source.layers
+            for names in (*layer.values.values(), layer.rest)
+            for name in names
+        }
         used |= {source.green.name} if source.green else set()
         if used - known:
             raise TrainingError(
@@ -198,7 +225,7 @@ def _source(table: Mapping[str, Any]) -> SourceSpec:
 def _layer(table: Mapping[str, Any], where: str) -> LayerSpec:
     values = dict(table)
     names = {
-        int(value): tuple([classes] if isinstance(classes, str) else classes)
-        for value, classes in values.pop("values").items()
+        str(value): tuple([classes] if isinstance(classes, str) else classes)
+        for value, classes in values.pop("values", {}).items()
     }
     return build(LayerSpec, {**values, "values": names}, f"{where}.layers")

@@ -1,94 +1,99 @@
-"""Data sets in memory: images, and labels as indices into a table of class sets.
+"""The data sets of a training: scenes with labels, what of them is trained on, what is held out."""
 
-A label says which classes a pixel may be. "Building" is a set of one, "not a building" a set of several,
-"unknown" the set of all. One byte per pixel points into one table for all sources, so that full, partial and
-missing labels are the same thing to everything that follows.
-"""
-
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.engine.resources import free_memory
 from pfmap.errors import TrainingError
-from pfmap.raster.image import read_image
-from pfmap.train.config import LayerSpec, SourceSpec, Split, TrainingConfig
+from pfmap.grid import Span
+from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
+from pfmap.train.layers import LabelLayer, PolygonLayer, RasterLayer
+from pfmap.train.scene import Image, LabelledScene
+from pfmap.train.sets import ClassSets, Labels
+from pfmap.train.split import Cell, Cells, Counts, choose_blocks, mask_of, named_part
+from pfmap.vector.labels import is_vector
 
-Labels = npt.NDArray[np.uint8]
-Image = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.int32]
+"""``(n, 2)`` rows and columns."""
 
-
-class ClassSets:
-    """The table of label sets; entry 0 is "unknown": every class, weight 0."""
-
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        self.classes = classes
-        everything = frozenset(range(len(classes)))
-        self._entries: list[tuple[frozenset[int], float]] = [(everything, 0.0)]
-
-    def add(self, members: frozenset[int], weight: float) -> int:
-        """Find or make the entry for these classes with this weight, and return its index."""
-        entry = (members, weight)
-        if entry not in self._entries:
-            if len(self._entries) == 256:
-                raise TrainingError("the sources use more than 255 different label sets")
-            self._entries.append(entry)
-        return self._entries.index(entry)
-
-    def add_named(self, names: tuple[str, ...], weight: float) -> int:
-        """Find or make the entry for classes given by name."""
-        return self.add(frozenset(self.classes.index(name) for name in names), weight)
-
-    def members(self, index: int) -> frozenset[int]:
-        """Return the classes of an entry."""
-        return self._entries[index][0]
-
-    def weight(self, index: int) -> float:
-        """Return the weight of an entry."""
-        return self._entries[index][1]
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def table(self) -> npt.NDArray[np.bool_]:
-        """Return ``(S, classes)`` bool: which classes each entry allows."""
-        out = np.zeros((len(self), len(self.classes)), dtype=bool)
-        for index, (members, _) in enumerate(self._entries):
-            out[index, sorted(members)] = True
-        return out
-
-    def weights(self) -> npt.NDArray[np.float32]:
-        """Return ``(S,)`` float32 weights."""
-        return np.array([weight for _, weight in self._entries], dtype=np.float32)
+_POINTS = 500  # remembered of every label of a sample
+_LOOKS = 24  # along each axis of a scene that is too large to be looked at whole
+_LOOK = 128  # side of what is looked at
+_PIECE = 4096  # largest side of what is validated at once
+_SHARE = 4  # of the free memory, the part that scenes may be kept in
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image.
+    """A part of a scene, to train on or to validate on.
 
     Attributes:
-        name: for messages.
-        image: ``(3, height, width)`` uint8.
-        labels: ``(height, width)`` uint8 indices into the class sets.
-        anchors: ``{set index: (n, 2) rows and columns}``: where sure classes can be found, for balanced
-            sampling.
+        scene: what it is a part of.
+        rows: of the scene.
+        cols: of the scene.
+        hidden: parts of the scene whose labels do not count.
+        anchors: ``{label set: rows and columns}`` within the sample, where it can be found.
+        labelled: pixels with a label.
     """
 
-    name: str
-    image: Image
-    labels: Labels
-    anchors: dict[int, npt.NDArray[np.int32]]
+    scene: LabelledScene
+    rows: Span
+    cols: Span
+    hidden: tuple[tuple[Span, Span], ...]
+    anchors: dict[int, Points]
+    labelled: float
+
+    @property
+    def name(self) -> str:
+        """The image's file name."""
+        return self.scene.path.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.rows.size, self.cols.size
+
+    def cut(self, top: int, left: int, height: int, width: int) -> tuple[Image, Labels]:
+        """Read a part: ``(3, height, width)`` and its ``(height, width)`` label sets."""
+        rows = Span(self.rows.start + top, self.rows.start + top + height)
+        cols = Span(self.cols.start + left, self.cols.start + left + width)
+        image, labels = self.scene.read(rows, cols)
+        if self.hidden:
+            labels = np.where(mask_of(self.hidden, rows, cols), np.uint8(0), labels)
+        return image, labels
+
+    @property
+    def image(self) -> Image:
+        """All of the image, ``(3, height, width)``."""
+        return self.cut(0, 0, *self.shape)[0]
+
+    @property
+    def labels(self) -> Labels:
+        """All of the labels."""
+        return self.cut(0, 0, *self.shape)[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One data set in memory; `green` maps a label to what the colour rule makes of it, or is None."""
+    """One data set; `green` maps a label to what the colour rule makes of it, or is None.
+
+    Attributes:
+        spec: its configuration.
+        train: what is trained on.
+        validation: what is held out.
+        holders: ``{label set: indices of the training samples that have it}`` for sets of one class.
+        chances: how likely each training sample is drawn: by its labelled pixels.
+    """
 
     spec: SourceSpec
     train: tuple[Sample, ...]
     validation: tuple[Sample, ...]
+    holders: dict[int, tuple[int, ...]]
+    chances: npt.NDArray[np.float64]
     green_above: Labels | None
     green_below: Labels | None
 
@@ -102,100 +107,223 @@ class TrainingData:
 
 
 def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
-    """Read all sources of a configuration.
+    """Open all sources of a configuration; what fits into memory is read at once.
 
     Args:
         config: the training configuration.
         folder: what its paths are relative to.
 
     Raises:
-        TrainingError: a source has no images, no labels, or sizes differ.
+        TrainingError: a source has no images, no labels, only one class, or sizes differ.
         SourceError: a file cannot be read.
     """
     sets = ClassSets(tuple(spec.name for spec in config.card.classes))
-    # What prediction shows the network where a scene has no data: the mean colour.
-    neutral = np.array([config.card.input.mean]).T * config.card.input.scale
-    loaded = [(spec, *_load_samples(spec, folder, sets, neutral)) for spec in config.sources]
-    # Rules after all labels: they add the sets they lead to.
-    lookups = [_green_lookups(spec, sets) for spec in config.sources]
+    scenes = [_open_scenes(spec, config, folder, sets) for spec in config.sources]
+    _keep_what_fits([scene for group in scenes for scene in group])
+    # Colour rules after all labels: they add the sets they lead to.
+    seed = config.training.seed
+    parts = [_split(spec, group, seed) for spec, group in zip(config.sources, scenes, strict=True)]
     sources = [
-        Source(spec, train, validation, above, below)
-        for (spec, train, validation), (above, below) in zip(loaded, lookups, strict=True)
+        _source(spec, train, validation, sets)
+        for spec, (train, validation) in zip(config.sources, parts, strict=True)
     ]
+    _refuse_one_class(sources, sets)
     return TrainingData(tuple(sources), sets)
 
 
-def _load_samples(
-    spec: SourceSpec, folder: Path, sets: ClassSets, neutral: npt.NDArray[np.float64]
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    paths = sorted(folder.glob(spec.images))
+def _open_scenes(
+    spec: SourceSpec, config: TrainingConfig, folder: Path, sets: ClassSets
+) -> list[LabelledScene]:
+    root = Path(spec.images).anchor
+    pattern = spec.images[len(root) :]
+    paths = sorted(path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
     if not paths:
         raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
+    scenes = []
+    for path in paths:
+        scene = LabelledScene(path, spec.bands or None, config.card)
+        scene.layers += [_layer(layer, scene, folder, sets) for layer in spec.layers]
+        scenes.append(scene)
+    return scenes
+
+
+def _layer(spec: LayerSpec, scene: LabelledScene, folder: Path, sets: ClassSets) -> LabelLayer:
+    where = folder / spec.path.replace("{stem}", scene.path.stem)
+    if is_vector(str(where)):
+        return PolygonLayer(str(where), scene.path, scene.geobox, spec, sets)
+    return RasterLayer(where, scene.path, scene.shape, spec, sets)
+
+
+def _keep_what_fits(scenes: Sequence[LabelledScene]) -> None:
+    """Read scenes into memory, the small ones first, as long as there is plenty."""
+    left = free_memory() // _SHARE
+    for scene in sorted(scenes, key=lambda scene: scene.size):
+        left -= scene.size
+        if left < 0:
+            break
+        scene.keep()
+
+
+def _split(spec: SourceSpec, scenes: Sequence[LabelledScene], seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Say what of a source is trained on, and what is held out."""
+    held: list[list[tuple[Span, Span]]]
+    if spec.validation.share:
+        held = _held_blocks(spec, scenes, seed)
+    else:
+        named = [named_part(spec.validation, scene.path.stem, *scene.shape) for scene in scenes]
+        held = [[part] if part is not None else [] for part in named]
     train: list[Sample] = []
     validation: list[Sample] = []
-    for path in paths:
-        image, valid = read_image(path)
-        if image.shape[0] != 3:
-            raise TrainingError(f"{path} has {image.shape[0]} colour bands: training needs 3")
-        labels = _read_labels(path, image.shape[1:], spec.layers, folder, sets)
-        labels[~valid] = 0
-        image[:, ~valid] = neutral.round().astype(np.uint8)
-        held_out = _held_out(spec.validation, path.stem, labels.shape)
-        for samples, part in ((validation, held_out), (train, ~held_out)):
-            known = np.where(part, labels, np.uint8(0))
-            if known.any():
-                box = _bounding_box(known)
-                samples.append(_sample(path.name, image[:, *box], known[box], sets))
+    for scene, boxes in zip(scenes, held, strict=True):
+        rest = _sample(scene, Span(0, scene.shape[0]), Span(0, scene.shape[1]), tuple(boxes))
+        if rest is not None:
+            train.append(rest)
+        pieces = [piece for rows, cols in boxes for piece in _pieces(rows, cols)]
+        validation += [s for s in (_sample(scene, *piece, ()) for piece in pieces) if s is not None]
     if not train:
-        raise TrainingError(f"source {spec.name!r} has no image left for training: check its validation")
-    return tuple(train), tuple(validation)
+        where = scenes[0].path.parent if len(scenes) > 1 else scenes[0].path
+        raise TrainingError(
+            f"source {spec.name!r} ({where}) has no labelled pixel left for training: check where its labels "
+            "lie, their values, and its validation"
+        )
+    return train, validation
 
 
-def _held_out(split: Split, stem: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Say which pixels of an image are for validation: ``(height, width)`` bool."""
-    held_out = np.zeros(shape, dtype=bool)
-    if split.stems:
-        held_out[:] = re.search(split.stems, stem) is not None
-    elif split.columns or split.rows:
-        held_out[slice(*(split.rows or (None,))), slice(*(split.columns or (None,)))] = True
-    return held_out
+def _held_blocks(
+    spec: SourceSpec, scenes: Sequence[LabelledScene], seed: int
+) -> list[list[tuple[Span, Span]]]:
+    """Choose blocks to hold out, and return each scene's rows and columns of them."""
+    cut = [Cells(scene.geobox, spec.validation.block, number).boxes() for number, scene in enumerate(scenes)]
+    counts: dict[Cell, Counts] = {}
+    for scene, boxes in zip(scenes, cut, strict=True):
+        for cell, rows, cols in boxes:
+            counts[cell] = counts.get(cell, np.zeros(256)) + _survey(scene, rows, cols, ())[0]
+    chosen = choose_blocks(counts, spec.validation.share, seed, spec.name)
+    return [[(rows, cols) for cell, rows, cols in boxes if cell in chosen] for boxes in cut]
 
 
-def _bounding_box(labels: Labels) -> tuple[slice, slice]:
+def _pieces(rows: Span, cols: Span) -> list[tuple[Span, Span]]:
+    """Cut a large part into pieces that can be validated in memory."""
+    return [
+        (Span(top, min(top + _PIECE, rows.stop)), Span(left, min(left + _PIECE, cols.stop)))
+        for top in range(rows.start, rows.stop, _PIECE)
+        for left in range(cols.start, cols.stop, _PIECE)
+    ]
+
+
+def _sample(
+    scene: LabelledScene, rows: Span, cols: Span, hidden: tuple[tuple[Span, Span], ...]
+) -> Sample | None:
+    """Make a sample of a part of a scene, of what is labelled in it; None if nothing is."""
+    counts, found = _survey(scene, rows, cols, hidden)
+    if not counts.any():
+        return None
+    if scene.kept:
+        rows, cols = _labelled_box(scene, rows, cols, hidden)
+    origin = np.array([rows.start, cols.start])
+    anchors = {index: (points - origin).astype(np.int32) for index, points in found.items()}
+    return Sample(scene, rows, cols, hidden, anchors, float(counts.sum()))
+
+
+def _labelled_box(
+    scene: LabelledScene, rows: Span, cols: Span, hidden: tuple[tuple[Span, Span], ...]
+) -> tuple[Span, Span]:
     """Return the rows and columns that hold all labelled pixels."""
-    rows, cols = np.flatnonzero(labels.any(axis=1)), np.flatnonzero(labels.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+    known = (scene.read(rows, cols)[1] > 0) & ~mask_of(hidden, rows, cols)
+    y, x = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    return (
+        Span(rows.start + int(y[0]), rows.start + int(y[-1]) + 1),
+        Span(cols.start + int(x[0]), cols.start + int(x[-1]) + 1),
+    )
 
 
-def _read_labels(
-    path: Path, shape: tuple[int, ...], layers: tuple[LayerSpec, ...], folder: Path, sets: ClassSets
-) -> Labels:
-    labels = np.zeros(shape, dtype=np.uint8)
-    for layer in layers:
-        where = folder / layer.path.format(stem=path.stem)
-        raster = read_image(where)[0][0]
-        if raster.shape != shape:
-            raise TrainingError(
-                f"{where} is {raster.shape[1]} x {raster.shape[0]} pixels, its image {path} "
-                f"{shape[1]} x {shape[0]}: labels lie on the image's grid"
-            )
-        lookup = np.zeros(256, dtype=np.uint8)
-        for value, names in layer.values.items():
-            lookup[value] = sets.add_named(names, layer.weight)
-        found = lookup[raster]
-        np.copyto(labels, found, where=found > 0)
-    return labels
+def _survey(
+    scene: LabelledScene, rows: Span, cols: Span, hidden: tuple[tuple[Span, Span], ...]
+) -> tuple[Counts, dict[int, Points]]:
+    """Count the labels of a part of a scene, and remember where some of each are.
 
+    A scene in memory is counted pixel by pixel. Of a larger one spots all over it are looked at, and around
+    some of its polygons; counts are then estimates.
 
-def _sample(name: str, image: Image, labels: Labels, sets: ClassSets) -> Sample:
+    Returns:
+        ``(256,)`` pixels by label set, without the unknown ones, and rows and columns of the scene.
+    """
     rng = np.random.default_rng(0)
-    anchors = {}
-    for index in np.unique(labels):
-        if len(sets.members(int(index))) == 1:
+    counts = np.zeros(256)
+    places: dict[int, list[Points]] = {}
+    spots = _spots(scene, rows, cols)
+    for y, x in spots:
+        labels = np.where(mask_of(hidden, y, x), np.uint8(0), scene.read(y, x)[1])
+        here = np.bincount(labels.ravel(), minlength=256)
+        here[0] = 0
+        counts += here
+        for index in np.flatnonzero(here).tolist():
             at = np.flatnonzero(labels == index)
-            some = rng.choice(at, size=min(len(at), 500), replace=False)
-            anchors[int(index)] = np.stack(np.divmod(some, labels.shape[1]), axis=1).astype(np.int32)
-    return Sample(name, np.ascontiguousarray(image), np.ascontiguousarray(labels), anchors)
+            some = rng.choice(at, min(len(at), max(2, 2 * _POINTS // len(spots))), replace=False)
+            row, col = np.divmod(some, x.size)
+            points = np.stack([row + y.start, col + x.start], axis=1).astype(np.int32)
+            places.setdefault(index, []).append(points)
+    seen = sum(y.size * x.size for y, x in spots)
+    counts *= rows.size * cols.size / max(1, seen)
+    anchors: dict[int, Points] = {}
+    for index, parts in places.items():
+        points = np.concatenate(parts)
+        anchors[index] = points[rng.permutation(len(points))[:_POINTS]]
+    return counts, anchors
+
+
+def _spots(scene: LabelledScene, rows: Span, cols: Span) -> list[tuple[Span, Span]]:
+    """Name the parts to look at: everything, or a grid of spots and the surroundings of some polygons."""
+    if scene.kept or max(rows.size, cols.size) <= _LOOKS * _LOOK:
+        return [(rows, cols)]
+    grid = [
+        (row, col)
+        for row in np.linspace(rows.start, rows.stop - 1, _LOOKS).astype(int).tolist()
+        for col in np.linspace(cols.start, cols.stop - 1, _LOOKS).astype(int).tolist()
+    ]
+    drawn = [place for layer in scene.layers for place in layer.places(_LOOKS * _LOOKS)]
+    inside = [(r, c) for r, c in drawn if rows.start <= r < rows.stop and cols.start <= c < cols.stop]
+    return [(_around(row, rows), _around(col, cols)) for row, col in grid + inside]
+
+
+def _around(center: int, limits: Span) -> Span:
+    start = max(limits.start, min(center - _LOOK // 2, limits.stop - _LOOK))
+    return Span(start, min(start + _LOOK, limits.stop))
+
+
+def _source(spec: SourceSpec, train: list[Sample], validation: list[Sample], sets: ClassSets) -> Source:
+    holders: dict[int, list[int]] = {}
+    for number, sample in enumerate(train):
+        for index in sample.anchors:
+            if sets.sure(index):
+                holders.setdefault(index, []).append(number)
+    labelled = np.array([sample.labelled for sample in train])
+    above, below = _green_lookups(spec, sets)
+    return Source(
+        spec,
+        tuple(train),
+        tuple(validation),
+        {index: tuple(numbers) for index, numbers in holders.items()},
+        labelled / labelled.sum(),
+        above,
+        below,
+    )
+
+
+def _refuse_one_class(sources: Sequence[Source], sets: ClassSets) -> None:
+    """Refuse data that cannot teach a difference.
+
+    Raises:
+        TrainingError: every labelled pixel may be of one and the same class.
+    """
+    used = {index for source in sources for sample in source.train for index in sample.anchors}
+    common = frozenset.intersection(*(sets.members(index) for index in used))
+    if common:
+        name = sets.classes[min(common)]
+        raise TrainingError(
+            f"all labels of the training part may be {name!r}: there is nothing to tell it from; label "
+            "something else too, or say what lies outside the polygons with rest"
+        )
 
 
 def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels | None, Labels | None]:

@@ -10,7 +10,8 @@ from torch import nn
 
 from pfmap.card import Card
 from pfmap.engine.predictor import Predictor, predict_array
-from pfmap.train.data import ClassSets, Sample, TrainingData
+from pfmap.train.data import Sample, TrainingData
+from pfmap.train.sets import ClassSets
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def accuracy_table(figures: Validation) -> Mapping[str, float]:
 
 def window_for(sample: Sample, window: int) -> tuple[int, int]:
     """Choose window and overlap: the model's, or for a chip smaller than that, the chip itself."""
-    side = min(*sample.labels.shape)
+    side = min(sample.shape)
     if side >= window:
         return window, window // 8
     return max(64, side // 32 * 32), 0

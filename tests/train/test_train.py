@@ -18,9 +18,10 @@ from pfmap.net.pfnet import PFNet
 from pfmap.train import calibrate
 from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, read_config
-from pfmap.train.data import ClassSets, load_data
+from pfmap.train.data import load_data
 from pfmap.train.loop import _Run, train
 from pfmap.train.optimise import learning_rate
+from pfmap.train.sets import ClassSets
 from pfmap.train.start import take_over
 from pfmap.train.team import Team
 from pfmap.train.validate import figures_of
@@ -143,7 +144,7 @@ def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
 
 def test_validation_pixels_are_never_trained_on(data: Path, config: TrainingConfig) -> None:
     loaded = load_data(config, data)
-    assert loaded.sources[1].train[0].image.shape == (3, 96, 96)
+    assert loaded.sources[1].train[0].shape == (96, 96)
     held = loaded.sources[0].validation[0].image
     assert not any(np.array_equal(held, s.image) for s in loaded.sources[0].train)
 
@@ -248,7 +249,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(data: Path, config: Traini
         ('0 = "roof"', '0 = "tree"', "unknown classes: tree"),
         ("per_batch = 2", "per_bach = 2", "unknown keys: per_bach"),
         ('validation.stems = "3$"', 'validation.stems = "("', "whole"),
-        ('validation.stems = "3$"', 'validation.stems = "."', "no image left"),
+        ('validation.stems = "3$"', 'validation.stems = "."', "no labelled pixel left"),
         ("crop = 64", 'crop = "64"', "has to be int"),
         ('name = "tiny"', "name = ", "not valid TOML"),
         ('path = "labels/{stem}.png"', 'path = "gone/{stem}.png"', "cannot be read"),

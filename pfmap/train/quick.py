@@ -1,0 +1,251 @@
+"""A configuration for what users have: images or an orthophoto, and masks or polygons over them.
+
+Nothing is decided in secret: the configuration is written beside the model, to be read, changed and run again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfmap.card import Card, card_table
+from pfmap.engine.plan import pixel_size
+from pfmap.engine.store import Model
+from pfmap.errors import TrainingError
+from pfmap.geobox import mean_size
+from pfmap.raster.classmap import ClassMap, default_color
+from pfmap.raster.image import read_image
+from pfmap.raster.location import locate
+from pfmap.raster.source import Source
+from pfmap.vector.labels import LabelPolygons, is_vector
+
+IGNORED = 255
+OTHER = "other"
+_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".jp2", ".vrt", ".img")
+_LOOK_AT = 200  # masks whose values are looked at
+_CROPS = 8
+
+Tables = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class QuickOptions:
+    """What the user says of the data.
+
+    Attributes:
+        images: an orthophoto, or a folder of images.
+        labels: polygons, a label raster, or a folder of masks with the images' stems.
+        field: the polygons' column with the classes; None for `class`.
+        classes: names of the classes; () for what the labels or the model name.
+        rest: names of the classes outside the polygons; () for the default: if the polygons have one class,
+            all others, else unknown.
+        validation: share of the ground to hold out.
+        steps: optimiser steps.
+        trained: "all", "decoder" or "head".
+        seed: of everything random.
+        attribution: whom a map made with the model has to name for these data.
+    """
+
+    images: Path
+    labels: str
+    field: str | None = None
+    classes: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+    validation: float = 0.2
+    steps: int = 400
+    trained: str = "all"
+    seed: int = 0
+    attribution: str = ""
+
+
+def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
+    """Write down how to fine-tune a model on a user's data.
+
+    Args:
+        options: what the user says of them.
+        model: what to start from.
+        name: of the new model.
+
+    Returns:
+        The tables of a training configuration, all paths absolute.
+
+    Raises:
+        TrainingError: no images, no labels for some of them, or classes that are not in the list.
+        SourceError: a file cannot be read.
+    """
+    pattern, first = _find_images(options.images)
+    if is_vector(options.labels):
+        classes, layer = _from_polygons(options, model.card, first)
+    else:
+        classes, layer = _from_masks(options, model.card, first)
+    card = model.card
+    tables = card_table(card)
+    colors = {spec.name: spec.color for spec in card.classes}
+    tables |= {
+        "name": name,
+        "title": f"{card.title}; fine-tuned on {options.images.name}",
+        "classes": [
+            {"name": c, "color": colors.get(c, default_color(k)), "background": c == OTHER}
+            for k, c in enumerate(classes)
+        ],
+        "provenance": _provenance(options, card),
+        "training": {
+            "steps": options.steps,
+            "trained": options.trained,
+            "encoder_rate": 1e-4,
+            "decoder_rate": 5e-4,
+            "warmup": min(20, options.steps),
+            "overlap_weight": 0.5,
+            "ema": 0.99,
+            "seed": options.seed,
+        },
+        "sources": [
+            {
+                "name": options.images.stem,
+                "images": pattern,
+                "per_batch": _CROPS,
+                "validation": {"share": options.validation, "block": max(256, card.input.window)},
+                "layers": [layer],
+            }
+        ],
+    }
+    tables["input"]["gsd"] = _resolution(card, first)
+    del tables["accuracy"], tables["temperature"]
+    return tables
+
+
+def _find_images(images: Path) -> tuple[str, Path]:
+    """Return a pattern for the images, and the first of them."""
+    if images.is_file():
+        return str(images.resolve()), images
+    if not images.is_dir():
+        raise TrainingError(f"{images} does not exist: name an orthophoto, a folder of images, or a configuration")
+    found = sorted(p for p in images.iterdir() if p.suffix.lower() in _IMAGES)
+    if not found:
+        raise TrainingError(f"{images} has no image ({', '.join(_IMAGES)}): name the folder that holds them")
+    kinds = {p.suffix for p in found}
+    if len(kinds) > 1:
+        raise TrainingError(
+            f"{images} has images of several kinds ({', '.join(sorted(kinds))}): keep one kind in a folder, so "
+            "that masks are not taken for images"
+        )
+    return f"{images.resolve()}/*{found[0].suffix}", found[0]
+
+
+def _from_polygons(options: QuickOptions, card: Card, first: Path) -> tuple[Sequence[str], Tables]:
+    """Return the classes and the label layer of a polygon file."""
+    with Source(locate(first), card.input.bands, None, card.name) as source:
+        polygons = LabelPolygons(options.labels, options.field, source.info.geobox, str(first))
+    drawn = sorted(value for value in polygons.values if value is not None)
+    layer: Tables = {"path": _absolute(options.labels), "field": polygons.field or ""}
+    if polygons.field is None:
+        if len(options.classes) != 1:
+            raise TrainingError(
+                f"{options.labels} has no column class: choose one with --field, or say with --classes what "
+                "all its polygons are"
+            )
+        drawn = list(options.classes)
+        layer["values"] = {"*": drawn[0]}
+    classes = _class_list(options, card, drawn)
+    if set(drawn) - set(classes):
+        raise TrainingError(
+            f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which --classes does "
+            "not name: add them, or take their polygons out"
+        )
+    rest = options.rest
+    if not rest and len(drawn) == 1:
+        if len(classes) == 1:
+            classes = [*classes, OTHER]
+        rest = tuple(c for c in classes if c not in drawn)
+    if set(rest) - set(classes):
+        raise TrainingError(
+            f"--rest names {', '.join(sorted(set(rest) - set(classes)))}, which is no class: there are "
+            f"{', '.join(classes)}"
+        )
+    return classes, layer | ({"rest": list(rest)} if rest else {})
+
+
+def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequence[str], Tables]:
+    """Return the classes and the label layer of a label raster or a folder of masks."""
+    folder = Path(options.labels)
+    if folder.is_dir():
+        kinds = sorted({p.suffix for p in folder.iterdir() if p.suffix.lower() in _IMAGES})
+        masks = sorted(p for p in folder.iterdir() if p.suffix in kinds)
+        if len(kinds) != 1:
+            raise TrainingError(
+                f"{folder} has {'masks of several kinds: ' + ', '.join(kinds) if kinds else 'no mask'}: a mask "
+                "of the image's stem is needed for each image"
+            )
+        images = sorted(p.stem for p in options.images.glob(f"*{first.suffix}"))
+        absent = sorted(set(images) - {p.stem for p in masks})
+        if absent:
+            raise TrainingError(
+                f"{folder} has no mask for {len(absent)} of {len(images)} images, such as {absent[0]}: masks "
+                "have the images' names"
+            )
+        path = f"{folder.resolve()}/{{stem}}{kinds[0]}"
+    elif folder.is_file():
+        masks, path = [folder], str(folder.resolve())
+    else:
+        raise TrainingError(f"labels {folder} do not exist: check the path")
+    values = _values(masks)
+    with ClassMap(locate(masks[0]), None) as named:
+        names = {value: spec.name for value, spec in named.classes.items() if spec.name != str(value)}
+    known = options.classes or tuple(names.get(k, "") for k in range(max(names, default=-1) + 1))
+    known = known or tuple(spec.name for spec in card.classes)
+    strange = [value for value in values if value >= len(known) or not known[value]]
+    if strange:
+        raise TrainingError(
+            f"{options.labels} holds the values {', '.join(map(str, strange))}, but there are {len(known)} classes "
+            f"({', '.join(known)}): name a class for each value, from 0 up, with --classes; {IGNORED} is ignored"
+        )
+    return list(known), {"path": path, "values": {str(v): known[v] for v in values}}
+
+
+def _values(masks: Sequence[Path]) -> list[int]:
+    """Return the values that occur, looking at masks all over the folder."""
+    chosen = [masks[int(k)] for k in np.unique(np.linspace(0, len(masks) - 1, _LOOK_AT).astype(int))]
+    found: set[int] = set()
+    for path in chosen:
+        values, valid = read_image(path)
+        found |= set(np.unique(values[0][valid]).tolist())
+    return sorted(found - {IGNORED})
+
+
+def _class_list(options: QuickOptions, card: Card, drawn: Sequence[str]) -> list[str]:
+    """Choose the new model's classes: as given, or the model's own if they cover the labels, or the labels'."""
+    if options.classes:
+        return list(options.classes)
+    own = [spec.name for spec in card.classes]
+    return own if set(drawn) <= set(own) else list(drawn)
+
+
+def _resolution(card: Card, first: Path) -> list[float]:
+    """Widen the model's range of resolution so that the images lie within."""
+    low, high = card.input.gsd
+    with Source(locate(first), card.input.bands, None, card.name) as source:
+        size = pixel_size(source.info.geobox)
+    if size is None:
+        return [low, high]
+    gsd = mean_size(size)
+    return [round(min(low, gsd), 4), round(max(high, gsd), 4)]
+
+
+def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:
+    attribution = "; ".join(text for text in (card.provenance.attribution, options.attribution) if text)
+    return {
+        "data": f"{options.images.name} with {Path(options.labels).name}; before that: {card.provenance.data}",
+        "licence": card.provenance.licence,
+        "attribution": attribution,
+        "limits": f"Fine-tuned for {options.images.name}: expect less elsewhere. {card.provenance.limits}".strip(),
+    }
+
+
+def _absolute(text: str) -> str:
+    """Make a path, or ``FILE:layer``, absolute."""
+    if Path(text).exists():
+        return str(Path(text).resolve())
+    head, _, layer = text.rpartition(":")
+    return f"{Path(head).resolve()}:{layer}"
