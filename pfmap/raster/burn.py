@@ -32,3 +32,23 @@ def burn(
         geometries, out_shape=shape, transform=origin, fill=0, dtype="uint8", all_touched=touched
     )
     return np.asarray(burnt, dtype=bool)
+
+
+def burn_values(
+    shapes: Sequence[tuple[object, int]], rows: Span, cols: Span, fill: int
+) -> npt.NDArray[np.uint8]:
+    """Give pixels the value of the geometry that their centre lies in, the last of several.
+
+    Args:
+        shapes: polygons in pixel coordinates, with a GeoJSON-like interface, and their values.
+        rows: pixel rows.
+        cols: pixel columns.
+        fill: value outside all of them.
+
+    Returns:
+        ``(rows, cols)``.
+    """
+    out = np.full((rows.size, cols.size), fill, dtype=np.uint8)
+    if shapes:
+        features.rasterize(shapes, out=out, transform=Affine.translation(cols.start, rows.start))
+    return out

@@ -1,0 +1,229 @@
+"""Polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import pyproj
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from pfmap.errors import SourceError, UsageError
+from pfmap.geobox import GeoBox
+from pfmap.grid import Span
+from pfmap.vector.layer import VECTOR_FAILURES, Shapes, open_layer
+
+_DEFAULT_FIELD = "class"
+_INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
+"""Formats that find the features in a box without reading all of them."""
+
+_MARGIN = 1.0  # pixels that pieces reach beyond the rows they are cut to
+_POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+
+
+@dataclass(slots=True)
+class PolygonTally:
+    """What became of the polygons so far; each counts in the first rows that it reaches.
+
+    Attributes:
+        placed: those that reach the raster.
+        mended: invalid ones among them, which were made valid.
+        lost: features in reach without an area, or without finite coordinates.
+    """
+
+    placed: int = 0
+    mended: int = 0
+    lost: int = 0
+
+
+class LabelPolygons:
+    """Polygons of any vector file over a raster.
+
+    Args:
+        text: a vector file, or ``FILE:layer``.
+        field: column with the classes; None for `class` if there is one, else for none.
+        geobox: the raster's grid.
+        raster: its name, for messages.
+
+    Attributes:
+        field: the column with the classes, or None.
+        values: classes that occur, as text, and how many features have each; None for those without one.
+        count: number of features.
+        tally: what became of the polygons.
+        note: what to tell the user about how the two were brought together, or "".
+
+    Raises:
+        SourceError: the file cannot be read, or has no features, or none that can reach the raster.
+        UsageError: there is no such column, or the CRSs cannot be brought together.
+    """
+
+    def __init__(self, text: str, field: str | None, geobox: GeoBox, raster: str) -> None:
+        self._text, self._geobox = text, geobox
+        self._layer = layer = open_layer(text, "truth")
+        self.tally, self.note, self.count = PolygonTally(), "", layer.count
+        if not layer.count:
+            raise SourceError(f"{text} has no features: polygons are needed")
+        if field is not None and field not in layer.fields:
+            raise UsageError(
+                f"{text} has no field {field!r}: it has {', '.join(layer.fields) or 'none'}; choose with "
+                "--field"
+            )
+        self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
+        self.values: dict[str | None, int] = {}
+        self._onto = self._transformer(raster)
+        a, b, c, d, e, f = geobox.inverse()
+        self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
+        self._all: tuple[Shapes, list[str | None], shapely.STRtree] | None = None
+        try:
+            if self.field is not None:
+                for value, count in layer.values(self.field).items():
+                    key = _text(value)
+                    self.values[key] = self.values.get(key, 0) + count
+            if layer.driver not in _INDEXED:
+                self._all = self._read_all()
+        except VECTOR_FAILURES as error:
+            raise self._unreadable(error) from error
+
+    def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, str | None]]:
+        """Yield the polygons that reach these rows, in the file's order, cut to them, with their classes.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        try:
+            shapes, values = self._near(rows)
+            yield from self._cut(shapes, values, rows)
+        except VECTOR_FAILURES as error:
+            if isinstance(error, SourceError):
+                raise
+            raise self._unreadable(error) from error
+
+    def _cut(
+        self, shapes: Shapes, values: list[str | None], rows: Span
+    ) -> Iterator[tuple[BaseGeometry, str | None]]:
+        bounds = shapely.bounds(shapes)
+        width, height = self._geobox.width, self._geobox.height
+        finite = np.isfinite(bounds).all(axis=1)
+        reach = finite & (bounds[:, 3] > rows.start) & (bounds[:, 1] < rows.stop)
+        reach &= (bounds[:, 2] > 0) & (bounds[:, 0] < width)
+        first = reach & ((bounds[:, 1] >= rows.start) | (rows.start == 0))
+        good = reach & np.isin(shapely.get_type_id(shapes), _POLYGONS)
+        valid = shapely.is_valid(shapes)
+        self.tally.mended += int(np.count_nonzero(first & good & ~valid))
+        chosen = np.flatnonzero(good)
+        mended = shapes[chosen]
+        broken = ~valid[chosen]
+        mended[broken] = shapely.make_valid(mended[broken])
+        area = shapely.area(mended) > 0
+        self.tally.placed += int(np.count_nonzero(first[chosen] & area))
+        self.tally.lost += int(np.count_nonzero(first)) - int(np.count_nonzero(first[chosen] & area))
+        if rows.start == 0:
+            self.tally.lost += int(np.count_nonzero(~finite))
+        box = -_MARGIN, max(0, rows.start) - _MARGIN, width + _MARGIN, min(height, rows.stop) + _MARGIN
+        for at, shape in zip(chosen, shapely.clip_by_rect(mended, *box), strict=True):
+            for part in shapely.get_parts(shape):
+                if shapely.get_type_id(part) == shapely.GeometryType.POLYGON and not part.is_empty:
+                    yield part, values[at]
+
+    def _near(self, rows: Span) -> tuple[Shapes, list[str | None]]:
+        """Return the features around these rows, in pixel coordinates, and their classes."""
+        if self._all is not None:
+            shapes, values, tree = self._all
+            at = np.sort(tree.query(shapely.box(0, rows.start, self._geobox.width, rows.stop)))
+            if rows.start == 0:  # what lies nowhere is counted with the first rows
+                at = np.union1d(at, np.flatnonzero(~np.isfinite(shapely.bounds(shapes)).all(axis=1)))
+            return shapes[at].copy(), [values[k] for k in at]
+        part = self._geobox.crop(rows, Span(0, self._geobox.width))
+        box: tuple[float, float, float, float] | None = part.bounds
+        if self._onto is not None and box is not None:
+            box = self._onto.transform_bounds(*box, densify_pts=101, direction="INVERSE")
+            # A little more: edges of the rows are curves in the other CRS.
+            margin = 0.01 * max(box[2] - box[0], box[3] - box[1])
+            box = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
+            if not np.isfinite(box).all() or box[0] > box[2]:
+                box = None
+        _, fids, geometry, columns = pyogrio.raw.read(
+            self._layer.path, layer=self._layer.name, columns=[self.field] if self.field else [], bbox=box,
+            force_2d=True, return_fids=True,
+        )  # fmt: skip
+        order = np.argsort(fids)  # an index gives them in an order of its own
+        shapes = np.asarray(shapely.from_wkb(geometry[order]), dtype=object)
+        keys: list[str | None] = [None] * len(shapes)
+        if self.field:
+            keys = [_text(v) for v in columns[0][order].tolist()]
+        return self._placed(shapes, keys)
+
+    def _read_all(self) -> tuple[Shapes, list[str | None], shapely.STRtree]:
+        shapes: list[Shapes] = []
+        values: list[str | None] = []
+        columns = [self.field] if self.field else []
+        for part, fields in self._layer.chunks(columns):
+            keys: list[str | None] = [None] * len(part)
+            if self.field:
+                keys = [_text(v) for v in fields[self.field]]
+            placed, keys = self._placed(part, keys)
+            shapes.append(placed)
+            values += keys
+        every = np.concatenate(shapes) if shapes else np.zeros(0, dtype=object)
+        return every, values, shapely.STRtree(every)
+
+    def _placed(self, shapes: Shapes, values: list[str | None]) -> tuple[Shapes, list[str | None]]:
+        """Bring geometries into pixel coordinates, and leave out what is none."""
+        some = shapely.is_geometry(shapes) & ~shapely.is_empty(shapes)
+        values = [value for value, keep in zip(values, some, strict=True) if keep]
+
+        def place(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            if self._onto is not None:
+                xy = np.column_stack(self._onto.transform(xy[:, 0], xy[:, 1]))
+            pixels: npt.NDArray[np.float64] = xy @ self._matrix + self._shift
+            return pixels
+
+        return np.asarray(shapely.transform(shapely.force_2d(shapes[some]), place), dtype=object), values
+
+    def _transformer(self, raster: str) -> pyproj.Transformer | None:
+        """Return the way from the layer's CRS to the raster's; None if they are one."""
+        crs, wkt = self._layer.crs, self._geobox.crs_wkt
+        if crs is None and wkt is not None:
+            self.note = f"{self._text} names no CRS: taken to be in that of {raster}"
+        if crs is None:
+            return None
+        if wkt is None:
+            raise UsageError(
+                f"{self._text} has a CRS and {raster} has none: georeference the raster to compare them"
+            )
+        try:
+            target = pyproj.CRS.from_wkt(wkt).to_2d()
+            if crs.to_2d() == target:
+                return None
+            return pyproj.Transformer.from_crs(crs.to_2d(), target, always_xy=True)
+        except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"{self._text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
+            ) from error
+
+    def _unreadable(self, error: Exception) -> SourceError:
+        return SourceError(f"{self._text} cannot be read ({' '.join(str(error).split())})")
+
+
+def _text(value: object) -> str | None:
+    """Write a class as text; whole numbers without a point."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def is_vector(text: str) -> bool:
+    """Say whether a file, or ``FILE:layer``, is one with vector layers."""
+    head, colon, tail = text.rpartition(":")
+    for path in (text, head if colon and "/" not in tail else text):
+        if path.endswith(".parquet"):
+            return True
+        try:
+            return any(kind is not None for _, kind in pyogrio.list_layers(path))
+        except VECTOR_FAILURES:
+            continue
+    return False
