@@ -16,17 +16,31 @@ from pfmap.errors import PfmapError
 from pfmap.version import __version__
 
 if TYPE_CHECKING:
+    from pfmap.engine.evaluate import evaluate
     from pfmap.engine.pipeline import inspect, predict
     from pfmap.engine.store import load_model
     from pfmap.engine.upstream import import_checkpoint
     from pfmap.engine.vectorize import vectorize
+    from pfmap.train.evaluate import evaluate_model
 
-__all__ = ["PfmapError", "__version__", "import_checkpoint", "inspect", "load_model", "predict", "vectorize"]
+__all__ = [
+    "PfmapError",
+    "__version__",
+    "evaluate",
+    "evaluate_model",
+    "import_checkpoint",
+    "inspect",
+    "load_model",
+    "predict",
+    "vectorize",
+]
 
 _HOMES = {
     "predict": "pfmap.engine.pipeline",
     "inspect": "pfmap.engine.pipeline",
     "load_model": "pfmap.engine.store",
+    "evaluate": "pfmap.engine.evaluate",
+    "evaluate_model": "pfmap.train.evaluate",
     "vectorize": "pfmap.engine.vectorize",
     "import_checkpoint": "pfmap.engine.upstream",
 }

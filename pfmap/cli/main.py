@@ -16,6 +16,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "predict": ("pfmap.cli.predict", "predict"),
     "vectorize": ("pfmap.cli.vectorize", "vectorize"),
     "summary": ("pfmap.cli.summary", "summary"),
+    "evaluate": ("pfmap.cli.evaluate", "evaluate"),
     "info": ("pfmap.cli.info", "info"),
     "models": ("pfmap.cli.models", "models"),
     "train": ("pfmap.cli.train", "train"),
@@ -47,6 +48,7 @@ def cli() -> None:
     pfmap predict scene.tif         map a scene with the default model
     pfmap vectorize classes.tif     polygons of any class raster
     pfmap summary objects.gpkg      objects and areas per class and zone
+    pfmap evaluate map.tif truth.tif  how well a map agrees with the truth
     pfmap info scene.tif            what it is, and what mapping it would take
     pfmap models list               what models there are
     """

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,11 +18,13 @@ from rasterio.windows import Window
 from pfmap.classes import ClassSpec
 from pfmap.errors import SourceError
 from pfmap.geobox import GeoBox
+from pfmap.grid import Span
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location
 from pfmap.raster.scene import check_place, describe
 
 _PIXELS = 16 << 20  # read at a time
+_CHOOSE = "choose it with --band, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
 _NAME_USAGE = "2"  # GDAL's number for the column of a raster attribute table that holds names
 
@@ -33,6 +35,7 @@ class ClassMap:
     Args:
         location: where it is.
         band: 1-based band; None if it has only one.
+        advice: what to do about several bands.
 
     Attributes:
         geobox: its grid.
@@ -43,8 +46,9 @@ class ClassMap:
         SourceError: it cannot be opened, or is no class raster.
     """
 
-    def __init__(self, location: Location, band: int | None) -> None:
+    def __init__(self, location: Location, band: int | None, advice: str = _CHOOSE) -> None:
         self._location = location
+        self._advice = advice
         try:
             with gdal_settings(remote=location.remote), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -64,7 +68,7 @@ class ClassMap:
             self._src.close()
             raise
 
-    def __enter__(self) -> "ClassMap":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -78,21 +82,36 @@ class ClassMap:
         Raises:
             SourceError: they cannot be read, or a class is negative.
         """
-        height, width = self.geobox.height, self.geobox.width
+        for rows in self.strips():
+            yield self.read(rows)
+
+    def strips(self) -> list[Span]:
+        """Cut the raster into rows that are read at a time, in whole blocks of the file."""
         block = max(1, self._src.block_shapes[self._band - 1][0])
-        step = max(block, _PIXELS // width // block * block)
-        for top in range(0, height, step):
-            window = Window(0, top, width, min(step, height - top))
-            try:
-                with gdal_settings(remote=self._location.remote):
-                    values = self._src.read(self._band, window=window)
-                    mask = self._src.read_masks(self._band, window=window) if self._masked else None
-            except GDAL_ERRORS as error:
-                raise SourceError(
-                    f"{self._location.text} cannot be read in rows {top} to {top + int(window.height)} "
-                    f"({reason(error)}): is the file complete?"
-                ) from error
-            yield self._clean(values, mask)
+        step = max(block, _PIXELS // self.geobox.width // block * block)
+        height = self.geobox.height
+        return [Span(top, min(top + step, height)) for top in range(0, height, step)]
+
+    def read(self, rows: Span) -> npt.NDArray[Any]:
+        """Read rows: ``(rows, width)`` uint8 or int32.
+
+        Raises:
+            SourceError: they cannot be read, or a class is negative.
+        """
+        window = Window(0, rows.start, self.geobox.width, rows.size)
+        try:
+            with gdal_settings(remote=self._location.remote):
+                values, mask = self._read(window)
+        except GDAL_ERRORS as error:
+            raise SourceError(
+                f"{self._location.text} cannot be read in rows {rows.start} to {rows.stop} "
+                f"({reason(error)}): is the file complete?"
+            ) from error
+        return self._clean(values, mask)
+
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+        values = self._src.read(self._band, window=window)
+        return values, self._src.read_masks(self._band, window=window) if self._masked else None
 
     def _clean(self, values: npt.NDArray[Any], mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
         """Put nodata where the mask says so, and refuse what is no class."""
@@ -114,10 +133,7 @@ class ClassMap:
         src, name = self._src, self._location.text
         if band is None:
             if src.count != 1:
-                raise SourceError(
-                    f"{name} has {src.count} bands; a class raster has one: choose it with --band, or map "
-                    "the scene first with pfmap predict"
-                )
+                raise SourceError(f"{name} has {src.count} bands; a class raster has one: {self._advice}")
             band = 1
         if not 1 <= band <= src.count:
             raise SourceError(f"{name} has bands 1 to {src.count}, not {band}: choose one with --band")

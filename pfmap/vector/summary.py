@@ -1,39 +1,19 @@
 """Count objects and add up their areas, per class and per zone, a chunk of the layer at a time."""
 
-import json
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyogrio
 import pyproj
 import shapely
-from pyarrow import parquet
-from pyogrio.errors import DataLayerError, DataSourceError
-from shapely.errors import GEOSException
 
 from pfmap.errors import SourceError, UsageError
+from pfmap.vector.layer import VECTOR_FAILURES, Shapes, open_layer
 from pfmap.vector.measure import Measurer
 
 OUTSIDE = "outside all zones"
-
-_CHUNK = 50_000
-_FAILURES = (
-    DataSourceError,
-    DataLayerError,
-    pa.ArrowException,
-    GEOSException,
-    OSError,
-    ValueError,
-    RuntimeError,
-)
-
-Shapes = npt.NDArray[np.object_]
 
 
 @dataclass(slots=True)
@@ -66,31 +46,6 @@ class Summary:
     rows: list[Row]
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """A vector layer that is read in chunks."""
-
-    path: Path
-    name: str | None
-    fields: list[str]
-    crs: pyproj.CRS | None
-    count: int
-
-    def chunks(self, columns: Sequence[str]) -> Iterator[tuple[Shapes, dict[str, npt.NDArray[np.object_]]]]:
-        """Yield geometries and columns."""
-        if self.path.suffix == ".parquet":
-            geometry = _geo(self.path)["primary_column"]
-            batches = parquet.ParquetFile(self.path).iter_batches(_CHUNK, columns=[*columns, geometry])
-            yield from (_unpacked(batch, geometry, columns) for batch in batches)
-            return
-        with pyogrio.raw.open_arrow(
-            self.path, layer=self.name, columns=list(columns), batch_size=_CHUNK, use_pyarrow=True
-        ) as (meta, reader):
-            geometry = meta["geometry_name"] or "wkb_geometry"
-            for batch in reader:
-                yield _unpacked(batch, geometry, columns)
-
-
 def summarize(objects: str, zones: str | None = None, zone_field: str | None = None) -> Summary:
     """Count objects and add up their areas per class, and per zone if there are zones.
 
@@ -105,7 +60,7 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
         SourceError: a file cannot be read, or is not what is needed.
         UsageError: the two CRSs cannot be brought together.
     """
-    layer = _open(objects, "objects")
+    layer = open_layer(objects, "objects")
     if "class" not in layer.fields:
         raise SourceError(
             f"{objects} has no field class (it has {', '.join(layer.fields) or 'none'}): polygons of pfmap "
@@ -137,7 +92,7 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
                     row = rows.setdefault((zone, name), Row(title, name))
                     row.objects += int(np.count_nonzero(here & inside & whole[which]))
                     row.area += float(areas[here].sum())
-    except _FAILURES as error:
+    except VECTOR_FAILURES as error:
         raise SourceError(f"{objects} cannot be read ({' '.join(str(error).split())})") from error
     ordered = [rows[key] for key in sorted(rows)]
     return Summary("px" if layer.crs is None else "m2", ordered)
@@ -154,7 +109,7 @@ class _Zones:
 
     @classmethod
     def read(cls, text: str, name_field: str | None, crs: pyproj.CRS | None, objects: str) -> "_Zones":
-        layer = _open(text, "zones")
+        layer = open_layer(text, "zones")
         if name_field is not None and name_field not in layer.fields:
             raise UsageError(
                 f"{text} has no field {name_field!r}: it has {', '.join(layer.fields) or 'none'}"
@@ -171,7 +126,7 @@ class _Zones:
             if crs is not None:
                 frame = frame.to_crs(crs)
             shapes = shapely.make_valid(shapely.force_2d(np.asarray(frame.geometry, dtype=object)))
-        except _FAILURES as error:
+        except VECTOR_FAILURES as error:
             raise SourceError(f"{text} cannot be read ({' '.join(str(error).split())})") from error
         polygonal = np.array([shape is not None and shape.area > 0 for shape in shapes], dtype=np.bool_)
         if not polygonal.any():
@@ -211,53 +166,3 @@ class _Zones:
 def _measurer(crs: pyproj.CRS | None, shapes: Shapes) -> Measurer:
     left, top, right, bottom = shapely.total_bounds(shapes)
     return Measurer(None if crs is None else crs.to_wkt(), ((left + right) / 2, (top + bottom) / 2))
-
-
-def _unpacked(
-    batch: pa.RecordBatch, geometry: str, columns: Sequence[str]
-) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
-    shapes = np.asarray(shapely.from_wkb(batch.column(geometry).to_numpy(zero_copy_only=False)), dtype=object)
-    return shapes, {name: np.asarray(batch.column(name).to_pylist(), dtype=object) for name in columns}
-
-
-def _geo(path: Path) -> dict[str, str]:
-    notes = parquet.read_schema(path).metadata or {}
-    geo: dict[str, str] = json.loads(notes.get(b"geo", b"{}"))
-    if "primary_column" not in geo:
-        raise SourceError(f"{path} is no GeoParquet file: it does not say where its geometries are")
-    return geo
-
-
-def _open(text: str, what: str) -> _Layer:
-    """Find a layer and say what it has."""
-    path, name = Path(text), None
-    if not path.exists() and ":" in text:
-        head, _, name = text.rpartition(":")
-        path = Path(head)
-    if not path.exists():
-        raise SourceError(f"{what} {text} does not exist: check the path")
-    try:
-        if path.suffix == ".parquet":
-            column = _geo(path)["columns"][_geo(path)["primary_column"]]  # type: ignore[index]
-            wkt = column.get("crs", "OGC:CRS84")  # type: ignore[attr-defined]
-            file = parquet.ParquetFile(path)
-            fields = [field for field in file.schema_arrow.names if field != _geo(path)["primary_column"]]
-            return _Layer(path, None, fields, pyproj.CRS(wkt) if wkt else None, file.metadata.num_rows)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if name is None:
-                layers = [str(layer) for layer, kind in pyogrio.list_layers(path) if kind is not None]
-                if len(layers) > 1:
-                    raise UsageError(
-                        f"{path} has layers {', '.join(layers)}: name one, as in {path}:{layers[0]}"
-                    )
-                if not layers:
-                    raise SourceError(f"{what} {text} has no geometry: polygons are needed")
-                name = layers[0]
-            info = pyogrio.read_info(path, layer=name, force_feature_count=True)
-    except _FAILURES as error:
-        if isinstance(error, UsageError):
-            raise
-        raise SourceError(f"{what} {text} cannot be read ({' '.join(str(error).split())})") from error
-    crs = pyproj.CRS(info["crs"]) if info["crs"] else None
-    return _Layer(path, name, [str(field) for field in info["fields"]], crs, int(info["features"]))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from pfmap.cli.main import cli
 from pfmap.errors import PfmapError
-from pfmap.vector import summary
+from pfmap.vector import layer
 from pfmap.vector.summary import OUTSIDE, Row, summarize
 
 UTM = 32645
@@ -22,7 +22,7 @@ UTM = 32645
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summary, "_CHUNK", 7)
+    monkeypatch.setattr(layer, "_CHUNK", 7)
 
 
 def squares(crs: int | None = UTM) -> gpd.GeoDataFrame:

@@ -1,0 +1,189 @@
+"""`pfmap evaluate`: how well a prediction, or a model, agrees with the truth."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pfmap.cli.options import device_option, split
+from pfmap.cli.progress import run_with_progress
+
+
+def _pairs(key: Callable[[str], Any], example: str) -> Callable[..., Any]:
+    def parse(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> dict[Any, str]:
+        found = {}
+        for part in (part for text in texts for part in split(text)):
+            value, equals, name = (piece.strip() for piece in part.partition("="))
+            try:
+                if not equals or not name:
+                    raise ValueError
+                found[key(value)] = name
+            except ValueError as error:
+                raise click.BadParameter(f"{part!r} is not {example}") from error
+        return found
+
+    return parse
+
+
+def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part for text in texts for part in split(text)))
+
+
+@click.command()
+@click.argument("prediction", required=False)
+@click.argument("truth", required=False)
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    callback=_pairs(str, "VALUE=NAME, such as 1=building"),
+    metavar="VALUE=NAME,...",
+    help="Which class of the prediction a class of the truth is, by its value or name.  [default: by name]",
+)
+@click.option(
+    "--names",
+    multiple=True,
+    callback=_pairs(int, "VALUE=NAME, such as 10=trees"),
+    metavar="VALUE=NAME,...",
+    help="Names of the prediction's classes.  [default: those in the raster]",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    callback=_lists,
+    metavar="VALUE,...",
+    help="Classes of the truth that do not count, by value or name, besides nodata.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    callback=_lists,
+    metavar="NAME,...",
+    help="Classes that are told apart; all others are one, 'other'.  [default: all]",
+)
+@click.option("--field", metavar="NAME", help="Field of TRUTH's polygons with their class.  [default: class]")
+@click.option(
+    "--rest",
+    metavar="ignore|NAME",
+    help="What lies outside TRUTH's polygons.  [default: 'other' with --only, else it does not count]",
+)
+@click.option(
+    "--objects",
+    multiple=True,
+    callback=_lists,
+    metavar="NAME,...",
+    help="Classes whose connected regions are matched at an IoU of 0.5.  [default: none]",
+)
+@click.option(
+    "--confidence",
+    metavar="RASTER",
+    help="Percent for each pixel.  [default: <stem>_confidence.tif beside <stem>_classes.tif]",
+)
+@click.option("-m", "--model", help="Evaluate a model, by name or folder, on a data set instead.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="TOML",
+    help="Training configuration that names the data set for --model.",
+)
+@click.option(
+    "--data-folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="What the paths in --data are relative to.  [default: its folder]",
+)
+@click.option(
+    "--part",
+    type=click.Choice(["validation", "training"]),
+    help="Which part of the data set.  [default: validation]",
+)
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page with all figures and a map of the errors.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no notes.")
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    prediction: str | None,
+    truth: str | None,
+    as_json: bool,
+    html: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    r"""Compare PREDICTION, a class raster, with TRUTH, and print how well they agree.
+
+    TRUTH is a class raster of any CRS, resolution and extent, or a vector file with polygons, or FILE:LAYER.
+    Both may be folders of rasters with the same names.
+
+    Or evaluate a --model on the data set of a training configuration, --data.
+
+    \b
+    pfmap evaluate scene_classes.tif labels.tif --html page.html
+    pfmap evaluate scene_classes.tif footprints.gpkg --only building --objects building
+    pfmap evaluate --model landcover --data train.toml
+    """
+    model = ctx.params["model"]
+    scene_only = ("mapping", "names", "ignore", "only", "field", "rest", "confidence")
+    model_only = ("data", "data_folder", "part")
+    if model is not None:
+        _refuse(ctx, ("prediction", "truth", *scene_only), "has no use with --model")
+        if options["data"] is None:
+            raise click.UsageError("--model needs --data: the training configuration that names the data set")
+    else:
+        if prediction is None or truth is None:
+            raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
+        _refuse(ctx, model_only, "needs --model")
+
+    def work(on_progress: Callable[[int, int], None], on_message: Callable[[str], None]) -> Any:
+        if model is not None:
+            from pfmap.train.evaluate import evaluate_model
+
+            return evaluate_model(
+                model,
+                options["data"],
+                options["data_folder"],
+                part=options["part"] or "validation",
+                objects=options["objects"],
+                device=options["device"],
+                on_progress=on_progress,
+                on_message=on_message,
+            )
+        from pfmap.engine.evaluate import evaluate as compare
+
+        assert prediction is not None
+        assert truth is not None
+        return compare(
+            prediction,
+            truth,
+            objects=options["objects"],
+            on_progress=on_progress,
+            on_message=on_message,
+            **{name: options[name] for name in scene_only},
+        )
+
+    result = run_with_progress(work, quiet=quiet)
+    if html is not None:
+        from pfmap.files import write_text
+
+        write_text(html, result.page())
+    if as_json:
+        click.echo(json.dumps(result.table(), indent=2))
+        return
+    for line in result.lines():
+        click.echo(line)
+    if html is not None:
+        click.echo(f"wrote {html}")
+
+
+def _refuse(ctx: click.Context, names: tuple[str, ...], why: str) -> None:
+    """Refuse parameters that have no meaning here."""
+    for parameter in ctx.command.params:
+        if parameter.name in names and ctx.params[parameter.name]:
+            shown = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
+            raise click.UsageError(f"{shown} {why}")

@@ -1,0 +1,185 @@
+"""Compare rows of truth with rows of prediction, and keep what all figures are made of: counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.classes import ClassSpec
+from pfmap.metrics import BOUNDARY_DISTANCES
+from pfmap.raster.classmap import default_color
+from pfmap.trace.compare import CODES, NO_CODE, Boundaries, count_pixels, paint
+from pfmap.trace.match import Matcher
+
+_STEP_PIXELS = 8 << 20  # compared at a time
+_PICTURE_WIDTH, _PICTURE_HEIGHT = 1500, 3000  # at most
+
+RIGHT_SHARE = 0.35
+"""How strongly right pixels of a class have its colour in the map of errors; the rest is white."""
+
+WRONG = "#b2182b"
+MISSED = "#e08214"
+FALSE_ALARM = "#7b3294"
+"""Colours of errors: of any, or where one class is told from the rest, of its two kinds."""
+
+Bytes = npt.NDArray[np.uint8]
+Counts = npt.NDArray[np.int64]
+
+
+def _zeros(*shape: int) -> Counts:
+    return np.zeros(shape, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts over any number of scenes; the first index is a code.
+
+    Attributes:
+        counts: ``(256, 256)`` pixels by label and predicted class, `NO_CODE` for none.
+        levels: ``(256, 101, 2)`` pixels by predicted class, confidence in percent, and whether right.
+        predicted_lines: ``(256, T + 1)`` predicted boundary pixels by the first distance that reaches a true
+            one of the class; the last column is for none.
+        true_lines: the same of true boundary pixels.
+        objects: ``(256, 3)`` true and predicted objects, and matches.
+    """
+
+    counts: Counts = field(default_factory=lambda: _zeros(CODES, CODES))
+    levels: Counts = field(default_factory=lambda: _zeros(CODES, 101, 2))
+    predicted_lines: Counts = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
+    true_lines: Counts = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
+    objects: Counts = field(default_factory=lambda: _zeros(CODES, 3))
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of others."""
+        for name in self.__slots__:
+            mine: Counts = getattr(self, name)
+            mine += getattr(other, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What codes mean.
+
+    Attributes:
+        classes: by code; with `other`, the last is all the others.
+        partial: labels that leave classes open, with the codes after those of the classes.
+        other: whether the last class is all but the chosen ones.
+    """
+
+    classes: tuple[ClassSpec, ...]
+    partial: tuple[frozenset[int], ...] = ()
+    other: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all labels, in the order of their codes."""
+        names = [spec.name for spec in self.classes]
+        return names + [" or ".join(names[k] for k in sorted(members)) for members in self.partial]
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """Return ``(256, 256)``: which classes each label allows. Codes without a meaning are classes."""
+        table = np.eye(CODES, dtype=bool)
+        for k, members in enumerate(self.partial, len(self.classes)):
+            table[k] = False
+            table[k, sorted(members)] = True
+        return table
+
+    def colors(self) -> Bytes:
+        """Return the ``(256, 256, 3)`` colours of the map of errors, by label and predicted class."""
+        colors = np.full((CODES, CODES, 3), 255, dtype=np.uint8)
+        allowed = self.allowed()
+        base = np.array([_rgb(default_color(code)) for code in range(CODES)], dtype=np.float64)
+        for code, spec in enumerate(self.classes):
+            base[code] = spec.rgb
+        muted = (255 - RIGHT_SHARE * (255 - base)).round().astype(np.uint8)
+        for code in range(CODES):
+            colors[allowed[:, code], code] = muted[code]
+            colors[~allowed[:, code], code] = _rgb(WRONG)
+        if self.binary:
+            colors[0, 1], colors[1, 0] = _rgb(MISSED), _rgb(FALSE_ALARM)
+        colors[NO_CODE], colors[:, NO_CODE] = 255, 255
+        return colors
+
+    @property
+    def binary(self) -> bool:
+        """Whether one class is told from all the others."""
+        return self.other and len(self.classes) == 2 and not self.partial
+
+
+class Comparison:
+    """Takes rows of one scene, top to bottom, in memory that does not grow with its height.
+
+    Args:
+        height: rows of the scene.
+        width: columns of the scene.
+        labels: what the codes mean.
+        tally: what is counted into.
+        objects: codes of the classes whose objects are matched.
+        colors: those of the map of errors, or None for no map.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        labels: Labels,
+        tally: Tally,
+        objects: Sequence[int],
+        colors: Bytes | None,
+    ) -> None:
+        self._width, self._row, self._tally = width, 0, tally
+        self._height = height
+        self._allowed = labels.allowed()
+        self._boundaries = Boundaries(height, BOUNDARY_DISTANCES, tally.predicted_lines, tally.true_lines)
+        self._matcher = Matcher(height, width) if objects else None
+        self._chosen = np.full(CODES, NO_CODE, dtype=np.uint8)
+        self._chosen[list(objects)] = list(objects)
+        self._colors = colors
+        self._step = max(1, -(-width // _PICTURE_WIDTH), -(-height // _PICTURE_HEIGHT))
+        shape = (-(-height // self._step), -(-width // self._step)) if colors is not None else (0, 0)
+        self._sums = _zeros(*shape, 3)
+
+    def add(self, truth: Bytes, predicted: Bytes, confidence: Bytes | None) -> None:
+        """Take the next rows.
+
+        Args:
+            truth: ``(rows, width)`` codes of labels.
+            predicted: ``(rows, width)`` codes of classes.
+            confidence: ``(rows, width)`` percent, above 100 for unknown; or None.
+        """
+        step = max(1, _STEP_PIXELS // self._width)
+        for top in range(0, len(truth), step):
+            at = slice(top, top + step)
+            self._add(
+                np.array(truth[at]),  # copies, in one piece: they are changed
+                np.array(predicted[at]),
+                np.zeros((0, 0), dtype=np.uint8)
+                if confidence is None
+                else np.ascontiguousarray(confidence[at]),
+            )
+
+    def _add(self, truth: Bytes, predicted: Bytes, confidence: Bytes) -> None:
+        tally = self._tally
+        count_pixels(truth, predicted, confidence, self._allowed, tally.counts, tally.levels)
+        if self._colors is not None:
+            paint(truth, predicted, self._row, self._sums, self._colors, self._step)
+        self._boundaries.add(truth, predicted)
+        if self._matcher is not None:
+            self._matcher.add(self._chosen[truth], self._chosen[predicted])
+        self._row += len(truth)
+        if self._row == self._height and self._matcher is not None:
+            found = self._matcher
+            tally.objects[:] += np.column_stack([found.truth, found.predicted, found.matched])
+
+    def picture(self) -> Bytes:
+        """Return the map of errors, ``(h, w, 3)``: each pixel the mean colour of those that it stands for."""
+        rows = np.diff(np.minimum(np.arange(len(self._sums) + 1) * self._step, self._height))
+        cols = np.diff(np.minimum(np.arange(self._sums.shape[1] + 1) * self._step, self._width))
+        pixels = (rows[:, None] * cols)[..., None]
+        picture: Bytes = ((self._sums + pixels // 2) // pixels).astype(np.uint8)
+        return picture
+
+
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(color[1:]))

@@ -1,0 +1,276 @@
+"""A prediction against the truth, strip by strip."""
+
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pfmap.ahead import read_ahead
+from pfmap.classes import NODATA
+from pfmap.engine.comparison import Comparison, Labels, Tally
+from pfmap.engine.figures import Evaluation, figures, lines_of
+from pfmap.engine.legend import Legend, MatchOptions, Translator
+from pfmap.engine.page import Section, page
+from pfmap.engine.pairs import find_pairs
+from pfmap.engine.truth import ADVICE, Codes, OpenTruth, Truth
+from pfmap.errors import SourceError
+from pfmap.raster.classmap import ClassMap
+from pfmap.raster.location import locate
+from pfmap.raster.picture import png
+from pfmap.version import __version__
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What evaluating predictions gave.
+
+    Attributes:
+        prediction: file or folder, as it was named.
+        truth: file or folder, as it was named.
+        confidence: the raster it was taken from, or None.
+        figures: all figures.
+        labels: what the codes mean.
+        picture: map of errors as a PNG file; empty for folders.
+    """
+
+    prediction: str
+    truth: str
+    confidence: str | None
+    figures: Evaluation
+    labels: Labels
+    picture: bytes
+
+    def table(self) -> dict[str, Any]:
+        """Return everything but the picture as it is written to JSON.
+
+        Keys: `pfmap` (version), `prediction`, `truth`, `confidence`, and those of `Evaluation.table`.
+        """
+        return {
+            "pfmap": __version__,
+            "prediction": self.prediction,
+            "truth": self.truth,
+            "confidence": self.confidence,
+            **self.figures.table(),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the figures as lines of text."""
+        return lines_of(self.figures)
+
+    def page(self) -> str:
+        """Return the figures as an HTML page, with the map of errors."""
+        facts = [("Prediction", self.prediction), ("Truth", self.truth)]
+        if self.confidence is not None:
+            facts.append(("Confidence", self.confidence))
+        section = Section("", self.figures, self.labels, self.picture)
+        return page(f"Evaluation of {Path(self.prediction).name}", facts, [section])
+
+
+def evaluate(
+    prediction: str | os.PathLike[str],
+    truth: str | os.PathLike[str],
+    *,
+    names: Mapping[int, str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+    ignore: Sequence[str] = (),
+    only: Sequence[str] = (),
+    field: str | None = None,
+    rest: str | None = None,
+    objects: Sequence[str] = (),
+    confidence: str | os.PathLike[str] | None = None,
+    on_progress: Progress = lambda _done, _total: None,
+    on_message: Callable[[str], None] = lambda _text: None,
+) -> Evaluated:
+    """Compare a class raster with the truth, in memory that does not grow with its height.
+
+    Args:
+        prediction: a class raster of any origin; its grid is the one on which both are compared. Or a folder
+            of them.
+        truth: a class raster of any CRS, resolution and extent, or a file of polygons, or ``FILE:layer``. Or
+            a folder of rasters with the predictions' names.
+        names: of the prediction's classes, by value; None for those in the raster.
+        mapping: classes of the truth, by value or name, to those of the prediction.
+        ignore: classes of the truth, by value or name, that do not count.
+        only: classes that are told apart; all others are one, "other". Empty for all.
+        field: column of the polygons with their classes; None for `class`. Without one, and with one class
+            in `only`, all polygons are that class.
+        rest: what lies outside all polygons: "ignore", or a class; None for "other" with `only`, else
+            "ignore".
+        objects: classes whose objects are matched.
+        confidence: raster with percent; None for that of pfmap predict beside the prediction.
+        on_progress: called with (pixels done, pixels in all); it may raise to stop.
+        on_message: called with lines for people.
+
+    Raises:
+        PfmapError: bad input.
+    """
+    options = MatchOptions(names or {}, mapping or {}, tuple(ignore), tuple(only), rest)
+    job = _Job(options, tuple(objects), field, on_progress, on_message)
+    pairs = find_pairs(prediction, truth)
+    if len(pairs) > 1 and confidence is not None:
+        raise SourceError("--confidence is for one prediction: for folders it is found beside each of them")
+    for number, (one, two) in enumerate(pairs):
+        given = None if confidence is None else locate(confidence).text
+        job.compare(one, two, given, left=len(pairs) - number - 1)
+    return job.result(os.fspath(prediction), os.fspath(truth))
+
+
+@dataclass(slots=True)
+class _Job:
+    """Predictions that are compared with their truth, one after the other."""
+
+    options: MatchOptions
+    objects: tuple[str, ...]
+    column: str | None
+    on_progress: Progress
+    on_message: Callable[[str], None]
+    tally: Tally = field(default_factory=Tally)
+    notes: list[str] = field(default_factory=list)
+    legend: Legend | None = None
+    done: int = 0
+    confidences: list[str] = field(default_factory=list)
+    picture: bytes = b""
+
+    def compare(self, prediction: str, truth: str, confidence: str | None, left: int) -> None:
+        """Compare one prediction with its truth; `left` more will follow."""
+        with ExitStack() as stack:
+            location = locate(prediction)
+            source = stack.enter_context(ClassMap(location, None, ADVICE))
+            box = source.geobox
+            beside = confidence or _confidence_of(location.local, location.stem)
+            certain = None
+            if beside is not None:
+                certain = stack.enter_context(_open_confidence(beside, source, location.text))
+                self.confidences.append(beside)
+            opened = OpenTruth(stack, truth, self.column, self.options.rest, box, location.text)
+            if self.legend is None:
+                names = location.text, truth
+                self.legend = Legend(
+                    self.options, source.classes, opened.classes, names, polygons=opened.polygons
+                )
+                self._say(self.legend.notes)
+            self._say([opened.note])
+            bound = opened.bind(self.legend, self.options)
+            chosen = self._chosen()
+            labels = self._labels()
+            comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
+            total = self.done + (1 + left) * box.width * box.height
+            with closing(read_ahead(self._rows(source, bound, certain, location.text), depth=2)) as rows:
+                for true, predicted, percent in rows:
+                    comparison.add(true, predicted, percent)
+                    self.done += true.size
+                    self.on_progress(self.done, total)
+            self._say(bound.remarks())
+            self.picture = png(comparison.picture()) if not left else b""
+
+    def _rows(
+        self, source: ClassMap, truth: Truth, certain: ClassMap | None, name: str
+    ) -> Generator[tuple[Codes, Codes, Codes | None], None, None]:
+        """Yield rows of codes of both, and of confidence."""
+        assert self.legend is not None
+        predicted = Translator(source.nodata, self.legend.predicted, self.legend.unknown, name)
+        for rows in source.strips():
+            percent = None
+            if certain is not None:
+                percent = _percent(certain.read(rows), certain.nodata, self.confidences[-1])
+            yield truth.rows(rows), predicted(source.read(rows)), percent
+
+    def result(self, prediction: str, truth: str) -> Evaluated:
+        """Turn what was counted into figures.
+
+        Raises:
+            SourceError: there was nothing to compare.
+        """
+        labels = self._labels()
+        self._check(prediction, truth)
+        true = np.flatnonzero(self._counts().sum(axis=1))
+        if len(true) == 1:
+            hint = "" if self.options.only else "; --only tells a class from all the rest"
+            self._say([f"warning: the truth is all {labels.names[true[0]]}: the figures say little{hint}"])
+        found = figures(self.tally, labels, objects=self._chosen(), notes=tuple(self.notes))
+        several = Path(prediction).is_dir()
+        confidence = self.confidences[0] if self.confidences and not several else None
+        return Evaluated(prediction, truth, confidence, found, labels, b"" if several else self.picture)
+
+    def _check(self, one: str, two: str) -> None:
+        assert self.legend is not None
+        classes = self.legend.classes
+        if not self.tally.counts[: len(classes)].sum():
+            raise SourceError(f"{two} has no label on {one}: all of it is nodata or ignored there")
+        counts = self._counts()
+        if not counts.sum():
+            raise SourceError(f"{one} is nodata wherever {two} has a label: there is nothing to compare")
+        sides = counts.sum(axis=0) > 0, counts.sum(axis=1) > 0
+        if not self.legend.closed and not (sides[0] & sides[1]).any():
+            names = [
+                ", ".join(spec.name for spec, there in zip(classes, side, strict=True) if there)
+                for side in sides
+            ]
+            raise SourceError(
+                f"{one} and {two} have no class in common: {names[0]} against {names[1]}; bring them "
+                "together with --names or --map"
+            )
+
+    def _counts(self) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
+        assert self.legend is not None
+        classes = len(self.legend.classes)
+        return self.tally.counts[:classes, :classes]
+
+    def _labels(self) -> Labels:
+        assert self.legend is not None
+        return Labels(tuple(self.legend.classes), other=bool(self.options.only))
+
+    def _chosen(self) -> tuple[int, ...]:
+        assert self.legend is not None
+        return tuple(self.legend.code(name) for name in self.objects)
+
+    def _say(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            if line and line not in self.notes:
+                self.notes.append(line)
+                self.on_message(line)
+
+
+def _open_confidence(path: str, source: ClassMap, name: str) -> ClassMap:
+    found = ClassMap(locate(path), None, ADVICE)
+    box, own = found.geobox, source.geobox
+    if (box.width, box.height) != (own.width, own.height):
+        found.__exit__(None, None, None)
+        raise SourceError(
+            f"{path} has {box.width} x {box.height} pixels, {name} has {own.width} x {own.height}: give the "
+            "confidence of the same map"
+        )
+    return found
+
+
+def _percent(
+    values: "np.ndarray[tuple[int, ...], np.dtype[np.integer]]", nodata: int | None, name: str
+) -> Codes:
+    """Return percent, 255 where it is unknown.
+
+    Raises:
+        SourceError: there are other values.
+    """
+    unknown = values == NODATA
+    if nodata is not None:
+        unknown |= values == nodata
+    if (values[~unknown] > 100).any():
+        raise SourceError(
+            f"{name} has the value {values[~unknown].max()}: percent, 0 to 100, is needed; choose another "
+            "with --confidence"
+        )
+    return np.where(unknown, NODATA, values).astype(np.uint8)
+
+
+def _confidence_of(path: Path | None, stem: str) -> str | None:
+    """Find the confidence that pfmap predict wrote beside the classes."""
+    if path is None or not stem.endswith("_classes"):
+        return None
+    beside = path.with_name(f"{stem.removesuffix('_classes')}_confidence.tif")
+    return str(beside) if beside.is_file() else None

@@ -1,0 +1,195 @@
+"""The figures of an evaluation, as formulas over counts: no pixels, no files.
+
+Truth is a list of *labels*. A label may be one class, or several that a pixel may be ("not a building"):
+`allowed` says which classes each label allows. With labels of one class each, all formulas are the usual ones
+of a confusion matrix. A class is *settled* where no label leaves open whether a pixel is of it.
+
+A class that occurs neither in the truth nor in the prediction has no figures (NaN), and no say in a mean. A
+ratio of nothing to nothing in a class that does occur, such as the precision of a class that is never
+predicted, is 0, as in scikit-learn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+BOUNDARY_DISTANCES = (3, 5, 9, 12)
+"""Pixels within which boundaries match. Source: Li et al., CVPR 2021, Table 3."""
+
+CALIBRATION_BINS = 20
+"""Guo et al. use 15; with 20 the bins end at whole percent, which is how confidence is stored."""
+
+OBJECT_IOU = 0.5
+"""Objects match from this IoU on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Figures per class, each ``(C,)``; NaN where a class has none.
+
+    Attributes:
+        iou: intersection over union, TP / (TP + FP + FN).
+        f1: Dice coefficient, 2 TP / (2 TP + FP + FN).
+        precision: TP / (TP + FP).
+        recall: TP / (TP + FN).
+        truth: pixels whose label is this class and no other.
+        predicted: pixels predicted as it whose label says if that is right.
+    """
+
+    iou: Floats
+    f1: Floats
+    precision: Floats
+    recall: Floats
+    truth: Counts
+    predicted: Counts
+
+
+def class_scores(counts: Counts, allowed: Bools) -> ClassScores:
+    """Compute the figures of each class.
+
+    True positives are pixels of the class alone that are predicted as it; false negatives those that are not;
+    false positives all pixels predicted as it whose label leaves it out. So "not a building" serves the
+    buildings' precision though it names no class.
+
+    Args:
+        counts: ``(L, C)`` pixels by label and predicted class.
+        allowed: ``(L, C)`` which classes each label allows.
+
+    Source: Everingham et al., The PASCAL VOC Challenge, IJCV 2010, section 4.2 (IoU).
+    """
+    sure = allowed.sum(axis=1) == 1
+    own = sure[:, None] & allowed
+    hit = (counts * own).sum(axis=0)
+    truth = (counts.sum(axis=1)[:, None] * own).sum(axis=0)
+    false_alarms = (counts * ~allowed).sum(axis=0)
+    predicted = hit + false_alarms
+    occurs = (truth + predicted) > 0
+    return ClassScores(
+        iou=_ratio(hit, truth + false_alarms, occurs),
+        f1=_ratio(2 * hit, truth + predicted, occurs),
+        precision=_ratio(hit, predicted, occurs),
+        recall=_ratio(hit, truth, occurs),
+        truth=truth,
+        predicted=predicted,
+    )
+
+
+def overall_accuracy(counts: Counts, allowed: Bools) -> float:
+    """Return the share of the pixels labelled with one class that are right; NaN without any.
+
+    Args:
+        counts: ``(L, C)`` pixels by label and predicted class.
+        allowed: ``(L, C)`` which classes each label allows.
+    """
+    sure = allowed.sum(axis=1) == 1
+    right, total = int(counts[sure][allowed[sure]].sum()), int(counts[sure].sum())
+    return right / total if total else float("nan")
+
+
+def settled(counts: Counts, allowed: Bools) -> Bools:
+    """Say which classes no occurring label leaves open: ``(C,)``.
+
+    Args:
+        counts: ``(L, C)`` pixels by label and predicted class.
+        allowed: ``(L, C)`` which classes each label allows.
+    """
+    open_labels = (allowed.sum(axis=1) > 1) & (counts.sum(axis=1) > 0)
+    return np.asarray(~allowed[open_labels].any(axis=0))
+
+
+def mean(values: Sequence[float] | Floats) -> float:
+    """Return the mean of those that are not NaN; NaN if all are."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class MatchScores:
+    """How two sets of things match: boundary pixels, or objects. NaN where there are none in either.
+
+    Attributes:
+        precision: share of the predicted ones that match.
+        recall: share of the true ones that match.
+        f1: their harmonic mean.
+    """
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+
+def match_scores(
+    predicted_matched: Counts, predicted: Counts, truth_matched: Counts, truth: Counts
+) -> MatchScores:
+    """Compute precision, recall and F1 of matched things; all arrays have one shape, or broadcast.
+
+    For boundaries, a predicted boundary pixel of a class matches where a true one of the class lies within a
+    Euclidean distance of t pixels, and the other way round; counts are of the whole data set.
+
+    Source: Perazzi et al., CVPR 2016, section 5.1 (F of contours); Takikawa et al., ICCV 2019, section 4.1
+    (per class, at several t). Both average over images; we accumulate, as one scene is one image.
+    """
+    predicted, truth = np.broadcast_arrays(predicted, truth)
+    occurs = (predicted + truth) > 0
+    precision = _ratio(predicted_matched, predicted, occurs)
+    recall = _ratio(truth_matched, truth, occurs)
+    total = precision + recall
+    f1 = np.where(total > 0, 2 * precision * recall / np.where(total > 0, total, 1.0), total)
+    return MatchScores(precision, recall, f1)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far confidence can be taken at its word; one entry per bin of confidence.
+
+    Attributes:
+        edges: ``(B + 1,)`` bins from 0 to 1; a bin has its upper edge, not its lower one.
+        pixels: ``(B,)`` pixels in each.
+        confidence: ``(B,)`` their mean confidence; NaN in empty bins.
+        accuracy: ``(B,)`` the share of them that is right; NaN in empty bins.
+        error: expected calibration error: mean gap of the two, weighted by pixels; NaN without pixels.
+    """
+
+    edges: Floats
+    pixels: Counts
+    confidence: Floats
+    accuracy: Floats
+    error: float
+
+
+def calibration(right: Counts, wrong: Counts, bins: int = CALIBRATION_BINS) -> Calibration:
+    """Compute the reliability curve and the expected calibration error.
+
+    Args:
+        right: ``(101,)`` right pixels by confidence in percent.
+        wrong: ``(101,)`` wrong pixels by confidence in percent.
+        bins: bins of equal width.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equations 2 to 5.
+    """
+    percent = np.arange(101)
+    number = np.clip(-(-percent * bins // 100) - 1, 0, bins - 1)
+    total = right + wrong
+    pixels = np.bincount(number, weights=total, minlength=bins).astype(np.int64)
+    some = pixels > 0
+    summed = np.bincount(number, weights=total * percent / 100, minlength=bins)
+    hits = np.bincount(number, weights=right, minlength=bins)
+    divisor = np.where(some, pixels, 1)
+    confidence = np.where(some, summed / divisor, np.nan)
+    accuracy = np.where(some, hits / divisor, np.nan)
+    gaps = np.abs(summed - hits)  # of the means, times the pixels
+    error = float(gaps.sum() / pixels.sum()) if some.any() else float("nan")
+    return Calibration(np.linspace(0, 1, bins + 1), pixels, confidence, accuracy, error)
+
+
+def _ratio(part: Counts, whole: Counts, occurs: Bools) -> Floats:
+    """Divide; nothing by nothing is 0 where the class occurs, else NaN."""
+    values = part / np.where(whole > 0, whole, 1)
+    return np.where(occurs, values, np.nan)

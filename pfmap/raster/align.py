@@ -1,0 +1,137 @@
+"""A class raster as it lies under the pixels of another grid."""
+
+import contextlib
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from pfmap.errors import SourceError
+from pfmap.geobox import UNPLACED, GeoBox
+from pfmap.raster.classmap import ClassMap
+from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
+from pfmap.raster.location import Location
+
+_ANY_CRS = "EPSG:3857"
+"""Stands for a CRS that neither raster names: what is the same on both sides does not matter."""
+
+
+class AlignedMap(ClassMap):
+    """An opened class raster of any CRS, resolution and extent, read on another raster's grid.
+
+    Each pixel takes the class of the nearest one. Pixels beyond the raster have none. Use it as a context
+    manager.
+
+    Args:
+        location: where it is.
+        target: the other grid.
+        advice: what to do about several bands.
+        other: name of the raster whose grid that is, for messages.
+
+    Attributes:
+        geobox: the other grid.
+        note: what to tell the user about how the two were brought together, or "".
+
+    Raises:
+        SourceError: it cannot be opened, is no class raster, or cannot be brought onto the grid.
+    """
+
+    def __init__(self, location: Location, target: GeoBox, advice: str, other: str) -> None:
+        super().__init__(location, None, advice)
+        self._vrt: WarpedVRT | None = None
+        own, self.geobox, self.note = self.geobox, target, ""
+        try:
+            if self._on_same_pixels(own, target, other):
+                return
+            crs = own.crs_wkt or target.crs_wkt
+            self._check_overlap(own, target, crs, other)
+            self._vrt = WarpedVRT(
+                self._src,
+                src_crs=CRS.from_wkt(crs) if crs else _ANY_CRS,
+                crs=CRS.from_wkt(target.crs_wkt) if target.crs_wkt else _ANY_CRS,
+                transform=Affine(*target.transform),
+                width=target.width,
+                height=target.height,
+                resampling=Resampling.nearest,
+                add_alpha=True,
+            )
+            self._masked = True
+            self._dtype, self.nodata = self._values()
+        except GDAL_ERRORS as error:
+            self._src.close()
+            raise SourceError(
+                f"{location.text} cannot be brought onto the grid of {other} ({reason(error)})"
+            ) from error
+        except BaseException:
+            self._src.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._vrt is not None:
+            self._vrt.close()
+        super().__exit__(kind, error, trace)
+
+    def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
+        """Say whether the two grids are one; refuse those that no georeferencing brings together."""
+        sizes = (own.width, own.height), (target.width, target.height)
+        if sizes[0] == sizes[1] and own.transform == target.transform and _same(own, target):
+            return True
+        name = self._location.text
+        unplaced = [box.crs_wkt is None and box.transform == UNPLACED for box in (own, target)]
+        if any(unplaced) or (target.crs_wkt is None and own.crs_wkt is not None):
+            if sizes[0] != sizes[1]:
+                which = name if unplaced[0] else other
+                raise SourceError(
+                    f"{name} has {own.width} x {own.height} pixels, {other} has {target.width} x "
+                    f"{target.height}, and {which} says not where it lies: georeference it, or give a raster "
+                    "of the same size"
+                )
+            if unplaced[0] != unplaced[1] or target.crs_wkt is None:
+                self.note = (
+                    f"{name} and {other} are compared pixel by pixel: one of them says not where it lies"
+                )
+            return True
+        if own.crs_wkt is None and target.crs_wkt is not None:
+            self.note = f"{name} names no CRS: taken to be in that of {other}"
+        return False
+
+    def _check_overlap(self, own: GeoBox, target: GeoBox, crs: str | None, other: str) -> None:
+        left, bottom, right, top = target.bounds
+        if crs is not None and target.crs_wkt is not None and crs != target.crs_wkt:
+            with contextlib.suppress(*GDAL_ERRORS), gdal_settings():
+                left, bottom, right, top = transform_bounds(
+                    CRS.from_wkt(target.crs_wkt), CRS.from_wkt(crs), *target.bounds
+                )
+        x0, y0, x1, y1 = own.bounds
+        if right <= x0 or x1 <= left or top <= y0 or y1 <= bottom:
+            raise SourceError(
+                f"{self._location.text} and {other} do not overlap: they cover {_box(own.bounds)} and "
+                f"{_box((left, bottom, right, top))} in {own.crs_name}"
+            )
+
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+        if self._vrt is None:
+            return super()._read(window)
+        values, alpha = self._vrt.read(window=window)
+        return values, alpha != 0
+
+
+def _same(one: GeoBox, two: GeoBox) -> bool:
+    if one.crs_wkt == two.crs_wkt:
+        return True
+    if one.crs_wkt is None or two.crs_wkt is None:
+        return False
+    return bool(CRS.from_wkt(one.crs_wkt) == CRS.from_wkt(two.crs_wkt))
+
+
+def _box(bounds: tuple[float, float, float, float]) -> str:
+    return ",".join(f"{value:.8g}" for value in bounds)

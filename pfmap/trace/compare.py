@@ -1,0 +1,180 @@
+"""Compare two class rasters pixel by pixel, and their boundaries: compiled loops.
+
+Rasters hold *codes*: 0 to 254 for classes, and for truth also for labels that leave several classes open;
+`NO_CODE` for pixels that do not count.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pfmap.trace.compiled import compiled
+from pfmap.trace.types import Bools, Bytes, Ints, Longs
+
+NO_CODE = 255
+CODES = 256
+
+
+@compiled
+def count_pixels(
+    truth: Bytes,
+    predicted: Bytes,
+    confidence: Bytes,
+    allowed: Bools,
+    counts: Longs,
+    levels: Longs,
+) -> None:
+    """Count pixels by label, predicted class and confidence; those that do not count get `NO_CODE` in both.
+
+    Args:
+        truth: ``(h, w)`` codes; changed.
+        predicted: ``(h, w)`` codes; changed.
+        confidence: ``(h, w)`` percent; above 100 is unknown. Or ``(0, 0)``.
+        allowed: ``(256, 256)`` whether a label allows a class.
+        counts: ``(256, 256)`` by label and predicted class, that of `NO_CODE` included; added to.
+        levels: ``(256, 101, 2)`` by predicted class, confidence, and whether right; added to.
+    """
+    height, width = truth.shape
+    known = confidence.size > 0
+    for y in range(height):
+        for x in range(width):
+            t, p = truth[y, x], predicted[y, x]
+            counts[t, p] += 1
+            if t == NO_CODE or p == NO_CODE:  # noqa: PLR1714 - numba
+                truth[y, x] = NO_CODE
+                predicted[y, x] = NO_CODE
+            elif known and confidence[y, x] <= 100:
+                if t == p:
+                    levels[p, confidence[y, x], 1] += 1
+                elif not allowed[t, p]:
+                    levels[p, confidence[y, x], 0] += 1
+
+
+@compiled
+def paint(truth: Bytes, predicted: Bytes, top: int, sums: Longs, colors: Bytes, step: int) -> None:
+    """Add rows of two rasters to a small picture; each of its cells sums up `step` x `step` pixels.
+
+    Args:
+        truth: ``(h, w)`` codes.
+        predicted: ``(h, w)`` codes.
+        top: row of the whole raster at which they begin.
+        sums: ``(rows, cols, 3)`` the picture; added to.
+        colors: ``(256, 256, 3)`` colour by true and predicted code.
+        step: pixels along a side of a cell.
+    """
+    height, width = truth.shape
+    for y in range(height):
+        row = (top + y) // step
+        for x in range(width):
+            col = x // step
+            t, p = truth[y, x], predicted[y, x]
+            for k in range(3):
+                sums[row, col, k] += colors[t, p, k]
+
+
+@compiled
+def inner_boundary(codes: Bytes, margin: int) -> Bytes:
+    """Keep the codes of pixels beside another class, and put `NO_CODE` everywhere else.
+
+    A pixel is on its class's boundary if one of its four neighbours counts and is of another class: neither
+    the raster's edge nor what does not count makes a boundary.
+
+    Args:
+        codes: ``(h, w)``.
+        margin: rows and columns of `NO_CODE` to add on every side.
+
+    Returns:
+        ``(h + 2 margin, w + 2 margin)``.
+    """
+    height, width = codes.shape
+    out = np.full((height + 2 * margin, width + 2 * margin), NO_CODE, dtype=np.uint8)
+    for y in range(height):
+        for x in range(width):
+            here = codes[y, x]
+            if here == NO_CODE:
+                continue
+            if x + 1 < width and codes[y, x + 1] != here and codes[y, x + 1] != NO_CODE:
+                out[y + margin, x + margin] = here
+                out[y + margin, x + 1 + margin] = codes[y, x + 1]
+            if y + 1 < height and codes[y + 1, x] != here and codes[y + 1, x] != NO_CODE:
+                out[y + margin, x + margin] = here
+                out[y + 1 + margin, x + margin] = codes[y + 1, x]
+    return out
+
+
+@compiled
+def nearest_counts(
+    lines: Bytes, others: Bytes, rows: tuple[int, int], offsets: Ints, level: Ints, found: Longs
+) -> None:
+    """Count boundary pixels by how near the other boundary of their class is.
+
+    Args:
+        lines: ``(h, w)`` boundary pixels whose partners are looked for, with a margin as wide as the farthest
+            offset.
+        others: ``(h, w)`` boundary pixels among which they are looked for.
+        rows: first row whose pixels are looked at, and the row after the last.
+        offsets: ``(n, 2)`` rows and columns to look at, the nearest first.
+        level: ``(n,)`` in which column of `found` each of them counts.
+        found: ``(256, levels + 1)`` pixels by class and level; the last is for those without a partner.
+    """
+    width = lines.shape[1]
+    flat = others.ravel()
+    steps = np.empty(len(offsets), dtype=np.int64)
+    for k in range(len(offsets)):
+        steps[k] = np.int64(offsets[k, 0]) * width + offsets[k, 1]
+    for y in range(rows[0], rows[1]):
+        for x in range(width):
+            code = lines[y, x]
+            if code == NO_CODE:
+                continue
+            place, at = np.int64(y) * width + x, found.shape[1] - 1
+            for k in range(len(steps)):
+                if flat[place + steps[k]] == code:
+                    at = level[k]
+                    break
+            found[code, at] += 1
+
+
+class Boundaries:
+    """Measures how near the boundaries of two class rasters lie, rows after rows.
+
+    A row waits until enough rows below it are known, so that the result is that of the whole raster.
+
+    Args:
+        height: rows of the rasters.
+        distances: rising distances in pixels.
+        predicted: ``(256, distances + 1)`` predicted boundary pixels by class and by the first distance that
+            reaches a true one; the last column is for those that none reaches. Added to.
+        truth: the same the other way round. Added to.
+    """
+
+    def __init__(self, height: int, distances: tuple[int, ...], predicted: Longs, truth: Longs) -> None:
+        self._height, self._reach = height, max(distances)
+        self._predicted, self._truth = predicted, truth
+        side = np.arange(-self._reach, self._reach + 1, dtype=np.int32)
+        rows, cols = (axis.ravel() for axis in np.meshgrid(side, side, indexing="ij"))
+        squares = rows.astype(np.int64) ** 2 + cols.astype(np.int64) ** 2
+        near = np.argsort(squares, kind="stable")[: np.count_nonzero(squares <= self._reach**2)]
+        self._offsets = np.stack([rows[near], cols[near]], axis=1)
+        self._level = np.searchsorted(np.array(distances) ** 2, squares[near]).astype(np.int32)
+        self._top = 0  # row of the raster at which the kept rows begin
+        self._done = 0  # rows that were measured
+        self._kept: list[Any] = []  # truth and prediction
+
+    def add(self, truth: Bytes, predicted: Bytes) -> None:
+        """Take the next rows of codes; both have `NO_CODE` where either has."""
+        if self._kept:
+            truth = np.concatenate([self._kept[0], truth])
+            predicted = np.concatenate([self._kept[1], predicted])
+        stop = self._top + len(truth)
+        # A row's boundary needs the row below it, and its matches `reach` rows of boundary.
+        ready = stop if stop == self._height else max(self._done, stop - self._reach - 1)
+        if ready > self._done:
+            lines = inner_boundary(predicted, self._reach), inner_boundary(truth, self._reach)
+            rows = self._done - self._top + self._reach, ready - self._top + self._reach
+            nearest_counts(*lines, rows, self._offsets, self._level, self._predicted)
+            nearest_counts(*lines[::-1], rows, self._offsets, self._level, self._truth)
+            self._done = ready
+        first = max(self._top, self._done - self._reach - 1)
+        self._kept = [codes[first - self._top :].copy() for codes in (truth, predicted)]
+        self._top = first

@@ -1,0 +1,99 @@
+"""Figures against scikit-learn, and against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from pfmap import metrics
+
+CLASSES = 5
+
+
+def confusion(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    counts = np.zeros((CLASSES, CLASSES), dtype=np.int64)
+    np.add.at(counts, (truth, predicted), 1)
+    return counts
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
+def test_figures_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    truth, predicted = np.array(pairs).T
+    scores = metrics.class_scores(confusion(truth, predicted), np.eye(CLASSES, dtype=bool))
+    occurs = np.isin(np.arange(CLASSES), np.concatenate([truth, predicted]))
+    options = {"labels": np.flatnonzero(occurs), "average": None, "zero_division": 0.0}
+    for ours, theirs in (
+        (scores.iou, sk.jaccard_score),
+        (scores.f1, sk.f1_score),
+        (scores.precision, sk.precision_score),
+        (scores.recall, sk.recall_score),
+    ):
+        np.testing.assert_allclose(ours[occurs], theirs(truth, predicted, **options))
+        assert np.isnan(ours[~occurs]).all()
+        assert metrics.mean(ours) == pytest.approx(np.mean(theirs(truth, predicted, **options)))
+    accuracy = metrics.overall_accuracy(confusion(truth, predicted), np.eye(CLASSES, dtype=bool))
+    assert accuracy == pytest.approx(sk.accuracy_score(truth, predicted))
+
+
+def test_a_partial_label_serves_the_class_that_it_excludes() -> None:
+    allowed = np.array([[True, False, False], [False, True, True], [False, True, False]])
+    counts = np.array([[8, 1, 1], [4, 30, 26], [0, 5, 5]])
+    scores = metrics.class_scores(counts, allowed)
+    assert scores.precision[0] == pytest.approx(8 / 12)
+    assert scores.iou[0] == pytest.approx(8 / (10 + 4))
+    # Of class 1 only the sure label counts as truth, and only what excludes it as a false alarm.
+    assert scores.recall[1] == pytest.approx(5 / 10)
+    assert scores.precision[1] == pytest.approx(5 / 6)
+    assert metrics.overall_accuracy(counts, allowed) == pytest.approx(13 / 20)
+    assert metrics.settled(counts, allowed).tolist() == [True, False, False]
+    counts[1] = 0
+    assert metrics.settled(counts, allowed).tolist() == [True, True, True]
+
+
+def test_classes_that_never_occur_have_no_figures_and_no_say() -> None:
+    counts = np.diag([5, 0, 3])
+    scores = metrics.class_scores(counts, np.eye(3, dtype=bool))
+    assert np.isnan(scores.iou[1])
+    assert metrics.mean(scores.iou) == 1
+    nothing = np.zeros((3, 3), dtype=np.int64)
+    assert np.isnan(metrics.mean(metrics.class_scores(nothing, np.eye(3, dtype=bool)).iou))
+    assert np.isnan(metrics.overall_accuracy(nothing, np.eye(3, dtype=bool)))
+
+
+def test_matches_become_precision_recall_and_f1() -> None:
+    scores = metrics.match_scores(
+        *(np.array(v) for v in ([3, 0, 0, 0], [4, 2, 0, 0], [3, 0, 0, 0], [6, 0, 5, 0]))
+    )
+    np.testing.assert_allclose(scores.precision, [0.75, 0, 0, np.nan])
+    np.testing.assert_allclose(scores.recall, [0.5, 0, 0, np.nan])
+    np.testing.assert_allclose(scores.f1, [0.6, 0, 0, np.nan])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.booleans()), min_size=1, max_size=80),
+    st.sampled_from([10, 15, 20]),
+)
+def test_the_calibration_error_is_that_of_its_definition(pixels: list[tuple[int, bool]], bins: int) -> None:
+    right, wrong = np.zeros(101, dtype=np.int64), np.zeros(101, dtype=np.int64)
+    for percent, hit in pixels:
+        (right if hit else wrong)[percent] += 1
+    found = metrics.calibration(right, wrong, bins)
+    expected = 0.0
+    for k in range(bins):
+        # Integers: percent / 100 in (k / bins, (k + 1) / bins]; 0 belongs to the first bin.
+        inside = [(c, hit) for c, hit in pixels if k * 100 < c * bins <= (k + 1) * 100 or (k == 0 and c == 0)]
+        assert found.pixels[k] == len(inside)
+        if inside:
+            confidence, accuracy = np.mean([c / 100 for c, _ in inside]), np.mean([hit for _, hit in inside])
+            assert found.confidence[k] == pytest.approx(confidence)
+            assert found.accuracy[k] == pytest.approx(accuracy)
+            expected += len(inside) / len(pixels) * abs(confidence - accuracy)
+        else:
+            assert np.isnan(found.confidence[k])
+    assert found.error == pytest.approx(expected)
+
+
+def test_without_pixels_there_is_no_calibration() -> None:
+    none = np.zeros(101, dtype=np.int64)
+    assert np.isnan(metrics.calibration(none, none).error)
