@@ -1,4 +1,4 @@
-"""`pfmap models`: list, describe and import models."""
+"""`pfmap models`: list, show, count and import models."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def models() -> None:
-    """List, describe and import models."""
+    """List models, show what they know and what they cost, and import them."""
 
 
 @models.command("list")
@@ -38,7 +38,7 @@ def list_command(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(name: str, as_json: bool) -> None:
-    """Describe the model NAME: classes, window, resolution, data, accuracy, limits."""
+    """Show the model NAME: classes, window, resolution, data, accuracy, limits."""
     from pfmap.card import card_table, read_card
     from pfmap.engine import store
 
@@ -53,7 +53,7 @@ def info(name: str, as_json: bool) -> None:
     click.echo(f"{card.name}: {card.title}")
     click.echo(f"folder       {folder}")
     click.echo(f"weights      {size}")
-    settings = ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(arch).items())
+    settings = ", ".join(f"{k} {_plain(v)}" for k, v in dataclasses.asdict(arch).items())
     click.echo(f"network      {settings}")
     click.echo(f"bands        {', '.join(spec.bands)}")
     click.echo(f"window       {spec.window} pixels")
@@ -70,6 +70,45 @@ def info(name: str, as_json: bool) -> None:
         click.echo(f"accuracy     {card.accuracy_note}")
         for key, value in card.accuracy.items():
             click.echo(f"  {key:<32} {value:.3f}")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--size", default=512, show_default=True, metavar="PX", help="Side of the window.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the architecture, such as flow=none, classes=19 or flow_levels=4,8; may be "
+    "repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> None:
+    """Count the parameters and multiply-adds of NAME: a model, or an encoder for the paper's network with it.
+
+    Counts convolutions and the products of the points' attention, for one window, operation by operation as
+    the paper's network is published; then the whole again as pfmap computes it. Needs no weights.
+    """
+    from pfmap.engine.cost import cost_of, find_architecture
+
+    cost = cost_of(find_architecture(name, changes), size)
+    if as_json:
+        whole = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
+        click.echo(json.dumps({"name": name, **dataclasses.asdict(cost), **whole}, indent=2))
+        return
+    settings = ", ".join(f"{k} {_plain(v)}" for k, v in dataclasses.asdict(cost.architecture).items())
+    click.echo(f"{name}: {settings}")
+    click.echo(f"{f'at {size} x {size} pixels':<24} {'parameters':>12} {'multiply-adds':>14}")
+    for part in cost.parts:
+        click.echo(f"{part.name:<24} {part.parameters:>12,} {part.multiply_adds / 1e9:>12.3f} G")
+    click.echo(f"{'whole':<24} {cost.parameters:>12,} {cost.multiply_adds / 1e9:>12.3f} G")
+    click.echo(f"{'as pfmap computes it':<24} {'':>12} {cost.factored / 1e9:>12.3f} G")
+
+
+def _plain(value: object) -> str:
+    """Write a setting without Python's brackets."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @models.command("import")

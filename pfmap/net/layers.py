@@ -1,5 +1,8 @@
 """Small pieces shared by all of PFNet: convolution + batch norm + ReLU, and the one way maps are resized."""
 
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +23,12 @@ def conv_bn_relu(
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off on a device, for arithmetic that needs its tensors' own precision."""
+    # Networks are also run on the meta device, to count their work; it has no autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def resize(features: Tensor, size: tuple[int, ...]) -> Tensor:

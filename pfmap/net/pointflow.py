@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pfmap.architecture import Architecture
-from pfmap.net.layers import conv_bn_relu, resize
+from pfmap.net.layers import conv_bn_relu, resize, without_autocast
 
 
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
@@ -97,7 +97,7 @@ def flow_points(source: Tensor, target: Tensor) -> Tensor:
     """
     # Without scaling, products over 256 channels pass float16's largest number: at least float32 here.
     wide = torch.promote_types(target.dtype, torch.float32)
-    with torch.autocast(target.device.type, enabled=False):
+    with without_autocast(target.device):
         known, asking = source.to(wide), target.to(wide)
         attention = torch.softmax(asking.transpose(1, 2) @ known, dim=-1)  # (B, P target, P source)
         return (asking + known @ attention.transpose(1, 2)).to(target.dtype)
@@ -143,7 +143,7 @@ def _sample(features: Tensor, at: Tensor, grid: Tensor) -> Tensor:
     col = at % width
     # grid_sample wants x, y in -1..1. Coordinates need float32: 8 bits cannot name a pixel of 896.
     where = torch.stack([(2 * col + 1) / width - 1, (2 * row + 1) / height - 1], dim=-1).float()
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features.device):
         read = F.grid_sample(features.float(), where[:, None], mode="bilinear", align_corners=False)
     return read.squeeze(2).to(features.dtype)
 

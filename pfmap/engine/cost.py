@@ -1,0 +1,174 @@
+"""What a network costs: its parameters, and the multiply-adds of one window, part by part.
+
+Counted are convolutions and the products of the points' attention, as in the paper's Table 6; normalisation,
+activations, pooling and resizing are left out: they are under one per cent. The network is never
+filled with weights: it runs on torch's meta device, where tensors have shapes and no values.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
+
+from pfmap.architecture import ENCODERS, Architecture
+from pfmap.card import build, read_card
+from pfmap.engine.store import CARD_NAME, find_model
+from pfmap.errors import ModelError, UsageError
+from pfmap.net.pfnet import PFNet
+
+_ISAID_CLASSES = 16
+_PARTS: Mapping[str, str] = {
+    "encoder": "encoder",
+    "ppm": "context",
+    "laterals": "laterals",
+    "flows": "flow modules",
+    "flows_up": "flow modules",
+    "smooth": "smooth",
+    "head": "head",
+    "classify": "classify",
+}
+"""The network's own names, and ours for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one part of a network costs.
+
+    Attributes:
+        name: such as encoder.
+        parameters: trained numbers.
+        multiply_adds: of one window.
+    """
+
+    name: str
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        architecture: of the network.
+        size: side of the window, pixels.
+        parts: in the order in which they run.
+        factored: multiply-adds of the whole as pfmap computes it, with the factored head.
+    """
+
+    architecture: Architecture
+    size: int
+    parts: tuple[Part, ...]
+    factored: int
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole network."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the whole network, operation by operation as published."""
+        return sum(part.multiply_adds for part in self.parts)
+
+
+def find_architecture(name: str, changes: Sequence[str] = ()) -> Architecture:
+    """Find an architecture by name.
+
+    Args:
+        name: a model's name or folder, or an encoder's name for the paper's network with that encoder and
+            iSAID's 16 classes.
+        changes: settings to change, each ``KEY=VALUE``; a list's values are separated by commas.
+
+    Raises:
+        ModelError: there is neither such a model nor such an encoder, or a setting that does not exist.
+        UsageError: a change that is no ``KEY=VALUE``.
+    """
+    architecture = _base(name)
+    settings = dataclasses.asdict(architecture)
+    return build(Architecture, {**settings, **dict(map(_change, changes))}, "architecture")
+
+
+def _base(name: str) -> Architecture:
+    try:
+        folder = find_model(name)
+    except ModelError as error:
+        if name in ENCODERS:
+            return Architecture(name, _ISAID_CLASSES)  # type: ignore[arg-type]  # it is one of them
+        raise ModelError(
+            f"{error}; or name an encoder for the paper's network: {', '.join(ENCODERS)}"
+        ) from error
+    return read_card(folder / CARD_NAME).architecture
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """Take ``KEY=VALUE`` apart."""
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise UsageError(f"{text!r} is no setting: write KEY=VALUE, such as flow=none or flow_levels=4,8")
+    values = [_value(part) for part in value.strip("[]").split(",")]
+    return key, values if key == "flow_levels" else values[0] if len(values) == 1 else value
+
+
+def _value(text: str) -> Any:
+    """Read a number as a number, anything else as text."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def cost_of(architecture: Architecture, size: int) -> Cost:
+    """Count parameters and multiply-adds of a network.
+
+    Args:
+        architecture: of the network.
+        size: side of the window, pixels.
+
+    Raises:
+        ModelError: a window that the network cannot take.
+    """
+    with torch.device("meta"):
+        network = PFNet(architecture).eval()
+    parameters = dict.fromkeys(_PARTS.values(), 0)
+    for name, weight in network.named_parameters():
+        parameters[_PARTS[name.split(".")[0]]] += weight.numel()
+    plain = _by_part(network, size)
+    network.factored = True
+    parts = tuple(Part(name, parameters[name], plain[name]) for name in parameters)
+    return Cost(architecture, size, parts, _run(network, size, FlopCounterMode(display=False)))
+
+
+def _run(network: PFNet, size: int, counter: FlopCounterMode) -> int:
+    """Run a network on the meta device: its multiply-adds."""
+    with counter, torch.inference_mode():
+        network(torch.empty(1, 3, size, size, device="meta"))
+    return int(counter.get_total_flops()) // 2  # two operations each
+
+
+def _by_part(network: PFNet, size: int) -> dict[str, int]:
+    """Count the multiply-adds of each part: of what runs outermost in the network itself."""
+    counter = FlopCounterMode(display=False)
+    operations = dict.fromkeys(_PARTS.values(), 0)
+    entered: list[int] = []  # what had been counted when each module that is running was entered
+
+    def watch(part: str, module: nn.Module) -> list[RemovableHandle]:
+        def leave(*_: object) -> None:
+            before = entered.pop()
+            if not entered:
+                operations[part] += counter.get_total_flops() - before
+
+        enter = module.register_forward_pre_hook(lambda *_: entered.append(counter.get_total_flops()))
+        return [enter, module.register_forward_hook(leave)]
+
+    modules = [(name, module) for name, module in network.named_modules() if name]
+    hooks = [hook for name, module in modules for hook in watch(_PARTS[name.split(".")[0]], module)]
+    _run(network, size, counter)
+    for hook in hooks:
+        hook.remove()
+    return {part: count // 2 for part, count in operations.items()}
