@@ -22,7 +22,8 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _class_names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+def names_list(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """Take an option's comma-separated names apart."""
     return None if text is None else split(text)
 
 
@@ -42,6 +43,13 @@ def _numbers(count: int | None, kind: type[int] | type[float], example: str) -> 
 
     return parse
 
+
+bands_option = click.option(
+    "--bands",
+    callback=_numbers(None, int, "1,2,3"),
+    metavar="N,N,N",
+    help="Band numbers in the model's order.  [default: by colour interpretation]",
+)
 
 _SCENE_OPTIONS = (
     click.option(
@@ -76,12 +84,7 @@ _SCENE_OPTIONS = (
         type=click.IntRange(min=1),
         help="Windows per pass.  [default: 1 on CPU, 8 on GPU]",
     ),
-    click.option(
-        "--bands",
-        callback=_numbers(None, int, "1,2,3"),
-        metavar="N,N,N",
-        help="Band numbers in the model's order.  [default: by colour interpretation]",
-    ),
+    bands_option,
     click.option(
         "--scale",
         callback=_numbers(2, float, "0,10000"),
@@ -147,7 +150,7 @@ _SHAPE_OPTIONS = (
     ),
     click.option(
         "--classes",
-        callback=_class_names,
+        callback=names_list,
         metavar="NAME,NAME",
         help="Classes that become polygons.  [default: all; of a model, all but its background]",
     ),
@@ -160,7 +163,7 @@ _SHAPE_OPTIONS = (
     ),
     click.option(
         "--regularize",
-        callback=_class_names,
+        callback=names_list,
         default="",
         metavar="NAME,NAME",
         help="Classes whose objects are squared: right angles, straight walls.  [default: none]",

@@ -3,15 +3,32 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 from tqdm import tqdm
 
-from pfmap.cli.options import device_option, split_names
+from pfmap.cli.options import bands_option, device_option, names_list
+
+if TYPE_CHECKING:
+    from pfmap.train.validate import Figures, Validation
+
+_ABOUT_IMAGES = (
+    "labels",
+    "field",
+    "classes",
+    "rest",
+    "bands",
+    "validation",
+    "steps",
+    "trained",
+    "attribution",
+)
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="CONFIG|IMAGES")
+@click.argument("source", type=click.Path(path_type=Path), metavar="IMAGES|CONFIG")
 @click.option(
     "-o",
     "--output-dir",
@@ -19,40 +36,44 @@ from pfmap.cli.options import device_option, split_names
     required=True,
     help="The model folder to write.",
 )
-@click.option(
-    "--from",
-    "start_from",
-    metavar="MODEL",
-    help="Fine-tune this model.  [default: landcover for IMAGES; as CONFIG says]",
-)
 @click.option("--labels", metavar="FILE|FOLDER", help="Polygons, a label raster, or a folder of masks.")
 @click.option("--field", metavar="NAME", help="The polygons' column with the classes.  [default: class]")
 @click.option(
     "--classes",
-    callback=split_names,
+    callback=names_list,
     metavar="NAMES",
     help="The classes, separated by commas; for masks in the order of their values, from 0.",
 )
 @click.option(
     "--rest",
-    callback=split_names,
+    callback=names_list,
     metavar="NAMES",
-    help="What lies outside the polygons may be.  [default: all other classes if they have one class, else "
-    "unknown]",
+    help="What lies outside the polygons may be.  [default: if they have one class, any other; else unknown]",
 )
+@bands_option
 @click.option(
     "--validation",
     type=click.FloatRange(0, 0.9),
-    help="Share of the ground that is held out to measure.  [default: 0.2]",
+    default=0.2,
+    show_default=True,
+    help="Share of the ground that is held out to measure, in blocks.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps.  [default: 400]")
+@click.option("--steps", type=click.IntRange(min=1), default=400, show_default=True, help="Optimiser steps.")
 @click.option(
     "--train",
     "trained",
     type=click.Choice(["all", "decoder", "head"]),
-    help="What of the network moves.  [default: all]",
+    default="all",
+    show_default=True,
+    help="What of the network changes.",
 )
-@click.option("--attribution", metavar="TEXT", help="Whom maps made with the model have to name.")
+@click.option("--attribution", default="", metavar="TEXT", help="Whom maps made with the model have to name.")
+@click.option(
+    "--from",
+    "start_from",
+    metavar="MODEL",
+    help="Fine-tune this model.  [default: landcover for IMAGES, what it says for CONFIG]",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -62,18 +83,21 @@ from pfmap.cli.options import device_option, split_names
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the model or checkpoint in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
 def train(
+    ctx: click.Context,
     source: Path,
     output_dir: Path,
-    start_from: str | None,
     labels: str | None,
     field: str | None,
     classes: tuple[str, ...] | None,
     rest: tuple[str, ...] | None,
-    validation: float | None,
-    steps: int | None,
-    trained: str | None,
-    attribution: str | None,
+    bands: tuple[int, ...] | None,
+    validation: float,
+    steps: int,
+    trained: str,
+    attribution: str,
+    start_from: str | None,
     data: Path | None,
     device: str,
     resume: bool,
@@ -82,36 +106,74 @@ def train(
 ) -> None:
     """Train a PFNet on your own images.
 
-    Either fine-tune on IMAGES, an orthophoto or a folder of images, with --labels; the configuration that this
-    makes is written to train.toml in the output folder. Or train as a CONFIG says that you wrote: its
-    classes, its data sets, their validation parts.
+    Either fine-tune a model on IMAGES, an orthophoto or a folder of images, with --labels; the configuration
+    that this makes is written to train.toml beside the model. Or train as a CONFIG (.toml) says that you
+    wrote: its classes, its data sets, their validation parts.
 
     Several GPUs: torchrun --nproc-per-node 4 -m pfmap train ...
     """
     from pfmap.engine.device import choose_device
-    from pfmap.engine.store import load_model
+    from pfmap.engine.store import DEFAULT_MODEL, load_model
     from pfmap.train import config as settings
     from pfmap.train import loop, quick
-    from pfmap.train.validate import Validation
 
-    given = {
-        "field": field, "classes": classes, "rest": rest, "validation": validation, "steps": steps,
-        "trained": trained, "attribution": attribution,
-    }  # fmt: skip
     loop.check_output(output_dir, resume=resume, overwrite=overwrite)
+    leads = os.environ.get("RANK", "0") == "0"
     if source.suffix == ".toml":
-        if labels is not None or any(value is not None for value in given.values()):
-            raise click.UsageError("with a CONFIG, classes, labels and steps are what it says: change it there")
-        parsed = settings.read_config(source)
-        folder = data if data is not None else source.parent
-        model = load_model(start_from) if start_from is not None else None
+        given = [
+            name for name in _ABOUT_IMAGES if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
+        if given:
+            options = ", ".join("--train" if name == "trained" else f"--{name}" for name in given)
+            raise click.UsageError(f"{options}: {source} says that already; change it there")
+        parsed, folder = settings.read_config(source), data if data is not None else source.parent
     else:
         if labels is None:
-            raise click.UsageError("IMAGES need --labels: polygons, a label raster, or a folder of masks")
-        model = load_model(start_from if start_from is not None else "landcover")
-        options = quick.QuickOptions(
-            source, labels, **{key: value for key, value in given.items() if value is not None}
+            raise click.UsageError(f"{source} needs --labels: polygons, a label raster, or a folder of masks")
+        described = quick.QuickOptions(
+            images=source,
+            labels=labels,
+            field=field,
+            classes=classes or (),
+            rest=rest or (),
+            validation=validation,
+            bands=bands,
+            steps=steps,
+            trained=trained,
+            attribution=attribution,
         )
-        tables = quick.quick_tables(options, model, output_dir.name)
-        parsed = settings.parse_config(tables, output_dir / settings.CONFIG_NAME)
-        folder = output_dir
+        base = load_model(start_from or DEFAULT_MODEL)
+        parsed, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
+    start = start_from or parsed.training.start_from
+    with tqdm(
+        total=parsed.training.steps, unit="step", disable=quiet or not leads or None, file=sys.stderr
+    ) as bar:
+
+        def on_step(progress: loop.Progress) -> None:
+            bar.update(progress.step - bar.n)
+            bar.set_postfix(loss=f"{progress.loss:.4f}", rate=f"{progress.rate:.1e}", refresh=False)
+
+        def on_validation(step: int, figures: "Validation") -> None:
+            for name, figure in figures.items():
+                bar.write(f"step {step}  {_line(name, figure)}", file=sys.stderr)
+
+        figures = loop.train(
+            parsed,
+            folder,
+            output_dir,
+            device=str(choose_device(device)),
+            start_from=load_model(start) if start else None,
+            resume=resume,
+            overwrite=overwrite,
+            on_step=on_step,
+            on_validation=on_validation,
+        )
+    if leads:
+        for name, figure in figures.items():
+            click.echo(_line(name, figure))
+        click.echo(f"wrote {output_dir}")
+
+
+def _line(name: str, figure: "Figures") -> str:
+    per_class = "  ".join(f"{klass} {value:.3f}" for klass, value in figure.iou.items())
+    return f"{name:<12} mean IoU {figure.mean_iou:.3f}  sure pixels right {figure.accuracy:.3f}  {per_class}"

@@ -16,7 +16,7 @@ from pfmap.raster.align import AlignedMap
 from pfmap.raster.burn import burn_values
 from pfmap.raster.location import locate
 from pfmap.trace.compare import NO_CODE
-from pfmap.vector.labels import LabelPolygons, is_vector
+from pfmap.vector.labels import LabelPolygons, PolygonFile, is_vector
 
 ADVICE = "take one with gdal_translate -b 1, or map the scene first with pfmap predict"
 """What to do about a class raster with several bands."""
@@ -75,7 +75,7 @@ class OpenTruth:
         self._map: AlignedMap | None = None
         self._shapes: LabelPolygons | None = None
         if self.polygons:
-            self._shapes = LabelPolygons(text, field, geobox, prediction)
+            self._shapes = LabelPolygons(PolygonFile(text, field), geobox, prediction)
             self.note = self._shapes.note
             return
         if field is not None or rest is not None:
@@ -120,7 +120,7 @@ class _PolygonTruth:
         self._shapes, self._geobox, self._names = shapes, geobox, names
         self._rest = legend.rest()
         self._codes: dict[str | None, int] = {None: NO_CODE}
-        if shapes.field is None:
+        if shapes.file.field is None:
             if len(options.only) != 1:
                 raise UsageError(
                     f"{names[1]} has no field class: name the field with --field, or, if all polygons are of "
@@ -129,7 +129,7 @@ class _PolygonTruth:
             self._codes = {None: legend.code(options.only[0])}
             return
         missing = []
-        for value in shapes.values:
+        for value in shapes.file.values:
             if value is not None:
                 code = legend.text(value)
                 self._codes[value] = NO_CODE if code is None else code
@@ -155,10 +155,12 @@ class _PolygonTruth:
             remarks.append(f"warning: {counted.mended:,} invalid polygons were made valid")
         if counted.lost:
             remarks.append(f"warning: {counted.lost:,} features without an area or a place were left out")
-        if self._shapes.values.get(None):
-            count = self._shapes.values[None]
-            remarks.append(f"warning: {count:,} features have no {self._shapes.field}: they do not count")
-        outside = self._shapes.count - counted.placed - counted.lost
+        if self._shapes.file.values.get(None):
+            count = self._shapes.file.values[None]
+            remarks.append(
+                f"warning: {count:,} features have no {self._shapes.file.field}: they do not count"
+            )
+        outside = self._shapes.file.layer.count - counted.placed - counted.lost
         if outside > 0:
-            remarks.append(f"{outside:,} of {self._shapes.count:,} features lie outside the scene")
+            remarks.append(f"{outside:,} of {self._shapes.file.layer.count:,} features lie outside the scene")
         return remarks

@@ -14,6 +14,9 @@ from typing import Any, Literal, get_args
 from pfmap.card import Card, build, parse_card, read_toml
 from pfmap.errors import ModelError, TrainingError
 
+CONFIG_NAME = "train.toml"
+"""The configuration that lies beside a model."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
@@ -22,6 +25,7 @@ class TrainingSettings:
     Attributes:
         steps: optimiser steps.
         crop: side of the square training crops, pixels.
+        start_from: name or folder of the model to start from; "" for none.
         encoder_weights: ImageNet weights of the encoder, relative to the data folder; "" starts from chance.
         trained: "all"; "decoder", all but the encoder; or "head", only what reads the finished pyramid.
         optimizer: "adamw", or "sgd" with momentum 0.9.
@@ -45,6 +49,7 @@ class TrainingSettings:
 
     steps: int
     crop: int = 256
+    start_from: str = ""
     encoder_weights: str = ""
     trained: Literal["all", "decoder", "head"] = "all"
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -181,9 +186,26 @@ def read_config(path: Path) -> TrainingConfig:
     """
     try:
         tables = read_toml(path)
-        training = build(TrainingSettings, tables.pop("training", {}), "training")
-        sources = tuple(_source(table) for table in tables.pop("sources", []))
-        card = parse_card(tables, path)
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
+    return parse_config(tables, path)
+
+
+def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
+    """Build a configuration from parsed TOML.
+
+    Args:
+        tables: of the file.
+        path: for messages.
+
+    Raises:
+        TrainingError: they do not fit; the message names the file.
+    """
+    left = dict(tables)
+    try:
+        training = build(TrainingSettings, left.pop("training", {}), "training")
+        sources = tuple(_source(table) for table in left.pop("sources", []))
+        card = parse_card(left, path)
     except (ModelError, TrainingError) as error:
         message = str(error)
         raise TrainingError(message if str(path) in message else f"{path}: {message}") from error

@@ -11,11 +11,11 @@ from pfmap.engine.resources import free_memory
 from pfmap.errors import TrainingError
 from pfmap.grid import Span
 from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
-from pfmap.train.layers import LabelLayer, PolygonLayer, RasterLayer
+from pfmap.train.layers import LabelLayer, Legend, PolygonLayer, RasterLayer
 from pfmap.train.scene import Image, LabelledScene
 from pfmap.train.sets import ClassSets, Labels
 from pfmap.train.split import Cell, Cells, Counts, choose_blocks, mask_of, named_part
-from pfmap.vector.labels import is_vector
+from pfmap.vector.labels import PolygonFile, is_vector
 
 Points = npt.NDArray[np.int32]
 """``(n, 2)`` rows and columns."""
@@ -139,19 +139,46 @@ def _open_scenes(
     paths = sorted(path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
     if not paths:
         raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
-    scenes = []
-    for path in paths:
-        scene = LabelledScene(path, spec.bands or None, config.card)
-        scene.layers += [_layer(layer, scene, folder, sets) for layer in spec.layers]
-        scenes.append(scene)
+    scenes = [LabelledScene(path, spec.bands or None, config.card) for path in paths]
+    legends: dict[Path, Legend | None] = {}  # one polygon file may lie over many images
+    for scene in scenes:
+        for layer in spec.layers:
+            where = folder / layer.path.replace("{stem}", scene.path.stem)
+            if where not in legends:
+                text = str(where)
+                legends[where] = (
+                    Legend(PolygonFile(text, layer.field or None), layer, sets) if is_vector(text) else None
+                )
+            scene.layers.append(_label_layer(legends[where], where, layer, scene, sets))
+    _refuse_far_polygons(spec, scenes)
     return scenes
 
 
-def _layer(spec: LayerSpec, scene: LabelledScene, folder: Path, sets: ClassSets) -> LabelLayer:
-    where = folder / spec.path.replace("{stem}", scene.path.stem)
-    if is_vector(str(where)):
-        return PolygonLayer(str(where), scene.path, scene.geobox, spec, sets)
+def _label_layer(
+    legend: Legend | None, where: Path, spec: LayerSpec, scene: LabelledScene, sets: ClassSets
+) -> LabelLayer:
+    if legend is not None:
+        return PolygonLayer(legend, scene.path, scene.geobox)
     return RasterLayer(where, scene.path, scene.shape, spec, sets)
+
+
+def _refuse_far_polygons(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> None:
+    """Refuse polygons that none of a source's images shows.
+
+    Raises:
+        TrainingError: there are some.
+    """
+    drawn = [
+        [layer for layer in layers if isinstance(layer, PolygonLayer)]
+        for layers in zip(*(scene.layers for scene in scenes), strict=True)
+    ]
+    for number, layers in enumerate(drawn):
+        if layers and not any(layer.places(1) for layer in layers):
+            scene = scenes[0]
+            raise TrainingError(
+                f"source {spec.name!r}: no polygon of {spec.layers[number].path} lies on {scene.path}"
+                f"{' or any other of its images' * (len(scenes) > 1)}: check place and CRS of the two"
+            )
 
 
 def _keep_what_fits(scenes: Sequence[LabelledScene]) -> None:

@@ -12,7 +12,7 @@ from pfmap.raster.burn import burn_values
 from pfmap.raster.image import image_size, read_image
 from pfmap.train.config import LayerSpec
 from pfmap.train.sets import ClassSets, Labels
-from pfmap.vector.labels import LabelPolygons
+from pfmap.vector.labels import LabelPolygons, PolygonFile
 
 
 class LabelLayer(Protocol):
@@ -68,54 +68,70 @@ class RasterLayer:
         return []
 
 
+class Legend:
+    """What the texts in a polygon file's column mean, as label sets.
+
+    Args:
+        file: the polygons.
+        spec: what the texts mean; without any, they are class names.
+        sets: the table of label sets.
+
+    Attributes:
+        index: text -> label set; None stands for polygons of a file without a column.
+        rest: label set of what lies outside.
+
+    Raises:
+        TrainingError: some have a class that is not in the list.
+    """
+
+    def __init__(self, file: PolygonFile, spec: LayerSpec, sets: ClassSets) -> None:
+        self.file = file
+        self.rest = sets.add_named(spec.rest, spec.weight) if spec.rest else 0
+        found = [value for value in file.values if value is not None]
+        values = dict(spec.values) or {name: (name,) for name in found}
+        any_text = values.pop("*", None)
+        if file.field is None and any_text is None:
+            raise TrainingError(
+                f"{file.text} has no column class: name one with field, or say what all its polygons are "
+                'with values = { "*" = "building" }'
+            )
+        meant = {value: values.get(value, any_text) for value in found}
+        unknown = sorted(value for value, names in meant.items() if names is None)
+        unknown += sorted({n for names in meant.values() if names for n in names} - set(sets.classes))
+        if unknown:
+            raise TrainingError(
+                f"{file.text} has classes {', '.join(unknown)} in column {file.field}, which are not in the "
+                f"list ({', '.join(sets.classes)}): add them to the classes, or say what they are with values"
+            )
+        self.index: dict[str | None, int] = {
+            value: sets.add_named(names, spec.weight) for value, names in meant.items() if names
+        }
+        if file.field is None and any_text is not None:
+            self.index[None] = sets.add_named(any_text, spec.weight)
+
+
 class PolygonLayer:
     """Labels drawn as polygons; the last of several over one another counts.
 
     Args:
-        path: a vector file, or ``FILE:layer``.
+        legend: the polygons and what they mean.
         image: path of the image.
         geobox: its grid.
-        spec: what the column's values mean; without any, they are class names.
-        sets: the table of label sets.
 
     Raises:
-        TrainingError: no polygon has a class of the model, or some have one that is not in the list.
         SourceError: the file cannot be read.
-        UsageError: it does not have the column, or the CRSs cannot be brought together.
+        UsageError: the CRSs cannot be brought together.
     """
 
-    def __init__(self, path: str, image: Path, geobox: GeoBox, spec: LayerSpec, sets: ClassSets) -> None:
-        self._polygons = LabelPolygons(path, spec.field or None, geobox, str(image))
-        self._rest = sets.add_named(spec.rest, spec.weight) if spec.rest else 0
-        field = self._polygons.field
-        found = [value for value in self._polygons.values if value is not None]
-        values = dict(spec.values) or {name: (name,) for name in found}
-        if field is None:
-            if set(values) != {"*"}:
-                raise TrainingError(
-                    f"{path} has no column class: name one with field, or say what all its polygons are with "
-                    'values = { "*" = "building" }'
-                )
-            found = ["*"]
-        unknown = sorted(value for value in found if "*" not in values and value not in values)
-        strange = sorted({n for value in found for n in values.get(value, ()) if n not in sets.classes})
-        if unknown or strange:
-            raise TrainingError(
-                f"{path} has classes {', '.join(unknown or strange)} in column {field}, which are not in the "
-                f"list ({', '.join(sets.classes)}): add them to the classes, or say what they are with values"
-            )
-        self._index = {
-            value: sets.add_named(values[value if value in values else "*"], spec.weight) for value in found
-        }
+    def __init__(self, legend: Legend, image: Path, geobox: GeoBox) -> None:
+        self._legend = legend
+        self._polygons = LabelPolygons(legend.file, geobox, str(image))
 
     def read(self, rows: Span, cols: Span) -> Labels:
         """Burn ``(rows, cols)`` label sets."""
-        shapes = [
-            (shape, self._index[value if value is not None and "*" not in self._index else "*"])
-            for shape, value in self._polygons.box(rows, cols)
-            if value in self._index or "*" in self._index
-        ]
-        return burn_values(shapes, rows, cols, self._rest)
+        index = self._legend.index
+        shapes = [(shape, index[value]) for shape, value in self._polygons.box(rows, cols) if value in index]
+        return burn_values(shapes, rows, cols, self._legend.rest)
 
     def places(self, count: int) -> list[tuple[int, int]]:
         """Name points within polygons, some of every class."""

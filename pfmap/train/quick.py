@@ -1,6 +1,7 @@
 """A configuration for what users have: images or an orthophoto, and masks or polygons over them.
 
-Nothing is decided in secret: the configuration is written beside the model, to be read, changed and run again.
+Nothing is decided in secret: the configuration is written beside the model, to be read, changed and run
+again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from pfmap.card import Card, card_table
 from pfmap.engine.plan import pixel_size
 from pfmap.engine.store import Model
 from pfmap.errors import TrainingError
+from pfmap.files import write_text
 from pfmap.geobox import mean_size
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.image import read_image
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source
-from pfmap.vector.labels import LabelPolygons, is_vector
+from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
+from pfmap.vector.labels import PolygonFile, is_vector
 
 IGNORED = 255
 OTHER = "other"
@@ -42,6 +46,7 @@ class QuickOptions:
         rest: names of the classes outside the polygons; () for the default: if the polygons have one class,
             all others, else unknown.
         validation: share of the ground to hold out.
+        bands: numbers, from 1, of the bands that the model sees; None for those that its card names.
         steps: optimiser steps.
         trained: "all", "decoder" or "head".
         seed: of everything random.
@@ -54,10 +59,32 @@ class QuickOptions:
     classes: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
     validation: float = 0.2
+    bands: tuple[int, ...] | None = None
     steps: int = 400
     trained: str = "all"
     seed: int = 0
     attribution: str = ""
+
+
+def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bool = True) -> TrainingConfig:
+    """Make a configuration for fine-tuning, and write it beside the model to be.
+
+    Args:
+        options: what the user says of the data.
+        model: what to start from.
+        output: the model folder to be; its name becomes the model's.
+        write: whether to write it.
+
+    Raises:
+        TrainingError: data and options do not fit.
+        SourceError: a file cannot be read.
+    """
+    tables = quick_tables(options, model, output.resolve().name)
+    config = parse_config(tables, output / CONFIG_NAME)
+    if write:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / CONFIG_NAME, tomli_w.dumps(tables))
+    return config
 
 
 def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
@@ -77,7 +104,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     """
     pattern, first = _find_images(options.images)
     if is_vector(options.labels):
-        classes, layer = _from_polygons(options, model.card, first)
+        classes, layer = _from_polygons(options, model.card)
     else:
         classes, layer = _from_masks(options, model.card, first)
     card = model.card
@@ -92,6 +119,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         ],
         "provenance": _provenance(options, card),
         "training": {
+            "start_from": str(model.folder),
             "steps": options.steps,
             "trained": options.trained,
             "encoder_rate": 1e-4,
@@ -107,11 +135,12 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
                 "images": pattern,
                 "per_batch": _CROPS,
                 "validation": {"share": options.validation, "block": max(256, card.input.window)},
+                "bands": list(options.bands or ()),
                 "layers": [layer],
             }
         ],
     }
-    tables["input"]["gsd"] = _resolution(card, first)
+    tables["input"]["gsd"] = _resolution(options, card, first)
     del tables["accuracy"], tables["temperature"]
     return tables
 
@@ -121,23 +150,24 @@ def _find_images(images: Path) -> tuple[str, Path]:
     if images.is_file():
         return str(images.resolve()), images
     if not images.is_dir():
-        raise TrainingError(f"{images} does not exist: name an orthophoto, a folder of images, or a configuration")
+        raise TrainingError(
+            f"{images} does not exist: name an orthophoto, a folder of images, or a configuration"
+        )
     found = sorted(p for p in images.iterdir() if p.suffix.lower() in _IMAGES)
     if not found:
         raise TrainingError(f"{images} has no image ({', '.join(_IMAGES)}): name the folder that holds them")
     kinds = {p.suffix for p in found}
     if len(kinds) > 1:
         raise TrainingError(
-            f"{images} has images of several kinds ({', '.join(sorted(kinds))}): keep one kind in a folder, so "
-            "that masks are not taken for images"
+            f"{images} has images of several kinds ({', '.join(sorted(kinds))}): keep one kind in a folder, "
+            "so that masks are not taken for images"
         )
     return f"{images.resolve()}/*{found[0].suffix}", found[0]
 
 
-def _from_polygons(options: QuickOptions, card: Card, first: Path) -> tuple[Sequence[str], Tables]:
+def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a polygon file."""
-    with Source(locate(first), card.input.bands, None, card.name) as source:
-        polygons = LabelPolygons(options.labels, options.field, source.info.geobox, str(first))
+    polygons = PolygonFile(options.labels, options.field)
     drawn = sorted(value for value in polygons.values if value is not None)
     layer: Tables = {"path": _absolute(options.labels), "field": polygons.field or ""}
     if polygons.field is None:
@@ -151,8 +181,8 @@ def _from_polygons(options: QuickOptions, card: Card, first: Path) -> tuple[Sequ
     classes = _class_list(options, card, drawn)
     if set(drawn) - set(classes):
         raise TrainingError(
-            f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which --classes does "
-            "not name: add them, or take their polygons out"
+            f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which --classes "
+            "does not name: add them, or take their polygons out"
         )
     rest = options.rest
     if not rest and len(drawn) == 1:
@@ -174,10 +204,8 @@ def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequenc
         kinds = sorted({p.suffix for p in folder.iterdir() if p.suffix.lower() in _IMAGES})
         masks = sorted(p for p in folder.iterdir() if p.suffix in kinds)
         if len(kinds) != 1:
-            raise TrainingError(
-                f"{folder} has {'masks of several kinds: ' + ', '.join(kinds) if kinds else 'no mask'}: a mask "
-                "of the image's stem is needed for each image"
-            )
+            found = f"masks of several kinds ({', '.join(kinds)})" if kinds else "no mask"
+            raise TrainingError(f"{folder} has {found}: a mask of the image's stem is needed for each image")
         images = sorted(p.stem for p in options.images.glob(f"*{first.suffix}"))
         absent = sorted(set(images) - {p.stem for p in masks})
         if absent:
@@ -198,8 +226,9 @@ def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequenc
     strange = [value for value in values if value >= len(known) or not known[value]]
     if strange:
         raise TrainingError(
-            f"{options.labels} holds the values {', '.join(map(str, strange))}, but there are {len(known)} classes "
-            f"({', '.join(known)}): name a class for each value, from 0 up, with --classes; {IGNORED} is ignored"
+            f"{options.labels} holds the values {', '.join(map(str, strange))}, but there are {len(known)} "
+            f"classes ({', '.join(known)}): name a class for each value, from 0 up, with --classes "
+            f"({IGNORED} is ignored)"
         )
     return list(known), {"path": path, "values": {str(v): known[v] for v in values}}
 
@@ -215,17 +244,17 @@ def _values(masks: Sequence[Path]) -> list[int]:
 
 
 def _class_list(options: QuickOptions, card: Card, drawn: Sequence[str]) -> list[str]:
-    """Choose the new model's classes: as given, or the model's own if they cover the labels, or the labels'."""
+    """Choose the new model's classes: as given, else the model's own if they cover the labels, else those."""
     if options.classes:
         return list(options.classes)
     own = [spec.name for spec in card.classes]
     return own if set(drawn) <= set(own) else list(drawn)
 
 
-def _resolution(card: Card, first: Path) -> list[float]:
+def _resolution(options: QuickOptions, card: Card, first: Path) -> list[float]:
     """Widen the model's range of resolution so that the images lie within."""
     low, high = card.input.gsd
-    with Source(locate(first), card.input.bands, None, card.name) as source:
+    with Source(locate(first), card.input.bands, options.bands, card.name) as source:
         size = pixel_size(source.info.geobox)
     if size is None:
         return [low, high]
@@ -235,11 +264,13 @@ def _resolution(card: Card, first: Path) -> list[float]:
 
 def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:
     attribution = "; ".join(text for text in (card.provenance.attribution, options.attribution) if text)
+    data = f"{options.images.name} with {Path(options.labels).name}"
+    limits = f"Fine-tuned for {options.images.name}: expect less elsewhere. {card.provenance.limits}"
     return {
-        "data": f"{options.images.name} with {Path(options.labels).name}; before that: {card.provenance.data}",
+        "data": f"{data}; before that: {card.provenance.data}",
         "licence": card.provenance.licence,
         "attribution": attribution,
-        "limits": f"Fine-tuned for {options.images.name}: expect less elsewhere. {card.provenance.limits}".strip(),
+        "limits": limits.strip(),
     }
 
 

@@ -38,53 +38,93 @@ class PolygonTally:
     lost: int = 0
 
 
-class LabelPolygons:
-    """Polygons of any vector file over a raster.
+class PolygonFile:
+    """Polygons with classes in any vector file, whichever rasters they are laid over.
 
     Args:
         text: a vector file, or ``FILE:layer``.
         field: column with the classes; None for `class` if there is one, else for none.
-        geobox: the raster's grid.
-        raster: its name, for messages.
 
     Attributes:
+        text: as given.
+        layer: the opened layer.
         field: the column with the classes, or None.
         values: classes that occur, as text, and how many features have each; None for those without one.
-        count: number of features.
-        tally: what became of the polygons.
-        note: what to tell the user about how the two were brought together, or "".
 
     Raises:
-        SourceError: the file cannot be read, or has no features, or none that can reach the raster.
-        UsageError: there is no such column, or the CRSs cannot be brought together.
+        SourceError: the file cannot be read, or has no features.
+        UsageError: there is no such column.
     """
 
-    def __init__(self, text: str, field: str | None, geobox: GeoBox, raster: str) -> None:
-        self._text, self._geobox = text, geobox
-        self._layer = layer = open_layer(text, "truth")
-        self.tally, self.note, self.count = PolygonTally(), "", layer.count
+    def __init__(self, text: str, field: str | None) -> None:
+        self.text = text
+        self.layer = layer = open_layer(text, "polygon file")
         if not layer.count:
             raise SourceError(f"{text} has no features: polygons are needed")
         if field is not None and field not in layer.fields:
             raise UsageError(
-                f"{text} has no field {field!r}: it has {', '.join(layer.fields) or 'none'}; choose with "
-                "--field"
+                f"{text} has no field {field!r}: choose one of "
+                f"{', '.join(layer.fields) or 'none'} with --field"
             )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
         self.values: dict[str | None, int] = {}
-        self._onto = self._transformer(raster)
-        a, b, c, d, e, f = geobox.inverse()
-        self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
-        self._all: tuple[Shapes, list[str | None], shapely.STRtree] | None = None
+        self._everything: tuple[Shapes, list[str | None]] | None = None
         try:
             if self.field is not None:
                 for value, count in layer.values(self.field).items():
                     key = _text(value)
                     self.values[key] = self.values.get(key, 0) + count
-            if layer.driver not in _INDEXED:
-                self._all = self._read_all()
         except VECTOR_FAILURES as error:
-            raise self._unreadable(error) from error
+            raise self.unreadable(error) from error
+
+    def everything(self) -> tuple[Shapes, list[str | None]]:
+        """Return all geometries as they are, and their classes; read once."""
+        if self._everything is None:
+            shapes: list[Shapes] = []
+            values: list[str | None] = []
+            columns = [self.field] if self.field else []
+            for part, fields in self.layer.chunks(columns):
+                shapes.append(part)
+                values += [_text(v) for v in fields[self.field]] if self.field else [None] * len(part)
+            self._everything = np.concatenate(shapes) if shapes else np.zeros(0, dtype=object), values
+        return self._everything
+
+    def unreadable(self, error: Exception) -> SourceError:
+        """Say that the file cannot be read, and why."""
+        return SourceError(f"{self.text} cannot be read ({' '.join(str(error).split())})")
+
+
+class LabelPolygons:
+    """A polygon file over a raster.
+
+    Args:
+        file: the polygons.
+        geobox: the raster's grid.
+        raster: its name, for messages.
+
+    Attributes:
+        file: the polygons.
+        tally: what became of them.
+        note: what to tell the user about how the two were brought together, or "".
+
+    Raises:
+        SourceError: the file cannot be read.
+        UsageError: the CRSs cannot be brought together.
+    """
+
+    def __init__(self, file: PolygonFile, geobox: GeoBox, raster: str) -> None:
+        self.file = file
+        self._geobox = geobox
+        self.tally, self.note = PolygonTally(), ""
+        self._onto = self._transformer(raster)
+        a, b, c, d, e, f = geobox.inverse()
+        self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
+        self._all: tuple[Shapes, list[str | None], shapely.STRtree] | None = None
+        if file.layer.driver not in _INDEXED:
+            try:
+                self._all = self._read_all()
+            except VECTOR_FAILURES as error:
+                raise file.unreadable(error) from error
 
     def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, str | None]]:
         """Yield the polygons that reach these rows, in the file's order, cut to them, with their classes.
@@ -98,7 +138,7 @@ class LabelPolygons:
         except VECTOR_FAILURES as error:
             if isinstance(error, SourceError):
                 raise
-            raise self._unreadable(error) from error
+            raise self.file.unreadable(error) from error
 
     def box(self, rows: Span, cols: Span) -> list[tuple[BaseGeometry, str | None]]:
         """Return the polygons that reach a box of pixels, in the file's order, with their classes.
@@ -114,14 +154,14 @@ class LabelPolygons:
             around = cols.start - _MARGIN, rows.start - _MARGIN, cols.stop + _MARGIN, rows.stop + _MARGIN
             pieces = shapely.clip_by_rect(mended, *around)
         except VECTOR_FAILURES as error:
-            raise self._unreadable(error) from error
+            raise self.file.unreadable(error) from error
         some = shapely.area(pieces) > 0
         return [(piece, values[k]) for piece, k in zip(pieces[some], at[some].tolist(), strict=True)]
 
     def points(self, count: int) -> list[tuple[int, int]]:
         """Return row and column of a point within each of some polygons, about as many of every class."""
         rng = np.random.default_rng(0)
-        share = max(1, count // max(1, len(self.values)))
+        share = max(1, count // max(1, len(self.file.values)))
         found: dict[str | None, list[tuple[int, int]]] = {}
         try:
             shapes, values, _ = self._all or self._read_all()
@@ -136,7 +176,7 @@ class LabelPolygons:
                 )
                 found[value] = [(int(y), int(x)) for x, y in inner[inside][:share]]
         except VECTOR_FAILURES as error:
-            raise self._unreadable(error) from error
+            raise self.file.unreadable(error) from error
         return [place for places in found.values() for place in places]
 
     def _cut(
@@ -184,30 +224,21 @@ class LabelPolygons:
             box = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
             if not np.isfinite(box).all() or box[0] > box[2]:
                 box = None
+        layer, field = self.file.layer, self.file.field
         _, fids, geometry, columns = pyogrio.raw.read(
-            self._layer.path, layer=self._layer.name, columns=[self.field] if self.field else [], bbox=box,
+            layer.path, layer=layer.name, columns=[field] if field else [], bbox=box,
             force_2d=True, return_fids=True,
         )  # fmt: skip
         order = np.argsort(fids)  # an index gives them in an order of its own
         shapes = np.asarray(shapely.from_wkb(geometry[order]), dtype=object)
         keys: list[str | None] = [None] * len(shapes)
-        if self.field:
+        if field:
             keys = [_text(v) for v in columns[0][order].tolist()]
         return self._placed(shapes, keys)
 
     def _read_all(self) -> tuple[Shapes, list[str | None], shapely.STRtree]:
-        shapes: list[Shapes] = []
-        values: list[str | None] = []
-        columns = [self.field] if self.field else []
-        for part, fields in self._layer.chunks(columns):
-            keys: list[str | None] = [None] * len(part)
-            if self.field:
-                keys = [_text(v) for v in fields[self.field]]
-            placed, keys = self._placed(part, keys)
-            shapes.append(placed)
-            values += keys
-        every = np.concatenate(shapes) if shapes else np.zeros(0, dtype=object)
-        return every, values, shapely.STRtree(every)
+        shapes, values = self._placed(*self.file.everything())
+        return shapes, values, shapely.STRtree(shapes)
 
     def _placed(self, shapes: Shapes, values: list[str | None]) -> tuple[Shapes, list[str | None]]:
         """Bring geometries into pixel coordinates, and leave out what is none."""
@@ -224,14 +255,14 @@ class LabelPolygons:
 
     def _transformer(self, raster: str) -> pyproj.Transformer | None:
         """Return the way from the layer's CRS to the raster's; None if they are one."""
-        crs, wkt = self._layer.crs, self._geobox.crs_wkt
+        crs, wkt = self.file.layer.crs, self._geobox.crs_wkt
         if crs is None and wkt is not None:
-            self.note = f"{self._text} names no CRS: taken to be in that of {raster}"
+            self.note = f"{self.file.text} names no CRS: taken to be in that of {raster}"
         if crs is None:
             return None
         if wkt is None:
             raise UsageError(
-                f"{self._text} has a CRS and {raster} has none: georeference the raster to compare them"
+                f"{self.file.text} has a CRS and {raster} has none: georeference the raster to compare them"
             )
         try:
             target = pyproj.CRS.from_wkt(wkt).to_2d()
@@ -240,11 +271,8 @@ class LabelPolygons:
             return pyproj.Transformer.from_crs(crs.to_2d(), target, always_xy=True)
         except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
             raise UsageError(
-                f"{self._text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
+                f"{self.file.text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
             ) from error
-
-    def _unreadable(self, error: Exception) -> SourceError:
-        return SourceError(f"{self._text} cannot be read ({' '.join(str(error).split())})")
 
 
 def _text(value: object) -> str | None:

@@ -359,7 +359,7 @@ def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingCo
     for _ in range(60):
         run.loss = float("nan")  # no smoothing
         losses.append(run.step(*batch).loss)
-    assert losses[-1] < 0.9 * losses[0]
+    assert np.mean(losses[-5:]) < 0.93 * np.mean(losses[:5])
     assert [group["peak"] for group in run.optimizer.param_groups] == [0.02, 0.02]
     assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * (1 / 60) ** 0.9)
 

@@ -1,0 +1,297 @@
+"""What training reads: scenes of any size, labels from rasters and polygons, and what is held out."""
+
+import dataclasses
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from rasterio import features
+from shapely.geometry import Point, box
+
+import pfmap
+from pfmap.train import data as data_module
+from pfmap.train.augment import Batches
+from pfmap.train.config import TrainingConfig, parse_config
+from pfmap.train.data import TrainingData, load_data
+from pfmap.train.split import Cells
+
+CRS = "EPSG:32645"
+ORIGIN = (500_000.0, 3_060_000.0)
+SIZE = 0.5
+CARD = {
+    "name": "tiny",
+    "title": "a tiny model",
+    "architecture": {"encoder": "efficientnet_lite0", "width": 16, "embedding": 8},
+    "input": {
+        "bands": ["red", "green", "blue"], "scale": 255.0, "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5], "window": 64, "gsd": [0.1, 1.0],
+    },
+    "classes": [
+        {"name": "roof", "color": "#ff0000"},
+        {"name": "grass", "color": "#00ff00"},
+        {"name": "sand", "color": "#ffff00"},
+    ],
+    "provenance": {"data": "made up", "licence": "none", "attribution": "nobody"},
+}  # fmt: skip
+
+
+def write_scene(
+    path: Path, image: np.ndarray, col: int = 0, row: int = 0, crs: str | None = CRS, **options: object
+) -> Path:
+    """Write bands whose first pixel is `col`, `row` pixels from the common origin."""
+    transform = Affine(SIZE, 0, ORIGIN[0] + col * SIZE, 0, -SIZE, ORIGIN[1] - row * SIZE)
+    count, height, width = image.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=image.dtype, crs=crs,
+        transform=transform, **options,
+    ) as dst:  # fmt: skip
+        dst.write(image)
+    return path
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 255, (3, height, width), dtype=np.uint8)
+
+
+def place(shapes: list, names: list[str], path: Path, crs: str = CRS) -> Path:
+    """Write polygons that are given in pixels."""
+    from shapely.affinity import affine_transform
+
+    placed = [affine_transform(s, [SIZE, 0, 0, -SIZE, *ORIGIN]) for s in shapes]
+    gpd.GeoDataFrame({"kind": names}, geometry=placed, crs=CRS).to_crs(crs).to_file(path)
+    return path
+
+
+def config_of(sources: list[dict], **training: object) -> TrainingConfig:
+    return parse_config(
+        {**CARD, "training": {"steps": 2, "crop": 64, **training}, "sources": sources}, Path("t.toml")
+    )
+
+
+def source(images: Path | str, layer: dict, **more: object) -> dict:
+    return {"name": "here", "images": str(images), "per_batch": 4, "layers": [layer], **more}
+
+
+def all_labels(loaded: TrainingData, part: str = "train") -> list[np.ndarray]:
+    return [sample.labels for source in loaded.sources for sample in getattr(source, part)]
+
+
+def classes_of(loaded: TrainingData, labels: np.ndarray) -> np.ndarray:
+    """Return the class of sure labels, -1 of others."""
+    table = loaded.sets.table()
+    return np.where(table.sum(1) == 1, table.argmax(1), -1)[labels]
+
+
+@pytest.fixture
+def blobs() -> tuple[list, list[str]]:
+    rng = np.random.default_rng(1)
+    shapes = [Point(*rng.uniform(0, 300, 2)).buffer(rng.uniform(8, 30)) for _ in range(25)]
+    return shapes, ["roof", "grass", "sand"] * 8 + ["roof"]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+@pytest.mark.parametrize("crs", [CRS, "EPSG:4326"])
+def test_polygons_become_the_labels_that_burning_them_all_gives(
+    tmp_path: Path, blobs: tuple[list, list[str]], suffix: str, crs: str
+) -> None:
+    shapes, names = blobs
+    write_scene(tmp_path / "scene.tif", noise(300, 320))
+    layer = {"path": str(place(shapes, names, tmp_path / f"drawn{suffix}", crs)), "field": "kind"}
+    loaded = load_data(config_of([source(tmp_path / "scene.tif", layer)]), tmp_path)
+    (sample,) = loaded.sources[0].train
+    order = ["roof", "grass", "sand"]
+    truth = features.rasterize(
+        [(s, order.index(n)) for s, n in zip(shapes, names, strict=True)], (300, 320), fill=99
+    )
+    read, labels = sample.scene.read(*(data_module.Span(0, n) for n in (300, 320)))
+    found = classes_of(loaded, labels)
+    found[labels == 0] = 99
+    # Through degrees and back a border may pass a pixel's centre on the other side.
+    assert (found != truth).mean() < (0.001 if crs != CRS else 1e-9)
+    assert np.array_equal(read, noise(300, 320))
+
+
+def test_what_lies_outside_the_polygons_may_be_said(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", noise(100, 100))
+    drawn = place([box(20, 20, 50, 60)], ["house"], tmp_path / "drawn.gpkg")
+    layer = {
+        "path": str(drawn), "field": "kind", "values": {"house": "roof"}, "rest": ["grass", "sand"],
+    }  # fmt: skip
+    loaded = load_data(config_of([source(tmp_path / "scene.tif", layer)]), tmp_path)
+    (labels,) = all_labels(loaded)
+    inside = np.zeros((100, 100), bool)
+    inside[20:60, 20:50] = True
+    members = [loaded.sets.members(k) for k in range(len(loaded.sets))]
+    assert {members[k] for k in np.unique(labels[inside])} == {frozenset({0})}
+    assert {members[k] for k in np.unique(labels[~inside])} == {frozenset({1, 2})}
+
+
+def test_a_scene_that_stays_on_disk_gives_the_same_as_one_in_memory(
+    tmp_path: Path, blobs: tuple[list, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.concatenate([noise(300, 320), np.full((1, 300, 320), 255, np.uint8)])
+    image[3, :40] = 0  # transparent
+    write_scene(
+        tmp_path / "scene.tif",
+        image,
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+        photometric="rgb",
+        ALPHA="YES",
+    )
+    layer = {"path": str(place(*blobs, tmp_path / "drawn.gpkg")), "field": "kind", "rest": ["sand"]}
+    config = config_of([source(tmp_path / "scene.tif", layer, validation={"rows": [200, 300]})])
+    near = load_data(config, tmp_path)
+    monkeypatch.setattr(data_module, "_SHARE", 1 << 60)
+    monkeypatch.setattr(data_module, "_LOOKS", 2)  # as if the scene were too large to be looked at whole
+    far = load_data(config, tmp_path)
+    assert near.sources[0].train[0].scene.kept
+    assert not far.sources[0].train[0].scene.kept
+    one, two = near.sources[0].train[0], far.sources[0].train[0]
+    rows, cols = one.rows.start, one.cols.start
+    for got, wanted in zip(two.cut(rows, cols, *one.shape), one.cut(0, 0, *one.shape), strict=True):
+        assert np.array_equal(got, wanted)
+    assert not two.labels[200:].any()
+    assert not two.labels[:40].any()
+    assert (two.image[:, :40] == 128).all()  # what prediction shows the network there
+    for index, points in two.anchors.items():
+        assert (two.labels[points[:, 0], points[:, 1]] == index).all()
+    assert set(two.anchors) == set(one.anchors)
+    images, labels, _ = Batches(far, config.training, config.card.input)[0]
+    assert images.shape == (4, 3, 64, 64)
+    assert labels.any()
+
+
+def test_a_rare_class_is_in_every_other_crop(tmp_path: Path) -> None:
+    labels = np.ones((1, 512, 512), np.uint8)
+    labels[0, 300:306, 40:46] = 0
+    write_scene(tmp_path / "scene.tif", noise(512, 512))
+    write_scene(tmp_path / "labels.tif", labels)
+    layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass"}}
+    config = config_of([source(tmp_path / "scene.tif", layer)], scale=[1.0, 1.0])
+    loaded = load_data(config, tmp_path)
+    batches = Batches(loaded, config.training, config.card.input)
+    rare = loaded.sets.add(frozenset({0}), 1.0)
+    share = np.mean([(crop == rare).any().item() for k in range(15) for crop in batches[k][2]])
+    assert share > 0.2  # half of a half; by chance it would be 0.02
+
+
+def test_blocks_of_ground_are_held_out_whatever_sheets_show_them(tmp_path: Path) -> None:
+    """Two sheets overlap by half: no pixel of the ground is trained on in one and measured in the other."""
+    rng = np.random.default_rng(0)
+    ground = np.kron(rng.integers(0, 3, (40, 60)), np.ones((16, 16), int)).astype(np.uint8)
+    for name, left in (("a", 0), ("b", 320)):
+        sheet = ground[:, left : left + 640]
+        write_scene(tmp_path / f"{name}.tif", noise(*sheet.shape), col=left)
+        write_scene(tmp_path / f"{name}_labels.tif", sheet[None], col=left)
+    layer = {
+        "path": str(tmp_path / "{stem}_labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"},
+    }  # fmt: skip
+    loaded = load_data(
+        config_of([source(tmp_path / "?.tif", layer, validation={"share": 0.25, "block": 128})]), tmp_path
+    )
+    trained, held = np.zeros((640, 960), int), np.zeros((640, 960), int)
+    for part, seen in (("train", trained), ("validation", held)):
+        for sample in getattr(loaded.sources[0], part):
+            left = (0 if sample.name == "a.tif" else 320) + sample.cols.start
+            top = sample.rows.start
+            seen[top : top + sample.shape[0], left : left + sample.shape[1]] += sample.labels > 0
+    assert not (trained.astype(bool) & held.astype(bool)).any()
+    assert ((trained + held) > 0).all()
+    assert 0.2 < held.astype(bool).mean() < 0.3
+    for klass in range(3):
+        assert 0.15 < (held > 0)[ground == klass].mean() < 0.35
+
+
+def test_chips_of_one_place_stay_together() -> None:
+    from pfmap.geobox import UNPLACED, GeoBox
+
+    def cells(col: int, number: int) -> set:
+        geobox = GeoBox(256, 256, "WKT", (0.5, 0.0, 1000.0 + col * 0.5, 0.0, -0.5, 2000.0))
+        return {cell for cell, _, _ in Cells(geobox, 1024, number).boxes()}
+
+    same = [cells(col, k) for k, col in enumerate(range(0, 2048, 256))]
+    assert len(set.union(*same)) in (2, 3)  # of eight chips in a row
+    unplaced = [GeoBox(256, 256, None, UNPLACED)] * 24
+    groups = [Cells(g, 1024, k).boxes()[0][0] for k, g in enumerate(unplaced)]
+    assert [groups.index(g) // 8 for g in groups] == [k // 8 for k in range(24)]
+
+
+def test_sixteen_bits_are_stretched_as_in_prediction(tmp_path: Path) -> None:
+    wide = noise(128, 128).astype(np.uint16) * 40
+    write_scene(tmp_path / "scene.tif", wide)
+    labels = np.arange(128 * 128, dtype=np.uint8).reshape(1, 128, 128) % 3
+    write_scene(tmp_path / "labels.tif", labels)
+    layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"}}
+    loaded = load_data(config_of([source(tmp_path / "scene.tif", layer)]), tmp_path)
+    image = loaded.sources[0].train[0].image
+    low, high = np.percentile(wide, [2, 98])
+    expected = np.clip((wide - low) / (high - low) * 255, 0, 255)
+    assert np.abs(image - expected).max() <= 1
+
+
+def bad(tmp_path: Path, layer: dict, **more: object) -> str:
+    config = config_of([source(tmp_path / "scene.tif", layer, **more)])
+    with pytest.raises(pfmap.PfmapError) as caught:
+        load_data(config, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_bad_data_gets_one_clear_line(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", noise(128, 128))
+    roof = box(10, 10, 40, 40)
+    far = place([box(5000, 10, 5040, 40)], ["roof"], tmp_path / "far.gpkg")
+    assert "no polygon of" in bad(tmp_path, {"path": str(far), "field": "kind", "rest": ["sand"]})
+    odd = place([roof], ["igloo"], tmp_path / "odd.gpkg")
+    message = bad(tmp_path, {"path": str(odd), "field": "kind"})
+    assert "classes igloo in column kind" in message
+    assert "roof, grass, sand" in message
+    assert "has no field 'klass'" in bad(tmp_path, {"path": str(odd), "field": "klass"})
+    assert "has no column class" in bad(tmp_path, {"path": str(odd)})
+    one = place([roof], ["roof"], tmp_path / "one.gpkg")
+    assert "may be 'roof': there is nothing to tell it from" in bad(
+        tmp_path, {"path": str(one), "field": "kind"}
+    )
+    small = write_scene(tmp_path / "small.tif", np.zeros((1, 64, 128), np.uint8))
+    assert "is 128 x 64 pixels, its image" in bad(tmp_path, {"path": str(small), "values": {"0": "roof"}})
+    two = place([roof, box(60, 60, 90, 90)], ["roof", "sand"], tmp_path / "two.gpkg")
+    layer = {"path": str(two), "field": "kind"}
+    assert "all labels lie in one block" in bad(tmp_path, layer, validation={"share": 0.2, "block": 4096})
+    unplaced = gpd.GeoDataFrame({"kind": ["roof"]}, geometry=[box(0, 0, 9, 9)])
+    unplaced.set_crs(CRS).to_file(tmp_path / "lost.geojson", driver="GeoJSON")
+    assert "no polygon of" in bad(tmp_path, {"path": str(tmp_path / "lost.geojson"), "field": "kind"})
+
+
+def test_invalid_polygons_are_mended(tmp_path: Path) -> None:
+    from shapely.geometry import Polygon
+
+    write_scene(tmp_path / "scene.tif", noise(100, 100))
+    bow = Polygon([(10, 10), (60, 60), (60, 10), (10, 60)])  # crosses itself
+    drawn = place([bow, box(70, 70, 90, 90)], ["roof", "sand"], tmp_path / "drawn.gpkg")
+    loaded = load_data(
+        config_of([source(tmp_path / "scene.tif", {"path": str(drawn), "field": "kind"})]), tmp_path
+    )
+    assert 1100 < (classes_of(loaded, all_labels(loaded)[0]) == 0).sum() < 1400
+
+
+def test_crops_do_not_leave_the_training_part(tmp_path: Path) -> None:
+    """Labels that are held out never reach a batch."""
+    write_scene(tmp_path / "scene.tif", noise(256, 256))
+    labels = np.zeros((1, 256, 256), np.uint8)
+    labels[:, :, 128:] = 1  # held out
+    labels[:, ::2, :64] = 2
+    write_scene(tmp_path / "labels.tif", labels)
+    layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"}}
+    config = config_of([source(tmp_path / "scene.tif", layer, validation={"columns": [128, 256]})])
+    loaded = load_data(config, tmp_path)
+    batches = Batches(loaded, dataclasses.replace(config.training, crop=96), config.card.input)
+    grass = loaded.sets.add(frozenset({1}), 1.0)
+    for step in range(5):
+        assert not torch.eq(batches[step][1], grass).any()
