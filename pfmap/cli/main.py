@@ -17,6 +17,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "vectorize": ("pfmap.cli.vectorize", "vectorize"),
     "summary": ("pfmap.cli.summary", "summary"),
     "info": ("pfmap.cli.info", "info"),
+    "points": ("pfmap.cli.points", "points"),
     "models": ("pfmap.cli.models", "models"),
     "train": ("pfmap.cli.train", "train"),
 }
