@@ -18,6 +18,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "summary": ("pfmap.cli.summary", "summary"),
     "evaluate": ("pfmap.cli.evaluate", "evaluate"),
     "info": ("pfmap.cli.info", "info"),
+    "points": ("pfmap.cli.points", "points"),
     "models": ("pfmap.cli.models", "models"),
     "train": ("pfmap.cli.train", "train"),
 }

@@ -22,12 +22,14 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def names_list(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    """Take an option's comma-separated names apart."""
+def class_names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """Read names of classes, separated by commas."""
     return None if text is None else split(text)
 
 
-def _numbers(count: int | None, kind: type[int] | type[float], example: str) -> Callable[..., Any]:
+def numbers(count: int | None, kind: type[int] | type[float], example: str) -> Callable[..., Any]:
+    """Build a callback that reads numbers, separated by commas: so many, or any number of them."""
+
     def parse(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[float, ...] | None:
         if text is None:
             return None
@@ -44,11 +46,34 @@ def _numbers(count: int | None, kind: type[int] | type[float], example: str) -> 
     return parse
 
 
+model_option = click.option(
+    "-m",
+    "--model",
+    default="landcover",
+    show_default=True,
+    help="Model by name (see pfmap models list) or folder.",
+)
+
 bands_option = click.option(
     "--bands",
-    callback=_numbers(None, int, "1,2,3"),
+    callback=numbers(None, int, "1,2,3"),
     metavar="N,N,N",
     help="Band numbers in the model's order.  [default: by colour interpretation]",
+)
+
+scale_option = click.option(
+    "--scale",
+    callback=numbers(2, float, "0,10000"),
+    metavar="MIN,MAX",
+    help="Pixel values from black to white.  [default: 0,255 of 8-bit scenes, percentiles 2 and 98 of "
+    "others]",
+)
+
+gsd_option = click.option(
+    "--gsd",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="METRES",
+    help="Size of the scene's pixels on the ground.  [default: from its georeferencing]",
 )
 
 _SCENE_OPTIONS = (
@@ -58,13 +83,7 @@ _SCENE_OPTIONS = (
         type=click.Path(path_type=Path, file_okay=False),
         help="Where the outputs go.  [default: the scene's folder]",
     ),
-    click.option(
-        "-m",
-        "--model",
-        default="landcover",
-        show_default=True,
-        help="Model by name (see pfmap models list) or folder.",
-    ),
+    model_option,
     device_option,
     click.option(
         "--precision",
@@ -85,19 +104,8 @@ _SCENE_OPTIONS = (
         help="Windows per pass.  [default: 1 on CPU, 8 on GPU]",
     ),
     bands_option,
-    click.option(
-        "--scale",
-        callback=_numbers(2, float, "0,10000"),
-        metavar="MIN,MAX",
-        help="Pixel values from black to white.  [default: 0,255 of 8-bit scenes, percentiles 2 and 98 of "
-        "others]",
-    ),
-    click.option(
-        "--gsd",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="METRES",
-        help="Size of the scene's pixels on the ground.  [default: from its georeferencing]",
-    ),
+    scale_option,
+    gsd_option,
     click.option(
         "--resample/--no-resample",
         default=True,
@@ -118,7 +126,7 @@ _SCENE_OPTIONS = (
     ),
     click.option(
         "--bbox",
-        callback=_numbers(4, float, "500000,4100000,500500,4100500"),
+        callback=numbers(4, float, "500000,4100000,500500,4100500"),
         metavar="XMIN,YMIN,XMAX,YMAX",
         help="Map only inside this box, in the scene's CRS.",
     ),
@@ -150,7 +158,7 @@ _SHAPE_OPTIONS = (
     ),
     click.option(
         "--classes",
-        callback=names_list,
+        callback=class_names,
         metavar="NAME,NAME",
         help="Classes that become polygons.  [default: all; of a model, all but its background]",
     ),
@@ -163,7 +171,7 @@ _SHAPE_OPTIONS = (
     ),
     click.option(
         "--regularize",
-        callback=names_list,
+        callback=class_names,
         default="",
         metavar="NAME,NAME",
         help="Classes whose objects are squared: right angles, straight walls.  [default: none]",

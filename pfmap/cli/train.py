@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
-from pfmap.cli.options import bands_option, device_option, names_list
+from pfmap.cli.options import bands_option, device_option, class_names
 
 if TYPE_CHECKING:
     from pfmap.train.validate import Figures, Validation
@@ -40,13 +40,13 @@ _ABOUT_IMAGES = (
 @click.option("--field", metavar="NAME", help="The polygons' column with the classes.  [default: class]")
 @click.option(
     "--classes",
-    callback=names_list,
+    callback=class_names,
     metavar="NAMES",
     help="The classes, separated by commas; for masks in the order of their values, from 0.",
 )
 @click.option(
     "--rest",
-    callback=names_list,
+    callback=class_names,
     metavar="NAMES",
     help="What lies outside the polygons may be.  [default: if they have one class, any other; else unknown]",
 )

@@ -126,19 +126,28 @@ class Predictor:
         self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
     ) -> Tensor:
         """Compute up to a batch of windows."""
-        count = len(windows)
+        with torch.inference_mode():
+            seen = self.prepare(windows, valid)
+            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+                logits = self.network(seen)
+            return torch.softmax(logits[: len(windows)].float(), dim=1)
+
+    def prepare(
+        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
+    ) -> Tensor:
+        """Put up to a batch of windows on the device, normalised, as the network is to see them.
+
+        Returns:
+            ``(batch_size, 3, window, window)`` float32; invalid pixels and missing windows are 0.
+        """
         side = windows[0].shape[-1]
         pixels = torch.zeros((self.batch_size, 3, side, side), dtype=torch.uint8)
         mask = torch.zeros((self.batch_size, 1, side, side), dtype=torch.bool)
-        for index in range(count):
+        for index in range(len(windows)):
             pixels[index] = torch.from_numpy(windows[index])
             mask[index, 0] = torch.from_numpy(valid[index])
-        with torch.inference_mode():
-            seen = self.normalise(pixels.to(self.device)) * mask.to(self.device)
-            seen = seen.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                logits = self.network(seen)
-            return torch.softmax(logits[:count].float(), dim=1)
+        seen = self.normalise(pixels.to(self.device)) * mask.to(self.device)
+        return seen.contiguous(memory_format=torch.channels_last)
 
     def stream(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor | None]]:
         """Compute windows in batches, keeping their order; empty ones are not computed.

@@ -1,0 +1,77 @@
+"""`pfmap points`: show where PointFlow lets semantics flow."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pfmap.cli.options import (
+    bands_option,
+    class_names,
+    device_option,
+    gsd_option,
+    model_option,
+    numbers,
+    scale_option,
+)
+
+
+@click.command()
+@click.argument("scene")
+@click.option(
+    "--window",
+    required=True,
+    callback=numbers(2, int, "1024,512"),
+    metavar="COL,ROW",
+    help="The window's top-left pixel in the scene; its size is the model's.",
+)
+@model_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="The picture.  [default: <stem>_points_COL_ROW.png beside the scene]",
+)
+@click.option(
+    "--foreground",
+    callback=class_names,
+    metavar="NAME,NAME",
+    help="Classes that count as foreground.  [default: all but the model's background; building, where it "
+    "has none]",
+)
+@device_option
+@bands_option
+@scale_option
+@gsd_option
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def points(scene: str, window: tuple[int, int], output: Path | None, as_json: bool, **options: Any) -> None:
+    """Draw the salient and the boundary points of one window of SCENE, level by level, as a PNG.
+
+    Says too which share of them lies on foreground, as predicted, and which share of the pixels does. The
+    window is read as pfmap predict reads it.
+    """
+    from pfmap.engine.points import find_points
+    from pfmap.engine.points_picture import draw_points, picture_path
+
+    path = picture_path(scene, window, output)
+    found = find_points(scene, window, **options)
+    draw_points(found, path)
+    for note in found.notes:
+        click.echo(f"warning: {note}", err=True)
+    table = found.table()
+    if as_json:
+        click.echo(json.dumps({**table, "output": str(path)}, indent=2))
+        return
+    click.echo(f"{'flow':<12} {'salient':>8} {'boundary':>9}   on {found.foreground_text}")
+    for level, row in zip(found.levels, table["levels"], strict=True):
+        shares = ", ".join(
+            f"{kind} {100 * row[kind]['on_foreground']:.1f} %"
+            for kind in ("salient", "boundary")
+            if row[kind]["on_foreground"] is not None
+        )
+        flow = f"{level.source} to {level.target}"
+        click.echo(f"{flow:<12} {len(level.salient):>8} {len(level.boundary):>9}   {shares}")
+    click.echo(found.summary())
+    click.echo(f"wrote {path}")

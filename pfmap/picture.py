@@ -1,0 +1,176 @@
+"""Pictures of points over an image: panels side by side, with titles and a legend, as a PNG.
+
+Drawn at twice the size and then halved, which smooths every edge. Blue circles and yellow diamonds differ in
+shape, in lightness, and in hue for every kind of colour vision (Okabe and Ito, 2008).
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from pfmap.errors import TargetError
+from pfmap.files import write_bytes
+
+_DRAWN = 2  # times the final size
+_SIDE, _GAP, _TITLE, _FOOT = 560, 20, 58, 108  # final pixels
+_ACROSS = 3
+_INK, _PAPER, _EMPTY = (20, 20, 20), (255, 255, 255), (214, 214, 214)
+_CIRCLE, _DIAMOND, _LINE = (86, 180, 233), (240, 228, 66), (255, 255, 255)
+_CIRCLE_RADIUS, _DIAMOND_RADIUS = 4.2, 7.8  # a circle on a diamond leaves a ring of it in sight
+_FADED = 0.35  # how much of an image's colour is taken back, so that the points stand out
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        title: one line.
+        subtitle: a smaller line under it.
+        circles: ``(N, 2)`` rows and columns in the image.
+        diamonds: likewise.
+    """
+
+    title: str
+    subtitle: str
+    circles: Points
+    diamonds: Points
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the foot of the picture says.
+
+    Attributes:
+        circles: what the circles are.
+        diamonds: what the diamonds are.
+        line: what the outline surrounds.
+        captions: lines under the legend; those too long for the picture are set smaller.
+    """
+
+    circles: str
+    diamonds: str
+    line: str
+    captions: Sequence[str]
+
+
+def write_picture(
+    path: Path,
+    pixels: npt.NDArray[np.uint8],
+    seen: npt.NDArray[np.bool_],
+    outlined: npt.NDArray[np.bool_],
+    panels: Sequence[Panel],
+    words: Words,
+) -> None:
+    """Draw panels over the same square image, and write them as a PNG.
+
+    Args:
+        path: of the PNG; replaced if it exists.
+        pixels: ``(3, side, side)``.
+        seen: ``(side, side)``; the other pixels are drawn as empty.
+        outlined: ``(side, side)``: a line is drawn around these.
+        panels: in reading order, three in a row.
+        words: for the foot.
+
+    Raises:
+        TargetError: the file cannot be written.
+    """
+    across = min(_ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    width = _DRAWN * (across * (_SIDE + _GAP) + _GAP)
+    height = _DRAWN * (down * (_SIDE + _TITLE) + _FOOT)
+    canvas = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    image = _image(pixels, seen, outlined)
+    scale = image.width / pixels.shape[-1]
+    for index, panel in enumerate(panels):
+        row, col = divmod(index, across)
+        left = _DRAWN * (_GAP + col * (_SIDE + _GAP))
+        top = _DRAWN * (_TITLE + row * (_SIDE + _TITLE))
+        canvas.paste(image, (left, top))
+        draw.text((left, top - _DRAWN * 30), panel.title, _INK, _font(19), anchor="ls")
+        draw.text((left, top - _DRAWN * 10), panel.subtitle, _INK, _font(15), anchor="ls")
+        for y, x in panel.diamonds * scale:
+            _diamond(draw, left + x, top + y)
+        for y, x in panel.circles * scale:
+            _circle(draw, left + x, top + y)
+    _foot(draw, words, height)
+    final = canvas.resize((width // _DRAWN, height // _DRAWN), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    final.save(content, "PNG", optimize=True)
+    try:
+        write_bytes(path, content.getvalue())
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: choose another file with --output") from error
+
+
+def _image(
+    pixels: npt.NDArray[np.uint8], seen: npt.NDArray[np.bool_], outlined: npt.NDArray[np.bool_]
+) -> Image.Image:
+    """Return the image under the points, at the size in which it is drawn."""
+    color = pixels.astype(np.float32)
+    faded = color + _FADED * (color.mean(axis=0) - color)
+    shown = np.where(seen, faded, np.array(_EMPTY, dtype=np.float32)[:, None, None])
+    size = (_DRAWN * _SIDE, _DRAWN * _SIDE)
+    image = Image.fromarray(shown.round().astype(np.uint8).transpose(1, 2, 0)).resize(
+        size, Image.Resampling.BICUBIC
+    )
+    inside = np.asarray(Image.fromarray(outlined).resize(size, Image.Resampling.NEAREST), dtype=bool)
+    drawn = np.array(image)
+    drawn[_edge(inside, 2 * _DRAWN)] = _INK
+    drawn[_edge(inside, _DRAWN)] = _LINE
+    return Image.fromarray(drawn)
+
+
+def _edge(inside: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels of a mask from which one outside it is at most `reach` steps away."""
+    core = inside.copy()
+    for _ in range(reach):
+        padded = np.pad(core, 1, mode="edge")
+        core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inside & ~core
+
+
+def _circle(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    r = _DRAWN * _CIRCLE_RADIUS
+    draw.ellipse((x - r, y - r, x + r, y + r), _CIRCLE, _INK, _DRAWN)
+
+
+def _diamond(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    r = _DRAWN * _DIAMOND_RADIUS
+    draw.polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], _DIAMOND, _INK, _DRAWN)
+
+
+def _foot(draw: ImageDraw.ImageDraw, words: Words, height: int) -> None:
+    """Write the legend and the captions."""
+    x, y = float(_DRAWN * (_GAP + 8)), height - _DRAWN * (_FOOT - 24)
+    font = _font(16)
+    for kind, text in (("circle", words.circles), ("diamond", words.diamonds), ("line", words.line)):
+        if not text:
+            continue
+        if kind == "circle":
+            _circle(draw, x, y)
+        elif kind == "diamond":
+            _diamond(draw, x, y)
+        else:
+            box = (x - _DRAWN * 9, y - _DRAWN * 6, x + _DRAWN * 9, y + _DRAWN * 6)
+            draw.rectangle(box, _LINE, _INK, 2 * _DRAWN)
+        x += _DRAWN * 16
+        draw.text((x, y), text, _INK, font, anchor="lm")
+        x += draw.textlength(text, font) + _DRAWN * 28
+    for line, caption in enumerate(words.captions):
+        space = draw.im.size[0] - 2 * _DRAWN * _GAP
+        fitting = _font(16 * min(1.0, space / draw.textlength(caption, font)))
+        y = height - _DRAWN * (_FOOT - 56 - 26 * line)
+        draw.text((_DRAWN * _GAP, y), caption, _INK, fitting, anchor="lm")
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_DRAWN * size)
