@@ -109,6 +109,7 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     prediction: str | None,
     truth: str | None,
     as_json: bool,

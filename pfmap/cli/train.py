@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
-from pfmap.cli.options import bands_option, device_option, class_names
+from pfmap.cli.options import bands_option, class_names, device_option
 
 if TYPE_CHECKING:
     from pfmap.train.validate import Figures, Validation

@@ -73,7 +73,7 @@ class Chooser:
         """
         if not self._interpolates:
             best, classes = probabilities.max(dim=0)
-            return Block(rows, cols, classes.to(torch.uint8), _percent(best))
+            return Block(rows, cols, classes.to(torch.uint8), to_percent(best))
         if cols.start == 0:
             self._above, self._below, self._left = self._below, self._above, None
         wide = probabilities if self._left is None else torch.cat([self._left, probabilities], dim=2)
@@ -99,7 +99,7 @@ class Chooser:
             best, chosen = values.max(dim=0)
             classes[at] = chosen.to(torch.uint8)
             # Beside windows that were not computed the probabilities do not add up to one.
-            confidence[at] = _percent(best / values.sum(dim=0).clamp(min=1e-6))
+            confidence[at] = to_percent(best / values.sum(dim=0).clamp(min=1e-6))
         return Block(rows, cols, classes, confidence)
 
     def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,5 +108,6 @@ class Chooser:
         return (first - origin).to(self._device), (second - origin).to(self._device), weight.to(self._device)
 
 
-def _percent(best: Tensor) -> Tensor:
+def to_percent(best: Tensor) -> Tensor:
+    """Turn probabilities into whole percent, uint8."""
     return (best * 100).round().clamp(0, 100).to(torch.uint8)

@@ -10,6 +10,7 @@ from pfmap.classes import ClassSpec
 from pfmap.engine.comparison import Labels, Tally
 from pfmap.metrics import (
     BOUNDARY_DISTANCES,
+    Bools,
     Calibration,
     calibration,
     class_scores,
@@ -162,6 +163,7 @@ def figures(
     labels: Labels,
     *,
     objects: tuple[int, ...] = (),
+    certain: Bools | None = None,
     named_only: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Evaluation:
@@ -171,6 +173,8 @@ def figures(
         tally: what was counted.
         labels: what the codes mean.
         objects: codes of the classes whose objects were matched.
+        certain: ``(C,)`` classes whose boundaries, objects and confidence can be judged; None for those that
+            no label leaves open.
         named_only: whether classes that no sure label names have no figures, even if they are predicted:
             for data whose labels do not know all classes.
         notes: what is to be known about it.
@@ -180,7 +184,7 @@ def figures(
     allowed = labels.allowed()[:rows, :classes]
     scores = class_scores(counts, allowed)
     hidden = (scores.truth == 0) if named_only else np.zeros(classes, dtype=bool)
-    certain = settled(counts, allowed)
+    certain = settled(counts, allowed) if certain is None else certain
     in_mean = [code < classes - 1 or not labels.other for code in range(classes)]
     found = [
         ClassFigures(

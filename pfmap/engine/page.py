@@ -22,9 +22,11 @@ p { margin: .4rem 0; max-width: 44rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
 dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin: .5rem 0; min-width: min(100%, 30rem);
+  font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: #555; padding-bottom: .25rem; }
 th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
+thead th:first-child { text-align: left; }
 thead th { border-bottom: 1px solid #888; vertical-align: bottom; }
 tbody th { text-align: left; font-weight: 500; }
 tbody tr + tr > * { border-top: 1px solid #eee; }
@@ -36,11 +38,10 @@ tfoot th { text-align: left; }
 .legend { list-style: none; padding: 0; margin: .5rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 figure { margin: .5rem 0; } img { max-width: 100%; height: auto; border: 1px solid #ccc; }
 svg { max-width: 24rem; width: 100%; height: auto; }
-svg text { font-size: 11px; fill: #444; }
 .note { color: #555; font-size: .9rem; }
 footer { margin-top: 3rem; color: #777; font-size: .85rem; }
 @media print { body { max-width: none; padding: 0; font-size: 11pt; } h2, h3 { break-after: avoid; }
-  table, figure, svg { break-inside: avoid; } .wide { overflow: visible; }
+  img { max-height: 230mm; } table, figure, svg { break-inside: avoid; } .wide { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
@@ -227,7 +228,8 @@ def _reliability(found: Calibration) -> str:
         f"<p>Expected calibration error {figure(found.error)}: so far apart are confidence and the share of "
         "right pixels, on average. On the line, confidence can be taken at its word; below it, it is too "
         "high.</p>\n"
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt)}">'
+        f'<svg viewBox="0 0 {width} {height}" font-size="11" fill="#444" role="img" '
+        f'aria-label="{escape(alt)}">'
         f'<rect x="{_MARGIN}" y="10" width="{_SIDE}" height="{_SIDE}" fill="#f7f7f7" stroke="#bbb"/>'
         f"{''.join(bars)}"
         f'<line x1="{_MARGIN}" y1="{10 + _SIDE}" x2="{_MARGIN + _SIDE}" y2="10" stroke="#b2182b" '

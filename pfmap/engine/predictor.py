@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pfmap.card import InputSpec
 from pfmap.engine.blend import Blender
+from pfmap.engine.choose import to_percent
 from pfmap.errors import DeviceError
 from pfmap.grid import Grid, Span
 
@@ -198,13 +199,13 @@ def pad_to(
     return np.pad(pixels, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad, mode="reflect")
 
 
-def predict_array(
+def map_array(
     predictor: Predictor,
     image: npt.NDArray[np.uint8],
     classes: int,
     window: int,
     overlap: int,
-) -> npt.NDArray[np.uint8]:
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Map a whole image in memory with the same windows and blending as a scene.
 
     Args:
@@ -215,7 +216,7 @@ def predict_array(
         overlap: pixels that neighbours share.
 
     Returns:
-        ``(height, width)`` uint8 classes.
+        ``(height, width)`` uint8 classes, and their confidence in percent.
     """
     height, width = image.shape[1:]
     grid = Grid.of(height, width, window, overlap)
@@ -227,12 +228,14 @@ def predict_array(
             box = np.s_[y.start : y.stop, x.start : x.stop]
             yield Window(row, col, *pad_to(image[:, *box], valid[box], window, window), valid[box])
 
-    out = np.empty((height, width), dtype=np.uint8)
+    out, confidence = (np.empty((height, width), dtype=np.uint8) for _ in range(2))
     blender = Blender(grid, classes, predictor.device)
     for (row, col, *_), probabilities in predictor.stream(cut()):
         if col == 0:
             blender.begin_row(row)
-        best = blender.add(col, probabilities).argmax(dim=0)
+        best, chosen = blender.add(col, probabilities).max(dim=0)
         rows, cols = grid.rows.block(row), grid.cols.block(col)
-        out[rows.start : rows.stop, cols.start : cols.stop] = best.to(torch.uint8).cpu()
-    return out
+        block = np.s_[rows.start : rows.stop, cols.start : cols.stop]
+        out[block] = chosen.to(torch.uint8).cpu()
+        confidence[block] = to_percent(best).cpu()
+    return out, confidence

@@ -1,6 +1,6 @@
 """Validation: what the network says of the held-out parts, against full, partial and sparse labels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from pfmap.card import Card
-from pfmap.engine.predictor import Predictor, predict_array
+from pfmap.engine.predictor import Predictor, map_array
+from pfmap.metrics import class_scores, overall_accuracy
 from pfmap.train.data import Sample, TrainingData
+from pfmap.train.scene import Image
 from pfmap.train.sets import ClassSets
 
 
@@ -50,9 +52,7 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
     figures: Validation = {}
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
-        for sample in source.validation:
-            window, overlap = window_for(sample, card.input.window)
-            predicted = predict_array(predictor, sample.image, classes, window, overlap)
+        for sample, predicted, _ in mapped(predictor, source.validation, classes):
             pairs = sample.labels.astype(np.int64).ravel() * classes + predicted.ravel()
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
         if source.validation:
@@ -70,18 +70,29 @@ def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
         counts: ``(S, classes)`` pixels by label set and predicted class.
         sets: the table of label sets.
     """
-    table, known = sets.table(), sets.weights() > 0
-    sure = known & (table.sum(axis=1) == 1)
-    result = {}
-    for index, name in enumerate(sets.classes):
-        own = sure & table[:, index]
-        truth, hit = int(counts[own].sum()), int(counts[own, index].sum())
-        false_alarms = int(counts[known & ~table[:, index], index].sum())
-        if truth:
-            result[name] = hit / (truth + false_alarms)
-    right = int(counts[sure][table[sure]].sum())
-    total = int(counts[sure].sum())
-    return Figures(result, right / total if total else float("nan"))
+    known = sets.weights() > 0
+    counts, allowed = counts[known], sets.table()[known]
+    scores = class_scores(counts, allowed)
+    iou = {name: float(scores.iou[k]) for k, name in enumerate(sets.classes) if scores.truth[k]}
+    return Figures(iou, overall_accuracy(counts, allowed))
+
+
+def mapped(
+    predictor: Predictor, samples: Iterable[Sample], classes: int
+) -> Iterator[tuple[Sample, Image, Image]]:
+    """Map images with the model's windows, as a scene would be.
+
+    Args:
+        predictor: the network and its device.
+        samples: the images.
+        classes: number of classes.
+
+    Yields:
+        Each image with its classes and their confidence in percent, both ``(height, width)`` uint8.
+    """
+    for sample in samples:
+        window, overlap = window_for(sample, predictor.spec.window)
+        yield sample, *map_array(predictor, sample.image, classes, window, overlap)
 
 
 def accuracy_table(figures: Validation) -> Mapping[str, float]:

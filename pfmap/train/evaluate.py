@@ -1,0 +1,238 @@
+"""A model on the sources of a training configuration, with full, partial and sparse labels."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.classes import index_of
+from pfmap.engine.comparison import Comparison, Labels, Tally
+from pfmap.engine.device import choose_device
+from pfmap.engine.figures import Evaluation, figures, lines_of
+from pfmap.engine.page import Section, page
+from pfmap.engine.predictor import Predictor
+from pfmap.engine.store import Model, load_model
+from pfmap.errors import TrainingError
+from pfmap.metrics import settled
+from pfmap.raster.picture import png
+from pfmap.trace.compare import NO_CODE
+from pfmap.train.config import read_config
+from pfmap.train.data import Sample, load_data
+from pfmap.train.sets import ClassSets
+from pfmap.train.validate import mapped
+from pfmap.version import __version__
+
+_TOGETHER = "together"
+_PARTIAL = (
+    "Labels leave open what some pixels are: these serve the classes that they exclude; boundaries, objects "
+    "and confidence are shown of classes that no label of the source leaves open"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEvaluation:
+    """A model on one source.
+
+    Attributes:
+        name: of the source.
+        images: how many there were, or parts of images.
+        figures: all figures; classes that no sure label names have none.
+        picture: map of errors as a PNG file, if there is just one image; else empty.
+    """
+
+    name: str
+    images: int
+    figures: Evaluation
+    picture: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluation:
+    """A model on a data set.
+
+    Attributes:
+        model: its name.
+        data: the training configuration.
+        part: "validation" or "training".
+        labels: what the codes mean.
+        sources: in the configuration's order; those without images in this part are left out.
+        together: all pixels of all sources.
+    """
+
+    model: str
+    data: str
+    part: str
+    labels: Labels
+    sources: tuple[SourceEvaluation, ...]
+    together: Evaluation
+
+    def table(self) -> dict[str, Any]:
+        """Return everything but the pictures as it is written to JSON.
+
+        Keys: `pfmap` (version), `model`, `data`, `part`, `sources` (source, images, and the keys of
+        `Evaluation.table`), `together` (the same keys).
+        """
+        return {
+            "pfmap": __version__,
+            "model": self.model,
+            "data": self.data,
+            "part": self.part,
+            "sources": [
+                {"source": source.name, "images": source.images, **source.figures.table()}
+                for source in self.sources
+            ],
+            _TOGETHER: self.together.table(),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the figures as lines of text."""
+        lines = []
+        for source in self.sources:
+            lines += [f"{source.name}: {source.images} images", *lines_of(source.figures), ""]
+        return [*lines, _TOGETHER, *lines_of(self.together)]
+
+    def page(self) -> str:
+        """Return the figures as an HTML page."""
+        sections = [Section(s.name, s.figures, self.labels, s.picture) for s in self.sources]
+        facts = [("Model", self.model), ("Data", self.data), ("Part", self.part)]
+        title = f"Evaluation of {self.model}"
+        return page(title, facts, [*sections, Section("All sources together", self.together, self.labels)])
+
+
+def evaluate_model(
+    model: str | os.PathLike[str] | Model,
+    data: str | os.PathLike[str],
+    data_folder: str | os.PathLike[str] | None = None,
+    *,
+    part: str = "validation",
+    objects: Sequence[str] = (),
+    device: str = "auto",
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_message: Callable[[str], None] = lambda _text: None,
+) -> ModelEvaluation:
+    """Map the images of a data set as scenes would be, and compare with their labels.
+
+    Args:
+        model: by name or folder, or a loaded one.
+        data: a training configuration.
+        data_folder: what its paths are relative to; None for its own folder.
+        part: "validation" or "training".
+        objects: classes whose objects are matched, in sources whose labels say where they end.
+        device: auto, cpu, cuda, cuda:1, mps.
+        on_progress: called with (pixels done, pixels in all); it may raise to stop.
+        on_message: called with lines for people.
+
+    Raises:
+        PfmapError: the model, the configuration, or its data do not fit.
+    """
+    config = read_config(Path(data))
+    folder = Path(data_folder) if data_folder is not None else Path(data).parent
+    loaded = model if isinstance(model, Model) else load_model(os.fspath(model))
+    known = tuple(spec.name for spec in config.card.classes)
+    order = _order(loaded, known, os.fspath(data))
+    chosen = tuple(index_of(config.card.classes, name) for name in objects)
+    sources = load_data(config, folder)
+    job = _Job(
+        Predictor(loaded.network, loaded.card.input, choose_device(device)), order, sources.sets, chosen
+    )
+    job.labels = Labels(config.card.classes, job.partial)
+    parts = {s.spec.name: s.validation if part == "validation" else s.train for s in sources.sources}
+    total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
+    if not total:
+        raise TrainingError(f"{os.fspath(data)} holds nothing out for {part}: choose another --part")
+    done = 0
+
+    def step(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        on_progress(done, total)
+
+    found = [job.source(name, samples, step) for name, samples in parts.items() if samples]
+    missing = [name for name, samples in parts.items() if not samples]
+    if missing:
+        on_message(f"nothing is held out for {part} in {', '.join(missing)}")
+    return ModelEvaluation(loaded.card.name, os.fspath(data), part, job.labels, tuple(found), job.together())
+
+
+def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.uint8]:
+    """Return the configuration's class for each of the model's."""
+    names = [spec.name for spec in model.card.classes]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise TrainingError(
+            f"model {model.card.name!r} has classes that {data} does not know: {', '.join(unknown)}; it "
+            f"knows {', '.join(known)}"
+        )
+    return np.array([known.index(name) for name in names], dtype=np.uint8)
+
+
+class _Job:
+    """The sources of a data set, one after the other."""
+
+    def __init__(
+        self, predictor: Predictor, order: npt.NDArray[np.uint8], sets: ClassSets, objects: tuple[int, ...]
+    ) -> None:
+        self._predictor, self._order, self._objects = predictor, order, objects
+        self._codes, self.partial = _codes(sets)
+        self._total = Tally()
+        self._judged = np.zeros(len(sets.classes), dtype=bool)
+        self.labels = Labels(())
+
+    def source(
+        self, name: str, samples: Sequence[Sample], on_pixels: Callable[[int], None]
+    ) -> SourceEvaluation:
+        """Evaluate one source."""
+        tally, picture = Tally(), b""
+        colors = self.labels.colors() if len(samples) == 1 else None
+        for sample, predicted, confidence in mapped(self._predictor, samples, len(self._order)):
+            height, width = predicted.shape
+            comparison = Comparison(height, width, self.labels, tally, self._objects, colors)
+            comparison.add(self._codes[sample.labels], self._order[predicted], confidence)
+            picture = png(comparison.picture()) if colors is not None else b""
+            on_pixels(predicted.size)
+        rows, classes = len(self.labels.names), len(self.labels.classes)
+        certain = settled(tally.counts[:rows, :classes], self.labels.allowed()[:rows, :classes])
+        notes = () if certain.all() else (_PARTIAL,)
+        found = figures(tally, self.labels, objects=self._objects, named_only=True, notes=notes)
+        for counts in (tally.levels, tally.predicted_lines, tally.true_lines, tally.objects):
+            counts[:classes][~certain] = 0  # what cannot be judged here has no say in the whole either
+        self._judged |= certain
+        self._total.add(tally)
+        return SourceEvaluation(name, len(samples), found, picture)
+
+    def together(self) -> Evaluation:
+        """Return the figures of all sources."""
+        notes = () if self._judged.all() and not self.partial else (_PARTIAL,)
+        return figures(
+            self._total,
+            self.labels,
+            objects=self._objects,
+            certain=self._judged,
+            named_only=True,
+            notes=notes,
+        )
+
+
+def _codes(sets: ClassSets) -> tuple[npt.NDArray[np.uint8], tuple[frozenset[int], ...]]:
+    """Give each label set a code: that of its class, or one for several classes; weights do not matter.
+
+    Returns:
+        ``(256,)`` codes, and the classes of the codes that follow those of single classes.
+    """
+    codes = np.full(256, NO_CODE, dtype=np.uint8)
+    partial: list[frozenset[int]] = []
+    for index in range(len(sets)):
+        members = sets.members(index)
+        if not sets.weight(index) or len(members) == len(sets.classes):
+            continue
+        if len(members) == 1:
+            codes[index] = next(iter(members))
+            continue
+        if members not in partial:
+            partial.append(members)
+        codes[index] = len(sets.classes) + partial.index(members)
+    return codes, tuple(partial)
