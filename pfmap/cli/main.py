@@ -50,6 +50,7 @@ def cli() -> None:
     pfmap summary objects.gpkg      objects and areas per class and zone
     pfmap info scene.tif            what it is, and what mapping it would take
     pfmap models list               what models there are
+    pfmap points scene.tif --window 0,0   where PointFlow looks in a window
     """
 
 
