@@ -56,6 +56,12 @@ def test_help_and_version_load_no_heavy_library(arguments: tuple[str, ...]) -> N
     assert done.returncode == 0, done.stderr
 
 
+def test_help_lists_the_commands_line_by_line() -> None:
+    lines = pfmap("--help").stdout.splitlines()
+    assert "  pfmap predict scene.tif         map a scene with the default model" in lines
+    assert "  pfmap points scene.tif --window 0,0   where PointFlow looks in a window" in lines
+
+
 def test_predict_writes_what_it_promises(small: str, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(130, 150))
     done = pfmap("predict", scene, "-o", tmp_path / "out", "-m", small, "--device", "cpu", "--format", "shp")

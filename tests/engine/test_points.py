@@ -66,12 +66,14 @@ def test_points_are_those_of_the_network_at_their_pixels_centres(write_scene: Wr
 def test_points_on_nodata_and_beyond_the_scene_are_left_out(write_scene: Write) -> None:
     image = np.clip(blobs(90, 80), 1, None)
     image[:, 70:] = 0
-    found = find_points(write_scene(image, nodata=0), (50, 40), model=model())
+    every = ["class_0", "class_1", "class_2"]
+    found = find_points(write_scene(image, nodata=0), (50, 40), model=model(), foreground=every)
     assert (found.rows, found.cols) == (Span(40, 90), Span(50, 80))
     expected = np.zeros((SIDE, SIDE), dtype=bool)
     expected[:30, :30] = True
     assert np.array_equal(found.seen, expected)
-    assert not (found.on_foreground & ~expected).any()
+    assert np.array_equal(found.on_foreground, expected)
+    assert found.pixel_share == 1
     assert len(found.all_points)
     assert (found.all_points < 30).all()
 
