@@ -28,6 +28,7 @@ from pfmap.train.curves import LOSS, RATE, Curves
 from pfmap.train.data import TrainingData, load_data
 from pfmap.train.objective import Objective
 from pfmap.train.optimise import freeze, learning_rate, make_optimizer
+from pfmap.train.page import write_page
 from pfmap.train.start import take_over
 from pfmap.train.team import Team, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, measure
@@ -35,6 +36,7 @@ from pfmap.train.validate import Figures, Validation, accuracy_table, measure
 log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "checkpoint.pt"
+CURVES_NAME = "curves.png"
 _POINTS = 500  # of a curve
 _LONGEST = 5.0  # norm of a gradient
 
@@ -68,7 +70,7 @@ def train(
     on_step: Callable[[Progress], None] = lambda _progress: None,
     on_validation: Callable[[int, Validation], None] = lambda _step, _figures: None,
 ) -> Validation:
-    """Train a PFNet and write it as a model folder, with its curves.
+    """Train a PFNet and write it as a model folder, with its curves and a page about it.
 
     Started by `torchrun`, all processes share each batch: the result is that of one process, apart from
     rounding and from batch norm, whose statistics each process takes of its own crops.
@@ -293,7 +295,8 @@ class _Run:
         )
         write_model(self.output, card, self.average)
         self.curves.write_csv(self.output / "curves.csv")
-        self.curves.write_png(self.output / "curves.png")
+        self.curves.write_png(self.output / CURVES_NAME)
+        write_page(self.output, card, figures, CURVES_NAME)
         self.checkpoint.unlink(missing_ok=True)
         return figures
 

@@ -217,7 +217,7 @@ def test_training_learns_a_known_pattern(data: Path) -> None:
     model = pfmap.load_model(data / "model")
     assert model.card.accuracy["whole_mean_iou"] == pytest.approx(figures["whole"].mean_iou, abs=1e-4)
     assert sorted(p.name for p in (data / "model").iterdir()) == [
-        "curves.csv", "curves.png", "model.toml", "weights.safetensors"
+        "README.md", "curves.csv", "curves.png", "model.toml", "weights.safetensors"
     ]  # fmt: skip
 
 
@@ -410,6 +410,23 @@ def test_the_curves_hold_every_validation(data: Path, config: TrainingConfig) ->
     assert [int(step) for step, series, _ in rows[1:] if series == "whole"] == [2, 4, 7]
     assert [int(step) for step, series, _ in rows[1:] if series == "loss"] == list(range(1, 8))
     assert (data / "model" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_beside_the_model_states_its_figures_and_rights(data: Path, config: TrainingConfig) -> None:
+    figures = train(changed(config, steps=1), data, data / "model")
+    page = (data / "model" / "README.md").read_text()
+    (row,) = [line.split("|") for line in page.splitlines() if line.startswith("| partial")]
+    assert row[2].strip() == f"{figures['partial'].iou['roof']:.3f}"
+    assert row[3].strip() == "-"  # no sure grass there
+    for text in (
+        "# tiny",
+        "nobody",
+        "made up",
+        "curves.png",
+        "red, green, blue at 0.1 to 1 m",
+        "temperature",
+    ):
+        assert text in page
 
 
 def test_the_temperature_is_found_again() -> None:

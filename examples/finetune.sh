@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Fine-tune the default model on your own ground: an orthophoto, and the buildings on it drawn as polygons.
+# About 20 minutes on two CPU cores. Blocks of 384 pixels are held out, 40 % of the ground: `pfmap evaluate` measures
+# both models on them, before and after.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=out/banepa_buildings
+
+pfmap train examples/banepa.tif --labels examples/banepa_footprints.gpkg --validation 0.4 --steps 350 \
+    --attribution "OpenStreetMap contributors (ODbL)" -o "$out"
+
+echo "before:"
+pfmap evaluate --model landcover --data "$out/train.toml"
+echo "after:"
+pfmap evaluate --model "$out" --data "$out/train.toml"
