@@ -15,6 +15,7 @@ from shapely.geometry import Point, box
 import pfmap
 from pfmap.train import data as data_module
 from pfmap.train.augment import Batches
+from pfmap.train.calibrate import calibrate
 from pfmap.train.config import TrainingConfig, parse_config
 from pfmap.train.data import TrainingData, load_data
 from pfmap.train.split import Cells
@@ -295,3 +296,29 @@ def test_crops_do_not_leave_the_training_part(tmp_path: Path) -> None:
     grass = loaded.sets.add(frozenset({1}), 1.0)
     for step in range(5):
         assert not torch.eq(batches[step][1], grass).any()
+
+
+def test_a_network_that_is_too_sure_is_cooled_until_it_is_right(tmp_path: Path) -> None:
+    """The network is 97 % sure of what the red band says; in a quarter of the pixels the label says else."""
+    rng = np.random.default_rng(0)
+    image = noise(512, 512)
+    said = rng.integers(0, 3, (512, 512))
+    image[0] = said * 100
+    truth = np.where(rng.random((512, 512)) < 0.25, (said + 1) % 3, said).astype(np.uint8)
+    write_scene(tmp_path / "scene.tif", image)
+    write_scene(tmp_path / "labels.tif", truth[None])
+    layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"}}
+    config = config_of([source(tmp_path / "scene.tif", layer, validation={"rows": [128, 512]})])
+
+    class Sure:
+        def probabilities(self, windows: list[np.ndarray], _valid: object) -> torch.Tensor:
+            number = torch.from_numpy(windows[0][0] // 100).long()
+            return torch.tensor([0.97, 0.015, 0.015])[(torch.arange(3)[:, None, None] - number[None]) % 3][
+                None
+            ]
+
+    fitted = calibrate(Sure(), load_data(config, tmp_path), config.card)
+    # Cooled, the most probable class is right in 75 %: log(0.75 / 0.125) = log(0.97 / 0.015) / T.
+    assert fitted.temperature == pytest.approx(np.log(0.97 / 0.015) / np.log(0.75 / 0.125), rel=0.05)
+    assert fitted.error_before == pytest.approx(0.22, abs=0.02)
+    assert fitted.error < 0.02
