@@ -140,6 +140,8 @@ def evaluate(
         if prediction is None or truth is None:
             raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
         _refuse(ctx, model_only, "needs --model")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
 
     def work(on_progress: Callable[[int, int], None], on_message: Callable[[str], None]) -> Any:
         if model is not None:

@@ -154,9 +154,8 @@ class _Job:
                 self.legend = Legend(
                     self.options, source.classes, opened.classes, names, polygons=opened.polygons
                 )
-                self._say(self.legend.notes)
-            self._say([opened.note])
             bound = opened.bind(self.legend, self.options)
+            self._say([*self.legend.notes, opened.note])
             chosen = self._chosen()
             labels = self._labels()
             comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())

@@ -162,6 +162,17 @@ def test_an_object_over_all_rows_is_one_object() -> None:
     assert matcher.truth[1] == 1
 
 
+def test_no_object_matches_none() -> None:
+    nothing = np.full((6, 5), NODATA, dtype=np.uint8)
+    some = nothing.copy()
+    some[2:4, 2:4] = 1
+    for truth, found in ((nothing, nothing), (some, nothing), (nothing, some)):
+        matcher = matched(truth, found, [1, 3])
+        assert matcher.truth[1] == (truth == 1).any()
+        assert matcher.predicted[1] == (found == 1).any()
+        assert not matcher.matched.any()
+
+
 def test_closed_objects_are_forgotten() -> None:
     tile = np.full((20, 64), NODATA, dtype=np.uint8)
     tile[2:8, 3:9] = tile[5:17, 30:40] = 1
