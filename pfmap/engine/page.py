@@ -28,7 +28,7 @@ caption { text-align: left; color: #555; padding-bottom: .25rem; }
 th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
 thead th:first-child { text-align: left; }
 thead th { border-bottom: 1px solid #888; vertical-align: bottom; }
-tbody th { text-align: left; font-weight: 500; }
+tbody th { text-align: left; font-weight: 500; white-space: normal; min-width: 7rem; }
 tbody tr + tr > * { border-top: 1px solid #eee; }
 tfoot > tr > * { border-top: 1px solid #888; font-weight: 600; }
 tfoot th { text-align: left; }
@@ -44,6 +44,10 @@ footer { margin-top: 3rem; color: #777; font-size: .85rem; }
   img { max-height: 230mm; } table, figure, svg { break-inside: avoid; } .wide { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
+
+
+_RIGHT, _OPEN, _WRONG = "29,91,140", "110,110,110", "178,24,43"
+"""Red, green and blue of the confusion matrix: right, left open by the label, wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +157,12 @@ def _classes(found: Evaluation) -> str:
 def _confusion(found: Evaluation) -> str:
     names = [item.spec.name for item in found.classes]
     rows = []
-    for label, counts in zip(found.labels, found.confusion, strict=True):
+    for label, counts, allowed in zip(found.labels, found.confusion, found.allowed, strict=True):
         total = sum(counts)
         cells = []
-        for name, count in zip(names, counts, strict=True):
+        for name, count, right in zip(names, counts, allowed, strict=True):
             share = count / total if total else 0.0
-            color = "29,91,140" if name == label else "178,24,43"
+            color = _RIGHT if name == label else _OPEN if right else _WRONG
             white = ";color:#fff" if share > 0.55 else ""
             cells.append(
                 f'<td style="background:rgba({color},{0.9 * share:.3f}){white}">{share:.1%}'
@@ -166,6 +170,8 @@ def _confusion(found: Evaluation) -> str:
             )
         rows.append(f'<tr><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>')
     caption = "Rows: what it is. Columns: what was predicted. Percent of the row, and pixels."
+    if any(sum(row) > 1 for row in found.allowed):
+        caption += " Grey: the label leaves open whether that is right."
     return "<h3>Confusion matrix</h3>\n" + _table(caption, ["true class", *names], rows, kind="confusion")
 
 

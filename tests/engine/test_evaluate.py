@@ -408,6 +408,22 @@ def test_truth_of_one_class_is_warned_of(tmp_path: Path) -> None:
     assert any("warning: the truth is all road" in line for line in said)
 
 
+def test_labels_that_touch_no_other_class_say_nothing_of_boundaries(tmp_path: Path) -> None:
+    predicted, _ = maps()
+    truth = np.full_like(predicted, NODATA)
+    truth[12:30, 5:30], truth[40:60, 40:90], truth[40:60, 90:105] = 0, 1, 2
+    one, two = write(tmp_path / "m.tif", predicted, NAMES), write(tmp_path / "t.tif", truth, NAMES)
+    found = pfmap.evaluate(one, two, objects=NAMES).figures
+    building, road, grass = found.classes
+    assert building.objects is None
+    assert np.isnan(building.boundary[0].f1)
+    assert road.objects is not None
+    assert found.boundary[0].recall == pytest.approx(
+        np.mean([road.boundary[0].recall, grass.boundary[0].recall])
+    )
+    assert any("building: labels touch no other class" in note for note in found.notes)
+
+
 class Page(HTMLParser):
     """Checks that tags are balanced, and gathers what tests look at."""
 
