@@ -42,16 +42,16 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pfmap", message="%(prog)s %(version)s")
 def cli() -> None:
-    r"""Map orthophotos with PFNet: class rasters and object polygons, ready for QGIS.
+    """Map orthophotos with PFNet: class rasters and object polygons, ready for QGIS.
 
     \b
-    pfmap predict scene.tif         map a scene with the default model
-    pfmap vectorize classes.tif     polygons of any class raster
-    pfmap summary objects.gpkg      objects and areas per class and zone
+    pfmap predict scene.tif           map a scene with the default model
+    pfmap vectorize classes.tif       polygons of any class raster
+    pfmap summary objects.gpkg        objects and areas per class and zone
     pfmap evaluate map.tif truth.tif  how well a map agrees with the truth
-    pfmap info scene.tif            what it is, and what mapping it would take
-    pfmap models list               what models there are
-    """
+    pfmap info scene.tif              what it is, and what mapping it would take
+    pfmap models list                 what models there are
+    """  # noqa: D301 - click wants the character itself
 
 
 def _quiet_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

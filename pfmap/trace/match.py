@@ -92,8 +92,8 @@ class _Side:
 class Matcher:
     """Counts objects, and those that match: of the same class, with an IoU of one half or more, one to one.
 
-    Above one half the partner is unique: two objects cannot both cover more than half of a third. At exactly
-    one half an object that is cut in two equal halves has two candidates, and takes one.
+    The partner is unique without a choice: two objects that both have an IoU of one half or more with a third
+    would have to be its two halves, and those touch and are one object.
 
     Args:
         height: rows of the rasters.
@@ -145,11 +145,7 @@ class Matcher:
         pending = true.open[one] | found.open[two]
         union = true.pixels[one] + found.pixels[two] - shared
         good = ~pending & (2 * shared >= union)
-        pairs = np.column_stack([one, two])[good]
-        # The equal halves of an object are complete when it is: all its candidates are here.
-        pairs = pairs[np.unique(pairs[:, 0], return_index=True)[1]]
-        pairs = pairs[np.unique(pairs[:, 1], return_index=True)[1]]
-        self.matched += np.bincount(true.klass[pairs[:, 0]], minlength=CODES)
+        self.matched += np.bincount(true.klass[one[good]], minlength=CODES)
         one, two, shared = one[pending], two[pending], shared[pending]
         needed = [np.zeros(len(side.klass), dtype=np.bool_) for side in (true, found)]
         needed[0][one], needed[1][two] = True, True

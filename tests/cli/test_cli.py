@@ -56,6 +56,13 @@ def test_help_and_version_load_no_heavy_library(arguments: tuple[str, ...]) -> N
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("command", [(), ("evaluate",)])
+def test_examples_in_the_help_stay_on_lines_of_their_own(command: tuple[str, ...]) -> None:
+    lines = [line.strip() for line in pfmap(*command, "--help").stdout.splitlines()]
+    assert not any("\\b" in line or "\b" in line for line in lines)
+    assert any(line.startswith("pfmap evaluate ") for line in lines)
+
+
 def test_predict_writes_what_it_promises(small: str, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(130, 150))
     done = pfmap("predict", scene, "-o", tmp_path / "out", "-m", small, "--device", "cpu", "--format", "shp")

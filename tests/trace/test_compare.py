@@ -69,6 +69,18 @@ def test_boundaries_do_not_depend_on_how_rows_arrive(seed: int, height: int, cut
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize("apart", range(15))
+def test_a_boundary_just_within_reach_is_found_wherever_rows_are_cut(apart: int) -> None:
+    truth, found = (np.zeros((40, 3), dtype=np.uint8) for _ in range(2))
+    truth[10:], found[10 + apart :] = 1, 1
+    for cuts in ([], list(range(1, 40)), [10 + apart], [11 + apart], [9]):
+        for one, two in ((truth, found), (found, truth)):
+            for side in measured(one, two, cuts):
+                expected = [3 * (apart <= distance) for distance in BOUNDARY_DISTANCES]
+                # Both classes' lines are as far apart; those of class 0 lie a row above.
+                assert side[0].tolist() == side[1].tolist() == [*expected, 3]
+
+
 def test_the_edge_and_what_does_not_count_make_no_boundary() -> None:
     codes = np.ones((6, 6), dtype=np.uint8)
     codes[2:4, 2:4] = NODATA
