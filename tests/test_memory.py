@@ -75,3 +75,18 @@ def test_a_background_over_the_whole_raster_is_never_in_memory_at_once() -> None
         print(done.stdout.splitlines()[-1])
         peaks.append(float(done.stdout.split()[-2]))
     assert peaks[1] <= 1.2 * peaks[0]  # all at once it would be a third more
+
+
+@pytest.mark.slow
+def test_evaluating_a_taller_scene_takes_no_more_memory() -> None:
+    peaks = []
+    for height in (16384, 32768):  # more than the strips in work and GDAL's cache hold
+        command = [sys.executable, "-m", "tests.benchmarks.evaluating", "--width", "8000"]
+        done = subprocess.run(
+            [*command, "--height", str(height), "--coarse"],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        print(done.stdout)
+        peaks.append(float(done.stdout.split("peak ")[1].split()[0]))
+    assert peaks[1] <= 1.1 * peaks[0]

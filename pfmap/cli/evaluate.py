@@ -117,7 +117,7 @@ def evaluate(
     quiet: bool,
     **options: Any,
 ) -> None:
-    r"""Compare PREDICTION, a class raster, with TRUTH, and print how well they agree.
+    """Compare PREDICTION, a class raster, with TRUTH, and print how well they agree.
 
     TRUTH is a class raster of any CRS, resolution and extent, or a vector file with polygons, or FILE:LAYER.
     Both may be folders of rasters with the same names.
@@ -128,7 +128,7 @@ def evaluate(
     pfmap evaluate scene_classes.tif labels.tif --html page.html
     pfmap evaluate scene_classes.tif footprints.gpkg --only building --objects building
     pfmap evaluate --model landcover --data train.toml
-    """
+    """  # noqa: D301 - click wants the character itself
     model = ctx.params["model"]
     scene_only = ("mapping", "names", "ignore", "only", "field", "rest", "confidence")
     model_only = ("data", "data_folder", "part")
@@ -140,6 +140,8 @@ def evaluate(
         if prediction is None or truth is None:
             raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
         _refuse(ctx, model_only, "needs --model")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
 
     def work(on_progress: Callable[[int, int], None], on_message: Callable[[str], None]) -> Any:
         if model is not None:

@@ -46,13 +46,14 @@ def cli() -> None:
     """Map orthophotos with PFNet: class rasters and object polygons, ready for QGIS.
 
     \b
-    pfmap predict scene.tif         map a scene with the default model
-    pfmap vectorize classes.tif     polygons of any class raster
-    pfmap summary objects.gpkg      objects and areas per class and zone
+    pfmap predict scene.tif           map a scene with the default model
+    pfmap vectorize classes.tif       polygons of any class raster
+    pfmap summary objects.gpkg        objects and areas per class and zone
     pfmap evaluate map.tif truth.tif  how well a map agrees with the truth
-    pfmap info scene.tif            what it is, and what mapping it would take
-    pfmap models list               what models there are
+    pfmap info scene.tif              what it is, and what mapping it would take
+    pfmap models list                 what models there are
     pfmap points scene.tif --window 0,0   where PointFlow looks in a window
+    pfmap train scene.tif --labels parcels.gpkg -o mine   a model for your own ground
     """  # noqa: D301 - click wants the control character, not a backslash
 
 

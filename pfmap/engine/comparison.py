@@ -1,6 +1,7 @@
 """Compare rows of truth with rows of prediction, and keep what all figures are made of: counts."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -136,6 +137,7 @@ class Comparison:
         self._chosen = np.full(CODES, NO_CODE, dtype=np.uint8)
         self._chosen[list(objects)] = list(objects)
         self._colors = colors
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="pfmap-compare")
         self._step = max(1, -(-width // _PICTURE_WIDTH), -(-height // _PICTURE_HEIGHT))
         shape = (-(-height // self._step), -(-width // self._step)) if colors is not None else (0, 0)
         self._sums = _zeros(*shape, 3)
@@ -162,15 +164,19 @@ class Comparison:
     def _add(self, truth: Bytes, predicted: Bytes, confidence: Bytes) -> None:
         tally = self._tally
         count_pixels(truth, predicted, confidence, self._allowed, tally.counts, tally.levels)
+        jobs = [self._pool.submit(self._boundaries.add, truth, predicted)]
+        if self._matcher is not None:
+            jobs.append(self._pool.submit(self._matcher.add, self._chosen[truth], self._chosen[predicted]))
         if self._colors is not None:
             paint(truth, predicted, self._row, self._sums, self._colors, self._step)
-        self._boundaries.add(truth, predicted)
-        if self._matcher is not None:
-            self._matcher.add(self._chosen[truth], self._chosen[predicted])
+        for job in jobs:  # compiled loops run side by side
+            job.result()
         self._row += len(truth)
-        if self._row == self._height and self._matcher is not None:
-            found = self._matcher
-            tally.objects[:] += np.column_stack([found.truth, found.predicted, found.matched])
+        if self._row == self._height:
+            self._pool.shutdown()
+            if self._matcher is not None:
+                found = self._matcher
+                tally.objects[:] += np.column_stack([found.truth, found.predicted, found.matched])
 
     def picture(self) -> Bytes:
         """Return the map of errors, ``(h, w, 3)``: each pixel the mean colour of those that it stands for."""

@@ -12,18 +12,22 @@ import numpy as np
 from pfmap.ahead import read_ahead
 from pfmap.classes import NODATA
 from pfmap.engine.comparison import Comparison, Labels, Tally
-from pfmap.engine.figures import Evaluation, figures, lines_of
+from pfmap.engine.figures import Evaluation, ends_known, figures
+from pfmap.engine.figures_text import lines_of
 from pfmap.engine.legend import Legend, MatchOptions, Translator
 from pfmap.engine.page import Section, page
 from pfmap.engine.pairs import find_pairs
 from pfmap.engine.truth import ADVICE, Codes, OpenTruth, Truth
 from pfmap.errors import SourceError
 from pfmap.raster.classmap import ClassMap
+from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import locate
 from pfmap.raster.picture import png
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
+
+_CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +158,8 @@ class _Job:
                 self.legend = Legend(
                     self.options, source.classes, opened.classes, names, polygons=opened.polygons
                 )
-                self._say(self.legend.notes)
-            self._say([opened.note])
             bound = opened.bind(self.legend, self.options)
+            self._say([*self.legend.notes, opened.note])
             chosen = self._chosen()
             labels = self._labels()
             comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
@@ -175,11 +178,12 @@ class _Job:
         """Yield rows of codes of both, and of confidence."""
         assert self.legend is not None
         predicted = Translator(source.nodata, self.legend.predicted, self.legend.unknown, name)
-        for rows in source.strips():
-            percent = None
-            if certain is not None:
-                percent = _percent(certain.read(rows), certain.nodata, self.confidences[-1])
-            yield truth.rows(rows), predicted(source.read(rows)), percent
+        with gdal_settings(cache=_CACHE):
+            for rows in source.strips():
+                percent = None
+                if certain is not None:
+                    percent = _percent(certain.read(rows), certain.nodata, self.confidences[-1])
+                yield truth.rows(rows), predicted(source.read(rows)), percent
 
     def result(self, prediction: str, truth: str) -> Evaluated:
         """Turn what was counted into figures.
@@ -193,6 +197,10 @@ class _Job:
         if len(true) == 1:
             hint = "" if self.options.only else "; --only tells a class from all the rest"
             self._say([f"warning: the truth is all {labels.names[true[0]]}: the figures say little{hint}"])
+        vague = (self._counts().sum(axis=1) > 0) & ~ends_known(self.tally, len(labels.classes))
+        if len(true) > 1 and vague.any():
+            names = ", ".join(labels.names[code] for code in np.flatnonzero(vague))
+            self._say([f"{names}: labels touch no other class; boundaries and objects are not measured"])
         found = figures(self.tally, labels, objects=self._chosen(), notes=tuple(self.notes))
         several = Path(prediction).is_dir()
         confidence = self.confidences[0] if self.confidences and not several else None

@@ -60,8 +60,8 @@ class ClassFigures:
         truth_pixels: pixels that are it.
         predicted_pixels: pixels predicted as it whose label says if that is right.
         scores: pixel by pixel.
-        boundary: at each of `BOUNDARY_DISTANCES`; NaN where labels leave the class open.
-        objects: None if they were not asked for, or labels leave the class open.
+        boundary: at each of `BOUNDARY_DISTANCES`; NaN where labels do not say where the class ends.
+        objects: None if they were not asked for, or labels do not say where the class ends.
         in_mean: whether it counts in the means: "other" does not.
     """
 
@@ -86,6 +86,7 @@ class Evaluation:
         calibration: of the confidence of the classes, or None without confidence.
         labels: names of the labels that occur: rows of the confusion matrix.
         confusion: ``(labels, classes)`` pixels by label and predicted class.
+        allowed: ``(labels, classes)`` whether the label allows the class.
         labelled: pixels with a label.
         unmapped: those of them without a prediction, which do not count.
         notes: what is to be known about it.
@@ -98,6 +99,7 @@ class Evaluation:
     calibration: Calibration | None
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
+    allowed: tuple[tuple[bool, ...], ...]
     labelled: int
     unmapped: int
     notes: tuple[str, ...] = ()
@@ -107,10 +109,10 @@ class Evaluation:
 
         Keys: `pixels` (labelled, compared, without_prediction), `overall_accuracy`, `mean` (iou, f1,
         precision, recall), `classes` (class, truth_pixels, predicted_pixels, in_mean, and the same four),
-        `confusion` (labels, classes, pixels: rows are true, columns predicted), `boundary` (distances_px,
-        mean, classes: f1, precision, recall at each distance), `objects` (class, truth, predicted, matched,
-        precision, recall, f1), `calibration` (expected_error, bins: from, to, pixels, confidence, accuracy)
-        or null, `notes`.
+        `confusion` (labels, classes, pixels and allowed: rows are true, columns predicted), `boundary`
+        (distances_px, mean, classes: f1, precision, recall at each distance), `objects` (class, truth,
+        predicted, matched, precision, recall, f1), `calibration` (expected_error, bins: from, to, pixels,
+        confidence, accuracy) or null, `notes`.
         """
         return {
             "pixels": {
@@ -134,6 +136,7 @@ class Evaluation:
                 "labels": list(self.labels),
                 "classes": [item.spec.name for item in self.classes],
                 "pixels": [list(row) for row in self.confusion],
+                "allowed": [list(row) for row in self.allowed],
             },
             "boundary": {
                 "distances_px": list(BOUNDARY_DISTANCES),
@@ -173,8 +176,7 @@ def figures(
         tally: what was counted.
         labels: what the codes mean.
         objects: codes of the classes whose objects were matched.
-        certain: ``(C,)`` classes whose boundaries, objects and confidence can be judged; None for those that
-            no label leaves open.
+        certain: ``(C,)`` classes whose confidence can be judged; None for those that no label leaves open.
         named_only: whether classes that no sure label names have no figures, even if they are predicted:
             for data whose labels do not know all classes.
         notes: what is to be known about it.
@@ -185,6 +187,7 @@ def figures(
     scores = class_scores(counts, allowed)
     hidden = (scores.truth == 0) if named_only else np.zeros(classes, dtype=bool)
     certain = settled(counts, allowed) if certain is None else certain
+    ends = certain & ~hidden & ends_known(tally, classes)
     in_mean = [code < classes - 1 or not labels.other for code in range(classes)]
     found = [
         ClassFigures(
@@ -192,8 +195,8 @@ def figures(
             truth_pixels=int(scores.truth[code]),
             predicted_pixels=int(scores.predicted[code]),
             scores=_NOTHING if hidden[code] else _scores(scores, code),
-            boundary=_boundary(tally, code, known=bool(certain[code] and not hidden[code])),
-            objects=_objects(tally, code) if code in objects and certain[code] else None,
+            boundary=_boundary(tally, code, known=bool(ends[code])),
+            objects=_objects(tally, code) if code in objects and ends[code] else None,
             in_mean=in_mean[code],
         )
         for code, spec in enumerate(labels.classes)
@@ -213,10 +216,21 @@ def figures(
         calibration=_calibration(tally, [k for k in range(classes) if in_mean[k] and certain[k]]),
         labels=tuple(labels.names[k] for k in occurring),
         confusion=tuple(tuple(int(counts[row, col]) for col in shown) for row in occurring),
+        allowed=tuple(tuple(bool(allowed[row, col]) for col in shown) for row in occurring),
         labelled=int(tally.counts[:rows].sum()),
         unmapped=int(tally.counts[:rows, NO_CODE].sum()),
         notes=notes,
     )
+
+
+def ends_known(tally: Tally, classes: int) -> Bools:
+    """Say of which classes the truth shows where they end: ``(C,)``.
+
+    Sparse labels may lie inside their objects and never touch those of another class: then every predicted
+    boundary would be wrong, and every object a fragment. A class that is only predicted has no true end.
+    """
+    pixels = tally.counts[:classes, :classes].sum(axis=1)
+    return np.asarray((tally.true_lines[:classes].sum(axis=1) > 0) | (pixels == 0))
 
 
 _NOTHING = Scores(*[math.nan] * 4)
@@ -283,46 +297,6 @@ def _calibration_table(found: Calibration) -> dict[str, Any]:
             for k in range(len(found.pixels))
         ],
     }
-
-
-def lines_of(found: Evaluation) -> list[str]:
-    """Return the figures as a table in plain text."""
-    distances = [f"F1 {d}px" for d in BOUNDARY_DISTANCES]
-    out = [_row("class", ["IoU", "F1", "precision", "recall", *distances, "truth px"])]
-    out += [
-        _row(item.spec.name, [*_cells(item.scores, item.boundary), f"{item.truth_pixels:,}"])
-        for item in found.classes
-    ]
-    out.append(_row("mean", [*_cells(found.mean, found.boundary), ""]).rstrip())
-    out.append("")
-    compared = found.labelled - found.unmapped
-    out.append(f"overall accuracy {figure(found.accuracy)} of {compared:,} pixels")
-    if found.unmapped:
-        out.append(
-            f"{found.unmapped:,} labelled pixels ({found.unmapped / found.labelled:.2%}) have no prediction "
-            "and do not count"
-        )
-    for item in found.classes:
-        if item.objects is not None:
-            some, match = item.objects, item.objects.match
-            out.append(
-                f"objects of {item.spec.name} at IoU 0.5: precision {figure(match.precision)}, recall "
-                f"{figure(match.recall)}, F1 {figure(match.f1)} ({some.matched:,} matched of "
-                f"{some.predicted:,} predicted and {some.truth:,} true)"
-            )
-    if found.calibration is not None:
-        out.append(f"expected calibration error {figure(found.calibration.error)}")
-    return out
-
-
-def _cells(scores: Scores, boundary: tuple[Match, ...]) -> list[str]:
-    values = [scores.iou, scores.f1, scores.precision, scores.recall, *(m.f1 for m in boundary)]
-    return [figure(value) for value in values]
-
-
-def _row(name: str, cells: list[str]) -> str:
-    widths = (7, 7, 10, 7, *(8,) * len(BOUNDARY_DISTANCES), 15)
-    return f"{name:<20} " + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def figure(value: float) -> str:

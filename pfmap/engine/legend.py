@@ -103,6 +103,8 @@ class Legend:
     def _by_value(self) -> None:
         """Say so where the values of one side are taken as those of the other."""
         one, two = self._sources
+        if self.notes:
+            return
         if self._prediction and not self._truth and not self._options.mapping:
             values = ", ".join(f"{value} {spec.name}" for value, spec in sorted(self._prediction.items()))
             self.notes.append(
@@ -154,6 +156,7 @@ class Legend:
         """Return the code of a class of a polygon, which may be a name or a value; as `true`."""
         names = {spec.name for spec in self._prediction.values()} | set(self._options.mapping)
         if value.isdecimal() and value not in names:
+            self._by_value()
             return self.true(int(value))
         return NO_CODE if value in self._options.ignore else self.named(value)
 

@@ -28,22 +28,28 @@ caption { text-align: left; color: #555; padding-bottom: .25rem; }
 th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
 thead th:first-child { text-align: left; }
 thead th { border-bottom: 1px solid #888; vertical-align: bottom; }
-tbody th { text-align: left; font-weight: 500; }
+tbody th { text-align: left; font-weight: 500; white-space: normal; min-width: 7rem; }
 tbody tr + tr > * { border-top: 1px solid #eee; }
 tfoot > tr > * { border-top: 1px solid #888; font-weight: 600; }
 tfoot th { text-align: left; }
 .confusion td { min-width: 5rem; border: 1px solid #fff; }
-.confusion small { display: block; opacity: .75; }
+.confusion small { display: block; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin-right: .4em; border: 1px solid #0003; }
 .legend { list-style: none; padding: 0; margin: .5rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 figure { margin: .5rem 0; } img { max-width: 100%; height: auto; border: 1px solid #ccc; }
 svg { max-width: 24rem; width: 100%; height: auto; }
 .note { color: #555; font-size: .9rem; }
 footer { margin-top: 3rem; color: #777; font-size: .85rem; }
+@media (max-width: 34rem) { th, td { padding: .2rem .35rem; font-size: .85rem; }
+  tbody th { min-width: 4rem; } .confusion td { min-width: 0; } }
 @media print { body { max-width: none; padding: 0; font-size: 11pt; } h2, h3 { break-after: avoid; }
   img { max-height: 230mm; } table, figure, svg { break-inside: avoid; } .wide { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
+
+
+_RIGHT, _OPEN, _WRONG = "29,91,140", "110,110,110", "178,24,43"
+"""Red, green and blue of the confusion matrix: right, left open by the label, wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +124,8 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[str], foot: str = "
     end = f"\n<tfoot>{foot}</tfoot>" if foot else ""
     named = f' class="{kind}"' if kind else ""
     return (
-        f'<div class="wide"><table{named}>\n<caption>{caption}</caption>\n<thead><tr>{columns}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>{end}\n</table></div>"
+        f'<div class="wide" tabindex="0"><table{named}>\n<caption>{caption}</caption>\n'
+        f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>{end}\n</table></div>"
     )
 
 
@@ -153,19 +159,21 @@ def _classes(found: Evaluation) -> str:
 def _confusion(found: Evaluation) -> str:
     names = [item.spec.name for item in found.classes]
     rows = []
-    for label, counts in zip(found.labels, found.confusion, strict=True):
+    for label, counts, allowed in zip(found.labels, found.confusion, found.allowed, strict=True):
         total = sum(counts)
         cells = []
-        for name, count in zip(names, counts, strict=True):
+        for name, count, right in zip(names, counts, allowed, strict=True):
             share = count / total if total else 0.0
-            color = "29,91,140" if name == label else "178,24,43"
-            white = ";color:#fff" if share > 0.55 else ""
+            color = _RIGHT if name == label else _OPEN if right else _WRONG
+            white = ";color:#fff" if share > 0.85 else ""  # 4.5 to 1, and so is black below
             cells.append(
-                f'<td style="background:rgba({color},{0.9 * share:.3f}){white}">{share:.1%}'
+                f'<td style="background:rgba({color},{0.95 * share:.3f}){white}">{share:.1%}'
                 f"<small>{count:,}</small></td>"
             )
         rows.append(f'<tr><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>')
     caption = "Rows: what it is. Columns: what was predicted. Percent of the row, and pixels."
+    if any(sum(row) > 1 for row in found.allowed):
+        caption += " Grey: the label leaves open whether that is right."
     return "<h3>Confusion matrix</h3>\n" + _table(caption, ["true class", *names], rows, kind="confusion")
 
 

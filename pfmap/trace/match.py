@@ -8,7 +8,7 @@ import numpy as np
 
 from pfmap.trace.compare import CODES, NO_CODE
 from pfmap.trace.compiled import compiled
-from pfmap.trace.ragged import NOTHING
+from pfmap.trace.ragged import NOTHING, look_up
 from pfmap.trace.sets import roots
 from pfmap.trace.tile import label
 from pfmap.trace.types import Bools, Bytes, Ints, Longs
@@ -59,8 +59,10 @@ class _Side:
         known = len(self.klass)
         labels, pieces = label(codes, np.zeros(codes.shape, dtype=np.uint8), NO_CODE)
         count = len(pieces.classes)
-        below = np.where(labels[0] == NOTHING, NOTHING, labels[0].astype(np.int64) + known)
-        touch = np.stack([self._seam, below], axis=1)
+        first_row, last_row = (
+            np.where(row == NOTHING, NOTHING, row.astype(np.int64) + known) for row in (labels[0], labels[-1])
+        )
+        touch = np.stack([self._seam, first_row], axis=1)
         touch = np.unique(touch[(touch >= 0).all(axis=1)], axis=0)
         klass = np.concatenate([self.klass, pieces.classes.astype(np.int64)])
         pairs = touch[klass[touch[:, 0]] == klass[touch[:, 1]]]
@@ -70,7 +72,7 @@ class _Side:
         self.klass, self.pixels = klass[first], pixels
         was_open = np.ones(len(first), dtype=np.bool_)  # new ones, and those the seam knows
         was_open[number[:known][~self.open]] = False
-        self._seam = np.where(labels[-1] == NOTHING, NOTHING, number[labels[-1] + known])
+        self._seam = look_up(number, last_row)
         self.open = np.zeros(len(first), dtype=np.bool_)
         if not last:
             self.open[self._seam[self._seam >= 0]] = True
@@ -83,15 +85,15 @@ class _Side:
         kept = self.open | needed
         number = np.cumsum(kept) - 1
         self.klass, self.pixels, self.open = self.klass[kept], self.pixels[kept], self.open[kept]
-        self._seam = np.where(self._seam == NOTHING, NOTHING, number[self._seam])
+        self._seam = look_up(number, self._seam)
         return number
 
 
 class Matcher:
     """Counts objects, and those that match: of the same class, with an IoU of one half or more, one to one.
 
-    Above one half the partner is unique: two objects cannot both cover more than half of a third. At exactly
-    one half an object that is cut in two equal halves has two candidates, and takes one.
+    The partner is unique without a choice: two objects that both have an IoU of one half or more with a third
+    would have to be its two halves, and those touch and are one object.
 
     Args:
         height: rows of the rasters.
@@ -143,11 +145,7 @@ class Matcher:
         pending = true.open[one] | found.open[two]
         union = true.pixels[one] + found.pixels[two] - shared
         good = ~pending & (2 * shared >= union)
-        pairs = np.column_stack([one, two])[good]
-        # The equal halves of an object are complete when it is: all its candidates are here.
-        pairs = pairs[np.unique(pairs[:, 0], return_index=True)[1]]
-        pairs = pairs[np.unique(pairs[:, 1], return_index=True)[1]]
-        self.matched += np.bincount(true.klass[pairs[:, 0]], minlength=CODES)
+        self.matched += np.bincount(true.klass[one[good]], minlength=CODES)
         one, two, shared = one[pending], two[pending], shared[pending]
         needed = [np.zeros(len(side.klass), dtype=np.bool_) for side in (true, found)]
         needed[0][one], needed[1][two] = True, True

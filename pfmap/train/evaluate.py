@@ -12,7 +12,8 @@ import numpy.typing as npt
 from pfmap.classes import index_of
 from pfmap.engine.comparison import Comparison, Labels, Tally
 from pfmap.engine.device import choose_device
-from pfmap.engine.figures import Evaluation, figures, lines_of
+from pfmap.engine.figures import Evaluation, ends_known, figures
+from pfmap.engine.figures_text import lines_of
 from pfmap.engine.page import Section, page
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.store import Model, load_model
@@ -92,7 +93,8 @@ class ModelEvaluation:
         """Return the figures as lines of text."""
         lines = []
         for source in self.sources:
-            lines += [f"{source.name}: {source.images} images", *lines_of(source.figures), ""]
+            images = f"{source.images} image{'s' * (source.images != 1)}"
+            lines += [f"{source.name}: {images}", *lines_of(source.figures), ""]
         return [*lines, _TOGETHER, *lines_of(self.together)]
 
     def page(self) -> str:
@@ -198,8 +200,12 @@ class _Job:
         certain = settled(tally.counts[:rows, :classes], self.labels.allowed()[:rows, :classes])
         notes = () if certain.all() else (_PARTIAL,)
         found = figures(tally, self.labels, objects=self._objects, named_only=True, notes=notes)
-        for counts in (tally.levels, tally.predicted_lines, tally.true_lines, tally.objects):
-            counts[:classes][~certain] = 0  # what cannot be judged here has no say in the whole either
+        # What cannot be judged here has no say in the whole either.
+        named = tally.counts[:classes, :classes].sum(axis=1) > 0
+        ends = certain & named & ends_known(tally, classes)
+        tally.levels[:classes][~certain] = 0
+        for counts in (tally.predicted_lines, tally.true_lines, tally.objects):
+            counts[:classes][~ends] = 0
         self._judged |= certain
         self._total.add(tally)
         return SourceEvaluation(name, len(samples), found, picture)

@@ -56,10 +56,11 @@ def test_help_and_version_load_no_heavy_library(arguments: tuple[str, ...]) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_help_lists_the_commands_line_by_line() -> None:
-    lines = pfmap("--help").stdout.splitlines()
-    assert "  pfmap predict scene.tif         map a scene with the default model" in lines
-    assert "  pfmap points scene.tif --window 0,0   where PointFlow looks in a window" in lines
+@pytest.mark.parametrize("command", [(), ("evaluate",)])
+def test_examples_in_the_help_stay_on_lines_of_their_own(command: tuple[str, ...]) -> None:
+    lines = [line.strip() for line in pfmap(*command, "--help").stdout.splitlines()]
+    assert not any("\\b" in line or "\b" in line for line in lines)
+    assert any(line.startswith("pfmap evaluate ") for line in lines)
 
 
 def test_predict_writes_what_it_promises(small: str, write_scene: Write, tmp_path: Path) -> None:

@@ -69,6 +69,18 @@ def test_boundaries_do_not_depend_on_how_rows_arrive(seed: int, height: int, cut
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize("apart", range(15))
+def test_a_boundary_just_within_reach_is_found_wherever_rows_are_cut(apart: int) -> None:
+    truth, found = (np.zeros((40, 3), dtype=np.uint8) for _ in range(2))
+    truth[10:], found[10 + apart :] = 1, 1
+    for cuts in ([], list(range(1, 40)), [10 + apart], [11 + apart], [9]):
+        for one, two in ((truth, found), (found, truth)):
+            for side in measured(one, two, cuts):
+                expected = [3 * (apart <= distance) for distance in BOUNDARY_DISTANCES]
+                # Both classes' lines are as far apart; those of class 0 lie a row above.
+                assert side[0].tolist() == side[1].tolist() == [*expected, 3]
+
+
 def test_the_edge_and_what_does_not_count_make_no_boundary() -> None:
     codes = np.ones((6, 6), dtype=np.uint8)
     codes[2:4, 2:4] = NODATA
@@ -160,6 +172,17 @@ def test_an_object_over_all_rows_is_one_object() -> None:
         matcher.truth[:2].tolist() == matcher.matched[:2].tolist() == [len(objects(codes, k)) for k in (0, 1)]
     )
     assert matcher.truth[1] == 1
+
+
+def test_no_object_matches_none() -> None:
+    nothing = np.full((6, 5), NODATA, dtype=np.uint8)
+    some = nothing.copy()
+    some[2:4, 2:4] = 1
+    for truth, found in ((nothing, nothing), (some, nothing), (nothing, some)):
+        matcher = matched(truth, found, [1, 3])
+        assert matcher.truth[1] == (truth == 1).any()
+        assert matcher.predicted[1] == (found == 1).any()
+        assert not matcher.matched.any()
 
 
 def test_closed_objects_are_forgotten() -> None:
