@@ -40,8 +40,9 @@ def test_every_command_and_option_exists(line: str) -> None:
             assert word.split("=")[0] in known, f"{line!r}: {word} is no option of {command.name}"
 
 
-def test_every_option_of_predict_is_explained() -> None:
-    command, _ = resolve(["predict"])
+@pytest.mark.parametrize("name", ["predict", "train"])
+def test_every_option_is_explained(name: str) -> None:
+    command, _ = resolve([name])
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert any(f"`{name}" in README for name in parameter.opts), (

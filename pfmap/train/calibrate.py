@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from pfmap.card import Card
 from pfmap.engine.predictor import Predictor
+from pfmap.metrics import calibration
 from pfmap.train.data import Source, TrainingData
 from pfmap.train.validate import window_for
 
 _WINDOWS = 40
 _PER_WINDOW = 1000
-_BINS = 15
 _TEMPERATURES = np.geomspace(0.25, 4.0, 193)
 
 Scores = npt.NDArray[np.float64]
@@ -127,11 +127,9 @@ def _cost(part: _Pixels, temperature: float) -> float:
 
 
 def calibration_error(part: _Pixels, temperature: float) -> float:
-    """Return the expected calibration error over 15 bins of equal width (Guo et al., Eq. 3)."""
+    """Return the expected calibration error, as `pfmap evaluate` measures it."""
     probabilities = _probabilities(part.scores, temperature)
-    best = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    right = part.allowed[np.arange(len(best)), best]
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gap = np.bincount(bins, confidence - right, _BINS)
-    return float(np.abs(gap).sum() / len(best))
+    percent = np.rint(100 * probabilities.max(axis=1)).astype(np.int64)
+    right = part.allowed[np.arange(len(percent)), probabilities.argmax(axis=1)]
+    counts = [np.bincount(percent[which], minlength=101) for which in (right, ~right)]
+    return calibration(*counts).error

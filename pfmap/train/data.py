@@ -1,7 +1,7 @@
 """The data sets of a training: scenes with labels, what of them is trained on, what is held out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,10 @@ class Sample:
         if self.hidden:
             labels = np.where(mask_of(self.hidden, rows, cols), np.uint8(0), labels)
         return image, labels
+
+    def pieces(self) -> list["Sample"]:
+        """Cut a large sample into samples that can be mapped in memory."""
+        return [replace(self, rows=rows, cols=cols) for rows, cols in _pieces(self.rows, self.cols)]
 
     @property
     def image(self) -> Image:
@@ -230,7 +234,7 @@ def _held_blocks(
 
 
 def _pieces(rows: Span, cols: Span) -> list[tuple[Span, Span]]:
-    """Cut a large part into pieces that can be validated in memory."""
+    """Cut a large part into pieces that can be mapped in memory."""
     return [
         (Span(top, min(top + _PIECE, rows.stop)), Span(left, min(left + _PIECE, cols.stop)))
         for top in range(rows.start, rows.stop, _PIECE)

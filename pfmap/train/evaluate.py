@@ -142,7 +142,12 @@ def evaluate_model(
         Predictor(loaded.network, loaded.card.input, choose_device(device)), order, sources.sets, chosen
     )
     job.labels = Labels(config.card.classes, job.partial)
-    parts = {s.spec.name: s.validation if part == "validation" else s.train for s in sources.sources}
+    parts = {
+        source.spec.name: source.validation
+        if part == "validation"
+        else [piece for sample in source.train for piece in sample.pieces()]
+        for source in sources.sources
+    }
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
     if not total:
         raise TrainingError(f"{os.fspath(data)} holds nothing out for {part}: choose another --part")
