@@ -131,5 +131,5 @@ def calibration_error(part: _Pixels, temperature: float) -> float:
     probabilities = _probabilities(part.scores, temperature)
     percent = np.rint(100 * probabilities.max(axis=1)).astype(np.int64)
     right = part.allowed[np.arange(len(percent)), probabilities.argmax(axis=1)]
-    counts = [np.bincount(percent[which], minlength=101) for which in (right, ~right)]
-    return calibration(*counts).error
+    hits, misses = (np.bincount(percent[which], minlength=101) for which in (right, ~right))
+    return calibration(hits, misses).error
