@@ -4,9 +4,10 @@
 # both models on them, before and after.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=out/banepa_buildings
+out=${1:-out/banepa_buildings}
+steps=${2:-350}
 
-pfmap train examples/banepa.tif --labels examples/banepa_footprints.gpkg --validation 0.4 --steps 350 \
+pfmap train examples/banepa.tif --labels examples/banepa_footprints.gpkg --validation 0.4 --steps "$steps" \
     --attribution "OpenStreetMap contributors (ODbL)" -o "$out"
 
 echo "before:"

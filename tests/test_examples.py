@@ -61,6 +61,21 @@ def test_the_example_of_a_part_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_fine_tuning_example_runs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "examples/finetune.sh", str(tmp_path / "mine"), "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = done.stdout.split("after:")
+    for part in (before, after):
+        (building,) = [line.split() for line in part.splitlines() if line.startswith("building ")]
+        assert float(building[1]) > 0.4
+    assert pfmap.load_model(tmp_path / "mine").card.provenance.attribution.endswith("(ODbL)")
+
+
+@pytest.mark.slow
 def test_the_python_example_runs(crop: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "examples.predict_python", str(crop), str(tmp_path / "out")],
