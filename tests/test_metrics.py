@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -18,6 +18,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
+@settings(deadline=None)
 def test_figures_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     truth, predicted = np.array(pairs).T
     scores = metrics.class_scores(confusion(truth, predicted), np.eye(CLASSES, dtype=bool))
@@ -74,6 +75,7 @@ def test_matches_become_precision_recall_and_f1() -> None:
     st.lists(st.tuples(st.integers(0, 100), st.booleans()), min_size=1, max_size=80),
     st.sampled_from([10, 15, 20]),
 )
+@settings(deadline=None)
 def test_the_calibration_error_is_that_of_its_definition(pixels: list[tuple[int, bool]], bins: int) -> None:
     right, wrong = np.zeros(101, dtype=np.int64), np.zeros(101, dtype=np.int64)
     for percent, hit in pixels:

@@ -71,6 +71,8 @@ class Legend:
         *,
         polygons: bool = False,
     ) -> None:
+        if OTHER in options.only:
+            raise UsageError(f"--only {OTHER}: name the classes themselves; all the rest is called {OTHER}")
         self._options = options
         self._sources = sources
         self._prediction = _named(prediction) | {
