@@ -70,7 +70,7 @@ def test_the_fine_tuning_example_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     before, after = done.stdout.split("after:")
     for part in (before, after):
-        (building,) = [line.split() for line in part.splitlines() if line.startswith("building ")]
+        building = next(line.split() for line in part.splitlines() if line.startswith("building "))
         assert float(building[1]) > 0.4
     assert pfmap.load_model(tmp_path / "mine").card.provenance.attribution.endswith("(ODbL)")
 

@@ -102,7 +102,9 @@ class ModelEvaluation:
         sections = [Section(s.name, s.figures, self.labels, s.picture) for s in self.sources]
         facts = [("Model", self.model), ("Data", self.data), ("Part", self.part)]
         title = f"Evaluation of {self.model}"
-        return page(title, facts, [*sections, Section("All sources together", self.together, self.labels)])
+        if len(sections) > 1:
+            sections.append(Section("All sources together", self.together, self.labels))
+        return page(title, facts, sections)
 
 
 def evaluate_model(
