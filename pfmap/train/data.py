@@ -1,5 +1,6 @@
 """The data sets of a training: scenes with labels, what of them is trained on, what is held out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ Points = npt.NDArray[np.int32]
 
 _POINTS = 500  # remembered of every label of a sample
 _LOOKS = 24  # along each axis of a scene that is too large to be looked at whole
+_LOOKS_IN_ALL = 6000  # where it is looked at block by block
 _LOOK = 128  # side of what is looked at
 _PIECE = 4096  # largest side of what is validated at once
 _SHARE = 4  # of the free memory, the part that scenes may be kept in
@@ -177,7 +179,7 @@ def _refuse_far_polygons(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> N
         for layers in zip(*(scene.layers for scene in scenes), strict=True)
     ]
     for number, layers in enumerate(drawn):
-        if layers and not any(layer.places(1) for layer in layers):
+        if layers and not any(layer.places for layer in layers):
             scene = scenes[0]
             raise TrainingError(
                 f"source {spec.name!r}: no polygon of {spec.layers[number].path} lies on {scene.path}"
@@ -227,8 +229,9 @@ def _held_blocks(
     cut = [Cells(scene.geobox, spec.validation.block, number).boxes() for number, scene in enumerate(scenes)]
     counts: dict[Cell, Counts] = {}
     for scene, boxes in zip(scenes, cut, strict=True):
+        looks = max(2, min(_LOOKS, math.isqrt(_LOOKS_IN_ALL // len(boxes))))
         for cell, rows, cols in boxes:
-            counts[cell] = counts.get(cell, np.zeros(256)) + _survey(scene, rows, cols, ())[0]
+            counts[cell] = counts.get(cell, np.zeros(256)) + _survey(scene, rows, cols, (), looks)[0]
     chosen = choose_blocks(counts, spec.validation.share, seed, spec.name)
     return [[(rows, cols) for cell, rows, cols in boxes if cell in chosen] for boxes in cut]
 
@@ -269,7 +272,11 @@ def _labelled_box(
 
 
 def _survey(
-    scene: LabelledScene, rows: Span, cols: Span, hidden: tuple[tuple[Span, Span], ...]
+    scene: LabelledScene,
+    rows: Span,
+    cols: Span,
+    hidden: tuple[tuple[Span, Span], ...],
+    looks: int = _LOOKS,
 ) -> tuple[Counts, dict[int, Points]]:
     """Count the labels of a part of a scene, and remember where some of each are.
 
@@ -282,7 +289,7 @@ def _survey(
     rng = np.random.default_rng(0)
     counts = np.zeros(256)
     places: dict[int, list[Points]] = {}
-    spots = _spots(scene, rows, cols)
+    spots = _spots(scene, rows, cols, looks)
     for y, x in spots:
         labels = np.where(mask_of(hidden, y, x), np.uint8(0), scene.read(y, x)[1])
         here = np.bincount(labels.ravel(), minlength=256)
@@ -303,16 +310,16 @@ def _survey(
     return counts, anchors
 
 
-def _spots(scene: LabelledScene, rows: Span, cols: Span) -> list[tuple[Span, Span]]:
+def _spots(scene: LabelledScene, rows: Span, cols: Span, looks: int) -> list[tuple[Span, Span]]:
     """Name the parts to look at: everything, or a grid of spots and the surroundings of some polygons."""
-    if scene.kept or max(rows.size, cols.size) <= _LOOKS * _LOOK:
+    if scene.kept or max(rows.size, cols.size) <= looks * _LOOK:
         return [(rows, cols)]
     grid = [
         (row, col)
-        for row in np.linspace(rows.start, rows.stop - 1, _LOOKS).astype(int).tolist()
-        for col in np.linspace(cols.start, cols.stop - 1, _LOOKS).astype(int).tolist()
+        for row in np.linspace(rows.start, rows.stop - 1, looks).astype(int).tolist()
+        for col in np.linspace(cols.start, cols.stop - 1, looks).astype(int).tolist()
     ]
-    drawn = [place for layer in scene.layers for place in layer.places(_LOOKS * _LOOKS)]
+    drawn = [place for layer in scene.layers for place in layer.places]
     inside = [(r, c) for r, c in drawn if rows.start <= r < rows.stop and cols.start <= c < cols.stop]
     return [(_around(row, rows), _around(col, cols)) for row, col in grid + inside]
 

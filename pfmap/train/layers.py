@@ -1,5 +1,6 @@
 """Where labels come from: rasters on the image's grid, and polygons of any vector file."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from pfmap.train.config import LayerSpec
 from pfmap.train.sets import ClassSets, Labels
 from pfmap.vector.labels import LabelPolygons, PolygonFile
 
+_PLACES = 1000  # of polygons that are looked at in a large scene
+
 
 class LabelLayer(Protocol):
     """Labels of one image."""
@@ -21,8 +24,9 @@ class LabelLayer(Protocol):
     def read(self, rows: Span, cols: Span) -> Labels:
         """Read ``(rows, cols)`` label sets; 0 where this layer says nothing."""
 
-    def places(self, count: int) -> list[tuple[int, int]]:
-        """Name rows and columns where something is labelled; none if any place is as good."""
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Rows and columns where something is labelled; none if any place is as good."""
 
 
 class RasterLayer:
@@ -63,8 +67,9 @@ class RasterLayer:
         found[~valid] = 0
         return found
 
-    def places(self, count: int) -> list[tuple[int, int]]:  # noqa: ARG002
-        """Name no place: pixels of a raster are looked at all over."""
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """No place: pixels of a raster are looked at all over."""
         return []
 
 
@@ -133,9 +138,10 @@ class PolygonLayer:
         shapes = [(shape, index[value]) for shape, value in self._polygons.box(rows, cols) if value in index]
         return burn_values(shapes, rows, cols, self._legend.rest)
 
-    def places(self, count: int) -> list[tuple[int, int]]:
-        """Name points within polygons, some of every class."""
-        return self._polygons.points(count)
+    @cached_property
+    def places(self) -> list[tuple[int, int]]:
+        """Points within polygons, some of every class."""
+        return self._polygons.points(_PLACES)
 
 
 def _byte(value: str, path: Path) -> int:

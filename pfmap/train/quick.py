@@ -4,6 +4,7 @@ Nothing is decided in secret: the configuration is written beside the model, to 
 again.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ OTHER = "other"
 _IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".jp2", ".vrt", ".img")
 _LOOK_AT = 200  # masks whose values are looked at
 _CROPS = 8
+_BLOCKS = 500  # of an orthophoto
 
 Tables = dict[str, Any]
 
@@ -134,7 +136,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
                 "name": options.images.stem,
                 "images": pattern,
                 "per_batch": _CROPS,
-                "validation": {"share": options.validation, "block": max(256, card.input.window)},
+                "validation": {"share": options.validation, "block": _block(options, card, first)},
                 "bands": list(options.bands or ()),
                 "layers": [layer],
             }
@@ -260,6 +262,15 @@ def _resolution(options: QuickOptions, card: Card, first: Path) -> list[float]:
         return [low, high]
     gsd = mean_size(size)
     return [round(min(low, gsd), 4), round(max(high, gsd), 4)]
+
+
+def _block(options: QuickOptions, card: Card, first: Path) -> int:
+    """Choose the side of the blocks that are held out: a window, or more where there would be too many."""
+    if options.images.is_dir():
+        return 4 * card.input.window
+    with Source(locate(first), card.input.bands, options.bands, card.name) as source:
+        box = source.info.geobox
+    return max(card.input.window, math.isqrt(box.width * box.height // _BLOCKS))
 
 
 def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:
