@@ -16,15 +16,10 @@ from pfmap.train.layers import LabelLayer, Legend, PolygonLayer, RasterLayer
 from pfmap.train.scene import Image, LabelledScene
 from pfmap.train.sets import ClassSets, Labels
 from pfmap.train.split import Cell, Cells, Counts, choose_blocks, mask_of, named_part
+from pfmap.train.survey import LOOKS, Points, survey
 from pfmap.vector.labels import PolygonFile, is_vector
 
-Points = npt.NDArray[np.int32]
-"""``(n, 2)`` rows and columns."""
-
-_POINTS = 500  # remembered of every label of a sample
-_LOOKS = 24  # along each axis of a scene that is too large to be looked at whole
-_LOOKS_IN_ALL = 6000  # where it is looked at block by block
-_LOOK = 128  # side of what is looked at
+_LOOKS_IN_ALL = 6000  # at a scene that is looked at block by block
 _PIECE = 4096  # largest side of what is validated at once
 _SHARE = 4  # of the free memory, the part that scenes may be kept in
 
@@ -229,9 +224,9 @@ def _held_blocks(
     cut = [Cells(scene.geobox, spec.validation.block, number).boxes() for number, scene in enumerate(scenes)]
     counts: dict[Cell, Counts] = {}
     for scene, boxes in zip(scenes, cut, strict=True):
-        looks = max(2, min(_LOOKS, math.isqrt(_LOOKS_IN_ALL // len(boxes))))
+        looks = max(2, min(LOOKS, math.isqrt(_LOOKS_IN_ALL // len(boxes))))
         for cell, rows, cols in boxes:
-            counts[cell] = counts.get(cell, np.zeros(256)) + _survey(scene, rows, cols, (), looks)[0]
+            counts[cell] = counts.get(cell, np.zeros(256)) + survey(scene, rows, cols, (), looks)[0]
     chosen = choose_blocks(counts, spec.validation.share, seed, spec.name)
     return [[(rows, cols) for cell, rows, cols in boxes if cell in chosen] for boxes in cut]
 
@@ -249,7 +244,7 @@ def _sample(
     scene: LabelledScene, rows: Span, cols: Span, hidden: tuple[tuple[Span, Span], ...]
 ) -> Sample | None:
     """Make a sample of a part of a scene, of what is labelled in it; None if nothing is."""
-    counts, found = _survey(scene, rows, cols, hidden)
+    counts, found = survey(scene, rows, cols, hidden)
     if not counts.any():
         return None
     if scene.kept:
@@ -269,64 +264,6 @@ def _labelled_box(
         Span(rows.start + int(y[0]), rows.start + int(y[-1]) + 1),
         Span(cols.start + int(x[0]), cols.start + int(x[-1]) + 1),
     )
-
-
-def _survey(
-    scene: LabelledScene,
-    rows: Span,
-    cols: Span,
-    hidden: tuple[tuple[Span, Span], ...],
-    looks: int = _LOOKS,
-) -> tuple[Counts, dict[int, Points]]:
-    """Count the labels of a part of a scene, and remember where some of each are.
-
-    A scene in memory is counted pixel by pixel. Of a larger one spots all over it are looked at, and around
-    some of its polygons; counts are then estimates.
-
-    Returns:
-        ``(256,)`` pixels by label set, without the unknown ones, and rows and columns of the scene.
-    """
-    rng = np.random.default_rng(0)
-    counts = np.zeros(256)
-    places: dict[int, list[Points]] = {}
-    spots = _spots(scene, rows, cols, looks)
-    for y, x in spots:
-        labels = np.where(mask_of(hidden, y, x), np.uint8(0), scene.read(y, x)[1])
-        here = np.bincount(labels.ravel(), minlength=256)
-        here[0] = 0
-        counts += here
-        for index in np.flatnonzero(here).tolist():
-            at = np.flatnonzero(labels == index)
-            some = rng.choice(at, min(len(at), max(2, 2 * _POINTS // len(spots))), replace=False)
-            row, col = np.divmod(some, x.size)
-            points = np.stack([row + y.start, col + x.start], axis=1).astype(np.int32)
-            places.setdefault(index, []).append(points)
-    seen = sum(y.size * x.size for y, x in spots)
-    counts *= rows.size * cols.size / max(1, seen)
-    anchors: dict[int, Points] = {}
-    for index, parts in places.items():
-        points = np.concatenate(parts)
-        anchors[index] = points[rng.permutation(len(points))[:_POINTS]]
-    return counts, anchors
-
-
-def _spots(scene: LabelledScene, rows: Span, cols: Span, looks: int) -> list[tuple[Span, Span]]:
-    """Name the parts to look at: everything, or a grid of spots and the surroundings of some polygons."""
-    if scene.kept or max(rows.size, cols.size) <= looks * _LOOK:
-        return [(rows, cols)]
-    grid = [
-        (row, col)
-        for row in np.linspace(rows.start, rows.stop - 1, looks).astype(int).tolist()
-        for col in np.linspace(cols.start, cols.stop - 1, looks).astype(int).tolist()
-    ]
-    drawn = [place for layer in scene.layers for place in layer.places]
-    inside = [(r, c) for r, c in drawn if rows.start <= r < rows.stop and cols.start <= c < cols.stop]
-    return [(_around(row, rows), _around(col, cols)) for row, col in grid + inside]
-
-
-def _around(center: int, limits: Span) -> Span:
-    start = max(limits.start, min(center - _LOOK // 2, limits.stop - _LOOK))
-    return Span(start, min(start + _LOOK, limits.stop))
 
 
 def _source(spec: SourceSpec, train: list[Sample], validation: list[Sample], sets: ClassSets) -> Source:

@@ -14,6 +14,7 @@ from shapely.geometry import Point, box
 
 import pfmap
 from pfmap.train import data as data_module
+from pfmap.train import survey as survey_module
 from pfmap.train.augment import Batches
 from pfmap.train.calibrate import calibrate
 from pfmap.train.config import TrainingConfig, parse_config
@@ -149,7 +150,9 @@ def test_a_scene_that_stays_on_disk_gives_the_same_as_one_in_memory(
     config = config_of([source(tmp_path / "scene.tif", layer, validation={"rows": [200, 300]})])
     near = load_data(config, tmp_path)
     monkeypatch.setattr(data_module, "_SHARE", 1 << 60)
-    monkeypatch.setattr(data_module, "_LOOKS", 2)  # as if the scene were too large to be looked at whole
+    monkeypatch.setattr(
+        survey_module.survey, "__defaults__", (2,)
+    )  # as if the scene were too large to be looked at whole
     far = load_data(config, tmp_path)
     assert near.sources[0].train[0].scene.kept
     assert not far.sources[0].train[0].scene.kept
