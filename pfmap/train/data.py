@@ -20,8 +20,11 @@ from pfmap.train.survey import LOOKS, Points, survey
 from pfmap.vector.labels import PolygonFile, is_vector
 
 _LOOKS_IN_ALL = 6000  # at a scene that is looked at block by block
-_PIECE = 4096  # largest side of what is validated at once
+_SPREAD = 1024  # side of the parts of a large sample of which only some are wanted
 _SHARE = 4  # of the free memory, the part that scenes may be kept in
+
+PIECE = 4096
+"""Largest side of what is mapped in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,9 @@ class Sample:
             labels = np.where(mask_of(self.hidden, rows, cols), np.uint8(0), labels)
         return image, labels
 
-    def pieces(self) -> list["Sample"]:
-        """Cut a large sample into samples that can be mapped in memory."""
-        return [replace(self, rows=rows, cols=cols) for rows, cols in _pieces(self.rows, self.cols)]
+    def pieces(self, side: int) -> list["Sample"]:
+        """Cut a large sample into samples of at most `side` pixels along each axis."""
+        return [replace(self, rows=rows, cols=cols) for rows, cols in _pieces(self.rows, self.cols, side)]
 
     @property
     def image(self) -> Image:
@@ -206,7 +209,7 @@ def _split(spec: SourceSpec, scenes: Sequence[LabelledScene], seed: int) -> tupl
         rest = _sample(scene, Span(0, scene.shape[0]), Span(0, scene.shape[1]), tuple(boxes))
         if rest is not None:
             train.append(rest)
-        pieces = [piece for rows, cols in boxes for piece in _pieces(rows, cols)]
+        pieces = [piece for rows, cols in boxes for piece in _pieces(rows, cols, PIECE)]
         validation += [s for s in (_sample(scene, *piece, ()) for piece in pieces) if s is not None]
     if not train:
         where = scenes[0].path.parent if len(scenes) > 1 else scenes[0].path
@@ -231,12 +234,21 @@ def _held_blocks(
     return [[(rows, cols) for cell, rows, cols in boxes if cell in chosen] for boxes in cut]
 
 
-def _pieces(rows: Span, cols: Span) -> list[tuple[Span, Span]]:
-    """Cut a large part into pieces that can be mapped in memory."""
+def spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
+    """Choose parts that together have about `limit` pixels, from all over; everything, if that is less."""
+    total = sum(sample.rows.size * sample.cols.size for sample in samples)
+    if total <= limit:
+        return samples
+    pieces = [piece for sample in samples for piece in sample.pieces(_SPREAD)]
+    count = max(1, len(pieces) * limit // total)
+    return [pieces[k] for k in np.linspace(0, len(pieces) - 1, count).astype(int).tolist()]
+
+
+def _pieces(rows: Span, cols: Span, side: int) -> list[tuple[Span, Span]]:
     return [
-        (Span(top, min(top + _PIECE, rows.stop)), Span(left, min(left + _PIECE, cols.stop)))
-        for top in range(rows.start, rows.stop, _PIECE)
-        for left in range(cols.start, cols.stop, _PIECE)
+        (Span(top, min(top + side, rows.stop)), Span(left, min(left + side, cols.stop)))
+        for top in range(rows.start, rows.stop, side)
+        for left in range(cols.start, cols.stop, side)
     ]
 
 

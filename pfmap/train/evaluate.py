@@ -22,7 +22,7 @@ from pfmap.metrics import settled
 from pfmap.raster.picture import png
 from pfmap.trace.compare import NO_CODE
 from pfmap.train.config import read_config
-from pfmap.train.data import Sample, load_data
+from pfmap.train.data import PIECE, Sample, load_data
 from pfmap.train.sets import ClassSets
 from pfmap.train.validate import mapped
 from pfmap.version import __version__
@@ -147,7 +147,7 @@ def evaluate_model(
     parts = {
         source.spec.name: source.validation
         if part == "validation"
-        else [piece for sample in source.train for piece in sample.pieces()]
+        else [piece for sample in source.train for piece in sample.pieces(PIECE)]
         for source in sources.sources
     }
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)

@@ -11,9 +11,11 @@ from torch import nn
 from pfmap.card import Card
 from pfmap.engine.predictor import Predictor, map_array
 from pfmap.metrics import class_scores, overall_accuracy
-from pfmap.train.data import Sample, TrainingData
+from pfmap.train.data import Sample, TrainingData, spread
 from pfmap.train.scene import Image
 from pfmap.train.sets import ClassSets
+
+_LIMIT = 32_000_000  # pixels of a source
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,9 @@ Validation = dict[str, Figures]
 
 
 def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.device) -> Validation:
-    """Map every validation image with the model's windows, as a scene would be, and compare.
+    """Map what is held out with the model's windows, as a scene would be, and compare.
+
+    Of a source with more than 32 million pixels, parts from all over it: `pfmap evaluate` measures all.
 
     Args:
         network: in evaluation mode.
@@ -52,7 +56,7 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
     figures: Validation = {}
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
-        for sample, predicted, _ in mapped(predictor, source.validation, classes):
+        for sample, predicted, _ in mapped(predictor, spread(source.validation, _LIMIT), classes):
             pairs = sample.labels.astype(np.int64).ravel() * classes + predicted.ravel()
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
         if source.validation:

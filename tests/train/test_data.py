@@ -212,6 +212,18 @@ def test_blocks_of_ground_are_held_out_whatever_sheets_show_them(tmp_path: Path)
         assert 0.15 < (held > 0)[ground == klass].mean() < 0.35
 
 
+def test_parts_of_a_large_sample_are_spread_over_it(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", noise(100, 4000))
+    labels = np.tile(np.arange(2, dtype=np.uint8), (1, 100, 2000))
+    write_scene(tmp_path / "labels.tif", labels)
+    layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass"}}
+    samples = load_data(config_of([source(tmp_path / "scene.tif", layer)]), tmp_path).sources[0].train
+    assert data_module.spread(samples, 400_000) is samples
+    parts = data_module.spread(samples, 200_000)
+    assert [(p.cols.start, p.cols.stop) for p in parts] == [(0, 1024), (3072, 4000)]
+    assert np.array_equal(parts[1].image, samples[0].image[:, :, 3072:])
+
+
 def test_chips_of_one_place_stay_together() -> None:
     from pfmap.geobox import UNPLACED, GeoBox
 
