@@ -7,6 +7,7 @@ again.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
 def _find_images(images: Path) -> tuple[str, Path]:
     """Return a pattern for the images, and the first of them."""
     if images.is_file():
-        return str(images.resolve()), images
+        return escape(str(images.resolve())), images
     if not images.is_dir():
         raise TrainingError(
             f"{images} does not exist: name an orthophoto, a folder of images, or a configuration"
@@ -164,7 +165,7 @@ def _find_images(images: Path) -> tuple[str, Path]:
             f"{images} has images of several kinds ({', '.join(sorted(kinds))}): keep one kind in a folder, "
             "so that masks are not taken for images"
         )
-    return f"{images.resolve()}/*{found[0].suffix}", found[0]
+    return f"{escape(str(images.resolve()))}/*{found[0].suffix}", found[0]
 
 
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:

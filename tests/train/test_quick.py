@@ -18,6 +18,7 @@ import pfmap
 from pfmap.engine.store import Model
 from pfmap.errors import TrainingError
 from pfmap.train.config import read_config
+from pfmap.train.data import load_data
 from pfmap.train.loop import train
 from pfmap.train.quick import QuickOptions, quick_config, quick_tables
 
@@ -88,6 +89,19 @@ def test_masks_take_their_names_in_the_order_of_values(tmp_path: Path, landcover
     (layer,) = tables["sources"][0]["layers"]
     assert layer["values"] == {"0": "ground", "1": "solar_panel"}
     assert [c["name"] for c in tables["classes"]] == ["ground", "solar_panel"]
+
+
+def test_folders_may_have_any_name(tmp_path: Path, landcover: Model) -> None:
+    folder = tmp_path / "flight [2]* {stem}"
+    write(folder / "a.png", np.zeros((3, 64, 64), np.uint8), placed=False)
+    mask = np.zeros((1, 64, 64), np.uint8)
+    mask[:, 10:30] = 1
+    (tmp_path / "masks").mkdir()
+    write(tmp_path / "masks" / "a.png", mask, placed=False)
+    options = QuickOptions(folder, str(tmp_path / "masks"), classes=("x", "y"), validation=0.0)
+    config = quick_config(options, landcover, tmp_path / "model")
+    (sample,) = load_data(config, tmp_path).sources[0].train
+    assert np.unique(sample.labels).tolist() == [1, 2]
 
 
 def test_bad_data_is_refused_in_one_line_before_anything_is_written(
