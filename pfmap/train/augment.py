@@ -15,6 +15,8 @@ from pfmap.card import InputSpec
 from pfmap.train.config import TrainingSettings
 from pfmap.train.data import Sample, Source, TrainingData
 
+_COARSENED = 0.3  # share of the crops
+
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images, labels with the colour rules applied, labels as annotated; see `Batches`."""
 
@@ -57,7 +59,10 @@ class Batches:
     def _crop(self, source: Source, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         side = max(32, round(self._settings.crop / self._zoom(source, rng)))
         image, annotated = _cut(source, side, rng)
-        image = _resize(image, self._settings.crop)
+        image = _resize(image.float() / 255, self._settings.crop)
+        if source.spec.coarsen > 1 and rng.random() < _COARSENED:
+            factor = math.exp(rng.uniform(0, math.log(source.spec.coarsen)))
+            image = _resize(_resize(image, round(self._settings.crop / factor)), self._settings.crop)
         annotated = _nearest(annotated, self._settings.crop)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         image, annotated = image.rot90(turns, (1, 2)), annotated.rot90(turns, (0, 1))
@@ -119,11 +124,11 @@ def _tile(source: Source, first: Sample, side: int, rng: np.random.Generator) ->
     return torch.from_numpy(image), torch.from_numpy(labels)
 
 
-def _resize(image: Tensor, crop: int) -> Tensor:
-    """Resize ``(3, n, n)`` uint8 to ``(3, crop, crop)`` float32 in 0..1; down by area, up bilinearly."""
-    scaled = image[None].float() / 255
-    if image.shape[1] != crop:
-        scaled = F.interpolate(scaled, size=(crop, crop), mode="bilinear", antialias=True)
+def _resize(image: Tensor, side: int) -> Tensor:
+    """Resize ``(3, n, n)`` in 0..1 to ``(3, side, side)``: down by area, up bilinearly."""
+    if image.shape[1] == side:
+        return image
+    scaled = F.interpolate(image[None], size=(side, side), mode="bilinear", antialias=True)
     return scaled[0].clamp(0, 1)
 
 

@@ -156,6 +156,8 @@ class SourceSpec:
         validation: what is held out.
         green: the colour rule, or None.
         scale: smallest and largest random zoom of this source; () for that of the training.
+        coarsen: largest factor by which crops are coarsened and enlarged again, as scenes are when they are
+            read whose resolution is coarser than the model's; 1 for never.
         bands: numbers, from 1, of the bands that the model sees; () for those that the card names.
     """
 
@@ -166,6 +168,7 @@ class SourceSpec:
     validation: Split
     green: GreenRule | None = None
     scale: tuple[float, ...] = ()
+    coarsen: float = 1.0
     bands: tuple[int, ...] = ()
 
 

@@ -185,6 +185,25 @@ def test_a_rare_class_is_in_every_other_crop(tmp_path: Path) -> None:
     assert share > 0.2  # half of a half; by chance it would be 0.02
 
 
+def test_coarsened_crops_lose_their_detail_and_keep_their_labels(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", noise(128, 128))
+    labels = np.arange(128 * 128, dtype=np.uint8).reshape(1, 128, 128) % 3
+    write_scene(tmp_path / "labels.tif", labels)
+    layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"}}
+
+    def detail(coarsen: float) -> list[float]:
+        one = source(tmp_path / "scene.tif", layer, coarsen=coarsen)
+        config = config_of([one], scale=[1.0, 1.0])
+        batches = Batches(load_data(config, tmp_path), config.training, config.card.input)
+        crops = [crop for step in range(6) for crop in zip(*batches[step][:2], strict=True)]
+        assert all(len(labels.unique()) == 3 for _, labels in crops)
+        return [float((image[:, 1:] - image[:, :-1]).abs().mean() / image.std()) for image, _ in crops]
+
+    assert min(detail(1.0)) > 0.4
+    smooth = np.array(detail(8.0)) < 0.4
+    assert 0.05 < smooth.mean() < 0.5
+
+
 def test_blocks_of_ground_are_held_out_whatever_sheets_show_them(tmp_path: Path) -> None:
     """Two sheets overlap by half: no pixel of the ground is trained on in one and measured in the other."""
     rng = np.random.default_rng(0)
