@@ -197,10 +197,10 @@ class _Job:
         """Evaluate one source."""
         tally, picture = Tally(), b""
         colors = self.labels.colors() if len(samples) == 1 else None
-        for sample, predicted, confidence in mapped(self._predictor, samples, len(self._order)):
+        for true, predicted, confidence in mapped(self._predictor, samples, len(self._order)):
             height, width = predicted.shape
             comparison = Comparison(height, width, self.labels, tally, self._objects, colors)
-            comparison.add(self._codes[sample.labels], self._order[predicted], confidence)
+            comparison.add(self._codes[true], self._order[predicted], confidence)
             picture = png(comparison.picture()) if colors is not None else b""
             on_pixels(predicted.size)
         rows, classes = len(self.labels.names), len(self.labels.classes)

@@ -19,7 +19,7 @@ from pfmap.engine.plan import pixel_size
 from pfmap.engine.store import Model
 from pfmap.errors import TrainingError
 from pfmap.files import write_text
-from pfmap.geobox import mean_size
+from pfmap.geobox import GeoBox, mean_size
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.image import read_image
 from pfmap.raster.location import locate
@@ -111,6 +111,8 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     else:
         classes, layer = _from_masks(options, model.card, first)
     card = model.card
+    with Source(locate(first), card.input.bands, options.bands, card.name) as source:
+        box = source.info.geobox
     tables = card_table(card)
     colors = {spec.name: spec.color for spec in card.classes}
     tables |= {
@@ -137,13 +139,13 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
                 "name": options.images.stem,
                 "images": pattern,
                 "per_batch": _CROPS,
-                "validation": {"share": options.validation, "block": _block(options, card, first)},
+                "validation": {"share": options.validation, "block": _block(options, card, box)},
                 "bands": list(options.bands or ()),
                 "layers": [layer],
             }
         ],
     }
-    tables["input"]["gsd"] = _resolution(options, card, first)
+    tables["input"]["gsd"] = _resolution(card, box)
     del tables["accuracy"], tables["temperature"]
     return tables
 
@@ -254,23 +256,20 @@ def _class_list(options: QuickOptions, card: Card, drawn: Sequence[str]) -> list
     return own if set(drawn) <= set(own) else list(drawn)
 
 
-def _resolution(options: QuickOptions, card: Card, first: Path) -> list[float]:
+def _resolution(card: Card, box: GeoBox) -> list[float]:
     """Widen the model's range of resolution so that the images lie within."""
     low, high = card.input.gsd
-    with Source(locate(first), card.input.bands, options.bands, card.name) as source:
-        size = pixel_size(source.info.geobox)
+    size = pixel_size(box)
     if size is None:
         return [low, high]
     gsd = mean_size(size)
     return [round(min(low, gsd), 4), round(max(high, gsd), 4)]
 
 
-def _block(options: QuickOptions, card: Card, first: Path) -> int:
+def _block(options: QuickOptions, card: Card, box: GeoBox) -> int:
     """Choose the side of the blocks that are held out: a window, or more where there would be too many."""
     if options.images.is_dir():
         return 4 * card.input.window
-    with Source(locate(first), card.input.bands, options.bands, card.name) as source:
-        box = source.info.geobox
     return max(card.input.window, math.isqrt(box.width * box.height // _BLOCKS))
 
 

@@ -13,7 +13,7 @@ from pfmap.engine.predictor import Predictor, map_array
 from pfmap.metrics import class_scores, overall_accuracy
 from pfmap.train.data import Sample, TrainingData, spread
 from pfmap.train.scene import Image
-from pfmap.train.sets import ClassSets
+from pfmap.train.sets import ClassSets, Labels
 
 _LIMIT = 32_000_000  # pixels of a source
 
@@ -56,8 +56,8 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
     figures: Validation = {}
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
-        for sample, predicted, _ in mapped(predictor, spread(source.validation, _LIMIT), classes):
-            pairs = sample.labels.astype(np.int64).ravel() * classes + predicted.ravel()
+        for true, predicted, _ in mapped(predictor, spread(source.validation, _LIMIT), classes):
+            pairs = true.astype(np.int64).ravel() * classes + predicted.ravel()
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
         if source.validation:
             figures[source.spec.name] = figures_of(counts, data.sets)
@@ -83,7 +83,7 @@ def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
 
 def mapped(
     predictor: Predictor, samples: Iterable[Sample], classes: int
-) -> Iterator[tuple[Sample, Image, Image]]:
+) -> Iterator[tuple[Labels, Image, Image]]:
     """Map images with the model's windows, as a scene would be.
 
     Args:
@@ -92,11 +92,12 @@ def mapped(
         classes: number of classes.
 
     Yields:
-        Each image with its classes and their confidence in percent, both ``(height, width)`` uint8.
+        Each image's label sets, its classes, and their confidence in percent, all ``(height, width)`` uint8.
     """
     for sample in samples:
         window, overlap = window_for(sample, predictor.spec.window)
-        yield sample, *map_array(predictor, sample.image, classes, window, overlap)
+        image, labels = sample.cut(0, 0, *sample.shape)  # read once: it may lie on disk
+        yield labels, *map_array(predictor, image, classes, window, overlap)
 
 
 def accuracy_table(figures: Validation) -> Mapping[str, float]:

@@ -148,15 +148,11 @@ class LabelPolygons:
         """
         try:
             shapes, values = self._near(rows, cols)
-            good = np.isin(shapely.get_type_id(shapes), _POLYGONS)
-            at = np.flatnonzero(good & np.isfinite(shapely.bounds(shapes)).all(axis=1))
-            mended = shapely.make_valid(shapes[at])
-            around = cols.start - _MARGIN, rows.start - _MARGIN, cols.stop + _MARGIN, rows.stop + _MARGIN
-            pieces = shapely.clip_by_rect(mended, *around)
+            at = np.flatnonzero(_drawn(shapes))
+            pieces = _pieces(_mended(shapes[at]), rows, cols)
+            return [(piece, values[at[k]]) for k, piece in pieces]
         except VECTOR_FAILURES as error:
             raise self.file.unreadable(error) from error
-        some = shapely.area(pieces) > 0
-        return [(piece, values[k]) for piece, k in zip(pieces[some], at[some].tolist(), strict=True)]
 
     def points(self, count: int) -> list[tuple[int, int]]:
         """Return row and column of a point within each of some polygons, about as many of every class."""
@@ -188,23 +184,19 @@ class LabelPolygons:
         reach = finite & (bounds[:, 3] > rows.start) & (bounds[:, 1] < rows.stop)
         reach &= (bounds[:, 2] > 0) & (bounds[:, 0] < width)
         first = reach & ((bounds[:, 1] >= rows.start) | (rows.start == 0))
-        good = reach & np.isin(shapely.get_type_id(shapes), _POLYGONS)
+        good = reach & _drawn(shapes)
         valid = shapely.is_valid(shapes)
         self.tally.mended += int(np.count_nonzero(first & good & ~valid))
         chosen = np.flatnonzero(good)
-        mended = shapes[chosen]
-        broken = ~valid[chosen]
-        mended[broken] = shapely.make_valid(mended[broken])
+        mended = _mended(shapes[chosen])
         area = shapely.area(mended) > 0
         self.tally.placed += int(np.count_nonzero(first[chosen] & area))
         self.tally.lost += int(np.count_nonzero(first)) - int(np.count_nonzero(first[chosen] & area))
         if rows.start == 0:
             self.tally.lost += int(np.count_nonzero(~finite))
-        box = -_MARGIN, max(0, rows.start) - _MARGIN, width + _MARGIN, min(height, rows.stop) + _MARGIN
-        for at, shape in zip(chosen, shapely.clip_by_rect(mended, *box), strict=True):
-            for part in shapely.get_parts(shape):
-                if shapely.get_type_id(part) == shapely.GeometryType.POLYGON and not part.is_empty:
-                    yield part, values[at]
+        cut = Span(max(0, rows.start), min(height, rows.stop)), Span(0, width)
+        for k, piece in _pieces(mended, *cut):
+            yield piece, values[chosen[k]]
 
     def _near(self, rows: Span, cols: Span | None = None) -> tuple[Shapes, list[str | None]]:
         """Return the features around these rows and columns, in pixel coordinates, and their classes."""
@@ -273,6 +265,32 @@ class LabelPolygons:
             raise UsageError(
                 f"{self.file.text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
             ) from error
+
+
+def _drawn(shapes: Shapes) -> npt.NDArray[np.bool_]:
+    """Say which geometries are polygons with finite coordinates."""
+    polygonal = np.isin(shapely.get_type_id(shapes), _POLYGONS)
+    return np.asarray(polygonal & np.isfinite(shapely.bounds(shapes)).all(axis=1))
+
+
+def _mended(shapes: Shapes) -> Shapes:
+    """Make invalid polygons valid, and leave the others as they are."""
+    mended = shapes.copy()
+    broken = ~shapely.is_valid(shapes)
+    mended[broken] = shapely.make_valid(shapes[broken])
+    return mended
+
+
+def _pieces(shapes: Shapes, rows: Span, cols: Span) -> Iterator[tuple[int, BaseGeometry]]:
+    """Yield what of valid polygons lies in a box of pixels, piece by piece, with the polygon's number.
+
+    Mending and cutting may leave lines and points beside polygons: they are no area, and burn nothing.
+    """
+    around = cols.start - _MARGIN, rows.start - _MARGIN, cols.stop + _MARGIN, rows.stop + _MARGIN
+    for number, shape in enumerate(shapely.clip_by_rect(shapes, *around)):
+        for part in shapely.get_parts(shape):
+            if shapely.get_type_id(part) == shapely.GeometryType.POLYGON and not part.is_empty:
+                yield number, part
 
 
 def _text(value: object) -> str | None:
