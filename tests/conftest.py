@@ -1,5 +1,6 @@
 """Stand-in networks and small scenes, made on the fly."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from pfmap.architecture import Architecture
 from pfmap.card import Card, InputSpec, Provenance
 from pfmap.classes import ClassSpec
 from pfmap.engine.store import Model
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would be in each other's way
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared"
 UTM = "EPSG:32645"

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from pfmap.errors import SourceError
+from pfmap.raster.location import EXACT_SUFFIXES
 
-_RASTERS = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".bmp", ".gif", ".webp"})
 _CLASSES = "_classes"
 
 
@@ -53,10 +53,12 @@ def _rasters(folder: Path) -> dict[str, Path]:
     """Find the rasters in a folder by their names without the ending."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _RASTERS and path.is_file() and not path.stem.endswith("_confidence"):
+        if path.suffix.lower() in EXACT_SUFFIXES and path.is_file() and not path.stem.endswith("_confidence"):
             if path.stem in found:
                 raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
             found[path.stem] = path
     if not found:
-        raise SourceError(f"{folder} has no raster ({', '.join(sorted(_RASTERS))}): class rasters are needed")
+        raise SourceError(
+            f"{folder} has no raster ({', '.join(sorted(EXACT_SUFFIXES))}): class rasters are needed"
+        )
     return found

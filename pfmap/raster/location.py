@@ -15,7 +15,10 @@ _URL = re.compile(r"(https?|s3|gs|az)://")
 _REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
 _PATIENCE = 20.0
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
-_RASTERS = {".tif", ".tiff", ".jp2", ".vrt", ".img", ".jpg", ".jpeg", ".png", ".webp", ".ecw", ".sid"}
+#: How the names of raster files end that keep values as they are, so that class rasters may be such.
+EXACT_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".webp", ".bmp", ".gif"})
+#: How the names of raster files end.
+RASTER_SUFFIXES = EXACT_SUFFIXES | {".jpg", ".jpeg", ".ecw", ".sid"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def _only_raster(archive: Path) -> str:
     """Name the only raster in an archive."""
     try:
         with zipfile.ZipFile(archive) as content:
-            names = [n for n in content.namelist() if PurePosixPath(n).suffix.lower() in _RASTERS]
+            names = [n for n in content.namelist() if PurePosixPath(n).suffix.lower() in RASTER_SUFFIXES]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
     if len(names) != 1:

@@ -12,7 +12,7 @@ from pfmap.engine.resources import free_memory
 from pfmap.errors import TrainingError
 from pfmap.grid import Span
 from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
-from pfmap.train.layers import LabelLayer, Legend, PolygonLayer, RasterLayer
+from pfmap.train.layers import LabelLayer, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.scene import Image, LabelledScene
 from pfmap.train.sets import ClassSets, Labels
 from pfmap.train.split import Cell, Cells, Counts, choose_blocks, mask_of, named_part
@@ -144,22 +144,23 @@ def _open_scenes(
     if not paths:
         raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
     scenes = [LabelledScene(path, spec.bands or None, config.card) for path in paths]
-    legends: dict[Path, Legend | None] = {}  # one polygon file may lie over many images
+    legends: dict[Path, PolygonLegend | None] = {}  # one polygon file may lie over many images
     for scene in scenes:
         for layer in spec.layers:
             where = folder / layer.path.replace("{stem}", scene.path.stem)
             if where not in legends:
-                text = str(where)
-                legends[where] = (
-                    Legend(PolygonFile(text, layer.field or None), layer, sets) if is_vector(text) else None
-                )
+                legends[where] = _polygon_legend(str(where), layer, sets)
             scene.layers.append(_label_layer(legends[where], where, layer, scene, sets))
     _refuse_far_polygons(spec, scenes)
     return scenes
 
 
+def _polygon_legend(text: str, spec: LayerSpec, sets: ClassSets) -> PolygonLegend | None:
+    return PolygonLegend(PolygonFile(text, spec.field or None), spec, sets) if is_vector(text) else None
+
+
 def _label_layer(
-    legend: Legend | None, where: Path, spec: LayerSpec, scene: LabelledScene, sets: ClassSets
+    legend: PolygonLegend | None, where: Path, spec: LayerSpec, scene: LabelledScene, sets: ClassSets
 ) -> LabelLayer:
     if legend is not None:
         return PolygonLayer(legend, scene.path, scene.geobox)

@@ -73,7 +73,7 @@ class RasterLayer:
         return []
 
 
-class Legend:
+class PolygonLegend:
     """What the texts in a polygon file's column mean, as label sets.
 
     Args:
@@ -128,7 +128,7 @@ class PolygonLayer:
         UsageError: the CRSs cannot be brought together.
     """
 
-    def __init__(self, legend: Legend, image: Path, geobox: GeoBox) -> None:
+    def __init__(self, legend: PolygonLegend, image: Path, geobox: GeoBox) -> None:
         self._legend = legend
         self._polygons = LabelPolygons(legend.file, geobox, str(image))
 

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable, Generator
@@ -32,8 +31,6 @@ from pfmap.train.page import write_page
 from pfmap.train.start import take_over
 from pfmap.train.team import Team, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, measure
-
-log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "checkpoint.pt"
 CURVES_NAME = "curves.png"

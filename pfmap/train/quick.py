@@ -22,14 +22,13 @@ from pfmap.files import write_text
 from pfmap.geobox import GeoBox, mean_size
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.image import read_image
-from pfmap.raster.location import locate
+from pfmap.raster.location import RASTER_SUFFIXES, locate
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.vector.labels import PolygonFile, is_vector
 
 IGNORED = 255
 OTHER = "other"
-_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".jp2", ".vrt", ".img")
 _LOOK_AT = 200  # masks whose values are looked at
 _CROPS = 8
 _BLOCKS = 500  # of an orthophoto
@@ -158,9 +157,11 @@ def _find_images(images: Path) -> tuple[str, Path]:
         raise TrainingError(
             f"{images} does not exist: name an orthophoto, a folder of images, or a configuration"
         )
-    found = sorted(p for p in images.iterdir() if p.suffix.lower() in _IMAGES)
+    found = sorted(p for p in images.iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
     if not found:
-        raise TrainingError(f"{images} has no image ({', '.join(_IMAGES)}): name the folder that holds them")
+        raise TrainingError(
+            f"{images} has no image ({', '.join(sorted(RASTER_SUFFIXES))}): name the folder that holds them"
+        )
     kinds = {p.suffix for p in found}
     if len(kinds) > 1:
         raise TrainingError(
@@ -206,7 +207,7 @@ def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequenc
     """Return the classes and the label layer of a label raster or a folder of masks."""
     folder = Path(options.labels)
     if folder.is_dir():
-        kinds = sorted({p.suffix for p in folder.iterdir() if p.suffix.lower() in _IMAGES})
+        kinds = sorted({p.suffix for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES})
         masks = sorted(p for p in folder.iterdir() if p.suffix in kinds)
         if len(kinds) != 1:
             found = f"masks of several kinds ({', '.join(kinds)})" if kinds else "no mask"
