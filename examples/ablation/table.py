@@ -2,13 +2,14 @@
 
     python -m examples.ablation.table DATA OUT
 
-Adds to `results.csv` what is new (a line per run and data set), and prints mean and standard deviation over
-the seeds as a table.
+Adds to `results.csv` what is new (a line per run and data set), and prints two tables: mean and standard
+deviation over the seeds, and the differences to the plain network.
 """
 
 import argparse
 import csv
 import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from examples.ablation.run import HERE, SEEDS, VARIANTS
@@ -38,20 +39,42 @@ def measure(config: Path, folder: Path, data: Path, flow: str, seed: int, device
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """Return a Markdown table: mean over the seeds, and standard deviation."""
+    """Return two Markdown tables: means over the seeds, and differences to the plain network of the same seed.
+
+    Both with standard deviations. Runs of one seed see the same crops in the same order, so their
+    differences vary less than the runs do.
+    """
+    return [
+        *_table(rows, VARIANTS, lambda row: [100 * float(row[name]) for name in FIGURES], "{:.1f}"),
+        "",
+        *_table(rows, VARIANTS[1:], lambda row: _gain(row, rows), "{:+.1f}"),
+    ]
+
+
+def _gain(row: Row, rows: list[Row]) -> list[float]:
+    """Return what a run has over the plain network of its seed."""
+    same = {(r["source"], r["seed"]): r for r in rows if r["flow"] == VARIANTS[0]}
+    plain = same.get((row["source"], row["seed"]))
+    return [100 * (float(row[name]) - float(plain[name])) for name in FIGURES] if plain else []
+
+
+def _table(
+    rows: list[Row], flows: Sequence[str], values: Callable[[Row], list[float]], style: str
+) -> list[str]:
     lines = [f"| data | network | seeds | {' | '.join(FIGURES)} |", "|---" * (3 + len(FIGURES)) + "|"]
     for source in dict.fromkeys(row["source"] for row in rows):
-        for flow in VARIANTS:
-            mine = [row for row in rows if (row["source"], row["flow"]) == (source, flow)]
+        for flow in flows:
+            found = [values(row) for row in rows if (row["source"], row["flow"]) == (source, flow)]
+            mine = [figures for figures in found if figures]
             if mine:
-                cells = [_cell([100 * float(row[name]) for row in mine]) for name in FIGURES]
+                cells = [_cell(list(column), style) for column in zip(*mine, strict=True)]
                 lines.append(f"| {source} | {TITLES[flow]} | {len(mine)} | {' | '.join(cells)} |")
     return lines
 
 
-def _cell(values: list[float]) -> str:
+def _cell(values: list[float], style: str) -> str:
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+    return style.format(statistics.mean(values)) + spread
 
 
 def main() -> None:
