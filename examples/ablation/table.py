@@ -39,7 +39,7 @@ def measure(config: Path, folder: Path, data: Path, flow: str, seed: int, device
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """Return two Markdown tables: means over the seeds, and differences to the plain network of the same seed.
+    """Return two Markdown tables: means over the seeds, and differences to the plain network of a seed.
 
     Both with standard deviations. Runs of one seed see the same crops in the same order, so their
     differences vary less than the runs do.
