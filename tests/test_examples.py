@@ -99,9 +99,22 @@ def test_the_demo_scene_is_mapped_as_well_as_the_card_says(tmp_path: Path) -> No
         sparse = src.read(1)[:, 2048:]
     hit = np.count_nonzero((building == 1) & (predicted == 0))
     union = np.count_nonzero((building == 1) | ((predicted == 0) & (building == 0)))
-    assert hit / union >= 0.72
+    assert hit / union >= 0.75
     sure = sparse != 255
-    assert (predicted[sure] == sparse[sure]).mean() >= 0.75
+    assert (predicted[sure] == sparse[sure]).mean() >= 0.88
+
+
+def test_the_page_of_the_default_model_says_what_its_card_says() -> None:
+    card = pfmap.load_model("landcover").card
+    text = (ROOT / "models" / "landcover" / "README.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    head, *held_out = (row for row in rows if len(row) == len(rows[0]))
+    assert head[1:6] == [spec.name for spec in card.classes]
+    assert [row[0] for row in held_out] == ["dubai", "banepa", "kampala", "newzealand", "monterey"]
+    for source, *figures in held_out:
+        keys = [*(f"{spec.name}_iou" for spec in card.classes), "mean_iou", "accuracy"]
+        wanted = [card.accuracy.get(f"{source}_{key}") for key in keys]
+        assert figures[:7] == ["-" if value is None else f"{value:.3f}" for value in wanted]
 
 
 @pytest.mark.slow
@@ -117,9 +130,9 @@ def test_outlines_of_real_buildings_lose_their_steps_and_nothing_else(tmp_path: 
     assert before["object_id"].tolist() == after["object_id"].tolist()
     assert after.geometry.is_valid.all()
     areas = [frame.groupby("class")["area_m2"].sum() for frame in (before, after)]
-    large = areas[0] > 10  # of water there are 93 pixels
+    large = areas[0] > 10  # of water there is next to none
     np.testing.assert_allclose(areas[1][large], areas[0][large], rtol=0.005)
-    assert large.sum() == 4
+    assert large.sum() >= 4
     assert areas[1].sum() == pytest.approx(areas[0].sum(), rel=1e-6)
     building = (before["class"] == "building").to_numpy()
     first, second = (frame.geometry.array[building] for frame in (before, after))

@@ -77,6 +77,14 @@ def _cell(values: list[float], style: str) -> str:
     return style.format(statistics.mean(values)) + spread
 
 
+def write(rows: list[Row]) -> None:
+    """Keep the figures so far."""
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Measure what is new, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,11 +103,8 @@ def main() -> None:
                 folder = options.out / f"{config.stem}-{flow}-{seed}"
                 if (folder / "model.toml").is_file() and (config.stem, flow, str(seed)) not in done:
                     rows += measure(config, folder, options.data, flow, seed, options.device)
-    rows.sort(key=lambda row: (row["source"], VARIANTS.index(row["flow"]), row["seed"]))
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+                    rows.sort(key=lambda row: (row["source"], VARIANTS.index(row["flow"]), row["seed"]))
+                    write(rows)
     print("\n".join(summary(rows)))
 
 

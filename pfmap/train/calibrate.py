@@ -49,7 +49,7 @@ class _Pixels:
 
 
 def calibrate(predictor: Predictor, data: TrainingData, card: Card) -> Calibration | None:
-    """Fit the temperature on every other held-out window, and measure it on those between.
+    """Fit the temperature on every other held-out window, and keep it if it helps on those between.
 
     Sources weigh alike, however many pixels they have. A partial label ("not a building") is met by any of
     its classes.
@@ -75,6 +75,8 @@ def calibrate(predictor: Predictor, data: TrainingData, card: Card) -> Calibrati
     before, after = (
         float(np.mean([calibration_error(part, t) for part in measure_on])) for t in (1.0, temperature)
     )
+    if after >= before:  # labels that err where the network is sure fit a temperature that nobody needs
+        return Calibration(1.0, before, before)
     return Calibration(round(temperature, 3), before, after)
 
 

@@ -67,6 +67,11 @@ def _calibration(card: Card) -> list[str]:
     before, after = card.accuracy.get("calibration_error_before"), card.accuracy.get("calibration_error")
     if before is None or after is None:
         return []
+    if card.temperature == 1:
+        return [
+            "",
+            f"Confidence: no temperature made it better; its expected calibration error is {after:.3f}.",
+        ]
     return [
         "",
         f"Confidence: the logits are divided by a temperature of {card.temperature:g}, fitted on every other "

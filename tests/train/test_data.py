@@ -16,7 +16,7 @@ import pfmap
 from pfmap.train import data as data_module
 from pfmap.train import survey as survey_module
 from pfmap.train.augment import Batches
-from pfmap.train.calibrate import calibrate
+from pfmap.train.calibrate import Calibration, calibrate
 from pfmap.train.config import TrainingConfig, parse_config
 from pfmap.train.data import TrainingData, load_data
 from pfmap.train.split import Cells
@@ -332,17 +332,16 @@ def test_crops_do_not_leave_the_training_part(tmp_path: Path) -> None:
         assert not torch.eq(batches[step][1], grass).any()
 
 
-def test_a_network_that_is_too_sure_is_cooled_until_it_is_right(tmp_path: Path) -> None:
-    """The network is 97 % sure of what the red band says; in a quarter of the pixels the label says else."""
+def calibrated(tmp_path: Path, wrong: np.ndarray) -> Calibration:
+    """Calibrate a network that is 97 % sure of what the red band says, where some labels say else."""
     rng = np.random.default_rng(0)
     image = noise(512, 512)
     said = rng.integers(0, 3, (512, 512))
     image[0] = said * 100
-    truth = np.where(rng.random((512, 512)) < 0.25, (said + 1) % 3, said).astype(np.uint8)
     write_scene(tmp_path / "scene.tif", image)
-    write_scene(tmp_path / "labels.tif", truth[None])
+    write_scene(tmp_path / "labels.tif", np.where(wrong, (said + 1) % 3, said).astype(np.uint8)[None])
     layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"}}
-    config = config_of([source(tmp_path / "scene.tif", layer, validation={"rows": [128, 512]})])
+    config = config_of([source(tmp_path / "scene.tif", layer, validation={"rows": [256, 512]})])
 
     class Sure:
         def probabilities(self, windows: list[np.ndarray], _valid: object) -> torch.Tensor:
@@ -351,8 +350,24 @@ def test_a_network_that_is_too_sure_is_cooled_until_it_is_right(tmp_path: Path) 
                 None
             ]
 
-    fitted = calibrate(Sure(), load_data(config, tmp_path), config.card)
+    found = calibrate(Sure(), load_data(config, tmp_path), config.card)
+    assert found is not None
+    return found
+
+
+def test_a_network_that_is_too_sure_is_cooled_until_it_is_right(tmp_path: Path) -> None:
+    """In a quarter of the pixels the label says else."""
+    fitted = calibrated(tmp_path, np.random.default_rng(1).random((512, 512)) < 0.25)
     # Cooled, the most probable class is right in 75 %: log(0.75 / 0.125) = log(0.97 / 0.015) / T.
     assert fitted.temperature == pytest.approx(np.log(0.97 / 0.015) / np.log(0.75 / 0.125), rel=0.05)
     assert fitted.error_before == pytest.approx(0.22, abs=0.02)
     assert fitted.error < 0.02
+
+
+def test_a_temperature_that_does_not_help_on_other_windows_is_not_kept(tmp_path: Path) -> None:
+    """Labels err in the windows that are fitted on, and not in those between."""
+    side = 64
+    fitted_on = (np.arange(512) // side % 2 == 0)[None, :]
+    fitted = calibrated(tmp_path, fitted_on & (np.random.default_rng(1).random((512, 512)) < 0.25))
+    assert fitted.temperature == 1
+    assert fitted.error == fitted.error_before == pytest.approx(0.03, abs=0.01)
