@@ -171,7 +171,7 @@ def test_the_command_fine_tunes_on_an_orthophoto_and_the_model_maps_it(scene: Pa
 @pytest.mark.slow
 def test_fine_tuning_learns_what_the_polygons_show(scene: Path, landcover: Model, tmp_path: Path) -> None:
     options = QuickOptions(
-        scene, str(scene.with_name("roofs.gpkg")), field="what", classes=("building",), steps=30
+        scene, str(scene.with_name("roofs.gpkg")), field="what", classes=("building",), steps=45
     )
     config = quick_config(options, landcover, tmp_path / "mine")
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, crop=96))
