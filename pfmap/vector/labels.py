@@ -149,7 +149,8 @@ class LabelPolygons:
         try:
             shapes, values = self._near(rows, cols)
             at = np.flatnonzero(_drawn(shapes))
-            pieces = _pieces(_mended(shapes[at]), rows, cols)
+            drawn = shapes[at]
+            pieces = _pieces(_mended(drawn, shapely.is_valid(drawn)), rows, cols)
             return [(piece, values[at[k]]) for k, piece in pieces]
         except VECTOR_FAILURES as error:
             raise self.file.unreadable(error) from error
@@ -188,7 +189,7 @@ class LabelPolygons:
         valid = shapely.is_valid(shapes)
         self.tally.mended += int(np.count_nonzero(first & good & ~valid))
         chosen = np.flatnonzero(good)
-        mended = _mended(shapes[chosen])
+        mended = _mended(shapes[chosen], valid[chosen])
         area = shapely.area(mended) > 0
         self.tally.placed += int(np.count_nonzero(first[chosen] & area))
         self.tally.lost += int(np.count_nonzero(first)) - int(np.count_nonzero(first[chosen] & area))
@@ -273,11 +274,10 @@ def _drawn(shapes: Shapes) -> npt.NDArray[np.bool_]:
     return np.asarray(polygonal & np.isfinite(shapely.bounds(shapes)).all(axis=1))
 
 
-def _mended(shapes: Shapes) -> Shapes:
+def _mended(shapes: Shapes, valid: npt.NDArray[np.bool_]) -> Shapes:
     """Make invalid polygons valid, and leave the others as they are."""
     mended = shapes.copy()
-    broken = ~shapely.is_valid(shapes)
-    mended[broken] = shapely.make_valid(shapes[broken])
+    mended[~valid] = shapely.make_valid(shapes[~valid])
     return mended
 
 
