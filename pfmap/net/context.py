@@ -4,11 +4,11 @@ Each module maps the encoder's last map to the decoder's width at the same size.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pfmap.architecture import Context
 from pfmap.net.layers import conv_bn_relu, resize
+from pfmap.net.pooling import average_pool
 
 BINS = (1, 2, 3, 6)
 RATES = (3, 6, 9)
@@ -47,7 +47,7 @@ class PyramidPooling(nn.Module):
         """Map ``(B, inputs, h, w)`` to ``(B, width, h, w)``."""
         size = features.shape[-2:]
         pooled = [
-            resize(project(F.adaptive_avg_pool2d(features, bins)), size)
+            resize(project(average_pool(features, bins)), size)
             for bins, project in zip(BINS, self.projections, strict=True)
         ]
         out: Tensor = self.dropout(self.fuse(torch.cat([*pooled, features], dim=1)))
@@ -76,7 +76,7 @@ class AtrousPooling(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(B, inputs, h, w)`` to ``(B, width, h, w)``."""
-        whole = self.whole(F.adaptive_avg_pool2d(features, 1)).expand(-1, -1, *features.shape[-2:])
+        whole = self.whole(average_pool(features, 1)).expand(-1, -1, *features.shape[-2:])
         seen = [branch(features) for branch in self.branches]
         out: Tensor = self.dropout(self.fuse(torch.cat([*seen, whole], dim=1)))
         return out

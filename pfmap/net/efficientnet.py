@@ -7,8 +7,11 @@ odd pixel goes to the bottom and right, so that ImageNet weights trained there k
 Source: Tan and Le, ICML 2019; the Lite variants, TensorFlow authors, 2020.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pfmap.net.layers import without_autocast
 
 # repeat, kernel, stride of the first, expansion, output channels
 _STAGES = (
@@ -67,7 +70,7 @@ class MBConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(B, inputs, h, w)`` to ``(B, outputs, h / stride, w / stride)``."""
         out: Tensor = self.project(self.depthwise(self.expand(features)))
-        return features + out if self.residual else out
+        return out.add_(features) if self.residual else out
 
 
 class EfficientNetLite0(nn.Module):
@@ -88,11 +91,16 @@ class EfficientNetLite0(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Map ``(B, 3, H, W)`` to four maps, fine to coarse, of 24, 40, 112 and 320 channels."""
-        features = self.stem(image)
-        maps = []
-        for index, stage in enumerate(self.stages):
-            features = stage(features)
-            if index in _TAPS:
-                maps.append(features)
+        """Map ``(B, 3, H, W)`` to four maps, fine to coarse, of 24, 40, 112 and 320 channels.
+
+        In float32, whatever surrounds it: in bfloat16 its many narrow layers would change more of a map than
+        all of the decoder does, and be hardly faster.
+        """
+        with without_autocast(image.device):
+            features = self.stem(image.to(torch.promote_types(image.dtype, torch.float32)))
+            maps = []
+            for index, stage in enumerate(self.stages):
+                features = stage(features)
+                if index in _TAPS:
+                    maps.append(features)
         return maps

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pfmap.architecture import FLOW_LEVELS, Architecture, check_window
 from pfmap.net.context import build_context
 from pfmap.net.efficientnet import EfficientNetLite0
-from pfmap.net.factored import conv_of_pyramid
+from pfmap.net.factored import PyramidConv, conv_of_pyramid
 from pfmap.net.layers import conv_bn_relu, resize
 from pfmap.net.pointflow import Flowed, FlowPoints, PointFlow
 from pfmap.net.resnet import BLOCKS, ResNet
@@ -62,7 +62,7 @@ class PFNet(nn.Module):
     Attributes:
         factored: compute the head's first convolution by `factored.conv_of_pyramid`: the same numbers for
             less than half the work. Off at first, so that the network is the published one operation by
-            operation; prediction and training switch it on.
+            operation; training switches it on, and prediction runs what `inference.for_inference` makes.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -142,8 +142,11 @@ class PFNet(nn.Module):
     def _fuse(self, levels: list[Tensor]) -> Tensor:
         """Read all levels, fine to coarse, at the finest one's size: ``(B, C, H / 4, W / 4)``."""
         convolve, normalise, relu = self.head
-        if self.factored:
-            fused: Tensor = conv_of_pyramid(levels, self.head[0].get_parameter("weight"))
+        if isinstance(convolve, PyramidConv):  # as prediction runs it
+            fused: Tensor = convolve(levels)
+        elif self.factored:
+            assert isinstance(convolve, nn.Conv2d)
+            fused = conv_of_pyramid(levels, convolve.weight, convolve.bias)
         else:
             size = levels[0].shape[-2:]
             fused = convolve(torch.cat([levels[0], *(resize(x, size) for x in levels[1:])], dim=1))
@@ -152,4 +155,5 @@ class PFNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map normalised ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``."""
-        return resize(self.compute(image).logits, image.shape[-2:])
+        # Class by class from here on, as the softmax wants it: cheaper to turn before than after.
+        return resize(self.compute(image).logits.contiguous(), image.shape[-2:])

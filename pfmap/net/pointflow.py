@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pfmap.architecture import Architecture
 from pfmap.net.layers import conv_bn_relu, resize, without_autocast
+from pfmap.net.pooling import average_pool, max_pool
 
 
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
@@ -32,8 +33,8 @@ def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 
     Source: Li et al., CVPR 2021, Eq. 4.
     """
-    peaks, at = F.adaptive_max_pool2d(saliency, bins, return_indices=True)
-    return at.flatten(1), peaks
+    peaks, at = max_pool(saliency, bins)
+    return at, peaks
 
 
 def uniform_points(saliency: Tensor, bins: int) -> Tensor:
@@ -123,6 +124,15 @@ def to_target(at: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return (row * ratio).long() * target.shape[-1] + (col * ratio).long()
 
 
+def _sigmoid(logits: Tensor) -> Tensor:
+    """Take the sigmoid, in an exported network by the formula that torch computes it by.
+
+    Trained saliency comes to exactly 1 at many pixels, and of those the first in its cell is a point: a
+    runtime whose own sigmoid is wrong in its last digit picks others.
+    """
+    return 1 / (1 + torch.exp(-logits)) if torch.onnx.is_in_onnx_export() else torch.sigmoid(logits)
+
+
 def _gather(features: Tensor, at: Tensor) -> Tensor:
     """Read ``(B, C, h, w)`` at ``(B, P)`` flat indices: ``(B, C, P)``."""
     flat = features.flatten(2)
@@ -131,9 +141,12 @@ def _gather(features: Tensor, at: Tensor) -> Tensor:
 
 def _scatter(features: Tensor, at: Tensor, values: Tensor) -> Tensor:
     """Replace the pixels of ``(B, C, H, W)`` at ``(B, P)`` flat indices by ``(B, C, P)`` values."""
-    index = at[:, None].expand_as(values)
+    # Pixel by pixel, so that a map with its channels last in memory stays so.
+    pixels, values = features.permute(0, 2, 3, 1), values.transpose(1, 2)
+    index = at[..., None].expand_as(values)
     # Under autocast the two sides may differ in type, and scatter does not convert.
-    return features.flatten(2).scatter(2, index, values.to(features.dtype)).view_as(features)
+    replaced = pixels.flatten(1, 2).scatter(1, index, values.to(features.dtype))
+    return replaced.view_as(pixels).permute(0, 3, 1, 2)
 
 
 def _sample(features: Tensor, at: Tensor, grid: Tensor) -> Tensor:
@@ -203,10 +216,15 @@ class PointFlow(nn.Module):
     def saliency(self, source: Tensor, target: Tensor) -> Tensor:
         """Say how much each source pixel has to tell the target map: M, ``(B, 1, h, w)`` in 0..1.
 
+        At least in float32: in 8 bits most of the peaks that become points are equal.
+
         Source: Li et al., CVPR 2021, Eq. 3.
         """
-        target_embedded = resize(self.embed_fine(target), source.shape[-2:])
-        return torch.sigmoid(self.match(torch.cat([self.embed_coarse(source), target_embedded], dim=1)))
+        wide = torch.promote_types(source.dtype, torch.float32)
+        with without_autocast(source.device):
+            target_embedded = resize(self.embed_fine(target.to(wide)), source.shape[-2:])
+            source_embedded = self.embed_coarse(source.to(wide))
+            return _sigmoid(self.match(torch.cat([source_embedded, target_embedded], dim=1)))
 
     def edge_logits(self, source: Tensor, saliency: Tensor | None) -> Tensor:
         """Sharpen the source map by taking its salient bulk away, and look for contours in the rest.
@@ -223,7 +241,7 @@ class PointFlow(nn.Module):
         kind = self.architecture.edge_features
         if kind != "direct":
             assert saliency is not None
-            blurred = F.adaptive_avg_pool2d(saliency, self.architecture.smooth_bins)
+            blurred = average_pool(saliency, self.architecture.smooth_bins)
             bulk = source * resize(blurred, source.shape[-2:])
             source = source - bulk if kind == "subtraction" else source + bulk
         out: Tensor = self.edge(source)

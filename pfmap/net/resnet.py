@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(features)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        joined: Tensor = self.relu(out + self.downsample(features))
+        joined: Tensor = self.relu(out.add_(self.downsample(features)))
         return joined
 
 

@@ -13,6 +13,7 @@ from pfmap.architecture import Architecture
 from pfmap.engine.upstream import rename
 from pfmap.engine.weights import misfits
 from pfmap.errors import ModelError
+from pfmap.net.inference import for_inference
 from pfmap.net.pfnet import PFNet
 
 
@@ -26,11 +27,13 @@ def golden_network() -> PFNet:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("factored", [False, True])
-def test_the_network_reproduces_the_golden_tensors(golden_network: PFNet, factored: bool) -> None:
+@pytest.mark.parametrize("way", ["published", "factored", "for inference"])
+def test_the_network_reproduces_the_golden_tensors(golden_network: PFNet, way: str) -> None:
     golden = np.load(shared("golden/pfnet_r50_16c_256.npz"))
     network = copy.copy(golden_network)
-    network.factored = factored
+    network.factored = way == "factored"
+    if way == "for inference":
+        network = for_inference(network, torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         image = torch.from_numpy(golden["image"])
         output = network.compute(image)

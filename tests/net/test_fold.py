@@ -1,0 +1,31 @@
+"""Batch norm folded into convolutions: the same function."""
+
+import pytest
+import torch
+from torch import nn
+
+from pfmap.architecture import Architecture
+from pfmap.net.fold import fold_batch_norm
+from pfmap.net.pfnet import PFNet
+
+
+@pytest.mark.parametrize("encoder", ["efficientnet_lite0", "resnet50"])
+@pytest.mark.parametrize("factored", [False, True])
+def test_a_folded_network_computes_the_same(encoder: str, factored: bool) -> None:
+    torch.manual_seed(0)
+    network = PFNet(Architecture(encoder, 5, width=32))  # type: ignore[arg-type]
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: anything but 0 and 1
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    network.eval()
+    image = torch.randn(2, 3, 96, 128)
+    with torch.inference_mode():
+        wanted = torch.softmax(network(image), dim=1)
+        folded = fold_batch_norm(network)
+        folded.factored = factored
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+        assert torch.equal(torch.softmax(network(image), dim=1), wanted)  # it is left alone
+        torch.testing.assert_close(torch.softmax(folded(image), dim=1), wanted, atol=1e-4, rtol=0)
