@@ -1,4 +1,4 @@
-"""`pfmap models`: list, show, count and import models."""
+"""`pfmap models`: list, show, count, import and export models."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import click
 
 @click.group()
 def models() -> None:
-    """List models, show what they know and what they cost, and import them."""
+    """List models, show what they know and what they cost, import and export them."""
 
 
 @models.command("list")
@@ -109,6 +109,25 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
 def _plain(value: object) -> str:
     """Write a setting without Python's brackets."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@models.command()
+@click.argument("name")
+@click.option("--onnx", "target", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
+@click.option(
+    "--gsd",
+    type=float,
+    metavar="M",
+    help="Metres per pixel that the other program resamples to; by default the middle of the model's range.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file.")
+def export(name: str, target: Path, gsd: float | None, overwrite: bool) -> None:
+    """Write the model NAME as an ONNX file that GeoDeep and Deepness run. Needs pfmap[onnx]."""
+    from pfmap.engine.export import export_onnx
+    from pfmap.engine.store import load_model
+
+    path = export_onnx(load_model(name), target, gsd=gsd, overwrite=overwrite)
+    click.echo(f"wrote {path}: geodeep SCENE {path}, or load it in Deepness")
 
 
 @models.command("import")

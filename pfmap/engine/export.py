@@ -1,0 +1,136 @@
+"""Models as ONNX files, with the metadata by which GeoDeep and Deepness run them."""
+
+import importlib.util
+import json
+import math
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pfmap.card import Card
+from pfmap.engine.store import Model
+from pfmap.errors import TargetError, UsageError
+from pfmap.files import publish
+from pfmap.version import __version__
+
+_OPSET = 17
+_OVERLAP = 20  # percent of the window's side
+_INPUT, _OUTPUT = "image", "probabilities"
+
+
+class _Whole(nn.Module):
+    """The network with what pfmap does around it: pixel values 0 to 1 in, probabilities out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        spec = model.card.input
+        self.network = model.network
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.softmax(self.network((image - self.mean) / self.std), dim=1)
+
+
+def export_onnx(
+    model: Model, target: str | os.PathLike[str], *, gsd: float | None = None, overwrite: bool = False
+) -> Path:
+    """Write a model as an ONNX file that runs without pfmap.
+
+    Its input ``image`` is ``(1, 3, window, window)`` float32, pixel values from 0 to 1; its output
+    ``probabilities`` is ``(1, classes, window, window)`` float32. GeoDeep and Deepness find in its metadata
+    how to cut and resample a scene.
+
+    Args:
+        model: the model.
+        target: file to write, ending in .onnx.
+        gsd: the one resolution for programs that know no range, metres per pixel; None for the middle of the
+            model's range (the geometric mean).
+        overwrite: whether the file may be replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: the package onnx is missing, the name does not end in .onnx, or gsd is out of the range.
+        TargetError: the file exists or cannot be written.
+    """
+    path = Path(target)
+    _check(path, model.card, gsd, overwrite=overwrite)
+    import onnx  # an extra: only those who export need it
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        _trace(model, part)
+        content = onnx.load(part)
+        onnx.helper.set_model_props(content, _metadata(model.card, gsd))
+        onnx.checker.check_model(content, full_check=True)
+        onnx.save(content, part)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise TargetError(f"{path} could not be written ({error.strerror}): choose another folder") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    publish(part, path)
+    return path
+
+
+def _check(path: Path, card: Card, gsd: float | None, *, overwrite: bool) -> None:
+    """Refuse what cannot work before anything takes time."""
+    if importlib.util.find_spec("onnx") is None:
+        raise UsageError("exporting needs the package onnx, which is not here: pip install 'pfmap[onnx]'")
+    if path.suffix.lower() != ".onnx":
+        raise UsageError(f"{path} does not end in .onnx: name the file so")
+    low, high = card.input.gsd
+    if gsd is not None and not low <= gsd <= high:
+        raise UsageError(f"model {card.name!r} knows {low:g} to {high:g} m per pixel, not {gsd:g}")
+    if path.exists() and not overwrite:
+        raise TargetError(f"{path} exists already: replace it with --overwrite, or choose another name")
+    if not path.parent.is_dir():
+        raise TargetError(f"{path.parent} is no folder: make it first")
+
+
+def _trace(model: Model, path: Path) -> None:
+    """Write the bare network; sizes are fixed to the model's window."""
+    window = model.card.input.window
+    whole = _Whole(model).eval()
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The exporter by tracing is deprecated, and warns of every size that it fixes, as is meant here. Its
+        # successor needs more packages and has no operator set 17, the newest that Deepness's runtime knows.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            whole,
+            (torch.zeros(1, len(model.card.input.bands), window, window),),
+            path,
+            input_names=[_INPUT],
+            output_names=[_OUTPUT],
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+
+
+def _metadata(card: Card, gsd: float | None) -> dict[str, str]:
+    """Return what GeoDeep and Deepness read, each as JSON, and where the model comes from."""
+    facts = {
+        "model_type": "Segmentor",
+        "class_names": {str(index): spec.name for index, spec in enumerate(card.classes)},
+        "resolution": round(100 * (gsd or math.sqrt(math.prod(card.input.gsd))), 4),  # centimetres
+        "tiles_size": card.input.window,
+        "tiles_overlap": _OVERLAP,
+        "seg_thresh": 0.0,
+        "seg_small_segment": 0,
+    }
+    rights = {
+        "name": card.name,
+        "attribution": card.provenance.attribution,
+        "licence": card.provenance.licence,
+        "producer": f"pfmap {__version__}",
+    }
+    return {key: json.dumps(value) for key, value in facts.items()} | rights
