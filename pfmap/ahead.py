@@ -1,4 +1,8 @@
-"""Prepare the next items in a thread while the ones before are being worked on."""
+"""Prepare the next items in a thread while the ones before are being worked on.
+
+Stages of a pipeline are generators, each reading ahead from the one before it: then all work at once, at most
+`depth` items apart, and an error or an early end anywhere stops them all.
+"""
 
 import queue
 import threading
@@ -8,13 +12,20 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _END = object()
+_PATIENCE = 0.1  # seconds between looks at whether to stop
+_here = threading.local()  # .stop: the event that ends this thread
+
+
+class _Stopped(BaseException):
+    """Ends a stage whose items nobody wants any more."""
 
 
 def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
     """Run an iterator in a thread, `depth` items ahead; its errors are raised here, in order.
 
     When the caller closes this generator early, the thread stops after the item it is at, and closes `items`
-    itself: what they hold, such as GDAL's settings, belongs to that thread.
+    itself: what they hold, such as GDAL's settings, belongs to that thread. If `items` read ahead too, they
+    stop waiting for their own.
     """
     ready: queue.Queue[object] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -22,13 +33,14 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
     def put(item: object) -> bool:
         while not stop.is_set():
             try:
-                ready.put(item, timeout=0.1)
+                ready.put(item, timeout=_PATIENCE)
             except queue.Full:
                 continue
             return True
         return False
 
     def work() -> None:
+        _here.stop = stop
         try:
             for item in items:
                 if not put(item):
@@ -42,10 +54,21 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
     thread = threading.Thread(target=work, name="pfmap-ahead", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not _END:
+        while (item := _take(ready)) is not _END:
             if isinstance(item, BaseException):
                 raise item
             yield item  # type: ignore[misc]
     finally:
         stop.set()
         thread.join()
+
+
+def _take(ready: "queue.Queue[object]") -> object:
+    """Wait for the next item, unless this thread is itself to stop."""
+    stop: threading.Event | None = getattr(_here, "stop", None)
+    while stop is None or not stop.is_set():
+        try:
+            return ready.get(timeout=_PATIENCE)
+        except queue.Empty:
+            continue
+    raise _Stopped

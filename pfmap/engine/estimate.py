@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.clock import Clock
 from pfmap.engine.mapping import Mapper
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.resources import folder_size, free_disk, free_memory, gigabytes, peak_memory
-from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work
 from pfmap.errors import SourceError, TargetError
 from pfmap.grid import Span
@@ -220,7 +220,8 @@ def probe(source: Source, plan: Plan, predictor: Predictor, on_step: Callable[[]
         clock.seconds.get(s, 0.0) for s in ("write rasters", "trace", "write objects", "assemble COG")
     )
     return Probe(
-        window_seconds=(clock.seconds["network"] + clock.seconds["blend"]) / piece.grid.count,
+        window_seconds=(clock.seconds["network"] / predictor.workers + clock.seconds["blend"])
+        / piece.grid.count,
         pixel_seconds=after / pixels,
         temporary=(whole - final) / pixels,
         final=final / pixels,

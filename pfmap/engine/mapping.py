@@ -1,33 +1,39 @@
 """Carry out a plan: swaths onto disk, then rasters and polygons from them."""
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.ahead import read_ahead
 from pfmap.classes import NODATA
+from pfmap.clock import Clock
 from pfmap.engine.choose import Chooser
 from pfmap.engine.plan import Plan, pixel_size
 from pfmap.engine.predictor import Predictor
-from pfmap.engine.record import read_record, write_record
+from pfmap.engine.record import Record, read_record, write_record
 from pfmap.engine.scaling import no_valid_pixel
 from pfmap.engine.shapes import ClassTable, Shaper
-from pfmap.engine.swaths import Clock, Swath, SwathMapper
+from pfmap.engine.swaths import Swath, SwathMapper
 from pfmap.engine.tally import Tally
 from pfmap.engine.work import Work
 from pfmap.errors import SourceError
 from pfmap.grid import Span
+from pfmap.net.inference import for_inference
 from pfmap.net.pfnet import PFNet
 from pfmap.raster.burn import burn
+from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.source import Source
 from pfmap.raster.target import RasterTarget
 from pfmap.raster.view import Inside, View
+from pfmap.regions import Regions
 from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.vector.measure import Measurer
+
+_TRACED = 4  # batches of closed regions that wait to be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,14 @@ class Mapped:
     unreadable: frozenset[tuple[int, int, int, int]]
     swaths: int
     resumed: int
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up over the swaths."""
+
+    tally: Tally
+    unreadable: set[tuple[int, int, int, int]] = field(default_factory=set)
 
 
 class Mapper:
@@ -79,33 +93,24 @@ class Mapper:
     def run(self, work: Work) -> Mapped:
         """Map all swaths that are not on disk yet, and make the final files.
 
+        Reading, network, writing and tracing each have a thread; objects are written in this one.
+
         Raises:
             SourceError: the scene cannot be read, or has no valid pixel.
             TargetError: the work folder cannot be written.
         """
         plan, clock = self._plan, self._clock
         measurer = Measurer(plan.geobox.crs_wkt, plan.geobox.center)
-        tally = Tally(plan.geobox, measurer)
         rows_of = self._output_rows()
-        todo = {span for span, rows in rows_of.items() if not work.swath(rows).is_dir()}
-        unreadable: set[tuple[int, int, int, int]] = set()
-        mapper = SwathMapper(self._view(), plan, self._predictor, clock, self._on_pixels)
-        swaths = mapper.swaths(sorted(todo, key=lambda span: span.start))
-        with closing(swaths), self._shaper(work.finals, measurer) as shaper:
-            for span, rows in rows_of.items():
-                if span in todo:
-                    swath = next(swaths)
-                    with clock.stage("write rasters"), work.writing(rows) as folder:
-                        blocks = frozenset(self._source.unreadable)
-                        record = write_record(folder, swath, self._rasters, blocks)
-                else:
-                    record, swath = read_record(work.swath(rows), self._rasters)
-                    self._on_pixels(rows.stop * plan.geobox.width)
-                tally.add(record)
-                unreadable |= record.unreadable
-                self._collect(swath, shaper)
-                del swath
-            if not tally.valid:
+        todo = [span for span, rows in rows_of.items() if not work.swath(rows).is_dir()]
+        sums = _Sums(Tally(plan.geobox, measurer))
+        with self._shaper(work.finals, measurer) as shaper:
+            finished = self._finished(work, rows_of, todo)
+            with closing(read_ahead(self._regions(finished, shaper, sums), depth=_TRACED)) as traced:
+                for regions in traced:
+                    with clock.stage("write objects"):
+                        shaper.writer.add(regions)
+            if not sums.tally.valid:
                 work.useless = True
                 raise SourceError(no_valid_pixel(plan.scene))
             with clock.stage("write objects"):
@@ -119,19 +124,42 @@ class Mapper:
             }
         counts = shaper.writer.counts
         done = len(rows_of) - len(todo)
-        return Mapped(rasters | files, tally, counts, frozenset(unreadable), len(rows_of), done)
+        return Mapped(rasters | files, sums.tally, counts, frozenset(sums.unreadable), len(rows_of), done)
 
-    def _collect(self, swath: Swath, shaper: Shaper) -> None:
-        """Trace a swath, and write what is finished."""
-        traced = shaper.trace(swath.classes, swath.confidence)
-        while True:
-            with self._clock.stage("trace"):
-                regions = next(traced, None)
-            if regions is None:
-                return
-            self._on_pixels(swath.rows.stop * self._plan.geobox.width)
-            with self._clock.stage("write objects"):
-                shaper.writer.add(regions)
+    def _finished(
+        self, work: Work, rows_of: Mapping[Span, Span], todo: Sequence[Span]
+    ) -> Generator[tuple[Record, Swath], None, None]:
+        """Compute swaths and write them into the work folder; read those that are there already."""
+        mapper = SwathMapper(self._view(), self._plan, self._predictor, self._clock, self._on_pixels)
+        computed = read_ahead(mapper.swaths(todo), depth=1)
+        with closing(computed), gdal_settings():
+            for span, rows in rows_of.items():
+                if span in todo:
+                    swath = next(computed)
+                    with self._clock.stage("write rasters"), work.writing(rows) as folder:
+                        blocks = frozenset(self._source.unreadable)
+                        record = write_record(folder, swath, self._rasters, blocks)
+                else:
+                    record, swath = read_record(work.swath(rows), self._rasters)
+                    self._on_pixels(rows.stop * self._plan.geobox.width)
+                yield record, swath
+                del swath
+
+    def _regions(
+        self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, sums: _Sums
+    ) -> Generator[Regions, None, None]:
+        """Trace swaths, and give the regions that are closed."""
+        with closing(read_ahead(finished, depth=1)) as swaths:
+            for record, swath in swaths:
+                sums.tally.add(record)
+                sums.unreadable |= record.unreadable
+                traced = shaper.trace(swath.classes, swath.confidence)
+                while True:
+                    with self._clock.stage("trace"):
+                        regions = next(traced, None)
+                    if regions is None:
+                        break
+                    yield regions
 
     def _output_rows(self) -> dict[Span, Span]:
         """Return the output rows of each swath of window rows; one that finishes none is left out."""
@@ -182,6 +210,5 @@ def make_predictor(plan: Plan, on_message: Callable[[str], None]) -> Predictor:
     """Put the plan's model on its device."""
     network = plan.model.network
     if isinstance(network, PFNet):
-        network = copy.copy(network)  # the same weights; the model's own network stays as it is
-        network.factored = True
+        network = for_inference(network, plan.device, plan.precision)
     return Predictor(network, plan.card.input, plan.device, plan.precision, plan.batch_size, on_message)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pfmap.clock import Clock
 from pfmap.engine.device import choose_device, choose_precision
 from pfmap.engine.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.engine.mapping import Mapped, Mapper, make_predictor
@@ -37,7 +38,6 @@ from pfmap.engine.shapes import (
     vector_names,
 )
 from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
-from pfmap.engine.swaths import Clock
 from pfmap.engine.work import Work, opened, work_path
 from pfmap.files import write_bytes, write_text
 from pfmap.raster.gdal import gdal_settings
@@ -176,7 +176,7 @@ def predict(
         resume=resume,
         swath_pixels=swath_pixels,
     )
-    job = _Job.of(scene, model, options, device, precision, on_message)
+    job = Job.of(scene, model, options, device, precision, on_message)
     return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
 
 
@@ -205,14 +205,14 @@ def inspect(
     Raises:
         PfmapError: what would make `predict` fail at once.
     """
-    job = _Job.of(scene, model, options or PredictOptions(), device, precision, lambda _line: None)
+    job = Job.of(scene, model, options or PredictOptions(), device, precision, lambda _line: None)
     folder = Path(output_dir) if output_dir is not None else job.location.folder
     with job.planned() as (source, plan):
         return job.foresee(source, plan, folder, lambda: None, always=True)[0]
 
 
 @dataclass(slots=True)
-class _Job:
+class Job:
     """One scene on its way through the pipeline."""
 
     location: Location
@@ -231,7 +231,7 @@ class _Job:
         device: str,
         precision: str,
         on_message: Callable[[str], None],
-    ) -> "_Job":
+    ) -> "Job":
         """Find scene, model and device."""
         chosen = choose_device(device)
         return cls(

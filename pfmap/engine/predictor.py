@@ -1,7 +1,9 @@
-"""Run a network over windows: normalise, batch, autocast, softmax."""
+"""Run a network over windows: normalise, batch, autocast, softmax, several at once."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -10,14 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.card import InputSpec
+from pfmap.clock import Clock
 from pfmap.engine.blend import Blender
-from pfmap.engine.choose import to_percent
+from pfmap.engine.choose import largest, to_percent
 from pfmap.errors import DeviceError
 from pfmap.grid import Grid, Span
 
 log = logging.getLogger(__name__)
 
 _FULL = 255.0  # pixels are 8-bit: this is 1.0
+_MOST_WORKERS = 8  # each holds a window's activations
+
+Predicted = tuple["Window", Tensor | None]
+"""A window and its ``(classes, window, window)`` probabilities; None if it has no pixel to see."""
 
 
 class Window(NamedTuple):
@@ -49,6 +56,10 @@ class Predictor:
         batch_size: windows per pass. The batch is always full, padded if need be, so that a window's result
             does not depend on its company. Halved when the device runs out of memory.
         on_message: called with a line for people when that happens.
+
+    Attributes:
+        workers: passes that `stream` computes at a time. The cores of a CPU get more done with a pass each
+            than together on one, where they wait for each other after every layer.
     """
 
     def __init__(
@@ -65,6 +76,7 @@ class Predictor:
         self.spec = spec
         self.precision = precision
         self.batch_size = batch_size
+        self.workers = min(torch.get_num_threads(), _MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
         # One multiplication and one addition take a pixel value to the network's input.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
@@ -150,33 +162,56 @@ class Predictor:
         seen = self.normalise(pixels.to(self.device)) * mask.to(self.device)
         return seen.contiguous(memory_format=torch.channels_last)
 
-    def stream(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor | None]]:
+    def stream(
+        self, windows: Iterable[Window], clock: Clock | None = None
+    ) -> Generator[Predicted, None, None]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Args:
             windows: in reading order.
+            clock: where the time goes; seconds of all workers are added up.
 
         Yields:
-            Each window with its ``(classes, window, window)`` probabilities, or None without a pixel seen.
+            Each window with its probabilities. Close the generator when stopping early.
         """
+        clock = clock or Clock()
+        cores = torch.get_num_threads()
+        threads = max(1, cores // self.workers)
+        torch.set_num_threads(threads)  # of this thread, which blends while the workers compute
+        pool = ThreadPoolExecutor(self.workers, "pfmap-network", torch.set_num_threads, (threads,))
+        running: deque[Future[list[Predicted]]] = deque()
+        try:
+            for batch in self._batches(windows):
+                running.append(pool.submit(self._compute, batch, clock))
+                # One more than there are workers, so that none waits for the next.
+                if len(running) > self.workers:
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)
+
+    def _batches(self, windows: Iterable[Window]) -> Iterator[list[Window]]:
         waiting: list[Window] = []
         full = 0
         for window in windows:
             waiting.append(window)
             full += bool(window.seen.any())
             # A rotated survey has long runs of empty windows: they must not pile up.
-            if full == self.batch_size or not full or len(waiting) >= 4 * self.batch_size:
-                yield from self._flush(waiting)
+            if full >= self.batch_size or not full or len(waiting) >= 4 * self.batch_size:
+                yield waiting
                 waiting, full = [], 0
-        yield from self._flush(waiting)
+        if waiting:
+            yield waiting
 
-    def _flush(self, waiting: list[Window]) -> Iterator[tuple[Window, Tensor | None]]:
-        some = [window for window in waiting if window.seen.any()]
-        batch: Iterator[Tensor] = iter(())
+    def _compute(self, batch: list[Window], clock: Clock) -> list[Predicted]:
+        some = [window for window in batch if window.seen.any()]
+        made: Iterator[Tensor] = iter(())
         if some:
-            batch = iter(self.probabilities([w.pixels for w in some], [w.seen for w in some]))
-        for window in waiting:
-            yield window, next(batch) if window.seen.any() else None
+            with clock.stage("network"):
+                made = iter(self.probabilities([w.pixels for w in some], [w.seen for w in some]))
+        return [(window, next(made) if window.seen.any() else None) for window in batch]
 
 
 def pad_to(
@@ -233,9 +268,9 @@ def map_array(
     for (row, col, *_), probabilities in predictor.stream(cut()):
         if col == 0:
             blender.begin_row(row)
-        best, chosen = blender.add(col, probabilities).max(dim=0)
+        best, chosen = largest(blender.add(col, probabilities))
         rows, cols = grid.rows.block(row), grid.cols.block(col)
         block = np.s_[rows.start : rows.stop, cols.start : cols.stop]
-        out[block] = chosen.to(torch.uint8).cpu()
+        out[block] = chosen.cpu()
         confidence[block] = to_percent(best).cpu()
     return out, confidence

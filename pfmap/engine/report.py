@@ -38,7 +38,7 @@ class Outcome:
     Attributes:
         mapped: what it gave.
         batch_size: windows per pass at the end.
-        seconds: per stage, and "total".
+        seconds: of work per stage, added up over its threads (stages work at once), and "total" on the clock.
         warnings: what the user was warned of.
     """
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,8 +35,13 @@ def free_disk(folder: Path) -> int:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files in a folder; 0 if it does not exist."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes of all files in a folder; 0 if it does not exist, or while another run removes it."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(path, name).stat().st_size
+    return total
 
 
 def gigabytes(count: int) -> str:

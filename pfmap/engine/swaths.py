@@ -1,21 +1,20 @@
 """Windows to swaths: read ahead, run the network, blend, choose class and confidence."""
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from pfmap.ahead import read_ahead
 from pfmap.classes import NODATA
+from pfmap.clock import Clock
 from pfmap.engine.blend import Blender
 from pfmap.engine.choose import Block, Chooser
 from pfmap.engine.plan import Plan
-from pfmap.engine.predictor import Predictor, Window, pad_to
+from pfmap.engine.predictor import Predicted, Predictor, Window, pad_to
 from pfmap.errors import DeviceError
 from pfmap.grid import Span
 from pfmap.raster.gdal import gdal_settings
@@ -37,22 +36,6 @@ class Swath:
     rows: Span
     classes: Array
     confidence: Array
-
-
-@dataclass(slots=True)
-class Clock:
-    """Adds up seconds per stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time spent inside to `name`."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +72,10 @@ class SwathMapper:
         )
         blender = Blender(plan.grid, len(plan.card.classes), self.predictor.device)
         runs = list(self._with_lead(todo))
-        # Twice a batch: one being read while one is being computed.
-        windows = read_ahead(self._windows(runs, chooser), depth=2 * self.predictor.batch_size)
-        with closing(windows):
-            predicted = self.predictor.stream(windows)
+        # A batch for each worker, being read while others are being computed.
+        ahead = (self.predictor.workers + 1) * self.predictor.batch_size
+        windows = read_ahead(self._windows(runs, chooser), depth=ahead)
+        with closing(windows), closing(self.predictor.stream(windows, self.clock)) as predicted:
             for lead, span in runs:
                 for _ in range(lead.size * plan.grid.cols.count):
                     self._next(predicted, blender, chooser)
@@ -132,11 +115,10 @@ class SwathMapper:
                     yield Window(row, col, pixels, seen, tile.valid)
 
     def _next(
-        self, predicted: Iterator[tuple[Window, Tensor | None]], blender: Blender, chooser: Chooser
+        self, predicted: Iterator[Predicted], blender: Blender, chooser: Chooser
     ) -> tuple[Block, npt.NDArray[np.bool_]]:
         """Compute and blend a window, and choose the classes that it finishes."""
-        with self.clock.stage("network"):
-            window, probabilities = next(predicted)
+        window, probabilities = next(predicted)
         with self.clock.stage("blend"):
             if window.col == 0:
                 blender.begin_row(window.row)
@@ -149,7 +131,7 @@ class SwathMapper:
     def _swath(
         self,
         span: Span,
-        predicted: Iterator[tuple[Window, Tensor | None]],
+        predicted: Iterator[Predicted],
         blender: Blender,
         chooser: Chooser,
     ) -> Swath:

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfmap.engine.blend import Blender, taper
+from pfmap.engine.blend import Blender, ramp
+from pfmap.engine.choose import largest
 from pfmap.errors import UsageError
 from pfmap.grid import Axis, Grid, Span
 
@@ -15,6 +16,16 @@ axes = st.builds(
     st.integers(2, 80),
     st.floats(0, 1),
 )
+
+
+def taper(axis: Axis, index: int) -> torch.Tensor:
+    """The weights of window `index` along one axis; at the edge there is no neighbour."""
+    weight, rising = torch.ones(axis.window), ramp(axis.overlap)
+    if index > 0:
+        weight[: axis.overlap] = rising
+    if index < axis.count - 1:
+        weight[axis.stride :] = 1 - rising
+    return weight
 
 
 @given(axes)
@@ -103,5 +114,13 @@ def run(grid: Grid, windows: dict, first: int) -> dict:
     for row in range(first, grid.rows.count):
         blender.begin_row(row)
         for col in range(grid.cols.count):
-            blocks[row, col] = blender.add(col, windows[row, col])
+            blocks[row, col] = blender.add(col, windows[row, col].clone())
     return blocks
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 256])
+def test_of_equals_the_first_class_is_chosen(classes: int) -> None:
+    probabilities = torch.randint(0, 4, (classes, 50, 60), generator=torch.Generator().manual_seed(0)) / 3
+    best, chosen = largest(probabilities)
+    assert torch.equal(best, probabilities.amax(dim=0))
+    assert torch.equal(chosen, torch.from_numpy(probabilities.numpy().argmax(axis=0)).byte())

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import pfmap
 from pfmap.engine.estimate import windows_with_data
 from pfmap.engine.options import PredictOptions
-from pfmap.engine.pipeline import _Job, inspect
+from pfmap.engine.pipeline import Job, inspect
+from pfmap.engine.resources import folder_size
 from pfmap.errors import PfmapError, SourceError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_windows_to_compute_are_those_that_are_computed(
         options = PredictOptions(aoi=str(area))
     network = Counts()
     model = stand_in(network=network)
-    job = _Job.of(scene, model, options, "cpu", "float32", lambda _line: None)
+    job = Job.of(scene, model, options, "cpu", "float32", lambda _line: None)
     with job.planned() as (_, plan):
         estimated = windows_with_data(plan)
     pfmap.predict(scene, tmp_path / "out", model=model, device="cpu", aoi=options.aoi)
@@ -176,3 +177,11 @@ def test_estimates_hold_on_two_different_scenes(tmp_path: Path) -> None:
         assert 1 / 2 < needs["output_bytes"] / size < 2
         for path in (tmp_path / "out").iterdir():
             path.unlink()
+
+
+def test_a_folders_size_leaves_out_what_vanishes_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_bytes(b"12345")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert folder_size(tmp_path) == 5
+    assert folder_size(tmp_path / "nowhere") == 0
