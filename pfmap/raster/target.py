@@ -21,6 +21,7 @@ from pfmap.errors import TargetError
 from pfmap.files import write_failed
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
+from pfmap.raster.overviews import Halving, write_overviews
 
 _BLOCK = 512
 
@@ -32,7 +33,7 @@ class RasterTarget:
     Attributes:
         geobox: the grid that it lies on.
         name: file name of the finished raster; swaths have it too, each in a folder of its own.
-        resampling: of its overviews, as GDAL names it.
+        halving: how its overviews are made.
         tags: TIFF tags of the finished raster.
         style: QGIS style, written beside it.
         classes: colour table and class names, or empty for none.
@@ -40,7 +41,7 @@ class RasterTarget:
 
     geobox: GeoBox
     name: str
-    resampling: str
+    halving: Halving
     tags: Mapping[str, str]
     style: str
     classes: Sequence[ClassSpec] = ()
@@ -107,10 +108,13 @@ class RasterTarget:
         vrt = folder / f"{self.name}.vrt"
         final = folder / self.name
         sidecar = final.with_name(f"{final.name}.aux.xml")
+        overviews: list[Path] = []
         try:
             vrt.write_text(self._vrt(swaths), encoding="utf-8")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                overviews = write_overviews(vrt, folder, self.halving)
+                vrt.write_text(self._vrt(swaths, overviews), encoding="utf-8")
                 rasterio.shutil.copy(
                     vrt,
                     final,
@@ -118,7 +122,6 @@ class RasterTarget:
                     compress="deflate",
                     level="6",
                     blocksize=str(_BLOCK),
-                    overview_resampling=self.resampling,
                     bigtiff="if_safer",
                     num_threads="all_cpus",
                 )
@@ -126,13 +129,14 @@ class RasterTarget:
             if self.classes:
                 sidecar.write_text(self._attribute_table(), encoding="utf-8")
             final.with_suffix(".qml").write_text(self.style, encoding="utf-8")
-            vrt.unlink()
+            for path in (vrt, *overviews):
+                path.unlink()
         except (RasterioError, OSError) as error:
             raise write_failed(final, error) from error
         return final
 
-    def _vrt(self, swaths: Sequence[tuple[Span, Path]]) -> str:
-        """Describe the swath files as one raster: GDAL's VRT format."""
+    def _vrt(self, swaths: Sequence[tuple[Span, Path]], overviews: Sequence[Path] = ()) -> str:
+        """Describe the swath files, and overviews of them, as one raster: GDAL's VRT format."""
         box = self.geobox
         parts = [f'<VRTDataset rasterXSize="{box.width}" rasterYSize="{box.height}">']
         if box.crs_wkt is not None:
@@ -164,6 +168,11 @@ class RasterTarget:
                 f"<SrcRect {place.format(y=0)}/><DstRect {place.format(y=rows.start)}/>"
                 "</SimpleSource>"
             )
+        parts += [
+            f'<Overview><SourceFilename relativeToVRT="0">{escape(str(path.resolve()))}</SourceFilename>'
+            "<SourceBand>1</SourceBand></Overview>"
+            for path in overviews
+        ]
         parts.append("</VRTRasterBand></VRTDataset>")
         return "\n".join(parts)
 
