@@ -21,6 +21,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "points": ("pfmap.cli.points", "points"),
     "models": ("pfmap.cli.models", "models"),
     "train": ("pfmap.cli.train", "train"),
+    "bench": ("pfmap.cli.bench", "bench"),
 }
 
 
@@ -54,6 +55,7 @@ def cli() -> None:
     pfmap models list                 what models there are
     pfmap points scene.tif --window 0,0   where PointFlow looks in a window
     pfmap train scene.tif --labels parcels.gpkg -o mine   a model for your own ground
+    pfmap bench                       how fast it is here, and what bounds it
     """  # noqa: D301 - click wants the control character, not a backslash
 
 

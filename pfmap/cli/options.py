@@ -76,6 +76,21 @@ gsd_option = click.option(
     help="Size of the scene's pixels on the ground.  [default: from its georeferencing]",
 )
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the network; auto takes what the device does natively.",
+)
+
+overlap_option = click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    metavar="PX",
+    help="Pixels that windows share and blend.  [default: an eighth of the window]",
+)
+
 _SCENE_OPTIONS = (
     click.option(
         "-o",
@@ -85,19 +100,8 @@ _SCENE_OPTIONS = (
     ),
     model_option,
     device_option,
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-        help="Arithmetic of the network; auto takes what the device does natively.",
-    ),
-    click.option(
-        "--overlap",
-        type=click.IntRange(min=0),
-        metavar="PX",
-        help="Pixels that windows share and blend.  [default: an eighth of the window]",
-    ),
+    precision_option,
+    overlap_option,
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),

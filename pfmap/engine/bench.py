@@ -1,0 +1,244 @@
+"""How fast pfmap is on this machine, and what bounds it."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from torch import Tensor
+
+from pfmap.clock import Clock
+from pfmap.engine.bench_table import Benchmark, Run, Stage
+from pfmap.engine.choose import Chooser
+from pfmap.engine.cost import cost_of
+from pfmap.engine.device import describe
+from pfmap.engine.mapping import Mapper, make_predictor
+from pfmap.engine.options import PredictOptions
+from pfmap.engine.pipeline import Job
+from pfmap.engine.plan import Plan
+from pfmap.engine.predictor import Predictor, Window, pad_to
+from pfmap.engine.store import load_model
+from pfmap.engine.work import Work
+from pfmap.errors import UsageError
+from pfmap.raster.source import Source
+from pfmap.raster.synthetic import Kind, make_pattern, read_pattern, write_scene
+from pfmap.raster.view import View
+from pfmap.trace.tracer import warm_up
+
+_RESIDENT = 16  # windows that are kept in memory
+_SECONDS = 3.0  # at least, of the network alone
+_SIZE = 4096  # of a scene that is made
+STAGES = ("read", "network", "blend", "write rasters", "trace", "write objects", "assemble COG")
+_AFTER = "assemble COG"  # the one stage that starts when all others have ended
+
+
+class _Free(Predictor):
+    """A network of zero cost: every window has the same probabilities, made up once."""
+
+    def probabilities(
+        self,
+        windows: Sequence[npt.NDArray[np.uint8]],
+        valid: Sequence[npt.NDArray[np.bool_]],  # noqa: ARG002
+    ) -> Tensor:
+        """Return what was made up, for each window."""
+        return self.made_up.repeat(len(windows), 1, 1, 1)  # the blender changes them
+
+    @classmethod
+    def of(cls, plan: Plan) -> "_Free":
+        """Make up probabilities that give regions of all sizes, about as many as a drone's image has."""
+        free = cls(torch.nn.Identity(), plan.card.input, plan.device, batch_size=plan.batch_size)
+        classes, window = len(plan.card.classes), plan.card.input.window
+        draw = torch.Generator().manual_seed(0)
+        logits = torch.zeros(1, classes, window, window)
+        for cells, strength in ((window // 64, 3.0), (window // 16, 2.0)):
+            noise = torch.randn((1, classes, cells, cells), generator=draw)
+            logits += strength * torch.nn.functional.interpolate(noise, (window, window), mode="bilinear")
+        free.made_up = torch.softmax(logits, dim=1).to(plan.device)
+        return free
+
+    made_up: Tensor
+
+
+def bench(
+    scene: str | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    kind: Kind = "jpeg",
+    model: str = "landcover",
+    network: bool = True,
+    device: str = "auto",
+    precision: str = "auto",
+    overlap: int | None = None,
+    runs: int = 1,
+    on_message: Callable[[str], None] = lambda _line: None,
+) -> Benchmark:
+    """Measure the network alone and a whole `predict`, on the same windows.
+
+    Args:
+        scene: a scene; None to make one up.
+        size: width and height of the scene to be made: of made-up ground, or of a piece of `scene`,
+            repeated. None for `scene` as it is.
+        kind: how a scene that is made is stored.
+        model: name or folder.
+        network: False for a network of zero cost with the model's classes and windows: what is left is
+            what the pipeline around it can do.
+        device: as for `predict`.
+        precision: as for `predict`.
+        overlap: as for `predict`.
+        runs: how often to measure.
+        on_message: called with lines for people.
+
+    Raises:
+        PfmapError: as for `predict`.
+    """
+    if kind not in get_args(Kind):
+        raise UsageError(f"{kind!r} is unknown: use {', '.join(get_args(Kind))}")
+    begun = time.perf_counter()
+    loaded = load_model(model)
+    load_seconds = time.perf_counter() - begun
+    options = PredictOptions(overlap=overlap)
+    with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
+        folder = Path(name)
+        path, title = scene, scene
+        if scene is None or size is not None:
+            width, height = size or (_SIZE, _SIZE)
+            on_message(f"making a scene of {width:,} x {height:,} pixels")
+            pattern = make_pattern() if scene is None else read_pattern(scene)
+            path = str(folder / "scene.tif")
+            write_scene(Path(path), pattern, width, height, max(0.1, loaded.card.input.gsd[0]), kind)
+            title = f"{scene or 'made up'}, stored as {kind}"
+        assert path is not None
+        assert title is not None
+        job = Job.of(path, loaded, options, device, precision, on_message)
+        with job.planned() as (source, plan):
+            begun = time.perf_counter()
+            predictor = make_predictor(plan, on_message) if network else _Free.of(plan)
+            resident = _resident_windows(source, plan)
+            for _ in predictor.stream(iter(resident[: predictor.workers])):
+                pass
+            warm_up()
+            warm_up_seconds = time.perf_counter() - begun
+            idle = psutil.Process().memory_info().rss
+            measured = []
+            for number in range(runs):
+                on_message(f"run {number + 1} of {runs}")
+                measured.append(_measure(source, plan, predictor, resident, folder / str(number)))
+        return Benchmark(
+            scene=title,
+            width=plan.geobox.width,
+            height=plan.geobox.height,
+            model=plan.card.name if network else "none",
+            device=describe(plan.device, plan.precision),
+            window=plan.grid.rows.window,
+            overlap=plan.grid.rows.overlap,
+            windows=plan.grid.count,
+            multiply_adds=cost_of(plan.card.architecture, plan.card.input.window).multiply_adds
+            if network
+            else 0,
+            peak=matrix_peak(plan.device, plan.precision),
+            load_seconds=load_seconds,
+            warm_up_seconds=warm_up_seconds,
+            idle_memory=idle,
+            runs=tuple(measured),
+        )
+
+
+def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Window], folder: Path) -> Run:
+    """Measure once: half of the network's part before the whole, half after it."""
+    before = _network_seconds(predictor, resident, plan.grid.count)
+    work = Work(folder)
+    work.finals.mkdir(parents=True)
+    clock = Clock()
+    if plan.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(plan.device)
+    with _most_memory() as memory:
+        begun = time.perf_counter()
+        Mapper(source, plan, "bench", predictor, clock, lambda _done: None).run(work)
+        whole = time.perf_counter() - begun
+    after = _network_seconds(predictor, resident, plan.grid.count)
+    assembling = clock.seconds.get(_AFTER, 0.0)
+    stages = []
+    for name in STAGES:
+        busy = clock.seconds.get(name, 0.0)
+        workers = predictor.workers if name == "network" else 1
+        span = assembling if name == _AFTER else whole - assembling
+        stages.append(Stage(name, workers, busy, max(0.0, workers * span - busy)))
+    on_device = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else None
+    return Run((before + after) / 2, whole, tuple(stages), memory[0], on_device)
+
+
+def _resident_windows(source: Source, plan: Plan) -> list[Window]:
+    """Read some windows of the scene, spread over it."""
+    grid = plan.grid
+    view, chooser = (
+        View(source, plan.frame, None, native=plan.native),
+        Chooser(plan.frame, 1, native=plan.native),
+    )
+    windows = []
+    for index in np.linspace(0, grid.count - 1, min(grid.count, _RESIDENT)).astype(int):
+        row, col = divmod(int(index), grid.cols.count)
+        tile = view.read(
+            grid.rows.extent(row),
+            grid.cols.extent(col),
+            chooser.rows(grid.rows.block(row)),
+            chooser.cols(grid.cols.block(col)),
+        )
+        pixels, _ = pad_to(tile.pixels, tile.seen, grid.rows.window, grid.rows.window)
+        windows.append(Window(row, col, pixels, np.ones(pixels.shape[1:], dtype=bool), tile.valid))
+    return windows
+
+
+def _network_seconds(predictor: Predictor, resident: list[Window], count: int) -> float:
+    """Say how long the network takes for so many windows, from some of them that lie in memory."""
+    done, begun, batch = 0, time.perf_counter(), max(len(resident), predictor.workers * predictor.batch_size)
+
+    def again() -> Iterator[Window]:
+        nonlocal done
+        while done < count and (done % batch or time.perf_counter() - begun < _SECONDS):
+            yield resident[done % len(resident)]
+            done += 1
+
+    last: Tensor | None = None
+    for _, probabilities in predictor.stream(again()):
+        last = probabilities
+    if last is not None:
+        float(last[0, 0, 0])  # a GPU has finished only now
+    return (time.perf_counter() - begun) / done * count
+
+
+def matrix_peak(device: torch.device, precision: torch.dtype) -> float:
+    """Measure multiply-adds per second of large matrix products: the most that this device does."""
+    size = 8192 if device.type == "cuda" else 2048
+    one, other = (torch.randn((size, size), device=device).to(precision) for _ in range(2))
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(5):
+            begun = time.perf_counter()
+            float((one @ other)[0, 0])
+            best = min(best, time.perf_counter() - begun)
+    return float(size**3 / best)
+
+
+@contextmanager
+def _most_memory() -> Iterator[list[int]]:
+    """Watch the process's resident memory; the most of it is in the list at the end."""
+    process, stop, most = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            most[0] = max(most[0], process.memory_info().rss)
+
+    thread = threading.Thread(target=watch, name="pfmap-memory", daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,116 @@
+"""Made-up orthophotos of any size, to measure with."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from pfmap.errors import SourceError
+from pfmap.files import write_failed
+
+Kind = Literal["jpeg", "deflate", "raw", "sparse"]
+"""How the pixels are stored: as most orthophotos are, without loss, as they are, or not at all (black)."""
+
+PATTERN = 2048
+_BLOCK = 512
+_STORED: dict[Kind, dict[str, Any]] = {
+    "jpeg": {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 85},
+    "deflate": {"compress": "deflate", "predictor": 2},
+    "raw": {},
+    "sparse": {"sparse_ok": True},
+}
+
+
+def make_pattern(seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Make up ground: patches of several sizes in several colours, ``(3, PATTERN, PATTERN)``."""
+    rng = np.random.default_rng(seed)
+    height = np.zeros((PATTERN, PATTERN))
+    for size in (128, 32, 8):
+        height += size * _smooth(rng.standard_normal((PATTERN // size, PATTERN // size)), size)
+    order = np.argsort(height, axis=None)
+    cover = np.empty(height.size, dtype=np.uint8)
+    cover[order] = np.arange(height.size) * 5 // height.size
+    colors = np.array(
+        [[60, 80, 50], [120, 140, 80], [170, 150, 120], [200, 190, 180], [40, 60, 90]], dtype=np.float32
+    )
+    grain = rng.normal(0, 8, (PATTERN, PATTERN, 1)).astype(np.float32)
+    image = colors[cover.reshape(PATTERN, PATTERN)] + grain
+    return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8).transpose(2, 0, 1))
+
+
+def _smooth(coarse: npt.NDArray[np.float64], factor: int) -> npt.NDArray[np.float64]:
+    """Enlarge bilinearly; the edges meet each other, so that it can be repeated."""
+    for axis in (0, 1):
+        at = np.arange(coarse.shape[axis] * factor) / factor
+        first = at.astype(int)
+        shape = [-1 if a == axis else 1 for a in (0, 1)]
+        weight = (at - first).reshape(shape)
+        below = coarse.take(first, axis)
+        above = coarse.take((first + 1) % coarse.shape[axis], axis)
+        coarse = below * (1 - weight) + above * weight
+    return coarse
+
+
+def read_pattern(path: str) -> npt.NDArray[np.uint8]:
+    """Read a piece from the middle of an 8-bit scene, to be repeated: ``(3, height, width)``.
+
+    Raises:
+        SourceError: it cannot be read, or has no three 8-bit bands.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as src:
+                if src.count < 3 or set(src.dtypes[:3]) != {"uint8"}:
+                    raise SourceError(
+                        f"{path} has {src.count} bands of {src.dtypes[0]}; a scene to be repeated needs "
+                        "three 8-bit bands: leave out --size to measure it as it is"
+                    )
+                width, height = min(src.width, PATTERN), min(src.height, PATTERN)
+                left, top = (src.width - width) // 2, (src.height - height) // 2
+                values: npt.NDArray[np.uint8] = src.read((1, 2, 3), window=Window(left, top, width, height))
+    except RasterioError as error:
+        raise SourceError(f"{path} cannot be read ({error})") from error
+    return values
+
+
+def write_scene(
+    path: Path, pattern: npt.NDArray[np.uint8], width: int, height: int, gsd: float, kind: Kind
+) -> None:
+    """Write a tiled GeoTIFF of a pattern, repeated.
+
+    Args:
+        path: the file.
+        pattern: ``(3, rows, cols)``.
+        width: pixels.
+        height: pixels.
+        gsd: metres per pixel.
+        kind: how it is stored.
+
+    Raises:
+        TargetError: the disk is full or not writable.
+    """
+    profile = {
+        "driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8", "tiled": True,
+        "blockxsize": _BLOCK, "blockysize": _BLOCK, "bigtiff": "if_safer", "interleave": "pixel",
+        "crs": "EPSG:32645", "transform": rasterio.Affine(gsd, 0, 300000, 0, -gsd, 3000000),
+        **_STORED[kind],
+    }  # fmt: skip
+    try:
+        with rasterio.open(path, "w", **profile) as dst:
+            if kind == "sparse":
+                return
+            across = -(-width // pattern.shape[2]) + 1
+            wide = np.tile(pattern, (1, 2, across))
+            for top in range(0, height, _BLOCK):
+                rows = min(_BLOCK, height - top)
+                start = top % pattern.shape[1]
+                part = wide[:, start : start + rows, :width]
+                dst.write(part, window=Window(0, top, width, rows))
+    except (RasterioError, OSError) as error:
+        raise write_failed(path, error) from error

@@ -1,0 +1,101 @@
+"""The benchmark: it measures what it says, on a scene of any kind, and leaves nothing behind."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+from conftest import Write, blobs
+
+import pfmap
+from pfmap.cli.main import cli
+from pfmap.engine.bench import STAGES, bench
+from pfmap.engine.bench_table import bench_lines
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_the_network_and_the_whole_are_measured_on_the_same_windows(temporary: Path) -> None:
+    found = bench(size=(700, 500), device="cpu", runs=2)
+    assert (found.width, found.height, found.model) == (700, 500, "landcover")
+    assert found.windows == 4
+    assert len(found.runs) == 2
+    for run in found.runs:
+        assert [stage.name for stage in run.stages] == list(STAGES)
+        busy = {stage.name: stage.busy for stage in run.stages}
+        assert all(seconds > 0 for seconds in busy.values())
+        # No stage was busy for longer than its threads were there.
+        for stage in run.stages:
+            assert stage.busy <= stage.workers * run.whole_seconds + 0.1
+        assert 0 < run.network_seconds < 2 * run.whole_seconds
+        assert run.memory > 100e6
+    table = found.table()["median"]
+    assert table["whole_over_network"] > 0.5
+    assert 0 < table["share_of_matrix_peak"] < 3
+    assert json.loads(json.dumps(found.table()))["median"] == table
+    assert any(line.startswith("whole / network") for line in bench_lines(found))
+    assert not list(temporary.glob("pfmap-*"))
+
+
+@pytest.mark.parametrize("kind", ["raw", "sparse"])
+def test_without_a_network_the_rest_is_measured(kind: str) -> None:
+    found = bench(size=(900, 600), kind=kind, network=False, device="cpu")  # type: ignore[arg-type]
+    assert found.model == "none"
+    assert found.multiply_adds == 0
+    busy = {stage.name: stage.busy for stage in found.runs[0].stages}
+    assert busy["trace"] > 0
+    assert busy["write objects"] > 0
+    assert any(line.startswith("whole predict") for line in bench_lines(found))
+
+
+def test_a_scene_is_measured_as_it_is_or_repeated(write_scene: Write) -> None:
+    scene = write_scene(blobs(300, 280))
+    assert bench(str(scene), network=False, device="cpu").width == 280
+    found = bench(str(scene), size=(500, 420), network=False, device="cpu", kind="deflate")
+    assert (found.width, found.height) == (500, 420)
+    assert "stored as deflate" in found.scene
+
+
+def test_the_command_prints_json() -> None:
+    done = CliRunner().invoke(
+        cli, ["bench", "--size", "450x400", "--no-network", "--device", "cpu", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    table = json.loads(done.stdout)
+    assert (table["width"], table["height"]) == (450, 400)
+
+
+def test_what_cannot_be_measured_is_refused(write_scene: Write, temporary: Path) -> None:
+    done = CliRunner().invoke(cli, ["bench", "--size", "big"])
+    assert done.exit_code == 2
+    assert "no size such as 8192" in done.output
+    grey = write_scene(blobs(100, 100)[:1], name="grey.tif")
+    with pytest.raises(pfmap.PfmapError, match="three 8-bit bands"):
+        bench(str(grey), size=(200, 200))
+    with pytest.raises(pfmap.PfmapError, match=r"gone\.tif"):
+        bench("gone.tif")
+    with pytest.raises(pfmap.PfmapError, match="'zip' is unknown"):
+        bench(kind="zip")  # type: ignore[arg-type]
+    assert not list(temporary.glob("pfmap-*"))
+
+
+def test_a_made_scene_is_its_pattern_repeated(tmp_path: Path) -> None:
+    from pfmap.raster.synthetic import make_pattern, write_scene
+
+    pattern = make_pattern()[:, :700, :300]
+    write_scene(tmp_path / "scene.tif", pattern, 1100, 1500, 0.25, "raw")
+    with rasterio.open(tmp_path / "scene.tif") as src:
+        values = src.read()
+        assert src.crs.to_epsg() == 32645
+        assert src.res == (0.25, 0.25)
+    assert np.array_equal(values, np.tile(pattern, (1, 3, 4))[:, :1500, :1100])
