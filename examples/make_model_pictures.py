@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from matplotlib.patches import Patch
 
-from pfmap.engine.predictor import Predictor
+from pfmap.engine.predictor import Predictor, map_array
 from pfmap.engine.store import Model, load_model
 from pfmap.train.config import read_config
 from pfmap.train.data import Source, TrainingData, load_data
-from pfmap.train.validate import mapped
+from pfmap.train.validate import window_for
 
 SIDE = 384  # pixels of a window
 LABELLED = 0.3  # share of a window that has to be labelled
@@ -53,7 +53,9 @@ def views(model: Model, source: Source, data: TrainingData) -> Iterator[View]:
     )
     predictor = Predictor(model.network, model.card.input, torch.device("cpu"))
     for sample in source.validation:
-        (labels, predicted, _), image = next(mapped(predictor, [sample], len(colors))), sample.image
+        image, labels = sample.cut(0, 0, *sample.shape)
+        side, overlap = window_for(sample, model.card.input.window)
+        predicted, _ = map_array(predictor, image, len(colors), side, overlap)
         right = allowed[labels, predicted]
         for top in range(0, max(1, labels.shape[0] - SIDE + 1), SIDE):
             for left in range(0, max(1, labels.shape[1] - SIDE + 1), SIDE):

@@ -13,6 +13,7 @@ from affine import Affine
 from conftest import shared
 
 import pfmap
+from examples import compare_peers
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT_BIN = Path(sys.executable).parent
@@ -44,6 +45,21 @@ def test_the_command_line_example_runs(crop: Path, tmp_path: Path) -> None:
     assert set(frame["class"]) == {"building"}
     assert frame["area_m2"].min() >= 10
     assert len(gpd.read_file(out / "crop_objects.shp")) == len(frame)
+
+
+@pytest.mark.slow
+def test_the_comparison_with_peers_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the peers: they are installed from the network."""
+    monkeypatch.setattr(compare_peers, "install", lambda *_args: None)
+    monkeypatch.setattr(sys, "argv", ["compare_peers", str(tmp_path), "--size", "500x400", "--runs", "1"])
+    compare_peers.main()
+    header, row = capsys.readouterr().out.splitlines()[-2:]
+    assert "pixels that differ" in header
+    assert row.split()[0] == "pfmap"
+    assert row.split()[-1] == "0.0%"
+    assert (tmp_path / "model.onnx").is_file()
 
 
 @pytest.mark.slow
