@@ -21,22 +21,24 @@ class _Stopped(BaseException):
 
 
 def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
-    """Run an iterator in a thread, `depth` items ahead; its errors are raised here, in order.
+    """Run an iterator in a thread; its errors are raised here, in order.
+
+    Up to `depth` items are ready or being worked on, and the thread prepares one more. Nothing here holds on
+    to an item after that: some fill a good part of the memory.
 
     When the caller closes this generator early, the thread stops after the item it is at, and closes `items`
     itself: what they hold, such as GDAL's settings, belongs to that thread. If `items` read ahead too, they
     stop waiting for their own.
     """
-    ready: queue.Queue[object] = queue.Queue(maxsize=depth)
+    ready: queue.SimpleQueue[object] = queue.SimpleQueue()
+    free = threading.Semaphore(depth)
     stop = threading.Event()
 
     def put(item: object) -> bool:
         while not stop.is_set():
-            try:
-                ready.put(item, timeout=_PATIENCE)
-            except queue.Full:
-                continue
-            return True
+            if free.acquire(timeout=_PATIENCE):
+                ready.put(item)
+                return True
         return False
 
     def work() -> None:
@@ -45,6 +47,7 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
             for item in items:
                 if not put(item):
                     return
+                del item
             put(_END)
         except BaseException as error:
             put(error)
@@ -58,12 +61,14 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
             if isinstance(item, BaseException):
                 raise item
             yield item  # type: ignore[misc]
+            del item
+            free.release()
     finally:
         stop.set()
         thread.join()
 
 
-def _take(ready: "queue.Queue[object]") -> object:
+def _take(ready: "queue.SimpleQueue[object]") -> object:
     """Wait for the next item, unless this thread is itself to stop."""
     stop: threading.Event | None = getattr(_here, "stop", None)
     while stop is None or not stop.is_set():

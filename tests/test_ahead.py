@@ -1,6 +1,8 @@
 """Threads that read ahead: order, errors, and stopping."""
 
 import threading
+import time
+import weakref
 from collections.abc import Generator
 
 import pytest
@@ -35,3 +37,29 @@ def test_stopping_early_closes_the_items_in_their_own_thread() -> None:
     ahead.close()
     assert threads == ["pfmap-ahead"]
     assert not any(t.name == "pfmap-ahead" for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_no_more_items_are_alive_than_said(depth: int) -> None:
+    class Item:
+        pass
+
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+    most = 0
+
+    def items() -> Generator[Item, None, None]:
+        nonlocal most
+        for _ in range(40):
+            item = Item()
+            alive.add(item)
+            most = max(most, len(alive))
+            yield item
+            del item
+
+    count = 0
+    for item in read_ahead(items(), depth):
+        time.sleep(0.002)
+        count += 1
+        del item
+    assert count == 40
+    assert 2 <= most <= depth + 1

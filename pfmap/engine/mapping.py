@@ -143,7 +143,7 @@ class Mapper:
                     record, swath = read_record(work.swath(rows), self._rasters)
                     self._on_pixels(rows.stop * self._plan.geobox.width)
                 yield record, swath
-                del swath
+                del record, swath
 
     def _regions(
         self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, sums: _Sums
@@ -160,6 +160,7 @@ class Mapper:
                     if regions is None:
                         break
                     yield regions
+                del record, swath, traced
 
     def _output_rows(self) -> dict[Span, Span]:
         """Return the output rows of each swath of window rows; one that finishes none is left out."""
