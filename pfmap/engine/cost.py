@@ -141,7 +141,17 @@ def cost_of(architecture: Architecture, size: int) -> Cost:
     plain = _by_part(network, size)
     network.factored = True
     parts = tuple(Part(name, parameters[name], plain[name]) for name in parameters)
-    return Cost(architecture, size, parts, _run(network, size, FlopCounterMode(display=False)))
+    return Cost(architecture, size, parts, _run(network, size, _counter()))
+
+
+def _counter() -> FlopCounterMode:
+    # torch counts the product that is added to something else, but not where it is added in place.
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: _added_product})
+
+
+def _added_product(_out: torch.Size, one: torch.Size, other: torch.Size, **_: object) -> int:
+    """Count the operations of a batch of matrix products, from the shapes of the factors."""
+    return 2 * one.numel() * other[-1]
 
 
 def _run(network: PFNet, size: int, counter: FlopCounterMode) -> int:
@@ -153,7 +163,7 @@ def _run(network: PFNet, size: int, counter: FlopCounterMode) -> int:
 
 def _by_part(network: PFNet, size: int) -> dict[str, int]:
     """Count the multiply-adds of each part: of what runs outermost in the network itself."""
-    counter = FlopCounterMode(display=False)
+    counter = _counter()
     operations = dict.fromkeys(_PARTS.values(), 0)
     entered: list[int] = []  # what had been counted when each module that is running was entered
 

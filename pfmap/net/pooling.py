@@ -1,4 +1,4 @@
-"""Pooling to a fixed number of cells, in operations that every exchange format has.
+"""Pooling to a fixed number of cells: torch's own; by hand for exchange formats, which have no such thing.
 
 Cell i of n covers the pixels from floor(i * size / n) to ceil((i + 1) * size / n), as in adaptive pooling of
 PyTorch: where n does not divide the size, cells differ in size and share pixels.
@@ -7,22 +7,17 @@ PyTorch: where n does not divide the size, cells differ in size and share pixels
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pfmap.net.layers import without_autocast
 
 
 def average_pool(features: Tensor, bins: int) -> Tensor:
-    """Average ``(B, C, h, w)`` over ``bins x bins`` cells: ``(B, C, bins, bins)``, by two matrix products."""
-    batch, channels, height, width = features.shape
-    rows = _averages(height, bins, features.device)
-    cols = _averages(width, bins, features.device)
-    with without_autocast(features.device):
-        # With the channels last, where they mostly are, all of them are columns of the same products.
-        pixels = features.float().permute(0, 2, 3, 1)
-        lines = rows @ pixels.reshape(batch, height, width * channels)
-        cells = cols @ lines.view(batch, bins, width, channels)
-    return cells.permute(0, 3, 1, 2).to(features.dtype)
+    """Average ``(B, C, h, w)`` over ``bins x bins`` cells: ``(B, C, bins, bins)``."""
+    if torch.onnx.is_in_onnx_export():
+        return average_by_products(features, bins)
+    return F.adaptive_avg_pool2d(features, bins)
 
 
 def max_pool(features: Tensor, bins: int) -> tuple[Tensor, Tensor]:
@@ -31,6 +26,26 @@ def max_pool(features: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     Returns:
         ``(B, 1, bins, bins)`` maxima and their ``(B, bins ** 2)`` flat indices into ``h * w``.
     """
+    if torch.onnx.is_in_onnx_export():
+        return max_by_gathering(features, bins)
+    peaks, at = F.adaptive_max_pool2d(features, bins, return_indices=True)
+    return peaks, at.flatten(1)
+
+
+def average_by_products(features: Tensor, bins: int) -> Tensor:
+    """Do as `average_pool`, by two matrix products."""
+    batch, channels, height, width = features.shape
+    rows = _averages(height, bins, features.device)
+    cols = _averages(width, bins, features.device)
+    with without_autocast(features.device):
+        pixels = features.float().permute(0, 2, 3, 1)
+        lines = rows @ pixels.reshape(batch, height, width * channels)
+        cells = cols @ lines.view(batch, bins, width, channels)
+    return cells.permute(0, 3, 1, 2).to(features.dtype)
+
+
+def max_by_gathering(features: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Do as `max_pool`, over the pixels of each cell laid side by side."""
     height, width = features.shape[-2:]
     cells = _cells(height, width, bins, features.device)
     values = features.flatten(1)[:, cells]  # (B, bins ** 2, pixels of a cell)

@@ -18,6 +18,10 @@ from pfmap.classes import NODATA
 Halving = Literal["mode", "average"]
 """How four pixels become one: by the most frequent value, the first of equals; or by their mean."""
 
+SOMEWHERE = rasterio.Affine.translation(1, 0)
+"""Where files lie that only a VRT over them reads, which knows better: rasterio warns of files without a
+place, and warnings cannot be silenced in one thread alone."""
+
 _BLOCK = 512
 _ACROSS = 16 * _BLOCK  # columns in work at a time, of the smaller raster
 Bytes = npt.NDArray[np.uint8]
@@ -74,8 +78,8 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
             height, width = -(-src.height // 2), -(-src.width // 2)
             profile: dict[str, Any] = {
                 "driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8",
-                "nodata": NODATA, "tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK,
-                "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer",
+                "nodata": NODATA, "transform": SOMEWHERE, "tiled": True, "blockxsize": _BLOCK,
+                "blockysize": _BLOCK, "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer",
             }  # fmt: skip
             with rasterio.open(path, "w", **profile) as dst:
                 for window in _windows(height, width):

@@ -21,7 +21,7 @@ from pfmap.errors import TargetError
 from pfmap.files import write_failed
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
-from pfmap.raster.overviews import Halving, write_overviews
+from pfmap.raster.overviews import SOMEWHERE, Halving, write_overviews
 
 _BLOCK = 512
 
@@ -55,25 +55,23 @@ class RasterTarget:
         path = folder / self.name
         height, width = values.shape
         try:
-            with warnings.catch_warnings():
-                # The VRT over the swaths knows where they lie; they need not.
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(
-                    path,
-                    "w",
-                    driver="GTiff",
-                    width=width,
-                    height=height,
-                    count=1,
-                    dtype="uint8",
-                    tiled=True,
-                    blockxsize=_BLOCK,
-                    blockysize=_BLOCK,
-                    compress="deflate",
-                    zlevel=1,
-                    bigtiff="if_safer",
-                ) as dst:
-                    dst.write(values, 1)
+            with rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                width=width,
+                height=height,
+                count=1,
+                dtype="uint8",
+                transform=SOMEWHERE,
+                tiled=True,
+                blockxsize=_BLOCK,
+                blockysize=_BLOCK,
+                compress="deflate",
+                zlevel=1,
+                bigtiff="if_safer",
+            ) as dst:
+                dst.write(values, 1)
         except (RasterioError, OSError) as error:
             raise write_failed(path, error) from error
 
@@ -85,10 +83,8 @@ class RasterTarget:
         """
         path = folder / self.name
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(path) as src:
-                    values: npt.NDArray[np.uint8] = src.read(1)
+            with rasterio.open(path) as src:
+                values: npt.NDArray[np.uint8] = src.read(1)
         except (RasterioError, OSError) as error:
             raise TargetError(
                 f"{path} of an earlier run cannot be read ({error}): start afresh with --no-resume"

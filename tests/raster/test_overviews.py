@@ -48,7 +48,6 @@ def test_of_equals_the_first_pixel_counts() -> None:
     assert halve(np.array([[NODATA, 1], [2, NODATA]], np.uint8), "mode").tolist() == [[1]]
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the final raster is placed
 @pytest.mark.parametrize("shape", [(512, 512), (513, 700), (1500, 40)])
 @pytest.mark.parametrize("halving", ["mode", "average"])
 def test_each_level_is_half_the_one_before(shape: tuple[int, int], halving: str, tmp_path: Path) -> None:
