@@ -350,13 +350,13 @@ def test_only_the_parts_to_be_trained_move(
 
 def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingConfig) -> None:
     config = changed(
-        config, optimizer="sgd", schedule="poly", hard_pixels=500, steps=60, warmup=0,
+        config, optimizer="sgd", schedule="poly", hard_pixels=500, steps=120, warmup=0,
         encoder_rate=0.02, decoder_rate=0.02, weight_decay=1e-4,
     )  # fmt: skip
     run = _Run(config, data, data / "model", Team(0, 1, torch.device("cpu")), None)
     batch = Batches(run.data, config.training, config.card.input)[0]
     losses = []
-    for _ in range(60):
+    for _ in range(120):
         run.loss = float("nan")  # no smoothing
         losses.append(run.step(*batch).loss)
     assert np.mean(losses[-5:]) < 0.93 * np.mean(losses[:5])
