@@ -361,7 +361,7 @@ def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingCo
         losses.append(run.step(*batch).loss)
     assert np.mean(losses[-5:]) < 0.93 * np.mean(losses[:5])
     assert [group["peak"] for group in run.optimizer.param_groups] == [0.02, 0.02]
-    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * (1 / 60) ** 0.9)
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * (1 / 120) ** 0.9)
 
 
 def test_processes_share_a_batch_and_end_with_the_same_weights(data: Path) -> None:
