@@ -33,16 +33,20 @@ def _shifted_resize(coarse: int, fine: int, dtype: torch.dtype, device: torch.de
         return torch.stack([before, resize, after]).to(dtype)
 
 
-def _add_conv_of_upsampled(out: Tensor, features: Tensor, weight: Tensor) -> None:
+def _taps(weight: Tensor) -> Tensor:
+    """Lay ``(O, C, 3, 3)`` out as nine 1x1 convolutions of maps with their channels last: ``(9, C, O)``."""
+    return weight.permute(2, 3, 1, 0).flatten(0, 1)
+
+
+def _add_conv_of_upsampled(out: Tensor, features: Tensor, taps: Tensor) -> None:
     """Add to maps what a 3x3 convolution with padding 1 makes of `features` resized to their size.
 
     Args:
         out: ``(B, H, W, O)``, changed in place.
         features: ``(B, h, w, C)``.
-        weight: ``(O, C, 3, 3)``.
+        taps: ``(9, C, O)``.
     """
     (batch, fine_rows, fine_cols, outputs), (_, height, width, inputs) = out.shape, features.shape
-    taps = weight.permute(2, 3, 1, 0).reshape(9, inputs, outputs)
     # (tap of the row, tap of the column * B, h, w * O)
     tapped = (features.reshape(1, -1, inputs) @ taps).view(3, 3 * batch, height, width * outputs)
     rows = _shifted_resize(height, fine_rows, tapped.dtype, tapped.device)
@@ -67,7 +71,7 @@ def conv_of_pyramid(levels: list[Tensor], weight: Tensor, bias: Tensor | None = 
         ``(B, O, H, W)`` at the first level's size, channels last in memory.
     """
     finest, *parts = torch.split(weight, [level.shape[1] for level in levels], dim=1)
-    return _add_coarse(F.conv2d(levels[0], finest, bias, padding=1), levels[1:], parts)
+    return _add_coarse(F.conv2d(levels[0], finest, bias, padding=1), levels[1:], map(_taps, parts))
 
 
 class PyramidConv(nn.Module):
@@ -87,15 +91,17 @@ class PyramidConv(nn.Module):
         self.finest = nn.Conv2d(finest.shape[1], finest.shape[0], 3, padding=1)
         self.finest.weight = nn.Parameter(finest.clone(), requires_grad=False)
         self.finest.bias = conv.bias
-        self.coarse = nn.ParameterList(nn.Parameter(part.clone(), requires_grad=False) for part in parts)
+        self.coarse = nn.ParameterList(
+            nn.Parameter(_taps(part).clone(), requires_grad=False) for part in parts
+        )
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Convolve levels, fine to coarse."""
         return _add_coarse(self.finest(levels[0]), levels[1:], self.coarse)
 
 
-def _add_coarse(out: Tensor, levels: Sequence[Tensor], parts: Iterable[Tensor]) -> Tensor:
+def _add_coarse(out: Tensor, levels: Sequence[Tensor], taps: Iterable[Tensor]) -> Tensor:
     out = out.contiguous(memory_format=torch.channels_last)
-    for level, part in zip(levels, parts, strict=True):
-        _add_conv_of_upsampled(out.permute(0, 2, 3, 1), level.permute(0, 2, 3, 1), part)
+    for level, its in zip(levels, taps, strict=True):
+        _add_conv_of_upsampled(out.permute(0, 2, 3, 1), level.permute(0, 2, 3, 1), its)
     return out
