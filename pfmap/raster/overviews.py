@@ -18,13 +18,23 @@ from pfmap.classes import NODATA
 Halving = Literal["mode", "average"]
 """How four pixels become one: by the most frequent value, the first of equals; or by their mean."""
 
-SOMEWHERE = rasterio.Affine.translation(1, 0)
-"""Where files lie that only a VRT over them reads, which knows better: rasterio warns of files without a
-place, and warnings cannot be silenced in one thread alone."""
+BLOCK = 512
+"""Side of the tiles of all rasters that are written."""
 
-_BLOCK = 512
-_ACROSS = 16 * _BLOCK  # columns in work at a time, of the smaller raster
+_ACROSS = 16 * BLOCK  # columns in work at a time, of the smaller raster
 Bytes = npt.NDArray[np.uint8]
+
+
+def staged(height: int, width: int) -> dict[str, Any]:
+    """Describe a raster on its way to the final one, which only a VRT reads."""
+    return {
+        "driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8",
+        # Anywhere, as the VRT knows better: rasterio warns of files without a place, and warnings cannot be
+        # silenced in one thread alone.
+        "transform": rasterio.Affine.translation(1, 0),
+        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1,
+        "bigtiff": "if_safer",
+    }  # fmt: skip
 
 
 def halve(values: Bytes, halving: Halving) -> Bytes:
@@ -72,16 +82,11 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
     paths: list[Path] = []
     while True:
         with rasterio.open(source) as src:
-            if max(src.shape) <= _BLOCK:
+            if max(src.shape) <= BLOCK:
                 return paths
             path = folder / f"{source.stem.removesuffix(f'.{len(paths)}')}.{len(paths) + 1}.tif"
             height, width = -(-src.height // 2), -(-src.width // 2)
-            profile: dict[str, Any] = {
-                "driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8",
-                "nodata": NODATA, "transform": SOMEWHERE, "tiled": True, "blockxsize": _BLOCK,
-                "blockysize": _BLOCK, "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer",
-            }  # fmt: skip
-            with rasterio.open(path, "w", **profile) as dst:
+            with rasterio.open(path, "w", **staged(height, width)) as dst:
                 for window in _windows(height, width):
                     left, top = 2 * window.col_off, 2 * window.row_off
                     right = min(left + 2 * window.width, src.width)
@@ -93,6 +98,6 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
 
 
 def _windows(height: int, width: int) -> Iterator[Window]:
-    for top in range(0, height, _BLOCK):
+    for top in range(0, height, BLOCK):
         for left in range(0, width, _ACROSS):
-            yield Window(left, top, min(_ACROSS, width - left), min(_BLOCK, height - top))
+            yield Window(left, top, min(_ACROSS, width - left), min(BLOCK, height - top))

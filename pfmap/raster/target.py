@@ -21,9 +21,7 @@ from pfmap.errors import TargetError
 from pfmap.files import write_failed
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
-from pfmap.raster.overviews import SOMEWHERE, Halving, write_overviews
-
-_BLOCK = 512
+from pfmap.raster.overviews import BLOCK, Halving, staged, write_overviews
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +53,7 @@ class RasterTarget:
         path = folder / self.name
         height, width = values.shape
         try:
-            with rasterio.open(
-                path,
-                "w",
-                driver="GTiff",
-                width=width,
-                height=height,
-                count=1,
-                dtype="uint8",
-                transform=SOMEWHERE,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
-                compress="deflate",
-                zlevel=1,
-                bigtiff="if_safer",
-            ) as dst:
+            with rasterio.open(path, "w", **staged(height, width)) as dst:
                 dst.write(values, 1)
         except (RasterioError, OSError) as error:
             raise write_failed(path, error) from error
@@ -117,7 +100,7 @@ class RasterTarget:
                     driver="COG",
                     compress="deflate",
                     level="6",
-                    blocksize=str(_BLOCK),
+                    blocksize=str(BLOCK),
                     bigtiff="if_safer",
                     num_threads="all_cpus",
                 )
@@ -160,7 +143,7 @@ class RasterTarget:
                 "<SimpleSource>"
                 f'<SourceFilename relativeToVRT="0">{source}</SourceFilename>'
                 f'<SourceBand>1</SourceBand><SourceProperties RasterXSize="{box.width}" '
-                f'RasterYSize="{rows.size}" DataType="Byte" BlockXSize="{_BLOCK}" BlockYSize="{_BLOCK}"/>'
+                f'RasterYSize="{rows.size}" DataType="Byte" BlockXSize="{BLOCK}" BlockYSize="{BLOCK}"/>'
                 f"<SrcRect {place.format(y=0)}/><DstRect {place.format(y=rows.start)}/>"
                 "</SimpleSource>"
             )
