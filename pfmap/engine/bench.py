@@ -23,8 +23,9 @@ from pfmap.engine.mapping import Mapper, make_predictor
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.pipeline import Job
 from pfmap.engine.plan import Plan
-from pfmap.engine.predictor import Predictor, Window, pad_to
+from pfmap.engine.predictor import Predictor, Window
 from pfmap.engine.store import load_model
+from pfmap.engine.swaths import read_window
 from pfmap.engine.work import Work
 from pfmap.errors import UsageError
 from pfmap.raster.source import Source
@@ -184,14 +185,8 @@ def _resident_windows(source: Source, plan: Plan) -> list[Window]:
     windows = []
     for index in np.linspace(0, grid.count - 1, min(grid.count, _RESIDENT)).astype(int):
         row, col = divmod(int(index), grid.cols.count)
-        tile = view.read(
-            grid.rows.extent(row),
-            grid.cols.extent(col),
-            chooser.rows(grid.rows.block(row)),
-            chooser.cols(grid.cols.block(col)),
-        )
-        pixels, _ = pad_to(tile.pixels, tile.seen, grid.rows.window, grid.rows.window)
-        windows.append(Window(row, col, pixels, np.ones(pixels.shape[1:], dtype=bool), tile.valid))
+        window = read_window(view, grid, chooser, row, col)
+        windows.append(window._replace(seen=np.ones_like(window.seen)))
     return windows
 
 

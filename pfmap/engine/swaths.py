@@ -16,7 +16,7 @@ from pfmap.engine.choose import Block, Chooser
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predicted, Predictor, Window, pad_to
 from pfmap.errors import DeviceError
-from pfmap.grid import Span
+from pfmap.grid import Grid, Span
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.view import View
 
@@ -96,7 +96,7 @@ class SwathMapper:
             last = span.stop
 
     def _windows(self, runs: Sequence[tuple[Span, Span]], chooser: Chooser) -> Generator[Window, None, None]:
-        """Read all windows in order, padded by reflection where they reach past the scene."""
+        """Read all windows in order."""
         plan, grid = self.plan, self.plan.grid
         side = grid.rows.window
         cache = plan.scene.cache_bytes(round(side * max(1.0, plan.frame.rows.factor)))
@@ -105,14 +105,8 @@ class SwathMapper:
             for lead, span in runs:
                 for row, col in grid.windows(Span(lead.start, span.stop)):
                     with self.clock.stage("read"):
-                        tile = self.view.read(
-                            grid.rows.extent(row),
-                            grid.cols.extent(col),
-                            chooser.rows(grid.rows.block(row)),
-                            chooser.cols(grid.cols.block(col)),
-                        )
-                        pixels, seen = pad_to(tile.pixels, tile.seen, side, side)
-                    yield Window(row, col, pixels, seen, tile.valid)
+                        window = read_window(self.view, grid, chooser, row, col)
+                    yield window
 
     def _next(
         self, predicted: Iterator[Predicted], blender: Blender, chooser: Chooser
@@ -144,6 +138,17 @@ class SwathMapper:
                 _paste(block, valid, swath)
             self.on_window(block.rows.start * width + block.rows.size * block.cols.stop)
         return swath
+
+
+def read_window(view: View, grid: Grid, chooser: Chooser, row: int, col: int) -> Window:
+    """Read a window, padded by reflection where it reaches past the scene."""
+    tile = view.read(
+        grid.rows.extent(row),
+        grid.cols.extent(col),
+        chooser.rows(grid.rows.block(row)),
+        chooser.cols(grid.cols.block(col)),
+    )
+    return Window(row, col, *pad_to(tile.pixels, tile.seen, grid.rows.window, grid.cols.window), tile.valid)
 
 
 @contextmanager
