@@ -14,12 +14,12 @@ raster; pfmap blends, and writes classes, confidence, polygons, a QGIS project a
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +82,7 @@ def install(folder: Path, *packages: str) -> Path | None:
         venv.create(folder, with_pip=True)
         pip = [bin_folder / "python", "-m", "pip", "install", "--quiet", *packages]
         if subprocess.run(pip, check=False).returncode:
+            shutil.rmtree(folder)  # or the next run would take it for installed
             return None
     return bin_folder
 
@@ -150,9 +151,8 @@ def main() -> None:
     scene, folder, onnx = args.out / "scene.tif", args.out / "model", args.out / "model.onnx"
     # Not as JPEG, as most orthophotos are: GeoDeep writes its map with the scene's own profile, and fails.
     write_scene(scene, read_pattern(str(SCENE)), width, height, GSD, "deflate")
-    write_model(
-        folder, *model_parts(resnet50 if args.model == "resnet50" else lambda: load_model(args.model))
-    )
+    chosen = resnet50() if args.model == "resnet50" else load_model(args.model)
+    write_model(folder, chosen.card, chosen.network)
     model = load_model(folder)
     export_onnx(model, onnx, gsd=GSD, overwrite=True)
     programs = peers(args.out, scene, folder, model, onnx, args.threads)
@@ -162,11 +162,6 @@ def main() -> None:
             took[peer.name].append(run(peer, args.threads))
             print(f"{peer.name}: {took[peer.name][-1].seconds:.1f} s", file=sys.stderr, flush=True)
     show(programs, took, model.card.name, width * height)
-
-
-def model_parts(load: Callable[[], Model]) -> tuple:
-    model = load()
-    return model.card, model.network
 
 
 def show(programs: list[Peer], took: dict[str, list[Took]], model: str, pixels: int) -> None:
