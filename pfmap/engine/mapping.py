@@ -27,7 +27,7 @@ from pfmap.net.pfnet import PFNet
 from pfmap.raster.burn import burn
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.source import Source
-from pfmap.raster.target import RasterTarget
+from pfmap.raster.target import RasterTarget, finish
 from pfmap.raster.view import Inside, View
 from pfmap.regions import Regions
 from pfmap.style import class_raster_style, confidence_raster_style, qml
@@ -118,10 +118,8 @@ class Mapper:
         parts = [(rows, work.swath(rows)) for rows in rows_of.values()]
         kinds = ("classes", "confidence") if plan.options.confidence else ("classes",)
         with clock.stage("assemble COG"):
-            rasters = {
-                kind: [target.finish(work.finals, parts)]
-                for kind, target in zip(kinds, self._rasters, strict=False)
-            }
+            paths = finish(self._rasters[: len(kinds)], work.finals, parts)
+        rasters = {kind: [path] for kind, path in zip(kinds, paths, strict=True)}
         counts = shaper.writer.counts
         done = len(rows_of) - len(todo)
         return Mapped(rasters | files, sums.tally, counts, frozenset(sums.unreadable), len(rows_of), done)
@@ -185,8 +183,8 @@ class Mapper:
         classes = plan.card.classes
         colors, shades = qml(class_raster_style(classes)), qml(confidence_raster_style())
         return [
-            RasterTarget(plan.geobox, f"{stem}_classes.tif", "mode", tags, colors, classes),
-            RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, shades),
+            RasterTarget(plan.geobox, f"{stem}_classes.tif", "mode", tags, colors, 6, classes),
+            RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, shades, 1),
         ]
 
     def _shaper(self, folder: Path, measurer: Measurer) -> Shaper:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from pfmap.engine.swaths import Swath
 from pfmap.files import write_failed
@@ -44,7 +45,8 @@ def write_record(
     """
     for target, values in zip(rasters, (swath.classes, swath.confidence), strict=True):
         target.write_swath(folder, values)
-    pixels = np.bincount(swath.classes.ravel(), minlength=256).astype(np.int64)
+    # Numpy's would make eight bytes of each pixel first.
+    pixels = torch.bincount(torch.from_numpy(swath.classes).ravel(), minlength=256).numpy()
     record = Record(swath.rows, pixels, unreadable)
     facts = {
         "rows": [swath.rows.start, swath.rows.stop],

@@ -32,7 +32,9 @@ def staged(height: int, width: int) -> dict[str, Any]:
         # Anywhere, as the VRT knows better: rasterio warns of files without a place, and warnings cannot be
         # silenced in one thread alone.
         "transform": rasterio.Affine.translation(1, 0),
-        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1,
+        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
+        # Half the size of deflate's lowest level on class rasters, at a fifth of its time.
+        "compress": "zstd", "zstd_level": 1,
         "bigtiff": "if_safer",
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ caller renames finished files.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -24,6 +25,25 @@ from pfmap.grid import Span
 from pfmap.raster.overviews import BLOCK, Halving, staged, write_overviews
 
 
+def finish(
+    targets: Sequence["RasterTarget"], folder: Path, swaths: Sequence[tuple[Span, Path]]
+) -> list[Path]:
+    """Assemble swaths into cloud-optimised GeoTIFFs, side by side, and return their paths.
+
+    Args:
+        targets: the rasters.
+        folder: where they go.
+        swaths: pixel rows and folder of each swath, top to bottom.
+
+    Raises:
+        TargetError: the disk is full or not writable.
+    """
+    # Warnings cannot be silenced in one thread alone.
+    with warnings.catch_warnings(), ThreadPoolExecutor(len(targets)) as pool:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return list(pool.map(lambda target: target._finish(folder, swaths), targets))
+
+
 @dataclass(frozen=True, slots=True)
 class RasterTarget:
     """One single-band uint8 output raster, nodata 255, written by swaths.
@@ -34,6 +54,7 @@ class RasterTarget:
         halving: how its overviews are made.
         tags: TIFF tags of the finished raster.
         style: QGIS style, written beside it.
+        level: of compression, 1 to 9; noise gains little by more.
         classes: colour table and class names, or empty for none.
     """
 
@@ -42,6 +63,7 @@ class RasterTarget:
     halving: Halving
     tags: Mapping[str, str]
     style: str
+    level: int
     classes: Sequence[ClassSpec] = ()
 
     def write_swath(self, folder: Path, values: npt.NDArray[np.uint8]) -> None:
@@ -74,36 +96,25 @@ class RasterTarget:
             ) from error
         return values
 
-    def finish(self, folder: Path, swaths: Sequence[tuple[Span, Path]]) -> Path:
-        """Assemble the swaths into a cloud-optimised GeoTIFF, and return its path.
-
-        Args:
-            folder: where it goes.
-            swaths: pixel rows and folder of each swath, top to bottom.
-
-        Raises:
-            TargetError: the disk is full or not writable.
-        """
+    def _finish(self, folder: Path, swaths: Sequence[tuple[Span, Path]]) -> Path:
         vrt = folder / f"{self.name}.vrt"
         final = folder / self.name
         sidecar = final.with_name(f"{final.name}.aux.xml")
         overviews: list[Path] = []
         try:
             vrt.write_text(self._vrt(swaths), encoding="utf-8")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                overviews = write_overviews(vrt, folder, self.halving)
-                vrt.write_text(self._vrt(swaths, overviews), encoding="utf-8")
-                rasterio.shutil.copy(
-                    vrt,
-                    final,
-                    driver="COG",
-                    compress="deflate",
-                    level="6",
-                    blocksize=str(BLOCK),
-                    bigtiff="if_safer",
-                    num_threads="all_cpus",
-                )
+            overviews = write_overviews(vrt, folder, self.halving)
+            vrt.write_text(self._vrt(swaths, overviews), encoding="utf-8")
+            rasterio.shutil.copy(
+                vrt,
+                final,
+                driver="COG",
+                compress="deflate",
+                level=str(self.level),
+                blocksize=str(BLOCK),
+                bigtiff="if_safer",
+                num_threads="all_cpus",
+            )
             sidecar.unlink(missing_ok=True)
             if self.classes:
                 sidecar.write_text(self._attribute_table(), encoding="utf-8")
