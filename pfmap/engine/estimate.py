@@ -179,7 +179,8 @@ def memory_of(plan: Plan) -> int:
     rows = round(grid.rows.window * max(1.0, frame.rows.factor))
     cache = min(scene.cache_bytes(rows), decoded + 2 * scene.block_bytes)
     classes = len(plan.card.classes)
-    carried = classes * (grid.rows.overlap + 2) * frame.cols.size * 4
+    # Packed rows of the overlap, and two of floats on the way to another grid.
+    carried = classes * (2 * grid.rows.overlap + 8) * frame.cols.size
     share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
     swath_pixels = share * plan.geobox.height * plan.geobox.width
     tiles = 2 * min(TILE, plan.geobox.height) * plan.geobox.width

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 from pfmap.engine.shapes import ShapeOptions
 from pfmap.errors import UsageError
 
-SWATH_PIXELS = 16 << 20
-"""Pixels of the outputs per swath: memory for class and confidence is twice this in bytes."""
+SWATH_PIXELS = 4 << 20
+"""Pixels of the outputs per swath: few, so that a scene's last ones do not keep most stages waiting."""
 
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]

@@ -91,10 +91,10 @@ def test_streamed_blending_equals_the_weighted_sum_over_the_whole(
             box = slice(rows.start, rows.stop), slice(cols.start, cols.stop)
             classes[box], confidence[box] = best.indices.byte(), (best.values * 100).round().byte()
     best, expected = whole[:, :height, :width].max(0)
-    # Where two classes are equal to rounding, either is right.
+    # Where two classes are equal to rounding, either is right: rows wait in two bytes, off by up to 8e-6.
     runner_up = whole[:, :height, :width].topk(2, dim=0).values[1]
-    assert torch.equal(classes[best - runner_up > 1e-6], expected[best - runner_up > 1e-6].byte())
-    assert (confidence - best * 100).abs().max() <= 0.5001
+    assert torch.equal(classes[best - runner_up > 2e-5], expected[best - runner_up > 2e-5].byte())
+    assert (confidence - best * 100).abs().max() <= 0.501
 
 
 def test_a_swath_can_start_inside_the_scene() -> None:
