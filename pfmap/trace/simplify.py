@@ -204,6 +204,8 @@ def _fewest(
     hops[0], error[0] = 0, 0.0
     square = tolerance * tolerance
     for i in range(size):
+        if hops[i] >= hops[size]:
+            continue  # the end is reached sooner without this point
         lx = ly = rx = ry = 0.0  # unit vectors along the cone's left and right side
         narrowed = False
         farthest = 0.0
