@@ -4,10 +4,11 @@ Stages of a pipeline are generators, each reading ahead from the one before it: 
 `depth` items apart, and an error or an early end anywhere stops them all.
 """
 
+import atexit
 import queue
 import threading
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -77,3 +78,68 @@ def _take(ready: "queue.SimpleQueue[object]") -> object:
         except queue.Empty:
             continue
     raise _Stopped
+
+
+class Feed(Generic[T]):
+    """Hands items to a function that iterates over them in a thread: `read_ahead` the other way round.
+
+    Whoever feeds is at most one item ahead. A feed that is given up must be cancelled, else its thread stays
+    until the process ends.
+
+    Args:
+        consume: called in the thread with an iterator; its errors are raised by the next `put` or `finish`.
+    """
+
+    def __init__(self, consume: Callable[[Iterator[T]], None]) -> None:
+        self._ready: queue.Queue[object] = queue.Queue(maxsize=1)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+
+        def work() -> None:
+            try:
+                consume(self._items())
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=work, name="pfmap-feed", daemon=True)
+        self._thread.start()
+        atexit.register(self.cancel)  # a thread in the midst of GDAL must not see Python go
+
+    def put(self, item: T) -> None:
+        """Hand over an item, as soon as the one before has been taken."""
+        self._put(item)
+
+    def finish(self) -> None:
+        """Say that there are no more items, and wait for the function's end."""
+        self._put(_END)
+        self._thread.join()
+        self.cancel()
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """End the items early, whatever becomes of it, and wait for the function's end."""
+        self._stop.set()
+        self._thread.join()
+        atexit.unregister(self.cancel)
+
+    def _put(self, item: object) -> None:
+        while self._thread.is_alive():
+            try:
+                self._ready.put(item, timeout=_PATIENCE)
+            except queue.Full:
+                continue
+            return
+        if self._error is not None:
+            raise self._error
+
+    def _items(self) -> Iterator[T]:
+        while not self._stop.is_set():
+            try:
+                item = self._ready.get(timeout=_PATIENCE)
+            except queue.Empty:
+                continue
+            if item is _END:
+                return
+            yield item  # type: ignore[misc]
+            del item

@@ -3,11 +3,11 @@
 import threading
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from pfmap.ahead import read_ahead
+from pfmap.ahead import Feed, read_ahead
 from pfmap.errors import SourceError
 
 
@@ -63,3 +63,32 @@ def test_no_more_items_are_alive_than_said(depth: int) -> None:
         del item
     assert count == 40
     assert 2 <= most <= depth + 1
+
+
+def test_a_feed_hands_over_all_items_in_order() -> None:
+    taken: list[int] = []
+    feed = Feed[int](taken.extend)
+    for item in range(100):
+        feed.put(item)
+    feed.finish()
+    assert taken == list(range(100))
+
+
+def test_what_goes_wrong_behind_a_feed_is_raised_before_it() -> None:
+    def consume(items: Iterator[int]) -> None:
+        for _ in items:
+            raise SourceError("broken")
+
+    feed = Feed[int](consume)
+    with pytest.raises(SourceError, match="broken"):
+        all(feed.put(item) is None for item in range(10))
+    with pytest.raises(SourceError, match="broken"):
+        feed.finish()
+
+
+def test_a_cancelled_feed_ends_its_thread() -> None:
+    taken: list[int] = []
+    feed = Feed[int](taken.extend)
+    feed.put(1)
+    feed.cancel()
+    assert not any(t.name == "pfmap-feed" for t in threading.enumerate())

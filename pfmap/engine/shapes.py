@@ -266,6 +266,7 @@ class Shaper:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tracer.__exit__(kind, error, trace)
+        self.writer.close()
 
     def trace(self, classes: npt.NDArray[Any], confidence: npt.NDArray[np.uint8] | None) -> Iterator[Regions]:
         """Take the next rows, and give the regions that are closed then; `writer` takes them."""

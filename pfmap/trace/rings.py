@@ -148,9 +148,14 @@ def _walk_all(
     area = np.empty(count, dtype=np.int64)
     walked = np.zeros(count, dtype=np.bool_)
     rings, at = 0, 0
+    near, far = 0, 0  # the region's halves, in any order
     for first in range(count):
         if walked[first]:
             continue
+        if first >= far:
+            near, far = first, first + 1
+            while far < count and halves.region[far] == halves.region[first]:
+                far += 1
         start, half = at, first
         while True:
             walked[half] = True
@@ -162,7 +167,7 @@ def _walk_all(
                 at += 1
             loose_end = halves.loose_end[half]
             if not closed[arc]:
-                found = np.searchsorted(leaving, arriving[half])
+                found = near + np.searchsorted(leaving[near:far], arriving[half])
                 half = _follow(halves, half, found, order, leaving, coords, offsets)
             joint = start if half == first else at
             if joint < size:

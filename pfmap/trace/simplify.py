@@ -202,16 +202,20 @@ def _fewest(
     for k in range(size + 1):
         hops[k] = 1 << 30
     hops[0], error[0] = 0, 0.0
+    xs, ys = np.empty(size + 1), np.empty(size + 1)
+    for k in range(size + 1):
+        xs[k], ys[k] = points[start + k]
     square = tolerance * tolerance
     for i in range(size):
+        if hops[i] >= hops[size]:
+            continue  # the end is reached sooner without this point
         lx = ly = rx = ry = 0.0  # unit vectors along the cone's left and right side
         narrowed = False
         farthest = 0.0
         sxx = sxy = syy = 0.0
         swept = before_x = before_y = 0.0
         for j in range(i + 1, size + 1):
-            x = float(points[start + j, 0] - points[start + i, 0])
-            y = float(points[start + j, 1] - points[start + i, 1])
+            x, y = xs[j] - xs[i], ys[j] - ys[i]
             d2 = x * x + y * y
             swept += before_x * y - before_y * x
             before_x, before_y = x, y
@@ -471,6 +475,14 @@ def _between(points: Ints, a: int, b: int, c: int) -> bool:
 @compiled
 def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
     """Whether segments a-b and c-d have more in common than one end of each."""
+    if max(points[a, 0], points[b, 0]) < min(points[c, 0], points[d, 0]):
+        return False
+    if max(points[c, 0], points[d, 0]) < min(points[a, 0], points[b, 0]):
+        return False
+    if max(points[a, 1], points[b, 1]) < min(points[c, 1], points[d, 1]):
+        return False
+    if max(points[c, 1], points[d, 1]) < min(points[a, 1], points[b, 1]):
+        return False
     if _linked(points, is_end, b, c) or _linked(points, is_end, b, d):
         a, b = b, a
     if _linked(points, is_end, a, d):
@@ -482,14 +494,6 @@ def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
         dot = np.int64(points[b, 0] - points[a, 0]) * (points[d, 0] - points[a, 0])
         dot += np.int64(points[b, 1] - points[a, 1]) * (points[d, 1] - points[a, 1])
         return dot > 0
-    if max(points[a, 0], points[b, 0]) < min(points[c, 0], points[d, 0]):
-        return False
-    if max(points[c, 0], points[d, 0]) < min(points[a, 0], points[b, 0]):
-        return False
-    if max(points[a, 1], points[b, 1]) < min(points[c, 1], points[d, 1]):
-        return False
-    if max(points[c, 1], points[d, 1]) < min(points[a, 1], points[b, 1]):
-        return False
     c_side, d_side = _turn(points, a, b, c), _turn(points, a, b, d)
     a_side, b_side = _turn(points, c, d, a), _turn(points, c, d, b)
     if c_side * d_side < 0 and a_side * b_side < 0:

@@ -289,7 +289,7 @@ class Tracer:
             look_up(klass, sides).astype(np.int32),
             look_up(region, sides),
         )
-        self._count_vertices(lines)
+        _count_vertices(self._regions, lines.region, lines.klass, lines.offsets)
         lines = lines.take((lines.region >= 0).any(axis=1))
         self._sheets.append(_Sheet(self._row, self.piece_count, pieces, lines))
 
@@ -387,12 +387,7 @@ class Tracer:
         for before, now in np.unique(np.stack([known[old], region[old]], axis=1), axis=0):
             if before != now:
                 self._merge(int(before), int(now))
-        at, use = region[:count], wanted[:count]
-        table = self._regions
-        np.add.at(table["pixels"], at[use], pieces.pixels[use])
-        np.add.at(table["total"], at[use], pieces.total[use])
-        np.minimum.at(table["least"], at[use], pieces.least[use])
-        np.minimum.at(table["first"], at[use], pieces.first[use])
+        _add_pieces(self._regions, region, pieces)
         return region
 
     def _new_regions(self, count: int) -> Longs:
@@ -401,7 +396,9 @@ class Tracer:
             self._regions = np.concatenate([self._regions, np.zeros(size, dtype=_REGION)])
             self._parent = np.concatenate([self._parent, np.arange(size, 2 * size)])
             self._free += range(2 * size - 1, size - 1, -1)
-        fresh = np.array([self._free.pop() for _ in range(count)], dtype=np.int64)
+        kept = len(self._free) - count
+        fresh = np.array(self._free[kept:], dtype=np.int64)[::-1]
+        del self._free[kept:]
         self._regions[fresh] = np.array((0, 0, 0, 255, np.iinfo(np.int64).max, 0, self._row), dtype=_REGION)
         return fresh
 
@@ -415,12 +412,6 @@ class Tracer:
         self._parent[self._parent == before] = now
         if before in self._aside:
             self._aside.setdefault(now, []).extend(self._aside.pop(before))
-
-    def _count_vertices(self, lines: _Lines) -> None:
-        real = lines.klass[:, 0] != lines.klass[:, 1]
-        for side in (0, 1):
-            use = real & (lines.region[:, side] >= 0)
-            np.add.at(self._regions["vertices"], lines.region[use, side], (np.diff(lines.offsets) - 1)[use])
 
     def _close(self, closing: Longs) -> Iterator[Regions]:
         """Give out these regions, and put aside what is complete of large open ones."""
@@ -587,6 +578,28 @@ def _two_lines(before: Longs, after: Longs) -> Bools:
     a, b = (np.concatenate([[NOTHING], row, [NOTHING]]) for row in (before, after))
     first = (a[:-1] != a[1:]).astype(np.int8) + (b[:-1] != b[1:])
     return np.asarray(first + (a[:-1] != b[:-1]) + (a[1:] != b[1:]) == 2)
+
+
+@compiled
+def _add_pieces(regions: npt.NDArray[np.void], region: Longs, pieces: Pieces) -> None:
+    """Add what is known of pieces to the regions they belong to."""
+    for k in range(len(pieces.classes)):
+        if region[k] != NOTHING:
+            one = regions[region[k]]
+            one.pixels += pieces.pixels[k]
+            one.total += pieces.total[k]
+            one.least = min(one.least, pieces.least[k])
+            one.first = min(one.first, pieces.first[k])
+
+
+@compiled
+def _count_vertices(regions: npt.NDArray[np.void], region: Longs, klass: Ints, offsets: Longs) -> None:
+    """Count the vertices of arcs for the regions on either side."""
+    for k in range(len(klass)):
+        if klass[k, 0] != klass[k, 1]:
+            for side in range(2):
+                if region[k, side] != NOTHING:
+                    regions[region[k, side]].vertices += offsets[k + 1] - offsets[k] - 1
 
 
 @compiled

@@ -20,6 +20,7 @@ import shapely
 from pyarrow import parquet
 from pyogrio.errors import DataSourceError
 
+from pfmap.ahead import Feed
 from pfmap.errors import TargetError
 from pfmap.files import write_failed
 
@@ -41,6 +42,12 @@ _SHORT = {
     "touches_edge": "at_edge",
 }
 """Shapefile field names have at most ten characters: these are the longer ones."""
+
+_BATCH = 2000
+"""Objects that GDAL takes at a time: Python's other threads wait while it does."""
+
+# GDAL builds a spatial index in memory, 45 bytes an object, by default in up to a tenth of the machine's.
+pyogrio.set_gdal_config_options({"OGR_GPKG_MAX_RAM_USAGE_RTREE": 256_000_000})
 
 _FAILURES = (DataSourceError, pa.ArrowException, sqlite3.Error, RuntimeError, OSError)
 
@@ -85,6 +92,9 @@ class Sink(ABC):
                 self.begun = True
             return self._finish(qml)
 
+    def close(self) -> None:  # noqa: B027 - most have nothing to do
+        """Let go of a file that may not be complete."""
+
     @abstractmethod
     def _append(self, frame: gpd.GeoDataFrame) -> None: ...
 
@@ -113,23 +123,6 @@ class Sink(ABC):
 
     def _set_crs(self, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         return frame if self.crs is None else frame.set_crs(self.crs, allow_override=True)
-
-
-class _GeoPackage(Sink):
-    def _append(self, frame: gpd.GeoDataFrame) -> None:
-        options: dict[str, Any] = {}
-        if not self.begun:
-            # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
-            options = {"layer_metadata": dict(self.metadata), "geometry_name": "geom"}
-            options["VERSION"] = "1.3"  # later ones make QGIS of 2022 and 2023 doubt the file
-        pyogrio.write_dataframe(
-            self._set_crs(frame), self._path("gpkg"), driver="GPKG", layer=LAYER, append=self.begun,
-            geometry_type="Polygon", **options,
-        )  # fmt: skip
-
-    def _finish(self, qml: str) -> list[Path]:
-        _add_default_style(self._path("gpkg"), qml)
-        return [self._path("gpkg")]
 
 
 @dataclass(slots=True)
@@ -205,44 +198,61 @@ class _Parquet(Sink):
 
 @dataclass(slots=True)
 class _Streamed(Sink):
-    """A format that is written in one go: chunks wait on disk, and are streamed into it at the end."""
+    """A file that GDAL writes in one go, in a thread that takes chunk after chunk.
+
+    A GeoPackage could be appended to, but then its spatial index grows object by object.
+    """
 
     driver: str = ""
     ending: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
-    _spool: pa.RecordBatchStreamWriter | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    _schema: pa.Schema | None = None
+    _feed: Feed[pa.Table] | None = None
 
     def _append(self, frame: gpd.GeoDataFrame) -> None:
         frame = self._set_crs(frame)
         if self.driver == "GeoJSON" and self.crs is not None:
             frame = frame.to_crs(4326)  # RFC 7946 knows no other
         table = _table(frame)
-        if self._spool is None:
-            self._spool = pa.ipc.new_stream(str(self._path(f"{self.ending}.spool")), table.schema)
-        self._spool.write_table(table)
+        if self._feed is None:
+            self._schema = table.schema
+            self._feed = Feed(self._write)
+        self._feed.put(table.cast(self._schema))
 
-    def _finish(self, qml: str) -> list[Path]:
-        assert self._spool is not None
-        self._spool.close()
-        spool, path = self._path(f"{self.ending}.spool"), self._path(self.ending)
+    def _write(self, tables: Iterator[pa.Table]) -> None:
         crs = self.crs.to_wkt() if self.crs is not None else None
         if crs is not None and self.driver == "GeoJSON":
             crs = "OGC:CRS84"
-        with pa.OSFile(str(spool)) as source, pa.ipc.open_stream(source) as reader:
-            pyogrio.write_arrow(
-                reader, path, driver=self.driver, layer=LAYER, geometry_name="geom",
-                geometry_type="Polygon", crs=crs, **self.options,
-            )  # fmt: skip
-        spool.unlink()
-        self._style(path, qml)
+        batches = (batch for table in tables for batch in table.to_batches(_BATCH))
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(self._schema, batches), self._path(self.ending),
+            driver=self.driver, layer=LAYER, geometry_name="geom", geometry_type="Polygon", crs=crs,
+            **self.options,
+        )  # fmt: skip
+
+    def _finish(self, qml: str) -> list[Path]:
+        assert self._feed is not None
+        self._feed.finish()
+        path = self._path(self.ending)
+        if self.driver == "GPKG":
+            _add_default_style(path, qml)
+        else:
+            self._style(path, qml)
         return [path]
+
+    def close(self) -> None:
+        if self._feed is not None:
+            self._feed.cancel()
 
 
 def sink(form: str, folder: Path, stem: str, crs: pyproj.CRS | None, metadata: Mapping[str, str]) -> Sink:
     """Begin a file of a format, one of `FORMATS`."""
     common = (folder, stem, crs, metadata)
     if form == "gpkg":
-        return _GeoPackage(*common)
+        # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
+        # Later versions than 1.3 make QGIS of 2022 and 2023 doubt the file.
+        options = {"layer_metadata": dict(metadata), "VERSION": "1.3"}
+        return _Streamed(*common, driver="GPKG", ending="gpkg", options=options)
     if form == "shp":
         return _Shapefile(*common)
     if form == "parquet":

@@ -1,13 +1,12 @@
 """Write objects to GIS files, chunk by chunk."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyproj
 import shapely
 
@@ -20,6 +19,8 @@ from pfmap.vector.attributes import Chunk, attributes
 from pfmap.vector.formats import LAYER, Sink, sink
 from pfmap.vector.measure import Measurer
 from pfmap.vector.regularize import Regularizer
+
+Coords = npt.NDArray[np.float64]
 
 _CHUNK = 20_000
 """Objects that are written together."""
@@ -67,7 +68,7 @@ class ObjectWriter:
     areas: dict[int, float] = field(init=False)
     _crs: pyproj.CRS | None = field(init=False)
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
-    _waiting: list[gpd.GeoDataFrame] = field(default_factory=list)
+    _waiting: list[Regions] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
@@ -96,11 +97,10 @@ class ObjectWriter:
         Raises:
             TargetError: a file cannot be written.
         """
-        frame = self._frame(regions)
-        if len(frame):
-            self._waiting.append(frame)
-        points = sum(shapely.get_num_coordinates(frame.geometry.array).sum() for frame in self._waiting)
-        if sum(map(len, self._waiting)) >= _CHUNK or points >= _CHUNK_POINTS:
+        if len(regions):
+            self._waiting.append(regions)
+        objects, points = (sum(map(len, each)) for each in (self._waiting, [r.coords for r in self._waiting]))
+        if objects >= _CHUNK or points >= _CHUNK_POINTS:
             self._flush()
 
     def finish(self) -> dict[str, list[Path]]:
@@ -125,17 +125,26 @@ class ObjectWriter:
                 files[f"{form}.{name}" if name else form] = one.finish(empty, style)
         return files
 
+    def close(self) -> None:
+        """Let go of the files, complete or not."""
+        for sinks in self._sinks.values():
+            for one in sinks:
+                one.close()
+
     def _frame(self, regions: Regions) -> gpd.GeoDataFrame:
         a, b, c, d, e, f = self.geobox.transform
         matrix = np.array([[a, d], [b, e]])
-        pixels = polygons(regions)
-        if self.regularizer is not None:
-            pixels = self.regularizer(pixels, regions)
-        geometry = shapely.transform(pixels, lambda xy: xy @ matrix + (c, f))
+
+        squared = None if self.regularizer is None else self.regularizer(polygons(regions), regions)
+
+        def placed(place: Callable[[Coords], Coords]) -> npt.NDArray[np.object_]:
+            if squared is None:
+                return polygons(replace(regions, coords=place(regions.coords)))
+            return np.asarray(shapely.transform(squared, place))
+
+        geometry = placed(lambda xy: xy @ matrix + (c, f))
         # Without a CRS pixels are the measure, and north is up.
-        measured = (
-            geometry if self.measurer.units == "m" else shapely.transform(pixels, lambda xy: xy * (1, -1))
-        )
+        measured = geometry if self.measurer.units == "m" else placed(lambda xy: xy * (1, -1))
         names = {value: self.classes[value].name for value in np.unique(regions.classes).tolist()}
         chunk = Chunk(regions, self.measurer.ground(measured), names, self.scene, self.has_confidence)
         columns = attributes(chunk, self.measurer)
@@ -147,7 +156,7 @@ class ObjectWriter:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        frame = pd.concat(self._waiting, ignore_index=True)
+        frame = self._frame(Regions.join(self._waiting))
         self._waiting = []
         area = frame["area_m2" if self.measurer.units == "m" else "area_px"]
         for value, part in area.groupby(frame["class_id"]):
