@@ -73,6 +73,18 @@ class Regions:
             joined[item.name] = np.concatenate(arrays)
         return cls(**joined)
 
+    def part(self, start: int, stop: int) -> "Regions":
+        """Return those from `start` to before `stop`; their arrays are views, apart from the offsets."""
+        rings = self.region_offsets[start : stop + 1]
+        points = self.ring_offsets[rings[0] : rings[-1] + 1]
+        special = {
+            "coords": self.coords[points[0] : points[-1]],
+            "ring_offsets": points - points[0],
+            "region_offsets": rings - rings[0],
+        }
+        names = [item.name for item in fields(self) if item.name not in special]
+        return Regions(**special, **{name: getattr(self, name)[start:stop] for name in names})
+
     def save(self, path: Path) -> None:
         """Write all arrays to a numpy archive."""
         np.savez(path, **{item.name: getattr(self, item.name) for item in fields(self)})

@@ -97,11 +97,11 @@ class ObjectWriter:
         Raises:
             TargetError: a file cannot be written.
         """
-        if len(regions):
-            self._waiting.append(regions)
-        objects, points = (sum(map(len, each)) for each in (self._waiting, [r.coords for r in self._waiting]))
-        if objects >= _CHUNK or points >= _CHUNK_POINTS:
-            self._flush()
+        for first in range(0, len(regions), _CHUNK):
+            self._waiting.append(regions.part(first, first + _CHUNK))
+            points = sum(len(part.coords) for part in self._waiting)
+            if sum(map(len, self._waiting)) >= _CHUNK or points >= _CHUNK_POINTS:
+                self._flush()
 
     def finish(self) -> dict[str, list[Path]]:
         """Write what is left, and return all files by format; where they are split, by format and class.
