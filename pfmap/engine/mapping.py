@@ -1,6 +1,7 @@
 """Carry out a plan: swaths onto disk, then rasters and polygons from them."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from pfmap.engine.choose import Chooser
 from pfmap.engine.plan import Plan, pixel_size
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.record import Record, read_record, write_record
+from pfmap.engine.resources import give_back_memory
 from pfmap.engine.scaling import no_valid_pixel
 from pfmap.engine.shapes import ClassTable, Shaper
 from pfmap.engine.swaths import Swath, SwathMapper
@@ -33,7 +35,7 @@ from pfmap.regions import Regions
 from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.vector.measure import Measurer
 
-_TRACED = 4  # batches of closed regions that wait to be written
+_TRACED = 1  # batch of closed regions that waits to be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,12 @@ class Mapper:
             if not sums.tally.valid:
                 work.useless = True
                 raise SourceError(no_valid_pixel(plan.scene))
-            with clock.stage("write objects"):
-                files: dict[str, Sequence[Path]] = dict(shaper.writer.finish())
-        parts = [(rows, work.swath(rows)) for rows in rows_of.values()]
-        kinds = ("classes", "confidence") if plan.options.confidence else ("classes",)
-        with clock.stage("assemble COG"):
-            paths = finish(self._rasters[: len(kinds)], work.finals, parts)
-        rasters = {kind: [path] for kind, path in zip(kinds, paths, strict=True)}
+            give_back_memory()
+            with ThreadPoolExecutor(1) as beside:
+                assembling = beside.submit(self._assemble, work, list(rows_of.values()))
+                with clock.stage("write objects"):
+                    files = dict(shaper.writer.finish())
+            rasters = assembling.result()
         counts = shaper.writer.counts
         done = len(rows_of) - len(todo)
         return Mapped(rasters | files, sums.tally, counts, frozenset(sums.unreadable), len(rows_of), done)
@@ -159,6 +160,14 @@ class Mapper:
                         break
                     yield regions
                 del record, swath, traced
+
+    def _assemble(self, work: Work, swaths: Sequence[Span]) -> dict[str, Sequence[Path]]:
+        """Make the final rasters, by kind, of swaths on disk."""
+        kinds = ("classes", "confidence") if self._plan.options.confidence else ("classes",)
+        with self._clock.stage("assemble COG"):
+            targets = self._rasters[: len(kinds)]
+            paths = finish(targets, work.finals, [(rows, work.swath(rows)) for rows in swaths])
+        return {kind: [path] for kind, path in zip(kinds, paths, strict=True)}
 
     def _output_rows(self) -> dict[Span, Span]:
         """Return the output rows of each swath of window rows; one that finishes none is left out."""

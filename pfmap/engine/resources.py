@@ -1,8 +1,10 @@
 """What this machine and this process have: memory and disk."""
 
+import ctypes
 import os
 import platform
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +34,14 @@ def free_disk(folder: Path) -> int:
         return shutil.disk_usage(path).free
     except OSError:
         return 0 if not os.access(path, os.R_OK) else 1 << 62
+
+
+def give_back_memory() -> None:
+    """Return what is free to the system: glibc keeps it, in a pool for each thread, for what may come."""
+    # Absent from other systems, and from other C libraries on Linux.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def folder_size(folder: Path) -> int:

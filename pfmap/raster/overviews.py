@@ -21,6 +21,9 @@ Halving = Literal["mode", "average"]
 BLOCK = 512
 """Side of the tiles of all rasters that are written."""
 
+SOMEWHERE = rasterio.Affine.translation(1, 0)
+"""Where rasters lie that nobody but pfmap reads."""
+
 _ACROSS = 16 * BLOCK  # columns in work at a time, of the smaller raster
 Bytes = npt.NDArray[np.uint8]
 
@@ -29,9 +32,9 @@ def staged(height: int, width: int) -> dict[str, Any]:
     """Describe a raster on its way to the final one, which only a VRT reads."""
     return {
         "driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8",
-        # Anywhere, as the VRT knows better: rasterio warns of files without a place, and warnings cannot be
-        # silenced in one thread alone.
-        "transform": rasterio.Affine.translation(1, 0),
+        # The VRT knows better: rasterio warns of files without a place, and warnings cannot be silenced in
+        # one thread alone.
+        "transform": SOMEWHERE,
         "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
         # Half the size of deflate's lowest level on class rasters, at a fifth of its time.
         "compress": "zstd", "zstd_level": 1,

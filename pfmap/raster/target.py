@@ -4,7 +4,6 @@ Profiles are built afresh, never copied from the scene. Everything is written in
 caller renames finished files.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,14 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from pfmap.classes import NODATA, ClassSpec
 from pfmap.errors import TargetError
 from pfmap.files import write_failed
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
-from pfmap.raster.overviews import BLOCK, Halving, staged, write_overviews
+from pfmap.raster.gdal import gdal_settings
+from pfmap.raster.overviews import BLOCK, SOMEWHERE, Halving, staged, write_overviews
+
+_CACHE = 32 << 20
+"""Of GDAL's blocks while rasters are assembled, bytes."""
 
 
 def finish(
@@ -38,9 +41,7 @@ def finish(
     Raises:
         TargetError: the disk is full or not writable.
     """
-    # Warnings cannot be silenced in one thread alone.
-    with warnings.catch_warnings(), ThreadPoolExecutor(len(targets)) as pool:
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with ThreadPoolExecutor(len(targets)) as pool:
         return list(pool.map(lambda target: target._finish(folder, swaths), targets))
 
 
@@ -102,19 +103,20 @@ class RasterTarget:
         sidecar = final.with_name(f"{final.name}.aux.xml")
         overviews: list[Path] = []
         try:
-            vrt.write_text(self._vrt(swaths), encoding="utf-8")
-            overviews = write_overviews(vrt, folder, self.halving)
-            vrt.write_text(self._vrt(swaths, overviews), encoding="utf-8")
-            rasterio.shutil.copy(
-                vrt,
-                final,
-                driver="COG",
-                compress="deflate",
-                level=str(self.level),
-                blocksize=str(BLOCK),
-                bigtiff="if_safer",
-                num_threads="all_cpus",
-            )
+            with gdal_settings(cache=_CACHE):
+                vrt.write_text(self._vrt(swaths, placed=False), encoding="utf-8")
+                overviews = write_overviews(vrt, folder, self.halving)
+                vrt.write_text(self._vrt(swaths, overviews), encoding="utf-8")
+                rasterio.shutil.copy(
+                    vrt,
+                    final,
+                    driver="COG",
+                    compress="deflate",
+                    level=str(self.level),
+                    blocksize=str(BLOCK),
+                    bigtiff="if_safer",
+                    num_threads="all_cpus",
+                )
             sidecar.unlink(missing_ok=True)
             if self.classes:
                 sidecar.write_text(self._attribute_table(), encoding="utf-8")
@@ -125,14 +127,19 @@ class RasterTarget:
             raise write_failed(final, error) from error
         return final
 
-    def _vrt(self, swaths: Sequence[tuple[Span, Path]], overviews: Sequence[Path] = ()) -> str:
-        """Describe the swath files, and overviews of them, as one raster: GDAL's VRT format."""
+    def _vrt(
+        self, swaths: Sequence[tuple[Span, Path]], overviews: Sequence[Path] = (), *, placed: bool = True
+    ) -> str:
+        """Describe the swath files, and overviews of them, as one raster: GDAL's VRT format.
+
+        One that is not `placed` lies anywhere, for overviews: rasterio warns of files without a place.
+        """
         box = self.geobox
         parts = [f'<VRTDataset rasterXSize="{box.width}" rasterYSize="{box.height}">']
         if box.crs_wkt is not None:
             parts.append(f"<SRS>{escape(box.crs_wkt)}</SRS>")
-        if box.georeferenced:
-            a, b, c, d, e, f = box.transform
+        if box.georeferenced or not placed:
+            a, b, c, d, e, f = box.transform if placed else SOMEWHERE[:6]
             values = ", ".join(repr(v) for v in (c, a, b, f, d, e))
             parts.append(f"<GeoTransform>{values}</GeoTransform>")
         parts.append("<Metadata>")

@@ -30,7 +30,7 @@ from pfmap.trace.simplify import simplify
 from pfmap.trace.tile import UNIT, Arcs, Pieces, arcs_between, label
 from pfmap.trace.types import Bools, Bytes, Ints, Longs
 
-TILE = 1024
+TILE = 512
 """Rows and columns of a tile; large regions are cut along these."""
 
 _REGION = np.dtype(

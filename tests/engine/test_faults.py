@@ -204,8 +204,8 @@ def test_an_output_folder_removed_in_mid_run(write_scene: Write, tmp_path: Path)
     out = tmp_path / "out"
 
     def on_progress(done: int, total: int) -> None:
-        if done > total / 2 and out.exists():
-            shutil.rmtree(out)
+        if done > total / 2:
+            shutil.rmtree(out, ignore_errors=True)  # a swath may just be appearing in it: then again
 
     scene = write_scene(blobs(300, 300, smooth=20))
     with pytest.raises(TargetError, match=r"folder|cannot be written") as caught:
