@@ -35,8 +35,6 @@ from pfmap.regions import Regions
 from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.vector.measure import Measurer
 
-_TRACED = 1  # batch of closed regions that waits to be written
-
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
@@ -108,7 +106,7 @@ class Mapper:
         sums = _Sums(Tally(plan.geobox, measurer))
         with self._shaper(work.finals, measurer) as shaper:
             finished = self._finished(work, rows_of, todo)
-            with closing(read_ahead(self._regions(finished, shaper, sums), depth=_TRACED)) as traced:
+            with closing(read_ahead(self._regions(finished, shaper, sums), depth=1)) as traced:
                 for regions in traced:
                     with clock.stage("write objects"):
                         shaper.writer.add(regions)

@@ -47,7 +47,7 @@ _BATCH = 2000
 """Objects that GDAL takes at a time: Python's other threads wait while it does."""
 
 # GDAL builds a spatial index in memory, 45 bytes an object, by default in up to a tenth of the machine's.
-pyogrio.set_gdal_config_options({"OGR_GPKG_MAX_RAM_USAGE_RTREE": 256_000_000})
+pyogrio.set_gdal_config_options({"OGR_GPKG_MAX_RAM_USAGE_RTREE": 128_000_000})
 
 _FAILURES = (DataSourceError, pa.ArrowException, sqlite3.Error, RuntimeError, OSError)
 
