@@ -35,6 +35,9 @@ from pfmap.regions import Regions
 from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.vector.measure import Measurer
 
+_FREED = 64 << 20
+"""Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
@@ -146,6 +149,7 @@ class Mapper:
         self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, sums: _Sums
     ) -> Generator[Regions, None, None]:
         """Trace swaths, and give the regions that are closed."""
+        freed = 0
         with closing(read_ahead(finished, depth=1)) as swaths:
             for record, swath in swaths:
                 sums.tally.add(record)
@@ -157,7 +161,11 @@ class Mapper:
                     if regions is None:
                         break
                     yield regions
+                freed += swath.classes.size
                 del record, swath, traced
+                if freed >= _FREED:
+                    give_back_memory()
+                    freed = 0
 
     def _assemble(self, work: Work, swaths: Sequence[Span]) -> dict[str, Sequence[Path]]:
         """Make the final rasters, by kind, of swaths on disk."""
