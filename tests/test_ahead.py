@@ -86,6 +86,17 @@ def test_what_goes_wrong_behind_a_feed_is_raised_before_it() -> None:
         feed.finish()
 
 
+def test_what_goes_wrong_after_the_last_item_is_raised_too() -> None:
+    def consume(items: Iterator[int]) -> None:
+        assert list(items) == [1]
+        raise SourceError("the disk is full")
+
+    feed = Feed[int](consume)
+    feed.put(1)
+    with pytest.raises(SourceError, match="full"):
+        feed.finish()
+
+
 def test_a_cancelled_feed_ends_its_thread() -> None:
     taken: list[int] = []
     feed = Feed[int](taken.extend)
