@@ -1,0 +1,1 @@
+"""Surveys: many scenes, one map."""
