@@ -221,3 +221,21 @@ def scene_options(command: F) -> F:
     for option in reversed(_SCENE_OPTIONS):
         command = option(command)
     return command
+
+
+_MANY_OPTIONS = (
+    click.option(
+        "--glob",
+        "pattern",
+        metavar="PATTERN",
+        help="Which files of folders are scenes, such as 'ortho_*.tif'.  [default: rasters with a place]",
+    ),
+    click.option("--retry-failed", is_flag=True, help="Map only the scenes that failures.csv names."),
+)
+
+
+def many_options(command: F) -> F:
+    """Give a command all options that choose among many scenes."""
+    for option in reversed(_MANY_OPTIONS):
+        command = option(command)
+    return command

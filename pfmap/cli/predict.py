@@ -1,49 +1,60 @@
-"""`pfmap predict`: map a scene."""
+"""`pfmap predict`: map scenes."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.options import scene_options, shape_options
+from pfmap.cli.options import many_options, scene_options, shape_options
 from pfmap.cli.progress import run_with_progress
+
+if TYPE_CHECKING:
+    from pfmap.survey.run import SheetResult
 
 
 @click.command(epilog="Open <stem>.qgz in QGIS, or drag the outputs into its window.")
-@click.argument("scene")
+@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
 @scene_options
 @shape_options
+@many_options
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option(
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on where an interrupted run stopped.",
+    help="Take over what earlier runs of the same command made.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def predict(
-    scene: str,
+    scenes: tuple[str, ...],
     output_dir: Path | None,
+    pattern: str | None,
+    retry_failed: bool,
     as_json: bool,
     verbose: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Map SCENE: a class raster, its confidence and object polygons.
+    """Map each SCENE: a class raster, its confidence and object polygons.
 
-    SCENE is any raster that GDAL opens: a path, a URL (https, s3, gs), or a zip archive with a raster in it.
+    SCENE is any raster that GDAL opens: a path, a URL (https, s3, gs), or a zip archive with a raster in it;
+    a folder, of which all scenes are mapped; or @list.txt, with a scene or folder in each line.
 
     Writes <stem>_classes.tif, <stem>_confidence.tif, <stem>_objects.gpkg, <stem>_report.json, and <stem>.qgz,
-    a QGIS project of it all. A run that was stopped goes on when the same command is given again.
+    a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that
+    are done are left alone, and those that fail are listed in failures.csv.
     """
+    if len(scenes) > 1 or scenes[0].startswith("@") or Path(scenes[0]).is_dir() or retry_failed:
+        _predict_all(scenes, output_dir, pattern, retry_failed, as_json, quiet, options)
+        return
     from pfmap.engine import pipeline  # torch loads here: --help stays instant
 
     result = run_with_progress(
         lambda on_progress, on_message: pipeline.predict(
-            scene,
+            scenes[0],
             output_dir,
             on_progress=on_progress,
             on_message=on_message,
@@ -54,7 +65,87 @@ def predict(
     if as_json:
         click.echo(json.dumps(result.report, indent=2))
     elif not quiet:
+        if result.skipped:
+            click.echo(f"{result.scene} is mapped already: --no-resume maps it again")
         _show(result.report, {kind: str(path) for kind, path in result.outputs.items()}, verbose)
+
+
+def _predict_all(
+    scenes: tuple[str, ...],
+    output_dir: Path | None,
+    pattern: str | None,
+    retry_failed: bool,
+    as_json: bool,
+    quiet: bool,
+    options: dict[str, Any],
+) -> None:
+    """Map several scenes."""
+    from pfmap.survey import batch
+
+    results = run_with_progress(
+        lambda on_progress, on_message: batch.predict_all(
+            scenes,
+            output_dir,
+            pattern=pattern,
+            retry_failed=retry_failed,
+            on_scene=lambda result: on_message(scene_line(result)),
+            on_progress=on_progress,
+            on_message=on_message,
+            **options,
+        ),
+        quiet=quiet,
+    )
+    if as_json:
+        click.echo(json.dumps([_as_json(result) for result in results], indent=2))
+    elif not quiet:
+        click.echo(_counts(results))
+    fail_if_any_failed(results, (output_dir or Path()) / "failures.csv")
+
+
+def scene_line(result: "SheetResult") -> str:
+    """Say in a line what became of a scene."""
+    name = result.sheet.location.text
+    if result.result is None:
+        return f"failed   {name}: {result.reason.removeprefix(name).lstrip(': ')}"
+    if result.result.skipped:
+        return f"skipped  {name}: mapped already"
+    report = result.result.report
+    objects = sum(row["objects"] for row in report["classes"])
+    seconds = report["seconds"]["total"]
+    return f"mapped   {name}: {objects:,} object{'s' * (objects != 1)}, {seconds:.1f} s"
+
+
+def fail_if_any_failed(results: "list[SheetResult]", listed: Path) -> None:
+    """Exit with status 1 if a scene failed."""
+    failed = [result for result in results if result.result is None]
+    if not failed:
+        return
+    word = f"{len(failed)} of {len(results)} scenes" if len(results) > 1 else "the scene"
+    click.echo(
+        f"Error: {word} could not be mapped; {listed} says why: the same command with --retry-failed maps "
+        "just them",
+        err=True,
+    )
+    raise SystemExit(1)
+
+
+def _counts(results: "list[SheetResult]") -> str:
+    mapped = sum(result.result is not None and not result.result.skipped for result in results)
+    skipped = sum(result.result is not None and result.result.skipped for result in results)
+    return f"{mapped:,} mapped, {skipped:,} mapped already, {len(results) - mapped - skipped:,} failed"
+
+
+def _as_json(result: "SheetResult") -> dict[str, Any]:
+    done = result.result
+    state = "failed" if done is None else "skipped" if done.skipped else "done"
+    return {
+        "scene": result.sheet.location.text,
+        "name": result.sheet.name,
+        "state": state,
+        "reason": result.reason,
+        "outputs": {} if done is None else {kind: str(path) for kind, path in done.outputs.items()},
+        "report": None if done is None else done.report,
+    }
 
 
 def _show(report: dict[str, object], outputs: dict[str, str], verbose: bool) -> None:

@@ -19,15 +19,17 @@ from pfmap.engine.bench_table import Benchmark, Run, Stage
 from pfmap.engine.choose import Chooser
 from pfmap.engine.cost import cost_of
 from pfmap.engine.device import describe
-from pfmap.engine.mapping import Mapper, make_predictor
+from pfmap.engine.mapping import Mapper
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.pipeline import Job
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predictor, Window
+from pfmap.engine.runtime import Runtime
 from pfmap.engine.store import load_model
 from pfmap.engine.swaths import read_window
 from pfmap.engine.work import Work
 from pfmap.errors import UsageError
+from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.synthetic import Kind, make_pattern, read_pattern, write_scene
 from pfmap.raster.view import View
@@ -117,10 +119,10 @@ def bench(
             title = f"{scene or 'made up'}, stored as {kind}"
         assert path is not None
         assert title is not None
-        job = Job.of(path, loaded, options, device, precision, on_message)
+        job = Job(locate(path), Runtime.of(loaded, device, precision, None, on_message), options, on_message)
         with job.planned() as (source, plan):
             begun = time.perf_counter()
-            predictor = make_predictor(plan, on_message) if network else _Free.of(plan)
+            predictor = job.runtime.predictor if network else _Free.of(plan)
             resident = _resident_windows(source, plan)
             for _ in predictor.stream(iter(resident[: predictor.workers])):
                 pass

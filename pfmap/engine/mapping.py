@@ -24,8 +24,6 @@ from pfmap.engine.tally import Tally
 from pfmap.engine.work import Work
 from pfmap.errors import SourceError
 from pfmap.grid import Span
-from pfmap.net.inference import for_inference
-from pfmap.net.pfnet import PFNet
 from pfmap.raster.burn import burn
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.source import Source
@@ -218,11 +216,3 @@ class Mapper:
             scene=self._stem,
             metadata=plan.tags(),
         )
-
-
-def make_predictor(plan: Plan, on_message: Callable[[str], None]) -> Predictor:
-    """Put the plan's model on its device."""
-    network = plan.model.network
-    if isinstance(network, PFNet):
-        network = for_inference(network, plan.device, plan.precision)
-    return Predictor(network, plan.card.input, plan.device, plan.precision, plan.batch_size, on_message)

@@ -1,8 +1,10 @@
 """How a scene is to be mapped, apart from the model and the device."""
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from pfmap.engine.shapes import ShapeOptions
 from pfmap.errors import UsageError
@@ -12,6 +14,34 @@ SWATH_PIXELS = 4 << 20
 
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]
+
+
+class Settings(TypedDict, total=False):
+    """Keyword arguments that say how scenes are mapped; `pfmap.predict` explains them."""
+
+    overlap: int | None
+    batch_size: int | None
+    bands: Sequence[int] | None
+    scale: tuple[float, float] | None
+    gsd: float | None
+    resample: bool
+    grid: OutputGrid
+    aoi: str | os.PathLike[str] | None
+    bbox: tuple[float, float, float, float] | None
+    formats: Sequence[str]
+    classes: Sequence[str] | None
+    simplify: float | None
+    regularize: Sequence[str]
+    min_area: float
+    fill_holes: float
+    drop_small: bool
+    split_large: int
+    split_by_class: bool
+    confidence: bool
+    on_read_error: OnReadError
+    overwrite: bool
+    resume: bool
+    swath_pixels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +64,7 @@ class PredictOptions:
         confidence: whether to write the confidence raster.
         on_read_error: fail, or count what cannot be read as nodata.
         overwrite: whether existing outputs may be replaced.
-        resume: whether to go on where an interrupted run stopped.
+        resume: whether to take over what earlier runs with the same scene, model and options made.
         swath_pixels: pixels of the outputs per swath.
     """
 
@@ -54,6 +84,20 @@ class PredictOptions:
     overwrite: bool = False
     resume: bool = True
     swath_pixels: int = SWATH_PIXELS
+
+    @classmethod
+    def of(cls, **settings: Unpack[Settings]) -> "PredictOptions":
+        """Sort settings into those of the polygons and all others, with defaults for what is not said."""
+        given: dict[str, Any] = dict(settings)
+        for name in ("bands", "classes", "regularize"):
+            if given.get(name) is not None:
+                given[name] = tuple(given[name])
+        if given.get("aoi") is not None:
+            given["aoi"] = os.fspath(given["aoi"])
+        if "formats" in given:
+            given["formats"] = tuple(dict.fromkeys(given["formats"]))
+        shapes = {name: given.pop(name) for name in ShapeOptions.__slots__ if name in given}
+        return cls(shapes=ShapeOptions(**shapes), **given)
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:

@@ -10,34 +10,30 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pfmap.clock import Clock
-from pfmap.engine.device import choose_device, choose_precision
 from pfmap.engine.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
-from pfmap.engine.mapping import Mapped, Mapper, make_predictor
+from pfmap.engine.mapping import Mapped, Mapper
 from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
 from pfmap.engine.plan import Plan, make_plan, wanted_classes
-from pfmap.engine.predictor import Predictor
 from pfmap.engine.preflight import describe_table, preflight_table
 from pfmap.engine.qgis import scene_project
-from pfmap.engine.report import Outcome, build_report, model_hash
+from pfmap.engine.report import Outcome, build_report, difference, is_done, read_report
 from pfmap.engine.resources import folder_size
+from pfmap.engine.runtime import Runtime
 from pfmap.engine.shapes import (
     SPLIT_LARGE,
-    ShapeOptions,
     clear_parts,
     refuse_odd_names,
     refuse_to_replace,
     vector_names,
 )
-from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
+from pfmap.engine.store import DEFAULT_MODEL, Model
 from pfmap.engine.work import Work, opened, work_path
 from pfmap.files import write_bytes, write_text
 from pfmap.raster.gdal import gdal_settings
@@ -61,11 +57,13 @@ class Result:
         outputs: files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts
             of a shapefile as shp_2 and so on, files of one class as gpkg.building and so on.
         report: the content of the report file.
+        skipped: whether an earlier run had made all of it already.
     """
 
     scene: str
     outputs: dict[str, Path]
     report: dict[str, Any]
+    skipped: bool = False
 
 
 def predict(
@@ -104,7 +102,7 @@ def predict(
     """Map a scene: a class raster, its confidence, object polygons, a QGIS project and a report.
 
     A run that was stopped, even killed, goes on from its last finished swath when it is called again with the
-    same scene, model and options.
+    same scene, model and options; where they gave all outputs already, there is nothing to do.
 
     Args:
         scene: any raster that GDAL opens, with the bands the model needs: a path, a URL (https, s3, gs), a
@@ -137,7 +135,7 @@ def predict(
         confidence: whether to write the confidence raster.
         on_read_error: "fail", or "nodata" to go on where blocks cannot be read, listed in the report.
         overwrite: whether existing outputs may be replaced.
-        resume: whether to go on where an interrupted run stopped.
+        resume: whether to take over what earlier runs with the same scene, model and options made.
         swath_pixels: pixels of the outputs that are in work at a time; the result does not depend on it.
         on_progress: called with (pixels done, pixels in all); it may raise to stop the run.
         on_message: called with lines for people: the plan, the device in use, warnings.
@@ -149,34 +147,33 @@ def predict(
         PfmapError: bad input, a device that is not there, outputs that exist, a full disk; nothing is left
             under a final name then.
     """
-    options = PredictOptions(
+    options = PredictOptions.of(
         overlap=overlap,
         batch_size=batch_size,
-        bands=None if bands is None else tuple(bands),
+        bands=bands,
         scale=scale,
         gsd=gsd,
         resample=resample,
         grid=grid,
-        aoi=None if aoi is None else os.fspath(aoi),
+        aoi=aoi,
         bbox=bbox,
-        classes=None if classes is None else tuple(classes),
-        shapes=ShapeOptions(
-            formats=tuple(dict.fromkeys(formats)),
-            simplify=simplify,
-            regularize=tuple(regularize),
-            min_area=min_area,
-            fill_holes=fill_holes,
-            drop_small=drop_small,
-            split_large=split_large,
-            split_by_class=split_by_class,
-        ),
+        formats=formats,
+        classes=classes,
+        simplify=simplify,
+        regularize=regularize,
+        min_area=min_area,
+        fill_holes=fill_holes,
+        drop_small=drop_small,
+        split_large=split_large,
+        split_by_class=split_by_class,
         confidence=confidence,
         on_read_error=on_read_error,
         overwrite=overwrite,
         resume=resume,
         swath_pixels=swath_pixels,
     )
-    job = Job.of(scene, model, options, device, precision, on_message)
+    runtime = Runtime.of(model, device, precision, batch_size, on_message)
+    job = Job(locate(scene), runtime, options, on_message)
     return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
 
 
@@ -205,53 +202,42 @@ def inspect(
     Raises:
         PfmapError: what would make `predict` fail at once.
     """
-    job = Job.of(scene, model, options or PredictOptions(), device, precision, lambda _line: None)
+    options = options or PredictOptions()
+    runtime = Runtime.of(model, device, precision, options.batch_size, log.info)
+    job = Job(locate(scene), runtime, options, log.info)
     folder = Path(output_dir) if output_dir is not None else job.location.folder
     with job.planned() as (source, plan):
-        return job.foresee(source, plan, folder, lambda: None, always=True)[0]
+        return job.foresee(source, plan, folder, lambda: None, always=True)
 
 
 @dataclass(slots=True)
 class Job:
-    """One scene on its way through the pipeline."""
+    """One scene on its way through the pipeline.
+
+    Attributes:
+        location: the scene.
+        runtime: the model on its device.
+        options: how the scene is mapped.
+        on_message: called with lines for people.
+    """
 
     location: Location
-    model: Model
+    runtime: Runtime
     options: PredictOptions
-    device: torch.device
-    precision: torch.dtype
     on_message: Callable[[str], None]
-
-    @classmethod
-    def of(
-        cls,
-        scene: str | os.PathLike[str],
-        model: str | Path | Model,
-        options: PredictOptions,
-        device: str,
-        precision: str,
-        on_message: Callable[[str], None],
-    ) -> "Job":
-        """Find scene, model and device."""
-        chosen = choose_device(device)
-        return cls(
-            location=locate(scene),
-            model=model if isinstance(model, Model) else load_model(model),
-            options=options,
-            device=chosen,
-            precision=choose_precision(precision, chosen),
-            on_message=on_message,
-        )
 
     @contextmanager
     def planned(self) -> Iterator[tuple[Source, Plan]]:
         """Open the scene and decide how to map it."""
-        card, options = self.model.card, self.options
+        runtime, options = self.runtime, self.options
+        card = runtime.model.card
         skip = options.on_read_error == "nodata"
         with Source(
             self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip
         ) as source:
-            plan = make_plan(source, self.model, model_hash(self.model), options, self.device, self.precision)
+            plan = make_plan(
+                source, runtime.model, runtime.model_hash, options, runtime.device, runtime.precision
+            )
             rows = round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor))
             with gdal_settings(cache=source.info.cache_bytes(rows), remote=self.location.remote):
                 yield source, plan
@@ -264,55 +250,60 @@ class Job:
         on_step: Callable[[], None],
         *,
         always: bool = False,
-    ) -> tuple[dict[str, Any], Predictor]:
-        """Estimate the run, and refuse it if it cannot end well; a long one is probed first."""
+    ) -> dict[str, Any]:
+        """Estimate the run, and refuse it if it cannot end well; the first long one is probed for it."""
         held = folder_size(work_path(output_dir, self.location.stem))
         rough = estimate(plan, output_dir, held, None)
         refuse_without_memory(plan, rough)
-        predictor = make_predictor(plan, self.on_message)
         if always or rough.compute >= _LONG:
-            rough = estimate(plan, output_dir, held, probe(source, plan, predictor, on_step))
+            runtime = self.runtime
+            runtime.probe = runtime.probe or probe(source, plan, runtime.predictor, on_step)
+            rough = estimate(plan, output_dir, held, runtime.probe)
             refuse_without_memory(plan, rough)
         refuse_without_disk(plan, rough, output_dir)
-        return preflight_table(plan, rough, output_dir), predictor
+        return preflight_table(plan, rough, output_dir)
 
     def run(self, output_dir: Path, on_progress: Progress) -> Result:
-        """Map the scene into a work folder, then give the files their names."""
+        """Map the scene into a work folder, then give the files their names; leave alone what is done."""
         begun = time.perf_counter()
         finals = self._finals(output_dir)
         folder = work_path(output_dir, self.location.stem)
         refuse_odd_names(output_dir, self.location.stem)
-        if not folder.exists():
-            refuse_to_replace(finals.values(), overwrite=self.options.overwrite)
         with self.planned() as (source, plan):
+            scene = source.fingerprint()
+            wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
+            identity = plan.identity(scene, wanted)
+            before = read_report(finals["report"])
+            fresh = not folder.exists()
+            if fresh and self.options.resume and before and is_done(before, identity, output_dir):
+                return self._result(before, output_dir, skipped=True)
+            note = difference(before, identity)
+            if fresh:
+                refuse_to_replace(finals.values(), overwrite=self.options.overwrite, note=note)
             total = plan.geobox.width * plan.geobox.height
-            table, predictor = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
+            table = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
             for line in describe_table(table):
                 self.on_message(line)
             with opened(
-                folder,
-                plan.fingerprint(source.fingerprint()),
-                resume=self.options.resume,
-                say=self.on_message,
+                folder, plan.fingerprint(scene), resume=self.options.resume, say=self.on_message
             ) as work:
-                wanted = json.dumps(
-                    [asdict(self.options.shapes), self.options.classes, self.options.confidence]
-                )
                 if not work.is_ready(wanted):
-                    refuse_to_replace(finals.values(), overwrite=self.options.overwrite)
-                    names = self._map(source, plan, predictor, work, begun, output_dir, on_progress)
+                    refuse_to_replace(finals.values(), overwrite=self.options.overwrite, note=note)
+                    names = self._map(source, plan, identity, work, begun, output_dir, on_progress)
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(names, wanted)
                 work.finish_publishing()
-        report = json.loads(finals["report"].read_text(encoding="utf-8"))
+        return self._result(json.loads(finals["report"].read_text(encoding="utf-8")), output_dir)
+
+    def _result(self, report: dict[str, Any], output_dir: Path, *, skipped: bool = False) -> Result:
         outputs = {kind: output_dir / name for kind, name in report["outputs"].items()}
-        return Result(self.location.text, outputs, report)
+        return Result(self.location.text, outputs, report, skipped)
 
     def _map(
         self,
         source: Source,
         plan: Plan,
-        predictor: Predictor,
+        identity: Mapping[str, str],
         work: Work,
         begun: float,
         output_dir: Path,
@@ -321,6 +312,7 @@ class Job:
         """Map the scene; return the finished files in the order in which they are to get their names."""
         total = plan.geobox.width * plan.geobox.height
         clock = Clock()
+        predictor = self.runtime.predictor
         if work.finished_swaths:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
         mapper = Mapper(
@@ -344,7 +336,7 @@ class Job:
             for kind, paths in (*mapped.files.items(), ("project", [project]), ("report", [report]))
             for number, path in enumerate(paths, 1)
         }
-        write_text(report, json.dumps(build_report(plan, outcome, outputs), indent=2) + "\n")
+        write_text(report, json.dumps(build_report(plan, outcome, outputs, identity), indent=2) + "\n")
         # Sidecars first, then the files, the report last: it says that all is there.
         mains = list(outputs.values())
         sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
@@ -352,7 +344,7 @@ class Job:
 
     def _finals(self, output_dir: Path) -> dict[str, Path]:
         """Return the files that are going to be written, as far as that is known."""
-        stem, card = self.location.stem, self.model.card
+        stem, card = self.location.stem, self.runtime.model.card
         names = {"classes": f"{stem}_classes.tif"}
         if self.options.confidence:
             names["confidence"] = f"{stem}_confidence.tif"

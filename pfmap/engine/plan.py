@@ -1,10 +1,12 @@
 """What is going to be done with a scene, before anything is computed."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -144,7 +146,36 @@ class Plan:
         Args:
             scene: the scene's own fingerprint.
         """
-        options = {
+        options = self._essentials() | {
+            "device": self.device.type,
+            "swath_pixels": self.options.swath_pixels,
+        }
+        return {
+            "pfmap": __version__,
+            "scene": scene,
+            "model": self._model_facts(),
+            "options": json.dumps(options, sort_keys=True),
+        }
+
+    def identity(self, scene: str, outputs: str) -> dict[str, str]:
+        """Return hashes of all that the outputs depend on, by which a scene is known to be done.
+
+        As `fingerprint`, without what makes no difference that anyone wants to see: how the work was cut, and
+        which device and which version of pfmap did it.
+
+        Args:
+            scene: the scene's own fingerprint.
+            outputs: which outputs are wanted, and what they are to be like.
+        """
+        options = json.dumps(self._essentials(), sort_keys=True)
+        facts = {"scene": scene, "model": self._model_facts(), "options": options + outputs}
+        return {name: hashlib.sha256(fact.encode()).hexdigest() for name, fact in facts.items()}
+
+    def _model_facts(self) -> str:
+        return f"{self.model_hash} {json.dumps(card_table(self.card), sort_keys=True)}"
+
+    def _essentials(self) -> dict[str, Any]:
+        return {
             "frame": dataclasses.asdict(self.frame),
             "grid": dataclasses.asdict(self.grid),
             "native": self.native,
@@ -152,16 +183,7 @@ class Plan:
             "bands": self.scene.bands,
             "scale": (self.scaling.low, self.scaling.high),
             "precision": self.precision_name,
-            "device": self.device.type,
             "on_read_error": self.options.on_read_error,
-            "swath_pixels": self.options.swath_pixels,
-        }
-        card = json.dumps(card_table(self.card), sort_keys=True)
-        return {
-            "pfmap": __version__,
-            "scene": scene,
-            "model": f"{self.model_hash} {card}",
-            "options": json.dumps(options, sort_keys=True),
         }
 
 

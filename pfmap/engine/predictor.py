@@ -1,6 +1,8 @@
 """Run a network over windows: normalise, batch, autocast, softmax, several at once."""
 
+import contextlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,6 +59,9 @@ class Predictor:
             does not depend on its company. Halved when the device runs out of memory.
         on_message: called with a line for people when that happens.
 
+    One scene at a time has the device: of several that are mapped at once, the next has its first windows
+    ready and waits for the last pass of the one before.
+
     Attributes:
         workers: passes that `stream` computes at a time. The cores of a CPU get more done with a pass each
             than together on one, where they wait for each other after every layer.
@@ -78,6 +83,7 @@ class Predictor:
         self.batch_size = batch_size
         self.workers = min(torch.get_num_threads(), _MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
+        self._turn = threading.Lock()
         # One multiplication and one addition take a pixel value to the network's input.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
@@ -180,16 +186,23 @@ class Predictor:
         torch.set_num_threads(threads)  # of this thread, which blends while the workers compute
         pool = ThreadPoolExecutor(self.workers, "pfmap-network", torch.set_num_threads, (threads,))
         running: deque[Future[list[Predicted]]] = deque()
+        turn = contextlib.ExitStack()
         try:
             for batch in self._batches(windows):
+                if not running:
+                    turn.enter_context(self._turn)
                 running.append(pool.submit(self._compute, batch, clock))
                 # One more than there are workers, so that none waits for the next.
                 if len(running) > self.workers:
                     yield from running.popleft().result()
             while running:
-                yield from running.popleft().result()
+                last = running.popleft().result()
+                if not running:
+                    turn.close()
+                yield from last
         finally:
             pool.shutdown(cancel_futures=True)
+            turn.close()
             torch.set_num_threads(cores)
 
     def _batches(self, windows: Iterable[Window]) -> Iterator[list[Window]]:

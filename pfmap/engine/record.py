@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pfmap.classes import NODATA
 from pfmap.engine.swaths import Swath
 from pfmap.files import write_failed
 from pfmap.grid import Span
@@ -24,11 +25,13 @@ class Record:
     Attributes:
         rows: pixel rows of the outputs.
         pixels: ``(256,)`` pixels per value of the class raster.
+        confidence: sum over all pixels with a class, percent.
         unreadable: (column, row, width, height) of the scene's blocks that count as nodata.
     """
 
     rows: Span
     pixels: npt.NDArray[np.int64]
+    confidence: int
     unreadable: frozenset[tuple[int, int, int, int]]
 
 
@@ -47,10 +50,12 @@ def write_record(
         target.write_swath(folder, values)
     # Numpy's would make eight bytes of each pixel first.
     pixels = torch.bincount(torch.from_numpy(swath.classes).ravel(), minlength=256).numpy()
-    record = Record(swath.rows, pixels, unreadable)
+    confidence = int(swath.confidence.sum(dtype=np.int64)) - NODATA * int(pixels[NODATA])
+    record = Record(swath.rows, pixels, confidence, unreadable)
     facts = {
         "rows": [swath.rows.start, swath.rows.stop],
         "pixels": record.pixels.tolist(),
+        "confidence": record.confidence,
         "unreadable": sorted(unreadable),
     }
     try:
@@ -67,6 +72,7 @@ def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, 
     record = Record(
         rows,
         np.array(facts["pixels"], dtype=np.int64),
+        facts["confidence"],
         frozenset((block[0], block[1], block[2], block[3]) for block in facts["unreadable"]),
     )
     classes, confidence = (target.read_swath(folder) for target in rasters)

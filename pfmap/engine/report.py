@@ -1,11 +1,12 @@
 """What a run says of itself in the report beside its files."""
 
-import hashlib
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,22 +14,37 @@ import torch
 from pfmap.engine.mapping import Mapped
 from pfmap.engine.plan import Plan
 from pfmap.engine.resources import peak_memory
-from pfmap.engine.store import WEIGHTS_NAME, Model
-from pfmap.engine.weights import file_hash
 from pfmap.geobox import mean_size
 from pfmap.version import __version__
 
+_DIFFERENCES = {
+    "scene": "of the scene before it changed",
+    "model": "of another model",
+    "options": "of other options",
+}
 
-def model_hash(model: Model) -> str:
-    """Return the SHA-256 of a model's weights file, or of the weights of a model that was never a file."""
-    path = model.folder / WEIGHTS_NAME
-    if path.is_file():
-        return file_hash(path)
-    digest = hashlib.sha256()
-    for name, value in model.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+
+def read_report(path: Path) -> dict[str, Any] | None:
+    """Read a report; None if there is none that can be read."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def is_done(report: Mapping[str, Any], identity: Mapping[str, str], folder: Path) -> bool:
+    """Whether an earlier run made just what is wanted, and all of it is still there."""
+    names = report.get("outputs", {})
+    there = bool(names) and all((folder / name).is_file() for name in names.values())
+    return there and report.get("identity") == dict(identity)
+
+
+def difference(report: Mapping[str, Any] | None, identity: Mapping[str, str]) -> str:
+    """Say what is different about outputs that are there already, or nothing if that is not known."""
+    before = (report or {}).get("identity", {})
+    changed = [words for key, words in _DIFFERENCES.items() if key in before and before[key] != identity[key]]
+    return f" ({' and '.join(changed)})" if changed else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +64,16 @@ class Outcome:
     warnings: Sequence[str]
 
 
-def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, str]) -> dict[str, Any]:
+def build_report(
+    plan: Plan, outcome: Outcome, outputs: Mapping[str, str], identity: Mapping[str, str]
+) -> dict[str, Any]:
     """Put together the content of the report file.
 
     Args:
         plan: what was to be done.
         outcome: what was done.
         outputs: names of the files by kind.
+        identity: by which a later run knows that all this is done, as `Plan.identity` makes it.
     """
     scene, card, mapped = plan.scene, plan.card, outcome.mapped
     tally = mapped.tally
@@ -73,6 +92,7 @@ def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, str]) -> di
             "gsd_m": _mean(plan.gsd),
             "scale": {"min": plan.scaling.low, "max": plan.scaling.high, "from": plan.scaling.origin},
             "valid_pixels": tally.valid,
+            "mean_confidence": round(tally.mean_confidence, 2),
             "unreadable_blocks": [list(block) for block in sorted(mapped.unreadable)],
         },
         "model": {
@@ -111,6 +131,7 @@ def build_report(plan: Plan, outcome: Outcome, outputs: Mapping[str, str]) -> di
         ],
         "warnings": list(outcome.warnings),
         "outputs": dict(outputs),
+        "identity": dict(identity),
         "swaths": {"all": mapped.swaths, "from_earlier_runs": mapped.resumed},
         "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},
         "pixels_per_second": round(plan.geobox.width * plan.geobox.height / outcome.seconds["total"]),

@@ -144,8 +144,13 @@ def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite
     )
 
 
-def refuse_to_replace(paths: Iterable[Path], *, overwrite: bool) -> None:
+def refuse_to_replace(paths: Iterable[Path], *, overwrite: bool, note: str = "") -> None:
     """Refuse to replace those of these files that exist.
+
+    Args:
+        paths: the files.
+        overwrite: whether they may be replaced.
+        note: what is known of them.
 
     Raises:
         TargetError: there are some, and they are not to be replaced.
@@ -153,8 +158,8 @@ def refuse_to_replace(paths: Iterable[Path], *, overwrite: bool) -> None:
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
         raise TargetError(
-            f"{', '.join(there)} exist{'s' * (len(there) == 1)} already: replace with --overwrite, or choose "
-            "another folder with --output-dir"
+            f"{', '.join(there)} exist{'s' * (len(there) == 1)} already{note}: replace with --overwrite, or "
+            "choose another folder with --output-dir"
         )
 
 

@@ -20,16 +20,19 @@ class Tally:
         measurer: gives true areas.
         pixels: ``(256,)`` pixels per value of the class raster.
         areas: ``(256,)`` the same in square metres, or pixels where the scene has no CRS.
+        confidence: sum over all pixels with a class, percent.
     """
 
     geobox: GeoBox
     measurer: Measurer
     pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+    confidence: int = 0
 
     def add(self, record: Record) -> None:
         """Count a swath; its pixels are as large as the one in its middle."""
         self.pixels += record.pixels
+        self.confidence += record.confidence
         middle = (record.rows.start + record.rows.stop) / 2
         self.areas += record.pixels * pixel_area(self.geobox, self.measurer, middle)
 
@@ -37,3 +40,8 @@ class Tally:
     def valid(self) -> int:
         """Number of pixels with a class."""
         return int(self.pixels[:NODATA].sum())
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of the pixels with a class, percent."""
+        return self.confidence / max(self.valid, 1)

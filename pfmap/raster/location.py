@@ -30,12 +30,14 @@ class Location:
         gdal: what GDAL opens.
         remote: whether it is reached over the network.
         local: the file on this machine that holds it, if there is one: the scene, or the archive around it.
+        called: what outputs are to be called where the scene's own name will not do, or "".
     """
 
     text: str
     gdal: str
     remote: bool
     local: Path | None
+    called: str = ""
 
     @property
     def name(self) -> str:
@@ -45,7 +47,7 @@ class Location:
     @property
     def stem(self) -> str:
         """The name that outputs begin with."""
-        return PurePosixPath(self.name).stem
+        return self.called or PurePosixPath(self.name).stem
 
     @property
     def folder(self) -> Path:

@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from pfmap.errors import SourceError
+from pfmap.geobox import GeoBox
 from pfmap.grid import Span
 from pfmap.raster.bands import RGB, choose_bands
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
@@ -218,8 +219,9 @@ class Source:
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
 
-        Size and time of every file of this machine that it consists of, the sheets of a VRT included; for
-        what lies elsewhere what the server says of it, and the pixels of a few blocks.
+        Name, size and time of every file of this machine that it consists of, the sheets of a VRT included:
+        a survey that moves to another disk stays what it is. For what lies elsewhere what the server says of
+        it, and the pixels of a few blocks.
         """
         digest = hashlib.sha256()
         src = self._src
@@ -227,7 +229,7 @@ class Source:
         digest.update(json.dumps([*facts, self._signs], default=str).encode())
         for path in self.info.files:
             stat = path.stat()
-            digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+            digest.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
         if not self.info.files:
             rows, cols = spots(src.height), spots(src.width)
             for share in (0, 2, 4):
@@ -236,6 +238,23 @@ class Source:
                 with contextlib.suppress(*GDAL_ERRORS):
                     digest.update(self._values(window=window).tobytes())
         return digest.hexdigest()
+
+
+def glance(location: Location) -> GeoBox:
+    """Look up how large a scene is and where it lies, without a look at its pixels.
+
+    Raises:
+        SourceError: it cannot be opened, or is no orthophoto.
+    """
+    ask_server(location)
+    with gdal_settings(remote=location.remote), _open(location) as src:
+        try:
+            check_place(src, location.text)
+            return describe(src, location, (1,)).geobox
+        except GDAL_ERRORS as error:
+            raise SourceError(
+                f"{location.text} has a header that GDAL cannot make sense of ({reason(error)})"
+            ) from error
 
 
 @contextlib.contextmanager

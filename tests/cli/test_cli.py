@@ -159,11 +159,14 @@ def test_existing_outputs_are_refused(small: str, write_scene: Write) -> None:
     scene = write_scene(blobs(70, 70))
     assert pfmap("predict", scene, "-m", small).returncode == 0
     before = {p: p.read_bytes() for p in scene.parent.glob("scene_*")}
-    done = pfmap("predict", scene, "-m", small)
+    done = pfmap("predict", scene, "-m", small, "--min-area", "2")
     assert done.returncode == 1
-    assert "--overwrite" in done.stderr
+    assert "(of other options): replace with --overwrite" in done.stderr
     assert {p: p.read_bytes() for p in scene.parent.glob("scene_*")} == before
-    assert pfmap("predict", scene, "-m", small, "--overwrite").returncode == 0
+    done = pfmap("predict", scene, "-m", small)
+    assert done.returncode == 0
+    assert "is mapped already" in done.stdout
+    assert pfmap("predict", scene, "-m", small, "--overwrite", "--min-area", "2").returncode == 0
 
 
 def test_ctrl_c_leaves_no_half_file(small: str, write_scene: Write, tmp_path: Path) -> None:

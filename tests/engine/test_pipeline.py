@@ -1,6 +1,7 @@
 """The pipeline of one scene, against per-pixel and whole-raster references."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,11 +297,29 @@ def test_existing_outputs_are_refused_and_kept(write_scene: Write) -> None:
     scene = write_scene(blobs(80, 80))
     first = pfmap.predict(scene, model=stand_in(), device="cpu")
     before = {p: p.read_bytes() for p in scene.parent.iterdir()}
-    with pytest.raises(TargetError, match="--overwrite"):
-        pfmap.predict(scene, model=stand_in(), device="cpu")
+    with pytest.raises(TargetError, match=r"already \(of other options\): replace with --overwrite"):
+        pfmap.predict(scene, model=stand_in(), device="cpu", min_area=3)
     assert {p: p.read_bytes() for p in scene.parent.iterdir()} == before
-    again = pfmap.predict(scene, model=stand_in(), device="cpu", overwrite=True)
+    again = pfmap.predict(scene, model=stand_in(), device="cpu", min_area=3, overwrite=True)
     assert read(again.outputs["classes"]).tobytes() == read(first.outputs["classes"]).tobytes()
+    os.utime(scene)
+    with pytest.raises(TargetError, match=r"\(of the scene before it changed and of other options\)"):
+        pfmap.predict(scene, model=stand_in(), device="cpu")
+
+
+def test_what_is_done_is_not_done_again(write_scene: Write) -> None:
+    scene = write_scene(blobs(80, 80))
+    first = pfmap.predict(scene, model=stand_in(), device="cpu")
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in scene.parent.iterdir()}
+    again = pfmap.predict(scene, model=stand_in(), device="cpu", swath_pixels=100, overwrite=True)
+    assert again.skipped
+    assert not first.skipped
+    assert (again.outputs, again.report) == (first.outputs, first.report)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in scene.parent.iterdir()} == before
+    assert not pfmap.predict(scene, model=stand_in(), device="cpu", overwrite=True, resume=False).skipped
+    first.outputs["gpkg"].unlink()
+    assert not pfmap.predict(scene, model=stand_in(), device="cpu", overwrite=True).skipped
+    assert first.outputs["gpkg"].exists()
 
 
 class Breaks(nn.Module):

@@ -20,7 +20,9 @@ from pfmap.engine.estimate import windows_with_data
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.pipeline import Job, inspect
 from pfmap.engine.resources import folder_size
+from pfmap.engine.runtime import Runtime
 from pfmap.errors import PfmapError, SourceError, UsageError
+from pfmap.raster.location import locate
 
 ROOT = Path(__file__).parents[2]
 PFMAP = str(Path(sys.executable).with_name("pfmap"))
@@ -75,7 +77,7 @@ def test_windows_to_compute_are_those_that_are_computed(
         options = PredictOptions(aoi=str(area))
     network = Counts()
     model = stand_in(network=network)
-    job = Job.of(scene, model, options, "cpu", "float32", lambda _line: None)
+    job = Job(locate(scene), Runtime.of(model, "cpu", "float32", None, print), options, print)
     with job.planned() as (_, plan):
         estimated = windows_with_data(plan)
     pfmap.predict(scene, tmp_path / "out", model=model, device="cpu", aoi=options.aoi)

@@ -1,0 +1,114 @@
+"""Whole surveys from Python: many scenes with one model, and one map of them all."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Unpack
+
+from pfmap.engine.options import PredictOptions, Settings
+from pfmap.engine.pipeline import Progress
+from pfmap.engine.runtime import Runtime
+from pfmap.engine.store import DEFAULT_MODEL, Model
+from pfmap.errors import PfmapError
+from pfmap.geobox import GeoBox
+from pfmap.raster.source import glance
+from pfmap.survey.failures import read_failures, write_failures
+from pfmap.survey.find import Sheet, find_sheets
+from pfmap.survey.run import Runner, SheetResult
+
+log = logging.getLogger(__name__)
+
+Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A scene, a folder or ``@list.txt``, or several of them."""
+
+_LOOKS = 8  # scenes looked at at a time: servers take their time
+
+
+def predict_all(
+    sources: Sources,
+    output_dir: str | os.PathLike[str] | None = None,
+    *,
+    pattern: str | None = None,
+    retry_failed: bool = False,
+    model: str | Path | Model = DEFAULT_MODEL,
+    device: str = "auto",
+    precision: str = "auto",
+    on_scene: Callable[[SheetResult], None] = lambda _result: None,
+    on_progress: Progress = lambda _done, _total: None,
+    on_message: Callable[[str], None] = log.info,
+    **settings: Unpack[Settings],
+) -> list[SheetResult]:
+    """Map many scenes: for each what `pfmap.predict` makes of it.
+
+    The model is loaded once, and scenes are read ahead while others have the device. What is done already is
+    left alone, a run that was killed goes on inside the scene it was in, and a scene that fails does not keep
+    the others from being mapped: `failures.csv` in the output folder (or the current one) says which and why.
+
+    Args:
+        sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
+        output_dir: where the files go, in folders like those of the scenes; by default beside each scene.
+        pattern: which files of folders are taken, such as ``ortho_*.tif``.
+        retry_failed: whether only scenes that `failures.csv` names are mapped.
+        model: a model's name, folder, or a loaded `Model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, float32, bfloat16 or float16.
+        on_scene: called when a scene is finished, mapped or failed.
+        on_progress: called with (pixels done, pixels in all) of all scenes; it may raise to stop.
+        on_message: called with lines for people: warnings, and which scene they are about.
+        settings: as for `pfmap.predict`, for all scenes.
+
+    Returns:
+        What became of each scene.
+
+    Raises:
+        PfmapError: what concerns all scenes: no scenes, a model or device that is not there, bad settings.
+    """
+    options = PredictOptions.of(**settings)
+    folder = None if output_dir is None else Path(output_dir)
+    sheets = find_sheets(_several(sources), folder, pattern)
+    runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
+    return map_sheets(
+        sheets, folder or Path(), runtime, options, retry_failed, on_scene, on_progress, on_message
+    )
+
+
+def map_sheets(
+    sheets: Sequence[Sheet],
+    folder: Path,
+    runtime: Runtime,
+    options: PredictOptions,
+    retry_failed: bool,
+    on_scene: Callable[[SheetResult], None],
+    on_progress: Progress,
+    on_message: Callable[[str], None],
+) -> list[SheetResult]:
+    """Map scenes, and keep the list of those that failed."""
+    before = read_failures(folder) if retry_failed else {}
+    if retry_failed:
+        sheets = [sheet for sheet in sheets if sheet.location.text in before]
+    sizes = {sheet: box.width * box.height for sheet, box in look_at(sheets).items()}
+    runner = Runner(runtime, options, on_scene, on_progress, on_message)
+    results = runner.run(sheets, sizes)
+    failed = {result.sheet.location.text: result.reason for result in results if result.reason}
+    write_failures(folder, failed)
+    return results
+
+
+def look_at(sheets: Sequence[Sheet]) -> Mapping[Sheet, GeoBox]:
+    """Return the grids of those scenes that can be opened."""
+
+    def look(sheet: Sheet) -> GeoBox | None:
+        try:
+            return glance(sheet.location)
+        except PfmapError:
+            return None
+
+    with ThreadPoolExecutor(_LOOKS, "pfmap-look") as pool:
+        found = dict(zip(sheets, pool.map(look, sheets), strict=True))
+    return {sheet: box for sheet, box in found.items() if box is not None}
+
+
+def _several(sources: Sources) -> Sequence[str | os.PathLike[str]]:
+    return [sources] if isinstance(sources, (str, os.PathLike)) else sources

@@ -1,0 +1,189 @@
+"""The scenes of a survey: from files, folders and lists to what is mapped, and where the outputs go."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pfmap.errors import SourceError, UsageError
+from pfmap.raster.location import RASTER_SUFFIXES, Location, locate
+
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+_OWN = ("_classes", "_confidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One scene of a survey.
+
+    Attributes:
+        location: where it is, and what its outputs are called.
+        folder: where they go.
+        name: of its outputs below the survey's output folder, without endings; unique in the survey.
+    """
+
+    location: Location
+    folder: Path
+    name: str
+
+
+def find_sheets(
+    sources: Sequence[str | os.PathLike[str]],
+    output_dir: Path | None = None,
+    pattern: str | None = None,
+) -> list[Sheet]:
+    """Find the scenes of a survey.
+
+    A folder is searched recursively; hidden files and what pfmap wrote there earlier are left out, and so are
+    VRTs, which repeat other files, and pictures without a world file, unless the pattern names them.
+
+    Args:
+        sources: scenes, as `locate` takes them; folders; or ``@list.txt`` with one of these in each line.
+        output_dir: where outputs go, in folders like those of the scenes; None for beside each scene.
+        pattern: which files of the folders are taken, such as ``ortho_*.tif``.
+
+    Returns:
+        The scenes, those of a folder by name.
+
+    Raises:
+        SourceError: a source does not exist, or a folder has no scene.
+        UsageError: a scene is named twice, or the outputs would lie inside a folder that is searched.
+    """
+    named = list(_unlisted([os.fspath(source) for source in sources]))
+    folders = [Path(text) for text in named if Path(text).is_dir()]
+    if output_dir is not None:
+        _refuse_inside(output_dir, folders)
+    found: list[tuple[Location, Path]] = []  # and its folder below the output folder
+    for text in named:
+        path = Path(text)
+        if path in folders:
+            below = Path(path.resolve().name) if len(folders) > 1 else Path()
+            found += [
+                (locate(file), below / file.relative_to(path).parent) for file in _search(path, pattern)
+            ]
+        else:
+            found.append((locate(text), Path()))
+    _refuse_twice([location for location, _ in found])
+    sheets = [
+        Sheet(location, location.folder if output_dir is None else output_dir / below, "")
+        for location, below in found
+    ]
+    return _told_apart(sheets, output_dir)
+
+
+def _unlisted(sources: Sequence[str]) -> Iterator[str]:
+    """Take lists apart."""
+    for source in sources:
+        if not source.startswith("@"):
+            yield source
+            continue
+        path = Path(source[1:])
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise SourceError(
+                f"the list {path} cannot be read ({error}): it needs a scene in each line"
+            ) from (error)
+        names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not names:
+            raise SourceError(f"the list {path} names no scene: write one in each line")
+        for name in names:
+            elsewhere = "://" in name or name.startswith("/vsi")
+            yield name if elsewhere else os.fspath(path.parent / name)
+
+
+def _search(folder: Path, pattern: str | None) -> list[Path]:
+    """Return the scenes in a folder, by name."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+    ]
+    chosen = [path for path in files if _is_scene(path, pattern) and not _is_own(path)]
+    if not chosen:
+        what = f"no file that matches {pattern!r}" if pattern else "no raster"
+        some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
+        raise SourceError(
+            f"{folder} has {what} (it has {some or 'no file at all'}): scenes such as GeoTIFFs are needed; "
+            "name them, or choose files with --glob"
+        )
+    return chosen
+
+
+def _is_scene(path: Path, pattern: str | None) -> bool:
+    if pattern is not None:
+        return path.match(pattern)
+    suffix = path.suffix.lower()
+    if suffix in _PICTURES:
+        return any(path.with_suffix(world).is_file() for world in (f"{suffix[:2]}{suffix[-1]}w", ".wld"))
+    return suffix in RASTER_SUFFIXES - {".vrt"}
+
+
+def _is_own(path: Path) -> bool:
+    """Whether pfmap wrote this raster: its report lies beside it."""
+    return any(
+        path.stem.endswith(end) and path.with_name(f"{path.stem.removesuffix(end)}_report.json").is_file()
+        for end in _OWN
+    )
+
+
+def _refuse_inside(output_dir: Path, folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if output_dir.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"the output folder {output_dir} lies in {folder}, which is searched for scenes: choose one "
+                "outside it, or leave out --output-dir to have outputs beside their scenes"
+            )
+
+
+def _refuse_twice(locations: Sequence[Location]) -> None:
+    seen: dict[str, str] = {}
+    for location in locations:
+        place = os.path.realpath(location.gdal) if location.local is not None else location.gdal
+        if place in seen:
+            raise UsageError(
+                f"{location.text} is named twice"
+                + (f", the other time as {seen[place]}" * (seen[place] != location.text))
+                + ": name each scene once"
+            )
+        seen[place] = location.text
+
+
+def _told_apart(sheets: list[Sheet], output_dir: Path | None) -> list[Sheet]:
+    """Give outputs folders or names of their own where scenes have the same name."""
+    if output_dir is not None:
+        for group in _equal(sheets):
+            for index, folder in zip(group, _own_folders([sheets[i] for i in group]), strict=True):
+                sheets[index] = replace(sheets[index], folder=folder)
+    for group in _equal(sheets):
+        for index in group:  # a.tif and a.jp2: a_tif and a_jp2
+            location = sheets[index].location
+            called = location.name.replace(".", "_")
+            sheets[index] = replace(sheets[index], location=replace(location, called=called))
+    for first, second, *_ in _equal(sheets):
+        raise UsageError(
+            f"{sheets[first].location.text} and {sheets[second].location.text} would have outputs of the "
+            "same name: map them into different folders"
+        )
+    return [replace(sheet, name=_name(sheet, output_dir)) for sheet in sheets]
+
+
+def _equal(sheets: Sequence[Sheet]) -> list[list[int]]:
+    """Return the numbers of those scenes whose outputs would have the same name."""
+    groups = defaultdict(list)
+    for index, sheet in enumerate(sheets):
+        groups[os.path.realpath(sheet.folder), sheet.location.stem.casefold()].append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _own_folders(sheets: Sequence[Sheet]) -> list[Path]:
+    """Return folders for outputs of north/a.tif and south/a.tif: north and south."""
+    homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
+    common = os.path.commonpath(homes)
+    return [sheet.folder / os.path.relpath(home, common) for sheet, home in zip(sheets, homes, strict=True)]
+
+
+def _name(sheet: Sheet, output_dir: Path | None) -> str:
+    folder = sheet.folder if output_dir is None else sheet.folder.relative_to(output_dir)
+    return (folder / sheet.location.stem).as_posix()

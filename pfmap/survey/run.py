@@ -1,0 +1,159 @@
+"""Many scenes, one after another on the device, and side by side everywhere else.
+
+Of three scenes that are in work one has the device, the next is planned and has its first windows ready, and the
+last one's outputs are being finished: however small the scenes are, the device does not wait for disks.
+"""
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from pfmap.engine.options import PredictOptions
+from pfmap.engine.pipeline import Job, Progress, Result
+from pfmap.engine.runtime import Runtime
+from pfmap.errors import PfmapError
+from pfmap.survey.find import Sheet
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SheetResult:
+    """What became of a scene.
+
+    Attributes:
+        sheet: the scene.
+        result: what mapping it gave, or None if it failed.
+        reason: why it failed, or "".
+    """
+
+    sheet: Sheet
+    result: Result | None
+    reason: str = ""
+
+
+class _Stopped(BaseException):
+    """Ends the scenes that are in work once the caller wants no more."""
+
+
+class Runner:
+    """Maps scenes with one model.
+
+    Args:
+        runtime: the model on its device.
+        options: how scenes are mapped.
+        on_scene: called when a scene is finished, whether it is mapped or failed; one call at a time.
+        on_progress: called with (pixels done, pixels in all) of the whole survey; it may raise to stop.
+        on_message: called with lines for people, which begin with the scene they are about.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        options: PredictOptions,
+        on_scene: Callable[[SheetResult], None],
+        on_progress: Progress,
+        on_message: Callable[[str], None],
+    ) -> None:
+        self._runtime, self._options = runtime, options
+        self._on_scene, self._on_message = on_scene, on_message
+        self._on_progress = on_progress
+        self._pixels = _Pixels()
+        self._stop: BaseException | None = None
+
+    def run(self, sheets: Sequence[Sheet], sizes: Mapping[Sheet, int]) -> list[SheetResult]:
+        """Map scenes; one that fails does not keep the others from being mapped.
+
+        Args:
+            sheets: the scenes.
+            sizes: their pixels, as far as they are known.
+
+        Returns:
+            What became of each, in their order.
+
+        Raises:
+            BaseException: whatever a callback raised.
+        """
+        self._pixels = _Pixels({sheet: sizes.get(sheet, 0) for sheet in sheets})
+        results: dict[Sheet, SheetResult] = {}
+        with ThreadPoolExecutor(_AT_ONCE, "pfmap-scene") as pool:
+            waiting, running = iter(sheets), set[Future[SheetResult]]()
+            try:
+                while True:
+                    for sheet in waiting:
+                        running.add(pool.submit(self._map, sheet))
+                        if len(running) == _AT_ONCE:
+                            break
+                    if not running:
+                        break
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        done = future.result()
+                        results[done.sheet] = done
+                        self._on_scene(done)
+            except BaseException as error:
+                self._stop = self._stop or error
+                raise self._stop from None
+        return [results[sheet] for sheet in sheets]
+
+    def _map(self, sheet: Sheet) -> SheetResult:
+        job = Job(sheet.location, self._runtime, self._options, lambda line: self._say(sheet, line))
+        try:
+            result = job.run(sheet.folder, lambda done, total: self._advance(sheet, done, total))
+        except PfmapError as error:
+            self._pixels.leave_out(sheet)
+            return SheetResult(sheet, None, str(error))
+        except Exception as error:  # a bug, or a library's: the others are still to be mapped
+            self._pixels.leave_out(sheet)
+            log.debug("%s failed", sheet.location.text, exc_info=True)
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"unexpected {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+            return SheetResult(sheet, None, " ".join(reason.split()))
+        if result.skipped:
+            self._pixels.leave_out(sheet)
+        return SheetResult(sheet, result)
+
+    def _say(self, sheet: Sheet, line: str) -> None:
+        """Pass on what is wrong with a scene; what is planned with each of 2,000 nobody wants to read."""
+        if line.startswith("warning: "):
+            text = line.removeprefix("warning: ").removeprefix(f"{sheet.location.text} ")
+            self._on_message(f"warning: {sheet.location.text}: {text}")
+
+    def _advance(self, sheet: Sheet, done: int, total: int) -> None:
+        if self._stop is not None:
+            raise _Stopped
+        try:
+            self._on_progress(*self._pixels.advance(sheet, done, total))
+        except BaseException as error:
+            self._stop = self._stop or error
+            raise _Stopped from error
+
+
+class _Pixels:
+    """Pixels done and in all, over several scenes at once.
+
+    Args:
+        totals: pixels of each scene, as far as they are known.
+    """
+
+    def __init__(self, totals: Mapping[Sheet, int] | None = None) -> None:
+        self._totals = dict(totals or {})
+        self._done: dict[Sheet, int] = {}
+        self._lock = threading.Lock()
+
+    def advance(self, sheet: Sheet, done: int, total: int) -> tuple[int, int]:
+        """Note how far a scene is; return the sums."""
+        with self._lock:
+            self._totals[sheet], self._done[sheet] = total, done
+            return sum(self._done.values()), sum(self._totals.values())
+
+    def leave_out(self, sheet: Sheet) -> None:
+        """Forget a scene that takes no time any more."""
+        with self._lock:
+            self._totals.pop(sheet, None)
+            self._done.pop(sheet, None)

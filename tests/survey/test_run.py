@@ -1,0 +1,188 @@
+import csv
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from torch import Tensor, nn
+
+import pfmap
+from pfmap.errors import ModelError, UsageError
+from pfmap.survey.batch import predict_all
+from pfmap.survey.run import SheetResult
+from tests.conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
+
+
+@pytest.fixture
+def survey(write_scene: Write, tmp_path: Path) -> Path:
+    """Four sheets of one image in two folders, one of them damaged."""
+    image = blobs(200, 200)
+    for folder in ("in", "in/south"):
+        (tmp_path / folder).mkdir()
+    for index, (row, col) in enumerate(((0, 0), (0, 100), (100, 0), (100, 100))):
+        name = f"in/{'south/' * (row > 0)}sheet{index}.tif"
+        part = image[:, row : row + 100, col : col + 100]
+        write_scene(part, name, transform=NORTH_UP @ Affine.translation(col, row))
+    damaged = tmp_path / "in/south/sheet3.tif"
+    damaged.write_bytes(damaged.read_bytes()[:6])
+    return tmp_path / "in"
+
+
+def run(sources, out, **settings) -> list[SheetResult]:
+    return predict_all(sources, out, **{"model": stand_in(), "device": "cpu"} | settings)
+
+
+def classes(path: Path) -> npt.NDArray[np.uint8]:
+    with rasterio.open(path) as src:
+        return src.read(1)
+
+
+def test_each_scene_is_mapped_as_if_it_were_alone(survey: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    results = run(survey, out)
+    assert [result.sheet.name for result in results] == ["sheet0", "sheet1", "south/sheet2", "south/sheet3"]
+    for result in results[:3]:
+        alone = pfmap.predict(result.sheet.location.text, tmp_path / "alone", model=stand_in(), device="cpu")
+        assert result.result is not None
+        for kind, path in alone.outputs.items():
+            together = out / f"{result.sheet.name}".replace(result.sheet.location.stem, "") / path.name
+            assert result.result.outputs[kind] == together
+            if kind in ("classes", "confidence"):
+                assert together.read_bytes() == path.read_bytes()
+
+
+def test_one_that_fails_is_listed_with_its_reason_and_the_others_are_mapped(
+    survey: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    results = run(survey, out)
+    assert [result.result is None for result in results] == [False, False, False, True]
+    with (out / "failures.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{"scene": results[3].sheet.location.text, "reason": results[3].reason}]
+    assert "sheet3.tif" in rows[0]["reason"]
+
+
+def test_only_what_failed_is_tried_again_and_then_nothing_is_listed(
+    survey: Path, tmp_path: Path, write_scene: Write
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="no scene failed in an earlier run"):
+        run(survey, out, retry_failed=True)
+    run(survey, out)
+    (survey / "south/sheet3.tif").unlink()
+    write_scene(blobs(100, 100), "in/south/sheet3.tif")
+    results = run(survey, out, retry_failed=True)
+    assert [(result.sheet.name, result.reason) for result in results] == [("south/sheet3", "")]
+    assert not (out / "failures.csv").exists()
+
+
+def test_done_scenes_are_skipped_until_they_change(survey: Path, tmp_path: Path, write_scene: Write) -> None:
+    out = tmp_path / "out"
+    run(survey, out)
+    write_scene(blobs(100, 100, seed=9), "in/sheet1.tif")
+    states = [(r.result.skipped if r.result else None, r.reason) for r in run(survey, out)]
+    assert states[0] == states[2] == (True, "")
+    assert states[1][0] is None
+    assert "of the scene before it changed" in states[1][1]
+    results = run(survey, out, overwrite=True)
+    assert [r.result.skipped for r in results[:3] if r.result] == [True, False, True]
+
+
+def test_the_network_is_loaded_once_and_sees_one_scene_at_a_time(survey: Path, tmp_path: Path) -> None:
+    class Watching(nn.Module):
+        """Notes the scenes, by their brightness, in the order in which it sees their windows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.moved, self.busy = Pointwise(3), 0, threading.Lock()
+            self.seen: list[float] = []
+
+        def to(self, *args, **kwargs):
+            self.moved += 1
+            return super().to(*args, **kwargs)
+
+        def forward(self, image: Tensor) -> Tensor:
+            with self.busy:
+                self.seen.append(float(image[image > 0].max()))
+            return self.inner(image)
+
+    for index, level in enumerate((40, 80, 160)):
+        path = survey / ("south/sheet2.tif" if index == 2 else f"sheet{index}.tif")
+        with rasterio.open(path, "r+") as dst:
+            dst.write(np.full((3, 100, 100), level, dtype=np.uint8))
+    network = Watching()
+    run(survey, tmp_path / "out", model=stand_in(network=network))
+    assert network.moved == 1
+    assert len(network.seen) == 3 * 4
+    changes = [a != b for a, b in zip(network.seen, network.seen[1:], strict=False)]
+    assert sum(changes) == 2
+
+
+def test_a_bug_in_one_scene_does_not_end_a_night_of_work(survey: Path, tmp_path: Path) -> None:
+    class Stumbles(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.calls = Pointwise(3), 0
+
+        def forward(self, image: Tensor) -> Tensor:
+            self.calls += 1
+            if self.calls == 1:
+                raise ZeroDivisionError("a bug")
+            return self.inner(image)
+
+    results = run(survey, tmp_path / "out", model=stand_in(network=Stumbles()))
+    reasons = [result.reason for result in results[:3] if result.reason]
+    assert len(reasons) == 1
+    assert reasons[0].startswith("unexpected ZeroDivisionError: a bug (")
+    assert sum(result.result is not None for result in results) == 2
+
+
+def test_progress_counts_all_scenes_and_what_it_raises_ends_the_run(survey: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    finished: list[str] = []
+    run(
+        survey,
+        tmp_path / "out",
+        on_progress=lambda done, total: steps.append((done, total)),
+        on_scene=lambda result: finished.append(result.sheet.name),
+    )
+    assert steps[-1] == (30_000, 30_000)
+    assert all(done <= total for done, total in steps)
+    assert sorted(finished) == ["sheet0", "sheet1", "south/sheet2", "south/sheet3"]
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(done: int, _total: int) -> None:
+        if done > 5000:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        run(survey, tmp_path / "other", on_progress=stop)
+    assert not list((tmp_path / "other").rglob("*_report.json"))
+
+
+def test_what_concerns_all_scenes_is_refused_before_any_is_mapped(survey: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="unknown"):
+        run(survey, tmp_path / "out", model="no such model")
+    with pytest.raises(UsageError, match="gsd -1"):
+        run(survey, tmp_path / "out", gsd=-1.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_warnings_say_which_scene_they_are_about(survey: Path, tmp_path: Path, write_scene: Write) -> None:
+    write_scene(blobs(100, 100), "in/sheet0.tif", crs=None)
+    said: list[str] = []
+    run([survey / "sheet0.tif", survey / "sheet1.tif"], tmp_path / "out", on_message=said.append)
+    name = survey / "sheet0.tif"
+    assert said == [
+        f"warning: {name}: has no CRS: areas and lengths are in pixels",
+        f"warning: {name}: does not say how large its pixels are; model 'stand_in' knows 0.01 to 10 m: "
+        "state it with --gsd METRES",
+    ]
+    assert torch.get_num_threads() >= 1
