@@ -1,7 +1,7 @@
 """Regions of one class as ragged arrays: how tracing hands geometry to the vector side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,26 @@ class Regions:
         }
         names = [item.name for item in fields(self) if item.name not in special]
         return Regions(**special, **{name: getattr(self, name)[start:stop] for name in names})
+
+    def moved(self, row: int, col: int, narrow: int, wide: int) -> "Regions":
+        """Return them as regions of a larger raster, of which theirs is a part.
+
+        Args:
+            row: of the larger raster, in which theirs begins.
+            col: likewise.
+            narrow: width of their raster.
+            wide: width of the larger one.
+        """
+
+        def place(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            return (ids // narrow + row) * wide + ids % narrow + col
+
+        return replace(
+            self,
+            coords=self.coords + np.array([col, row]),
+            ids=place(self.ids),
+            region_ids=place(self.region_ids),
+        )
 
     def save(self, path: Path) -> None:
         """Write all arrays to a numpy archive."""

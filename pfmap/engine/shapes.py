@@ -15,9 +15,11 @@ import numpy.typing as npt
 from pfmap.classes import ClassSpec
 from pfmap.errors import TargetError, UsageError
 from pfmap.geobox import GeoBox, mean_size
+from pfmap.grid import Span
 from pfmap.regions import Regions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
+from pfmap.vector.attributes import SceneNames
 from pfmap.vector.formats import FORMATS, PART
 from pfmap.vector.measure import Measurer, pixel_area
 from pfmap.vector.regularize import Regularizer
@@ -201,7 +203,7 @@ class Shaper:
         pixel: width and height of a pixel on the ground, metres; None without a CRS.
         regularized: values whose objects are squared.
         options: what the polygons are to be like.
-        scene: name of the scene.
+        scene: name of the scene, or what says it for each object.
         metadata: run parameters, kept in the files.
         has_confidence: whether confidences are known.
     """
@@ -219,35 +221,16 @@ class Shaper:
         pixel: tuple[float, float] | None,
         regularized: frozenset[int] = frozenset(),
         options: ShapeOptions,
-        scene: str,
+        scene: str | SceneNames,
         metadata: Mapping[str, str],
         has_confidence: bool = True,
     ) -> None:
         across, down = pixel or (1.0, 1.0)
-        self._sieves = []
-        limits = (0.0 if options.drop_small else options.min_area, False), (options.fill_holes, True)
-        for limit, holes_only in limits:
-            if limit:
-                self._sieves.append(
-                    Sieve(
-                        geobox.height,
-                        geobox.width,
-                        nodata=nodata,
-                        limit=limit,
-                        holes_only=holes_only,
-                        pixel_area=lambda row: pixel_area(geobox, measurer, row),
-                    )
-                )
-        self._tracer = Tracer(
-            geobox.height,
-            geobox.width,
-            nodata=nodata,
-            wanted=wanted,
-            tolerance=options.tolerance(mean_size((across, down))),
-            split=options.split_large,
-            workers=os.cpu_count() or 1,
-            spool=folder,
-        )
+        self._geobox, self._measurer, self._options = geobox, measurer, options
+        self._folder, self._nodata, self._wanted = folder, nodata, wanted
+        self._tolerance = options.tolerance(mean_size((across, down)))
+        self._tracer: Tracer | None = None
+        self._earlier = 0  # pieces in parts that are complete
         self.writer = ObjectWriter(
             folder=folder,
             stem=stem,
@@ -270,23 +253,65 @@ class Shaper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tracer.__exit__(kind, error, trace)
+        if self._tracer is not None:
+            self._tracer.__exit__(kind, error, trace)
         self.writer.close()
+
+    def begin(self, rows: Span, cols: Span) -> None:
+        """Go on with this part of the class raster; it knows nothing of the one before, which is complete."""
+        if self._tracer is not None:
+            self._earlier += self._tracer.piece_count
+            self._tracer.__exit__(None, None, None)
+        options, geobox, measurer = self._options, self._geobox, self._measurer
+        self._rows, self._cols = rows, cols
+        self._sieves = []
+        limits = (0.0 if options.drop_small else options.min_area, False), (options.fill_holes, True)
+        for limit, holes_only in limits:
+            if limit:
+                self._sieves.append(
+                    Sieve(
+                        rows.size,
+                        cols.size,
+                        nodata=self._nodata,
+                        limit=limit,
+                        holes_only=holes_only,
+                        pixel_area=lambda row: pixel_area(geobox, measurer, rows.start + row),
+                    )
+                )
+        self._tracer = Tracer(
+            rows.size,
+            cols.size,
+            nodata=self._nodata,
+            wanted=self._wanted,
+            tolerance=self._tolerance,
+            split=options.split_large,
+            workers=os.cpu_count() or 1,
+            spool=self._folder,
+        )
 
     def trace(self, classes: npt.NDArray[Any], confidence: npt.NDArray[np.uint8] | None) -> Iterator[Regions]:
         """Take the next rows, and give the regions that are closed then; `writer` takes them."""
+        if self._tracer is None:
+            self.begin(Span(0, self._geobox.height), Span(0, self._geobox.width))
+        assert self._tracer is not None
         if confidence is None:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
         rows: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]] = iter([(classes, confidence)])
         for sieve in self._sieves:
             rows = _through(sieve, rows)
+        narrow, wide = self._cols.size, self._geobox.width
         for part in rows:
-            yield from self._tracer.add(*part)
+            for regions in self._tracer.add(*part):
+                if narrow == wide:
+                    yield regions
+                else:
+                    yield regions.moved(self._rows.start, self._cols.start, narrow, wide)
 
     @property
     def seen(self) -> bool:
         """Whether any pixel had a class so far, wanted or not."""
-        return self._tracer.piece_count > 0
+        here = 0 if self._tracer is None else self._tracer.piece_count
+        return self._earlier + here > 0
 
 
 def _through(

@@ -26,8 +26,10 @@ from pfmap.engine.shapes import (
 )
 from pfmap.errors import SourceError, TargetError, UsageError
 from pfmap.files import publish, write_failed
+from pfmap.grid import Span
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.location import Location, locate
+from pfmap.vector.attributes import SceneNames
 from pfmap.vector.measure import Measurer
 from pfmap.version import __version__
 
@@ -126,7 +128,7 @@ def vectorize(
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
         refuse_odd_names(folder, stem)
         refuse_existing(folder, f"{stem}_objects", options, overwrite=overwrite)
-        job = _Job(source, certain, folder, stem, table, wanted, squared, options, on_progress)
+        job = Vectorizer(source, certain, folder, stem, table, wanted, squared, options, stem, on_progress)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.pfmap-") as staging:
@@ -141,8 +143,23 @@ def vectorize(
 
 
 @dataclass(slots=True)
-class _Job:
-    """A class raster on its way."""
+class Vectorizer:
+    """A class raster on its way.
+
+    Attributes:
+        source: the opened class raster.
+        confidence: that of its confidence, of the same size, or None.
+        folder: where the files go.
+        stem: what their names begin with.
+        table: names and colours of the classes.
+        wanted: values that become polygons; None for all.
+        regularized: values whose objects are squared.
+        options: what the polygons are to be like.
+        scene: name of the scene, or what says it for each object.
+        on_progress: called with (pixels done, pixels in all).
+        on_rows: called with the number of the first row and rows of classes, as they come.
+        parts: rows and columns that are traced, each on its own; None for all.
+    """
 
     source: ClassMap
     confidence: ClassMap | None
@@ -152,7 +169,10 @@ class _Job:
     wanted: frozenset[int] | None
     regularized: frozenset[int]
     options: ShapeOptions
+    scene: str | SceneNames
     on_progress: Progress
+    on_rows: Callable[[int, npt.NDArray[Any]], None] = lambda _top, _values: None
+    parts: Sequence[tuple[Span, Span]] | None = None
 
     def run(self, staging: Path, raster: str) -> Vectorized:
         """Make the files in a staging folder, then give them their names."""
@@ -169,18 +189,26 @@ class _Job:
             pixel=pixel_size(geobox),
             regularized=self.regularized,
             options=self.options,
-            scene=self.stem,
+            scene=self.scene,
             metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": raster},
             has_confidence=self.confidence is not None,
         )
+        parts = self.parts or [(Span(0, geobox.height), Span(0, geobox.width))]
+        total = sum(rows.size * cols.size for rows, cols in parts)
         done = 0
-        with shaper, closing(read_ahead(self._rows(), depth=2)) as rows:
-            for values, percent in rows:
-                for regions in shaper.trace(values, percent):
-                    self.on_progress(done, geobox.height * geobox.width)
-                    shaper.writer.add(regions)
-                done += values.size
-                self.on_progress(done, geobox.height * geobox.width)
+        with shaper:
+            for part in parts:
+                shaper.begin(*part)
+                top = part[0].start
+                with closing(read_ahead(self._rows(part), depth=2)) as strips:
+                    for values, percent in strips:
+                        self.on_rows(top, values)
+                        for regions in shaper.trace(values, percent):
+                            self.on_progress(done, total)
+                            shaper.writer.add(regions)
+                        top += len(values)
+                        done += values.size
+                        self.on_progress(done, total)
             if not shaper.seen:
                 raise SourceError(
                     f"{raster} has no valid pixel: everything is nodata; check it with gdalinfo"
@@ -204,18 +232,18 @@ class _Job:
         return Vectorized(raster, outputs, counts, areas, "m2" if measurer.units == "m" else "px")
 
     def _rows(
-        self,
+        self, part: tuple[Span, Span]
     ) -> Generator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None], None, None]:
         """Yield rows of classes with those of the confidence, which may come in other numbers."""
         if self.confidence is None:
-            for values in self.source.rows():
+            for values in self.source.rows(part):
                 yield values, None
             return
-        parts = self.confidence.rows()
-        rest = np.zeros((0, self.source.geobox.width), dtype=np.uint8)
-        for values in self.source.rows():
+        others = self.confidence.rows(part)
+        rest = np.zeros((0, part[1].size), dtype=np.uint8)
+        for values in self.source.rows(part):
             while len(rest) < len(values):
-                rest = np.concatenate([rest, next(parts).astype(np.uint8)])
+                rest = np.concatenate([rest, next(others).astype(np.uint8)])
             yield values, rest[: len(values)]
             rest = rest[len(values) :]
 

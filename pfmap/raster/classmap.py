@@ -76,29 +76,39 @@ class ClassMap:
     ) -> None:
         self._src.close()
 
-    def rows(self) -> Generator[npt.NDArray[Any], None, None]:
+    def rows(self, within: tuple[Span, Span] | None = None) -> Generator[npt.NDArray[Any], None, None]:
         """Yield all rows from the top, a number at a time: ``(rows, width)`` uint8 or int32.
+
+        Args:
+            within: rows and columns of the part that is read; None for all.
 
         Raises:
             SourceError: they cannot be read, or a class is negative.
         """
-        for rows in self.strips():
-            yield self.read(rows)
+        rows, cols = within or (Span(0, self.geobox.height), Span(0, self.geobox.width))
+        for strip in self._strips(rows, cols):
+            yield self.read(strip, cols)
 
     def strips(self) -> list[Span]:
         """Cut the raster into rows that are read at a time, in whole blocks of the file."""
-        block = max(1, self._src.block_shapes[self._band - 1][0])
-        step = max(block, _PIXELS // self.geobox.width // block * block)
-        height = self.geobox.height
-        return [Span(top, min(top + step, height)) for top in range(0, height, step)]
+        return self._strips(Span(0, self.geobox.height), Span(0, self.geobox.width))
 
-    def read(self, rows: Span) -> npt.NDArray[Any]:
-        """Read rows: ``(rows, width)`` uint8 or int32.
+    def _strips(self, rows: Span, cols: Span) -> list[Span]:
+        block = max(1, self._src.block_shapes[self._band - 1][0])
+        step = max(block, _PIXELS // cols.size // block * block)
+        first = rows.start // block * block
+        return [
+            Span(max(top, rows.start), min(top + step, rows.stop)) for top in range(first, rows.stop, step)
+        ]
+
+    def read(self, rows: Span, cols: Span | None = None) -> npt.NDArray[Any]:
+        """Read rows, or some columns of them: ``(rows, width)`` uint8 or int32.
 
         Raises:
             SourceError: they cannot be read, or a class is negative.
         """
-        window = Window(0, rows.start, self.geobox.width, rows.size)
+        cols = cols or Span(0, self.geobox.width)
+        window = Window(cols.start, rows.start, cols.size, rows.size)
         try:
             with gdal_settings(remote=self._location.remote):
                 values, mask = self._read(window)

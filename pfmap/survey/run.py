@@ -1,7 +1,7 @@
 """Many scenes, one after another on the device, and side by side everywhere else.
 
-Of three scenes that are in work one has the device, the next is planned and has its first windows ready, and the
-last one's outputs are being finished: however small the scenes are, the device does not wait for disks.
+Of three scenes that are in work one has the device, the next is planned and has its first windows ready, and
+the last one's outputs are being finished: however small the scenes are, the device does not wait for disks.
 """
 
 import logging

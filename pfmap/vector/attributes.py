@@ -1,5 +1,6 @@
 """What is said of every object: one function per attribute, and the order in which they are written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ from pfmap.vector.measure import Measurer
 
 Column = npt.NDArray[np.generic] | npt.NDArray[np.object_]
 
+SceneNames = Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]]
+"""Says for ``(n,)`` polygons in the CRS which scene shows each."""
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -20,14 +24,14 @@ class Chunk:
         regions: as traced.
         ground: ``(n,)`` their polygons where lengths and areas are true: metres, or pixels without a CRS.
         names: name of each class.
-        scene: name of the scene.
+        scene: name of the scene, of all or of each.
         has_confidence: whether confidences are known.
     """
 
     regions: Regions
     ground: npt.NDArray[np.object_]
     names: dict[int, str]
-    scene: str
+    scene: str | npt.NDArray[np.object_]
     has_confidence: bool
     _box: npt.NDArray[np.float64] | None = None
 

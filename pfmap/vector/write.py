@@ -15,7 +15,7 @@ from pfmap.errors import UsageError
 from pfmap.geobox import GeoBox
 from pfmap.regions import Regions
 from pfmap.style import objects_style, qml
-from pfmap.vector.attributes import Chunk, attributes
+from pfmap.vector.attributes import Chunk, SceneNames, attributes
 from pfmap.vector.formats import LAYER, Sink, sink
 from pfmap.vector.measure import Measurer
 from pfmap.vector.regularize import Regularizer
@@ -41,7 +41,7 @@ class ObjectWriter:
         wanted: values that become objects, which get a file even where there are none; None if not known.
         geobox: the grid of the regions' coordinates.
         measurer: gives areas and lengths.
-        scene: name of the scene.
+        scene: name of the scene, or what says it for each object.
         min_area: smaller objects are left out; square metres, or pixels without a CRS.
         metadata: run parameters, kept in the files that have a place for them.
         by_class: whether each class gets files of its own.
@@ -58,7 +58,7 @@ class ObjectWriter:
     wanted: frozenset[int] | None
     geobox: GeoBox
     measurer: Measurer
-    scene: str
+    scene: str | SceneNames
     min_area: float
     metadata: Mapping[str, str]
     by_class: bool = False
@@ -146,7 +146,8 @@ class ObjectWriter:
         # Without a CRS pixels are the measure, and north is up.
         measured = geometry if self.measurer.units == "m" else placed(lambda xy: xy * (1, -1))
         names = {value: self.classes[value].name for value in np.unique(regions.classes).tolist()}
-        chunk = Chunk(regions, self.measurer.ground(measured), names, self.scene, self.has_confidence)
+        scene = self.scene if isinstance(self.scene, str) else self.scene(geometry)
+        chunk = Chunk(regions, self.measurer.ground(measured), names, scene, self.has_confidence)
         columns = attributes(chunk, self.measurer)
         frame = gpd.GeoDataFrame(columns, geometry=geometry, crs=None).rename_geometry("geom")
         if self.min_area:

@@ -1,0 +1,176 @@
+"""One map of a survey: its class maps on one grid, and its objects across the borders of its scenes.
+
+The scenes' class rasters are shown as one, and that one is traced as any class raster is: an object that two
+scenes share becomes one, what two scenes show counts once, and areas are those of the raster.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.card import Card
+from pfmap.classes import NODATA
+from pfmap.engine.options import PredictOptions
+from pfmap.engine.pipeline import Progress, Result
+from pfmap.engine.plan import wanted_classes
+from pfmap.engine.shapes import ClassTable
+from pfmap.engine.vectorize import Vectorizer
+from pfmap.errors import TargetError
+from pfmap.files import write_failed, write_text
+from pfmap.geobox import GeoBox
+from pfmap.raster.classmap import ClassMap
+from pfmap.raster.location import locate
+from pfmap.raster.mosaic import Look, Part, common_grid, extent, write_mosaic
+from pfmap.style import class_raster_style, confidence_raster_style, qml
+from pfmap.survey.run import SheetResult
+from pfmap.vector.footprints import Footprints, clusters
+from pfmap.vector.measure import Measurer, pixel_area
+
+STEM = "survey"
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What one map of a survey gave.
+
+    Attributes:
+        grid: of the survey's rasters.
+        outputs: files by kind.
+        pixels: ``(256,)`` per value of the class raster; where scenes overlap, each place counts once.
+        areas: ``(256,)`` the same in square metres, or pixels where there is no CRS.
+        objects: per class name.
+        left_out: names of scenes that have no place among the others.
+    """
+
+    grid: GeoBox
+    outputs: Mapping[str, Path]
+    pixels: npt.NDArray[np.int64]
+    areas: npt.NDArray[np.float64]
+    objects: Mapping[str, int]
+    left_out: Sequence[str]
+
+
+def merge(
+    results: Sequence[SheetResult],
+    folder: Path,
+    card: Card,
+    options: PredictOptions,
+    on_progress: Progress,
+    on_message: Callable[[str], None],
+) -> Merged | None:
+    """Make one map of what scenes gave.
+
+    Args:
+        results: of the scenes, those that are shown over others last; failed ones have no part in it.
+        folder: where the files go.
+        card: of the model that mapped the scenes.
+        options: how they were mapped, and what polygons are to be like.
+        on_progress: called with (pixels done, pixels in all).
+        on_message: called with lines for people.
+
+    Returns:
+        What it gave; None where no scene has a place that others could share.
+
+    Raises:
+        PfmapError: a scene's raster cannot be read or brought onto the grid of the others; a full disk.
+    """
+    mapped = [(one.sheet.name, one.result) for one in results if one.result is not None]
+    placed, left_out = _with_place([(name, result, box_of(result.report)) for name, result in mapped])
+    for name in left_out:
+        on_message(
+            f"warning: {name} has no CRS as the others have: it is no part of the survey's own outputs"
+        )
+    if not placed:
+        return None
+    boxes = [box for _, _, box in placed]
+    grid = common_grid(boxes)
+    outputs = {"classes": _classes(placed, grid, folder, card)}
+    if options.confidence:
+        outputs["confidence"] = _confidence(placed, grid, folder)
+    names = [name for name, _, _ in placed]
+    tally = _Tally(grid)
+    with ClassMap(locate(outputs["classes"]), None) as source:
+        certain = ClassMap(locate(outputs["confidence"]), None) if options.confidence else None
+        try:
+            vectorizer = Vectorizer(
+                source,
+                certain,
+                folder,
+                STEM,
+                ClassTable(dict(enumerate(card.classes)), lambda _value: ""),
+                frozenset(wanted_classes(card, options.classes)),
+                frozenset(wanted_classes(card, options.shapes.regularize)),
+                options.shapes,
+                Footprints(boxes, names, grid.crs_wkt),
+                on_progress,
+                tally.add,
+                clusters([extent(box, grid) for box in boxes]),
+            )
+            with tempfile.TemporaryDirectory(dir=folder, prefix=f".{STEM}.pfmap-") as staging:
+                vectorized = vectorizer.run(Path(staging), str(outputs["classes"]))
+        except OSError as error:
+            if isinstance(error, TargetError):
+                raise
+            raise write_failed(folder / f"{STEM}_objects", error) from error
+        finally:
+            if certain is not None:
+                certain.__exit__(None, None, None)
+    return Merged(grid, outputs | vectorized.outputs, tally.pixels, tally.areas, vectorized.counts, left_out)
+
+
+def box_of(report: Mapping[str, Any]) -> GeoBox:
+    """Return the grid of a scene's outputs, as its report has it."""
+    place = report["map"]
+    return GeoBox(place["width"], place["height"], report["scene"]["crs"], tuple(place["transform"]))
+
+
+Placed = tuple[str, Result, GeoBox]
+
+
+def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
+    """Leave out scenes without a CRS where others have one, and those that lie nowhere at all."""
+    some = any(box.crs_wkt is not None for _, _, box in scenes)
+    kept = [scene for scene in scenes if (scene[2].crs_wkt is not None if some else scene[2].georeferenced)]
+    names = {name for name, _, _ in kept}
+    return kept, [name for name, _, _ in scenes if name not in names]
+
+
+class _Tally:
+    """Pixels and ground area per class, added up row by row."""
+
+    def __init__(self, grid: GeoBox) -> None:
+        self._grid = grid
+        self._measurer = Measurer(grid.crs_wkt, grid.center)
+        self.pixels = np.zeros(256, dtype=np.int64)
+        self.areas = np.zeros(256)
+
+    def add(self, top: int, values: npt.NDArray[Any]) -> None:
+        """Count rows; their pixels are as large as the one in their middle."""
+        pixels = np.bincount(values.ravel(), minlength=256)
+        self.pixels += pixels
+        self.areas += pixels * pixel_area(self._grid, self._measurer, top + len(values) / 2)
+
+
+def _classes(placed: Sequence[Placed], grid: GeoBox, folder: Path, card: Card) -> Path:
+    parts = [Part(str(result.outputs["classes"]), box) for _, result, box in placed]
+    tags = {
+        "PFMAP_MODEL": card.name,
+        "PFMAP_CLASSES": ",".join(spec.name for spec in card.classes),
+        "PFMAP_ATTRIBUTION": card.provenance.attribution,
+    }
+    look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
+    path = write_mosaic(folder / f"{STEM}_classes.vrt", grid, parts, look)
+    write_text(path.with_suffix(".qml"), qml(class_raster_style(card.classes)))
+    return path
+
+
+def _confidence(placed: Sequence[Placed], grid: GeoBox, folder: Path) -> Path:
+    parts = [Part(str(result.outputs["confidence"]), box) for _, result, box in placed]
+    path = write_mosaic(folder / f"{STEM}_confidence.vrt", grid, parts, Look("uint8", ("Gray",), NODATA))
+    write_text(path.with_suffix(".qml"), qml(confidence_raster_style()))
+    return path

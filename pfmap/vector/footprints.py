@@ -1,0 +1,103 @@
+"""Where scenes lie: their outlines on the ground, and which of them shows an object."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+
+from pfmap.errors import SourceError
+from pfmap.geobox import GeoBox
+from pfmap.grid import Span
+
+_ALONG = 8  # points per edge: lines that are straight in one CRS bend in another
+
+
+def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
+    """Return the closed ring around a raster as (longitude, latitude) in WGS 84; empty without a CRS.
+
+    Counter-clockwise, as GeoJSON wants it (RFC 7946).
+    """
+    if box.crs_wkt is None:
+        return ()
+    ring = _ring(box, "OGC:CRS84")
+    if ring is None:
+        return ()
+    polygon = shapely.orient_polygons(shapely.Polygon(ring))
+    return tuple((round(x, 8), round(y, 8)) for x, y in shapely.get_coordinates(polygon))
+
+
+class Footprints:
+    """Says which scene of a survey shows an object: the last one whose outline its inner point lies in.
+
+    Args:
+        boxes: the scenes' grids, those that are shown over others last.
+        names: of the scenes.
+        crs_wkt: CRS of the objects.
+    """
+
+    def __init__(self, boxes: Sequence[GeoBox], names: Sequence[str], crs_wkt: str | None) -> None:
+        rings = [_ring(box, crs_wkt) for box in boxes]
+        missing = [name for name, ring in zip(names, rings, strict=True) if ring is None]
+        if missing:
+            raise SourceError(f"{missing[0]} cannot be brought into the CRS of the other scenes")
+        self._names = np.array(names, dtype=object)
+        self._tree = shapely.STRtree([shapely.Polygon(ring) for ring in rings])
+
+    def __call__(self, polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+        """Return the name of a scene for each of ``(n,)`` polygons."""
+        points = shapely.point_on_surface(polygons)
+        which, scene = self._tree.query(points, predicate="intersects")
+        last = np.full(len(polygons), -1)
+        np.maximum.at(last, which, scene)
+        outside = np.flatnonzero(last < 0)  # by a rounding, at a seam of another grid
+        if outside.size:
+            last[outside] = self._tree.nearest(points[outside])
+        return np.asarray(self._names[last])
+
+
+def clusters(places: Sequence[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
+    """Bring together what touches or overlaps.
+
+    Args:
+        places: rows and columns of each scene on one grid.
+
+    Returns:
+        Rows and columns around those that hang together, from the top; no two of these touch.
+    """
+    boxes = list(places)
+    while True:
+        shapes = [shapely.box(x.start, y.start, x.stop, y.stop) for y, x in boxes]
+        pairs = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+        group = np.arange(len(boxes))
+        changed = True
+        while changed:  # each takes the least number among its neighbours, until all that touch have the same
+            before = group.copy()
+            np.minimum.at(group, pairs[0], before[pairs[1]])
+            changed = bool((group != before).any())
+        found = [[boxes[i] for i in np.flatnonzero(group == number)] for number in np.unique(group)]
+        merged = [(_around([y for y, _ in some]), _around([x for _, x in some])) for some in found]
+        if len(merged) == len(boxes):
+            return sorted(merged, key=lambda part: (part[0].start, part[1].start))
+        boxes = merged
+
+
+def _around(spans: Sequence[Span]) -> Span:
+    return Span(min(span.start for span in spans), max(span.stop for span in spans))
+
+
+def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:
+    """Return the ring around a raster in a CRS; None if it has no place there."""
+    share = np.linspace(0, 1, _ALONG, endpoint=False)
+    zero, one = np.zeros(_ALONG), np.ones(_ALONG)
+    cols = np.concatenate([share, one, 1 - share, zero]) * box.width
+    rows = np.concatenate([zero, share, one, 1 - share]) * box.height
+    a, b, c, d, e, f = box.transform
+    x, y = a * cols + b * rows + c, d * cols + e * rows + f
+    if crs is not None and box.crs_wkt is not None:
+        own, other = pyproj.CRS.from_user_input(box.crs_wkt).to_2d(), pyproj.CRS.from_user_input(crs).to_2d()
+        if own != other:
+            x, y = pyproj.Transformer.from_crs(own, other, always_xy=True).transform(x, y)
+    ring = np.stack([np.asarray(x), np.asarray(y)], axis=1)
+    return ring if np.isfinite(ring).all() else None

@@ -1,0 +1,192 @@
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.warp import reproject, transform_bounds
+
+import pfmap
+from pfmap.engine.options import PredictOptions
+from pfmap.errors import SourceError
+from pfmap.survey.batch import predict_all
+from pfmap.survey.merge import Merged, merge
+from tests.conftest import NORTH_UP, Write, blobs, stand_in
+
+ROWS = COLS = 200
+
+
+def sheets(write: Write, image: npt.NDArray[np.uint8], boxes, **profile) -> list[Path]:
+    """Cut (row, col, height, width) out of an image, each as a scene at its place."""
+    return [
+        write(
+            image[:, row : row + height, col : col + width],
+            f"sheet{number}.tif",
+            transform=NORTH_UP @ Affine.translation(col, row),
+            **profile,
+        )
+        for number, (row, col, height, width) in enumerate(boxes)
+    ]
+
+
+def merged(scenes: list[Path], out: Path, **settings) -> Merged:
+    model = stand_in()
+    results = predict_all(scenes, out, model=model, device="cpu", **settings)
+    assert not [result.reason for result in results if result.reason]
+    found = merge(
+        results, out, model.card, PredictOptions.of(**settings), lambda _done, _total: None, said.append
+    )
+    assert found is not None
+    return found
+
+
+said: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _silence() -> None:
+    said.clear()
+
+
+def objects(path: Path) -> gpd.GeoDataFrame:
+    return gpd.read_file(path, layer="objects").sort_values("object_id", ignore_index=True)
+
+
+QUARTERS = [(0, 0, 100, 100), (0, 100, 100, 100), (100, 0, 100, 100), (100, 100, 100, 100)]
+OVERLAPPING = [(0, 0, 120, 130), (0, 110, 130, 90), (90, 0, 110, 120), (110, 100, 90, 100)]
+
+
+@pytest.mark.parametrize("boxes", [QUARTERS, OVERLAPPING], ids=["touching", "overlapping"])
+def test_sheets_that_touch_or_overlap_give_the_objects_of_the_whole(
+    boxes, write_scene: Write, tmp_path: Path
+):
+    image = blobs(ROWS, COLS)
+    whole = pfmap.predict(write_scene(image, "whole.tif"), tmp_path / "one", model=stand_in(), device="cpu")
+    found = merged(sheets(write_scene, image, boxes), tmp_path / "many")
+    ours, theirs = objects(found.outputs["gpkg"]), objects(whole.outputs["gpkg"])
+    assert len(ours) > 20
+    assert shapely.equals_exact(ours.geometry.values, theirs.geometry.values, 1e-9).all()
+    for name in ("object_id", "class", "area_m2", "confidence_mean", "touches_edge"):
+        assert (ours[name] == theirs[name]).all()
+    assert [row["pixels"] for row in whole.report["classes"]] == found.pixels[:3].tolist()
+    assert [row["area_m2"] for row in whole.report["classes"]] == pytest.approx(found.areas[:3], abs=0.01)
+    assert found.objects == {row["class"]: row["objects"] for row in whole.report["classes"]}
+    with rasterio.open(found.outputs["classes"]) as ours_src, rasterio.open(whole.outputs["classes"]) as src:
+        assert (ours_src.read(1) == src.read(1)).all()
+        assert ours_src.transform == src.transform
+        assert ours_src.colormap(1)[1] == src.colormap(1)[1]
+
+
+def test_every_object_names_the_scene_that_shows_it(write_scene: Write, tmp_path: Path) -> None:
+    found = merged(sheets(write_scene, blobs(ROWS, COLS), OVERLAPPING), tmp_path / "many")
+    layer = objects(found.outputs["gpkg"])
+    inner = shapely.point_on_surface(layer.geometry.values)
+    col, row = ~NORTH_UP @ np.stack([shapely.get_x(inner), shapely.get_y(inner)])
+    for name, x, y in zip(layer["scene"], col, row, strict=True):
+        shown = [n for n, (r, c, h, w) in enumerate(OVERLAPPING) if r <= y <= r + h and c <= x <= c + w]
+        assert name == f"sheet{shown[-1]}"
+    assert set(layer["scene"]) == {"sheet0", "sheet1", "sheet2", "sheet3"}
+
+
+def test_a_later_scene_does_not_hide_others_where_it_has_no_data(write_scene: Write, tmp_path: Path) -> None:
+    image = blobs(ROWS, COLS)
+    below = write_scene(image, "below.tif")
+    mask = np.zeros((ROWS, COLS), dtype=bool)
+    mask[50:100, 50:100] = True
+    above = write_scene(255 - image, "above.tif", mask=mask)
+    found = merged([below, above], tmp_path / "out")
+    layers = [
+        pfmap.predict(path, tmp_path / "alone", model=stand_in(), device="cpu") for path in (below, above)
+    ]
+    lower, upper = (rasterio.open(one.outputs["classes"]).read(1) for one in layers)
+    with rasterio.open(found.outputs["classes"]) as src:
+        assert (src.read(1) == np.where(mask, upper, lower)).all()
+    assert int(found.pixels[:255].sum()) == ROWS * COLS
+
+
+def test_other_crs_and_resolution_are_brought_to_the_grid_of_most(write_scene: Write, tmp_path: Path) -> None:
+    """A large sheet in UTM 45 and, beside it, one in UTM 44 of pixels half as large."""
+    image = np.full((3, 900, 300), 10, dtype=np.uint8)
+    image[:, 100:200, 100:300] = 245
+    main = write_scene(image, "main.tif")
+    east = NORTH_UP @ (300, 0)
+    fine = np.full((3, 400, 400), 10, dtype=np.uint8)
+    fine[:, 200:400, 0:200] = 245
+    here = Affine(0.25, 0, east[0] - 10, 0, -0.25, east[1])
+    bounds = transform_bounds("EPSG:32645", "EPSG:32644", here.c, here.f - 100, here.c + 100, here.f)
+    to = Affine(0.25, 0, bounds[0], 0, -0.25, bounds[3])
+    width, height = (int((bounds[i + 2] - bounds[i]) / 0.25) + 1 for i in (0, 1))
+    turned, inside = np.zeros((3, height, width), np.uint8), np.zeros((height, width), np.uint8)
+    place = {"src_transform": here, "src_crs": "EPSG:32645", "dst_transform": to, "dst_crs": "EPSG:32644"}
+    reproject(fine, turned, resampling=Resampling.nearest, **place)
+    reproject(np.ones((400, 400), np.uint8), inside, resampling=Resampling.nearest, **place)
+    other = write_scene(turned, "other.tif", crs="EPSG:32644", transform=to, mask=inside > 0)
+    found = merged([main, other], tmp_path / "out", classes=["class_2"])
+    assert found.grid.crs_wkt is not None
+    assert CRS.from_wkt(found.grid.crs_wkt) == CRS.from_epsg(32645)
+    assert found.grid.transform[0] == pytest.approx(0.5)
+    layer = objects(found.outputs["gpkg"])
+    # one object across both: 100 x 50 m in the large one, and what the other adds of its 50 x 50 m
+    assert len(layer) == 1
+    left, top = NORTH_UP @ (100, 100)
+    expected = shapely.box(left, top - 50, left + 100, top).union(
+        shapely.box(here.c, here.f - 100, here.c + 50, here.f - 50)
+    )
+    both = layer.geometry.iloc[0]
+    assert both.symmetric_difference(expected).area < 0.03 * expected.area
+    assert found.areas[2] == pytest.approx(expected.area, rel=0.03)
+
+
+def test_scenes_in_ten_crs_become_one_layer(write_scene: Write, tmp_path: Path) -> None:
+    scenes = []
+    for zone in range(31, 41):
+        image = blobs(64, 64, seed=zone)
+        scenes.append(
+            write_scene(
+                image, f"z{zone}.tif", crs=f"EPSG:326{zone}", transform=Affine(20, 0, 5e5, 0, -20, 5e6)
+            )
+        )
+    found = merged(scenes, tmp_path / "out", gsd=0.5)
+    layer = objects(found.outputs["gpkg"])
+    assert set(layer["scene"]) == {f"z{zone}" for zone in range(31, 41)}
+
+
+def test_a_scene_without_a_crs_is_left_out_and_named(write_scene: Write, tmp_path: Path) -> None:
+    image = blobs(80, 80)
+    scenes = [write_scene(image, "here.tif"), write_scene(image, "nowhere.tif", crs=None)]
+    found = merged(scenes, tmp_path / "out")
+    assert list(found.left_out) == ["nowhere"]
+    assert said == [
+        "warning: nowhere has no CRS as the others have: it is no part of the survey's own outputs"
+    ]
+    assert (found.grid.width, found.grid.height) == (80, 80)
+
+
+def test_a_vrt_that_stays_the_same_is_left_alone_and_moves_with_its_folder(
+    write_scene: Write, tmp_path: Path
+) -> None:
+    scenes = sheets(write_scene, blobs(ROWS, COLS), QUARTERS)
+    out = tmp_path / "out"
+    before = merged(scenes, out).outputs["classes"]
+    time = before.stat().st_mtime_ns
+    merged(scenes, out)
+    assert before.stat().st_mtime_ns == time
+    moved = out.rename(tmp_path / "elsewhere")
+    with rasterio.open(moved / before.name) as src:
+        assert (src.read(1) < 3).all()
+
+
+def test_a_class_raster_that_is_gone_is_named(write_scene: Write, tmp_path: Path) -> None:
+    scenes = sheets(write_scene, blobs(ROWS, COLS), QUARTERS)
+    model = stand_in()
+    results = predict_all(scenes, tmp_path / "out", model=model, device="cpu")
+    assert results[1].result is not None
+    results[1].result.outputs["classes"].unlink()
+    with pytest.raises(SourceError, match=r"survey_classes\.vrt cannot be read"):
+        merge(results, tmp_path / "out", model.card, PredictOptions(), lambda _d, _t: None, said.append)
+    assert not (tmp_path / "out/survey_objects.gpkg").exists()
