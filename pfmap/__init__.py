@@ -5,6 +5,7 @@ The public API, imported on first use, so that ``import pfmap`` costs nothing::
     import pfmap
 
     result = pfmap.predict("scene.tif", output_dir="maps")
+    survey = pfmap.batch("survey", output_dir="maps")
     model = pfmap.load_model("landcover")
     pfmap.import_checkpoint("best.pth", preset="isaid", name="isaid")
 """
@@ -21,22 +22,27 @@ if TYPE_CHECKING:
     from pfmap.engine.store import load_model
     from pfmap.engine.upstream import import_checkpoint
     from pfmap.engine.vectorize import vectorize
+    from pfmap.survey.batch import batch, predict_all
     from pfmap.train.evaluate import evaluate_model
 
 __all__ = [
     "PfmapError",
     "__version__",
+    "batch",
     "evaluate",
     "evaluate_model",
     "import_checkpoint",
     "inspect",
     "load_model",
     "predict",
+    "predict_all",
     "vectorize",
 ]
 
 _HOMES = {
     "predict": "pfmap.engine.pipeline",
+    "predict_all": "pfmap.survey.batch",
+    "batch": "pfmap.survey.batch",
     "inspect": "pfmap.engine.pipeline",
     "load_model": "pfmap.engine.store",
     "evaluate": "pfmap.engine.evaluate",

@@ -14,6 +14,7 @@ from pfmap.version import __version__
 # name -> (module, attribute, help for the list); a module is imported when its command is used.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "predict": ("pfmap.cli.predict", "predict"),
+    "batch": ("pfmap.cli.batch", "batch"),
     "vectorize": ("pfmap.cli.vectorize", "vectorize"),
     "summary": ("pfmap.cli.summary", "summary"),
     "evaluate": ("pfmap.cli.evaluate", "evaluate"),
@@ -48,6 +49,7 @@ def cli() -> None:
 
     \b
     pfmap predict scene.tif           map a scene with the default model
+    pfmap batch SURVEY -o maps        map all scenes of a folder, and join them
     pfmap vectorize classes.tif       polygons of any class raster
     pfmap summary objects.gpkg        objects and areas per class and zone
     pfmap evaluate map.tif truth.tif  how well a map agrees with the truth

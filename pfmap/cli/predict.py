@@ -96,9 +96,9 @@ def _predict_all(
         quiet=quiet,
     )
     if as_json:
-        click.echo(json.dumps([_as_json(result) for result in results], indent=2))
+        click.echo(json.dumps([scene_json(result) for result in results], indent=2))
     elif not quiet:
-        click.echo(_counts(results))
+        click.echo(counts(results))
     fail_if_any_failed(results, (output_dir or Path()) / "failures.csv")
 
 
@@ -129,13 +129,15 @@ def fail_if_any_failed(results: "list[SheetResult]", listed: Path) -> None:
     raise SystemExit(1)
 
 
-def _counts(results: "list[SheetResult]") -> str:
+def counts(results: "list[SheetResult]") -> str:
+    """Say how many scenes were mapped."""
     mapped = sum(result.result is not None and not result.result.skipped for result in results)
     skipped = sum(result.result is not None and result.result.skipped for result in results)
     return f"{mapped:,} mapped, {skipped:,} mapped already, {len(results) - mapped - skipped:,} failed"
 
 
-def _as_json(result: "SheetResult") -> dict[str, Any]:
+def scene_json(result: "SheetResult") -> dict[str, Any]:
+    """Say for machines what became of a scene."""
     done = result.result
     state = "failed" if done is None else "skipped" if done.skipped else "done"
     return {

@@ -130,13 +130,7 @@ def vectorize(
         refuse_existing(folder, f"{stem}_objects", options, overwrite=overwrite)
         job = Vectorizer(source, certain, folder, stem, table, wanted, squared, options, stem, on_progress)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.pfmap-") as staging:
-                return job.run(Path(staging), location.text)
-        except OSError as error:
-            if isinstance(error, TargetError):
-                raise
-            raise write_failed(folder / f"{stem}_objects", error) from error
+            return job.write(location.text)
         finally:
             if certain is not None:
                 certain.__exit__(None, None, None)
@@ -174,8 +168,26 @@ class Vectorizer:
     on_rows: Callable[[int, npt.NDArray[Any]], None] = lambda _top, _values: None
     parts: Sequence[tuple[Span, Span]] | None = None
 
-    def run(self, staging: Path, raster: str) -> Vectorized:
-        """Make the files in a staging folder, then give them their names."""
+    def write(self, raster: str) -> Vectorized:
+        """Make the files in a staging folder, then give them their names.
+
+        Args:
+            raster: name of the class raster, for messages.
+
+        Raises:
+            SourceError: it cannot be read, or has no valid pixel.
+            TargetError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{self.stem}.pfmap-") as staging:
+                return self._write(Path(staging), raster)
+        except OSError as error:
+            if isinstance(error, TargetError):
+                raise
+            raise write_failed(self.folder / f"{self.stem}_objects", error) from error
+
+    def _write(self, staging: Path, raster: str) -> Vectorized:
         geobox = self.source.geobox
         measurer = Measurer(geobox.crs_wkt, geobox.center)
         shaper = Shaper(

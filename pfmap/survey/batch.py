@@ -2,20 +2,28 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Unpack
 
 from pfmap.engine.options import PredictOptions, Settings
-from pfmap.engine.pipeline import Progress
+from pfmap.engine.pipeline import Progress, Result
+from pfmap.engine.report import read_report
 from pfmap.engine.runtime import Runtime
 from pfmap.engine.store import DEFAULT_MODEL, Model
 from pfmap.errors import PfmapError
 from pfmap.geobox import GeoBox
 from pfmap.raster.source import glance
+from pfmap.survey.claim import alone
 from pfmap.survey.failures import read_failures, write_failures
+from pfmap.survey.figures import SurveyFigures
 from pfmap.survey.find import Sheet, find_sheets
+from pfmap.survey.gather import scene_figures, survey_figures, title_of
+from pfmap.survey.merge import STEM, merge
 from pfmap.survey.run import Runner, SheetResult
 
 log = logging.getLogger(__name__)
@@ -72,6 +80,114 @@ def predict_all(
     return map_sheets(
         sheets, folder or Path(), runtime, options, retry_failed, on_scene, on_progress, on_message
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyResult:
+    """What mapping a survey gave.
+
+    Attributes:
+        scenes: what became of each.
+        outputs: the survey's own files by kind: classes, confidence, each vector format, and the reports.
+        figures: all that the reports show.
+    """
+
+    scenes: Sequence[SheetResult]
+    outputs: Mapping[str, Path]
+    figures: SurveyFigures
+
+
+def batch(
+    sources: Sources,
+    output_dir: str | os.PathLike[str],
+    *,
+    pattern: str | None = None,
+    retry_failed: bool = False,
+    model: str | Path | Model = DEFAULT_MODEL,
+    device: str = "auto",
+    precision: str = "auto",
+    on_scene: Callable[[SheetResult], None] = lambda _result: None,
+    on_progress: Progress = lambda _done, _total: None,
+    on_message: Callable[[str], None] = log.info,
+    **settings: Unpack[Settings],
+) -> SurveyResult:
+    """Map a survey: many scenes, and one map of them all.
+
+    As `predict_all`, and then from all that is mapped: one class raster and its confidence (VRTs over the
+    scenes' own), one vector layer in which objects go on across the scenes' borders, and reports.
+
+    Args:
+        sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
+            Where scenes overlap, later ones are shown over earlier ones.
+        output_dir: where the files go, those of the scenes in folders like theirs.
+        pattern: which files of folders are taken, such as ``ortho_*.tif``.
+        retry_failed: whether only scenes that `failures.csv` names are mapped; the survey's own files are
+            made of all that is mapped.
+        model: a model's name, folder, or a loaded `Model`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, float32, bfloat16 or float16.
+        on_scene: called when a scene is finished, mapped or failed.
+        on_progress: called with (pixels done, pixels in all) of all scenes, and then of the one map; it may
+            raise to stop.
+        on_message: called with lines for people.
+        settings: as for `pfmap.predict`, for all scenes.
+
+    Returns:
+        What became of the scenes, the survey's files, and its figures.
+
+    Raises:
+        PfmapError: what concerns all scenes: no scenes, a model or device that is not there, bad settings,
+            files that exist and are not an earlier survey's.
+    """
+    begun, started = time.perf_counter(), _now()
+    options = PredictOptions.of(**settings)
+    folder = Path(output_dir)
+    sheets = [_not_called_survey(sheet, folder) for sheet in find_sheets(_several(sources), folder, pattern)]
+    runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
+    with alone(folder, options):
+        results = map_sheets(
+            sheets, folder, runtime, options, retry_failed, on_scene, on_progress, on_message
+        )
+        if retry_failed:
+            results = _with_earlier(sheets, results)
+        on_message("joining the maps of all scenes")
+        merged = merge(results, folder, runtime.model.card, options, on_progress, on_message)
+        boxes = look_at(sheets)
+        scenes = [
+            scene_figures(result, boxes.get(result.sheet), runtime.model.card, folder) for result in results
+        ]
+        times = started, _now(), time.perf_counter() - begun
+        warnings = [] if merged is None else merged.warnings
+        figures = survey_figures(title_of(sheets), scenes, merged, runtime, options, folder, times, warnings)
+        outputs = dict(merged.outputs) if merged is not None else {}
+    return SurveyResult(results, outputs, figures)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _not_called_survey(sheet: Sheet, folder: Path) -> Sheet:
+    """Call the outputs of survey.tif survey_tif: the survey's own have that name."""
+    if sheet.folder != folder or sheet.location.stem.casefold() != STEM:
+        return sheet
+    called = sheet.location.name.replace(".", "_")
+    return Sheet(replace(sheet.location, called=called), folder, called)
+
+
+def _with_earlier(sheets: Sequence[Sheet], results: Sequence[SheetResult]) -> list[SheetResult]:
+    """Add what earlier runs made of the other scenes."""
+    found = {result.sheet: result for result in results}
+    for sheet in sheets:
+        if sheet in found:
+            continue
+        report = read_report(sheet.folder / f"{sheet.location.stem}_report.json")
+        if report is None:
+            found[sheet] = SheetResult(sheet, None, "not mapped yet: run without --retry-failed")
+            continue
+        outputs = {kind: sheet.folder / name for kind, name in report["outputs"].items()}
+        found[sheet] = SheetResult(sheet, Result(sheet.location.text, outputs, report, skipped=True))
+    return [found[sheet] for sheet in sheets]
 
 
 def map_sheets(

@@ -4,8 +4,8 @@ The scenes' class rasters are shown as one, and that one is traced as any class 
 scenes share becomes one, what two scenes show counts once, and areas are those of the raster.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from pfmap.engine.pipeline import Progress, Result
 from pfmap.engine.plan import wanted_classes
 from pfmap.engine.shapes import ClassTable
 from pfmap.engine.vectorize import Vectorizer
-from pfmap.errors import TargetError
-from pfmap.files import write_failed, write_text
+from pfmap.files import write_text
 from pfmap.geobox import GeoBox
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
-from pfmap.raster.mosaic import Look, Part, common_grid, extent, write_mosaic
+from pfmap.raster.mosaic import Look, Part, common_grid, extent, on_grid, write_mosaic
 from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
@@ -44,7 +43,7 @@ class Merged:
         pixels: ``(256,)`` per value of the class raster; where scenes overlap, each place counts once.
         areas: ``(256,)`` the same in square metres, or pixels where there is no CRS.
         objects: per class name.
-        left_out: names of scenes that have no place among the others.
+        warnings: about scenes that have no place among the others, or another grid.
     """
 
     grid: GeoBox
@@ -52,7 +51,7 @@ class Merged:
     pixels: npt.NDArray[np.int64]
     areas: npt.NDArray[np.float64]
     objects: Mapping[str, int]
-    left_out: Sequence[str]
+    warnings: Sequence[str]
 
 
 def merge(
@@ -62,6 +61,7 @@ def merge(
     options: PredictOptions,
     on_progress: Progress,
     on_message: Callable[[str], None],
+    footprints: Footprints | None = None,
 ) -> Merged | None:
     """Make one map of what scenes gave.
 
@@ -72,6 +72,7 @@ def merge(
         options: how they were mapped, and what polygons are to be like.
         on_progress: called with (pixels done, pixels in all).
         on_message: called with lines for people.
+        footprints: say which scene shows an object; None for those of the results themselves.
 
     Returns:
         What it gave; None where no scene has a place that others could share.
@@ -80,47 +81,38 @@ def merge(
         PfmapError: a scene's raster cannot be read or brought onto the grid of the others; a full disk.
     """
     mapped = [(one.sheet.name, one.result) for one in results if one.result is not None]
-    placed, left_out = _with_place([(name, result, box_of(result.report)) for name, result in mapped])
-    for name in left_out:
-        on_message(
-            f"warning: {name} has no CRS as the others have: it is no part of the survey's own outputs"
-        )
-    if not placed:
-        return None
+    placed, warnings = _with_place([(name, result, box_of(result.report)) for name, result in mapped])
     boxes = [box for _, _, box in placed]
-    grid = common_grid(boxes)
-    outputs = {"classes": _classes(placed, grid, folder, card)}
+    grid = common_grid(boxes) if boxes else None
+    if grid is not None:
+        warnings += _about_grids(boxes, grid)
+    for text in warnings:
+        on_message(f"warning: {text}")
+    if grid is None:
+        return None
+    rasters = {"classes": _classes(placed, grid, folder, card)}
     if options.confidence:
-        outputs["confidence"] = _confidence(placed, grid, folder)
-    names = [name for name, _, _ in placed]
+        rasters["confidence"] = _confidence(placed, grid, folder)
+    shown = footprints or Footprints(boxes, [name for name, _, _ in placed], grid.crs_wkt)
     tally = _Tally(grid)
-    with ClassMap(locate(outputs["classes"]), None) as source:
-        certain = ClassMap(locate(outputs["confidence"]), None) if options.confidence else None
-        try:
-            vectorizer = Vectorizer(
-                source,
-                certain,
-                folder,
-                STEM,
-                ClassTable(dict(enumerate(card.classes)), lambda _value: ""),
-                frozenset(wanted_classes(card, options.classes)),
-                frozenset(wanted_classes(card, options.shapes.regularize)),
-                options.shapes,
-                Footprints(boxes, names, grid.crs_wkt),
-                on_progress,
-                tally.add,
-                clusters([extent(box, grid) for box in boxes]),
-            )
-            with tempfile.TemporaryDirectory(dir=folder, prefix=f".{STEM}.pfmap-") as staging:
-                vectorized = vectorizer.run(Path(staging), str(outputs["classes"]))
-        except OSError as error:
-            if isinstance(error, TargetError):
-                raise
-            raise write_failed(folder / f"{STEM}_objects", error) from error
-        finally:
-            if certain is not None:
-                certain.__exit__(None, None, None)
-    return Merged(grid, outputs | vectorized.outputs, tally.pixels, tally.areas, vectorized.counts, left_out)
+    with ExitStack() as opened:
+        source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
+        vectorizer = Vectorizer(
+            source,
+            certain[0] if certain else None,
+            folder,
+            STEM,
+            ClassTable(dict(enumerate(card.classes)), lambda _value: ""),
+            frozenset(wanted_classes(card, options.classes)),
+            frozenset(wanted_classes(card, options.shapes.regularize)),
+            options.shapes,
+            shown,
+            on_progress,
+            tally.add,
+            clusters([extent(box, grid) for box in boxes]),
+        )
+        vectorized = vectorizer.write(str(rasters["classes"]))
+    return Merged(grid, rasters | vectorized.outputs, tally.pixels, tally.areas, vectorized.counts, warnings)
 
 
 def box_of(report: Mapping[str, Any]) -> GeoBox:
@@ -133,11 +125,32 @@ Placed = tuple[str, Result, GeoBox]
 
 
 def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
-    """Leave out scenes without a CRS where others have one, and those that lie nowhere at all."""
+    """Leave out scenes without a CRS where others have one, and those that lie nowhere at all; say so."""
     some = any(box.crs_wkt is not None for _, _, box in scenes)
-    kept = [scene for scene in scenes if (scene[2].crs_wkt is not None if some else scene[2].georeferenced)]
-    names = {name for name, _, _ in kept}
-    return kept, [name for name, _, _ in scenes if name not in names]
+    kept, warnings = [], []
+    for scene in scenes:
+        name, _, box = scene
+        if box.crs_wkt is not None if some else box.georeferenced:
+            kept.append(scene)
+        else:
+            lacks = "CRS as the others have" if some else "georeferencing"
+            warnings.append(f"{name} has no {lacks}: it is no part of the survey's own outputs")
+    return kept, warnings
+
+
+def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
+    """Say so where scenes had to be brought to the grid of others."""
+    moved = sum(not on_grid(box, grid) for box in boxes)
+    if not moved:
+        return []
+    names = sorted({box.crs_name for box in boxes})
+    some = "pixels of several sizes"
+    if len(names) > 1:
+        some = f"{len(names)} CRSs ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+    return [
+        f"the scenes have {some}: the survey's own outputs are in {grid.crs_name} with pixels of "
+        f"{grid.transform[0]:.5g}, as most have; {moved} of {len(boxes)} scenes are brought there"
+    ]
 
 
 class _Tally:

@@ -1,0 +1,100 @@
+"""`pfmap batch`: map a survey."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pfmap.cli.options import many_options, scene_options, shape_options
+from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
+from pfmap.cli.progress import run_with_progress
+
+if TYPE_CHECKING:
+    from pfmap.survey.batch import SurveyResult
+
+
+@click.command(epilog="Open survey.qgz in QGIS, and survey_report.html in a browser.")
+@click.argument("survey", nargs=-1, required=True, metavar="SURVEY...")
+@scene_options
+@shape_options
+@many_options
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Take over what earlier runs of the same command made.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def batch(
+    survey: tuple[str, ...],
+    output_dir: Path | None,
+    pattern: str | None,
+    retry_failed: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Map a SURVEY: all scenes of a folder, and one map of them all.
+
+    SURVEY is a folder, which is searched recursively, @list.txt, or scenes.
+
+    Writes for each scene what pfmap predict writes, in folders like those of the survey; and of all scenes
+    survey_classes.vrt, survey_confidence.vrt and survey_objects.gpkg, in which objects go on across the
+    scenes' borders. Scenes that are done are left alone, and those that fail are listed in failures.csv.
+    """
+    if output_dir is None:
+        raise click.UsageError("say where the outputs go with --output-dir")
+    from pfmap.survey import batch as library  # torch loads here: --help stays instant
+
+    result = run_with_progress(
+        lambda on_progress, on_message: library.batch(
+            survey,
+            output_dir,
+            pattern=pattern,
+            retry_failed=retry_failed,
+            on_scene=lambda scene: on_message(scene_line(scene)),
+            on_progress=on_progress,
+            on_message=on_message,
+            **options,
+        ),
+        quiet=quiet,
+    )
+    if as_json:
+        click.echo(json.dumps(_as_json(result), indent=2))
+    elif not quiet:
+        _show(result)
+    fail_if_any_failed(list(result.scenes), output_dir / "failures.csv")
+
+
+def _show(result: "SurveyResult") -> None:
+    """Print what was found over the whole survey, and where it lies."""
+    figures = result.figures
+    click.echo(f"{'class':<20} {'area ' + figures.unit:>14} {'objects':>9}")
+    for row in figures.classes:
+        click.echo(f"{row.name:<20} {row.area:>14,.0f} {row.objects:>9,}")
+    for path in result.outputs.values():
+        click.echo(f"wrote {path}")
+    click.echo(f"{counts(list(result.scenes))} in {figures.seconds:,.0f} s")
+
+
+def _as_json(result: "SurveyResult") -> dict[str, Any]:
+    figures = result.figures
+    return {
+        "scenes": [scene_json(scene) for scene in result.scenes],
+        "outputs": {kind: str(path) for kind, path in result.outputs.items()},
+        "classes": [
+            {
+                "class_id": row.class_id,
+                "class": row.name,
+                "pixels": row.pixels,
+                f"area_{figures.unit}": row.area,
+                "objects": row.objects,
+            }
+            for row in figures.classes
+        ],
+        "warnings": list(figures.warnings),
+        "seconds": figures.seconds,
+    }

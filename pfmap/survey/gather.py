@@ -1,0 +1,147 @@
+"""From what was mapped to the figures that reports show."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pfmap.card import Card
+from pfmap.engine.options import PredictOptions
+from pfmap.engine.runtime import Runtime
+from pfmap.geobox import GeoBox
+from pfmap.survey.figures import ClassFigures, SceneFigures, SurveyFigures
+from pfmap.survey.find import Sheet
+from pfmap.survey.merge import Merged
+from pfmap.survey.run import SheetResult
+from pfmap.vector.footprints import lonlat_ring
+from pfmap.version import __version__
+
+
+def scene_figures(result: SheetResult, box: GeoBox | None, card: Card, folder: Path) -> SceneFigures:
+    """Gather what is known of a scene.
+
+    Args:
+        result: what became of it.
+        box: its grid, where it could be opened.
+        card: of the model.
+        folder: that its outputs' names are relative to.
+    """
+    name, text = result.sheet.name, result.sheet.location.text
+    place = {} if box is None else {"width": box.width, "height": box.height, "footprint": lonlat_ring(box)}
+    if box is not None and box.crs_wkt is not None:
+        place["crs"] = box.crs_name
+    done = result.result
+    if done is None:
+        return SceneFigures(text, name, "failed", result.reason, **place)  # type: ignore[arg-type]
+    report = done.report
+    scene = report["scene"]
+    return SceneFigures(
+        text,
+        name,
+        "skipped" if done.skipped else "done",
+        **place,  # type: ignore[arg-type]
+        gsd=scene["gsd_m"],
+        classes=tuple(_class(row, card) for row in report["classes"]),
+        valid_pixels=scene["valid_pixels"],
+        mean_confidence=scene["mean_confidence"] if scene["valid_pixels"] else None,
+        seconds=report["seconds"],
+        warnings=tuple(report["warnings"]),
+        outputs=_relative(done.outputs, folder),
+        finished=report["finished"],
+    )
+
+
+def survey_figures(
+    title: str,
+    scenes: Sequence[SceneFigures],
+    merged: Merged | None,
+    runtime: Runtime,
+    options: PredictOptions,
+    folder: Path,
+    times: tuple[str, str, float],
+    warnings: Sequence[str],
+) -> SurveyFigures:
+    """Gather what is known of a survey.
+
+    Args:
+        title: for people.
+        scenes: in order.
+        merged: the one map of all, if there is one.
+        runtime: what they were mapped with.
+        options: how they were mapped.
+        folder: that outputs' names are relative to.
+        times: when it was started and finished, ISO 8601, and the seconds it took.
+        warnings: about the survey as a whole.
+    """
+    card = runtime.model.card
+    unit: Literal["m2", "px"] = "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
+    return SurveyFigures(
+        title=title,
+        version=__version__,
+        started=times[0],
+        finished=times[1],
+        seconds=round(times[2], 3),
+        unit=unit,
+        model=_model(runtime),
+        settings=_settings(runtime, options),
+        crs="" if merged is None or merged.grid.crs_wkt is None else merged.grid.crs_name,
+        classes=() if merged is None else _classes(merged, card),
+        scenes=tuple(scenes),
+        warnings=tuple(warnings),
+        outputs={} if merged is None else _relative(merged.outputs, folder),
+    )
+
+
+def title_of(sheets: Sequence[Sheet]) -> str:
+    """Name a survey: by the folder that all its scenes lie in."""
+    homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
+    return Path(os.path.commonpath(homes)).name or "survey"
+
+
+def _class(row: Mapping[str, Any], card: Card) -> ClassFigures:
+    spec = card.classes[row["class_id"]]
+    area = row["area_m2"] if "area_m2" in row else row["area_px"]
+    return ClassFigures(row["class_id"], spec.name, spec.color, row["pixels"], area, row["objects"])
+
+
+def _classes(merged: Merged, card: Card) -> tuple[ClassFigures, ...]:
+    return tuple(
+        ClassFigures(
+            index,
+            spec.name,
+            spec.color,
+            int(merged.pixels[index]),
+            round(float(merged.areas[index]), 2),
+            merged.objects.get(spec.name, 0),
+        )
+        for index, spec in enumerate(card.classes)
+    )
+
+
+def _model(runtime: Runtime) -> dict[str, Any]:
+    card = runtime.model.card
+    return {
+        "name": card.name,
+        "title": card.title,
+        "sha256": runtime.model_hash,
+        "attribution": card.provenance.attribution,
+        "encoder": card.architecture.encoder,
+        "window": card.input.window,
+        "gsd_m": list(card.input.gsd),
+        "bands": list(card.input.bands),
+    }
+
+
+def _settings(runtime: Runtime, options: PredictOptions) -> dict[str, Any]:
+    """Return what a reader of the report wants to know of the options: not how the work was done."""
+    facts = asdict(options)
+    shapes = facts.pop("shapes")
+    for name in ("overwrite", "resume", "swath_pixels", "batch_size"):
+        facts.pop(name)
+    precision = str(runtime.precision).removeprefix("torch.")
+    return {"device": str(runtime.device), "precision": precision, **facts, **shapes}
+
+
+def _relative(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    return {kind: Path(os.path.relpath(path, folder)).as_posix() for kind, path in outputs.items()}
