@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 @scene_options
 @shape_options
 @many_options
+@click.option(
+    "--mosaic", is_flag=True, help="Map the scenes as one: windows are blended across their borders."
+)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option(
     "--resume/--no-resume",
@@ -32,6 +35,7 @@ def batch(
     survey: tuple[str, ...],
     output_dir: Path | None,
     pattern: str | None,
+    mosaic: bool,
     retry_failed: bool,
     as_json: bool,
     quiet: bool,
@@ -54,6 +58,7 @@ def batch(
             survey,
             output_dir,
             pattern=pattern,
+            mosaic=mosaic,
             retry_failed=retry_failed,
             on_scene=lambda scene: on_message(scene_line(scene)),
             on_progress=on_progress,

@@ -1,10 +1,14 @@
-"""The QGIS project of a mapped scene."""
+"""The QGIS project of a mapped scene, or of a survey."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from pfmap.classes import ClassSpec
 from pfmap.engine.plan import Plan
+from pfmap.engine.shapes import ShapeOptions
+from pfmap.geobox import GeoBox
 from pfmap.project import Layer, qgis_project
 from pfmap.raster.location import Location
 from pfmap.style import class_raster_style, confidence_raster_style, objects_style, scene_style
@@ -26,6 +30,27 @@ _OPACITY = 0.3
 """Of the class raster: the scene below it and the polygons above it stay in sight."""
 
 
+@dataclass(frozen=True, slots=True)
+class Map:
+    """What was made of a scene or a survey.
+
+    Attributes:
+        stem: what the layers' names begin with.
+        files: by kind, as `Mapped` has them.
+        geobox: the grid of its rasters.
+        classes: of the model.
+        wanted: indices of those that become polygons.
+        shapes: what the polygons are like.
+    """
+
+    stem: str
+    files: Mapping[str, Sequence[Path]]
+    geobox: GeoBox
+    classes: Sequence[ClassSpec]
+    wanted: Sequence[int]
+    shapes: ShapeOptions
+
+
 def scene_project(plan: Plan, files: Mapping[str, Sequence[Path]], output_dir: Path) -> bytes:
     """Make the content of the `.qgz` file that opens a scene and what was made of it.
 
@@ -34,34 +59,47 @@ def scene_project(plan: Plan, files: Mapping[str, Sequence[Path]], output_dir: P
         files: what was made of it by kind, as `Mapped` has them.
         output_dir: where they are going to lie, and the project.
     """
-    stem, crs = plan.scene.location.stem, plan.geobox.crs_wkt
-    layers = list(_objects(plan, files))
-    if "confidence" in files:
-        source = f"./{files['confidence'][0].name}"
+    location = plan.scene.location
+    made = Map(location.stem, files, plan.geobox, plan.card.classes, plan.wanted, plan.options.shapes)
+    below = Layer(location.stem, _source(location, output_dir), _scene(plan), plan.scene.geobox.crs_wkt)
+    return map_project(made, [below])
+
+
+def map_project(made: Map, below: Sequence[Layer] = ()) -> bytes:
+    """Make the content of the `.qgz` file that opens what was made.
+
+    Args:
+        made: the map; its files lie beside the project.
+        below: layers under it.
+    """
+    stem, crs = made.stem, made.geobox.crs_wkt
+    layers = list(_objects(made))
+    if "confidence" in made.files:
+        source = f"./{made.files['confidence'][0].name}"
         layers.append(Layer(f"{stem} confidence", source, confidence_raster_style(), crs, shown=False))
-    source = f"./{files['classes'][0].name}"
-    layers.append(Layer(f"{stem} classes", source, class_raster_style(plan.card.classes, _OPACITY), crs))
-    layers.append(
-        Layer(stem, _source(plan.scene.location, output_dir), _scene(plan), plan.scene.geobox.crs_wkt)
-    )
-    return qgis_project(stem, layers, crs, plan.geobox.bounds)
+    source = f"./{made.files['classes'][0].name}"
+    layers.append(Layer(f"{stem} classes", source, class_raster_style(made.classes, _OPACITY), crs))
+    return qgis_project(stem, [*layers, *below], crs, made.geobox.bounds)
 
 
-def _objects(plan: Plan, files: Mapping[str, Sequence[Path]]) -> Iterator[Layer]:
+def _objects(made: Map) -> Iterator[Layer]:
     """Yield the layers of one vector format: one for each file."""
-    stem = plan.scene.location.stem
-    wanted = [plan.card.classes[index] for index in plan.wanted]
-    kind = next(kind for kind in _PREFERRED if kind in plan.options.shapes.formats)
-    crs = "EPSG:4326" if kind == "geojson" and plan.geobox.crs_wkt else plan.geobox.crs_wkt
+    wanted = [made.classes[index] for index in made.wanted]
+    kind = next(kind for kind in _PREFERRED if kind in made.shapes.formats)
+    crs = "EPSG:4326" if kind == "geojson" and made.geobox.crs_wkt else made.geobox.crs_wkt
     groups = [("objects", kind, wanted)]
-    if plan.options.shapes.split_by_class:
+    if made.shapes.split_by_class:
         groups = [(spec.name, f"{kind}.{spec.name}", [spec]) for spec in wanted]
     for name, key, classes in groups:
-        for number, path in enumerate(files[key], 1):
+        for number, path in enumerate(made.files[key], 1):
             further = f" {number}" if number > 1 else ""
             inside = f"|layername={LAYER}" if kind == "gpkg" else ""
             yield Layer(
-                f"{stem} {name}{further}", f"./{path.name}{inside}", objects_style(classes), crs, vector=True
+                f"{made.stem} {name}{further}",
+                f"./{path.name}{inside}",
+                objects_style(classes),
+                crs,
+                vector=True,
             )
 
 

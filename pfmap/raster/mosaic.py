@@ -1,6 +1,7 @@
 """Many rasters as one: a common grid, and a VRT that shows each of them on it."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor, hypot, isfinite
@@ -35,14 +36,14 @@ class Part:
         path: what GDAL opens.
         geobox: its grid.
         bands: 1-based numbers of those that are shown, in order.
-        masked: whether some of its pixels may be invalid.
+        masked: bands whose masks say together which of its pixels are valid; empty if all are.
         local: whether it is a file of this machine.
     """
 
     path: str
     geobox: GeoBox
     bands: tuple[int, ...] = (1,)
-    masked: bool = True
+    masked: tuple[int, ...] = (1,)
     local: bool = True
 
 
@@ -123,9 +124,7 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
             beside.parent.mkdir(exist_ok=True)
             part = _warped(part, grid, beside, look)  # noqa: PLW2901
         placed.append(part)
-    text = _xml(path, grid, placed, look)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+    _write_if_new(path, _xml(path, grid, placed, look))
     return path
 
 
@@ -188,14 +187,31 @@ def _warped(part: Part, grid: GeoBox, path: Path, look: Look) -> Part:
                 tolerance=0.125,
             ) as warped,
         ):
-            part_path = path.with_name(f".{path.name}.part")
-            rasterio.shutil.copy(warped, part_path, driver="VRT")
-            part_path.replace(path)
+            draft = path.with_name(f".{path.name}.part")
+            rasterio.shutil.copy(warped, draft, driver="VRT")
+            text = _relative(draft.read_text(encoding="utf-8"), part, path)
+            draft.unlink()
     except GDAL_ERRORS as error:
         raise SourceError(
             f"{part.path} cannot be brought into {grid.crs_name} ({reason(error)}): map it on its own"
         ) from error
-    return Part(str(path), box, part.bands, masked=True)
+    _write_if_new(path, text)
+    return Part(str(path), box, part.bands, masked=part.bands[:1])
+
+
+def _relative(text: str, part: Part, path: Path) -> str:
+    """Name the raster from the VRT's folder, so that both can be moved together."""
+    if not part.local:
+        return text
+    tag = r'(<SourceDataset relativeToVRT=)"0">[^<]*'
+    name = escape(os.path.relpath(part.path, path.parent))
+    return re.sub(tag, lambda found: f'{found[1]}"1">{name}', text)
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    """Leave a file alone that would not change: what was made of it earlier stays good."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def _has_alpha(src: rasterio.DatasetReader) -> bool:
@@ -251,10 +267,12 @@ def _xml(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) -> str:
         lines += _color_table(look.classes)
         lines += [_source(path, grid, part, str(part.bands[index]), look) for part in parts]
         lines.append("</VRTRasterBand>")
-    if look.nodata is None and any(part.masked for part in parts):
+    if look.nodata is None:  # between rasters there is nothing
         lines.append('<MaskBand><VRTRasterBand dataType="Byte">')
-        mask = Look("uint8", (), nodata=0)
-        lines += [_source(path, grid, part, f"mask,{part.bands[0]}", mask) for part in parts]
+        shown = Look("uint8", (), nodata=0)
+        lines += [
+            _source(path, grid, part, f"mask,{band}", shown) for part in parts for band in part.masked or (1,)
+        ]
         lines.append("</VRTRasterBand></MaskBand>")
     lines.append("</VRTDataset>")
     return "\n".join(lines)
@@ -290,7 +308,7 @@ def _source(path: Path, grid: GeoBox, part: Part, band: str, look: Look) -> str:
     rows, cols = _place(part.geobox, grid)
     size = f'xSize="{cols.size}" ySize="{rows.size}"'
     name = os.path.relpath(part.path, path.parent) if part.local else part.path
-    hidden = "<UseMaskBand>true</UseMaskBand>" * part.masked
+    hidden = "<UseMaskBand>true</UseMaskBand>" * bool(part.masked)
     if look.nodata is not None:
         hidden = f"<NODATA>{look.nodata}</NODATA>"
     return (

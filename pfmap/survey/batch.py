@@ -15,7 +15,7 @@ from pfmap.engine.pipeline import Progress, Result
 from pfmap.engine.report import read_report
 from pfmap.engine.runtime import Runtime
 from pfmap.engine.store import DEFAULT_MODEL, Model
-from pfmap.errors import PfmapError
+from pfmap.errors import PfmapError, UsageError
 from pfmap.geobox import GeoBox
 from pfmap.raster.source import glance
 from pfmap.survey.claim import alone
@@ -24,6 +24,7 @@ from pfmap.survey.figures import SurveyFigures
 from pfmap.survey.find import Sheet, find_sheets
 from pfmap.survey.gather import scene_figures, survey_figures, title_of
 from pfmap.survey.merge import STEM, merge
+from pfmap.survey.mosaic import make_mosaic
 from pfmap.survey.run import Runner, SheetResult
 
 log = logging.getLogger(__name__)
@@ -77,9 +78,12 @@ def predict_all(
     folder = None if output_dir is None else Path(output_dir)
     sheets = find_sheets(_several(sources), folder, pattern)
     runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
-    return map_sheets(
-        sheets, folder or Path(), runtime, options, retry_failed, on_scene, on_progress, on_message
-    )
+    listed = folder or Path()
+    if retry_failed:
+        sheets = _failed_before(sheets, listed)
+    results = map_sheets(sheets, runtime, options, on_scene, on_progress, on_message)
+    _list_failures(results, listed)
+    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ def batch(
     output_dir: str | os.PathLike[str],
     *,
     pattern: str | None = None,
+    mosaic: bool = False,
     retry_failed: bool = False,
     model: str | Path | Model = DEFAULT_MODEL,
     device: str = "auto",
@@ -121,6 +126,8 @@ def batch(
             Where scenes overlap, later ones are shown over earlier ones.
         output_dir: where the files go, those of the scenes in folders like theirs.
         pattern: which files of folders are taken, such as ``ortho_*.tif``.
+        mosaic: whether the scenes are mapped as one, brought to one grid: windows are blended across their
+            borders, and there are no outputs for each of them.
         retry_failed: whether only scenes that `failures.csv` names are mapped; the survey's own files are
             made of all that is mapped.
         model: a model's name, folder, or a loaded `Model`.
@@ -139,23 +146,32 @@ def batch(
         PfmapError: what concerns all scenes: no scenes, a model or device that is not there, bad settings,
             files that exist and are not an earlier survey's.
     """
+    if mosaic and retry_failed:
+        raise UsageError(
+            "--retry-failed maps scenes one by one and --mosaic all as one: leave one of them out"
+        )
     begun, started = time.perf_counter(), _now()
     options = PredictOptions.of(**settings)
     folder = Path(output_dir)
     sheets = [_not_called_survey(sheet, folder) for sheet in find_sheets(_several(sources), folder, pattern)]
     runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
+    callbacks = on_scene, on_progress, on_message
+    card = runtime.model.card
     with alone(folder, options):
-        results = map_sheets(
-            sheets, folder, runtime, options, retry_failed, on_scene, on_progress, on_message
-        )
-        if retry_failed:
-            results = _with_earlier(sheets, results)
+        footprints = None
+        if mosaic:
+            whole, footprints, failed = make_mosaic(sheets, folder, card, options)
+            own = replace(options, bands=tuple(range(1, len(card.input.bands) + 1)))
+            results = [*map_sheets([whole], runtime, own, *callbacks), *failed]
+        else:
+            chosen = _failed_before(sheets, folder) if retry_failed else sheets
+            results = map_sheets(chosen, runtime, options, *callbacks)
+            results = _with_earlier(sheets, results) if retry_failed else results
+        _list_failures(results, folder)
         on_message("joining the maps of all scenes")
-        merged = merge(results, folder, runtime.model.card, options, on_progress, on_message)
-        boxes = look_at(sheets)
-        scenes = [
-            scene_figures(result, boxes.get(result.sheet), runtime.model.card, folder) for result in results
-        ]
+        merged = merge(results, folder, card, options, on_progress, on_message, footprints)
+        boxes = look_at([result.sheet for result in results])
+        scenes = [scene_figures(result, boxes.get(result.sheet), card, folder) for result in results]
         times = started, _now(), time.perf_counter() - begun
         warnings = [] if merged is None else merged.warnings
         figures = survey_figures(title_of(sheets), scenes, merged, runtime, options, folder, times, warnings)
@@ -192,24 +208,24 @@ def _with_earlier(sheets: Sequence[Sheet], results: Sequence[SheetResult]) -> li
 
 def map_sheets(
     sheets: Sequence[Sheet],
-    folder: Path,
     runtime: Runtime,
     options: PredictOptions,
-    retry_failed: bool,
     on_scene: Callable[[SheetResult], None],
     on_progress: Progress,
     on_message: Callable[[str], None],
 ) -> list[SheetResult]:
-    """Map scenes, and keep the list of those that failed."""
-    before = read_failures(folder) if retry_failed else {}
-    if retry_failed:
-        sheets = [sheet for sheet in sheets if sheet.location.text in before]
+    """Map scenes that were found."""
     sizes = {sheet: box.width * box.height for sheet, box in look_at(sheets).items()}
-    runner = Runner(runtime, options, on_scene, on_progress, on_message)
-    results = runner.run(sheets, sizes)
-    failed = {result.sheet.location.text: result.reason for result in results if result.reason}
-    write_failures(folder, failed)
-    return results
+    return Runner(runtime, options, on_scene, on_progress, on_message).run(sheets, sizes)
+
+
+def _failed_before(sheets: Sequence[Sheet], folder: Path) -> list[Sheet]:
+    before = read_failures(folder)
+    return [sheet for sheet in sheets if sheet.location.text in before]
+
+
+def _list_failures(results: Sequence[SheetResult], folder: Path) -> None:
+    write_failures(folder, {one.sheet.location.text: one.reason for one in results if one.reason})
 
 
 def look_at(sheets: Sequence[Sheet]) -> Mapping[Sheet, GeoBox]:

@@ -18,9 +18,10 @@ from pfmap.classes import NODATA
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.pipeline import Progress, Result
 from pfmap.engine.plan import wanted_classes
+from pfmap.engine.qgis import Map, map_project
 from pfmap.engine.shapes import ClassTable
 from pfmap.engine.vectorize import Vectorizer
-from pfmap.files import write_text
+from pfmap.files import write_bytes, write_text
 from pfmap.geobox import GeoBox
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
@@ -112,7 +113,28 @@ def merge(
             clusters([extent(box, grid) for box in boxes]),
         )
         vectorized = vectorizer.write(str(rasters["classes"]))
-    return Merged(grid, rasters | vectorized.outputs, tally.pixels, tally.areas, vectorized.counts, warnings)
+    outputs = rasters | vectorized.outputs
+    made = Map(
+        STEM,
+        _by_kind(outputs),
+        grid,
+        card.classes,
+        wanted_classes(card, options.classes),
+        options.shapes,
+    )
+    outputs["project"] = folder / f"{STEM}.qgz"
+    write_bytes(outputs["project"], map_project(made))
+    return Merged(grid, outputs, tally.pixels, tally.areas, vectorized.counts, warnings)
+
+
+def _by_kind(outputs: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Put parts of a file, such as shp and shp_2, together."""
+    kinds: dict[str, list[Path]] = {}
+    for kind, path in outputs.items():
+        name, _, number = kind.rpartition("_")
+        part = kind.startswith("shp") and number.isdecimal() and name in outputs
+        kinds.setdefault(name if part else kind, []).append(path)
+    return kinds
 
 
 def box_of(report: Mapping[str, Any]) -> GeoBox:

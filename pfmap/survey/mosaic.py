@@ -1,0 +1,92 @@
+"""A survey's sheets as one virtual scene, so that windows and objects go on across their borders."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pfmap.card import Card
+from pfmap.engine.options import PredictOptions
+from pfmap.errors import PfmapError, SourceError
+from pfmap.raster.location import locate
+from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
+from pfmap.raster.scene import SceneInfo
+from pfmap.raster.source import Source
+from pfmap.survey.find import Sheet
+from pfmap.survey.run import SheetResult
+from pfmap.vector.footprints import Footprints
+
+NAME = "survey_mosaic"
+_COLORS: dict[tuple[str, ...], tuple[str, ...]] = {("red", "green", "blue"): ("Red", "Green", "Blue")}
+
+
+def make_mosaic(
+    sheets: Sequence[Sheet], folder: Path, card: Card, options: PredictOptions
+) -> tuple[Sheet, Footprints, list[SheetResult]]:
+    """Write a VRT that shows all sheets on one grid; where they overlap, the later one has the say.
+
+    Args:
+        sheets: the sheets.
+        folder: where it goes.
+        card: of the model: the VRT has its bands, in its order.
+        options: how scenes are mapped.
+
+    Returns:
+        The VRT as a scene, what says which sheet shows an object, and the sheets that cannot be opened.
+
+    Raises:
+        SourceError: no sheet can be opened, or they do not go together.
+        TargetError: the VRT cannot be written.
+    """
+    opened: list[tuple[Sheet, SceneInfo, str]] = []
+    failed: list[SheetResult] = []
+    for sheet in sheets:
+        try:
+            with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
+                opened.append((sheet, source.info, source.fingerprint()))
+        except PfmapError as error:
+            failed.append(SheetResult(sheet, None, str(error)))
+    if not opened:
+        raise SourceError(f"none of {len(sheets)} sheets can be opened; the first: {failed[0].reason}")
+    infos = [info for _, info, _ in opened]
+    _refuse_mixed(infos)
+    boxes = [info.geobox for info in infos]
+    grid = common_grid(boxes)
+    colors = _COLORS.get(card.input.bands, ("Undefined",) * len(card.input.bands))
+    # Whoever maps it knows by this that a sheet has changed.
+    signs = hashlib.sha256("".join(sign for _, _, sign in opened).encode()).hexdigest()
+    look = Look(infos[0].dtype, colors, tags={"PFMAP_SHEETS": signs}, smooth=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = write_mosaic(folder / f"{NAME}.vrt", grid, [_part(info) for info in infos], look)
+    footprints = Footprints(boxes, [sheet.name for sheet, _, _ in opened], grid.crs_wkt)
+    return Sheet(locate(path), folder, NAME), footprints, failed
+
+
+def _part(info: SceneInfo) -> Part:
+    masked: tuple[int, ...] = ()
+    if info.has_mask:
+        masked = info.bands[:1] if info.alpha is not None else tuple(dict.fromkeys(info.bands))
+    local = info.location.local is not None and not info.location.gdal.startswith("/vsi")
+    return Part(info.location.gdal, info.geobox, info.bands, masked, local)
+
+
+def _refuse_mixed(infos: Sequence[SceneInfo]) -> None:
+    """Refuse sheets whose values do not mean the same, or that have no place beside each other."""
+    first = infos[0]
+    for info in infos:
+        if info.palette:
+            raise SourceError(
+                f"{info.name} has a colour table, which a mosaic cannot show: expand it with gdal_translate "
+                "-expand rgb, or map the sheets without --mosaic"
+            )
+        if info.dtype != first.dtype:
+            raise SourceError(
+                f"{first.name} has {first.dtype} values and {info.name} {info.dtype}: a mosaic needs the "
+                "same in all; convert them with gdal_translate -ot, or map the sheets without --mosaic"
+            )
+        if not info.geobox.georeferenced or (info.geobox.crs_wkt is None) != (first.geobox.crs_wkt is None):
+            lacking = info if info.geobox.crs_wkt is None else first
+            raise SourceError(
+                f"{lacking.name} has no {'CRS' if lacking.geobox.georeferenced else 'georeferencing'}: a "
+                "mosaic needs a place for every sheet; state it with gdal_edit.py -a_srs, leave the sheet "
+                "out, or map the sheets without --mosaic"
+            )
