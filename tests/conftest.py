@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from pfmap.architecture import Architecture
 from pfmap.card import Card, InputSpec, Provenance
 from pfmap.classes import ClassSpec
-from pfmap.engine.store import Model
+from pfmap.engine.store import Model, user_models, write_model
+from pfmap.net.pfnet import PFNet
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would be in each other's way
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -116,3 +118,13 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not here")
     return path
+
+
+@pytest.fixture
+def small() -> str:
+    """A real PFNet with random weights among the user's models."""
+    card = stand_in().card
+    card = replace(card, architecture=replace(card.architecture, width=16, embedding=8))
+    torch.manual_seed(0)
+    write_model(user_models() / "small", card, PFNet(card.architecture))
+    return "small"

@@ -11,7 +11,7 @@ from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
 from pfmap.cli.progress import run_with_progress
 
 if TYPE_CHECKING:
-    from pfmap.survey.batch import SurveyResult
+    from pfmap.survey.survey import SurveyResult
 
 
 @click.command(epilog="Open survey.qgz in QGIS, and survey_report.html in a browser.")
@@ -37,6 +37,7 @@ def batch(
     pattern: str | None,
     mosaic: bool,
     retry_failed: bool,
+    watch: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -60,6 +61,7 @@ def batch(
             pattern=pattern,
             mosaic=mosaic,
             retry_failed=retry_failed,
+            watch=watch,
             on_scene=lambda scene: on_message(scene_line(scene)),
             on_progress=on_progress,
             on_message=on_message,

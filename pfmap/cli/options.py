@@ -231,6 +231,7 @@ _MANY_OPTIONS = (
         help="Which files of folders are scenes, such as 'ortho_*.tif'.  [default: rasters with a place]",
     ),
     click.option("--retry-failed", is_flag=True, help="Map only the scenes that failures.csv names."),
+    click.option("--watch", is_flag=True, help="Go on with what appears in the folders, until Ctrl-C."),
 )
 
 

@@ -33,6 +33,7 @@ def predict(
     output_dir: Path | None,
     pattern: str | None,
     retry_failed: bool,
+    watch: bool,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -47,8 +48,8 @@ def predict(
     a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that
     are done are left alone, and those that fail are listed in failures.csv.
     """
-    if len(scenes) > 1 or scenes[0].startswith("@") or Path(scenes[0]).is_dir() or retry_failed:
-        _predict_all(scenes, output_dir, pattern, retry_failed, as_json, quiet, options)
+    if len(scenes) > 1 or scenes[0].startswith("@") or Path(scenes[0]).is_dir() or retry_failed or watch:
+        _predict_all(scenes, output_dir, pattern, retry_failed, watch, as_json, quiet, options)
         return
     from pfmap.engine import pipeline  # torch loads here: --help stays instant
 
@@ -75,6 +76,7 @@ def _predict_all(
     output_dir: Path | None,
     pattern: str | None,
     retry_failed: bool,
+    watch: bool,
     as_json: bool,
     quiet: bool,
     options: dict[str, Any],
@@ -88,6 +90,7 @@ def _predict_all(
             output_dir,
             pattern=pattern,
             retry_failed=retry_failed,
+            watch=watch,
             on_scene=lambda result: on_message(scene_line(result)),
             on_progress=on_progress,
             on_message=on_message,

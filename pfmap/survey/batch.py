@@ -2,37 +2,23 @@
 
 import logging
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
 from pfmap.engine.options import PredictOptions, Settings
-from pfmap.engine.pipeline import Progress, Result
-from pfmap.engine.report import read_report
+from pfmap.engine.pipeline import Progress
 from pfmap.engine.runtime import Runtime
 from pfmap.engine.store import DEFAULT_MODEL, Model
-from pfmap.errors import PfmapError, UsageError
-from pfmap.geobox import GeoBox
-from pfmap.raster.source import glance
+from pfmap.errors import UsageError
+from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.claim import alone
-from pfmap.survey.failures import read_failures, write_failures
-from pfmap.survey.figures import SurveyFigures
-from pfmap.survey.find import Sheet, find_sheets
-from pfmap.survey.gather import scene_figures, survey_figures, title_of
-from pfmap.survey.merge import STEM, merge
-from pfmap.survey.mosaic import make_mosaic
-from pfmap.survey.run import Runner, SheetResult
+from pfmap.survey.find import Sheet
+from pfmap.survey.merge import STEM
+from pfmap.survey.run import SheetResult
+from pfmap.survey.survey import Survey, SurveyResult, list_failures, look_at, map_sheets
 
 log = logging.getLogger(__name__)
-
-Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""A scene, a folder or ``@list.txt``, or several of them."""
-
-_LOOKS = 8  # scenes looked at at a time: servers take their time
 
 
 def predict_all(
@@ -41,6 +27,7 @@ def predict_all(
     *,
     pattern: str | None = None,
     retry_failed: bool = False,
+    watch: bool = False,
     model: str | Path | Model = DEFAULT_MODEL,
     device: str = "auto",
     precision: str = "auto",
@@ -60,6 +47,8 @@ def predict_all(
         output_dir: where the files go, in folders like those of the scenes; by default beside each scene.
         pattern: which files of folders are taken, such as ``ortho_*.tif``.
         retry_failed: whether only scenes that `failures.csv` names are mapped.
+        watch: whether to go on with what appears in the folders, once it is complete, until `on_progress`
+            raises.
         model: a model's name, folder, or a loaded `Model`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
@@ -76,29 +65,16 @@ def predict_all(
     """
     options = PredictOptions.of(**settings)
     folder = None if output_dir is None else Path(output_dir)
-    sheets = find_sheets(_several(sources), folder, pattern)
+    choice = Choice(several(sources), folder, pattern, retry_failed, watch)
+    rounds = choice.rounds(on_progress, on_message)
     runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
-    listed = folder or Path()
-    if retry_failed:
-        sheets = _failed_before(sheets, listed)
-    results = map_sheets(sheets, runtime, options, on_scene, on_progress, on_message)
-    _list_failures(results, listed)
-    return results
-
-
-@dataclass(frozen=True, slots=True)
-class SurveyResult:
-    """What mapping a survey gave.
-
-    Attributes:
-        scenes: what became of each.
-        outputs: the survey's own files by kind: classes, confidence, each vector format, and the reports.
-        figures: all that the reports show.
-    """
-
-    scenes: Sequence[SheetResult]
-    outputs: Mapping[str, Path]
-    figures: SurveyFigures
+    callbacks = on_scene, on_progress, on_message
+    results: dict[Sheet, SheetResult] = {}
+    for sheets in rounds:
+        for result in map_sheets(sheets, look_at(sheets), runtime, options, *callbacks):
+            results[result.sheet] = result
+        list_failures(results.values(), folder or Path())
+    return list(results.values())
 
 
 def batch(
@@ -108,6 +84,7 @@ def batch(
     pattern: str | None = None,
     mosaic: bool = False,
     retry_failed: bool = False,
+    watch: bool = False,
     model: str | Path | Model = DEFAULT_MODEL,
     device: str = "auto",
     precision: str = "auto",
@@ -130,6 +107,8 @@ def batch(
             borders, and there are no outputs for each of them.
         retry_failed: whether only scenes that `failures.csv` names are mapped; the survey's own files are
             made of all that is mapped.
+        watch: whether to go on with what appears in the folders, once it is complete, until `on_progress`
+            raises; the survey's own files are made anew each time.
         model: a model's name, folder, or a loaded `Model`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
@@ -146,101 +125,22 @@ def batch(
         PfmapError: what concerns all scenes: no scenes, a model or device that is not there, bad settings,
             files that exist and are not an earlier survey's.
     """
-    if mosaic and retry_failed:
-        raise UsageError(
-            "--retry-failed maps scenes one by one and --mosaic all as one: leave one of them out"
-        )
-    begun, started = time.perf_counter(), _now()
+    if mosaic and (retry_failed or watch):
+        other = "--retry-failed" if retry_failed else "--watch"
+        raise UsageError(f"{other} maps scenes one by one and --mosaic all as one: leave one out")
     options = PredictOptions.of(**settings)
     folder = Path(output_dir)
-    sheets = [_not_called_survey(sheet, folder) for sheet in find_sheets(_several(sources), folder, pattern)]
+    choice = Choice(several(sources), folder, pattern, retry_failed, watch, reserved=STEM)
+    rounds = choice.rounds(on_progress, on_message)
     runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
-    callbacks = on_scene, on_progress, on_message
-    card = runtime.model.card
+    survey = Survey(folder, runtime, options, on_scene, on_progress, on_message)
     with alone(folder, options):
-        footprints = None
-        if mosaic:
-            whole, footprints, failed = make_mosaic(sheets, folder, card, options)
-            own = replace(options, bands=tuple(range(1, len(card.input.bands) + 1)))
-            results = [*map_sheets([whole], runtime, own, *callbacks), *failed]
-        else:
-            chosen = _failed_before(sheets, folder) if retry_failed else sheets
-            results = map_sheets(chosen, runtime, options, *callbacks)
-            results = _with_earlier(sheets, results) if retry_failed else results
-        _list_failures(results, folder)
-        on_message("joining the maps of all scenes")
-        merged = merge(results, folder, card, options, on_progress, on_message, footprints)
-        boxes = look_at([result.sheet for result in results])
-        scenes = [scene_figures(result, boxes.get(result.sheet), card, folder) for result in results]
-        times = started, _now(), time.perf_counter() - begun
-        warnings = [] if merged is None else merged.warnings
-        figures = survey_figures(title_of(sheets), scenes, merged, runtime, options, folder, times, warnings)
-        outputs = dict(merged.outputs) if merged is not None else {}
-    return SurveyResult(results, outputs, figures)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _not_called_survey(sheet: Sheet, folder: Path) -> Sheet:
-    """Call the outputs of survey.tif survey_tif: the survey's own have that name."""
-    if sheet.folder != folder or sheet.location.stem.casefold() != STEM:
-        return sheet
-    called = sheet.location.name.replace(".", "_")
-    return Sheet(replace(sheet.location, called=called), folder, called)
-
-
-def _with_earlier(sheets: Sequence[Sheet], results: Sequence[SheetResult]) -> list[SheetResult]:
-    """Add what earlier runs made of the other scenes."""
-    found = {result.sheet: result for result in results}
-    for sheet in sheets:
-        if sheet in found:
-            continue
-        report = read_report(sheet.folder / f"{sheet.location.stem}_report.json")
-        if report is None:
-            found[sheet] = SheetResult(sheet, None, "not mapped yet: run without --retry-failed")
-            continue
-        outputs = {kind: sheet.folder / name for kind, name in report["outputs"].items()}
-        found[sheet] = SheetResult(sheet, Result(sheet.location.text, outputs, report, skipped=True))
-    return [found[sheet] for sheet in sheets]
-
-
-def map_sheets(
-    sheets: Sequence[Sheet],
-    runtime: Runtime,
-    options: PredictOptions,
-    on_scene: Callable[[SheetResult], None],
-    on_progress: Progress,
-    on_message: Callable[[str], None],
-) -> list[SheetResult]:
-    """Map scenes that were found."""
-    sizes = {sheet: box.width * box.height for sheet, box in look_at(sheets).items()}
-    return Runner(runtime, options, on_scene, on_progress, on_message).run(sheets, sizes)
-
-
-def _failed_before(sheets: Sequence[Sheet], folder: Path) -> list[Sheet]:
-    before = read_failures(folder)
-    return [sheet for sheet in sheets if sheet.location.text in before]
-
-
-def _list_failures(results: Sequence[SheetResult], folder: Path) -> None:
-    write_failures(folder, {one.sheet.location.text: one.reason for one in results if one.reason})
-
-
-def look_at(sheets: Sequence[Sheet]) -> Mapping[Sheet, GeoBox]:
-    """Return the grids of those scenes that can be opened."""
-
-    def look(sheet: Sheet) -> GeoBox | None:
-        try:
-            return glance(sheet.location)
-        except PfmapError:
-            return None
-
-    with ThreadPoolExecutor(_LOOKS, "pfmap-look") as pool:
-        found = dict(zip(sheets, pool.map(look, sheets), strict=True))
-    return {sheet: box for sheet, box in found.items() if box is not None}
-
-
-def _several(sources: Sources) -> Sequence[str | os.PathLike[str]]:
-    return [sources] if isinstance(sources, (str, os.PathLike)) else sources
+        for sheets in rounds:
+            if mosaic:
+                survey.map_as_one(sheets)
+            else:
+                survey.map(sheets)
+                if retry_failed:
+                    survey.add_earlier(choice.find())
+            made = survey.finish()
+    return made

@@ -32,6 +32,8 @@ def find_sheets(
     sources: Sequence[str | os.PathLike[str]],
     output_dir: Path | None = None,
     pattern: str | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> list[Sheet]:
     """Find the scenes of a survey.
 
@@ -42,6 +44,7 @@ def find_sheets(
         sources: scenes, as `locate` takes them; folders; or ``@list.txt`` with one of these in each line.
         output_dir: where outputs go, in folders like those of the scenes; None for beside each scene.
         pattern: which files of the folders are taken, such as ``ortho_*.tif``.
+        may_be_empty: whether folders without a scene are none to speak of: some may appear.
 
     Returns:
         The scenes, those of a folder by name.
@@ -59,9 +62,8 @@ def find_sheets(
         path = Path(text)
         if path in folders:
             below = Path(path.resolve().name) if len(folders) > 1 else Path()
-            found += [
-                (locate(file), below / file.relative_to(path).parent) for file in _search(path, pattern)
-            ]
+            files = _search(path, pattern, may_be_empty=may_be_empty)
+            found += [(locate(file), below / file.relative_to(path).parent) for file in files]
         else:
             found.append((locate(text), Path()))
     _refuse_twice([location for location, _ in found])
@@ -93,7 +95,7 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
             yield name if elsewhere else os.fspath(path.parent / name)
 
 
-def _search(folder: Path, pattern: str | None) -> list[Path]:
+def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Path]:
     """Return the scenes in a folder, by name."""
     files = [
         path
@@ -101,7 +103,7 @@ def _search(folder: Path, pattern: str | None) -> list[Path]:
         if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
     ]
     chosen = [path for path in files if _is_scene(path, pattern) and not _is_own(path)]
-    if not chosen:
+    if not chosen and not may_be_empty:
         what = f"no file that matches {pattern!r}" if pattern else "no raster"
         some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
         raise SourceError(

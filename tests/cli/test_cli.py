@@ -13,31 +13,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Write, blobs, stand_in
+from commands import PFMAP, pfmap
+from conftest import Write, blobs
 
-from pfmap.engine.store import user_models, write_model
-from pfmap.net.pfnet import PFNet
-
-PFMAP = str(Path(sys.executable).with_name("pfmap"))
-
-
-def pfmap(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [PFMAP, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
-
-
-@pytest.fixture
-def small() -> str:
-    """A real PFNet with random weights among the user's models."""
-    import dataclasses
-
-    card = stand_in().card
-    card = dataclasses.replace(
-        card, architecture=dataclasses.replace(card.architecture, width=16, embedding=8)
-    )
-    torch.manual_seed(0)
-    write_model(user_models() / "small", card, PFNet(card.architecture))
-    return "small"
+from pfmap.engine.store import user_models
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("predict", "--help")])

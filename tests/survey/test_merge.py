@@ -2,36 +2,23 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
 import pytest
 import rasterio
 import shapely
 from affine import Affine
+from conftest import NORTH_UP, Write, blobs, stand_in
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
+from sheets import OVERLAPPING, QUARTERS, sheets
 
 import pfmap
 from pfmap.engine.options import PredictOptions
 from pfmap.errors import SourceError
 from pfmap.survey.batch import predict_all
 from pfmap.survey.merge import Merged, merge
-from tests.conftest import NORTH_UP, Write, blobs, stand_in
 
 ROWS = COLS = 200
-
-
-def sheets(write: Write, image: npt.NDArray[np.uint8], boxes, **profile) -> list[Path]:
-    """Cut (row, col, height, width) out of an image, each as a scene at its place."""
-    return [
-        write(
-            image[:, row : row + height, col : col + width],
-            f"sheet{number}.tif",
-            transform=NORTH_UP @ Affine.translation(col, row),
-            **profile,
-        )
-        for number, (row, col, height, width) in enumerate(boxes)
-    ]
 
 
 def merged(scenes: list[Path], out: Path, **settings) -> Merged:
@@ -55,10 +42,6 @@ def _silence() -> None:
 
 def objects(path: Path) -> gpd.GeoDataFrame:
     return gpd.read_file(path, layer="objects").sort_values("object_id", ignore_index=True)
-
-
-QUARTERS = [(0, 0, 100, 100), (0, 100, 100, 100), (100, 0, 100, 100), (100, 100, 100, 100)]
-OVERLAPPING = [(0, 0, 120, 130), (0, 110, 130, 90), (90, 0, 110, 120), (110, 100, 90, 100)]
 
 
 @pytest.mark.parametrize("boxes", [QUARTERS, OVERLAPPING], ids=["touching", "overlapping"])

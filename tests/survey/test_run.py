@@ -8,13 +8,13 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from torch import Tensor, nn
 
 import pfmap
 from pfmap.errors import ModelError, UsageError
 from pfmap.survey.batch import predict_all
 from pfmap.survey.run import SheetResult
-from tests.conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 
 
 @pytest.fixture

@@ -1,0 +1,161 @@
+"""A survey on its way: its scenes mapped, then one map and one report of them all."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pfmap.engine.options import PredictOptions
+from pfmap.engine.pipeline import Progress, Result
+from pfmap.engine.report import read_report
+from pfmap.engine.runtime import Runtime
+from pfmap.errors import PfmapError
+from pfmap.geobox import GeoBox
+from pfmap.raster.source import glance
+from pfmap.survey.failures import write_failures
+from pfmap.survey.figures import SurveyFigures
+from pfmap.survey.find import Sheet
+from pfmap.survey.gather import scene_figures, survey_figures, title_of
+from pfmap.survey.merge import merge
+from pfmap.survey.mosaic import make_mosaic
+from pfmap.survey.run import Runner, SheetResult
+from pfmap.vector.footprints import Footprints
+
+_LOOKS = 8  # scenes looked at at a time: servers take their time
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyResult:
+    """What mapping a survey gave.
+
+    Attributes:
+        scenes: what became of each.
+        outputs: the survey's own files by kind: classes, confidence, each vector format, and the reports.
+        figures: all that the reports show.
+    """
+
+    scenes: Sequence[SheetResult]
+    outputs: Mapping[str, Path]
+    figures: SurveyFigures
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(slots=True)
+class Survey:
+    """A survey on its way.
+
+    Attributes:
+        folder: where the outputs go.
+        runtime: the model on its device.
+        options: how scenes are mapped.
+        on_scene: called when a scene is finished.
+        on_progress: called with (pixels done, pixels in all).
+        on_message: called with lines for people.
+        results: what became of the scenes so far.
+    """
+
+    folder: Path
+    runtime: Runtime
+    options: PredictOptions
+    on_scene: Callable[[SheetResult], None]
+    on_progress: Progress
+    on_message: Callable[[str], None]
+    results: dict[Sheet, SheetResult] = field(default_factory=dict)
+    _begun: float = field(default_factory=time.perf_counter)
+    _started: str = field(default_factory=_now)
+    _boxes: dict[Sheet, GeoBox] = field(default_factory=dict)
+    _footprints: Footprints | None = None
+
+    def map(self, sheets: Sequence[Sheet]) -> None:
+        """Map scenes one by one."""
+        self._map(sheets, self.options)
+
+    def map_as_one(self, sheets: Sequence[Sheet]) -> None:
+        """Map scenes as one virtual scene."""
+        card = self.runtime.model.card
+        whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, self.options)
+        own = replace(self.options, bands=tuple(range(1, len(card.input.bands) + 1)))
+        self._map([whole], own)
+        self.results |= {result.sheet: result for result in failed}
+
+    def _map(self, sheets: Sequence[Sheet], options: PredictOptions) -> None:
+        boxes = look_at(sheets)
+        self._boxes |= boxes
+        callbacks = self.on_scene, self.on_progress, self.on_message
+        self.results |= {
+            one.sheet: one for one in map_sheets(sheets, boxes, self.runtime, options, *callbacks)
+        }
+
+    def add_earlier(self, sheets: Sequence[Sheet]) -> None:
+        """Add what earlier runs made of other scenes."""
+        for sheet in sheets:
+            if sheet in self.results:
+                continue
+            report = read_report(sheet.folder / f"{sheet.location.stem}_report.json")
+            if report is None:
+                reason = "it is not mapped yet: run without --retry-failed"
+                self.results[sheet] = SheetResult(sheet, None, reason)
+                continue
+            outputs = {kind: sheet.folder / name for kind, name in report["outputs"].items()}
+            result = Result(sheet.location.text, outputs, report, skipped=True)
+            self.results[sheet] = SheetResult(sheet, result)
+        self.results = {sheet: self.results[sheet] for sheet in sheets}
+
+    def finish(self) -> SurveyResult:
+        """Make the survey's own files of what is mapped so far."""
+        results, card, folder = list(self.results.values()), self.runtime.model.card, self.folder
+        list_failures(results, folder)
+        self.on_message("joining the maps of all scenes")
+        merged = merge(
+            results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
+        )
+        boxes = self._boxes | look_at([one.sheet for one in results if one.sheet not in self._boxes])
+        figures = survey_figures(
+            title_of([result.sheet for result in results]),
+            [scene_figures(result, boxes.get(result.sheet), card, folder) for result in results],
+            merged,
+            self.runtime,
+            self.options,
+            folder,
+            (self._started, _now(), time.perf_counter() - self._begun),
+            [] if merged is None else merged.warnings,
+        )
+        return SurveyResult(results, dict(merged.outputs) if merged is not None else {}, figures)
+
+
+def map_sheets(
+    sheets: Sequence[Sheet],
+    boxes: Mapping[Sheet, GeoBox],
+    runtime: Runtime,
+    options: PredictOptions,
+    on_scene: Callable[[SheetResult], None],
+    on_progress: Progress,
+    on_message: Callable[[str], None],
+) -> list[SheetResult]:
+    """Map scenes that were found, and looked at."""
+    sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
+    return Runner(runtime, options, on_scene, on_progress, on_message).run(sheets, sizes)
+
+
+def list_failures(results: Iterable[SheetResult], folder: Path) -> None:
+    """Keep the list of the scenes that failed."""
+    write_failures(folder, {one.sheet.location.text: one.reason for one in results if one.reason})
+
+
+def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:
+    """Return the grids of those scenes that can be opened."""
+
+    def look(sheet: Sheet) -> GeoBox | None:
+        try:
+            return glance(sheet.location)
+        except PfmapError:
+            return None
+
+    with ThreadPoolExecutor(_LOOKS, "pfmap-look") as pool:
+        found = dict(zip(sheets, pool.map(look, sheets), strict=True))
+    return {sheet: box for sheet, box in found.items() if box is not None}

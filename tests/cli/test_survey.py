@@ -1,0 +1,127 @@
+"""Surveys from the command line: whole processes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+from affine import Affine
+from commands import PFMAP, pfmap
+from conftest import NORTH_UP, Write, blobs
+
+
+@pytest.fixture
+def survey(write_scene: Write, tmp_path: Path) -> Path:
+    """Two sheets of one image side by side, in two folders, and a damaged one."""
+    image = blobs(150, 300)
+    for name, col in (("west", 0), ("east", 150)):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        place = NORTH_UP @ Affine.translation(col, 0)
+        write_scene(image[:, :, col : col + 150], f"in/{name}/sheet.tif", transform=place)
+    (tmp_path / "in/broken.tif").write_bytes(b"nothing")
+    return tmp_path / "in"
+
+
+def test_a_survey_becomes_one_map_and_failures_are_told(small: str, survey: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = pfmap("batch", survey, "-o", out, "-m", small)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"1 of 3 scenes could not be mapped; {out / 'failures.csv'} says why" in done.stderr
+    assert "2 mapped, 0 mapped already, 1 failed" in done.stdout
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {
+        "failures.csv", "survey_classes.vrt", "survey_confidence.vrt", "survey_objects.gpkg", "survey.qgz",
+        "west/sheet_classes.tif", "east/sheet_objects.gpkg",
+    } <= names  # fmt: skip
+    assert not [name for name in names if "/." in f"/{name}"]
+    layer = gpd.read_file(out / "survey_objects.gpkg", layer="objects")
+    assert set(layer["scene"]) <= {"west/sheet", "east/sheet"}
+    assert len(layer)
+    total = pfmap("summary", out / "survey_objects.gpkg", "--json")
+    assert sum(row["objects"] for row in json.loads(total.stdout)) == len(layer)
+
+
+def test_again_nothing_is_done_but_what_failed(
+    small: str, survey: Path, tmp_path: Path, write_scene: Write
+) -> None:
+    out = tmp_path / "out"
+    pfmap("batch", survey, "-o", out, "-m", small)
+    (survey / "broken.tif").unlink()
+    write_scene(blobs(80, 80), "in/broken.tif", transform=NORTH_UP @ Affine.translation(0, 150))
+    done = pfmap("batch", survey, "-o", out, "-m", small, "--retry-failed", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {row["name"]: row["state"] for row in found["scenes"]} == {
+        "broken": "done", "east/sheet": "skipped", "west/sheet": "skipped",
+    }  # fmt: skip
+    assert sum(row["pixels"] for row in found["classes"]) == 150 * 300 + 80 * 80
+    assert not (out / "failures.csv").exists()
+
+
+@pytest.mark.usefixtures("survey")
+def test_many_scenes_can_be_predicted_without_a_survey(small: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("in/west\nin/east/sheet.tif\n")
+    done = pfmap("predict", f"@{tmp_path / 'list.txt'}", "-o", tmp_path / "out", "-m", small, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["state"] for row in json.loads(done.stdout)] == ["done", "done"]
+    assert not list((tmp_path / "out").glob("survey*"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["in/nothing"], "does not exist"),
+        (["in/empty"], "empty has no raster (it has no file at all)"),
+        (["in/west", "in/west/sheet.tif"], "is named twice"),
+        (["in", "-o", "in/maps"], "lies in"),
+        (["in", "--glob", "*.jp2"], "no file that matches '*.jp2'"),
+        (["in", "--retry-failed"], "no scene failed in an earlier run"),
+        (["in", "--mosaic", "--retry-failed"], "leave one out"),
+        (["@in/list.txt"], "the list in/list.txt cannot be read"),
+    ],
+)
+def test_what_is_no_survey_is_refused_in_a_line(
+    args: list[str],
+    message: str,
+    small: str,
+    survey: Path,
+    tmp_path: Path,
+) -> None:
+    (survey / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    args = [*args, *([] if "-o" in args else ["-o", "out"])]
+    done = subprocess.run(
+        [PFMAP, "batch", *args, "-m", small], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_killed_survey_goes_on_where_it_was(small: str, write_scene: Write, tmp_path: Path) -> None:
+    image = blobs(1500, 1500, smooth=21)
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        write_scene(image, f"in/s{number}.tif", transform=NORTH_UP @ Affine.translation(1500 * number, 0))
+    out = tmp_path / "out"
+    command = [PFMAP, "batch", tmp_path / "in", "-o", out, "-m", small]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not (out / "s0_report.json").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (out / "s0_report.json").exists()
+    assert not (out / "survey_objects.gpkg").exists()
+    done = pfmap(*command[1:], "--json")
+    assert done.returncode == 0, done.stderr
+    states = {row["name"]: row["state"] for row in json.loads(done.stdout)["scenes"]}
+    assert states["s0"] == "skipped"
+    assert states["s2"] == "done"
+    assert not list(out.rglob(".*"))
