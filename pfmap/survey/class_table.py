@@ -18,7 +18,7 @@ def class_table(caption: str, classes: Sequence[ClassFigures], areas: AreaUnit) 
     rows = "\n".join(
         f'<tr><th scope="row">{_swatch(item)}{escape(_name(item))}</th>'
         f"<td>{areas.number(item.area)}</td><td>{_share(item.area, total)}</td>"
-        f"<td class=bar>{_bar(item, item.area, most_area)}</td>"
+        f'<td class="bar">{_bar(item, item.area, most_area)}</td>'
         f"<td>{item.objects:,}</td>"
         f'<td class="bar second">{_bar(item, item.objects, most_objects)}</td></tr>'
         for item in classes
@@ -26,14 +26,15 @@ def class_table(caption: str, classes: Sequence[ClassFigures], areas: AreaUnit) 
     objects = sum(item.objects for item in classes)
     foot = (
         f'<tr><th scope="row">all</th><td>{areas.number(total)}</td><td>{_share(total, total)}</td>'
-        f'<td></td><td>{objects:,}</td><td class="second"></td></tr>'
+        f'<td class="bar"></td><td>{objects:,}</td><td class="second"></td></tr>'
     )
     said = escape(caption)
     # The bars repeat the cell before them: a header of theirs says so to those who do not see them.
     return (
         f'<div class="wide" role="group" aria-label="{said}" tabindex="0"><table class="full classes">\n'
         f'<caption>{said}</caption>\n<thead><tr><th scope="col">class</th><th scope="col">area, {areas.name}'
-        '</th><th scope="col">share</th><td></td><th scope="col">objects</th><td class="second"></td></tr>'
+        '</th><th scope="col">share</th><td class="bar"></td><th scope="col">objects</th>'
+        '<td class="second"></td></tr>'
         f"</thead>\n<tbody>\n{rows}\n</tbody>\n<tfoot>{foot}</tfoot>\n</table></div>"
     )
 

@@ -64,13 +64,16 @@ def footprint_map(
     rings = [[(_near(lon, middle), lat) for lon, lat in ring] for _, _, ring in placed]
     frame = _frame(rings)
     order = sorted(range(len(placed)), key=lambda k: placed[k][0].state == "failed")  # failures on top
-    named = len(placed) <= _NAMED
+    named = len(placed) <= _NAMED and all(
+        _across(ring, frame) > 11 * len(_short(scene))
+        for (scene, _, _), ring in zip(placed, rings, strict=True)
+    )
     drawn = [_scene(placed[k][0], placed[k][1], rings[k], frame, describe, named=named) for k in order]
     label = f"Map of {len(placed)} footprints, north up"
     lon, lat = middle_of(rings)
     where = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
     return (
-        f'<figure class="map">\n<svg viewBox="0 0 {_WIDTH:.0f} {frame.height:.0f}" role="group" '
+        f'<figure class="map" style="--aspect:{_WIDTH / frame.height:.3f}">\n<svg viewBox="0 0 {_WIDTH:.0f} {frame.height:.0f}" role="group" '
         f'aria-label="{label}">\n<defs><pattern id="hatch" width="9" height="9" '
         'patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M0 0V9" stroke="#b2182b" '
         'stroke-width="3"/></pattern></defs>\n'
@@ -134,15 +137,24 @@ def _scene(
         f'<use href="#mark-{scene.state}" x="{x - side / 2:.1f}" y="{y - side / 2:.1f}" '
         f'width="{side:.1f}" height="{side:.1f}"/>'
     )
-    name = printable(scene.name).rsplit("/", 1)[-1]
-    short = name if len(name) <= 20 else f"{name[:19]}…"
     text = ""
-    if named and wide > 11 * len(short):
-        text = f'<text x="{x:.1f}" y="{y + side / 2 + 26:.1f}" aria-hidden="true">{escape(short)}</text>'
+    if named:
+        short = escape(_short(scene))
+        text = f'<text x="{x:.1f}" y="{y + side / 2 + 26:.1f}" aria-hidden="true">{short}</text>'
     return (
         f'<a href="#{anchor}" aria-label="{said}" class="{scene.state}"><title>{said}</title>'
         f'<polygon points="{path}"/>{hatch}{mark}{text}</a>\n'
     )
+
+
+def _short(scene: SceneFigures) -> str:
+    name = printable(scene.name).rsplit("/", 1)[-1]
+    return name if len(name) <= 20 else f"{name[:19]}…"
+
+
+def _across(ring: Ring, frame: _Frame) -> float:
+    xs = [frame.place(lon, lat)[0] for lon, lat in ring]
+    return max(xs) - min(xs)
 
 
 def _scale_bar(frame: _Frame) -> str:

@@ -29,6 +29,7 @@ from pfmap.survey.words import (
 _OPEN = 6  # scenes: those of a survey of no more are unfolded, also on paper
 _PICTURES = 24_000_000  # bytes of all pictures; what is beyond is left out, and said
 _ANCHOR = "scene-{}"
+_FIRST = 20  # failures: more are folded up, so that the map is not far below them
 
 
 def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
@@ -109,7 +110,7 @@ def _totals(figures: SurveyFigures, areas: AreaUnit) -> str:
         (
             "Objects",
             f"{objects:,}",
-            f"classes: {len(figures.classes)}",
+            f"of {len(figures.classes)} classes" if len(figures.classes) != 1 else "of one class",
             False,
         ),
         ("Mean confidence", percent(mean), "over all pixels" if known else "", False),
@@ -153,9 +154,12 @@ def _failures(figures: SurveyFigures, anchors: list[str]) -> str:
     ]
     if not found:
         return ""
+    more = "".join(found[_FIRST:])
+    if more:
+        more = f"<details><summary>{len(found) - _FIRST:,} more</summary><ul>{more}</ul></details>"
     return (
         f"<p>{plural(len(found), 'scene')} of {len(figures.scenes):,} could not be mapped.</p>\n"
-        f"<ul>{''.join(found)}</ul>"
+        f"<ul>{''.join(found[:_FIRST])}</ul>{more}"
     )
 
 
@@ -202,7 +206,7 @@ def _classes(figures: SurveyFigures, areas: AreaUnit) -> str:
 def _scene_table(figures: SurveyFigures, anchors: list[str], areas: AreaUnit) -> str:
     if not figures.scenes:
         return "<p>There are none.</p>"
-    head = ["scene", "state", "classes", f"area, {areas.name}", "objects", "confidence"]
+    head = ["scene", "state", f"area, {areas.name}", "objects", "confidence", "classes"]
     head += ["size, px", "GSD, m", "time"]
     columns = "".join(f'<th scope="col">{name}</th>' for name in head)
     rows = "\n".join(
@@ -223,10 +227,10 @@ def _scene_row(scene: SceneFigures, anchor: str, areas: AreaUnit) -> str:
     confidence = "" if scene.mean_confidence is None else percent(scene.mean_confidence)
     cells = [
         state_mark(scene.state),
-        stack(scene.classes) if mapped else "",
         areas.number(scene_area(scene)) if mapped else "",
         f"{sum(item.objects for item in scene.classes):,}" if mapped else "",
         confidence,
+        stack(scene.classes) if mapped else "",
         f"{scene.width:,} × {scene.height:,}" if scene.width else "",
         "" if scene.gsd is None else f"{scene.gsd:.3g}",
         "" if total is None else duration(total),

@@ -4,7 +4,7 @@ STYLE = """
 body { max-width: 68rem; }
 .skip { position: absolute; left: -99rem; }
 .skip:focus { position: static; display: inline-block; padding: .5rem; }
-header p { color: #555; } header .note { margin-top: 0; }
+header p { color: #555; max-width: none; }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.25rem; padding: .25rem 0; margin: 0;
   border-top: 1px solid #ccc; border-bottom: 1px solid #ccc; }
 nav a { display: inline-block; padding: .3rem 0; }
@@ -39,7 +39,11 @@ td .stack { height: .8rem; width: 6rem; margin: 0; }
 .bar span { display: inline-block; height: .75em; border: 1px solid #0005; box-sizing: border-box;
   vertical-align: -.05em; }
 td.bar { text-align: left; }
-table.full { width: 100%; } .scenes th[scope=row] { overflow-wrap: anywhere; min-width: 9rem; }
+.scene .bar { min-width: 5rem; } table.full { width: 100%; }
+.classes tbody th { white-space: nowrap; }
+ .scenes tr > :nth-child(2) { text-align: left; }
+.scenes caption { position: sticky; left: 0; max-width: calc(100vw - 2.2rem); }
+.scenes th[scope=row] { overflow-wrap: anywhere; min-width: 9rem; }
 .scenes td { vertical-align: middle; }
 details { border-top: 1px solid #ccc; }
 summary { padding: .6rem .25rem; cursor: pointer; display: flex; flex-wrap: wrap; align-items: baseline;
@@ -58,20 +62,27 @@ summary .note { margin-left: auto; }
 .files a { overflow-wrap: anywhere; display: inline-block; padding: .15rem 0; }
 .scene h4 { margin: .9rem 0 .1rem; font-size: 1rem; } .scene p { overflow-wrap: anywhere; }
 .marks { position: absolute; width: 0; height: 0; }
-@media (min-width: 50rem) { .scene.pictured { grid-template-columns: minmax(0, 25rem) minmax(0, 1fr); } }
+@media (max-width: 60rem) { .scene .second { display: none; } }
+@media (min-width: 50rem) { .scene.pictured { grid-template-columns: fit-content(25rem) minmax(0, 1fr); } }
 @media (max-width: 34rem) { dl:not(.totals) { grid-template-columns: minmax(5rem, max-content) 1fr; }
   .totals { grid-template-columns: 1fr 1fr; gap: .5rem; } .map text { display: none; }
-  .totals dd { font-size: 1.2rem; } .bar { min-width: 4.5rem; } summary .note { margin-left: 1.1rem; }
+  .totals dd { font-size: 1.2rem; } .bar, .scene .bar { min-width: 2.25rem; }
+  summary .note { margin-left: 1.1rem; }
   .classes .second { display: none; } td .stack { width: 4rem; } }
+@media (max-width: 22rem) { .classes .bar { display: none; }
+  .classes th, .classes td { padding: .2rem; font-size: .8rem; } }
 @page { margin: 14mm; }
 @media print { nav, .skip { display: none; } .long { break-inside: auto; } .long tr { break-inside: avoid; }
   .totals, .alarm li, .scene figure, .stack { break-inside: avoid; } .scenes { font-size: 8pt; }
   .scenes th, .scenes td { padding: .15rem .3rem; } .scenes th[scope=row] { min-width: 6rem; }
   .totals { grid-template-columns: repeat(5, 1fr); } .totals dd { font-size: 1.1rem; }
   .scene.pictured { grid-template-columns: minmax(0, 19rem) minmax(0, 1fr); }
-  summary::before { content: none; } details { break-inside: avoid; }
+  summary::before, details[open] > summary::before { content: none; } details { break-inside: avoid; }
+  .alarm details::details-content { content-visibility: visible; block-size: auto; }
+  #details > details:not([open]), #details:not(:has(details[open])) { display: none; }
   a { color: inherit; text-decoration: none; } .alarm, .warn { padding-left: .6rem; }
-  .map { break-inside: avoid; } .map svg { max-height: 150mm; } .scene figure.tall img { max-height: 85mm; } }
+  #map { break-inside: avoid; } .map { max-width: calc(120mm * var(--aspect)); }
+  .scene figure.tall img { max-height: 85mm; } }
 """
 
 MARKS = (

@@ -1,6 +1,7 @@
 """One scene on a survey's page: how it went, what it shows, where its files are."""
 
 import base64
+from collections.abc import Mapping
 from html import escape
 
 from pfmap.errors import TargetError
@@ -112,15 +113,20 @@ def _facts(scene: SceneFigures) -> list[tuple[str, str]]:
     if scene.mean_confidence is not None:
         found.append(("confidence", f"{percent(scene.mean_confidence)} on average"))
     if scene.seconds:
-        stages = [f"{name} {duration(value)}" for name, value in scene.seconds.items() if name != "total"]
-        total = scene.seconds.get("total")
-        clock = [] if total is None else [f"{duration(total)} on the clock"]
-        work = [f"work of its stages, some at once: {', '.join(stages)}"] if stages else []
-        found.append(("time", "; ".join(clock + work)))
+        found.append(("time", _time(scene.seconds)))
     found += [
         (name, moment(when)) for name, when in (("taken", scene.taken), ("mapped", scene.finished)) if when
     ]
     return found
+
+
+def _time(seconds: Mapping[str, float]) -> str:
+    """Say how long a scene took, and its stages that took a noticeable part, longest first."""
+    total = seconds.get("total", sum(seconds.values()))
+    stages = sorted(((value, name) for name, value in seconds.items() if name != "total"), reverse=True)
+    shown = [f"{name} {duration(value)}" for value, name in stages if value >= 0.02 * total]
+    work = f", with work for {', '.join(shown)}; stages run at once" if shown else ""
+    return f"{duration(total)}{work}"
 
 
 def _files(scene: SceneFigures) -> str:
