@@ -73,7 +73,8 @@ def footprint_map(
     lon, lat = middle_of(rings)
     where = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
     return (
-        f'<figure class="map" style="--aspect:{_WIDTH / frame.height:.3f}">\n<svg viewBox="0 0 {_WIDTH:.0f} {frame.height:.0f}" role="group" '
+        f'<figure class="map" style="--aspect:{_WIDTH / frame.height:.3f}">\n'
+        f'<svg viewBox="0 0 {_WIDTH:.0f} {frame.height:.0f}" role="group" '
         f'aria-label="{label}">\n<defs><pattern id="hatch" width="9" height="9" '
         'patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M0 0V9" stroke="#b2182b" '
         'stroke-width="3"/></pattern></defs>\n'

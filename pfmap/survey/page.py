@@ -106,7 +106,7 @@ def _totals(figures: SurveyFigures, areas: AreaUnit) -> str:
     mean = sum(value * count for value, count in known) / pixels if pixels else None
     cells = [
         ("Scenes", f"{len(figures.scenes):,}", ", ".join(counts), failed > 0),
-        ("Mapped area", f"{number} {unit}", "overlaps count once", False),
+        ("Mapped area", f"{number} {unit}", "overlaps count once" if len(figures.scenes) > 1 else "", False),
         (
             "Objects",
             f"{objects:,}",
@@ -199,7 +199,9 @@ def _map(figures: SurveyFigures, anchors: list[str], areas: AreaUnit) -> str:
 def _classes(figures: SurveyFigures, areas: AreaUnit) -> str:
     if not figures.classes:
         return ""
-    caption = "Area and objects of each class. Where scenes overlap, each place counts once."
+    caption = "Area and objects of each class."
+    if len(figures.scenes) > 1:
+        caption += " Where scenes overlap, each place counts once."
     return stack(figures.classes) + class_table(caption, figures.classes, areas)
 
 
@@ -262,6 +264,7 @@ def _files(figures: SurveyFigures) -> str:
     items = "".join(
         f'<li><a href="{escape(link(path))}">{escape(printable(path))}</a> ({escape(label(kind))})</li>'
         for kind, path in figures.outputs.items()
+        if kind != "html"
     )
     crs = f"<p>CRS of the survey's own files: {escape(printable(figures.crs))}.</p>" if figures.crs else ""
     return f'{crs}<ul class="files">{items}</ul>' if items else ""

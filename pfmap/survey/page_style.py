@@ -40,8 +40,9 @@ td .stack { height: .8rem; width: 6rem; margin: 0; }
   vertical-align: -.05em; }
 td.bar { text-align: left; }
 .scene .bar { min-width: 5rem; } table.full { width: 100%; }
+.classes thead td { border-bottom: 1px solid #888; }
 .classes tbody th { white-space: nowrap; }
- .scenes tr > :nth-child(2) { text-align: left; }
+.scenes tr > :nth-child(2) { text-align: left; }
 .scenes caption { position: sticky; left: 0; max-width: calc(100vw - 2.2rem); }
 .scenes th[scope=row] { overflow-wrap: anywhere; min-width: 9rem; }
 .scenes td { vertical-align: middle; }
@@ -65,7 +66,8 @@ summary .note { margin-left: auto; }
 @media (max-width: 60rem) { .scene .second { display: none; } }
 @media (min-width: 50rem) { .scene.pictured { grid-template-columns: fit-content(25rem) minmax(0, 1fr); } }
 @media (max-width: 34rem) { dl:not(.totals) { grid-template-columns: minmax(5rem, max-content) 1fr; }
-  .totals { grid-template-columns: 1fr 1fr; gap: .5rem; } .map text { display: none; }
+  .totals { grid-template-columns: 1fr 1fr; gap: .5rem; }
+  .totals div:last-child:nth-child(odd) { grid-column: 1 / -1; } .map text { display: none; }
   .totals dd { font-size: 1.2rem; } .bar, .scene .bar { min-width: 2.25rem; }
   summary .note { margin-left: 1.1rem; }
   .classes .second { display: none; } td .stack { width: 4rem; } }

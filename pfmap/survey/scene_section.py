@@ -74,7 +74,7 @@ def _picture(scene: SceneFigures, picture: bytes) -> str:
         return ""
     total = sum(item.area for item in scene.classes)
     shares = [
-        f"{label(printable(item.name))} {item.area / total:.0%}"
+        f"{printable(item.name).replace('_', ' ')} {item.area / total:.0%}"
         for item in sorted(scene.classes, key=lambda item: -item.area)[:3]
         if total > 0 and item.area > 0
     ]

@@ -99,7 +99,9 @@ def fact(value: Any) -> str:
 
 def label(name: str) -> str:
     """Write the name of a fact for people."""
-    return name.replace("_", " ")
+    for ending, unit in (("_m2", ", m²"), ("_m", ", m")):
+        name = f"{name.removesuffix(ending)}{unit}" if name.endswith(ending) else name
+    return " ".join("GSD" if word == "gsd" else word for word in name.replace("_", " ").split(" "))
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@
 runs this with Chromium and its driver (Debian: ``apt-get install chromium chromium-driver``; elsewhere name
 them in CHROMIUM and CHROMEDRIVER).
 
-    python tests/browser/open_report.py survey_report.html PICTURES [--scenes-unfolded]
+    python tests/browser/open_report.py survey_report.html PICTURES
 
 What is wrong is said on stderr, and the exit status is 1; 2 if there is no browser.
 """
@@ -38,7 +38,8 @@ def expect(fine, problem):
         PROBLEMS.append(problem)
 
 
-def start(profile):
+def find():
+    """Return Chromium and its driver, or say what to install."""
     browser = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     driver = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
     if not browser or not driver:
@@ -49,6 +50,11 @@ def start(profile):
             file=sys.stderr,
         )
         sys.exit(2)
+    return browser, driver
+
+
+def start(profile):
+    browser, driver = find()
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
@@ -210,6 +216,9 @@ def check_print(browser, pictures, most):
 
 
 def main():
+    if sys.argv[1:] == ["--check"]:
+        find()
+        return
     page, pictures = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
     pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as profile:

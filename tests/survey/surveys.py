@@ -1,6 +1,13 @@
-"""Figures of surveys for tests: made up ones, and those of scenes that were really mapped."""
+"""Figures of surveys for tests: made up ones, and those of scenes that were really mapped.
+
+    python tests/survey/surveys.py FOLDER
+
+writes two reports for ``make test-browser``: of the scene that was mapped into FOLDER/banepa, and into
+FOLDER/many of a survey of 200 with failures among them.
+"""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,3 +168,17 @@ def repeated(survey: SurveyFigures, times: int) -> SurveyFigures:
                 changed = replace(like, name=f"{scene.name} {turn + 1}", footprint=ring)
             scenes.append(changed)
     return replace(survey, scenes=tuple(scenes), title=f"{survey.title} × {times}")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    survey = mapped(folder / "banepa")
+    report(survey, folder / "banepa")
+    (folder / "many").mkdir()
+    pictures = {s.name: scene_thumbnail(s, folder / "banepa", CARD.classes) for s in survey.scenes}
+    many = repeated(survey, 200)
+    write_reports(many, folder / "many", {s.name: next(iter(pictures.values())) for s in many.scenes})
+
+
+if __name__ == "__main__":
+    main()
