@@ -1,5 +1,7 @@
 """A scene and its class raster, both in few pixels: what a small picture shows."""
 
+import contextlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 
 from pfmap.classes import NODATA
 from pfmap.errors import SourceError
@@ -66,7 +69,9 @@ def read_preview(
 def _read_classes(path: Path, side: int) -> tuple[GeoBox, npt.NDArray[np.uint8]]:
     """Return the grid of a class raster, and the class most frequent in each of few pixels."""
     try:
-        with gdal_settings(), rasterio.open(path) as src:
+        with gdal_settings(), warnings.catch_warnings(), contextlib.ExitStack() as stack:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            src = stack.enter_context(rasterio.open(path))
             box = describe(src, locate(path), (1,)).geobox
             shrink = min(1.0, side / max(src.shape))
             shape = max(1, round(src.height * shrink)), max(1, round(src.width * shrink))

@@ -16,6 +16,9 @@ from pfmap.survey.figures import ClassFigures
 from pfmap.survey.stac_terms import CLASSIFICATION, MLM, class_list
 from pfmap.survey.words import fact
 
+ITEM_ID = "model"
+"""Of the model in the catalogue."""
+
 _TASK = "semantic-segmentation"
 
 
@@ -39,7 +42,7 @@ def model_item(
         bbox: likewise.
     """
     item = pystac.Item(
-        id="model",
+        id=ITEM_ID,
         geometry=geometry,
         bbox=bbox,
         datetime=when,
@@ -52,9 +55,12 @@ def model_item(
             href=_weights_name(str(model.get("sha256", ""))),
             title=f"Weights of {model.get('name', 'the model')}, named by their SHA-256",
             description="The survey does not carry the weights: pfmap models list shows those at hand.",
-            media_type="application/octet-stream; framework=pytorch",
+            media_type="application/octet-stream; application=pytorch",
             roles=["mlm:model", "mlm:weights"],
-            extra_fields={"mlm:artifact_type": "safetensors"},
+            extra_fields={
+                "mlm:artifact_type": "safetensors",
+                "bands": [{"name": name} for name in item.properties["mlm:input"][0]["bands"]],
+            },
         ),
     )
     return item
@@ -67,7 +73,6 @@ def _properties(model: Mapping[str, Any], classes: Sequence[ClassFigures]) -> di
     found: dict[str, Any] = {
         "title": fact(model.get("title", model.get("name", "model"))),
         "description": "The model that mapped the survey. Time and place are those of its use here.",
-        "bands": [{"name": name} for name in bands],
         "mlm:name": _model_name(str(model.get("name", "model"))),
         "mlm:architecture": str(model.get("architecture", "PFNet")),
         "mlm:tasks": [_TASK],

@@ -80,7 +80,7 @@ def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> t
     room, left_out = _PICTURES, 0
     for scene in figures.scenes:
         picture = thumbnails.get(scene.name, b"")
-        if not picture:
+        if not picture or scene.state == "failed":
             continue
         if len(picture) > room:
             left_out += 1
@@ -91,7 +91,8 @@ def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> t
 
 
 def _when(figures: SurveyFigures) -> str:
-    return f"Mapped {moment(figures.started)} to {moment(figures.finished)} with pfmap {figures.version}."
+    times = f"{moment(figures.started)} to {moment(figures.finished)}"
+    return printable(f"Mapped {times} with pfmap {figures.version}.")
 
 
 def _totals(figures: SurveyFigures, areas: AreaUnit) -> str:
@@ -262,7 +263,7 @@ def _details(
 
 def _files(figures: SurveyFigures) -> str:
     items = "".join(
-        f'<li><a href="{escape(link(path))}">{escape(printable(path))}</a> ({escape(label(kind))})</li>'
+        f'<li><a href="{escape(link(path))}">{escape(printable(path))}</a> ({escape(printable(label(kind)))})</li>'
         for kind, path in figures.outputs.items()
         if kind != "html"
     )

@@ -126,7 +126,7 @@ def _time(seconds: Mapping[str, float]) -> str:
     stages = sorted(((value, name) for name, value in seconds.items() if name != "total"), reverse=True)
     shown = [f"{name} {duration(value)}" for value, name in stages if value >= 0.02 * total]
     work = f", with work for {', '.join(shown)}; stages run at once" if shown else ""
-    return f"{duration(total)}{work}"
+    return printable(f"{duration(total)}{work}")
 
 
 def _files(scene: SceneFigures) -> str:

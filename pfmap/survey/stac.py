@@ -1,7 +1,7 @@
 """A survey as a STAC catalogue: a collection, an item per mapped scene, and one for the model.
 
-All links are relative, so that the output folder can move. Paths of files stand as they are on disk, not
-percent-encoded: programs that read catalogues open them as paths.
+All links are relative, so that the output folder can move. Paths of files stand as they are on disk:
+programs that read catalogues open them as paths. Only #, ? and %, which cut an address short, are encoded.
 """
 
 import itertools
@@ -16,6 +16,7 @@ import pystac
 
 from pfmap.errors import SourceError
 from pfmap.survey.figures import SceneFigures, SurveyFigures
+from pfmap.survey.model_item import ITEM_ID as _MODEL
 from pfmap.survey.model_item import model_item
 from pfmap.survey.stac_terms import CLASSIFICATION, PROCESSING, PROJECTION, asset, class_list
 from pfmap.survey.tables import all_classes
@@ -25,6 +26,7 @@ from pfmap.vector.crs import crs_code, crs_wkt2
 
 FOLDER = "stac"
 _COLLECTION = "collection.json"
+_DIGITS = 8  # behind the point, in degrees: a millimetre
 _WORLD = [-180.0, -90.0, 180.0, 90.0]
 
 
@@ -41,7 +43,7 @@ def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[
         others.
     """
     when = parse_time(figures.finished) or datetime.now(UTC)
-    taken = {"model", "collection"}
+    taken = {_MODEL, "collection"}
     items: list[pystac.Item] = []
     for scene in figures.scenes:
         if scene.state != "failed":
@@ -116,7 +118,7 @@ def footprint_geometry(
     ring: tuple[tuple[float, float], ...],
 ) -> tuple[dict[str, Any] | None, list[float] | None]:
     """Return a footprint as a GeoJSON polygon, counter-clockwise, with its bounding box; or nothing."""
-    points = [(float(lon), float(lat)) for lon, lat in ring]
+    points = [(round(float(lon), _DIGITS), round(float(lat), _DIGITS)) for lon, lat in ring]
     if len(points) < 4 or not all(math.isfinite(lon) and math.isfinite(lat) for lon, lat in points):
         return None, None
     if points[0] != points[-1]:
@@ -172,14 +174,15 @@ def _linked(collection: pystac.Collection, items: list[pystac.Item]) -> dict[str
     title = collection.title
     files: dict[str, str] = {}
     up = f"../{_COLLECTION}"
-    kind = str(pystac.MediaType.JSON)
+    kind, geojson = str(pystac.MediaType.JSON), str(pystac.MediaType.GEOJSON)
     back = [
         {"rel": rel, "href": up, "type": kind, "title": title} for rel in ("root", "collection", "parent")
     ]
+    used = {"rel": "derived_from", "href": f"../{_MODEL}/{_MODEL}.json", "type": geojson, "title": "Model"}
     for item in items:
-        table = {**item.to_dict(include_self_link=False), "links": back, "collection": collection.id}
+        links = back if item.id == _MODEL else [*back, used]
+        table = {**item.to_dict(include_self_link=False), "links": links, "collection": collection.id}
         files[f"{FOLDER}/{item.id}/{item.id}.json"] = _json(table)
-    geojson = str(pystac.MediaType.GEOJSON)
     links = [{"rel": "root", "href": f"./{_COLLECTION}", "type": kind, "title": title}]
     links += [{"rel": "item", "href": f"./{item.id}/{item.id}.json", "type": geojson} for item in items]
     table = {**collection.to_dict(include_self_link=False), "links": links}

@@ -41,8 +41,14 @@ _TITLES = {
 
 
 def asset(kind: str, href: str) -> pystac.Asset:
-    """Describe an output by its kind and its name's ending."""
+    """Describe an output by its kind and its name's ending.
+
+    Args:
+        kind: of output.
+        href: its path; what would cut an address short is encoded.
+    """
     suffix = PurePath(href).suffix.lower()
+    href = re.sub("[#?%]", lambda mark: f"%{ord(mark[0]):02X}", href)
     base = kind.split("_", maxsplit=1)[0].split(".", maxsplit=1)[0]
     roles = _ROLES.get(base, ["metadata"] if suffix == ".qgz" else ["data"])
     title = _TITLES.get(

@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[2]
 CARD = read_card(ROOT / "models" / "landcover" / "model.toml")
 
 
-def made_up(scenes: int = 4, **changes: Any) -> SurveyFigures:
+def made_up(count: int = 4, **changes: Any) -> SurveyFigures:
     """A survey of sheets in rows: every seventh fails, every fifth was there; odd names among them."""
-    across = max(1, round(scenes**0.5))
-    found = tuple(_sheet(k, *divmod(k, across)) for k in range(scenes))
+    across = max(1, round(count**0.5))
+    found = tuple(_sheet(k, *divmod(k, across)) for k in range(count))
     survey = SurveyFigures(
         title='Bridge & Söhne <2026> "north"',
         version="0.1.0",
@@ -39,9 +39,9 @@ def made_up(scenes: int = 4, **changes: Any) -> SurveyFigures:
         model=model_facts(CARD, "ca6e53c8230705842eb9a4700582d8a1b250b2df9488331e92e33410613d829e"),
         settings={"device": "cpu", "overlap": 48, "formats": ["gpkg", "fgb"], "bbox": None},
         crs="WGS 84 / UTM zone 45N",
-        classes=_classes(scenes),
+        classes=_classes(count),
         scenes=found,
-        warnings=("2 scenes overlap by more than half",) if scenes > 1 else (),
+        warnings=("2 scenes overlap by more than half",) if count > 1 else (),
         outputs={"mosaic": "survey classes.tif", "gpkg": "survey_objects.gpkg"},
     )
     return replace(survey, **changes)
