@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from pfmap.survey.figures import ClassFigures
-from pfmap.survey.words import AreaUnit, printable
+from pfmap.survey.words import AreaUnit
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -59,7 +59,7 @@ def swatches(classes: Sequence[ClassFigures]) -> str:
 
 
 def _name(item: ClassFigures) -> str:
-    return printable(item.name).replace("_", " ")
+    return item.name.replace("_", " ")
 
 
 def _color(item: ClassFigures) -> str:

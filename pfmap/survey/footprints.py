@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from html import escape
 
 from pfmap.survey.figures import SceneFigures
-from pfmap.survey.words import printable
 
 _WIDTH, _LOW, _HIGH, _MARGIN = 1000.0, 320.0, 720.0, 40.0
 _METRES = 6_371_008.8 * math.pi / 180
@@ -149,7 +148,7 @@ def _scene(
 
 
 def _short(scene: SceneFigures) -> str:
-    name = printable(scene.name).rsplit("/", 1)[-1]
+    name = scene.name.rsplit("/", 1)[-1]
     return name if len(name) <= 20 else f"{name[:19]}…"
 
 

@@ -53,7 +53,7 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     ]
     parts = [part for part in parts if part[2]]
     items = "".join(f'<li><a href="#{anchor}">{name}</a></li>' for anchor, name, _ in parts)
-    title = printable(figures.title)
+    title = figures.title
     before = (
         '<a class="skip" href="#main">Skip to the report</a>\n'
         f"{MARKS}<header>\n<h1>{escape(title)}</h1>\n<p>Survey report. {escape(_when(figures))}</p>\n"
@@ -66,7 +66,7 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
             f'<section id="{anchor}" aria-labelledby="{anchor}-title"{kind}>\n'
             f'<h2 id="{anchor}-title">{name}</h2>\n{content}\n</section>\n'
         )
-    return document(f"{title}: survey report", body, STYLE, before)
+    return printable(document(f"{title}: survey report", body, STYLE, before))
 
 
 def mapped_area(figures: SurveyFigures) -> float:
@@ -92,7 +92,7 @@ def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> t
 
 def _when(figures: SurveyFigures) -> str:
     times = f"{moment(figures.started)} to {moment(figures.finished)}"
-    return printable(f"Mapped {times} with pfmap {figures.version}.")
+    return f"Mapped {times} with pfmap {figures.version}."
 
 
 def _totals(figures: SurveyFigures, areas: AreaUnit) -> str:
@@ -139,7 +139,7 @@ def _pace(figures: SurveyFigures, area: float) -> str:
 def _warnings(figures: SurveyFigures) -> str:
     if not figures.warnings:
         return ""
-    items = "".join(f"<li>{escape(printable(text))}</li>" for text in figures.warnings)
+    items = "".join(f"<li>{escape(text)}</li>" for text in figures.warnings)
     return (
         '<div class="warn" role="note" aria-label="Warnings"><strong>Warnings</strong>'
         f"<ul>{items}</ul></div>\n"
@@ -148,8 +148,8 @@ def _warnings(figures: SurveyFigures) -> str:
 
 def _failures(figures: SurveyFigures, anchors: list[str]) -> str:
     found = [
-        f'<li><a href="#{anchor}">{escape(printable(scene.name))}</a>: '
-        f"{escape(printable(scene.reason) or 'no reason is known')}</li>"
+        f'<li><a href="#{anchor}">{escape(scene.name)}</a>: '
+        f"{escape(scene.reason or 'no reason is known')}</li>"
         for scene, anchor in zip(figures.scenes, anchors, strict=True)
         if scene.state == "failed"
     ]
@@ -166,7 +166,7 @@ def _failures(figures: SurveyFigures, anchors: list[str]) -> str:
 
 def _describe(areas: AreaUnit) -> Callable[[SceneFigures], str]:
     def describe(scene: SceneFigures) -> str:
-        said = f"{printable(scene.name)}: {STATES[scene.state]}"
+        said = f"{scene.name}: {STATES[scene.state]}"
         if scene.state == "failed" or not scene.classes:
             return said
         objects = sum(item.objects for item in scene.classes)
@@ -186,7 +186,7 @@ def _map(figures: SurveyFigures, anchors: list[str], areas: AreaUnit) -> str:
         return ""
     states: tuple[State, ...] = ("done", "skipped", "failed")
     legend = "".join(f"<li>{state_mark(state)}</li>" for state in states if figures.count(state))
-    nowhere = [printable(scene.name) for scene in figures.scenes if not scene.footprint]
+    nowhere = [scene.name for scene in figures.scenes if not scene.footprint]
     lost = ""
     if nowhere:
         some = ", ".join(nowhere[:5]) + (", ..." if len(nowhere) > 5 else "")
@@ -239,7 +239,7 @@ def _scene_row(scene: SceneFigures, anchor: str, areas: AreaUnit) -> str:
         "" if total is None else duration(total),
     ]
     values = "".join(f"<td>{cell}</td>" for cell in cells)
-    name = escape(printable(scene.name))
+    name = escape(scene.name)
     return f'<tr><th scope="row"><a href="#{anchor}">{name}</a></th>{values}</tr>'
 
 
@@ -263,11 +263,11 @@ def _details(
 
 def _files(figures: SurveyFigures) -> str:
     items = "".join(
-        f'<li><a href="{escape(link(path))}">{escape(printable(path))}</a> ({escape(printable(label(kind)))})</li>'
+        f'<li><a href="{escape(link(path))}">{escape(path)}</a> ({escape(label(kind))})</li>'
         for kind, path in figures.outputs.items()
         if kind != "html"
     )
-    crs = f"<p>CRS of the survey's own files: {escape(printable(figures.crs))}.</p>" if figures.crs else ""
+    crs = f"<p>CRS of the survey's own files: {escape(figures.crs)}.</p>" if figures.crs else ""
     return f'{crs}<ul class="files">{items}</ul>' if items else ""
 
 
@@ -277,11 +277,10 @@ def _model(figures: SurveyFigures) -> str:
     parts = []
     for name, pairs in (("Model", shown), ("Settings", figures.settings)):
         if pairs:
-            listed = [(label(str(key)), printable(fact(value))) for key, value in pairs.items()]
+            listed = [(label(str(key)), fact(value)) for key, value in pairs.items()]
             parts.append(f"<h3>{name}</h3>\n{facts(listed)}")
     if rights:
         parts.append(
-            "<h3>Attribution</h3>\n<p>Whoever publishes these maps has to name: "
-            f"{escape(printable(fact(rights)))}.</p>"
+            f"<h3>Attribution</h3>\n<p>Whoever publishes these maps has to name: {escape(fact(rights))}.</p>"
         )
     return "\n".join(parts)

@@ -18,7 +18,6 @@ from pfmap.survey.words import (
     moment,
     percent,
     plural,
-    printable,
 )
 
 
@@ -39,12 +38,12 @@ def scene_section(
     shown = _picture(scene, picture)
     parts = [_reason(scene), _warnings(scene)]
     if scene.classes:
-        parts.append(class_table(f"Classes of {printable(scene.name)}.", scene.classes, areas))
+        parts.append(class_table(f"Classes of {scene.name}.", scene.classes, areas))
     parts += [facts(_facts(scene)), _files(scene)]
     body = "\n".join(part for part in parts if part)
     kind = "scene pictured" if shown else "scene"
     return (
-        f"<details{' open' if unfolded else ''}>\n<summary><h3>{escape(printable(scene.name))}</h3>"
+        f"<details{' open' if unfolded else ''}>\n<summary><h3>{escape(scene.name)}</h3>"
         f'{state_mark(scene.state)}<span class="note">{escape(_brief(scene, areas))}</span></summary>\n'
         f'<div class="{kind}" id="{anchor}" tabindex="-1">\n{shown}<div>\n{body}\n</div></div>\n</details>'
     )
@@ -74,11 +73,11 @@ def _picture(scene: SceneFigures, picture: bytes) -> str:
         return ""
     total = sum(item.area for item in scene.classes)
     shares = [
-        f"{printable(item.name).replace('_', ' ')} {item.area / total:.0%}"
+        f"{item.name.replace('_', ' ')} {item.area / total:.0%}"
         for item in sorted(scene.classes, key=lambda item: -item.area)[:3]
         if total > 0 and item.area > 0
     ]
-    said = f"{printable(scene.name)} from above, and with its classes laid over: {', '.join(shares)}"
+    said = f"{scene.name} from above, and with its classes laid over: {', '.join(shares)}"
     data = base64.b64encode(picture).decode()
     tall = ' class="tall"' if height > 0.8 * width else ""
     return (
@@ -92,24 +91,24 @@ def _picture(scene: SceneFigures, picture: bytes) -> str:
 def _reason(scene: SceneFigures) -> str:
     if scene.state != "failed":
         return ""
-    reason = printable(scene.reason) or "no reason is known"
+    reason = scene.reason or "no reason is known"
     return f'<p class="failed"><strong>Not mapped:</strong> {escape(reason)}</p>'
 
 
 def _warnings(scene: SceneFigures) -> str:
     if not scene.warnings:
         return ""
-    items = "".join(f"<li>{escape(printable(text))}</li>" for text in scene.warnings)
+    items = "".join(f"<li>{escape(text)}</li>" for text in scene.warnings)
     return f'<div class="warn"><h4>Warnings</h4><ul>{items}</ul></div>'
 
 
 def _facts(scene: SceneFigures) -> list[tuple[str, str]]:
-    found = [("source", printable(scene.scene))]
+    found = [("source", scene.scene)]
     if scene.width:
         gsd = "" if scene.gsd is None else f" of {scene.gsd:.3g} m"
         found.append(("size", f"{scene.width:,} × {scene.height:,} pixels{gsd}"))
     if scene.crs:
-        found.append(("CRS", printable(scene.crs)))
+        found.append(("CRS", scene.crs))
     if scene.mean_confidence is not None:
         found.append(("confidence", f"{percent(scene.mean_confidence)} on average"))
     if scene.seconds:
@@ -126,14 +125,14 @@ def _time(seconds: Mapping[str, float]) -> str:
     stages = sorted(((value, name) for name, value in seconds.items() if name != "total"), reverse=True)
     shown = [f"{name} {duration(value)}" for value, name in stages if value >= 0.02 * total]
     work = f", with work for {', '.join(shown)}; stages run at once" if shown else ""
-    return printable(f"{duration(total)}{work}")
+    return f"{duration(total)}{work}"
 
 
 def _files(scene: SceneFigures) -> str:
     if not scene.outputs:
         return ""
     items = "".join(
-        f'<li><a href="{escape(link(path))}">{escape(printable(label(kind)))}</a></li>'
+        f'<li><a href="{escape(link(path))}">{escape(label(kind))}</a></li>'
         for kind, path in scene.outputs.items()
     )
     return f'<h4>Files</h4><ul class="files">{items}</ul>'
