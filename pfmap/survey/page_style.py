@@ -68,7 +68,8 @@ summary .note { margin-left: auto; }
 @media (max-width: 34rem) { dl:not(.totals) { grid-template-columns: minmax(5rem, max-content) 1fr; }
   .totals { grid-template-columns: 1fr 1fr; gap: .5rem; }
   .totals div:last-child:nth-child(odd) { grid-column: 1 / -1; } .map text { display: none; }
-  .totals dd { font-size: 1.2rem; } .bar, .scene .bar { min-width: 2.25rem; }
+  .totals dd { font-size: 1.2rem; } .bar, .scene .bar { min-width: 1.5rem; }
+  .classes th, .classes td { padding: .2rem .25rem; }
   summary .note { margin-left: 1.1rem; }
   .classes .second { display: none; } td .stack { width: 4rem; } }
 @media (max-width: 22rem) { .classes .bar { display: none; }

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from pfmap.survey.figures import State
 
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")  # all but tab and new line
+
 STATES: Mapping[State, str] = {"done": "mapped", "skipped": "mapped earlier", "failed": "failed"}
 """What people call the states of a scene."""
 
@@ -106,8 +108,8 @@ def label(name: str) -> str:
 
 def printable(text: str) -> str:
     """Return a text that UTF-8 and HTML can hold: file names may have bytes and marks that they cannot."""
-    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join("�" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in whole)
+    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return _CONTROL.sub("\ufffd", whole)
 
 
 def link(path: str) -> str:

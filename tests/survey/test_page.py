@@ -183,7 +183,9 @@ def evil() -> SurveyFigures:
     classes = tuple(replace(item, name=f"{item.name}{EVIL}", color=EVIL) for item in survey.classes)
     scenes[0] = replace(scenes[0], state="failed", reason=EVIL, warnings=(EVIL,))
     scenes[1] = replace(scenes[1], classes=classes, outputs={EVIL: f"a b/{EVIL}", "x": "javascript:alert(1)"})
-    scenes[2] = replace(scenes[2], name=b"caf\xe9".decode("utf-8", "surrogateescape"), seconds={EVIL: 1.0})
+    scenes[2] = replace(
+        scenes[2], name=b"caf\xe9".decode("utf-8", "surrogateescape") + "\ud800", seconds={EVIL: 1.0}
+    )
     return replace(
         survey, title=EVIL, crs=EVIL, model={EVIL: [EVIL], "attribution": EVIL}, settings={"a": {EVIL: EVIL}},
         warnings=(EVIL,), classes=classes, scenes=tuple(scenes), outputs={EVIL: EVIL}, started=EVIL,
