@@ -97,7 +97,7 @@ def _properties(model: Mapping[str, Any], classes: Sequence[ClassFigures]) -> di
                     "dim_order": order,
                     "data_type": "float32",
                 },
-                "classification:classes": class_list(classes, nodata=False),
+                "classification:classes": class_list(classes, raster=False),
             }
         ],
     }

@@ -109,7 +109,7 @@ def _scene_item(
     for kind, path in scene.outputs.items():
         found = asset(kind, f"../../{path}")
         if kind == "classes" and scene.classes:
-            found.extra_fields["classification:classes"] = class_list(scene.classes, nodata=True)
+            found.extra_fields["classification:classes"] = class_list(scene.classes, raster=True)
         item.add_asset(kind, found)
     return item
 

@@ -57,24 +57,25 @@ def asset(kind: str, href: str) -> pystac.Asset:
     return pystac.Asset(href=href, title=title, media_type=_MEDIA.get(suffix), roles=roles)
 
 
-def class_list(classes: Sequence[ClassFigures], *, nodata: bool) -> list[dict[str, Any]]:
+def class_list(classes: Sequence[ClassFigures], *, raster: bool) -> list[dict[str, Any]]:
     """Return classes in the terms of the classification extension.
 
     Args:
         classes: of the model.
-        nodata: whether the value of pixels without a class is one of them.
+        raster: whether they are those of a raster: with titles, and the value of pixels without a class among
+            them. The outputs of a model have neither.
     """
     found = [
         {
             "value": item.class_id,
             "name": re.sub(r"[^0-9A-Za-z_-]+", "_", item.name) or f"class_{item.class_id}",
-            "title": item.name,
+            **({"title": item.name} if raster else {}),
             "description": item.name,
             **({"color_hint": item.color[1:].upper()} if re.fullmatch("#[0-9a-fA-F]{6}", item.color) else {}),
         }
         for item in classes
     ]
-    if nodata:
+    if raster:
         last = {
             "value": NODATA,
             "name": "nodata",
