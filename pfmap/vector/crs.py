@@ -6,12 +6,12 @@ from pfmap.errors import SourceError
 
 
 def crs_code(wkt: str) -> str | None:
-    """Return a CRS's number with its authority, such as EPSG:32645, or None if it has none.
+    """Return a CRS's number with its authority, such as EPSG:32645, or None where none is certain.
 
     Raises:
         SourceError: the text is no CRS.
     """
-    found = _crs(wkt).to_authority()
+    found = _crs(wkt).to_authority(min_confidence=100)
     return None if found is None else ":".join(found)
 
 

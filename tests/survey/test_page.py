@@ -14,6 +14,7 @@ import pyproj
 import pytest
 from surveys import made_up
 
+from pfmap.errors import TargetError
 from pfmap.picture import class_picture
 from pfmap.survey.figures import SceneFigures, SurveyFigures
 from pfmap.survey.page import survey_page
@@ -295,3 +296,14 @@ def test_a_scene_that_was_never_opened_is_shown_too() -> None:
     scene = SceneFigures("/data/x.tif", "x", "failed", reason="/data/x.tif does not exist: check the path")
     page = check(survey_page(made_up(1, scenes=(scene,), classes=(), outputs={}, warnings=()), {}))
     assert page.text.count("does not exist") == 2
+
+
+def test_the_json_that_vouches_for_all_reports_is_not_there_if_one_cannot_be_written(tmp_path: Path) -> None:
+    before = tmp_path / "survey_report.html"
+    before.mkdir()  # nothing can take this name
+    with pytest.raises(TargetError, match=r"survey_report\.html cannot be written"):
+        write_reports(made_up(2), tmp_path, {})
+    assert not (tmp_path / REPORTS["json"]).exists()  # it would say that all is there
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TargetError, match="could not be written"):
+        write_reports(made_up(2), tmp_path / "file", {})

@@ -127,6 +127,18 @@ def test_an_item_lies_where_its_raster_does(real: SurveyFigures, tmp_path: Path)
     assert collection.extent.spatial.bboxes == [pytest.approx(list(whole))]
 
 
+def test_a_crs_without_a_number_is_told_in_words(write_scene: Write, tmp_path: Path) -> None:
+    own = "+proj=tmerc +lat_0=27.6 +lon_0=85.5 +datum=WGS84 +units=m"
+    path = write_scene(blobs(64, 64), crs=own, transform=rasterio.Affine(0.5, 0, 0, 0, -0.5, 0))
+    model, out = stand_in(), tmp_path / "out"
+    pfmap.predict(path, out, model=model)
+    write_reports(mapped(out, model.card), out, {})
+    found = read(out)[1]["scene"].properties
+    assert found["proj:code"] is None
+    with rasterio.open(out / "scene_classes.tif") as src:
+        assert rasterio.CRS.from_wkt(found["proj:wkt2"]) == src.crs
+
+
 def test_times_are_those_of_the_mapping_unless_the_image_says_its_own(tmp_path: Path) -> None:
     survey = made_up(2)
     taken = replace(survey.scenes[1], taken="2025-06-01T10:00:00+02:00")
