@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # A Python that has QGIS's own modules: the system's, where QGIS is installed.
 QGIS_PYTHON ?= /usr/bin/python3
 
-.PHONY: demo test test-qgis lint clean
+.PHONY: demo test test-qgis test-browser lint clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
@@ -19,6 +19,15 @@ test-qgis: $(STAMP)
 	$(BIN)/pfmap predict examples/banepa.tif -o out/qgis --regularize building --min-area 2 \
 		--format gpkg --format shp --format fgb --format geojson
 	$(QGIS_PYTHON) tests/qgis/open_project.py out/qgis/banepa.qgz out/qgis/banepa.png
+
+test-browser: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
+	$(BIN)/python tests/browser/open_report.py --check
+	rm -rf out/browser
+	$(BIN)/pfmap predict examples/banepa.tif -o out/browser/banepa
+	$(BIN)/python tests/survey/surveys.py out/browser
+	$(BIN)/python tests/browser/open_report.py out/browser/banepa/survey_report.html out/browser/one
+	$(BIN)/python tests/browser/open_report.py out/browser/many/survey_report.html out/browser/many
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

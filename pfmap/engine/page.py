@@ -9,44 +9,13 @@ from html import escape
 from pfmap.engine.comparison import FALSE_ALARM, MISSED, RIGHT_SHARE, WRONG, Labels
 from pfmap.engine.figures import Evaluation, figure
 from pfmap.metrics import BOUNDARY_DISTANCES, Calibration
-from pfmap.version import __version__
+from pfmap.page import document, facts, row, table
 
 _STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #222;
-  background: #fff; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .75rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid #ccc; }
-h3 { font-size: 1.05rem; margin: 1.75rem 0 .25rem; }
-p { margin: .4rem 0; max-width: 44rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
-dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .5rem 0; min-width: min(100%, 30rem);
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #555; padding-bottom: .25rem; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
-thead th:first-child { text-align: left; }
-thead th { border-bottom: 1px solid #888; vertical-align: bottom; }
-tbody th { text-align: left; font-weight: 500; white-space: normal; min-width: 7rem; }
-tbody tr + tr > * { border-top: 1px solid #eee; }
-tfoot > tr > * { border-top: 1px solid #888; font-weight: 600; }
-tfoot th { text-align: left; }
 .confusion td { min-width: 5rem; border: 1px solid #fff; }
 .confusion small { display: block; }
-.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .4em; border: 1px solid #0003; }
-.legend { list-style: none; padding: 0; margin: .5rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
-figure { margin: .5rem 0; } img { max-width: 100%; height: auto; border: 1px solid #ccc; }
-svg { max-width: 24rem; width: 100%; height: auto; }
-.note { color: #555; font-size: .9rem; }
-footer { margin-top: 3rem; color: #777; font-size: .85rem; }
-@media (max-width: 34rem) { th, td { padding: .2rem .35rem; font-size: .85rem; }
-  tbody th { min-width: 4rem; } .confusion td { min-width: 0; } }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; } h2, h3 { break-after: avoid; }
-  img { max-height: 230mm; } table, figure, svg { break-inside: avoid; } .wide { overflow: visible; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+@media (max-width: 34rem) { .confusion td { min-width: 0; } }
 """
-
 
 _RIGHT, _OPEN, _WRONG = "29,91,140", "110,110,110", "178,24,43"
 """Red, green and blue of the confusion matrix: right, left open by the label, wrong."""
@@ -69,23 +38,16 @@ class Section:
     picture: bytes = b""
 
 
-def page(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+def page(title: str, pairs: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
     """Write the page.
 
     Args:
         title: of the page.
-        facts: names and values that say what was compared.
+        pairs: names and values that say what was compared.
         sections: evaluations, in order.
     """
-    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     body = "\n".join(_section(section) for section in sections)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n<dl>{pairs}</dl>\n{body}\n</main>\n"
-        f"<footer>Written by pfmap {escape(__version__)}.</footer>\n</body>\n</html>\n"
-    )
+    return document(title, f"<h1>{escape(title)}</h1>\n{facts(pairs)}\n{body}", _STYLE)
 
 
 def _section(section: Section) -> str:
@@ -118,25 +80,9 @@ def _summary(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _table(caption: str, head: Sequence[str], rows: Sequence[str], foot: str = "", kind: str = "") -> str:
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "\n".join(rows)
-    end = f"\n<tfoot>{foot}</tfoot>" if foot else ""
-    named = f' class="{kind}"' if kind else ""
-    return (
-        f'<div class="wide" tabindex="0"><table{named}>\n<caption>{caption}</caption>\n'
-        f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody>{end}\n</table></div>"
-    )
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    values = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr><th scope="row">{escape(name)}</th>{values}</tr>'
-
-
 def _classes(found: Evaluation) -> str:
     rows = [
-        _row(
+        row(
             item.spec.name,
             [
                 *(
@@ -150,10 +96,10 @@ def _classes(found: Evaluation) -> str:
         for item in found.classes
     ]
     mean = found.mean
-    foot = _row("mean", [*(figure(v) for v in (mean.iou, mean.f1, mean.precision, mean.recall)), "", ""])
+    foot = row("mean", [*(figure(v) for v in (mean.iou, mean.f1, mean.precision, mean.recall)), "", ""])
     head = ["class", "IoU", "F1", "precision", "recall", "true pixels", "predicted pixels"]
     left_out = "; “other” is left out of the mean" if any(not item.in_mean for item in found.classes) else ""
-    return "<h3>Classes</h3>\n" + _table(f"Pixel by pixel{left_out}.", head, rows, foot)
+    return "<h3>Classes</h3>\n" + table(f"Pixel by pixel{left_out}.", head, rows, foot)
 
 
 def _confusion(found: Evaluation) -> str:
@@ -174,14 +120,14 @@ def _confusion(found: Evaluation) -> str:
     caption = "Rows: what it is. Columns: what was predicted. Percent of the row, and pixels."
     if any(sum(row) > 1 for row in found.allowed):
         caption += " Grey: the label leaves open whether that is right."
-    return "<h3>Confusion matrix</h3>\n" + _table(caption, ["true class", *names], rows, kind="confusion")
+    return "<h3>Confusion matrix</h3>\n" + table(caption, ["true class", *names], rows, kind="confusion")
 
 
 def _boundaries(found: Evaluation) -> str:
-    rows = [_row(item.spec.name, [figure(m.f1) for m in item.boundary]) for item in found.classes]
-    foot = _row("mean", [figure(m.f1) for m in found.boundary])
+    rows = [row(item.spec.name, [figure(m.f1) for m in item.boundary]) for item in found.classes]
+    foot = row("mean", [figure(m.f1) for m in found.boundary])
     head = ["class", *(f"{distance} px" for distance in BOUNDARY_DISTANCES)]
-    return "<h3>Boundaries</h3>\n" + _table(
+    return "<h3>Boundaries</h3>\n" + table(
         "F1 of the pixels on boundaries of a class that lie within so many pixels of the other's boundary.",
         head,
         rows,
@@ -196,9 +142,9 @@ def _objects(found: Evaluation) -> str:
             match = item.objects.match
             figures = [figure(v) for v in (match.precision, match.recall, match.f1)]
             counts = [f"{n:,}" for n in (item.objects.truth, item.objects.predicted, item.objects.matched)]
-            rows.append(_row(item.spec.name, [*figures, *counts]))
+            rows.append(row(item.spec.name, [*figures, *counts]))
     head = ["class", "precision", "recall", "F1", "true", "predicted", "matched"]
-    return "<h3>Objects</h3>\n" + _table(
+    return "<h3>Objects</h3>\n" + table(
         "Connected regions, matched one to one where their IoU is 0.5 or more.", head, rows
     )
 

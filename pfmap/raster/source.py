@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
@@ -25,6 +26,7 @@ from pfmap.raster.scaling import EIGHT_BIT
 from pfmap.raster.scene import check_place, describe, read_palette
 
 _SAMPLE = 768
+_THINNED = 512 << 20  # pixels: those of a larger scene are not all read for one small picture
 
 
 class Source:
@@ -163,6 +165,43 @@ class Source:
                         (left, top, min(wide, size.width - left), min(high, size.height - top))
                     )
         return pixels, valid
+
+    def thins_fast(self) -> bool:
+        """Say whether `thinned` is quick: the scene has overviews, or is not large and lies here."""
+        box = self.info.geobox
+        if self._src.overviews(self._distinct[0]):
+            return True
+        return not self.info.location.remote and box.width * box.height <= _THINNED
+
+    def thinned(
+        self, rows: Span, cols: Span, shape: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Read a part of the scene in fewer pixels, from an overview if it has one.
+
+        Args:
+            rows: pixel rows, within the scene.
+            cols: pixel columns, within the scene.
+            shape: height and width of what is wanted.
+
+        Returns:
+            ``(bands, *shape)`` uint8 in the model's order, and the valid mask. Each pixel is the mean of
+            those it stands for; one of them where the scene holds indices into a colour table.
+
+        Raises:
+            SourceError: the pixels cannot be read.
+        """
+        window = Window(cols.start, rows.start, cols.size, rows.size)
+        kind = Resampling.nearest if self._palette is not None else Resampling.average
+        try:
+            valid = self._src.dataset_mask(window=window, out_shape=shape) > 0
+            values = self._values(window=window, out_shape=shape, resampling=kind)
+        except GDAL_ERRORS as error:
+            raise self._unreadable("", error) from error
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values).all(axis=0)
+        if self._palette is not None:
+            return self._palette[:, values[0]], valid
+        return self.scaling.apply(values)[self._pick], valid
 
     def sample(self, *, values: bool) -> Sample:
         """Read a few pixels from all over the scene: from an overview, the whole of a small scene, or spots.

@@ -50,6 +50,7 @@ class SceneFigures:
         warnings: what the user was warned of.
         outputs: its files by kind, relative to the output folder.
         finished: when, ISO 8601 in UTC, or "".
+        taken: when the image was taken, likewise, or "" where it does not say.
     """
 
     scene: str
@@ -68,6 +69,7 @@ class SceneFigures:
     warnings: tuple[str, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     finished: str = ""
+    taken: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""A scene and its class raster, both in few pixels: what a small picture shows."""
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
+
+from pfmap.classes import NODATA
+from pfmap.errors import SourceError
+from pfmap.geobox import GeoBox
+from pfmap.grid import Span
+from pfmap.raster.bands import RGB
+from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
+from pfmap.raster.location import locate
+from pfmap.raster.scaling import Scaling
+from pfmap.raster.scene import describe
+from pfmap.raster.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Few pixels of a scene's mapped part.
+
+    Attributes:
+        pixels: ``(3, h, w)`` of the scene, or None where reading it would take too long.
+        seen: ``(h, w)``: which of them have data.
+        classes: ``(h, w)``, with nodata where there is no class.
+    """
+
+    pixels: npt.NDArray[np.uint8] | None
+    seen: npt.NDArray[np.bool_]
+    classes: npt.NDArray[np.uint8]
+
+
+def read_preview(
+    scene: str, classes: Path, side: int, scaling: Scaling, bands: tuple[int, ...] | None = None
+) -> Preview:
+    """Read a class raster in few pixels, and the scene under it in the same ones.
+
+    The scene of a class raster that covers only a part of it, or lies on the network's grid, is read where
+    the class raster is. A large scene without overviews is left out: its pixels would all have to be read.
+
+    Args:
+        scene: as it was named.
+        classes: the class raster.
+        side: pixels of the longer side, at most.
+        scaling: how the scene's values became 8-bit.
+        bands: 1-based numbers of the scene's bands; None to choose them by colour interpretation.
+
+    Raises:
+        PfmapError: one of the two cannot be read.
+    """
+    box, codes = _read_classes(classes, side)
+    with Source(locate(scene), RGB, bands) as source:
+        source.scaling = scaling
+        if not source.thins_fast():
+            return Preview(None, codes != NODATA, codes)
+        rows, cols = _part(source.info.geobox, box, scene)
+        pixels, seen = source.thinned(rows, cols, codes.shape)
+    return Preview(pixels, seen, codes)
+
+
+def _read_classes(path: Path, side: int) -> tuple[GeoBox, npt.NDArray[np.uint8]]:
+    """Return the grid of a class raster, and the class most frequent in each of few pixels."""
+    try:
+        with gdal_settings(), warnings.catch_warnings(), contextlib.ExitStack() as stack:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            src = stack.enter_context(rasterio.open(path))
+            box = describe(src, locate(path), (1,)).geobox
+            shrink = min(1.0, side / max(src.shape))
+            shape = max(1, round(src.height * shrink)), max(1, round(src.width * shrink))
+            codes: npt.NDArray[np.uint8] = src.read(1, out_shape=shape, resampling=Resampling.mode)
+            return box, codes
+    except GDAL_ERRORS as error:
+        raise SourceError(f"{path} cannot be read ({reason(error)})") from error
+
+
+def _part(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
+    """Return the rows and columns of a scene that a class raster covers."""
+    a, b, c, d, e, f = scene.inverse()
+    corners = [part.place(0, 0), part.place(part.width, part.height)]
+    cols = sorted(round(a * x + b * y + c) for x, y in corners)
+    rows = sorted(round(d * x + e * y + f) for x, y in corners)
+    x = Span(max(0, cols[0]), min(scene.width, cols[1]))
+    y = Span(max(0, rows[0]), min(scene.height, rows[1]))
+    if x.size < 1 or y.size < 1:
+        raise SourceError(f"{name} is no longer where its class raster lies: map it again")
+    return y, x

@@ -1,0 +1,135 @@
+"""How figures of a survey read: areas, times, names and links."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pfmap.survey.figures import State
+
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")  # all but tab and new line
+
+STATES: Mapping[State, str] = {"done": "mapped", "skipped": "mapped earlier", "failed": "failed"}
+"""What people call the states of a scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class AreaUnit:
+    """A unit for all areas of a page, so that they can be compared at a glance.
+
+    Attributes:
+        name: as it is written.
+        size: square metres, or pixels.
+        digits: behind the point.
+    """
+
+    name: str
+    size: float
+    digits: int
+
+    @classmethod
+    def fitting(cls, largest: float, unit: Literal["m2", "px"]) -> "AreaUnit":
+        """Choose square metres, hectares or square kilometres by the largest area."""
+        if unit == "px":
+            return cls("px", 1, 0)
+        if largest < 1e5:
+            return cls("m²", 1, 0)
+        return cls("ha", 1e4, 2) if largest < 1e8 else cls("km²", 1e6, 2)
+
+    def write(self, area: float) -> str:
+        """Write an area with its unit."""
+        return f"{self.number(area)} {self.name}"
+
+    def number(self, area: float) -> str:
+        """Write an area without its unit."""
+        return f"{area / self.size:,.{self.digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time on the clock: 4.1 s, 45 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment(text: str) -> str:
+    """Write an ISO 8601 time for people; what is none stays as it is."""
+    time = parse_time(text)
+    return f"{time:%Y-%m-%d %H:%M} UTC" if time else text
+
+
+def parse_time(text: str) -> datetime | None:
+    """Read an ISO 8601 time, taken as UTC where it names no zone; None if it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def percent(value: float | None) -> str:
+    """Write a percentage that may be unknown."""
+    return "unknown" if value is None else f"{value:.1f} %"
+
+
+def plural(count: int, one: str) -> str:
+    """Write a count with its noun."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
+def fact(value: Any) -> str:
+    """Write the value of a setting, whatever it is."""
+    if value is None or value in ("", [], ()):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{label(key)}: {fact(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(fact(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def label(name: str) -> str:
+    """Write the name of a fact for people."""
+    for ending, unit in (("_m2", ", m²"), ("_m", ", m")):
+        name = f"{name.removesuffix(ending)}{unit}" if name.endswith(ending) else name
+    return " ".join("GSD" if word == "gsd" else word for word in name.replace("_", " ").split(" "))
+
+
+def printable(text: str) -> str:
+    """Return a text that UTF-8 and HTML can hold: file names may have bytes and marks that they cannot."""
+    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return _CONTROL.sub("\ufffd", whole)
+
+
+def link(path: str) -> str:
+    """Return a relative path as the address of a link, byte for byte: also with spaces, #, % or a colon."""
+    return quote(os.fsencode(path.replace(os.sep, "/")), safe="/")
+
+
+def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:
+    """Make a name of letters, digits, dashes, dots and underscores that nobody has yet.
+
+    Args:
+        text: what it is made of.
+        taken: names that are in use; upper and lower case count as the same, as on some disks.
+        otherwise: the name where nothing of the text is left.
+    """
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", ascii_text).strip("-.")[:120] or otherwise
+    number, found = 1, name
+    lower = {item.lower() for item in taken}
+    while found.lower() in lower:
+        number += 1
+        found = f"{name}-{number}"
+    return found
