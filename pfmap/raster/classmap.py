@@ -1,7 +1,6 @@
 """Class rasters of any origin: reading them in rows, with the names and colours of their classes."""
 
 import contextlib
-import warnings
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from pfmap.classes import ClassSpec
 from pfmap.errors import SourceError
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
+from pfmap.quiet import quietly
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location
 from pfmap.raster.scene import check_place, describe
@@ -50,8 +49,7 @@ class ClassMap:
         self._location = location
         self._advice = advice
         try:
-            with gdal_settings(remote=location.remote), warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with gdal_settings(remote=location.remote), quietly():
                 self._src = rasterio.open(location.gdal)
         except GDAL_ERRORS as error:
             raise SourceError(

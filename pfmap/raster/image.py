@@ -1,6 +1,5 @@
 """8-bit rasters such as label images, whole or in part."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.errors import SourceError
 from pfmap.grid import Span
+from pfmap.quiet import quietly
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -53,9 +53,7 @@ def read_image(
 @contextmanager
 def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as src:
-                yield src
+        with quietly(), rasterio.open(path) as src:
+            yield src
     except RasterioError as error:
         raise SourceError(f"{path} cannot be read: {error}") from error

@@ -1,7 +1,6 @@
 """A scene and its class raster, both in few pixels: what a small picture shows."""
 
 import contextlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
 
 from pfmap.classes import NODATA
 from pfmap.errors import SourceError
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
+from pfmap.quiet import quietly
 from pfmap.raster.bands import RGB
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import locate
@@ -69,8 +68,7 @@ def read_preview(
 def _read_classes(path: Path, side: int) -> tuple[GeoBox, npt.NDArray[np.uint8]]:
     """Return the grid of a class raster, and the class most frequent in each of few pixels."""
     try:
-        with gdal_settings(), warnings.catch_warnings(), contextlib.ExitStack() as stack:
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with gdal_settings(), quietly(), contextlib.ExitStack() as stack:
             src = stack.enter_context(rasterio.open(path))
             box = describe(src, locate(path), (1,)).geobox
             shrink = min(1.0, side / max(src.shape))

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -12,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from pfmap.errors import SourceError
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
+from pfmap.quiet import quietly
 from pfmap.raster.bands import RGB, choose_bands
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location, ask_server
@@ -299,8 +298,7 @@ def glance(location: Location) -> GeoBox:
 @contextlib.contextmanager
 def _open(location: Location) -> Iterator[rasterio.DatasetReader]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with quietly():
             src = rasterio.open(location.gdal)
     except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
         kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"

@@ -1,17 +1,17 @@
 """Made-up orthophotos of any size, to measure with."""
 
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.errors import SourceError
 from pfmap.files import write_failed
+from pfmap.quiet import quietly
 
 Kind = Literal["jpeg", "deflate", "raw", "sparse"]
 """How the pixels are stored: as most orthophotos are, without loss, as they are, or not at all (black)."""
@@ -63,17 +63,15 @@ def read_pattern(path: str) -> npt.NDArray[np.uint8]:
         SourceError: it cannot be read, or has no three 8-bit bands.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as src:
-                if src.count < 3 or set(src.dtypes[:3]) != {"uint8"}:
-                    raise SourceError(
-                        f"{path} has {src.count} bands of {src.dtypes[0]}; a scene to be repeated needs "
-                        "three 8-bit bands: leave out --size to measure it as it is"
-                    )
-                width, height = min(src.width, PATTERN), min(src.height, PATTERN)
-                left, top = (src.width - width) // 2, (src.height - height) // 2
-                values: npt.NDArray[np.uint8] = src.read((1, 2, 3), window=Window(left, top, width, height))
+        with quietly(), rasterio.open(path) as src:
+            if src.count < 3 or set(src.dtypes[:3]) != {"uint8"}:
+                raise SourceError(
+                    f"{path} has {src.count} bands of {src.dtypes[0]}; a scene to be repeated needs "
+                    "three 8-bit bands: leave out --size to measure it as it is"
+                )
+            width, height = min(src.width, PATTERN), min(src.height, PATTERN)
+            left, top = (src.width - width) // 2, (src.height - height) // 2
+            values: npt.NDArray[np.uint8] = src.read((1, 2, 3), window=Window(left, top, width, height))
     except RasterioError as error:
         raise SourceError(f"{path} cannot be read ({error})") from error
     return values

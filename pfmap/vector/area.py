@@ -1,6 +1,5 @@
 """The area of interest: polygons from any vector file, or a bounding box, in a scene's pixel coordinates."""
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from pfmap.errors import SourceError, UsageError
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
+from pfmap.quiet import quietly
 
 Bounds = tuple[float, float, float, float]
 _UNREADABLE = (
@@ -135,8 +135,7 @@ def _extent(geobox: GeoBox) -> str:
 def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:
     path, layer = _split(text)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # more layers than one, odd rings: checked below
+        with quietly():
             if layer is None:
                 layers = pyogrio.list_layers(path)
                 spatial = [str(name) for name, kind in layers if kind is not None]

@@ -4,7 +4,6 @@ import contextlib
 import json
 import sqlite3
 import struct
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pyogrio.errors import DataSourceError
 from pfmap.ahead import Feed
 from pfmap.errors import TargetError
 from pfmap.files import write_failed
+from pfmap.quiet import quietly
 
 LAYER = "objects"
 FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet")
@@ -104,10 +104,7 @@ class Sink(ABC):
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
-            with warnings.catch_warnings():
-                # Scenes without a CRS are allowed, and were announced.
-                warnings.filterwarnings("ignore", message="'crs' was not provided")
-                warnings.filterwarnings("ignore", message="'crs' argument is required")
+            with quietly():
                 yield
         except TargetError:
             raise

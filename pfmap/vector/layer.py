@@ -1,7 +1,6 @@
 """Vector layers of any format: what they have, and their features in chunks."""
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 
 from pfmap.errors import SourceError, UsageError
+from pfmap.quiet import quietly
 
 VECTOR_FAILURES = (
     DataSourceError,
@@ -132,8 +132,7 @@ def open_layer(text: str, what: str) -> Layer:
             file = parquet.ParquetFile(path)
             fields = [field for field in file.schema_arrow.names if field != _geo(path)["primary_column"]]
             return Layer(path, None, fields, pyproj.CRS(wkt) if wkt else None, file.metadata.num_rows)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             if name is None:
                 layers = [str(layer) for layer, kind in pyogrio.list_layers(path) if kind is not None]
                 if len(layers) > 1:
