@@ -10,6 +10,7 @@ from pfmap.card import Card
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.runtime import Runtime
 from pfmap.geobox import GeoBox
+from pfmap.survey.facts import model_facts
 from pfmap.survey.figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import Merged
@@ -83,7 +84,7 @@ def survey_figures(
         finished=times[1],
         seconds=round(times[2], 3),
         unit=unit,
-        model=_model(runtime),
+        model=model_facts(card, runtime.model_hash),
         settings=_settings(runtime, options),
         crs="" if merged is None or merged.grid.crs_wkt is None else merged.grid.crs_name,
         classes=() if merged is None else _classes(merged, card),
@@ -117,20 +118,6 @@ def _classes(merged: Merged, card: Card) -> tuple[ClassFigures, ...]:
         )
         for index, spec in enumerate(card.classes)
     )
-
-
-def _model(runtime: Runtime) -> dict[str, Any]:
-    card = runtime.model.card
-    return {
-        "name": card.name,
-        "title": card.title,
-        "sha256": runtime.model_hash,
-        "attribution": card.provenance.attribution,
-        "encoder": card.architecture.encoder,
-        "window": card.input.window,
-        "gsd_m": list(card.input.gsd),
-        "bands": list(card.input.bands),
-    }
 
 
 def _settings(runtime: Runtime, options: PredictOptions) -> dict[str, Any]:

@@ -15,15 +15,18 @@ from pfmap.errors import PfmapError
 from pfmap.geobox import GeoBox
 from pfmap.raster.source import glance
 from pfmap.survey.failures import write_failures
-from pfmap.survey.figures import SurveyFigures
+from pfmap.survey.figures import SceneFigures, SurveyFigures
 from pfmap.survey.find import Sheet
 from pfmap.survey.gather import scene_figures, survey_figures, title_of
 from pfmap.survey.merge import merge
 from pfmap.survey.mosaic import make_mosaic
+from pfmap.survey.reports import write_reports
 from pfmap.survey.run import Runner, SheetResult
+from pfmap.survey.thumbnail import scene_thumbnail, thumbnail_limit
 from pfmap.vector.footprints import Footprints
 
 _LOOKS = 8  # scenes looked at at a time: servers take their time
+_PICTURES = 2  # drawn at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Survey:
     _begun: float = field(default_factory=time.perf_counter)
     _started: str = field(default_factory=_now)
     _boxes: dict[Sheet, GeoBox] = field(default_factory=dict)
+    _pictures: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
     _footprints: Footprints | None = None
 
     def map(self, sheets: Sequence[Sheet]) -> None:
@@ -115,9 +119,10 @@ class Survey:
             results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
         )
         boxes = self._boxes | look_at([one.sheet for one in results if one.sheet not in self._boxes])
+        scenes = [scene_figures(result, boxes.get(result.sheet), card, folder) for result in results]
         figures = survey_figures(
             title_of([result.sheet for result in results]),
-            [scene_figures(result, boxes.get(result.sheet), card, folder) for result in results],
+            scenes,
             merged,
             self.runtime,
             self.options,
@@ -125,7 +130,25 @@ class Survey:
             (self._started, _now(), time.perf_counter() - self._begun),
             [] if merged is None else merged.warnings,
         )
-        return SurveyResult(results, dict(merged.outputs) if merged is not None else {}, figures)
+        reports = write_reports(figures, folder, self._draw(scenes))
+        outputs = dict(merged.outputs) if merged is not None else {}
+        return SurveyResult(
+            results, outputs | {kind: folder / name for kind, name in reports.items()}, figures
+        )
+
+    def _draw(self, scenes: Sequence[SceneFigures]) -> dict[str, bytes]:
+        """Draw small pictures of the scenes; of those that were drawn already only what has changed."""
+        limit, classes = thumbnail_limit(len(scenes)), self.runtime.model.card.classes
+
+        def draw(scene: SceneFigures) -> bytes:
+            key = scene.name, scene.finished, limit
+            if key not in self._pictures:
+                self._pictures[key] = scene_thumbnail(scene, self.folder, classes, limit)
+            return self._pictures[key]
+
+        with ThreadPoolExecutor(_PICTURES, "pfmap-draw") as pool:
+            pictures = pool.map(draw, scenes)
+            return {scene.name: picture for scene, picture in zip(scenes, pictures, strict=True) if picture}
 
 
 def map_sheets(
