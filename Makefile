@@ -24,9 +24,9 @@ test-browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
 	$(BIN)/python tests/browser/open_report.py --check
 	rm -rf out/browser
-	$(BIN)/pfmap predict examples/banepa.tif -o out/browser/banepa
+	$(BIN)/python -m examples.survey_python out/browser
 	$(BIN)/python tests/survey/surveys.py out/browser
-	$(BIN)/python tests/browser/open_report.py out/browser/banepa/survey_report.html out/browser/one
+	$(BIN)/python tests/browser/open_report.py out/browser/maps/survey_report.html out/browser/one
 	$(BIN)/python tests/browser/open_report.py out/browser/many/survey_report.html out/browser/many
 
 lint: $(STAMP)

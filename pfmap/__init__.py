@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from pfmap.engine.upstream import import_checkpoint
     from pfmap.engine.vectorize import vectorize
     from pfmap.survey.batch import batch, predict_all
+    from pfmap.survey.run import SheetResult
+    from pfmap.survey.survey import SurveyResult
     from pfmap.train.evaluate import evaluate_model
 
 __all__ = [
     "PfmapError",
+    "SheetResult",
+    "SurveyResult",
     "__version__",
     "batch",
     "evaluate",
@@ -43,6 +47,8 @@ _HOMES = {
     "predict": "pfmap.engine.pipeline",
     "predict_all": "pfmap.survey.batch",
     "batch": "pfmap.survey.batch",
+    "SheetResult": "pfmap.survey.run",
+    "SurveyResult": "pfmap.survey.survey",
     "inspect": "pfmap.engine.pipeline",
     "load_model": "pfmap.engine.store",
     "evaluate": "pfmap.engine.evaluate",

@@ -1,5 +1,6 @@
 """The examples run, and the default model does what its card says on them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from affine import Affine
 from conftest import shared
 
 import pfmap
-from examples import compare_peers
+from examples import compare_peers, survey_python
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT_BIN = Path(sys.executable).parent
@@ -45,6 +46,29 @@ def test_the_command_line_example_runs(crop: Path, tmp_path: Path) -> None:
     assert set(frame["class"]) == {"building"}
     assert frame["area_m2"].min() >= 10
     assert len(gpd.read_file(out / "crop_objects.shp")) == len(frame)
+
+
+@pytest.mark.slow
+def test_the_survey_example_maps_one_map_of_its_sheets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    survey_python.main(str(tmp_path))
+    printed = capsys.readouterr().out
+    assert "damaged: " in printed
+    assert "1 of 5 scenes failed" in printed
+    maps = tmp_path / "maps"
+    with rasterio.open(maps / "survey_classes.vrt") as src:
+        assert src.shape == (3100, 1024)
+        assert (src.read(1) != 255).all()
+    layer = gpd.read_file(maps / "survey_objects.gpkg", layer="objects")
+    # Where sheets meet at row 1100, and 1000 overlaps: some buildings lie on both sides.
+    with rasterio.open(ROOT / "examples" / "banepa.tif") as src:
+        _, border = src.transform @ (0, 1100)
+    across = (layer.bounds["miny"] < border - 1) & (layer.bounds["maxy"] > border + 1)
+    assert "building" in set(layer[across]["class"])
+    report = json.loads((maps / "survey_report.json").read_text())
+    total = layer.groupby("class")["object_id"].count()
+    assert {row["class"]: row["objects"] for row in report["classes"] if row["objects"]} == total.to_dict()
 
 
 @pytest.mark.slow

@@ -2,24 +2,28 @@
 
     python tests/survey/surveys.py FOLDER
 
-writes two reports for ``make test-browser``: of the scene that was mapped into FOLDER/banepa, and into
-FOLDER/many of a survey of 200 with failures among them.
+writes a report for ``make test-browser``: into FOLDER/many, of the survey that was mapped into FOLDER/maps,
+many times over, with failures among its scenes.
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyproj
-
 from pfmap.card import Card, read_card
-from pfmap.geobox import GeoBox
+from pfmap.engine.pipeline import Result
+from pfmap.engine.report import read_report
+from pfmap.raster.location import locate
+from pfmap.raster.source import glance
 from pfmap.survey.facts import model_facts
 from pfmap.survey.figures import ClassFigures, SceneFigures, SurveyFigures
+from pfmap.survey.find import Sheet
+from pfmap.survey.gather import scene_figures
 from pfmap.survey.reports import write_reports
-from pfmap.survey.thumbnail import scene_thumbnail, thumbnail_limit
+from pfmap.survey.run import SheetResult
+from pfmap.survey.tables import read_survey
+from pfmap.survey.thumbnail import scene_thumbnail
 
 ROOT = Path(__file__).parents[2]
 CARD = read_card(ROOT / "models" / "landcover" / "model.toml")
@@ -84,73 +88,34 @@ def _sheet(number: int, row: int, col: int) -> SceneFigures:
 
 def mapped(folder: Path, card: Card = CARD) -> SurveyFigures:
     """The survey of all scenes whose reports lie below a folder."""
-    scenes, reports = (
-        [],
-        sorted(path for path in folder.rglob("*_report.json") if path.stem != "survey_report"),
-    )
-    for path in reports:
-        report = json.loads(path.read_text())
-        scenes.append(_mapped_scene(report, path.relative_to(folder), card))
+    scenes = [_mapped_scene(path, folder, card) for path in sorted(folder.rglob("*_report.json"))]
     classes = tuple(
         ClassFigures(k, spec.name, spec.color, *(sum(values) for values in zip(*(
             (s.classes[k].pixels, s.classes[k].area, s.classes[k].objects) for s in scenes
         ), strict=True)))
         for k, spec in enumerate(card.classes)
     )  # fmt: skip
-    return SurveyFigures(
+    return replace(
+        made_up(1),
         title=folder.name,
-        version=report["pfmap"],
-        started=min(s.finished for s in scenes),
-        finished=max(s.finished for s in scenes),
-        seconds=sum(s.seconds["total"] for s in scenes),
         unit="m2" if all(s.footprint for s in scenes) else "px",
-        model=model_facts(card, report["model"]["sha256"]),
-        settings=report["options"],
         crs=scenes[0].crs,
         classes=classes,
         scenes=tuple(scenes),
+        warnings=(),
+        outputs={},
     )
 
 
-def _mapped_scene(report: dict[str, Any], path: Path, card: Card) -> SceneFigures:
-    scene, parent = report["scene"], path.parent
-    box = GeoBox(scene["width"], scene["height"], scene["crs"], tuple(scene["transform"]))
-    unit = "area_m2" if "area_m2" in report["classes"][0] else "area_px"
-    return SceneFigures(
-        scene=scene["path"],
-        name=(parent / path.stem.removesuffix("_report")).as_posix(),
-        state="done",
-        width=scene["width"],
-        height=scene["height"],
-        gsd=scene["gsd_m"],
-        crs=box.crs_name if scene["crs"] else "",
-        footprint=_footprint(box),
-        classes=tuple(
-            ClassFigures(k, spec.name, spec.color, item["pixels"], item[unit], item["objects"])
-            for k, (spec, item) in enumerate(zip(card.classes, report["classes"], strict=True))
-        ),
-        valid_pixels=scene["valid_pixels"],
-        mean_confidence=71.3,
-        seconds=report["seconds"],
-        warnings=tuple(report["warnings"]),
-        outputs={kind: (parent / name).as_posix() for kind, name in report["outputs"].items()},
-        finished=report["finished"],
-    )
-
-
-def _footprint(box: GeoBox) -> tuple[tuple[float, float], ...]:
-    if box.crs_wkt is None:
-        return ()
-    degrees = pyproj.Transformer.from_crs(box.crs_wkt, "OGC:CRS84", always_xy=True)
-    corners = [(0, 0), (0, box.height), (box.width, box.height), (box.width, 0), (0, 0)]
-    return tuple(degrees.transform(*box.place(col, row)) for col, row in corners)
-
-
-def report(survey: SurveyFigures, folder: Path, card: Card = CARD) -> dict[str, str]:
-    """Write all reports of a survey, with pictures of the scenes that can be read."""
-    limit = thumbnail_limit(len(survey.scenes))
-    pictures = {s.name: scene_thumbnail(s, folder, card.classes, limit) for s in survey.scenes}
-    return write_reports(survey, folder, pictures)
+def _mapped_scene(path: Path, folder: Path, card: Card) -> SceneFigures:
+    report = read_report(path)
+    assert report is not None
+    scene = report["scene"]
+    location = locate(scene["path"])
+    outputs = {kind: path.with_name(name) for kind, name in report["outputs"].items()}
+    name = (path.parent.relative_to(folder) / path.stem.removesuffix("_report")).as_posix()
+    done = SheetResult(Sheet(location, path.parent, name), Result(scene["path"], outputs, report))
+    return scene_figures(done, glance(location), card, folder)
 
 
 def repeated(survey: SurveyFigures, times: int) -> SurveyFigures:
@@ -172,12 +137,12 @@ def repeated(survey: SurveyFigures, times: int) -> SurveyFigures:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    survey = mapped(folder / "banepa")
-    report(survey, folder / "banepa")
+    survey = read_survey(folder / "maps" / "survey_report.json")
+    shown = [scene for scene in survey.scenes if scene.state != "failed"]
     (folder / "many").mkdir()
-    pictures = {s.name: scene_thumbnail(s, folder / "banepa", CARD.classes) for s in survey.scenes}
-    many = repeated(survey, 200)
-    write_reports(many, folder / "many", {s.name: next(iter(pictures.values())) for s in many.scenes})
+    many = repeated(replace(survey, scenes=tuple(shown)), 200 // len(shown))
+    picture = scene_thumbnail(shown[0], folder / "maps", CARD.classes)
+    write_reports(many, folder / "many", {scene.name: picture for scene in many.scenes})
 
 
 if __name__ == "__main__":
