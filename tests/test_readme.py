@@ -40,7 +40,7 @@ def test_every_command_and_option_exists(line: str) -> None:
             assert word.split("=")[0] in known, f"{line!r}: {word} is no option of {command.name}"
 
 
-@pytest.mark.parametrize("name", ["predict", "train"])
+@pytest.mark.parametrize("name", ["predict", "batch", "train"])
 def test_every_option_is_explained(name: str) -> None:
     command, _ = resolve([name])
     for parameter in command.params:
