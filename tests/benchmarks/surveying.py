@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.surveying [SIDE ...]
 
-maps a scene of 8,960 x 8,960 pixels with the default model, and the same pixels cut into sheets of SIDE x SIDE,
-in turns, and prints the ratio of the seconds. Sides are multiples of the windows' stride, 448, that divide 8,960: then
-both have as many windows.
+maps a scene of 8,960 x 8,960 pixels with the default model, and the same pixels cut into sheets of SIDE x
+SIDE pixels, in turns, and prints the ratio of the seconds. Sides are multiples of 448, the windows' stride,
+that divide 8,960: then both have as many windows.
 """
 
 import sys
