@@ -58,6 +58,7 @@ class Predictor:
         batch_size: windows per pass. The batch is always full, padded if need be, so that a window's result
             does not depend on its company. Halved when the device runs out of memory.
         on_message: called with a line for people when that happens.
+        threads: of a CPU, to be shared by all passes; None for torch's own number.
 
     One scene at a time has the device: of several that are mapped at once, the next has its first windows
     ready and waits for the last pass of the one before.
@@ -75,13 +76,16 @@ class Predictor:
         precision: torch.dtype = torch.float32,
         batch_size: int = 1,
         on_message: Callable[[str], None] = log.warning,
+        threads: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self.spec = spec
         self.precision = precision
         self.batch_size = batch_size
-        self.workers = min(torch.get_num_threads(), _MOST_WORKERS) if self.device.type == "cpu" else 1
+        # Asked for once: what torch says later, in another thread, is what `stream` last set in any.
+        self._threads = threads or torch.get_num_threads()
+        self.workers = min(self._threads, _MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
         self._turn = threading.Lock()
         # One multiplication and one addition take a pixel value to the network's input.
@@ -181,8 +185,7 @@ class Predictor:
             Each window with its probabilities. Close the generator when stopping early.
         """
         clock = clock or Clock()
-        cores = torch.get_num_threads()
-        threads = max(1, cores // self.workers)
+        threads = max(1, self._threads // self.workers)
         torch.set_num_threads(threads)  # of this thread, which blends while the workers compute
         pool = ThreadPoolExecutor(self.workers, "pfmap-network", torch.set_num_threads, (threads,))
         running: deque[Future[list[Predicted]]] = deque()
@@ -203,7 +206,7 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
             turn.close()
-            torch.set_num_threads(cores)
+            torch.set_num_threads(self._threads)
 
     def _batches(self, windows: Iterable[Window]) -> Iterator[list[Window]]:
         waiting: list[Window] = []

@@ -27,6 +27,7 @@ class Runtime:
         precision: type of the heavy arithmetic.
         batch_size: windows per pass.
         on_message: called with lines for people.
+        threads: of a CPU, as torch has it where the runtime is set up.
         probe: what a piece of an earlier scene took, if one was probed.
     """
 
@@ -35,6 +36,7 @@ class Runtime:
     precision: torch.dtype
     batch_size: int
     on_message: Callable[[str], None]
+    threads: int = field(default_factory=torch.get_num_threads)
     probe: Probe | None = None
     _hash: str = ""
     _predictor: Predictor | None = None
@@ -93,6 +95,7 @@ class Runtime:
                     self.precision,
                     self.batch_size,
                     self.on_message,
+                    self.threads,
                 )
             return self._predictor
 

@@ -1,5 +1,6 @@
 import csv
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,29 @@ def test_warnings_say_which_scene_they_are_about(survey: Path, tmp_path: Path, w
         "state it with --gsd METRES",
     ]
     assert torch.get_num_threads() >= 1
+
+
+def test_a_second_survey_has_as_many_threads_as_the_first(survey: Path, tmp_path: Path) -> None:
+    """Torch tells a new thread what any other thread last set."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.threads = Pointwise(3), set[int]()
+
+        def forward(self, image: Tensor) -> Tensor:
+            self.threads.add(threading.get_ident())
+            time.sleep(0.02)
+            return self.inner(image)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for turn in range(3):
+            network = Counting()
+            run(survey / "sheet0.tif", tmp_path / f"{turn}", model=stand_in(network=network))
+            assert len(network.threads) == 2
+            run(survey, tmp_path / f"all{turn}")
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
