@@ -6,6 +6,7 @@ name first. A process may be killed at any moment.
 """
 
 import json
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,17 +46,24 @@ class Work:
 
     @contextmanager
     def writing(self, rows: Span) -> Iterator[Path]:
-        """Give a folder to write a swath into; at the end the swath is finished."""
+        """Give a folder to write a swath into; at the end the swath is finished.
+
+        Two may write the same one, as when a worker that was given up turns out to live: the first one's stays.
+        """
         final = self.swath(rows)
-        part = final.with_suffix(".part")
+        part = final.with_name(f"{final.name}.{secrets.token_hex(4)}.part")
         try:
-            shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
         except OSError as error:
             raise TargetError(f"{self.path.parent} cannot be written any more ({error.strerror})") from error
         yield part
         settle(part)
-        publish(part, final)
+        try:
+            publish(part, final)
+        except TargetError:
+            if not final.is_dir():
+                raise
+            shutil.rmtree(part, ignore_errors=True)
 
     @property
     def finished_swaths(self) -> int:
