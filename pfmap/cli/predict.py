@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import scene_options, shape_options
+from pfmap.cli.options import cluster_options, scene_options, shape_options
 from pfmap.cli.progress import run_with_progress
 
 
@@ -14,6 +14,7 @@ from pfmap.cli.progress import run_with_progress
 @click.argument("scene")
 @scene_options
 @shape_options
+@cluster_options
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option(
     "--resume/--no-resume",

@@ -167,7 +167,8 @@ class Mapper:
                     record, swath = next(computed)
                 else:
                     record, swath = read_record(work.swath(rows), self._rasters)
-                    self._on_pixels(rows.stop * self._plan.geobox.width)
+                    if self._elsewhere is None:  # which counts in another order
+                        self._on_pixels(rows.stop * self._plan.geobox.width)
                 yield record, swath
                 del record, swath
 
@@ -192,9 +193,7 @@ class Mapper:
         """Have other processes compute and write swaths, and read them."""
         assert self._elsewhere is not None
         wanted = {span: rows_of[span] for span in todo}
-        written = self._elsewhere.compute(
-            work, self._plan, self._stem, wanted, self._clock, self._on_pixels
-        )
+        written = self._elsewhere.compute(work, self._plan, self._stem, wanted, self._clock, self._on_pixels)
         with closing(written):
             for rows in written:
                 yield read_record(work.swath(rows), self._rasters)

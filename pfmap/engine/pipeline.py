@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pfmap.clock import Clock
+from pfmap.engine.cluster import opened_cluster
 from pfmap.engine.device import choose_device, choose_precision
 from pfmap.engine.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.engine.mapping import Mapped, Mapper, make_predictor
@@ -43,6 +44,9 @@ from pfmap.files import write_bytes, write_text
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location, locate
 from pfmap.raster.source import Source
+
+if TYPE_CHECKING:
+    from pfmap.engine.cluster.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +102,8 @@ def predict(
     overwrite: bool = False,
     resume: bool = True,
     swath_pixels: int = SWATH_PIXELS,
+    workers: int | None = None,
+    cluster: "str | Cluster | None" = None,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
 ) -> Result:
@@ -139,6 +145,12 @@ def predict(
         overwrite: whether existing outputs may be replaced.
         resume: whether to go on where an interrupted run stopped.
         swath_pixels: pixels of the outputs that are in work at a time; the result does not depend on it.
+        workers: worker processes to start on this machine, one for each GPU or sharing its cores; None
+            computes in this process. They import the script that calls: guard the call there by
+            ``if __name__ == "__main__":``.
+        cluster: address or scheduler file of a Dask cluster whose workers compute; scene, model and outputs
+            are on storage that they reach. Or what `pfmap.engine.cluster.opened_cluster` gave, which stays
+            open for many scenes.
         on_progress: called with (pixels done, pixels in all); it may raise to stop the run.
         on_message: called with lines for people: the plan, the device in use, warnings.
 
@@ -176,8 +188,9 @@ def predict(
         resume=resume,
         swath_pixels=swath_pixels,
     )
-    job = Job.of(scene, model, options, device, precision, on_message)
-    return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
+    with opened_cluster(cluster, workers, device, on_message) as where:
+        job = Job.of(scene, model, options, device, precision, on_message, where)
+        return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
 
 
 def inspect(
@@ -221,6 +234,7 @@ class Job:
     device: torch.device
     precision: torch.dtype
     on_message: Callable[[str], None]
+    cluster: "Cluster | None" = None
 
     @classmethod
     def of(
@@ -231,16 +245,23 @@ class Job:
         device: str,
         precision: str,
         on_message: Callable[[str], None],
+        cluster: "Cluster | None" = None,
     ) -> "Job":
         """Find scene, model and device."""
-        chosen = choose_device(device)
+        location = locate(scene)
+        if cluster is not None:
+            chosen, arithmetic = cluster.settle(device, precision)
+        else:
+            chosen = choose_device(device)
+            arithmetic = choose_precision(precision, chosen)
         return cls(
-            location=locate(scene),
+            location=location,
             model=model if isinstance(model, Model) else load_model(model),
             options=options,
             device=chosen,
-            precision=choose_precision(precision, chosen),
+            precision=arithmetic,
             on_message=on_message,
+            cluster=cluster,
         )
 
     @contextmanager
@@ -264,14 +285,19 @@ class Job:
         on_step: Callable[[], None],
         *,
         always: bool = False,
-    ) -> tuple[dict[str, Any], Predictor]:
+    ) -> tuple[dict[str, Any], Predictor | None]:
         """Estimate the run, and refuse it if it cannot end well; a long one is probed first."""
         held = folder_size(work_path(output_dir, self.location.stem))
         rough = estimate(plan, output_dir, held, None)
         refuse_without_memory(plan, rough)
-        predictor = make_predictor(plan, self.on_message)
+        predictor = None if self.cluster else make_predictor(plan, self.on_message)
         if always or rough.compute >= _LONG:
-            rough = estimate(plan, output_dir, held, probe(source, plan, predictor, on_step))
+            if predictor is not None:
+                piece = probe(source, plan, predictor, on_step)
+            else:
+                assert self.cluster is not None
+                piece = self.cluster.probe(plan, self.location.stem, on_step)
+            rough = estimate(plan, output_dir, held, piece)
             refuse_without_memory(plan, rough)
         refuse_without_disk(plan, rough, output_dir)
         return preflight_table(plan, rough, output_dir), predictor
@@ -312,7 +338,7 @@ class Job:
         self,
         source: Source,
         plan: Plan,
-        predictor: Predictor,
+        predictor: Predictor | None,
         work: Work,
         begun: float,
         output_dir: Path,
@@ -324,7 +350,13 @@ class Job:
         if work.finished_swaths:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
         mapper = Mapper(
-            source, plan, self.location.stem, predictor, clock, lambda done: on_progress(done, total)
+            source,
+            plan,
+            self.location.stem,
+            predictor,
+            clock,
+            lambda done: on_progress(done, total),
+            self.cluster,
         )
         mapped = mapper.run(work)
         warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
@@ -332,7 +364,7 @@ class Job:
             self.on_message(f"warning: {text}")
         outcome = Outcome(
             mapped=mapped,
-            batch_size=predictor.batch_size,
+            batch_size=predictor.batch_size if predictor else plan.batch_size,
             seconds={"total": time.perf_counter() - begun, **clock.seconds},
             warnings=warnings,
         )
