@@ -171,19 +171,20 @@ class Link:
             LinkLostError: the scheduler does not answer.
         """
         with self._lost():
-            versions: Any = self._client.get_versions(packages=["pfmap"])
-        theirs = {
-            address: (facts.get("packages") or {}).get("pfmap")
-            for address, facts in versions["workers"].items()
-            if address in workers
-        }
-        others = sorted(address for address, version in theirs.items() if version != __version__)
+            versions = self._client.run(_version_teller(), workers=list(workers), on_error="return")
+        others = sorted(address for address, version in versions.items() if version != __version__)
         if others:
-            has = theirs[others[0]]
-            more = f" ({len(others)} of {len(theirs)} workers differ)" if len(others) > 1 else ""
+            has = versions[others[0]]
+            if isinstance(has, BaseException):
+                words = (
+                    f"cannot say which pfmap it has ({' '.join(str(has).split())}): is its Python another?"
+                )
+            else:
+                words = f"has {f'pfmap {has}' if has else 'no pfmap'}"
+            more = f" ({len(others)} of {len(versions)} workers differ)" if len(others) > 1 else ""
             raise ClusterError(
-                f"worker {others[0]} has {f'pfmap {has}' if has else 'no pfmap'}, this machine has pfmap "
-                f"{__version__}{more}: install pfmap[dask] {__version__} in the workers' environment"
+                f"worker {others[0]} {words}, this machine has pfmap {__version__}{more}: install "
+                f"pfmap[dask] {__version__} in the workers' environment"
             )
 
     def _connected(self, seconds: float) -> Client:
@@ -204,6 +205,19 @@ class Link:
             if self._client.status == "running":
                 raise
             raise LinkLostError from error
+
+
+def _version_teller() -> Callable[[], str | None]:
+    """Make the function that says which pfmap a worker has: sent as it is, for the worker may have none."""
+
+    def tell() -> str | None:
+        try:
+            from pfmap import version
+        except ImportError:
+            return None
+        return version.__version__
+
+    return tell
 
 
 def outcome(future: Future[Any]) -> Any:

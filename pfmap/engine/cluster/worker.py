@@ -6,6 +6,7 @@ whoever asks: the next one waits for its turn.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import platform
@@ -13,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import ParamSpec, TypeVar
 
 import torch
 from distributed import get_worker
@@ -31,12 +33,15 @@ from pfmap.engine.store import CARD_NAME, WEIGHTS_NAME, find_model, load_model
 from pfmap.engine.swaths import SwathMapper
 from pfmap.engine.weights import file_hash
 from pfmap.engine.work import RUN_NAME, Work
-from pfmap.errors import ClusterError, ModelError, TargetError
+from pfmap.errors import ClusterError, ModelError, PfmapError, TargetError
 from pfmap.grid import Span
 from pfmap.raster.gdal import gdal_settings
 from pfmap.version import __version__
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _KEPT = 2  # networks, and jobs
 
@@ -56,6 +61,21 @@ class AbandonedError(Exception):
     """Nobody waits for the run any more."""
 
 
+def _plainly(function: Callable[P, T]) -> Callable[P, T]:
+    """Have errors leave without what caused them: GDAL's own cannot be sent."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*arguments, **named)
+        except (PfmapError, UnknownJobError, AbandonedError) as error:
+            plain = type(error)(str(error))
+        raise plain
+
+    return call
+
+
+@_plainly
 def look_around(device: str, precision: str) -> Abilities:
     """Say what this worker has.
 
@@ -81,6 +101,7 @@ def look_around(device: str, precision: str) -> Abilities:
     )
 
 
+@_plainly
 def enter(job: ClusterJob, sharers: int) -> None:
     """Check whether this worker can do a job, and load what it needs.
 
@@ -107,6 +128,7 @@ def enter(job: ClusterJob, sharers: int) -> None:
         _jobs.popitem(last=False)
 
 
+@_plainly
 def measure(job: ClusterJob) -> Probe:
     """Map a piece of a scene here, and say what it took.
 
@@ -124,6 +146,7 @@ def measure(job: ClusterJob) -> Probe:
         return probe(source, job.plan, _network(job), on_step)
 
 
+@_plainly
 def compute(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]) -> Done:
     """Compute neighbouring swaths, and write each into the work folder; those that are there are left out.
 
