@@ -1,4 +1,4 @@
-"""Swaths on real worker processes: the same bytes, whatever becomes of workers; clear words about bad ones."""
+"""Swaths on real worker processes: the same bytes as in one process; clear words about bad ones."""
 
 import dataclasses
 import shutil
