@@ -284,4 +284,5 @@ def test_the_scheduler_knows_no_more_of_many_swaths_than_of_few(tmp_path: Path) 
                 assert result.report["swaths"]["all"] == count
                 grown[count] = peak[0] / 1e6
                 print(f"{count:6} swaths  {grown[count]:.1f} MB  {time.monotonic() - begun:.1f} s")
-    assert grown[10_000] <= grown[100] + 5
+    assert max(grown.values()) <= 200  # without torch
+    assert grown[10_000] <= grown[100] + 10

@@ -1,6 +1,8 @@
 """The link to a Dask scheduler: made, lost and made again, and what is asked of the workers through it."""
 
 import logging
+import pickle
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
@@ -94,15 +96,17 @@ class Link:
         resources: Mapping[str, float] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> Future[Any]:
-        """Have one worker, and no other, call a function.
+        """Have one worker, and no other, call a function of `pfmap.engine.cluster.worker`.
 
         Raises:
             LinkLostError: the scheduler does not answer.
         """
         with self._lost():
             future = self._client.submit(
-                function,
-                *arguments,
+                _caller(),
+                function.__name__,
+                pickle.dumps(arguments),
+                key=f"pfmap-{function.__name__}-{secrets.token_hex(8)}",
                 workers=[worker],
                 allow_other_workers=False,
                 resources=dict(resources or {}),
@@ -218,6 +222,23 @@ def _version_teller() -> Callable[[], str | None]:
         return version.__version__
 
     return tell
+
+
+def _caller() -> Callable[[str, bytes], Any]:
+    """Make the function that calls another on a worker.
+
+    The scheduler unpacks what it is given: so it gets nothing but a name and bytes, and has to have neither
+    pfmap nor torch, nor the memory for them.
+    """
+
+    def call(name: str, arguments: bytes) -> Any:
+        import pickle
+
+        from pfmap.engine.cluster import worker
+
+        return getattr(worker, name)(*pickle.loads(arguments))
+
+    return call
 
 
 def outcome(future: Future[Any]) -> Any:
