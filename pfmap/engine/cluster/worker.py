@@ -28,7 +28,7 @@ from pfmap.engine.estimate import Probe, memory_of, probe
 from pfmap.engine.mapping import make_predictor, raster_targets, view_of
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.record import write_record
-from pfmap.engine.resources import free_memory, gigabytes, give_back_memory
+from pfmap.engine.resources import free_memory, gigabytes, give_back_memory, keep_memory
 from pfmap.engine.store import CARD_NAME, WEIGHTS_NAME, find_model, load_model
 from pfmap.engine.swaths import SwathMapper
 from pfmap.engine.weights import file_hash
@@ -89,7 +89,7 @@ def look_around(device: str, precision: str) -> Abilities:
     worker = get_worker()
     chosen = choose_device(device)
     kind = choose_precision(precision, chosen)
-    torch.set_num_threads(worker.state.nthreads)
+    _prepare_process()
     return Abilities(
         address=worker.address,
         host=platform.node(),
@@ -195,7 +195,7 @@ def _compute(
 ) -> Done:
     assert job.folder is not None
     plan, work, clock, done = job.plan, Work(job.folder), Clock(), []
-    torch.set_num_threads(get_worker().state.nthreads)
+    _prepare_process()
     predictor = _network(job)
     rasters = raster_targets(plan, job.stem)
     todo = [
@@ -225,6 +225,12 @@ def _compute(
     return Done(tuple(done), dict(clock.seconds))
 
 
+def _prepare_process() -> None:
+    """Set up torch and the allocator as in a process of our own; dask tells workers to use one thread."""
+    torch.set_num_threads(get_worker().state.nthreads)
+    keep_memory()
+
+
 def _whether_abandoned() -> Callable[[], bool]:
     """Return what tells whether the task of this thread is still wanted: dask cannot interrupt it."""
     worker = get_worker()
@@ -245,7 +251,7 @@ def _admit(job: ClusterJob) -> None:
             f"has pfmap {__version__}, the run was started with pfmap {job.version}: install the same version"
         )
     choose_device(job.plan.device.type)
-    torch.set_num_threads(get_worker().state.nthreads)
+    _prepare_process()
     _find_model(job)
     with open_source(job.plan) as source:
         if source.fingerprint() != job.scene:
