@@ -79,7 +79,7 @@ def test_a_worker_without_a_run_takes_over_the_end_of_the_longest() -> None:
     assert (first.start, first.stop) == (0, 20)
     list(runs.advance(first, lambda index: index < 4))
     found = runs.split(1)
-    assert found == (first, 13)  # 8 for the one after the swath in work, 7 and a row above for the other
+    assert found == (first, 13)  # half of one and 8 for the one, 7 and a row above for the other
     runs.shorten(*found)
     second = runs.take("b", 1)
     assert second is not None

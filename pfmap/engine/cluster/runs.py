@@ -8,9 +8,10 @@ worker that has nothing left to do takes over the end of the run that has most a
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-MOST_ROWS = 24
-"""Window rows of a run: the one above it is then 4 % of the work, and the first swaths, which the rest of the
+MOST_ROWS = 32
+"""Window rows of a run: the one above it is then 3 % of the work, and the first swaths, which the rest of the
 pipeline waits for, are not long in coming."""
+_LAST_ROWS = 48  # of the last runs, so that no small ones are left over
 
 
 @dataclass(slots=True)
@@ -63,7 +64,8 @@ class Runs:
             return None
         start, end = self._waiting.pop(0)
         waiting = sum(self._height(*gap) for gap in [(start, end), *self._waiting])
-        wanted = min(MOST_ROWS, -(-waiting // idle))
+        share = -(-waiting // idle)
+        wanted = share if share <= _LAST_ROWS else MOST_ROWS
         stop, rows = start, 0
         while stop < end and rows < wanted:
             rows += self._rows[stop]
@@ -102,7 +104,8 @@ class Runs:
         if not ahead:
             return None
         run = self.running[max(ahead, key=lambda id_: ahead[id_])]
-        rows, stop, given = ahead[run.worker], run.stop, 0
+        in_work = self._height(run.next, min(run.next + 1, run.stop)) / 2  # on average
+        rows, stop, given = ahead[run.worker] + in_work, run.stop, 0
         while stop > run.next + 1 and 2 * (given + self._rows[stop - 1]) + lead <= rows:
             stop -= 1
             given += self._rows[stop]

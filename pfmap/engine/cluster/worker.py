@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_PROBE_SECONDS = 1.0  # all other workers wait for it
 _KEPT = 2  # networks, and jobs
 
 _turn = threading.Lock()  # to compute
@@ -143,7 +144,7 @@ def measure(job: ClusterJob) -> Probe:
             raise AbandonedError
 
     with _turn, open_source(job.plan) as source:
-        return probe(source, job.plan, _network(job), on_step)
+        return probe(source, job.plan, _network(job), on_step, _PROBE_SECONDS)
 
 
 @_plainly
