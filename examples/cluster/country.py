@@ -2,9 +2,9 @@
 
     python -m examples.cluster.country --worker 120 --client 20 --workers 16
 
-Put in what you measured: `--worker` is "whole predict" of `pfmap bench` on one worker's GPU or cores, `--client`
-what one machine that runs pfmap predict --cluster keeps up with (see README.md beside this file). The rest has
-defaults that were measured on examples/banepa.tif and on two CPU cores; what was not measured is marked so.
+Put in what you measured: `--worker` is "whole predict" of `pfmap bench` on a worker's GPU or cores, and
+`--client` what one machine that runs pfmap predict --cluster keeps up with (see README.md here). Of the
+defaults some were measured, on examples/banepa.tif and on two CPU cores, and some are assumptions, marked so.
 """
 
 import argparse
@@ -67,7 +67,9 @@ def reckon(c: Country) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--area", type=float, default=500_000, help="km2")
     add("--gsd", type=float, default=0.1, help="metres per pixel")
@@ -75,8 +77,19 @@ def main() -> None:
     add("--client", type=float, default=CLIENT, help="Mpx/s of a client; measured on two CPU cores")
     add("--workers", type=int, default=16)
     add("--side", type=int, default=100_000, help="pixels of a scene along a side")
-    add("--scene", type=float, default=0.35, help="bytes per pixel of the scenes; the default is an assumption")
-    add("--outputs", type=float, nargs=3, default=OUTPUTS, help="bytes per pixel: classes, confidence, objects")
+    add(
+        "--scene",
+        type=float,
+        default=0.35,
+        help="bytes per pixel of the scenes; the default is an assumption",
+    )
+    add(
+        "--outputs",
+        type=float,
+        nargs=3,
+        default=OUTPUTS,
+        help="bytes per pixel: classes, confidence, objects",
+    )
     add("--block", type=int, default=512, help="pixels of the scenes' tiles along a side")
     args = vars(parser.parse_args())
     found = reckon(Country(**{**args, "outputs": tuple(args["outputs"])}))

@@ -39,6 +39,7 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
         "memory_limit": 0,  # a scene that does not fit is refused before the start
         "dashboard": False,
         "silence_logs": _SILENT,
+        "config": {"distributed.worker.profile.enabled": False},  # looks at all threads 100 times a second
     }
     specs = {}
     for number in range(workers):
@@ -48,7 +49,7 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
         specs[number] = {"cls": Nanny, "options": {**common, **own}}
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": _HOST, "port": 0, "dashboard": False, "dashboard_address": None},
+        "options": {"host": _HOST, "port": 0, "dashboard": False, "dashboard_address": f"{_HOST}:0"},
     }
     cluster = SpecCluster(scheduler=scheduler, workers=specs, silence_logs=_SILENT, name="pfmap")
     try:
