@@ -239,6 +239,33 @@ def test_no_worker_outlives_a_killed_client(model: Model, write_scene: Write, tm
     equal_outputs(tmp_path / "one", tmp_path / "out")
 
 
+def test_ctrl_c_ends_everything_without_noise(model: Model, write_scene: Write, tmp_path: Path) -> None:
+    """As a terminal sends it: to the command and to its workers."""
+    scene = write_scene(noise(30_000, 170))
+    command = [sys.executable, "-m", "pfmap", "predict", str(scene), "-o", str(tmp_path / "out"), "--model"]
+    command += [str(model.folder), "--device", "cpu", "--workers", "2"]
+    client = subprocess.Popen(
+        command,
+        env=ENV,
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    watch, end = Watch(tmp_path / "out/.scene.pfmap"), time.monotonic() + 60
+    while watch.look() < 1:
+        assert client.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    children = psutil.Process(client.pid).children(recursive=True)
+    os.killpg(client.pid, signal.SIGINT)
+    said, _ = client.communicate(timeout=10)
+    assert client.returncode == 130
+    assert b"Traceback" not in said, said.decode()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
 def test_the_scheduler_knows_no_more_of_many_swaths_than_of_few(tmp_path: Path) -> None:
     """A network of zero cost, one window per swath, the scheduler in a process of its own."""
     model = small_model(tmp_path / "model")
