@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from pfmap.engine.cluster import opened_cluster
 from pfmap.engine.device import choose_device, choose_precision
 from pfmap.engine.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.engine.mapping import Mapped, Mapper, make_predictor
-from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
+from pfmap.engine.options import SHARED_SWATH_PIXELS, SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
 from pfmap.engine.plan import Plan, make_plan, wanted_classes
 from pfmap.engine.predictor import Predictor
 from pfmap.engine.preflight import describe_table, preflight_table
@@ -251,6 +251,7 @@ class Job:
         location = locate(scene)
         if cluster is not None:
             chosen, arithmetic = cluster.settle(device, precision)
+            options = replace(options, swath_pixels=min(options.swath_pixels, SHARED_SWATH_PIXELS))
         else:
             chosen = choose_device(device)
             arithmetic = choose_precision(precision, chosen)

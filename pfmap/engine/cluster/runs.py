@@ -67,7 +67,7 @@ class Runs:
         share = -(-waiting // idle)
         wanted = share if share <= _LAST_ROWS else MOST_ROWS
         stop, rows = start, 0
-        while stop < end and rows < wanted:
+        while stop < end and (stop == start or rows + self._rows[stop] / 2 <= wanted):
             rows += self._rows[stop]
             stop += 1
         if stop < end:
