@@ -17,7 +17,7 @@ from distributed.scheduler import KilledWorker
 from pfmap.clock import Clock
 from pfmap.engine.cluster import worker as there
 from pfmap.engine.cluster.job import ClusterJob, Done
-from pfmap.engine.cluster.link import PATIENCE, Link, LinkLostError, outcome
+from pfmap.engine.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
 from pfmap.engine.cluster.runs import Run, Runs
 from pfmap.engine.work import Work
 from pfmap.errors import ClusterError, PfmapError
@@ -180,7 +180,7 @@ class Dispatcher:
         answer = outcome(future)
         if isinstance(answer, LinkLostError):
             raise answer
-        if isinstance(answer, KilledWorker):
+        if isinstance(answer, KilledWorker | ResultLostError):
             return
         if isinstance(answer, BaseException):
             self._refused |= {address}
@@ -204,7 +204,7 @@ class Dispatcher:
             self._give_back(run)
         elif isinstance(answer, KilledWorker):
             self._give_back(run, blame=True)
-        elif isinstance(answer, there.AbandonedError):
+        elif isinstance(answer, there.AbandonedError | ResultLostError):
             self._give_back(run)
         elif isinstance(answer, there.UnknownJobError):  # the worker is a new one, at the old one's address
             self._allowed -= {run.worker}

@@ -27,6 +27,10 @@ class LinkLostError(Exception):
     """The scheduler has gone, and with it all that it knew."""
 
 
+class ResultLostError(Exception):
+    """A task has ended, and what it gave is gone with its worker or scheduler."""
+
+
 class Link:
     """A link to a scheduler.
 
@@ -163,8 +167,8 @@ class Link:
             time.sleep(_LOOK)
         answers = {worker: outcome(future) for worker, future in futures.items() if future.done()}
         for answer in answers.values():
-            if isinstance(answer, LinkLostError):
-                raise answer
+            if isinstance(answer, LinkLostError | ResultLostError):
+                raise LinkLostError from answer
         return answers
 
     def refuse_other_versions(self, workers: Collection[str]) -> None:
@@ -242,15 +246,18 @@ def _caller() -> Callable[[str, bytes], Any]:
 
 
 def outcome(future: Future[Any]) -> Any:
-    """Return what a finished task gave, or its error; `LinkLostError` if nobody knows of it any more."""
+    """Return what a finished task gave, or the error that it raised.
+
+    `LinkLostError` if nobody knows of the task any more, `ResultLostError` if only what it gave is gone.
+    """
     if future.status in ("cancelled", "lost"):
         return LinkLostError()
+    if future.status == "error":
+        return future.exception()
     try:
         return future.result(timeout=CONNECT_SECONDS)
-    except CancelledError as error:
-        return LinkLostError(str(error))
-    except Exception as error:  # what the task raised, or what its result could not be unpacked with
-        return error
+    except (OSError, CancelledError) as error:  # worker or scheduler went before it could be fetched
+        return ResultLostError(str(error))
 
 
 @contextmanager
