@@ -1,6 +1,6 @@
 """What mapping a country takes: GPU hours, storage, requests, and where it will be slow first.
 
-    python -m examples.cluster.country --worker 120 --client 12 --workers 16
+    python -m examples.cluster.country --worker 120 --client 10 --workers 16
 
 Put in what you measured: `--worker` is "whole predict" of `pfmap bench` on a worker's GPU or cores, and
 `--client` what one machine that runs pfmap predict --cluster keeps up with (see README.md here). Of the
@@ -97,7 +97,7 @@ def main() -> None:
         print(f"{name:<20}{value:>20,.0f}" if value >= 100 else f"{name:<20}{value:>20,.2f}")
 
 
-CLIENT = 12.0
+CLIENT = 10.0
 OUTPUTS = (0.06, 0.64, 0.55)  # examples/banepa.tif, 1,150 objects per megapixel
 
 if __name__ == "__main__":

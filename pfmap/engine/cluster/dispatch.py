@@ -175,7 +175,7 @@ class Dispatcher:
                 "start some; the same command goes on from the last finished swath"
             )
 
-    def _admit(self, address: str, future: Future[Any]) -> None:
+    def _admit(self, address: str, future: "Future[Any]") -> None:
         """Use a worker that came later, if it can do the job."""
         answer = outcome(future)
         if isinstance(answer, LinkLostError):

@@ -99,7 +99,7 @@ class Link:
         worker: str,
         resources: Mapping[str, float] | None = None,
         on_done: Callable[[], None] | None = None,
-    ) -> Future[Any]:
+    ) -> "Future[Any]":
         """Have one worker, and no other, call a function of `pfmap.engine.cluster.worker`.
 
         Raises:
@@ -245,7 +245,7 @@ def _caller() -> Callable[[str, bytes], Any]:
     return call
 
 
-def outcome(future: Future[Any]) -> Any:
+def outcome(future: "Future[Any]") -> Any:
     """Return what a finished task gave, or the error that it raised.
 
     `LinkLostError` if nobody knows of the task any more, `ResultLostError` if only what it gave is gone.
