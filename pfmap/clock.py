@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -24,5 +24,10 @@ class Clock:
         try:
             yield
         finally:
-            with self._lock:
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+            self.add({name: time.perf_counter() - begun})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count seconds of work per stage that were spent elsewhere."""
+        with self._lock:
+            for name, spent in seconds.items():
+                self.seconds[name] = self.seconds.get(name, 0.0) + spent

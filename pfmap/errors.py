@@ -37,5 +37,9 @@ class DeviceError(PfmapError):
     """The device or precision asked for is not to be had on this machine."""
 
 
+class ClusterError(PfmapError):
+    """A cluster cannot be reached, or its workers cannot do what is asked of them."""
+
+
 class TrainingError(PfmapError):
     """Training data or settings do not fit."""

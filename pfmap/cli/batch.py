@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.options import many_options, scene_options, shape_options
+from pfmap.cli.options import cluster_options, many_options, scene_options, shape_options
 from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
 from pfmap.cli.progress import run_with_progress
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @scene_options
 @shape_options
 @many_options
+@cluster_options
 @click.option(
     "--mosaic", is_flag=True, help="Map the scenes as one: windows are blended across their borders."
 )

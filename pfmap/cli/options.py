@@ -209,6 +209,29 @@ _SHAPE_OPTIONS = (
 )
 
 
+_CLUSTER_OPTIONS = (
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Compute in N worker processes on this machine: one per GPU, or sharing the cores.",
+    ),
+    click.option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Compute on a running Dask cluster: its scheduler's address or file. Scene, model and outputs "
+        "are on storage that all its workers reach.",
+    ),
+)
+
+
+def cluster_options(command: F) -> F:
+    """Give a command all options that say which processes compute."""
+    for option in reversed(_CLUSTER_OPTIONS):
+        command = option(command)
+    return command
+
+
 def shape_options(command: F) -> F:
     """Give a command all options that say what polygons are like."""
     for option in reversed(_SHAPE_OPTIONS):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.options import many_options, scene_options, shape_options
+from pfmap.cli.options import cluster_options, many_options, scene_options, shape_options
 from pfmap.cli.progress import run_with_progress
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @scene_options
 @shape_options
 @many_options
+@cluster_options
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option(
     "--resume/--no-resume",

@@ -64,7 +64,7 @@ def default_batch_size(device: torch.device) -> int:
 def describe(device: torch.device, precision: torch.dtype) -> str:
     """Name device and precision for people."""
     name = str(device)
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():  # else it is a worker's
         name = f"{device} ({torch.cuda.get_device_name(device)})"
     elif device.type == "cpu":
         name = f"cpu ({torch.get_num_threads()} threads)"

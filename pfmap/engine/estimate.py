@@ -191,7 +191,13 @@ _SWATH_BYTES = 11.0
 """Per pixel of a swath: class and confidence, and what tracing and compressing take beside them."""
 
 
-def probe(source: Source, plan: Plan, predictor: Predictor, on_step: Callable[[], None]) -> Probe:
+def probe(
+    source: Source,
+    plan: Plan,
+    predictor: Predictor,
+    on_step: Callable[[], None],
+    budget: float = _PROBE_SECONDS,
+) -> Probe:
     """Map a few windows where the scene has data, into a temporary folder, and measure.
 
     Args:
@@ -199,6 +205,7 @@ def probe(source: Source, plan: Plan, predictor: Predictor, on_step: Callable[[]
         plan: how it is to be mapped.
         predictor: the network.
         on_step: called after each window; it may raise to stop.
+        budget: seconds that it should take at most, about.
 
     Raises:
         SourceError: the scene cannot be read.
@@ -206,7 +213,7 @@ def probe(source: Source, plan: Plan, predictor: Predictor, on_step: Callable[[]
     grid = plan.grid
     warm_up()
     seconds = _pass_seconds(predictor, grid.rows.window)
-    side = max(1, min(_PROBE_SIDE, isqrt(int(_PROBE_SECONDS / seconds))))
+    side = max(1, min(_PROBE_SIDE, isqrt(int(budget / seconds))))
     length = side * grid.rows.stride + grid.rows.overlap
     rows, cols = _busiest(plan, length)
     piece = plan.part(rows, cols)

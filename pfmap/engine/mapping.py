@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,31 @@ class _Sums:
     unreadable: set[tuple[int, int, int, int]] = field(default_factory=set)
 
 
+class Elsewhere(Protocol):
+    """Has swaths computed by other processes, which write them into the work folder themselves."""
+
+    def compute(
+        self,
+        work: Work,
+        plan: Plan,
+        stem: str,
+        swaths: Mapping[Span, Span],
+        clock: Clock,
+        on_pixels: Callable[[int], None],
+    ) -> Generator[Span, None, None]:
+        """Give the output rows of each swath, top to bottom, as soon as it is on disk.
+
+        Args:
+            work: the opened work folder.
+            plan: what is being done.
+            stem: what the outputs' names begin with.
+            swaths: output rows by window rows of those that are not on disk yet.
+            clock: where the stages' times go.
+            on_pixels: called often, with the pixels of the outputs that are done; it may raise to stop.
+        """
+        ...
+
+
 class Mapper:
     """Maps an opened scene as planned.
 
@@ -73,9 +99,10 @@ class Mapper:
         source: the opened scene.
         plan: what to do.
         stem: what the outputs' names begin with.
-        predictor: the network.
+        predictor: the network; None where `elsewhere` computes.
         clock: where the stages' times go.
         on_pixels: called with the pixels of the outputs that are done.
+        elsewhere: what computes the swaths instead of this process, such as a cluster.
     """
 
     def __init__(
@@ -83,13 +110,15 @@ class Mapper:
         source: Source,
         plan: Plan,
         stem: str,
-        predictor: Predictor,
+        predictor: Predictor | None,
         clock: Clock,
         on_pixels: Callable[[int], None],
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._source, self._plan, self._stem = source, plan, stem
         self._predictor, self._clock, self._on_pixels = predictor, clock, on_pixels
-        self._rasters = self._raster_targets()
+        self._elsewhere = elsewhere
+        self._rasters = raster_targets(plan, stem)
 
     def run(self, work: Work) -> Mapped:
         """Map all swaths that are not on disk yet, and make the final files.
@@ -127,21 +156,45 @@ class Mapper:
     def _finished(
         self, work: Work, rows_of: Mapping[Span, Span], todo: Sequence[Span]
     ) -> Generator[tuple[Record, Swath], None, None]:
-        """Compute swaths and write them into the work folder; read those that are there already."""
-        mapper = SwathMapper(self._view(), self._plan, self._predictor, self._clock, self._on_pixels)
-        computed = read_ahead(mapper.swaths(todo), depth=1)
-        with closing(computed), gdal_settings():
+        """Have swaths computed and written into the work folder; read those that are there already."""
+        missing = frozenset(todo)
+        compute = self._computed_elsewhere if self._elsewhere is not None else self._computed_here
+        with closing(compute(work, rows_of, todo)) as computed, gdal_settings():
             for span, rows in rows_of.items():
-                if span in todo:
-                    swath = next(computed)
-                    with self._clock.stage("write rasters"), work.writing(rows) as folder:
-                        blocks = frozenset(self._source.unreadable)
-                        record = write_record(folder, swath, self._rasters, blocks)
+                if span in missing:
+                    record, swath = next(computed)
                 else:
                     record, swath = read_record(work.swath(rows), self._rasters)
-                    self._on_pixels(rows.stop * self._plan.geobox.width)
+                    if self._elsewhere is None:  # which counts in another order
+                        self._on_pixels(rows.stop * self._plan.geobox.width)
                 yield record, swath
                 del record, swath
+
+    def _computed_here(
+        self, work: Work, _rows_of: Mapping[Span, Span], todo: Sequence[Span]
+    ) -> Generator[tuple[Record, Swath], None, None]:
+        """Compute swaths in this process, and write them."""
+        assert self._predictor is not None
+        view = view_of(self._source, self._plan)
+        mapper = SwathMapper(view, self._plan, self._predictor, self._clock, self._on_pixels)
+        with closing(read_ahead(mapper.swaths(todo), depth=1)) as computed:
+            for swath in computed:
+                with self._clock.stage("write rasters"), work.writing(swath.rows) as folder:
+                    blocks = frozenset(self._source.unreadable)
+                    record = write_record(folder, swath, self._rasters, blocks)
+                yield record, swath
+                del record, swath
+
+    def _computed_elsewhere(
+        self, work: Work, rows_of: Mapping[Span, Span], todo: Sequence[Span]
+    ) -> Generator[tuple[Record, Swath], None, None]:
+        """Have other processes compute and write swaths, and read them."""
+        assert self._elsewhere is not None
+        wanted = {span: rows_of[span] for span in todo}
+        written = self._elsewhere.compute(work, self._plan, self._stem, wanted, self._clock, self._on_pixels)
+        with closing(written):
+            for rows in written:
+                yield read_record(work.swath(rows), self._rasters)
 
     def _regions(
         self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, sums: _Sums
@@ -180,26 +233,6 @@ class Mapper:
         rows_of = {span: chooser.rows(plan.grid.swath_rows(span)) for span in plan.swaths()}
         return {span: rows for span, rows in rows_of.items() if rows.size}
 
-    def _view(self) -> View:
-        area = self._plan.area
-        inside: Inside | None = None
-        if area is not None and not area.rectangle:
-
-            def inside(rows: Span, cols: Span) -> npt.NDArray[np.bool_]:
-                return burn(area.pieces(rows, cols), rows, cols)
-
-        return View(self._source, self._plan.frame, inside, native=self._plan.native)
-
-    def _raster_targets(self) -> list[RasterTarget]:
-        """Set up the rasters: classes, then confidence, which the polygons need in any case."""
-        plan, stem, tags = self._plan, self._stem, self._plan.tags()
-        classes = plan.card.classes
-        colors, shades = qml(class_raster_style(classes)), qml(confidence_raster_style())
-        return [
-            RasterTarget(plan.geobox, f"{stem}_classes.tif", "mode", tags, colors, 6, classes),
-            RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, shades, 1),
-        ]
-
     def _shaper(self, folder: Path, measurer: Measurer) -> Shaper:
         plan = self._plan
         return Shaper(
@@ -216,3 +249,25 @@ class Mapper:
             scene=self._stem,
             metadata=plan.tags(),
         )
+
+
+def view_of(source: Source, plan: Plan) -> View:
+    """Read a scene as a plan wants it: its frame, and nothing outside its area of interest."""
+    area = plan.area
+    inside: Inside | None = None
+    if area is not None and not area.rectangle:
+
+        def inside(rows: Span, cols: Span) -> npt.NDArray[np.bool_]:
+            return burn(area.pieces(rows, cols), rows, cols)
+
+    return View(source, plan.frame, inside, native=plan.native)
+
+
+def raster_targets(plan: Plan, stem: str) -> list[RasterTarget]:
+    """Set up the rasters: classes, then confidence, which the polygons need in any case."""
+    tags, classes = plan.tags(), plan.card.classes
+    colors, shades = qml(class_raster_style(classes)), qml(confidence_raster_style())
+    return [
+        RasterTarget(plan.geobox, f"{stem}_classes.tif", "mode", tags, colors, 6, classes),
+        RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, shades, 1),
+    ]

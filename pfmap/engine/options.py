@@ -12,6 +12,9 @@ from pfmap.errors import UsageError
 SWATH_PIXELS = 4 << 20
 """Pixels of the outputs per swath: few, so that a scene's last ones do not keep most stages waiting."""
 
+SHARED_SWATH_PIXELS = 1 << 20
+"""The same where workers share a scene: at its end they wait for the one with a swath in work."""
+
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]
 

@@ -12,14 +12,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pfmap.clock import Clock
-from pfmap.engine.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
+from pfmap.engine.cluster import opened_cluster
+from pfmap.engine.estimate import Probe, estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.engine.mapping import Mapped, Mapper
-from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
+from pfmap.engine.options import SHARED_SWATH_PIXELS, SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
 from pfmap.engine.plan import Plan, make_plan, wanted_classes
 from pfmap.engine.preflight import describe_table, preflight_table
 from pfmap.engine.qgis import scene_project
@@ -39,6 +40,9 @@ from pfmap.files import write_bytes, write_text
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location, locate
 from pfmap.raster.source import Source
+
+if TYPE_CHECKING:
+    from pfmap.engine.cluster.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +100,8 @@ def predict(
     overwrite: bool = False,
     resume: bool = True,
     swath_pixels: int = SWATH_PIXELS,
+    workers: int | None = None,
+    cluster: "str | Cluster | None" = None,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
 ) -> Result:
@@ -137,6 +143,12 @@ def predict(
         overwrite: whether existing outputs may be replaced.
         resume: whether to take over what earlier runs with the same scene, model and options made.
         swath_pixels: pixels of the outputs that are in work at a time; the result does not depend on it.
+        workers: worker processes to start on this machine, one for each GPU or sharing its cores; None
+            computes in this process. They import the script that calls: guard the call there by
+            ``if __name__ == "__main__":``.
+        cluster: address or scheduler file of a Dask cluster whose workers compute; scene, model and outputs
+            are on storage that they reach. Or what `pfmap.engine.cluster.opened_cluster` gave, which stays
+            open for many scenes.
         on_progress: called with (pixels done, pixels in all); it may raise to stop the run.
         on_message: called with lines for people: the plan, the device in use, warnings.
 
@@ -172,9 +184,10 @@ def predict(
         resume=resume,
         swath_pixels=swath_pixels,
     )
-    runtime = Runtime.of(model, device, precision, batch_size, on_message)
-    job = Job(locate(scene), runtime, options, on_message)
-    return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
+    with opened_cluster(cluster, workers, device, on_message) as where:
+        runtime = Runtime.of(model, device, precision, batch_size, on_message, where)
+        job = Job(locate(scene), runtime, options, on_message)
+        return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
 
 
 def inspect(
@@ -226,6 +239,11 @@ class Job:
     options: PredictOptions
     on_message: Callable[[str], None]
 
+    def __post_init__(self) -> None:
+        if self.runtime.cluster is not None:
+            pixels = min(self.options.swath_pixels, SHARED_SWATH_PIXELS)
+            self.options = replace(self.options, swath_pixels=pixels)
+
     @contextmanager
     def planned(self) -> Iterator[tuple[Source, Plan]]:
         """Open the scene and decide how to map it."""
@@ -256,12 +274,18 @@ class Job:
         rough = estimate(plan, output_dir, held, None)
         refuse_without_memory(plan, rough)
         if always or rough.compute >= _LONG:
-            runtime = self.runtime
-            runtime.probe = runtime.probe or probe(source, plan, runtime.predictor, on_step)
-            rough = estimate(plan, output_dir, held, runtime.probe)
+            piece = self.runtime.probed(lambda: self._probe(source, plan, on_step))
+            rough = estimate(plan, output_dir, held, piece)
             refuse_without_memory(plan, rough)
         refuse_without_disk(plan, rough, output_dir)
         return preflight_table(plan, rough, output_dir)
+
+    def _probe(self, source: Source, plan: Plan, on_step: Callable[[], None]) -> Probe:
+        """Map a piece of the scene, and measure."""
+        cluster = self.runtime.cluster
+        if cluster is not None:
+            return cluster.probe(plan, self.location.stem, on_step)
+        return probe(source, plan, self.runtime.predictor, on_step)
 
     def run(self, output_dir: Path, on_progress: Progress) -> Result:
         """Map the scene into a work folder, then give the files their names; leave alone what is done."""
@@ -312,11 +336,18 @@ class Job:
         """Map the scene; return the finished files in the order in which they are to get their names."""
         total = plan.geobox.width * plan.geobox.height
         clock = Clock()
-        predictor = self.runtime.predictor
+        cluster = self.runtime.cluster
+        predictor = None if cluster is not None else self.runtime.predictor
         if work.finished_swaths:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
         mapper = Mapper(
-            source, plan, self.location.stem, predictor, clock, lambda done: on_progress(done, total)
+            source,
+            plan,
+            self.location.stem,
+            predictor,
+            clock,
+            lambda done: on_progress(done, total),
+            cluster,
         )
         mapped = mapper.run(work)
         warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
@@ -324,7 +355,7 @@ class Job:
             self.on_message(f"warning: {text}")
         outcome = Outcome(
             mapped=mapped,
-            batch_size=predictor.batch_size,
+            batch_size=predictor.batch_size if predictor else plan.batch_size,
             seconds={"total": time.perf_counter() - begun, **clock.seconds},
             warnings=warnings,
         )

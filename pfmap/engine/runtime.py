@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +16,9 @@ from pfmap.engine.store import WEIGHTS_NAME, Model, load_model
 from pfmap.engine.weights import file_hash
 from pfmap.net.inference import for_inference
 from pfmap.net.pfnet import PFNet
+
+if TYPE_CHECKING:
+    from pfmap.engine.cluster.cluster import Cluster
 
 
 @dataclass(slots=True)
@@ -27,8 +31,8 @@ class Runtime:
         precision: type of the heavy arithmetic.
         batch_size: windows per pass.
         on_message: called with lines for people.
+        cluster: whose workers compute instead of this process, if any.
         threads: of a CPU, as torch has it where the runtime is set up.
-        probe: what a piece of an earlier scene took, if one was probed.
     """
 
     model: Model
@@ -36,8 +40,10 @@ class Runtime:
     precision: torch.dtype
     batch_size: int
     on_message: Callable[[str], None]
+    cluster: "Cluster | None" = None
     threads: int = field(default_factory=torch.get_num_threads)
-    probe: Probe | None = None
+    _probe: Probe | None = None
+    _probing: threading.Lock = field(default_factory=threading.Lock)
     _hash: str = ""
     _predictor: Predictor | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -50,6 +56,7 @@ class Runtime:
         precision: str,
         batch_size: int | None,
         on_message: Callable[[str], None],
+        cluster: "Cluster | None" = None,
     ) -> "Runtime":
         """Find model and device.
 
@@ -59,19 +66,35 @@ class Runtime:
             precision: auto, float32, bfloat16 or float16.
             batch_size: windows per pass; None for what suits the device.
             on_message: called with lines for people.
+            cluster: whose workers compute; they decide on device and precision.
 
         Raises:
             ModelError: the model cannot be loaded.
             DeviceError: the device or precision is not to be had.
         """
-        chosen = choose_device(device)
+        if cluster is not None:
+            chosen, kind = cluster.settle(device, precision)
+        else:
+            chosen = choose_device(device)
+            kind = choose_precision(precision, chosen)
         return cls(
             model=model if isinstance(model, Model) else load_model(model),
             device=chosen,
-            precision=choose_precision(precision, chosen),
+            precision=kind,
             batch_size=batch_size or default_batch_size(chosen),
             on_message=on_message,
+            cluster=cluster,
         )
+
+    def probed(self, measure: Callable[[], Probe]) -> Probe:
+        """Return what a piece of a scene took: of the first that asks, which then is measured.
+
+        Raises:
+            PfmapError: it cannot be measured.
+        """
+        with self._probing:
+            self._probe = self._probe or measure()
+            return self._probe
 
     @property
     def model_hash(self) -> str:

@@ -83,13 +83,7 @@ class SwathMapper:
 
     def _with_lead(self, todo: Sequence[Span]) -> Iterator[tuple[Span, Span]]:
         """Say for each swath which window rows above it have to be computed again."""
-        rows = self.plan.grid.rows
-        interpolates = self.plan.native and self.plan.frame.resampled
-        # The last row above a swath may itself be blended with a window further up.
-        needed = int(bool(rows.overlap) or interpolates) + int(
-            interpolates and 2 * rows.overlap == rows.window
-        )
-        last = 0
+        needed, last = lead_rows(self.plan), 0
         for span in todo:
             above = 0 if span.start == last else needed
             yield Span(max(0, span.start - above), span.start), span
@@ -138,6 +132,14 @@ class SwathMapper:
                 _paste(block, valid, swath)
             self.on_window(block.rows.start * width + block.rows.size * block.cols.stop)
         return swath
+
+
+def lead_rows(plan: Plan) -> int:
+    """Say how many window rows above a swath that is computed by itself have to be computed again."""
+    rows = plan.grid.rows
+    interpolates = plan.native and plan.frame.resampled
+    # The last row above a swath may itself be blended with a window further up.
+    return int(bool(rows.overlap) or interpolates) + int(interpolates and 2 * rows.overlap == rows.window)
 
 
 def read_window(view: View, grid: Grid, chooser: Chooser, row: int, col: int) -> Window:

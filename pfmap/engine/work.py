@@ -6,6 +6,7 @@ name first. A process may be killed at any moment.
 """
 
 import json
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pfmap.errors import TargetError
 from pfmap.files import publish, settle, write_text
 from pfmap.grid import Span
 
-_RUN, _PUBLISH, _LOCK = "run.json", "publish.json", "lock"
+RUN_NAME, _PUBLISH, _LOCK = "run.json", "publish.json", "lock"
 _WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap"}
 
 
@@ -45,17 +46,25 @@ class Work:
 
     @contextmanager
     def writing(self, rows: Span) -> Iterator[Path]:
-        """Give a folder to write a swath into; at the end the swath is finished."""
+        """Give a folder to write a swath into; at the end the swath is finished.
+
+        Two may write the same one, as when a worker that was given up turns out to live: the first one's
+        stays.
+        """
         final = self.swath(rows)
-        part = final.with_suffix(".part")
+        part = final.with_name(f"{final.name}.{secrets.token_hex(4)}.part")
         try:
-            shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
         except OSError as error:
             raise TargetError(f"{self.path.parent} cannot be written any more ({error.strerror})") from error
         yield part
         settle(part)
-        publish(part, final)
+        try:
+            publish(part, final)
+        except TargetError:
+            if not final.is_dir():
+                raise
+            shutil.rmtree(part, ignore_errors=True)
 
     @property
     def finished_swaths(self) -> int:
@@ -101,12 +110,12 @@ class Work:
     def remove(self) -> None:
         """Delete the folder; what says how far the run came goes last."""
         for path in self.path.iterdir():
-            if path.name not in (_RUN, _PUBLISH, _LOCK):
+            if path.name not in (RUN_NAME, _PUBLISH, _LOCK):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-        for name in (_RUN, _PUBLISH, _LOCK):
+        for name in (RUN_NAME, _PUBLISH, _LOCK):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -154,7 +163,7 @@ def opened(
 
 
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]) -> None:
-    run = work.path / _RUN
+    run = work.path / RUN_NAME
     try:
         before = json.loads(run.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -172,7 +181,7 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: C
                     f"warning: an unfinished run is thrown away, because {' and '.join(changed)} changed "
                     "since: starting afresh"
                 )
-            for name in (_RUN, _PUBLISH):
+            for name in (RUN_NAME, _PUBLISH):
                 (work.path / name).unlink(missing_ok=True)
             for child in work.path.iterdir():
                 if child.is_dir():

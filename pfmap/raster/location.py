@@ -54,6 +54,14 @@ class Location:
         """Where outputs go by default: beside the scene, or here if it is not on this machine."""
         return self.local.parent if self.local is not None else Path()
 
+    def absolute(self) -> "Location":
+        """Name a file of this machine by its whole path, as processes with another folder have to."""
+        if self.local is None:
+            return self
+        path = str(Path(self.text).absolute())
+        gdal = self.gdal if self.gdal.startswith("/vsi") else path  # archives are named by their whole path
+        return Location(path, gdal, self.remote, self.local.absolute())
+
 
 def locate(source: str | os.PathLike[str]) -> Location:
     """Find out how to open a scene.

@@ -4,8 +4,9 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
+from pfmap.engine.cluster import opened_cluster
 from pfmap.engine.options import PredictOptions, Settings
 from pfmap.engine.pipeline import Progress
 from pfmap.engine.runtime import Runtime
@@ -17,6 +18,9 @@ from pfmap.survey.find import Sheet
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import SheetResult
 from pfmap.survey.survey import Survey, SurveyResult, list_failures, look_at, map_sheets
+
+if TYPE_CHECKING:
+    from pfmap.engine.cluster.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,8 @@ def predict_all(
     model: str | Path | Model = DEFAULT_MODEL,
     device: str = "auto",
     precision: str = "auto",
+    workers: int | None = None,
+    cluster: "str | Cluster | None" = None,
     on_scene: Callable[[SheetResult], None] = lambda _result: None,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
@@ -52,6 +58,8 @@ def predict_all(
         model: a model's name, folder, or a loaded `Model`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
+        workers: worker processes to start on this machine, as for `pfmap.predict`.
+        cluster: of Dask, whose workers compute, as for `pfmap.predict`.
         on_scene: called when a scene is finished, mapped or failed.
         on_progress: called with (pixels done, pixels in all) of all scenes; it may raise to stop.
         on_message: called with lines for people: warnings, and which scene they are about.
@@ -67,13 +75,14 @@ def predict_all(
     folder = None if output_dir is None else Path(output_dir)
     choice = Choice(several(sources), folder, pattern, retry_failed, watch)
     rounds = choice.rounds(on_progress, on_message)
-    runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
     callbacks = on_scene, on_progress, on_message
     results: dict[Sheet, SheetResult] = {}
-    for sheets in rounds:
-        for result in map_sheets(sheets, look_at(sheets), runtime, options, *callbacks):
-            results[result.sheet] = result
-        list_failures(results.values(), folder or Path())
+    with opened_cluster(cluster, workers, device, on_message) as where:
+        runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
+        for sheets in rounds:
+            for result in map_sheets(sheets, look_at(sheets), runtime, options, *callbacks):
+                results[result.sheet] = result
+            list_failures(results.values(), folder or Path())
     return list(results.values())
 
 
@@ -88,6 +97,8 @@ def batch(
     model: str | Path | Model = DEFAULT_MODEL,
     device: str = "auto",
     precision: str = "auto",
+    workers: int | None = None,
+    cluster: "str | Cluster | None" = None,
     on_scene: Callable[[SheetResult], None] = lambda _result: None,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
@@ -112,6 +123,8 @@ def batch(
         model: a model's name, folder, or a loaded `Model`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.
+        workers: worker processes to start on this machine, as for `pfmap.predict`.
+        cluster: of Dask, whose workers compute, as for `pfmap.predict`.
         on_scene: called when a scene is finished, mapped or failed.
         on_progress: called with (pixels done, pixels in all) of all scenes, and then of the one map; it may
             raise to stop.
@@ -132,9 +145,9 @@ def batch(
     folder = Path(output_dir)
     choice = Choice(several(sources), folder, pattern, retry_failed, watch, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
-    runtime = Runtime.of(model, device, precision, options.batch_size, on_message)
-    survey = Survey(folder, runtime, options, on_scene, on_progress, on_message)
-    with alone(folder, options):
+    with alone(folder, options), opened_cluster(cluster, workers, device, on_message) as where:
+        runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
+        survey = Survey(folder, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
             if mosaic:
                 survey.map_as_one(sheets)

@@ -1,0 +1,51 @@
+"""Swaths on many processes and machines, through Dask distributed: the extra ``pfmap[dask]``."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pfmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from pfmap.engine.cluster.cluster import Cluster
+
+
+@contextmanager
+def opened_cluster(
+    cluster: "str | Cluster | None", workers: int | None, device: str, say: Callable[[str], None]
+) -> Iterator["Cluster | None"]:
+    """Give what computes swaths elsewhere, for any number of scenes; None if nothing was asked for.
+
+    Args:
+        cluster: a running cluster's address or scheduler file, or one that this function gave and that stays
+            open.
+        workers: processes to start on this machine.
+        device: auto, cpu, cuda or mps.
+        say: called with lines for people.
+
+    Raises:
+        UsageError: both were asked for, no worker, or the extra is missing.
+        ClusterError: nobody answers at the address, or there are more workers than GPUs.
+    """
+    if cluster is None and workers is None:
+        yield None
+        return
+    if cluster is not None and workers is not None:
+        raise UsageError("a running cluster and workers of this machine are asked for: choose one of them")
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers cannot compute: use 1 or more")
+    if importlib.util.find_spec("distributed") is None:
+        raise UsageError(
+            "mapping with workers needs the package distributed, which is not here: pip install 'pfmap[dask]'"
+        )
+    from pfmap.engine.cluster import cluster as clusters  # dask takes a second to load
+
+    if isinstance(cluster, clusters.Cluster):
+        yield cluster
+    elif cluster is not None:
+        with clusters.running_cluster(cluster, say) as running:
+            yield running
+    elif workers is not None:
+        with clusters.local_workers(workers, device, say) as local:
+            yield local

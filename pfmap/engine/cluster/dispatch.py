@@ -1,0 +1,296 @@
+"""Hand runs of swaths to workers until all swaths are on disk, whatever becomes of workers and scheduler.
+
+What is on disk is the truth: a swath is finished when its folder is there. Dask is told of one run per worker
+at a time, by name and address; its scheduler never holds more than that, however many swaths there are.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from distributed import Future
+from distributed.scheduler import KilledWorker
+
+from pfmap.clock import Clock
+from pfmap.engine.cluster import worker as there
+from pfmap.engine.cluster.job import ClusterJob, Done
+from pfmap.engine.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
+from pfmap.engine.cluster.runs import Run, Runs
+from pfmap.engine.work import Work
+from pfmap.errors import ClusterError, PfmapError
+from pfmap.grid import Span
+
+_DEATHS = 3
+"""Workers that a swath may cost before it is taken for the cause."""
+_LOOK = 0.1
+_COUNT = 1.0  # seconds between looks at which workers are there
+_VISIBLE = 60.0  # seconds that shared storage may take to show what another machine wrote
+
+
+class Dispatcher:
+    """Has swaths computed.
+
+    Args:
+        link: to the scheduler.
+        job: what is done.
+        swaths: window rows and output rows of each swath, top to bottom.
+        lead: window rows above a run that are computed again.
+        workers: those that were checked, and may be given runs.
+        clock: where the workers' seconds go.
+        say: called with lines for people.
+
+    Attributes:
+        rows_written: output rows of the swaths that are on disk.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        job: ClusterJob,
+        swaths: Sequence[tuple[Span, Span]],
+        lead: int,
+        workers: frozenset[str],
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        assert job.folder is not None
+        self._link, self._job, self._swaths, self._lead = link, job, swaths, lead
+        self._work, self._clock, self._say = Work(job.folder), clock, say
+        self.rows_written = 0
+        self._runs = Runs([span.size for span, _ in swaths], job.id)
+        self._alive = self._allowed = workers
+        self._refused: set[str] = set()
+        self._entering: dict[str, Future[Any]] = {}
+        self._computing: dict[str, Future[Any]] = {}
+        self._deaths: Counter[int] = Counter()
+        self._counted = time.monotonic()
+        self._seen = self._counted  # when a worker was last there
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._news = threading.Condition()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work_off, name="pfmap-dispatch", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all swaths are on disk."""
+        return self._error is None and not self._runs.left and not self._thread.is_alive()
+
+    def wait(self, index: int, seconds: float) -> bool:
+        """Wait for a swath, so long at most; say whether it is on disk.
+
+        Raises:
+            PfmapError: it will never be.
+        """
+        with self._news:
+            if not self._runs.written[index] and self._error is None:
+                self._news.wait(seconds)
+            if self._runs.written[index]:
+                return True
+            if self._error is not None:
+                raise self._error
+        return False
+
+    def stop(self) -> None:
+        """Give up what is in work."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+        for future in (*self._computing.values(), *self._entering.values()):
+            with suppress(Exception):  # of a scheduler that is gone
+                future.cancel()
+
+    def _work_off(self) -> None:
+        try:
+            while self._runs.left and not self._stop.is_set():
+                try:
+                    self._step()
+                except LinkLostError:
+                    self._start_over()
+                # Many workers are looked after less often: each look is a question to the storage.
+                self._wake.wait(max(_LOOK, 0.002 * len(self._computing)))
+                self._wake.clear()
+            self._settle_up()
+        except BaseException as error:
+            with self._news:
+                self._error = error
+                self._news.notify_all()
+
+    def _settle_up(self) -> None:
+        """Wait a moment for the tasks whose last swath is on disk, to know where their time went."""
+        end = time.monotonic() + _COUNT
+        while self._computing and time.monotonic() < end and not self._stop.is_set():
+            for address, future in list(self._computing.items()):
+                if future.done():
+                    answer = outcome(self._computing.pop(address))
+                    if isinstance(answer, Done):
+                        self._clock.add(answer.seconds)
+            self._stop.wait(0.01)
+
+    def _step(self) -> None:
+        self._count_workers()
+        for address, future in list(self._entering.items()):
+            if future.done():
+                self._admit(address, self._entering.pop(address))
+        for address, run in list(self._runs.running.items()):
+            self._look_at(run)
+            if self._computing[address].done():
+                self._end(run, outcome(self._computing.pop(address)))
+        self._hand_out()
+
+    def _count_workers(self) -> None:
+        """See which workers are there, and what that changes."""
+        now = time.monotonic()
+        if now - self._counted < _COUNT and self._alive:
+            return
+        self._counted = now
+        self._alive = self._link.workers()
+        for address in [a for a in self._computing if a not in self._alive]:
+            if self._computing[address].done():
+                continue  # it ended before it went
+            future, run = self._computing.pop(address), self._runs.running[address]
+            self._say(f"warning: worker {address} is gone: others go on from its last finished swath")
+            self._give_back(run, blame=True)
+            future.cancel()
+        for address in [a for a in self._entering if a not in self._alive]:
+            self._entering.pop(address).cancel()
+        self._allowed &= self._alive
+        self._refused &= self._alive
+        new = self._alive - self._allowed - self._refused - set(self._entering)
+        for address in new:
+            self._entering[address] = self._link.submit(
+                there.enter,
+                self._job,
+                1,
+                worker=address,
+                resources=self._job.resources,
+                on_done=self._wake.set,
+            )
+        if self._allowed:
+            self._seen = now
+        elif now - self._seen > PATIENCE:
+            raise ClusterError(
+                f"no worker that can be used has been at {self._link.name} for {PATIENCE / 60:.0f} minutes: "
+                "start some; the same command goes on from the last finished swath"
+            )
+
+    def _admit(self, address: str, future: "Future[Any]") -> None:
+        """Use a worker that came later, if it can do the job."""
+        answer = outcome(future)
+        if isinstance(answer, LinkLostError):
+            raise answer
+        if isinstance(answer, KilledWorker | ResultLostError):
+            return
+        if isinstance(answer, BaseException):
+            self._refused |= {address}
+            self._say(f"warning: worker {address} is not used: it {answer}")
+        else:
+            self._allowed |= {address}
+
+    def _look_at(self, run: Run) -> None:
+        """Note what has been written of a run."""
+        new = list(self._runs.advance(run, lambda index: self._work.swath(self._swaths[index][1]).is_dir()))
+        if new:
+            with self._news:
+                self.rows_written += sum(self._swaths[index][1].size for index in new)
+                self._news.notify_all()
+
+    def _end(self, run: Run, answer: Any) -> None:
+        """See to a run whose task has ended, one way or the other."""
+        if isinstance(answer, Done):
+            self._await_storage(run, answer)
+            self._clock.add(answer.seconds)
+            self._give_back(run)
+        elif isinstance(answer, KilledWorker):
+            self._give_back(run, blame=True)
+        elif isinstance(answer, there.AbandonedError | ResultLostError):
+            self._give_back(run)
+        elif isinstance(answer, there.UnknownJobError):  # the worker is a new one, at the old one's address
+            self._allowed -= {run.worker}
+            self._give_back(run)
+        elif isinstance(answer, LinkLostError):
+            raise answer
+        elif isinstance(answer, PfmapError):
+            raise type(answer)(f"{answer} (on worker {run.worker})") from answer
+        else:
+            raise answer
+
+    def _give_back(self, run: Run, *, blame: bool = False) -> None:
+        self._look_at(run)
+        self._runs.end(run)
+        if not blame or run.next >= run.stop:
+            return
+        self._deaths[run.next] += 1
+        if self._deaths[run.next] > _DEATHS:
+            rows = self._swaths[run.next][1]
+            raise ClusterError(
+                f"{self._deaths[run.next]} workers in a row ended while they mapped rows {rows.start:,} to "
+                f"{rows.stop:,} of the map, {run.worker} last: see what their logs say, such as too little "
+                "memory (dask worker --memory-limit 0 leaves it to the system); the same command goes on "
+                "from there"
+            )
+
+    def _await_storage(self, run: Run, done: Done) -> None:
+        """Wait until what a worker says it wrote is seen here: shared storage may take a while."""
+        end = time.monotonic() + _VISIBLE
+        missing = [rows for rows in done.rows if not self._work.swath(rows).is_dir()]
+        while missing and not self._stop.is_set():
+            if time.monotonic() > end:
+                raise ClusterError(
+                    f"worker {run.worker} has written {self._work.swath(missing[0])}, and it is not seen "
+                    f"here after {_VISIBLE:.0f} s: is the folder on storage that all machines share?"
+                )
+            names = {path.name for path in self._work.path.iterdir()}  # has the system ask the server again
+            missing = [rows for rows in missing if self._work.swath(rows).name not in names]
+            time.sleep(_LOOK)
+        self._look_at(run)
+
+    def _hand_out(self) -> None:
+        """Give runs to workers that have none."""
+        idle = sorted(self._allowed - set(self._runs.running))
+        for number, address in enumerate(idle):
+            if not self._runs.waiting:
+                self._take_over()
+            run = self._runs.take(address, len(idle) - number)
+            if run is None:
+                return
+            self._computing[address] = self._link.submit(
+                there.compute,
+                self._job.id,
+                run.id,
+                self._swaths[run.start : run.stop],
+                worker=address,
+                resources=self._job.resources,
+                on_done=self._wake.set,
+            )
+
+    def _take_over(self) -> None:
+        """Take the end of a long run from its worker."""
+        found = self._runs.split(self._lead)
+        if found is None:
+            return
+        run, stop = found
+        keeps = self._link.now(there.shorten, run.id, stop - run.start, worker=run.worker)
+        if keeps is not None:
+            self._runs.shorten(run, run.start + keeps)
+
+    def _start_over(self) -> None:
+        """Go on with a scheduler that knows nothing."""
+        for run in list(self._runs.running.values()):
+            self._give_back(run)
+        self._computing.clear()
+        self._entering.clear()
+
+        def stopped() -> None:
+            if self._stop.is_set():
+                raise LinkLostError
+
+        self._link.reconnect(stopped)
+        self._alive = self._allowed = frozenset()
+        self._seen = time.monotonic()

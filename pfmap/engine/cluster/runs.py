@@ -1,0 +1,124 @@
+"""Which swaths a worker computes next.
+
+Workers get runs of neighbouring swaths: the window row above a run is computed twice, once for the swath that
+it belongs to and once for the blend below, so that runs of single swaths would nearly double the work. A
+worker that has nothing left to do takes over the end of the run that has most ahead of it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+MOST_ROWS = 32
+"""Window rows of a run: the one above it is then 3 % of the work, and the first swaths, which the rest of the
+pipeline waits for, are not long in coming."""
+_LAST_ROWS = 48  # of the last runs, so that no small ones are left over
+
+
+@dataclass(slots=True)
+class Run:
+    """Neighbouring swaths that a worker computes.
+
+    Attributes:
+        id: its own name.
+        worker: the worker's address.
+        start: the first swath, counted over all that are to be computed.
+        stop: behind the last one.
+        next: the first one that is not known to be on disk.
+    """
+
+    id: str
+    worker: str
+    start: int
+    stop: int
+    next: int
+
+
+class Runs:
+    """Keeps track of which swaths wait, are in work, and are on disk.
+
+    Args:
+        rows: window rows of each swath, top to bottom.
+        name: what the runs' names begin with.
+    """
+
+    def __init__(self, rows: Sequence[int], name: str) -> None:
+        self._rows, self._name, self._given = rows, name, 0
+        self._waiting = [(0, len(rows))] if rows else []
+        self.running: dict[str, Run] = {}
+        self.written = bytearray(len(rows))
+        self.left = len(rows)
+
+    @property
+    def waiting(self) -> Sequence[tuple[int, int]]:
+        """Swaths that nobody computes, as runs without what is in work or on disk."""
+        return self._waiting
+
+    def take(self, worker: str, idle: int) -> Run | None:
+        """Give a worker a run; None if no swath waits.
+
+        Args:
+            worker: its address; it has no run.
+            idle: workers that have none, itself included: together they take what waits, if it is little.
+        """
+        if not self._waiting:
+            return None
+        start, end = self._waiting.pop(0)
+        waiting = sum(self._height(*gap) for gap in [(start, end), *self._waiting])
+        share = -(-waiting // idle)
+        wanted = share if share <= _LAST_ROWS else MOST_ROWS
+        stop, rows = start, 0
+        while stop < end and (stop == start or rows + self._rows[stop] / 2 <= wanted):
+            rows += self._rows[stop]
+            stop += 1
+        if stop < end:
+            self._waiting.insert(0, (stop, end))
+        self._given += 1
+        run = self.running[worker] = Run(f"{self._name}-{self._given}", worker, start, stop, start)
+        return run
+
+    def advance(self, run: Run, is_written: Callable[[int], bool]) -> Iterator[int]:
+        """Note, and give, the swaths of a run that have been written since the last look."""
+        while run.next < run.stop and is_written(run.next):
+            if not self.written[run.next]:
+                self.written[run.next] = True
+                self.left -= 1
+                yield run.next
+            run.next += 1
+
+    def end(self, run: Run) -> None:
+        """Take a run from its worker; what is not on disk waits again."""
+        del self.running[run.worker]
+        self._put_back(run.next, run.stop)
+
+    def split(self, lead: int) -> tuple[Run, int] | None:
+        """Find the run to be shortened for a worker without one, and where it is to stop.
+
+        Args:
+            lead: window rows above a run that are computed again.
+
+        Returns:
+            The run with most ahead of it, and the first swath that it is to give up; None where none has
+            enough ahead for both to gain.
+        """
+        ahead = {id_: self._height(run.next + 1, run.stop) for id_, run in self.running.items()}
+        if not ahead:
+            return None
+        run = self.running[max(ahead, key=lambda id_: ahead[id_])]
+        in_work = self._height(run.next, min(run.next + 1, run.stop)) / 2  # on average
+        rows, stop, given = ahead[run.worker] + in_work, run.stop, 0
+        while stop > run.next + 1 and 2 * (given + self._rows[stop - 1]) + lead <= rows:
+            stop -= 1
+            given += self._rows[stop]
+        return (run, stop) if given else None
+
+    def shorten(self, run: Run, stop: int) -> None:
+        """Have a run end before a swath; those after it wait again."""
+        self._put_back(max(stop, run.next), run.stop)
+        run.stop = max(stop, run.next)
+
+    def _height(self, start: int, stop: int) -> int:
+        return sum(self._rows[start:stop])
+
+    def _put_back(self, start: int, stop: int) -> None:
+        if start < stop:
+            self._waiting = sorted([*self._waiting, (start, stop)])

@@ -1,0 +1,345 @@
+"""What runs on a worker: it says what it has, is shown a job, and computes runs of swaths.
+
+Every swath gets its own name on disk as soon as it is finished, so that a worker that is killed loses the one
+in work, and nothing else. A worker keeps the networks that it has loaded. It has one run in work at a time,
+whoever asks: the next one waits for its turn.
+"""
+
+import functools
+import json
+import logging
+import platform
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import ParamSpec, TypeVar
+
+import torch
+from distributed import get_worker
+from distributed.core import Status
+
+from pfmap.card import card_table, read_card
+from pfmap.clock import Clock
+from pfmap.engine.cluster.job import Abilities, ClusterJob, Done, open_source
+from pfmap.engine.device import choose_device, choose_precision, describe
+from pfmap.engine.estimate import Probe, memory_of, probe
+from pfmap.engine.mapping import raster_targets, view_of
+from pfmap.engine.predictor import Predictor
+from pfmap.engine.record import write_record
+from pfmap.engine.resources import free_memory, gigabytes, give_back_memory, keep_memory
+from pfmap.engine.runtime import Runtime
+from pfmap.engine.store import CARD_NAME, WEIGHTS_NAME, find_model, load_model
+from pfmap.engine.swaths import SwathMapper
+from pfmap.engine.weights import file_hash
+from pfmap.engine.work import RUN_NAME, Work
+from pfmap.errors import ClusterError, ModelError, PfmapError, TargetError
+from pfmap.grid import Span
+from pfmap.raster.gdal import gdal_settings
+from pfmap.version import __version__
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PROBE_SECONDS = 1.0  # all other workers wait for it
+_KEPT = 2  # networks, and jobs
+
+_turn = threading.Lock()  # to compute
+_length = threading.Lock()  # to say where a run ends
+_jobs: OrderedDict[str, ClusterJob] = OrderedDict()
+_networks: OrderedDict[str, Predictor] = OrderedDict()
+_lengths: dict[str, int] = {}  # of runs, where they were shortened
+_reached: dict[str, int] = {}  # by runs in work: the swath being computed
+
+
+class UnknownJobError(Exception):
+    """The worker has not been shown the job, or has forgotten it."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the run any more."""
+
+
+def _plainly(function: Callable[P, T]) -> Callable[P, T]:
+    """Have errors leave without what caused them: GDAL's own cannot be sent."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*arguments, **named)
+        except (PfmapError, UnknownJobError, AbandonedError) as error:
+            plain = type(error)(str(error))
+        raise plain
+
+    return call
+
+
+@_plainly
+def look_around(device: str, precision: str) -> Abilities:
+    """Say what this worker has.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        precision: auto, or by name.
+
+    Raises:
+        DeviceError: the device is not here.
+    """
+    worker = get_worker()
+    chosen = choose_device(device)
+    kind = choose_precision(precision, chosen)
+    _prepare_process()
+    return Abilities(
+        address=worker.address,
+        host=platform.node(),
+        device=chosen.type,
+        precision=str(kind).removeprefix("torch."),
+        about=describe(chosen, kind),
+        threads=worker.state.nthreads,
+        gpus=float(worker.state.total_resources.get("GPU", 0)),
+    )
+
+
+@_plainly
+def enter(job: ClusterJob, sharers: int) -> None:
+    """Check whether this worker can do a job, and load what it needs.
+
+    Args:
+        job: what is to be done.
+        sharers: workers that share this machine's memory.
+
+    Raises:
+        PfmapError: another version of pfmap, the model or the scene, no such device, too little memory, or a
+            work folder that this worker does not see or cannot write.
+    """
+    _check_folder(job)
+    _admit(job)
+    needed = sharers * memory_of(job.plan)
+    if needed > (free := free_memory()):
+        raise ClusterError(
+            f"the {sharers} workers of {platform.node()} need {gigabytes(needed)} of memory for a scene this "
+            f"wide, {gigabytes(free)} are free: start fewer, or map a narrower part with --bbox"
+        )
+    with _turn:
+        _network(job)
+    _jobs[job.id] = job
+    while len(_jobs) > _KEPT:
+        _jobs.popitem(last=False)
+
+
+@_plainly
+def measure(job: ClusterJob) -> Probe:
+    """Map a piece of a scene here, and say what it took.
+
+    Raises:
+        PfmapError: as `enter`.
+    """
+    _admit(job)
+    gone = _whether_abandoned()
+
+    def on_step() -> None:
+        if gone():
+            raise AbandonedError
+
+    with _turn, open_source(job.plan) as source:
+        return probe(source, job.plan, _network(job), on_step, _PROBE_SECONDS)
+
+
+@_plainly
+def compute(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]) -> Done:
+    """Compute neighbouring swaths, and write each into the work folder; those that are there are left out.
+
+    Args:
+        job_id: of a job that this worker was shown.
+        run_id: by which `shorten` knows the run.
+        swaths: window rows and output rows of each, top to bottom.
+
+    Raises:
+        UnknownJobError: it was not.
+        AbandonedError: nobody waits for this any more.
+        PfmapError: the scene cannot be read, the work folder not written, or the device is out of memory.
+    """
+    gone = _whether_abandoned()
+    while not _turn.acquire(timeout=0.5):
+        if gone():
+            raise AbandonedError
+    try:
+        if job_id not in _jobs:
+            raise UnknownJobError
+        _jobs.move_to_end(job_id)
+        return _compute(_jobs[job_id], run_id, swaths, gone)
+    finally:
+        _turn.release()
+        _reached.pop(run_id, None)
+        _lengths.pop(run_id, None)
+
+
+def shorten(run_id: str, length: int) -> int:
+    """Have a run end early; called while it is in work.
+
+    Args:
+        run_id: of the run.
+        length: swaths that it is to keep.
+
+    Returns:
+        How many it keeps: that in work is finished in any case.
+    """
+    with _length:
+        keeps = _lengths[run_id] = max(length, _reached.get(run_id, -1) + 1)
+    return keeps
+
+
+def _compute(
+    job: ClusterJob, run_id: str, swaths: Sequence[tuple[Span, Span]], gone: Callable[[], bool]
+) -> Done:
+    assert job.folder is not None
+    plan, work, clock, done = job.plan, Work(job.folder), Clock(), []
+    _prepare_process()
+    predictor = _network(job)
+    rasters = raster_targets(plan, job.stem)
+    todo = [
+        (number, span, rows) for number, (span, rows) in enumerate(swaths) if not work.swath(rows).is_dir()
+    ]
+
+    def on_window(_pixels: int) -> None:
+        if gone():
+            raise AbandonedError
+
+    with gdal_settings(), open_source(plan) as source:
+        mapper = SwathMapper(view_of(source, plan), plan, predictor, clock, on_window)
+        with closing(mapper.swaths([span for _, span, _ in todo])) as computed:
+            for number, _, rows in todo:
+                with _length:
+                    if number >= _lengths.get(run_id, len(swaths)):
+                        break
+                    _reached[run_id] = number
+                swath = next(computed)
+                # Not while the next one is being computed: a kill would cost both.
+                with clock.stage("write rasters"), work.writing(rows) as folder:
+                    write_record(folder, swath, rasters, frozenset(source.unreadable))
+                    _refuse_another_run(job)
+                done.append(rows)
+                del swath
+    give_back_memory()
+    return Done(tuple(done), dict(clock.seconds))
+
+
+def _prepare_process() -> None:
+    """Set up torch and the allocator as in a process of our own; dask tells workers to use one thread."""
+    torch.set_num_threads(get_worker().state.nthreads)
+    keep_memory()
+
+
+def _whether_abandoned() -> Callable[[], bool]:
+    """Return what tells whether the task of this thread is still wanted: dask cannot interrupt it."""
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def gone() -> bool:
+        task = worker.state.tasks.get(key)
+        ends = worker.status not in (Status.running, Status.paused, Status.closing_gracefully)
+        return ends or task is None or task.state in ("cancelled", "released", "forgotten")
+
+    return gone
+
+
+def _admit(job: ClusterJob) -> None:
+    """Check what can be checked without computing."""
+    if __version__ != job.version:
+        raise ClusterError(
+            f"has pfmap {__version__}, the run was started with pfmap {job.version}: install the same version"
+        )
+    choose_device(job.plan.device.type)
+    _prepare_process()
+    _find_model(job)
+    with open_source(job.plan) as source:
+        if source.fingerprint() != job.scene:
+            raise ClusterError(
+                f"sees another {job.plan.scene.name} than the machine where the run was started: size, time "
+                "or content differ; have all machines read the same file from shared storage"
+            )
+
+
+def _network(job: ClusterJob) -> Predictor:
+    """Return the job's network, loaded if it is not yet."""
+    plan = job.plan
+    card = json.dumps(card_table(plan.card), sort_keys=True)
+    key = f"{plan.model_hash} {plan.device} {plan.precision} {plan.batch_size} {card}"
+    if key not in _networks:
+        model = load_model(_find_model(job))
+        runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
+        _networks[key] = runtime.predictor
+        while len(_networks) > _KEPT:
+            _networks.popitem(last=False)
+    _networks.move_to_end(key)
+    return _networks[key]
+
+
+def _find_model(job: ClusterJob) -> str:
+    """Find the job's model by its folder, or by its name.
+
+    Raises:
+        ClusterError: there is none, or it has other weights or another card.
+    """
+    plan = job.plan
+    found = []
+    for place in (str(plan.model.folder), plan.model.folder.name):
+        try:
+            folder = find_model(place)
+            weights = file_hash(folder / WEIGHTS_NAME)
+            same = card_table(read_card(folder / CARD_NAME)) == card_table(plan.card)
+        except (ModelError, OSError):
+            continue
+        if weights == plan.model_hash and same:
+            return str(folder)
+        found.append(f"{weights[:12]}{'' if same else ' with another card'} in {folder}")
+    has = (
+        f"has weights {' and '.join(found)}" if found else f"does not have it (looked in {plan.model.folder})"
+    )
+    raise ClusterError(
+        f"{has}, the run was started with model {plan.card.name!r} of weights {plan.model_hash[:12]}: "
+        "install the same model there, or keep it where all machines see it and name its folder"
+    )
+
+
+def _check_folder(job: ClusterJob) -> None:
+    """Look for the sign in the work folder, and leave one there."""
+    assert job.folder is not None
+    address = get_worker().address
+    try:
+        sign = (job.folder / job.sign_name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ClusterError(
+            f"does not see the folder that the run writes into, {job.folder.parent} ({error.strerror}): "
+            "choose one that all machines have under this name with --output-dir"
+        ) from error
+    if sign != job.sign:
+        raise ClusterError(
+            f"sees another folder {job.folder.parent} than the machine where the run was started"
+        )
+    try:
+        mine = job.folder / answer_name(job, address)
+        mine.write_text(job.sign, encoding="utf-8")
+    except OSError as error:
+        raise ClusterError(
+            f"cannot write into {job.folder.parent} ({error.strerror}): give its user the right to, or "
+            "choose another folder with --output-dir"
+        ) from error
+
+
+def answer_name(job: ClusterJob, address: str) -> str:
+    """Name the file that a worker leaves where it found the sign."""
+    return f"{job.id}.{''.join(c if c.isalnum() else '-' for c in address)}"
+
+
+def _refuse_another_run(job: ClusterJob) -> None:
+    """Refuse to finish a swath in a folder that has gone over to another run in the meantime."""
+    assert job.folder is not None
+    try:
+        now = (job.folder / RUN_NAME).read_text(encoding="utf-8")
+    except OSError as error:
+        raise TargetError(f"{job.folder.parent} cannot be read any more ({error.strerror})") from error
+    if job.run != now:
+        raise AbandonedError
