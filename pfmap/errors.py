@@ -17,6 +17,10 @@ class UsageError(PfmapError, ValueError):
     exit_code = 2
 
 
+class OutsideError(UsageError):
+    """The area of interest does not touch the scene."""
+
+
 class SourceError(PfmapError):
     """A scene cannot be opened, read or used."""
 

@@ -74,7 +74,7 @@ def batch(
         click.echo(json.dumps(_as_json(result), indent=2))
     elif not quiet:
         _show(result)
-    fail_if_any_failed(list(result.scenes), output_dir / "failures.csv")
+    fail_if_any_failed(list(result.scenes), survey, output_dir)
 
 
 def _show(result: "SurveyResult") -> None:

@@ -103,12 +103,14 @@ def _predict_all(
         click.echo(json.dumps([scene_json(result) for result in results], indent=2))
     elif not quiet:
         click.echo(counts(results))
-    fail_if_any_failed(results, (output_dir or Path()) / "failures.csv")
+    fail_if_any_failed(results, scenes, output_dir)
 
 
 def scene_line(result: "SheetResult") -> str:
     """Say in a line what became of a scene."""
     name = result.sheet.location.text
+    if result.outside:
+        return f"outside  {name}: not in the area of interest"
     if result.result is None:
         return f"failed   {name}: {result.reason.removeprefix(name).lstrip(': ')}"
     if result.result.skipped:
@@ -119,11 +121,16 @@ def scene_line(result: "SheetResult") -> str:
     return f"mapped   {name}: {objects:,} object{'s' * (objects != 1)}, {seconds:.1f} s"
 
 
-def fail_if_any_failed(results: "list[SheetResult]", listed: Path) -> None:
+def fail_if_any_failed(
+    results: "list[SheetResult]", sources: tuple[str, ...], output_dir: Path | None
+) -> None:
     """Exit with status 1 if a scene failed."""
-    failed = [result for result in results if result.result is None]
+    from pfmap.survey.failures import NAME, failures_folder
+
+    failed = [result for result in results if result.reason]
     if not failed:
         return
+    listed = failures_folder(sources, output_dir) / NAME
     word = f"{len(failed)} of {len(results)} scenes" if len(results) > 1 else "the scene"
     click.echo(
         f"Error: {word} could not be mapped; {listed} says why: the same command with --retry-failed maps "
@@ -135,15 +142,20 @@ def fail_if_any_failed(results: "list[SheetResult]", listed: Path) -> None:
 
 def counts(results: "list[SheetResult]") -> str:
     """Say how many scenes were mapped."""
-    mapped = sum(result.result is not None and not result.result.skipped for result in results)
-    skipped = sum(result.result is not None and result.result.skipped for result in results)
-    return f"{mapped:,} mapped, {skipped:,} mapped already, {len(results) - mapped - skipped:,} failed"
+    done = [result.result for result in results if result.result is not None]
+    skipped = sum(result.skipped for result in done)
+    failed = sum(bool(result.reason) for result in results)
+    outside = sum(result.outside for result in results)
+    text = f"{len(done) - skipped:,} mapped, {skipped:,} mapped already, {failed:,} failed"
+    return text + f", {outside:,} outside the area of interest" * bool(outside)
 
 
 def scene_json(result: "SheetResult") -> dict[str, Any]:
     """Say for machines what became of a scene."""
     done = result.result
-    state = "failed" if done is None else "skipped" if done.skipped else "done"
+    state = (
+        "outside" if result.outside else "failed" if done is None else "skipped" if done.skipped else "done"
+    )
     return {
         "scene": result.sheet.location.text,
         "name": result.sheet.name,

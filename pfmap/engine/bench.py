@@ -19,9 +19,9 @@ from pfmap.engine.bench_table import Benchmark, Run, Stage
 from pfmap.engine.choose import Chooser
 from pfmap.engine.cost import cost_of
 from pfmap.engine.device import describe
+from pfmap.engine.job import Job
 from pfmap.engine.mapping import Mapper
 from pfmap.engine.options import PredictOptions
-from pfmap.engine.pipeline import Job
 from pfmap.engine.plan import Plan
 from pfmap.engine.predictor import Predictor, Window
 from pfmap.engine.runtime import Runtime

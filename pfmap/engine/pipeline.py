@@ -1,73 +1,23 @@
-"""One scene from opened raster to finished files.
+"""Mapping a scene, and saying what that would take: the functions that people call."""
 
-open -> plan -> windows -> read ahead -> network -> blend -> class and confidence -> swaths on disk -> COG,
-and polygons across the swaths' seams. Nothing here grows with the scene's height but what is on disk and the
-regions that are still open. Every swath that is on disk stays there when a run breaks off, and the next run
-goes on from it.
-"""
-
-import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfmap.clock import Clock
 from pfmap.engine.cluster import opened_cluster
-from pfmap.engine.estimate import Probe, estimate, probe, refuse_without_disk, refuse_without_memory
-from pfmap.engine.mapping import Mapped, Mapper
-from pfmap.engine.options import SHARED_SWATH_PIXELS, SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
-from pfmap.engine.plan import Plan, make_plan, wanted_classes
-from pfmap.engine.preflight import describe_table, preflight_table
-from pfmap.engine.qgis import scene_project
-from pfmap.engine.report import Outcome, build_report, difference, is_done, read_report
-from pfmap.engine.resources import folder_size
+from pfmap.engine.job import Job, Progress, Result
+from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
 from pfmap.engine.runtime import Runtime
-from pfmap.engine.shapes import (
-    SPLIT_LARGE,
-    clear_parts,
-    refuse_odd_names,
-    refuse_to_replace,
-    vector_names,
-)
+from pfmap.engine.shapes import SPLIT_LARGE
 from pfmap.engine.store import DEFAULT_MODEL, Model
-from pfmap.engine.work import Work, opened, work_path
-from pfmap.files import write_bytes, write_text
-from pfmap.raster.gdal import gdal_settings
-from pfmap.raster.location import Location, locate
-from pfmap.raster.source import Source
+from pfmap.raster.location import locate
 
 if TYPE_CHECKING:
     from pfmap.engine.cluster.cluster import Cluster
 
 log = logging.getLogger(__name__)
-
-_LONG = 200  # windows: a run of more is worth a probe of a few seconds
-
-Progress = Callable[[int, int], None]
-"""Called with the pixels done and the pixels in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What mapping a scene gave.
-
-    Attributes:
-        scene: the scene as it was named.
-        outputs: files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts
-            of a shapefile as shp_2 and so on, files of one class as gpkg.building and so on.
-        report: the content of the report file.
-        skipped: whether an earlier run had made all of it already.
-    """
-
-    scene: str
-    outputs: dict[str, Path]
-    report: dict[str, Any]
-    skipped: bool = False
 
 
 def predict(
@@ -221,176 +171,3 @@ def inspect(
     folder = Path(output_dir) if output_dir is not None else job.location.folder
     with job.planned() as (source, plan):
         return job.foresee(source, plan, folder, lambda: None, always=True)
-
-
-@dataclass(slots=True)
-class Job:
-    """One scene on its way through the pipeline.
-
-    Attributes:
-        location: the scene.
-        runtime: the model on its device.
-        options: how the scene is mapped.
-        on_message: called with lines for people.
-    """
-
-    location: Location
-    runtime: Runtime
-    options: PredictOptions
-    on_message: Callable[[str], None]
-
-    def __post_init__(self) -> None:
-        if self.runtime.cluster is not None:
-            pixels = min(self.options.swath_pixels, SHARED_SWATH_PIXELS)
-            self.options = replace(self.options, swath_pixels=pixels)
-
-    @contextmanager
-    def planned(self) -> Iterator[tuple[Source, Plan]]:
-        """Open the scene and decide how to map it."""
-        runtime, options = self.runtime, self.options
-        card = runtime.model.card
-        skip = options.on_read_error == "nodata"
-        with Source(
-            self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip
-        ) as source:
-            plan = make_plan(
-                source, runtime.model, runtime.model_hash, options, runtime.device, runtime.precision
-            )
-            rows = round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor))
-            with gdal_settings(cache=source.info.cache_bytes(rows), remote=self.location.remote):
-                yield source, plan
-
-    def foresee(
-        self,
-        source: Source,
-        plan: Plan,
-        output_dir: Path,
-        on_step: Callable[[], None],
-        *,
-        always: bool = False,
-    ) -> dict[str, Any]:
-        """Estimate the run, and refuse it if it cannot end well; the first long one is probed for it."""
-        held = folder_size(work_path(output_dir, self.location.stem))
-        rough = estimate(plan, output_dir, held, None)
-        refuse_without_memory(plan, rough)
-        if always or rough.compute >= _LONG:
-            piece = self.runtime.probed(lambda: self._probe(source, plan, on_step))
-            rough = estimate(plan, output_dir, held, piece)
-            refuse_without_memory(plan, rough)
-        refuse_without_disk(plan, rough, output_dir)
-        return preflight_table(plan, rough, output_dir)
-
-    def _probe(self, source: Source, plan: Plan, on_step: Callable[[], None]) -> Probe:
-        """Map a piece of the scene, and measure."""
-        cluster = self.runtime.cluster
-        if cluster is not None:
-            return cluster.probe(plan, self.location.stem, on_step)
-        return probe(source, plan, self.runtime.predictor, on_step)
-
-    def run(self, output_dir: Path, on_progress: Progress) -> Result:
-        """Map the scene into a work folder, then give the files their names; leave alone what is done."""
-        begun = time.perf_counter()
-        finals = self._finals(output_dir)
-        folder = work_path(output_dir, self.location.stem)
-        refuse_odd_names(output_dir, self.location.stem)
-        with self.planned() as (source, plan):
-            scene = source.fingerprint()
-            wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
-            identity = plan.identity(scene, wanted)
-            before = read_report(finals["report"])
-            fresh = not folder.exists()
-            if fresh and self.options.resume and before and is_done(before, identity, output_dir):
-                return self._result(before, output_dir, skipped=True)
-            note = difference(before, identity)
-            if fresh:
-                refuse_to_replace(finals.values(), overwrite=self.options.overwrite, note=note)
-            total = plan.geobox.width * plan.geobox.height
-            table = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
-            for line in describe_table(table):
-                self.on_message(line)
-            with opened(
-                folder, plan.fingerprint(scene), resume=self.options.resume, say=self.on_message
-            ) as work:
-                if not work.is_ready(wanted):
-                    refuse_to_replace(finals.values(), overwrite=self.options.overwrite, note=note)
-                    names = self._map(source, plan, identity, work, begun, output_dir, on_progress)
-                    clear_parts(output_dir, f"{self.location.stem}_objects")
-                    work.ready(names, wanted)
-                work.finish_publishing()
-        return self._result(json.loads(finals["report"].read_text(encoding="utf-8")), output_dir)
-
-    def _result(self, report: dict[str, Any], output_dir: Path, *, skipped: bool = False) -> Result:
-        outputs = {kind: output_dir / name for kind, name in report["outputs"].items()}
-        return Result(self.location.text, outputs, report, skipped)
-
-    def _map(
-        self,
-        source: Source,
-        plan: Plan,
-        identity: Mapping[str, str],
-        work: Work,
-        begun: float,
-        output_dir: Path,
-        on_progress: Progress,
-    ) -> list[str]:
-        """Map the scene; return the finished files in the order in which they are to get their names."""
-        total = plan.geobox.width * plan.geobox.height
-        clock = Clock()
-        cluster = self.runtime.cluster
-        predictor = None if cluster is not None else self.runtime.predictor
-        if work.finished_swaths:
-            self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
-        mapper = Mapper(
-            source,
-            plan,
-            self.location.stem,
-            predictor,
-            clock,
-            lambda done: on_progress(done, total),
-            cluster,
-        )
-        mapped = mapper.run(work)
-        warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
-        for text in warnings[len(plan.warnings) :]:
-            self.on_message(f"warning: {text}")
-        outcome = Outcome(
-            mapped=mapped,
-            batch_size=predictor.batch_size if predictor else plan.batch_size,
-            seconds={"total": time.perf_counter() - begun, **clock.seconds},
-            warnings=warnings,
-        )
-        project = work.finals / f"{self.location.stem}.qgz"
-        write_bytes(project, scene_project(plan, mapped.files, output_dir))
-        report = work.finals / f"{self.location.stem}_report.json"
-        outputs = {
-            kind if number == 1 else f"{kind}_{number}": path.name
-            for kind, paths in (*mapped.files.items(), ("project", [project]), ("report", [report]))
-            for number, path in enumerate(paths, 1)
-        }
-        write_text(report, json.dumps(build_report(plan, outcome, outputs, identity), indent=2) + "\n")
-        # Sidecars first, then the files, the report last: it says that all is there.
-        mains = list(outputs.values())
-        sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
-        return [*sidecars, *mains]
-
-    def _finals(self, output_dir: Path) -> dict[str, Path]:
-        """Return the files that are going to be written, as far as that is known."""
-        stem, card = self.location.stem, self.runtime.model.card
-        names = {"classes": f"{stem}_classes.tif"}
-        if self.options.confidence:
-            names["confidence"] = f"{stem}_confidence.tif"
-        wanted = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
-        names |= vector_names(f"{stem}_objects", self.options.shapes, wanted)
-        names["project"] = f"{stem}.qgz"
-        names["report"] = f"{stem}_report.json"
-        return {kind: output_dir / name for kind, name in names.items()}
-
-
-def _about_damage(mapped: Mapped, scene: str) -> list[str]:
-    if not mapped.unreadable:
-        return []
-    count = len(mapped.unreadable)
-    return [
-        f"{count} block{'s' * (count != 1)} of {scene} could not be read and count as nodata: they are "
-        "listed in the report"
-    ]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from pfmap.engine.cluster import opened_cluster
+from pfmap.engine.job import Progress
 from pfmap.engine.options import PredictOptions, Settings
-from pfmap.engine.pipeline import Progress
 from pfmap.engine.runtime import Runtime
 from pfmap.engine.store import DEFAULT_MODEL, Model
 from pfmap.errors import UsageError
@@ -17,7 +17,15 @@ from pfmap.survey.claim import alone
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import SheetResult
-from pfmap.survey.survey import Survey, SurveyResult, list_failures, look_at, map_sheets
+from pfmap.survey.survey import (
+    Survey,
+    SurveyResult,
+    list_failures,
+    look_at,
+    map_sheets,
+    refuse_if_all_outside,
+    refuse_options,
+)
 
 if TYPE_CHECKING:
     from pfmap.engine.cluster.cluster import Cluster
@@ -46,7 +54,8 @@ def predict_all(
 
     The model is loaded once, and scenes are read ahead while others have the device. What is done already is
     left alone, a run that was killed goes on inside the scene it was in, and a scene that fails does not keep
-    the others from being mapped: `failures.csv` in the output folder (or the current one) says which and why.
+    the others from being mapped: `failures.csv` in the output folder (or in the one that holds all scenes)
+    says which and why. Scenes outside the area of interest are left out.
 
     Args:
         sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
@@ -79,10 +88,12 @@ def predict_all(
     results: dict[Sheet, SheetResult] = {}
     with opened_cluster(cluster, workers, device, on_message) as where:
         runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
+        refuse_options(runtime, options)
         for sheets in rounds:
             for result in map_sheets(sheets, look_at(sheets), runtime, options, *callbacks):
                 results[result.sheet] = result
-            list_failures(results.values(), folder or Path())
+            list_failures(results.values(), choice.listed)
+    refuse_if_all_outside(results.values())
     return list(results.values())
 
 
@@ -147,6 +158,7 @@ def batch(
     rounds = choice.rounds(on_progress, on_message)
     with alone(folder, options), opened_cluster(cluster, workers, device, on_message) as where:
         runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
+        refuse_options(runtime, options)
         survey = Survey(folder, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
             if mosaic:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pfmap.engine.pipeline import Progress
+from pfmap.engine.job import Progress
 from pfmap.errors import UsageError
-from pfmap.survey.failures import read_failures
+from pfmap.survey.failures import failures_folder, read_failures, refuse_foreign_list
 from pfmap.survey.find import Sheet, find_sheets
 from pfmap.survey.watch import arrivals
 
@@ -35,6 +35,11 @@ class Choice:
     watch: bool
     reserved: str = ""
 
+    @property
+    def listed(self) -> Path:
+        """Where the list of failures lies."""
+        return failures_folder(self.sources, self.folder)
+
     def find(self) -> list[Sheet]:
         """Find all scenes that are there now."""
         sheets = find_sheets(self.sources, self.folder, self.pattern, may_be_empty=self.watch)
@@ -42,15 +47,15 @@ class Choice:
 
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
         """Give the scenes that are mapped together; of a folder that is watched, as they come."""
+        sheets = self.find()  # what is wrong shows now
+        refuse_foreign_list(self.listed)
         if not self.watch:
-            sheets = self.find()
             if self.retry_failed:
-                before = read_failures(self.folder or Path())
+                before = read_failures(self.listed)
                 sheets = [sheet for sheet in sheets if sheet.location.text in before]
             return iter([sheets])
         if self.retry_failed:
             raise UsageError("--watch maps again what failed once it changes: leave out --retry-failed")
-        self.find()  # what is wrong shows now
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
         return arrivals(self.find, lambda: on_progress(0, 0))
 

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pfmap.errors import UsageError
@@ -10,6 +11,34 @@ from pfmap.files import write_bytes
 
 NAME = "failures.csv"
 _FIELDS = ("scene", "reason")
+
+
+def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path | None) -> Path:
+    """Return where the list lies: where the outputs go, or else the folder that holds all sources."""
+    if output_dir is not None:
+        return output_dir
+    homes = set()
+    for source in sources:
+        path = Path(os.path.realpath(os.fspath(source).removeprefix("@")))
+        if path.exists():
+            homes.add(str(path if path.is_dir() else path.parent))
+    return Path(os.path.commonpath(homes)) if homes else Path()
+
+
+def refuse_foreign_list(folder: Path) -> None:
+    """Refuse to replace a file of this name that is another's.
+
+    Raises:
+        UsageError: there is one.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        if tuple(next(csv.reader(file), ())) != _FIELDS:
+            raise UsageError(
+                f"{path} is no list that pfmap wrote: rename it, so that pfmap can write its own"
+            )
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> Path | None:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from pfmap.card import Card
 from pfmap.classes import NODATA
+from pfmap.engine.job import Progress, Result
 from pfmap.engine.options import PredictOptions
-from pfmap.engine.pipeline import Progress, Result
 from pfmap.engine.plan import wanted_classes
 from pfmap.engine.qgis import Map, map_project
 from pfmap.engine.shapes import ClassTable

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from pfmap.engine.job import Job, Progress, Result
 from pfmap.engine.options import PredictOptions
-from pfmap.engine.pipeline import Job, Progress, Result
 from pfmap.engine.runtime import Runtime
-from pfmap.errors import PfmapError
+from pfmap.errors import OutsideError, PfmapError
 from pfmap.survey.find import Sheet
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,15 @@ class SheetResult:
 
     Attributes:
         sheet: the scene.
-        result: what mapping it gave, or None if it failed.
+        result: what mapping it gave, or None.
         reason: why it failed, or "".
+        outside: whether it lies outside the area of interest, and so is no part of the survey.
     """
 
     sheet: Sheet
     result: Result | None
     reason: str = ""
+    outside: bool = False
 
 
 class _Stopped(BaseException):
@@ -105,6 +107,9 @@ class Runner:
         job = Job(sheet.location, self._runtime, self._options, lambda line: self._say(sheet, line))
         try:
             result = job.run(sheet.folder, lambda done, total: self._advance(sheet, done, total))
+        except OutsideError:
+            self._pixels.leave_out(sheet)
+            return SheetResult(sheet, None, outside=True)
         except PfmapError as error:
             self._pixels.leave_out(sheet)
             return SheetResult(sheet, None, str(error))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pfmap.engine.job import Progress, Result
 from pfmap.engine.options import PredictOptions
-from pfmap.engine.pipeline import Progress, Result
+from pfmap.engine.plan import wanted_classes
 from pfmap.engine.report import read_report
 from pfmap.engine.runtime import Runtime
-from pfmap.errors import PfmapError
+from pfmap.engine.shapes import refuse_unwanted
+from pfmap.errors import PfmapError, UsageError
 from pfmap.geobox import GeoBox
 from pfmap.raster.source import glance
 from pfmap.survey.failures import write_failures
@@ -23,6 +25,7 @@ from pfmap.survey.mosaic import make_mosaic
 from pfmap.survey.reports import write_reports
 from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.thumbnail import scene_thumbnail, thumbnail_limit
+from pfmap.vector.area import check_area
 from pfmap.vector.footprints import Footprints
 
 _LOOKS = 8  # scenes looked at at a time: servers take their time
@@ -112,7 +115,9 @@ class Survey:
 
     def finish(self) -> SurveyResult:
         """Make the survey's own files of what is mapped so far."""
-        results, card, folder = list(self.results.values()), self.runtime.model.card, self.folder
+        results = [result for result in self.results.values() if not result.outside]
+        card, folder = self.runtime.model.card, self.folder
+        refuse_if_all_outside(self.results.values())
         list_failures(results, folder)
         self.on_message("joining the maps of all scenes")
         merged = merge(
@@ -163,6 +168,34 @@ def map_sheets(
     """Map scenes that were found, and looked at."""
     sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
     return Runner(runtime, options, on_scene, on_progress, on_message).run(sheets, sizes)
+
+
+def refuse_options(runtime: Runtime, options: PredictOptions) -> None:
+    """Refuse once what is wrong for every scene.
+
+    Raises:
+        PfmapError: classes that the model does not have, or an area of interest that cannot be read.
+    """
+    card = runtime.model.card
+    wanted = wanted_classes(card, options.classes)
+    squared = wanted_classes(card, options.shapes.regularize)
+    refuse_unwanted(squared, wanted, dict(enumerate(card.classes)))
+    if options.aoi is not None:
+        check_area(options.aoi)
+
+
+def refuse_if_all_outside(results: Iterable[SheetResult]) -> None:
+    """Say so if there is nothing to map at all.
+
+    Raises:
+        UsageError: all scenes lie outside the area of interest.
+    """
+    found = list(results)
+    if found and all(result.outside for result in found):
+        raise UsageError(
+            f"the area of interest touches none of the {len(found)} scenes: check --aoi and --bbox, whose "
+            "numbers are in the scenes' CRS"
+        )
 
 
 def list_failures(results: Iterable[SheetResult], folder: Path) -> None:

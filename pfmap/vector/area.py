@@ -13,7 +13,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
-from pfmap.errors import SourceError, UsageError
+from pfmap.errors import OutsideError, SourceError, UsageError
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
 from pfmap.quiet import quietly
@@ -107,7 +107,7 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
     geometry = _polygons_of(np.array([geometry], dtype=object))
     if geometry.is_empty or geometry.area == 0:
         named = " and ".join(name for name in (text, bbox and f"--bbox {','.join(map(str, bbox))}") if name)
-        raise UsageError(f"{named} does not touch {scene}, which covers {_extent(geobox)} in its CRS")
+        raise OutsideError(f"{named} does not touch {scene}, which covers {_extent(geobox)} in its CRS")
     x0, y0, x1, y1 = geometry.bounds
     rows = Span(int(np.floor(y0 + _PIXEL)), int(np.ceil(y1 - _PIXEL)))
     cols = Span(int(np.floor(x0 + _PIXEL)), int(np.ceil(x1 - _PIXEL)))
@@ -130,6 +130,20 @@ def _centres(low: float, high: float, size: int) -> Span:
 
 def _extent(geobox: GeoBox) -> str:
     return ",".join(f"{value:.10g}" for value in geobox.bounds)
+
+
+def check_area(text: str) -> None:
+    """Refuse an area of interest that can be read for no scene.
+
+    Raises:
+        SourceError: it does not exist, or is no vector file.
+    """
+    path, layer = _split(text)
+    try:
+        with quietly():
+            pyogrio.read_info(path, layer=layer)
+    except _UNREADABLE as error:
+        raise SourceError(f"area {text} cannot be read ({' '.join(str(error).split())})") from error
 
 
 def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:

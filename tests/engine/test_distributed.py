@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
 from conftest import NORTH_UP, UTM, Write, stand_in
 from test_resume import equal_outputs
 
@@ -243,3 +244,23 @@ def test_a_missing_extra_is_named(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     assert "pip install 'pfmap[dask]'" in refusal(write_scene(noise(9, 9)), tmp_path / "o", model, workers=1)
+
+
+def test_a_survey_on_workers_gives_the_bytes_of_one_process(
+    cluster: Cluster, model: Model, write_scene: Write, tmp_path: Path
+) -> None:
+    """Several scenes are in work at once; the workers see one after the other."""
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        place = NORTH_UP @ Affine.translation(260 * number, 0)
+        write_scene(noise(300, 260), f"in/s{number}.tif", transform=place)
+    (tmp_path / "in/broken.tif").write_bytes(b"nothing")
+    found = [
+        pfmap.batch(tmp_path / "in", tmp_path / name, model=model, swath_pixels=20_000, **where)
+        for name, where in (("alone", {"device": "cpu"}), ("many", {"cluster": cluster}))
+    ]
+    for one in found:
+        assert [bool(scene.reason) for scene in one.scenes] == [True, False, False, False, False]
+    for number in range(4):
+        equal_outputs(tmp_path / "alone", tmp_path / "many", f"s{number}")
+    assert found[0].figures.classes == found[1].figures.classes

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 import pfmap
-from pfmap.engine.pipeline import Result
+from pfmap.engine.job import Result
 from pfmap.errors import SourceError, UsageError
 
 NODATA = 255

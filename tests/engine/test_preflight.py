@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.engine.estimate import windows_with_data
+from pfmap.engine.job import Job
 from pfmap.engine.options import PredictOptions
-from pfmap.engine.pipeline import Job, inspect
+from pfmap.engine.pipeline import inspect
 from pfmap.engine.resources import folder_size
 from pfmap.engine.runtime import Runtime
 from pfmap.errors import PfmapError, SourceError, UsageError

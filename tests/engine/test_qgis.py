@@ -14,7 +14,7 @@ from conftest import Write, blobs, stand_in
 
 import pfmap
 from pfmap.engine import qgis
-from pfmap.engine.pipeline import Result
+from pfmap.engine.job import Result
 from pfmap.errors import TargetError
 from pfmap.raster.location import locate
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.card import Card, read_card
-from pfmap.engine.pipeline import Result
+from pfmap.engine.job import Result
 from pfmap.engine.report import read_report
 from pfmap.raster.location import locate
 from pfmap.raster.source import glance

@@ -13,7 +13,7 @@ from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.errors import ModelError, UsageError
+from pfmap.errors import ModelError, SourceError, UsageError
 from pfmap.survey.batch import predict_all
 from pfmap.survey.run import SheetResult
 
@@ -187,6 +187,42 @@ def test_warnings_say_which_scene_they_are_about(survey: Path, tmp_path: Path, w
         "state it with --gsd METRES",
     ]
     assert torch.get_num_threads() >= 1
+
+
+def test_scenes_outside_the_area_of_interest_are_left_out(survey: Path, tmp_path: Path) -> None:
+    (survey / "south/sheet3.tif").unlink()
+    west, top = NORTH_UP @ (10, 10)
+    east, bottom = NORTH_UP @ (60, 150)
+    results = run(survey, tmp_path / "out", bbox=(west, bottom, east, top))
+    assert [(one.sheet.name, one.outside) for one in results] == [
+        ("sheet0", False), ("sheet1", True), ("south/sheet2", False),
+    ]  # fmt: skip
+    assert not any(one.reason for one in results)
+    with pytest.raises(UsageError, match="touches none of the 3 scenes"):
+        run(survey, tmp_path / "other", bbox=(0.0, 0.0, 10.0, 10.0))
+
+
+def test_what_is_wrong_for_every_scene_is_said_once(survey: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="class 'tree' is unknown"):
+        run(survey, tmp_path / "out", classes=["tree"])
+    with pytest.raises(SourceError, match=r"area nowhere\.gpkg does not exist"):
+        run(survey, tmp_path / "out", aoi="nowhere.gpkg")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_list_of_failures_lies_with_the_survey_and_replaces_nothing_else(
+    survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failures.csv").write_text("mine\n")
+    run(survey, None)
+    assert "sheet3.tif" in (survey / "failures.csv").read_text()
+    assert (tmp_path / "failures.csv").read_text() == "mine\n"
+    results = run(survey, None, retry_failed=True)
+    assert [one.sheet.location.stem for one in results] == ["sheet3"]
+    assert "sheet3.tif" in (survey / "failures.csv").read_text()
+    with pytest.raises(UsageError, match="is no list that pfmap wrote: rename it"):
+        run(survey, tmp_path)
 
 
 def test_a_second_survey_has_as_many_threads_as_the_first(survey: Path, tmp_path: Path) -> None:
