@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil, floor, hypot, isfinite
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -68,22 +69,37 @@ class Look:
     smooth: bool = False
 
 
+def common_crs(boxes: Sequence[GeoBox]) -> str | None:
+    """Return the CRS that most pixels of these rasters have, as WKT."""
+    pixels: list[tuple[GeoBox, int]] = []
+    for box in boxes:
+        for number, (known, count) in enumerate(pixels):
+            if _crs(known) == _crs(box):
+                pixels[number] = known, count + box.width * box.height
+                break
+        else:
+            pixels.append((box, box.width * box.height))
+    return max(pixels, key=lambda found: found[1])[0].crs_wkt
+
+
+def has_place_in(box: GeoBox, crs_wkt: str | None) -> bool:
+    """Whether a raster can be brought into a CRS."""
+    try:
+        _bounds(box, _crs_of(crs_wkt))
+    except SourceError:
+        return False
+    return True
+
+
 def common_grid(boxes: Sequence[GeoBox]) -> GeoBox:
     """Choose one grid over rasters: the CRS and the size that most of their pixels have, north up.
 
     Raises:
         SourceError: one of them cannot be brought into that CRS.
     """
-    groups: list[tuple[CRS | None, list[GeoBox]]] = []
-    for box in boxes:
-        crs = _crs(box)
-        for known, members in groups:
-            if known == crs:
-                members.append(box)
-                break
-        else:
-            groups.append((crs, [box]))
-    crs, members = max(groups, key=lambda group: sum(box.width * box.height for box in group[1]))
+    wkt = common_crs(boxes)
+    crs = _crs_of(wkt)
+    members = [box for box in boxes if _crs(box) == crs]
     sizes: dict[tuple[float, float], int] = {}
     for box in members:
         size = _size(box)
@@ -98,7 +114,7 @@ def common_grid(boxes: Sequence[GeoBox]) -> GeoBox:
     top = min(floor((y0 - b[3]) / height + 0.01) for b in bounds)
     bottom = max(ceil((y0 - b[1]) / height - 0.01) for b in bounds)
     transform = (width, 0.0, x0 + left * width, 0.0, -height, y0 - top * height)
-    return GeoBox(right - left, bottom - top, first.crs_wkt, transform)
+    return GeoBox(right - left, bottom - top, wkt, transform)
 
 
 def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) -> Path:
@@ -240,7 +256,12 @@ def _too_far(box: GeoBox, why: str) -> SourceError:
 
 
 def _crs(box: GeoBox) -> CRS | None:
-    return None if box.crs_wkt is None else CRS.from_wkt(box.crs_wkt)
+    return _crs_of(box.crs_wkt)
+
+
+@lru_cache(maxsize=64)
+def _crs_of(wkt: str | None) -> CRS | None:
+    return None if wkt is None else CRS.from_wkt(wkt)
 
 
 def _size(box: GeoBox) -> tuple[float, float]:

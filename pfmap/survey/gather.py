@@ -18,8 +18,12 @@ from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import lonlat_ring
 from pfmap.version import __version__
 
+Unit = Literal["m2", "px"]
 
-def scene_figures(result: SheetResult, box: GeoBox | None, card: Card, folder: Path) -> SceneFigures:
+
+def scene_figures(
+    result: SheetResult, box: GeoBox | None, card: Card, folder: Path, unit: Unit
+) -> SceneFigures:
     """Gather what is known of a scene.
 
     Args:
@@ -27,6 +31,7 @@ def scene_figures(result: SheetResult, box: GeoBox | None, card: Card, folder: P
         box: its grid, where it could be opened.
         card: of the model.
         folder: that its outputs' names are relative to.
+        unit: of the survey's areas; those of a scene that has none in it are 0.
     """
     name, text = result.sheet.name, result.sheet.location.text
     place = {} if box is None else {"width": box.width, "height": box.height, "footprint": lonlat_ring(box)}
@@ -43,7 +48,7 @@ def scene_figures(result: SheetResult, box: GeoBox | None, card: Card, folder: P
         "skipped" if done.skipped else "done",
         **place,  # type: ignore[arg-type]
         gsd=scene["gsd_m"],
-        classes=tuple(_class(row, card) for row in report["classes"]),
+        classes=tuple(_class(row, card, unit) for row in report["classes"]),
         valid_pixels=scene["valid_pixels"],
         mean_confidence=scene["mean_confidence"] if scene["valid_pixels"] else None,
         seconds=report["seconds"],
@@ -76,14 +81,13 @@ def survey_figures(
         warnings: about the survey as a whole.
     """
     card = runtime.model.card
-    unit: Literal["m2", "px"] = "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
     return SurveyFigures(
         title=title,
         version=__version__,
         started=times[0],
         finished=times[1],
         seconds=round(times[2], 3),
-        unit=unit,
+        unit=unit_of(merged),
         model=model_facts(card, runtime.model_hash),
         settings=_settings(runtime, options),
         crs="" if merged is None or merged.grid.crs_wkt is None else merged.grid.crs_name,
@@ -94,15 +98,20 @@ def survey_figures(
     )
 
 
+def unit_of(merged: Merged | None) -> Unit:
+    """Return the unit of a survey's areas."""
+    return "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
+
+
 def title_of(sheets: Sequence[Sheet]) -> str:
     """Name a survey: by the folder that all its scenes lie in."""
     homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
     return Path(os.path.commonpath(homes)).name or "survey"
 
 
-def _class(row: Mapping[str, Any], card: Card) -> ClassFigures:
+def _class(row: Mapping[str, Any], card: Card, unit: Unit) -> ClassFigures:
     spec = card.classes[row["class_id"]]
-    area = row["area_m2"] if "area_m2" in row else row["area_px"]
+    area = row.get(f"area_{unit}", 0.0)
     return ClassFigures(row["class_id"], spec.name, spec.color, row["pixels"], area, row["objects"])
 
 

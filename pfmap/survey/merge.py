@@ -25,13 +25,24 @@ from pfmap.files import write_bytes, write_text
 from pfmap.geobox import GeoBox
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
-from pfmap.raster.mosaic import Look, Part, common_grid, extent, on_grid, write_mosaic
+from pfmap.raster.mosaic import (
+    Look,
+    Part,
+    common_crs,
+    common_grid,
+    extent,
+    has_place_in,
+    on_grid,
+    write_mosaic,
+)
 from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
 from pfmap.vector.measure import Measurer, pixel_area
 
 STEM = "survey"
+
+_APART = "it is no part of the survey's own outputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +158,7 @@ Placed = tuple[str, Result, GeoBox]
 
 
 def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
-    """Leave out scenes without a CRS where others have one, and those that lie nowhere at all; say so."""
+    """Leave out scenes that have no place among the others, and say so."""
     some = any(box.crs_wkt is not None for _, _, box in scenes)
     kept, warnings = [], []
     for scene in scenes:
@@ -156,7 +167,13 @@ def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
             kept.append(scene)
         else:
             lacks = "CRS as the others have" if some else "georeferencing"
-            warnings.append(f"{name} has no {lacks}: it is no part of the survey's own outputs")
+            warnings.append(f"{name} has no {lacks}: {_APART}")
+    crs = common_crs([box for _, _, box in kept]) if kept else None
+    for scene in list(kept):
+        name, _, box = scene
+        if not has_place_in(box, crs):
+            kept.remove(scene)
+            warnings.append(f"{name} cannot be brought from {box.crs_name} into the CRS of most: {_APART}")
     return kept, warnings
 
 

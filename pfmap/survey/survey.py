@@ -19,7 +19,7 @@ from pfmap.raster.source import glance
 from pfmap.survey.failures import write_failures
 from pfmap.survey.figures import SceneFigures, SurveyFigures
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import scene_figures, survey_figures, title_of
+from pfmap.survey.gather import scene_figures, survey_figures, title_of, unit_of
 from pfmap.survey.merge import merge
 from pfmap.survey.mosaic import make_mosaic
 from pfmap.survey.reports import write_reports
@@ -124,7 +124,8 @@ class Survey:
             results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
         )
         boxes = self._boxes | look_at([one.sheet for one in results if one.sheet not in self._boxes])
-        scenes = [scene_figures(result, boxes.get(result.sheet), card, folder) for result in results]
+        unit = unit_of(merged)
+        scenes = [scene_figures(one, boxes.get(one.sheet), card, folder, unit) for one in results]
         figures = survey_figures(
             title_of([result.sheet for result in results]),
             scenes,

@@ -115,7 +115,8 @@ def _mapped_scene(path: Path, folder: Path, card: Card) -> SceneFigures:
     outputs = {kind: path.with_name(name) for kind, name in report["outputs"].items()}
     name = (path.parent.relative_to(folder) / path.stem.removesuffix("_report")).as_posix()
     done = SheetResult(Sheet(location, path.parent, name), Result(scene["path"], outputs, report))
-    return scene_figures(done, glance(location), card, folder)
+    unit = "m2" if "area_m2" in report["classes"][0] else "px"
+    return scene_figures(done, glance(location), card, folder, unit)
 
 
 def repeated(survey: SurveyFigures, times: int) -> SurveyFigures:

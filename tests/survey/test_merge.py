@@ -149,6 +149,19 @@ def test_a_scene_without_a_crs_is_left_out_and_named(write_scene: Write, tmp_pat
     assert (found.grid.width, found.grid.height) == (80, 80)
 
 
+def test_a_scene_that_is_too_far_away_is_left_out_and_named(write_scene: Write, tmp_path: Path) -> None:
+    """A local CRS of Nepal has no place for the other side of the Earth."""
+    image = blobs(80, 80)
+    far = "+proj=gnom +lat_0=0 +lon_0=-94 +datum=WGS84 +units=m +no_defs"
+    away = Affine(0.5, 0, 0, 0, -0.5, 0)
+    main = write_scene(
+        blobs(120, 120), "here.tif", crs="+proj=gnom +lat_0=0 +lon_0=86 +datum=WGS84", transform=away
+    )
+    found = merged([main, write_scene(image, "far.tif", crs=far, transform=away)], tmp_path / "out")
+    assert [text.split(" into")[0] for text in found.warnings] == ["far cannot be brought from unknown"]
+    assert (found.grid.width, found.grid.height) == (120, 120)
+
+
 def test_a_vrt_that_stays_the_same_is_left_alone_and_moves_with_its_folder(
     write_scene: Write, tmp_path: Path
 ) -> None:
