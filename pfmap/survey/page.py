@@ -5,6 +5,7 @@ all scenes come first; each scene follows folded up, with a picture no larger th
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from html import escape
 
 from pfmap.page import document, facts
@@ -133,7 +134,9 @@ def _pace(figures: SurveyFigures, area: float) -> str:
     if figures.unit != "m2" or figures.seconds <= 0 or not area or figures.count("skipped"):
         return "on the clock"
     per_hour = area / figures.seconds * 3600
-    return f"{AreaUnit.fitting(per_hour, 'm2').write(per_hour)} an hour"
+    rough = float(f"{per_hour:.3g}")  # the next survey will not be as fast to the last digit
+    unit = AreaUnit.fitting(rough, "m2")
+    return f"{replace(unit, digits=0).write(rough) if rough > 100 * unit.size else unit.write(rough)} an hour"
 
 
 def _warnings(figures: SurveyFigures) -> str:
