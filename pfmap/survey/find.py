@@ -64,7 +64,7 @@ def find_sheets(
             below = Path(path.resolve().name) if len(folders) > 1 else Path()
             files = _search(path, pattern, may_be_empty=may_be_empty)
             found += [(locate(file), below / file.relative_to(path).parent) for file in files]
-        else:
+        elif len(named) == 1 or not _is_own(path):  # *.tif names what an earlier run wrote too
             found.append((locate(text), Path()))
     _refuse_twice([location for location, _ in found])
     sheets = [

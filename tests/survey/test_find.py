@@ -43,6 +43,13 @@ def test_what_pfmap_wrote_and_what_repeats_other_files_is_left_out(tmp_path):
     assert [stem for _, stem in places([tmp_path])] == ["a", "land_classes", "preview"]
 
 
+def test_a_shell_that_names_outputs_of_an_earlier_run_does_no_harm(tmp_path):
+    names = ["a.tif", "a_classes.tif", "a_confidence.tif", "a_report.json", "b.tif"]
+    touch(*(tmp_path / name for name in names))
+    assert [stem for _, stem in places(sorted(tmp_path.glob("*.tif")))] == ["a", "b"]
+    assert [stem for _, stem in places([tmp_path / "a_classes.tif"])] == ["a_classes"]
+
+
 def test_a_pattern_chooses_files(tmp_path):
     touch(tmp_path / "n/ortho_1.tif", tmp_path / "n/dsm_1.tif", tmp_path / "ortho_2.vrt")
     assert [stem for _, stem in places([tmp_path], None, "ortho_*")] == ["ortho_1", "ortho_2"]
