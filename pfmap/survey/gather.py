@@ -4,14 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pfmap.card import Card
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.runtime import Runtime
 from pfmap.geobox import GeoBox
 from pfmap.survey.facts import model_facts
-from pfmap.survey.figures import ClassFigures, SceneFigures, SurveyFigures
+from pfmap.survey.figures import ClassFigures, SceneFigures, State, SurveyFigures
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import Merged
 from pfmap.survey.run import SheetResult
@@ -19,6 +19,15 @@ from pfmap.vector.footprints import lonlat_ring
 from pfmap.version import __version__
 
 Unit = Literal["m2", "px"]
+
+
+class _Place(TypedDict, total=False):
+    """Where a scene lies, as `SceneFigures` has it."""
+
+    width: int
+    height: int
+    footprint: tuple[tuple[float, float], ...]
+    crs: str
 
 
 def scene_figures(
@@ -33,20 +42,17 @@ def scene_figures(
         folder: that its outputs' names are relative to.
         unit: of the survey's areas; those of a scene that has none in it are 0.
     """
-    name, text = result.sheet.name, result.sheet.location.text
-    place = {} if box is None else {"width": box.width, "height": box.height, "footprint": lonlat_ring(box)}
-    if box is not None and box.crs_wkt is not None:
-        place["crs"] = box.crs_name
+    name, text, place = result.sheet.name, result.sheet.location.text, _place(box)
     done = result.result
     if done is None:
-        return SceneFigures(text, name, "failed", result.reason, **place)  # type: ignore[arg-type]
+        return SceneFigures(text, name, "failed", result.reason, **place)
     report = done.report
     scene = report["scene"]
     return SceneFigures(
         text,
         name,
         "skipped" if done.skipped else "done",
-        **place,  # type: ignore[arg-type]
+        **place,
         gsd=scene["gsd_m"],
         classes=tuple(_class(row, card, unit) for row in report["classes"]),
         valid_pixels=scene["valid_pixels"],
@@ -56,6 +62,19 @@ def scene_figures(
         outputs=_relative(done.outputs, folder),
         finished=report["finished"],
     )
+
+
+def sheet_figures(sheet: Sheet, whole: SheetResult, box: GeoBox | None) -> SceneFigures:
+    """Gather what is known of a sheet that was mapped as a part of a mosaic: what became of that.
+
+    Args:
+        sheet: the sheet.
+        whole: the mosaic.
+        box: the sheet's grid, where it can still be opened.
+    """
+    done = whole.result
+    state: State = "failed" if done is None else "skipped" if done.skipped else "done"
+    return SceneFigures(sheet.location.text, sheet.name, state, whole.reason, **_place(box))
 
 
 def survey_figures(
@@ -107,6 +126,13 @@ def title_of(sheets: Sequence[Sheet]) -> str:
     """Name a survey: by the folder that all its scenes lie in."""
     homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
     return Path(os.path.commonpath(homes)).name or "survey"
+
+
+def _place(box: GeoBox | None) -> _Place:
+    if box is None:
+        return {}
+    crs = box.crs_name if box.crs_wkt is not None else ""
+    return {"width": box.width, "height": box.height, "footprint": lonlat_ring(box), "crs": crs}
 
 
 def _class(row: Mapping[str, Any], card: Card, unit: Unit) -> ClassFigures:

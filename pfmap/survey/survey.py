@@ -19,7 +19,7 @@ from pfmap.raster.source import glance
 from pfmap.survey.failures import write_failures
 from pfmap.survey.figures import SceneFigures, SurveyFigures
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import scene_figures, survey_figures, title_of, unit_of
+from pfmap.survey.gather import Unit, scene_figures, sheet_figures, survey_figures, title_of, unit_of
 from pfmap.survey.merge import merge
 from pfmap.survey.mosaic import make_mosaic
 from pfmap.survey.reports import write_reports
@@ -76,6 +76,7 @@ class Survey:
     _started: str = field(default_factory=_now)
     _boxes: dict[Sheet, GeoBox] = field(default_factory=dict)
     _pictures: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
+    _sheets: Sequence[Sheet] = ()  # of a mosaic
     _footprints: Footprints | None = None
 
     def map(self, sheets: Sequence[Sheet]) -> None:
@@ -88,6 +89,7 @@ class Survey:
         whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, self.options)
         own = replace(self.options, bands=tuple(range(1, len(card.input.bands) + 1)))
         self._map([whole], own)
+        self._sheets = sheets
         self.results |= {result.sheet: result for result in failed}
 
     def _map(self, sheets: Sequence[Sheet], options: PredictOptions) -> None:
@@ -123,11 +125,9 @@ class Survey:
         merged = merge(
             results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
         )
-        boxes = self._boxes | look_at([one.sheet for one in results if one.sheet not in self._boxes])
-        unit = unit_of(merged)
-        scenes = [scene_figures(one, boxes.get(one.sheet), card, folder, unit) for one in results]
+        scenes = self._scenes(results, unit_of(merged))
         figures = survey_figures(
-            title_of([result.sheet for result in results]),
+            title_of(self._sheets or [result.sheet for result in results]),
             scenes,
             merged,
             self.runtime,
@@ -138,9 +138,20 @@ class Survey:
         )
         reports = write_reports(figures, folder, self._draw(scenes))
         outputs = dict(merged.outputs) if merged is not None else {}
-        return SurveyResult(
-            results, outputs | {kind: folder / name for kind, name in reports.items()}, figures
-        )
+        outputs |= {kind: folder / name for kind, name in reports.items()}
+        return SurveyResult(results, outputs, figures)
+
+    def _scenes(self, results: Sequence[SheetResult], unit: Unit) -> list[SceneFigures]:
+        """Gather what is known of each scene; of a mosaic, of its sheets."""
+        scenes = self._sheets or [result.sheet for result in results]
+        boxes = self._boxes | look_at([sheet for sheet in scenes if sheet not in self._boxes])
+        card, found = self.runtime.model.card, {result.sheet: result for result in results}
+        return [
+            scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
+            if sheet in found
+            else sheet_figures(sheet, results[0], boxes.get(sheet))
+            for sheet in scenes
+        ]
 
     def _draw(self, scenes: Sequence[SceneFigures]) -> dict[str, bytes]:
         """Draw small pictures of the scenes; of those that were drawn already only what has changed."""

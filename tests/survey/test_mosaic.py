@@ -16,6 +16,7 @@ import pfmap
 from pfmap.errors import SourceError, UsageError
 from pfmap.survey.batch import batch
 from pfmap.survey.survey import SurveyResult
+from pfmap.survey.tables import read_survey
 
 
 class Blurred(nn.Module):
@@ -131,6 +132,12 @@ def test_a_broken_sheet_leaves_a_hole_and_is_listed(write_scene: Write, tmp_path
     found = run(parts, tmp_path / "out")
     assert [bool(one.reason) for one in found.scenes] == [False, True]
     assert "sheet1.tif" in (tmp_path / "out/failures.csv").read_text()
+    figures = read_survey(tmp_path / "out/survey_report.json")
+    assert [(scene.name, scene.state) for scene in figures.scenes] == [
+        ("sheet0", "done"), ("sheet1", "failed"), ("sheet2", "done"), ("sheet3", "done"),
+    ]  # fmt: skip
+    assert all(scene.footprint for scene in figures.scenes if scene.state == "done")
+    assert sum(row.pixels for row in figures.classes) == 30_000
     classes = read(found.outputs["classes"])[0]
     assert (classes[:100, 100:] == 255).all()
     assert (classes[100:] < 3).all()
