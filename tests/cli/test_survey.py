@@ -105,23 +105,23 @@ def test_what_is_no_survey_is_refused_in_a_line(
 
 
 def test_a_killed_survey_goes_on_where_it_was(small: str, write_scene: Write, tmp_path: Path) -> None:
-    image = blobs(1500, 1500, smooth=21)
+    image = blobs(700, 700, smooth=21)
     (tmp_path / "in").mkdir()
-    for number in range(3):
-        write_scene(image, f"in/s{number}.tif", transform=NORTH_UP @ Affine.translation(1500 * number, 0))
+    for number in range(6):
+        write_scene(image, f"in/s{number}.tif", transform=NORTH_UP @ Affine.translation(700 * number, 0))
     out = tmp_path / "out"
     command = [PFMAP, "batch", tmp_path / "in", "-o", out, "-m", small]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
-    while not (out / "s0_report.json").exists() and time.monotonic() < end:
+    while not (found := sorted(out.glob("*_report.json"))) and time.monotonic() < end:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert (out / "s0_report.json").exists()
+    assert found
     assert not (out / "survey_objects.gpkg").exists()
     done = pfmap(*command[1:], "--json")
     assert done.returncode == 0, done.stderr
     states = {row["name"]: row["state"] for row in json.loads(done.stdout)["scenes"]}
-    assert states["s0"] == "skipped"
-    assert states["s2"] == "done"
+    assert {states[path.name.removesuffix("_report.json")] for path in found} == {"skipped"}
+    assert "done" in states.values()
     assert not list(out.rglob(".*"))

@@ -32,14 +32,15 @@ def test_many_strips_and_images_give_the_same(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_its_error_is_that_of_float32() -> None:
+    """In units of float32's last place: what a plain convolution loses depends on the processor."""
     torch.manual_seed(0)
     conv = nn.Conv2d(256, 256, 3, padding=1)
     image = torch.relu(torch.randn(1, 256, 32, 32))
     with torch.inference_mode():
-        direct, found = conv(image), WinogradConv2d(conv)(image)
+        found = WinogradConv2d(conv)(image)
         exact = conv.double()(image.double())
-    error = (found - exact).square().mean().sqrt()
-    assert error < 3 * (direct - exact).square().mean().sqrt()
+    error = (found - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 16 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize(

@@ -262,16 +262,26 @@ def outcome(future: "Future[Any]") -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep dask's own lines to itself: what matters of them is said by pfmap."""
-    logger = logging.getLogger("distributed")
-    before = [(handler, handler.level) for handler in logger.handlers]
-    for handler, _ in before:
-        handler.setLevel(logging.CRITICAL + 1)
+    """Keep dask's own lines to itself: what matters of them is said by pfmap.
+
+    After an interruption they are kept to the end: dask's threads have a word about everything that goes.
+    """
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    before = [(logger, logger.level) for logger in map(logging.getLogger, ["distributed", *names])]
+
+    def restore() -> None:
+        for logger, level in before:
+            logger.setLevel(level)
+
+    for logger, level in before:
+        if level or logger.name == "distributed":
+            logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
-    finally:
-        for handler, level in before:
-            handler.setLevel(level)
+    except Exception:
+        restore()
+        raise
+    restore()
 
 
 def _close(client: Client) -> None:
