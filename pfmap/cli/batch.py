@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.options import cluster_options, many_options, scene_options, shape_options
+from pfmap.cli.options import (
+    cluster_options,
+    many_options,
+    overwrite_option,
+    resume_option,
+    scene_options,
+    shape_options,
+)
 from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
 from pfmap.cli.progress import run_with_progress
 
@@ -23,13 +30,8 @@ if TYPE_CHECKING:
 @click.option(
     "--mosaic", is_flag=True, help="Map the scenes as one: windows are blended across their borders."
 )
-@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
-@click.option(
-    "--resume/--no-resume",
-    default=True,
-    show_default=True,
-    help="Take over what earlier runs of the same command made.",
-)
+@overwrite_option
+@resume_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def batch(

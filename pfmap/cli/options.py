@@ -91,6 +91,15 @@ overlap_option = click.option(
     help="Pixels that windows share and blend.  [default: an eighth of the window]",
 )
 
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+
+resume_option = click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Take over what earlier runs of the same command made.",
+)
+
 _SCENE_OPTIONS = (
     click.option(
         "-o",

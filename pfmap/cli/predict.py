@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.options import cluster_options, many_options, scene_options, shape_options
+from pfmap.cli.options import (
+    cluster_options,
+    many_options,
+    overwrite_option,
+    resume_option,
+    scene_options,
+    shape_options,
+)
 from pfmap.cli.progress import run_with_progress
 
 if TYPE_CHECKING:
@@ -19,13 +26,8 @@ if TYPE_CHECKING:
 @shape_options
 @many_options
 @cluster_options
-@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
-@click.option(
-    "--resume/--no-resume",
-    default=True,
-    show_default=True,
-    help="Take over what earlier runs of the same command made.",
-)
+@overwrite_option
+@resume_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

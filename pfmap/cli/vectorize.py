@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import shape_options, split
+from pfmap.cli.options import overwrite_option, shape_options, split
 from pfmap.cli.progress import run_with_progress
 
 
@@ -44,7 +44,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> di
     help="Names of the classes.  [default: those in the raster]",
 )
 @shape_options
-@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def vectorize(

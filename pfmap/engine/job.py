@@ -54,6 +54,12 @@ class Result:
     report: dict[str, Any]
     skipped: bool = False
 
+    @classmethod
+    def of(cls, scene: str, report: dict[str, Any], output_dir: Path, *, skipped: bool = False) -> "Result":
+        """Return what the report beside a scene's outputs says there is."""
+        outputs = {kind: output_dir / name for kind, name in report["outputs"].items()}
+        return cls(scene, outputs, report, skipped)
+
 
 @dataclass(slots=True)
 class Job:
@@ -132,7 +138,7 @@ class Job:
             before = read_report(finals["report"])
             fresh = not folder.exists()
             if fresh and self.options.resume and before and is_done(before, identity, output_dir):
-                return self._result(before, output_dir, skipped=True)
+                return Result.of(self.location.text, before, output_dir, skipped=True)
             note = difference(before, identity)
             if fresh:
                 refuse_to_replace(finals.values(), overwrite=self.options.overwrite, note=note)
@@ -149,11 +155,8 @@ class Job:
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(names, wanted)
                 work.finish_publishing()
-        return self._result(json.loads(finals["report"].read_text(encoding="utf-8")), output_dir)
-
-    def _result(self, report: dict[str, Any], output_dir: Path, *, skipped: bool = False) -> Result:
-        outputs = {kind: output_dir / name for kind, name in report["outputs"].items()}
-        return Result(self.location.text, outputs, report, skipped)
+        report = json.loads(finals["report"].read_text(encoding="utf-8"))
+        return Result.of(self.location.text, report, output_dir)
 
     def _map(
         self,

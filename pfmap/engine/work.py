@@ -136,30 +136,46 @@ def opened(
     Raises:
         TargetError: the folder cannot be written, or another process works in it.
     """
+    with locked(path, "this scene"):
+        work = Work(path)
+        try:
+            _prepare(work, fingerprint, resume=resume, say=say)
+            yield work
+        except BaseException:
+            _leave(work, say)
+            raise
+    work.remove()
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Make a hidden folder beside outputs, if it is not there, and have it alone.
+
+    Args:
+        path: the folder.
+        what: is mapped by whoever has it, for the message.
+
+    Raises:
+        TargetError: it cannot be written, or another process has it.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path / _LOCK)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise TargetError(
-            f"another pfmap maps this scene into {path.parent} now: wait for it, or choose another folder "
-            "with --output-dir"
+            f"another pfmap maps {what} into {path.parent} now: wait for it, or choose another folder with "
+            "--output-dir"
         ) from error
     except (OSError, NotImplementedError) as error:
         raise TargetError(
             f"{path.parent} cannot be written ({getattr(error, 'strerror', error)}): choose another folder "
             "with --output-dir"
         ) from error
-    work = Work(path)
     try:
-        _prepare(work, fingerprint, resume=resume, say=say)
-        yield work
-    except BaseException:
-        _leave(work, say)
-        raise
+        yield
     finally:
         lock.release()
-    work.remove()
 
 
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]) -> None:

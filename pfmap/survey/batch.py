@@ -14,18 +14,9 @@ from pfmap.engine.store import DEFAULT_MODEL, Model
 from pfmap.errors import UsageError
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.claim import alone
-from pfmap.survey.find import Sheet
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import SheetResult
-from pfmap.survey.survey import (
-    Survey,
-    SurveyResult,
-    list_failures,
-    look_at,
-    map_sheets,
-    refuse_if_all_outside,
-    refuse_options,
-)
+from pfmap.survey.survey import Survey, SurveyResult, refuse_options
 
 if TYPE_CHECKING:
     from pfmap.engine.cluster.cluster import Cluster
@@ -84,17 +75,15 @@ def predict_all(
     folder = None if output_dir is None else Path(output_dir)
     choice = Choice(several(sources), folder, pattern, retry_failed, watch)
     rounds = choice.rounds(on_progress, on_message)
-    callbacks = on_scene, on_progress, on_message
-    results: dict[Sheet, SheetResult] = {}
     with opened_cluster(cluster, workers, device, on_message) as where:
         runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
         refuse_options(runtime, options)
+        survey = Survey(folder or Path(), choice.listed, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
-            for result in map_sheets(sheets, look_at(sheets), runtime, options, *callbacks):
-                results[result.sheet] = result
-            list_failures(results.values(), choice.listed)
-    refuse_if_all_outside(results.values())
-    return list(results.values())
+            survey.map(sheets)
+            survey.list_failures()
+    survey.refuse_if_all_outside()
+    return list(survey.results.values())
 
 
 def batch(
@@ -159,7 +148,7 @@ def batch(
     with alone(folder, options), opened_cluster(cluster, workers, device, on_message) as where:
         runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
         refuse_options(runtime, options)
-        survey = Survey(folder, runtime, options, on_scene, on_progress, on_message)
+        survey = Survey(folder, choice.listed, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
             if mosaic:
                 survey.map_as_one(sheets)

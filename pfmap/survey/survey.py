@@ -1,7 +1,7 @@
 """A survey on its way: its scenes mapped, then one map and one report of them all."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -57,6 +57,7 @@ class Survey:
 
     Attributes:
         folder: where the outputs go.
+        listed: folder of the list of failures.
         runtime: the model on its device.
         options: how scenes are mapped.
         on_scene: called when a scene is finished.
@@ -66,6 +67,7 @@ class Survey:
     """
 
     folder: Path
+    listed: Path
     runtime: Runtime
     options: PredictOptions
     on_scene: Callable[[SheetResult], None]
@@ -95,10 +97,26 @@ class Survey:
     def _map(self, sheets: Sequence[Sheet], options: PredictOptions) -> None:
         boxes = look_at(sheets)
         self._boxes |= boxes
-        callbacks = self.on_scene, self.on_progress, self.on_message
-        self.results |= {
-            one.sheet: one for one in map_sheets(sheets, boxes, self.runtime, options, *callbacks)
-        }
+        sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
+        runner = Runner(self.runtime, options, self.on_scene, self.on_progress, self.on_message)
+        self.results |= {result.sheet: result for result in runner.run(sheets, sizes)}
+
+    def list_failures(self) -> None:
+        """Keep the list of the scenes that failed."""
+        failed = {one.sheet.location.text: one.reason for one in self.results.values() if one.reason}
+        write_failures(self.listed, failed)
+
+    def refuse_if_all_outside(self) -> None:
+        """Say so if there is nothing to map at all.
+
+        Raises:
+            UsageError: all scenes lie outside the area of interest.
+        """
+        if self.results and all(result.outside for result in self.results.values()):
+            raise UsageError(
+                f"the area of interest touches none of the {len(self.results)} scenes: check --aoi and "
+                "--bbox, whose numbers are in the scenes' CRS"
+            )
 
     def add_earlier(self, sheets: Sequence[Sheet]) -> None:
         """Add what earlier runs made of other scenes."""
@@ -110,8 +128,7 @@ class Survey:
                 reason = "it is not mapped yet: run without --retry-failed"
                 self.results[sheet] = SheetResult(sheet, None, reason)
                 continue
-            outputs = {kind: sheet.folder / name for kind, name in report["outputs"].items()}
-            result = Result(sheet.location.text, outputs, report, skipped=True)
+            result = Result.of(sheet.location.text, report, sheet.folder, skipped=True)
             self.results[sheet] = SheetResult(sheet, result)
         self.results = {sheet: self.results[sheet] for sheet in sheets}
 
@@ -119,8 +136,8 @@ class Survey:
         """Make the survey's own files of what is mapped so far."""
         results = [result for result in self.results.values() if not result.outside]
         card, folder = self.runtime.model.card, self.folder
-        refuse_if_all_outside(self.results.values())
-        list_failures(results, folder)
+        self.refuse_if_all_outside()
+        self.list_failures()
         self.on_message("joining the maps of all scenes")
         merged = merge(
             results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
@@ -168,20 +185,6 @@ class Survey:
             return {scene.name: picture for scene, picture in zip(scenes, pictures, strict=True) if picture}
 
 
-def map_sheets(
-    sheets: Sequence[Sheet],
-    boxes: Mapping[Sheet, GeoBox],
-    runtime: Runtime,
-    options: PredictOptions,
-    on_scene: Callable[[SheetResult], None],
-    on_progress: Progress,
-    on_message: Callable[[str], None],
-) -> list[SheetResult]:
-    """Map scenes that were found, and looked at."""
-    sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
-    return Runner(runtime, options, on_scene, on_progress, on_message).run(sheets, sizes)
-
-
 def refuse_options(runtime: Runtime, options: PredictOptions) -> None:
     """Refuse once what is wrong for every scene.
 
@@ -194,25 +197,6 @@ def refuse_options(runtime: Runtime, options: PredictOptions) -> None:
     refuse_unwanted(squared, wanted, dict(enumerate(card.classes)))
     if options.aoi is not None:
         check_area(options.aoi)
-
-
-def refuse_if_all_outside(results: Iterable[SheetResult]) -> None:
-    """Say so if there is nothing to map at all.
-
-    Raises:
-        UsageError: all scenes lie outside the area of interest.
-    """
-    found = list(results)
-    if found and all(result.outside for result in found):
-        raise UsageError(
-            f"the area of interest touches none of the {len(found)} scenes: check --aoi and --bbox, whose "
-            "numbers are in the scenes' CRS"
-        )
-
-
-def list_failures(results: Iterable[SheetResult], folder: Path) -> None:
-    """Keep the list of the scenes that failed."""
-    write_failures(folder, {one.sheet.location.text: one.reason for one in results if one.reason})
 
 
 def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:
