@@ -9,7 +9,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pfmap.errors import TargetError
 from pfmap.files import publish, settle, write_text
 from pfmap.grid import Span
 
-RUN_NAME, _PUBLISH, _LOCK = "run.json", "publish.json", "lock"
+RUN_NAME, _PUBLISH, _LOCK, _BIN = "run.json", "publish.json", "lock", "bin"
 _WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap"}
 
 
@@ -186,8 +186,7 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: C
         before = None
     try:
         if before == dict(fingerprint) and resume:
-            for part in work.path.glob("*.part"):
-                shutil.rmtree(part, ignore_errors=True)
+            _throw_away(work, "*.part")
             if not work.publishing:
                 shutil.rmtree(work.finals, ignore_errors=True)
         else:
@@ -199,9 +198,7 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: C
                 )
             for name in (RUN_NAME, _PUBLISH):
                 (work.path / name).unlink(missing_ok=True)
-            for child in work.path.iterdir():
-                if child.is_dir():
-                    shutil.rmtree(child)
+            _throw_away(work, "*")
             write_text(run, json.dumps(dict(fingerprint)))
         work.finals.mkdir(exist_ok=True)
     except OSError as error:
@@ -209,6 +206,20 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: C
             f"{work.path.parent} cannot be written ({error.strerror}): choose another folder with "
             "--output-dir"
         ) from error
+
+
+def _throw_away(work: Work, pattern: str) -> None:
+    """Delete folders of the work folder.
+
+    A worker that was given up may still be writing into one, and about to give it the name of a finished
+    swath: each loses its name first, so that either the worker finishes it whole, or can finish it no more.
+    """
+    while folders := [path for path in work.path.glob(pattern) if path.is_dir() and path.name != _BIN]:
+        (work.path / _BIN).mkdir(exist_ok=True)
+        for folder in folders:
+            with suppress(FileNotFoundError):  # it has just got its other name
+                folder.rename(work.path / _BIN / secrets.token_hex(8))
+    shutil.rmtree(work.path / _BIN, ignore_errors=True)
 
 
 def _leave(work: Work, say: Callable[[str], None]) -> None:
