@@ -1,21 +1,109 @@
-"""Writing without half-written files: everything gets a temporary name first, then its own."""
+"""Writing without half-written files: everything gets a temporary name first, then its own.
 
+A path may lie in a bucket, as /vsis3/bucket/key: then a file is made on this machine, and appears there as a
+whole.
+"""
+
+import hashlib
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+import platformdirs
+
+from pfmap import bucket
 from pfmap.errors import TargetError
 
 
+def scratch(folder: Path) -> Path:
+    """Return a folder of this machine to make files in that go to a folder: that itself, unless in a bucket.
+
+    For a bucket it is one below the user's cache folder, and the same at every call.
+    """
+    if not bucket.is_inside(folder):
+        return folder
+    sign = hashlib.sha256(folder.as_posix().encode()).hexdigest()[:16]
+    return platformdirs.user_cache_path("pfmap") / "buckets" / sign
+
+
 def publish(staged: Path, final: Path) -> None:
-    """Rename a finished file to its final name, replacing what is there.
+    """Give a finished file its final name, replacing what is there.
 
     Raises:
         TargetError: the name cannot be taken.
     """
     try:
-        staged.replace(final)
+        if bucket.is_inside(final):
+            bucket.upload(staged, final)
+            staged.unlink()
+        else:
+            staged.replace(final)
     except OSError as error:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those around it; in a bucket there are none.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if not bucket.is_inside(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file."""
+    return bucket.exists(path) if bucket.is_inside(path) else path.is_file()
+
+
+def existing(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return those names that files of a folder have; a bucket is asked once."""
+    wanted = list(names)
+    if not bucket.is_inside(folder):
+        return [name for name in wanted if (folder / name).exists()]
+    there = set(bucket.names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
+    return [name for name in wanted if name in there]
+
+
+def file_names(folder: Path, prefix: str = "") -> list[str]:
+    """Return the names of the files in a folder that begin with something, in order."""
+    if bucket.is_inside(folder):
+        return bucket.names(folder, prefix)
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix) and path.is_file())
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Read a small text file.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeError: it is no text.
+    """
+    return bucket.read(path).decode(encoding) if bucket.is_inside(path) else path.read_text(encoding)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    if bucket.is_inside(path):
+        bucket.remove(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_all(folder: Path) -> None:
+    """Delete a folder with all that is in it, as far as that can be done."""
+    if bucket.is_inside(folder):
+        bucket.remove_all(folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def settle(folder: Path) -> None:
@@ -35,6 +123,12 @@ def settle(folder: Path) -> None:
 def write_failed(path: Path, error: Exception) -> TargetError:
     """Say that a file could not be written, why, and what to do."""
     reason = " ".join(str(error.__cause__ or error).split())
+    if bucket.is_inside(path):
+        why = getattr(error, "strerror", None) or reason
+        return TargetError(
+            f"{path.name} could not be written to {path.parent} ({why}): once that is mended, the same "
+            "command goes on"
+        )
     return TargetError(
         f"{path.name} could not be written to {path.parent} ({reason}): is the disk full, or the folder "
         "gone? Free some space and run the same command again, or choose another folder with --output-dir"
@@ -58,6 +152,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
+        if bucket.is_inside(path):
+            bucket.write(path, content)
+            return
         part.write_bytes(content)
     except OSError as error:
         raise write_failed(path, error) from error

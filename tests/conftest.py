@@ -1,7 +1,8 @@
 """Stand-in networks and small scenes, made on the fly."""
 
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from affine import Affine
 from torch import Tensor, nn
 
+from pfmap import bucket
 from pfmap.architecture import Architecture
 from pfmap.card import Card, InputSpec, Provenance
 from pfmap.classes import ClassSpec
@@ -110,6 +112,38 @@ def write_scene(tmp_path: Path) -> Write:
 def _own_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests away from the user's model folder."""
     monkeypatch.setenv("PFMAP_MODELS", str(tmp_path_factory.mktemp("models")))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Host and port of an S3 server of this machine."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty bucket, by GDAL's name, on a server that is named as GDAL has it named."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_S3_ENDPOINT": s3_server,
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket._client.cache_clear()
+    name = f"bucket-{secrets.token_hex(4)}"
+    bucket._client().create_bucket(Bucket=name)
+    yield Path(f"/vsis3/{name}")
+    bucket._client.cache_clear()
 
 
 def shared(name: str) -> Path:

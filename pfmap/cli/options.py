@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
+from pfmap.bucket import is_inside, output_folder
+from pfmap.errors import PfmapError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 device_option = click.option(
@@ -15,6 +18,18 @@ device_option = click.option(
     metavar="auto|cpu|cuda|cuda:N|mps",
     help="Where the network runs.",
 )
+
+
+class OutputFolder(click.Path):
+    """A folder, or a place in a bucket."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it as a path."""
+        try:
+            folder = output_folder(value)
+        except PfmapError as error:
+            self.fail(str(error), param, ctx)
+        return folder if is_inside(folder) else super().convert(value, param, ctx)
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -104,8 +119,8 @@ _SCENE_OPTIONS = (
     click.option(
         "-o",
         "--output-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Where the outputs go.  [default: the scene's folder]",
+        type=OutputFolder(path_type=Path, file_okay=False),
+        help="Where the outputs go: a folder, or s3://bucket/folder.  [default: the scene's folder]",
     ),
     model_option,
     device_option,

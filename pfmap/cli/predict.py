@@ -51,7 +51,9 @@ def predict(
     a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that
     are done are left alone, and those that fail are listed in failures.csv.
     """
-    if len(scenes) > 1 or scenes[0].startswith("@") or Path(scenes[0]).is_dir() or retry_failed or watch:
+    from pfmap.survey.find import is_folder
+
+    if len(scenes) > 1 or scenes[0].startswith("@") or is_folder(scenes[0]) or retry_failed or watch:
         _predict_all(scenes, output_dir, pattern, retry_failed, watch, as_json, quiet, options)
         return
     from pfmap.engine import pipeline  # torch loads here: --help stays instant

@@ -156,7 +156,7 @@ def bench(
 def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Window], folder: Path) -> Run:
     """Measure once: half of the network's part before the whole, half after it."""
     before = _network_seconds(predictor, resident, plan.grid.count)
-    work = Work(folder)
+    work = Work(folder, folder)
     work.finals.mkdir(parents=True)
     clock = Clock()
     if plan.device.type == "cuda":

@@ -219,7 +219,7 @@ def probe(
     piece = plan.part(rows, cols)
     clock = Clock()
     with tempfile.TemporaryDirectory(prefix="pfmap-") as name:
-        work = Work(Path(name))
+        work = Work(Path(name), Path(name))
         work.finals.mkdir()
         Mapper(source, piece, "probe", predictor, clock, lambda _done: on_step()).run(work)
         final, whole = folder_size(work.finals), folder_size(work.path)

@@ -26,7 +26,7 @@ from pfmap.engine.resources import folder_size
 from pfmap.engine.runtime import Runtime
 from pfmap.engine.shapes import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.engine.work import Work, opened, work_path
-from pfmap.files import write_bytes, write_text
+from pfmap.files import read_text, scratch, write_bytes, write_text
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location
 from pfmap.raster.source import Source
@@ -109,14 +109,15 @@ class Job:
     ) -> dict[str, Any]:
         """Estimate the run, and refuse it if it cannot end well; the first long one is probed for it."""
         held = folder_size(work_path(output_dir, self.location.stem))
-        rough = estimate(plan, output_dir, held, None)
+        disk = scratch(output_dir)
+        rough = estimate(plan, disk, held, None)
         refuse_without_memory(plan, rough)
         if always or rough.compute >= _LONG:
             piece = self.runtime.probed(lambda: self._probe(source, plan, on_step))
-            rough = estimate(plan, output_dir, held, piece)
+            rough = estimate(plan, disk, held, piece)
             refuse_without_memory(plan, rough)
-        refuse_without_disk(plan, rough, output_dir)
-        return preflight_table(plan, rough, output_dir)
+        refuse_without_disk(plan, rough, disk)
+        return preflight_table(plan, rough, disk)
 
     def _probe(self, source: Source, plan: Plan, on_step: Callable[[], None]) -> Probe:
         """Map a piece of the scene, and measure."""
@@ -128,35 +129,39 @@ class Job:
     def run(self, output_dir: Path, on_progress: Progress) -> Result:
         """Map the scene into a work folder, then give the files their names; leave alone what is done."""
         begun = time.perf_counter()
-        finals = self._finals(output_dir)
+        names = self._finals()
+        report = output_dir / names[-1]
         folder = work_path(output_dir, self.location.stem)
         refuse_odd_names(output_dir, self.location.stem)
         with self.planned() as (source, plan):
             scene = source.fingerprint()
             wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
             identity = plan.identity(scene, wanted)
-            before = read_report(finals["report"])
+            before = read_report(report)
             fresh = not folder.exists()
             if fresh and self.options.resume and before and is_done(before, identity, output_dir):
                 return Result.of(self.location.text, before, output_dir, skipped=True)
             note = difference(before, identity)
             if fresh:
-                refuse_to_replace(finals.values(), overwrite=self.options.overwrite, note=note)
+                refuse_to_replace(output_dir, names, overwrite=self.options.overwrite, note=note)
             total = plan.geobox.width * plan.geobox.height
             table = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
             for line in describe_table(table):
                 self.on_message(line)
             with opened(
-                folder, plan.fingerprint(scene), resume=self.options.resume, say=self.on_message
+                output_dir,
+                self.location.stem,
+                plan.fingerprint(scene),
+                resume=self.options.resume,
+                say=self.on_message,
             ) as work:
                 if not work.is_ready(wanted):
-                    refuse_to_replace(finals.values(), overwrite=self.options.overwrite, note=note)
-                    names = self._map(source, plan, identity, work, begun, output_dir, on_progress)
+                    refuse_to_replace(output_dir, names, overwrite=self.options.overwrite, note=note)
+                    files = self._map(source, plan, identity, work, begun, output_dir, on_progress)
                     clear_parts(output_dir, f"{self.location.stem}_objects")
-                    work.ready(names, wanted)
+                    work.ready(files, wanted)
                 work.finish_publishing()
-        report = json.loads(finals["report"].read_text(encoding="utf-8"))
-        return Result.of(self.location.text, report, output_dir)
+        return Result.of(self.location.text, json.loads(read_text(report)), output_dir)
 
     def _map(
         self,
@@ -208,17 +213,18 @@ class Job:
         sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
         return [*sidecars, *mains]
 
-    def _finals(self, output_dir: Path) -> dict[str, Path]:
-        """Return the files that are going to be written, as far as that is known."""
+    def _finals(self) -> list[str]:
+        """Return the names of the files that are going to be written, as far as that is known."""
         stem, card = self.location.stem, self.runtime.model.card
-        names = {"classes": f"{stem}_classes.tif"}
-        if self.options.confidence:
-            names["confidence"] = f"{stem}_confidence.tif"
+        rasters = ["classes", "confidence"] if self.options.confidence else ["classes"]
         wanted = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
-        names |= vector_names(f"{stem}_objects", self.options.shapes, wanted)
-        names["project"] = f"{stem}.qgz"
-        names["report"] = f"{stem}_report.json"
-        return {kind: output_dir / name for kind, name in names.items()}
+        vectors = vector_names(f"{stem}_objects", self.options.shapes, wanted)
+        return [
+            *[f"{stem}_{kind}.tif" for kind in rasters],
+            *vectors.values(),
+            f"{stem}.qgz",
+            f"{stem}_report.json",
+        ]
 
 
 def _about_damage(mapped: Mapped, scene: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pfmap.bucket import output_folder
 from pfmap.engine.cluster import opened_cluster
 from pfmap.engine.job import Job, Progress, Result
 from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
@@ -134,10 +135,11 @@ def predict(
         resume=resume,
         swath_pixels=swath_pixels,
     )
+    folder = None if output_dir is None else output_folder(output_dir)
     with opened_cluster(cluster, workers, device, on_message) as where:
         runtime = Runtime.of(model, device, precision, batch_size, on_message, where)
         job = Job(locate(scene), runtime, options, on_message)
-        return job.run(Path(output_dir) if output_dir is not None else job.location.folder, on_progress)
+        return job.run(folder if folder is not None else job.location.folder, on_progress)
 
 
 def inspect(
@@ -168,6 +170,6 @@ def inspect(
     options = options or PredictOptions()
     runtime = Runtime.of(model, device, precision, options.batch_size, log.info)
     job = Job(locate(scene), runtime, options, log.info)
-    folder = Path(output_dir) if output_dir is not None else job.location.folder
+    folder = output_folder(output_dir) if output_dir is not None else job.location.folder
     with job.planned() as (source, plan):
         return job.foresee(source, plan, folder, lambda: None, always=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pfmap import bucket
 from pfmap.classes import ClassSpec
 from pfmap.engine.plan import Plan
 from pfmap.engine.shapes import ShapeOptions
@@ -16,15 +17,6 @@ from pfmap.vector.formats import LAYER
 
 _PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet")
 """QGIS is quickest with the first; not every build of it opens the last."""
-
-_REMOTE = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-    "s3": "/vsis3/",
-    "gs": "/vsigs/",
-    "az": "/vsiaz/",
-}
-"""QGIS leaves names to GDAL, which does not take them as addresses."""
 
 _OPACITY = 0.3
 """Of the class raster: the scene below it and the polygons above it stay in sight."""
@@ -114,8 +106,9 @@ def _scene(plan: Plan) -> str:
 def _source(location: Location, output_dir: Path) -> str:
     """Say where the scene lies from the project's folder, so that both can be moved together."""
     if location.local is None or location.gdal.startswith("/vsi"):
-        scheme, separator, rest = location.gdal.partition("://")
-        return f"{_REMOTE[scheme]}{rest}" if separator and scheme in _REMOTE else location.gdal
+        return location.vsi
+    if bucket.is_inside(output_dir):
+        return os.fspath(location.local.resolve())
     try:
         path = Path(os.path.relpath(location.local.resolve(), output_dir.resolve())).as_posix()
     except ValueError:  # on another drive

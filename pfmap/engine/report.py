@@ -14,6 +14,7 @@ import torch
 from pfmap.engine.mapping import Mapped
 from pfmap.engine.plan import Plan
 from pfmap.engine.resources import peak_memory
+from pfmap.files import existing, read_text
 from pfmap.geobox import mean_size
 from pfmap.version import __version__
 
@@ -27,7 +28,7 @@ _DIFFERENCES = {
 def read_report(path: Path) -> dict[str, Any] | None:
     """Read a report; None if there is none that can be read."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(read_text(path))
     except (OSError, ValueError):
         return None
     return report if isinstance(report, dict) else None
@@ -35,8 +36,8 @@ def read_report(path: Path) -> dict[str, Any] | None:
 
 def is_done(report: Mapping[str, Any], identity: Mapping[str, str], folder: Path) -> bool:
     """Whether an earlier run made just what is wanted, and all of it is still there."""
-    names = report.get("outputs", {})
-    there = bool(names) and all((folder / name).is_file() for name in names.values())
+    names = list(report.get("outputs", {}).values())
+    there = bool(names) and existing(folder, names) == names
     return there and report.get("identity") == dict(identity)
 
 

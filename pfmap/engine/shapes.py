@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pfmap.classes import ClassSpec
 from pfmap.errors import TargetError, UsageError
+from pfmap.files import existing, file_names, remove
 from pfmap.geobox import GeoBox, mean_size
 from pfmap.grid import Span
 from pfmap.regions import Regions
@@ -140,24 +141,23 @@ def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite
     endings = "|".join(options.formats)
     further = "(_.+)" if options.split_by_class else ""
     pattern = rf"{re.escape(stem)}{further}\.({endings})"
-    refuse_to_replace(
-        sorted(path for path in folder.glob(f"{stem}*") if re.fullmatch(pattern, path.name)),
-        overwrite=overwrite,
-    )
+    there = [name for name in file_names(folder, stem) if re.fullmatch(pattern, name)]
+    refuse_to_replace(folder, there, overwrite=overwrite)
 
 
-def refuse_to_replace(paths: Iterable[Path], *, overwrite: bool, note: str = "") -> None:
+def refuse_to_replace(folder: Path, names: Iterable[str], *, overwrite: bool, note: str = "") -> None:
     """Refuse to replace those of these files that exist.
 
     Args:
-        paths: the files.
+        folder: where they are.
+        names: of the files.
         overwrite: whether they may be replaced.
         note: what is known of them.
 
     Raises:
         TargetError: there are some, and they are not to be replaced.
     """
-    there = [str(path) for path in paths if path.exists()]
+    there = [str(folder / name) for name in existing(folder, names)]
     if there and not overwrite:
         raise TargetError(
             f"{', '.join(there)} exist{'s' * (len(there) == 1)} already{note}: replace with --overwrite, or "
@@ -167,9 +167,9 @@ def refuse_to_replace(paths: Iterable[Path], *, overwrite: bool, note: str = "")
 
 def clear_parts(folder: Path, stem: str) -> None:
     """Delete further parts of shapefiles that an earlier run left: no new ones would replace them."""
-    for path in folder.glob(f"{stem}*{PART}*"):
-        if re.fullmatch(rf"{re.escape(stem)}.*{PART}\d+\.(shp|shx|dbf|prj|cpg|qml)", path.name):
-            path.unlink()
+    for name in file_names(folder, stem):
+        if re.fullmatch(rf"{re.escape(stem)}.*{PART}\d+\.(shp|shx|dbf|prj|cpg|qml)", name):
+            remove(folder / name)
 
 
 class ClassTable(dict[int, ClassSpec]):

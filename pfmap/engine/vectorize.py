@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.ahead import read_ahead
+from pfmap.bucket import output_folder
 from pfmap.classes import ClassSpec
 from pfmap.engine.plan import pixel_size
 from pfmap.engine.shapes import (
@@ -25,7 +26,7 @@ from pfmap.engine.shapes import (
     refuse_unwanted,
 )
 from pfmap.errors import SourceError, TargetError, UsageError
-from pfmap.files import publish, write_failed
+from pfmap.files import publish, scratch, write_failed
 from pfmap.grid import Span
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.location import Location, locate
@@ -115,7 +116,7 @@ def vectorize(
         split_by_class=split_by_class,
     )
     location = locate(raster)
-    folder = Path(output_dir) if output_dir is not None else location.folder
+    folder = output_folder(output_dir) if output_dir is not None else location.folder
     stem = location.stem.removesuffix("_classes")
     with ClassMap(location, band) as source:
         table = ClassTable(_named(source.classes, names), default_color)
@@ -179,8 +180,9 @@ class Vectorizer:
             TargetError: the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{self.stem}.pfmap-") as staging:
+            here = scratch(self.folder)
+            here.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=here, prefix=f".{self.stem}.pfmap-") as staging:
                 return self._write(Path(staging), raster)
         except OSError as error:
             if isinstance(error, TargetError):

@@ -1,22 +1,23 @@
 """The work folder of a scene: finished swaths on disk, so that a run that was stopped goes on from there.
 
 It lies hidden beside the outputs, so that renaming into place is atomic and the disk that fills is the one
-that was checked. Whatever is in it under its own name is complete: everything is written under a temporary
-name first. A process may be killed at any moment.
+that was checked; where they go into a bucket it lies on this machine. Whatever is in it under its own name is
+complete: everything is written under a temporary name first. A process may be killed at any moment.
 """
 
 import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import filelock
 
+from pfmap import bucket
 from pfmap.errors import TargetError
-from pfmap.files import publish, settle, write_text
+from pfmap.files import publish, remove_all, scratch, settle, write_text
 from pfmap.grid import Span
 
 RUN_NAME, _PUBLISH, _LOCK, _BIN = "run.json", "publish.json", "lock", "bin"
@@ -28,12 +29,14 @@ class Work:
     """An opened work folder.
 
     Attributes:
-        path: the folder.
+        path: the folder, on this machine.
+        target: where finished files go, possibly in a bucket.
         finals: where finished files wait for their names.
         useless: set where going on from here would lead nowhere: then nothing is kept.
     """
 
     path: Path
+    target: Path
     finals: Path = field(init=False)
     useless: bool = False
 
@@ -56,7 +59,7 @@ class Work:
         try:
             part.mkdir()
         except OSError as error:
-            raise TargetError(f"{self.path.parent} cannot be written any more ({error.strerror})") from error
+            raise TargetError(f"{self.target} cannot be written any more ({error.strerror})") from error
         yield part
         settle(part)
         try:
@@ -65,6 +68,11 @@ class Work:
             if not final.is_dir():
                 raise
             shutil.rmtree(part, ignore_errors=True)
+
+    @property
+    def shared(self) -> Path:
+        """Where workers on other machines leave swaths: here too, unless outputs go into a bucket."""
+        return self.target / self.path.name
 
     @property
     def finished_swaths(self) -> int:
@@ -105,7 +113,7 @@ class Work:
         order = json.loads((self.path / _PUBLISH).read_text(encoding="utf-8"))
         for name in order["names"]:
             if (self.finals / name).exists():
-                publish(self.finals / name, self.path.parent / name)
+                publish(self.finals / name, self.target / name)
 
     def remove(self) -> None:
         """Delete the folder; what says how far the run came goes last."""
@@ -122,60 +130,84 @@ class Work:
 
 def work_path(output_dir: Path, stem: str) -> Path:
     """Return where the work folder of a scene is."""
-    return output_dir / f".{stem}.pfmap"
+    return scratch(output_dir) / _name(stem)
+
+
+def _name(stem: str) -> str:
+    return f".{stem}.pfmap"
 
 
 @contextmanager
 def opened(
-    path: Path, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]
+    output_dir: Path, stem: str, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]
 ) -> Iterator[Work]:
-    """Open a work folder, alone; throw away what another scene, model or option left in it.
+    """Open the work folder of a scene, alone; throw away what another scene, model or option left in it.
 
     At the end of a failed run it stays if a swath is finished, and else goes.
+
+    Args:
+        output_dir: where finished files go.
+        stem: what their names begin with.
+        fingerprint: of scene, model, options and pfmap.
+        resume: whether to go on from what an earlier run left.
+        say: called with lines for people.
 
     Raises:
         TargetError: the folder cannot be written, or another process works in it.
     """
-    with locked(path, "this scene"):
-        work = Work(path)
+    with locked(output_dir, stem, "this scene"):
+        work = Work(work_path(output_dir, stem), output_dir)
         try:
             _prepare(work, fingerprint, resume=resume, say=say)
             yield work
         except BaseException:
             _leave(work, say)
             raise
+        if work.shared != work.path:
+            remove_all(work.shared)
     work.remove()
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Make a hidden folder beside outputs, if it is not there, and have it alone.
+def locked(output_dir: Path, stem: str, what: str) -> Iterator[Path]:
+    """Make the hidden folder of a scene or survey, if it is not there, and have it alone.
 
     Args:
-        path: the folder.
+        output_dir: where finished files go.
+        stem: what their names begin with.
         what: is mapped by whoever has it, for the message.
 
     Raises:
         TargetError: it cannot be written, or another process has it.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / _LOCK)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise TargetError(
-            f"another pfmap maps {what} into {path.parent} now: wait for it, or choose another folder with "
-            "--output-dir"
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise TargetError(
-            f"{path.parent} cannot be written ({getattr(error, 'strerror', error)}): choose another folder "
-            "with --output-dir"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    path = work_path(output_dir, stem)
+    with ExitStack() as held:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(path / _LOCK)
+            lock.acquire(timeout=0)
+            held.callback(lock.release)
+            if bucket.is_inside(output_dir):
+                holder = f"{bucket.this_machine()} {path}"
+                held.enter_context(bucket.leased(output_dir / f"{_name(stem)}.{_LOCK}", holder))
+        except (filelock.Timeout, BlockingIOError) as error:
+            raise TargetError(
+                f"another pfmap maps {what} into {output_dir} now{_holder(error)}: wait for it, or choose "
+                "another folder with --output-dir"
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            raise TargetError(
+                f"{output_dir} cannot be written ({getattr(error, 'strerror', error)}): choose another "
+                "folder with --output-dir"
+            ) from error
+        yield path
+
+
+def _holder(error: Exception) -> str:
+    """Say who has a place in a bucket, and that a run that was killed has it for a while."""
+    if isinstance(error, filelock.Timeout):
+        return ""
+    return f" ({getattr(error, 'strerror', '')}, or was until {bucket.LEASE:.0f} s ago)"
 
 
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]) -> None:
@@ -203,8 +235,7 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: C
         work.finals.mkdir(exist_ok=True)
     except OSError as error:
         raise TargetError(
-            f"{work.path.parent} cannot be written ({error.strerror}): choose another folder with "
-            "--output-dir"
+            f"{work.target} cannot be written ({error.strerror}): choose another folder with --output-dir"
         ) from error
 
 

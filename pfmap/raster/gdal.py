@@ -7,6 +7,8 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
+from pfmap.bucket import gdal_endpoint
+
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's."""
 
@@ -20,13 +22,16 @@ _REMOTE_SETTINGS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_LOW_SPEED_TIME": "30",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",  # we write there ourselves: what was read before may have changed
 }
 
 
 @contextlib.contextmanager
 def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator[None]:
     """Set up GDAL in this thread: safe, patient with servers, and with a block cache of `cache` bytes."""
-    options: dict[str, object] = {**_SETTINGS, **(_REMOTE_SETTINGS if remote else {})}
+    options: dict[str, object] = dict(_SETTINGS)
+    if remote:
+        options |= _REMOTE_SETTINGS | gdal_endpoint()
     if cache is not None:
         options["GDAL_CACHEMAX"] = cache
     with rasterio.Env(**options):

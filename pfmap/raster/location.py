@@ -13,6 +13,13 @@ from pfmap.errors import SourceError
 
 _URL = re.compile(r"(https?|s3|gs|az)://")
 _REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+_PREFIXES = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+}
 _PATIENCE = 20.0
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
 #: How the names of raster files end that keep values as they are, so that class rasters may be such.
@@ -54,6 +61,12 @@ class Location:
         """Where outputs go by default: beside the scene, or here if it is not on this machine."""
         return self.local.parent if self.local is not None else Path()
 
+    @property
+    def vsi(self) -> str:
+        """The name by which programs that use GDAL know it, which need not take addresses."""
+        scheme, separator, rest = self.gdal.partition("://")
+        return f"{_PREFIXES[scheme]}{rest}" if separator and scheme in _PREFIXES else self.gdal
+
     def absolute(self) -> "Location":
         """Name a file of this machine by its whole path, as processes with another folder have to."""
         if self.local is None:
@@ -74,6 +87,8 @@ def locate(source: str | os.PathLike[str]) -> Location:
         SourceError: there is nothing, or not one raster.
     """
     text = os.fspath(source)
+    if text.startswith("\\vsi"):  # a path object on Windows
+        text = text.replace("\\", "/")
     if _URL.match(text):
         return Location(text, text, remote=True, local=None)
     if text.startswith("/vsi"):

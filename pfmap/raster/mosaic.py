@@ -19,7 +19,7 @@ from rasterio.warp import transform_bounds
 
 from pfmap.classes import ClassSpec
 from pfmap.errors import SourceError
-from pfmap.files import write_text
+from pfmap.files import make_folder, read_text, scratch, write_text
 from pfmap.geobox import GeoBox
 from pfmap.grid import Span
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
@@ -137,7 +137,7 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     for number, part in enumerate(parts):
         if not on_grid(part.geobox, grid):
             beside = path.with_suffix(".parts") / f"{number:05d}.vrt"
-            beside.parent.mkdir(exist_ok=True)
+            make_folder(beside.parent)
             part = _warped(part, grid, beside, look)  # noqa: PLW2901
         placed.append(part)
     _write_if_new(path, _xml(path, grid, placed, look))
@@ -203,7 +203,8 @@ def _warped(part: Part, grid: GeoBox, path: Path, look: Look) -> Part:
                 tolerance=0.125,
             ) as warped,
         ):
-            draft = path.with_name(f".{path.name}.part")
+            draft = scratch(path.parent) / f".{path.name}.part"
+            make_folder(draft.parent)
             rasterio.shutil.copy(warped, draft, driver="VRT")
             text = _relative(draft.read_text(encoding="utf-8"), part, path)
             draft.unlink()
@@ -226,7 +227,11 @@ def _relative(text: str, part: Part, path: Path) -> str:
 
 def _write_if_new(path: Path, text: str) -> None:
     """Leave a file alone that would not change: what was made of it earlier stays good."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    try:
+        before = read_text(path)
+    except (OSError, UnicodeError):
+        before = None
+    if before != text:
         write_text(path, text)
 
 

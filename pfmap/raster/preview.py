@@ -68,9 +68,10 @@ def read_preview(
 def _read_classes(path: Path, side: int) -> tuple[GeoBox, npt.NDArray[np.uint8]]:
     """Return the grid of a class raster, and the class most frequent in each of few pixels."""
     try:
-        with gdal_settings(), quietly(), contextlib.ExitStack() as stack:
-            src = stack.enter_context(rasterio.open(path))
-            box = describe(src, locate(path), (1,)).geobox
+        location = locate(path)
+        with gdal_settings(remote=location.remote), quietly(), contextlib.ExitStack() as stack:
+            src = stack.enter_context(rasterio.open(location.gdal))
+            box = describe(src, location, (1,)).geobox
             shrink = min(1.0, side / max(src.shape))
             shape = max(1, round(src.height * shrink)), max(1, round(src.width * shrink))
             codes: npt.NDArray[np.uint8] = src.read(1, out_shape=shape, resampling=Resampling.mode)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from pfmap.bucket import output_folder
 from pfmap.engine.cluster import opened_cluster
 from pfmap.engine.job import Progress
 from pfmap.engine.options import PredictOptions, Settings
@@ -72,7 +73,7 @@ def predict_all(
         PfmapError: what concerns all scenes: no scenes, a model or device that is not there, bad settings.
     """
     options = PredictOptions.of(**settings)
-    folder = None if output_dir is None else Path(output_dir)
+    folder = None if output_dir is None else output_folder(output_dir)
     choice = Choice(several(sources), folder, pattern, retry_failed, watch)
     rounds = choice.rounds(on_progress, on_message)
     with opened_cluster(cluster, workers, device, on_message) as where:
@@ -142,7 +143,7 @@ def batch(
         other = "--retry-failed" if retry_failed else "--watch"
         raise UsageError(f"{other} maps scenes one by one and --mosaic all as one: leave one out")
     options = PredictOptions.of(**settings)
-    folder = Path(output_dir)
+    folder = output_folder(output_dir)
     choice = Choice(several(sources), folder, pattern, retry_failed, watch, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
     with alone(folder, options), opened_cluster(cluster, workers, device, on_message) as where:

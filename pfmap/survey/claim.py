@@ -9,6 +9,7 @@ from pathlib import Path
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.shapes import refuse_to_replace
 from pfmap.engine.work import locked, work_path
+from pfmap.files import exists, file_names
 from pfmap.survey.merge import STEM
 
 _OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
@@ -23,9 +24,9 @@ def alone(folder: Path, options: PredictOptions) -> Iterator[None]:
             written.
     """
     claim = work_path(folder, STEM)
-    if not claim.is_dir() and not (folder / "survey_report.json").is_file():
-        own = sorted(path for path in folder.glob(f"{STEM}*") if _OWN.fullmatch(path.name))
-        refuse_to_replace(own, overwrite=options.overwrite)
-    with locked(claim, "a survey"):
+    if not claim.is_dir() and not exists(folder / "survey_report.json"):
+        own = [name for name in file_names(folder, STEM) if _OWN.fullmatch(name)]
+        refuse_to_replace(folder, own, overwrite=options.overwrite)
+    with locked(folder, STEM, "a survey"):
         yield
     shutil.rmtree(claim, ignore_errors=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pfmap.errors import UsageError
-from pfmap.files import write_bytes
+from pfmap.files import read_text, remove, write_bytes
 
 NAME = "failures.csv"
 _FIELDS = ("scene", "reason")
@@ -32,13 +32,14 @@ def refuse_foreign_list(folder: Path) -> None:
         UsageError: there is one.
     """
     path = folder / NAME
-    if not path.is_file():
+    try:
+        lines = read_text(path, "utf-8-sig").splitlines()
+    except FileNotFoundError:
         return
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        if tuple(next(csv.reader(file), ())) != _FIELDS:
-            raise UsageError(
-                f"{path} is no list that pfmap wrote: rename it, so that pfmap can write its own"
-            )
+    except (OSError, UnicodeError):
+        lines = []
+    if tuple(next(csv.reader(lines), ())) != _FIELDS:
+        raise UsageError(f"{path} is no list that pfmap wrote: rename it, so that pfmap can write its own")
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> Path | None:
@@ -56,7 +57,7 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> Path | None:
     """
     path = folder / NAME
     if not failures:
-        path.unlink(missing_ok=True)
+        remove(path)
         return None
     text = io.StringIO()
     writer = csv.writer(text)
@@ -74,7 +75,7 @@ def read_failures(folder: Path) -> dict[str, str]:
     """
     path = folder / NAME
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(read_text(path, "utf-8-sig"), newline="") as file:
             return {row["scene"]: row["reason"] for row in csv.DictReader(file)}
     except FileNotFoundError:
         raise UsageError(

@@ -2,10 +2,11 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from pfmap import bucket
 from pfmap.errors import SourceError, UsageError
 from pfmap.raster.location import RASTER_SUFFIXES, Location, locate
 
@@ -53,8 +54,8 @@ def find_sheets(
         SourceError: a source does not exist, or a folder has no scene.
         UsageError: a scene is named twice, or the outputs would lie inside a folder that is searched.
     """
-    named = list(_unlisted([os.fspath(source) for source in sources]))
-    folders = [Path(text) for text in named if Path(text).is_dir()]
+    named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
+    folders = [Path(text) for text in named if is_folder(text)]
     if output_dir is not None:
         _refuse_inside(output_dir, folders)
     found: list[tuple[Location, Path]] = []  # and its folder below the output folder
@@ -72,6 +73,22 @@ def find_sheets(
         for location, below in found
     ]
     return _told_apart(sheets, output_dir)
+
+
+def _plain(text: str) -> str:
+    """Name what may be a folder in a bucket as its files are named."""
+    rest = text.removeprefix("s3://")
+    return text if rest == text or _looks_like_file(rest) else f"/vsis3/{rest.rstrip('/')}"
+
+
+def _looks_like_file(text: str) -> bool:
+    return PurePosixPath(text).suffix.lower() in RASTER_SUFFIXES | {".zip"}
+
+
+def is_folder(source: str) -> bool:
+    """Whether a source is a folder of scenes; in a bucket it is by its name, for there are none."""
+    path = Path(_plain(source))
+    return not _looks_like_file(source) if bucket.is_inside(path) else path.is_dir()
 
 
 def _unlisted(sources: Sequence[str]) -> Iterator[str]:
@@ -97,12 +114,9 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
 
 def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Path]:
     """Return the scenes in a folder, by name."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
-    ]
-    chosen = [path for path in files if _is_scene(path, pattern) and not _is_own(path)]
+    files = [path for path in _files(folder) if not _is_hidden(path.relative_to(folder))]
+    there = set(files).__contains__ if bucket.is_inside(folder) else Path.is_file
+    chosen = [path for path in files if _is_scene(path, pattern, there) and not _is_own(path, there)]
     if not chosen and not may_be_empty:
         what = f"no file that matches {pattern!r}" if pattern else "no raster"
         some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
@@ -113,19 +127,35 @@ def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Pa
     return chosen
 
 
-def _is_scene(path: Path, pattern: str | None) -> bool:
+def _files(folder: Path) -> list[Path]:
+    """Return all files in a folder and those in it, in order."""
+    if not bucket.is_inside(folder):
+        return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    try:
+        return bucket.walk(folder)
+    except OSError as error:
+        raise SourceError(
+            f"{folder} cannot be searched for scenes ({error.strerror}): check the name"
+        ) from error
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_scene(path: Path, pattern: str | None, there: Callable[[Path], bool]) -> bool:
     if pattern is not None:
         return path.match(pattern)
     suffix = path.suffix.lower()
     if suffix in _PICTURES:
-        return any(path.with_suffix(world).is_file() for world in (f"{suffix[:2]}{suffix[-1]}w", ".wld"))
+        return any(there(path.with_suffix(world)) for world in (f"{suffix[:2]}{suffix[-1]}w", ".wld"))
     return suffix in RASTER_SUFFIXES - {".vrt"}
 
 
-def _is_own(path: Path) -> bool:
+def _is_own(path: Path, there: Callable[[Path], bool] = Path.is_file) -> bool:
     """Whether pfmap wrote this raster: its report lies beside it."""
     return any(
-        path.stem.endswith(end) and path.with_name(f"{path.stem.removesuffix(end)}_report.json").is_file()
+        path.stem.endswith(end) and there(path.with_name(f"{path.stem.removesuffix(end)}_report.json"))
         for end in _OWN
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pfmap.card import Card
 from pfmap.engine.options import PredictOptions
 from pfmap.errors import PfmapError, SourceError
+from pfmap.files import make_folder
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
 from pfmap.raster.scene import SceneInfo
@@ -55,7 +56,7 @@ def make_mosaic(
     # Whoever maps it knows by this that a sheet has changed.
     signs = hashlib.sha256("".join(sign for _, _, sign in opened).encode()).hexdigest()
     look = Look(infos[0].dtype, colors, tags={"PFMAP_SHEETS": signs}, smooth=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = write_mosaic(folder / f"{NAME}.vrt", grid, [_part(info) for info in infos], look)
     footprints = Footprints(boxes, [sheet.name for sheet, _, _ in opened], grid.crs_wkt)
     return Sheet(locate(path), folder, NAME), footprints, failed
@@ -66,7 +67,7 @@ def _part(info: SceneInfo) -> Part:
     if info.has_mask:
         masked = info.bands[:1] if info.alpha is not None else tuple(dict.fromkeys(info.bands))
     local = info.location.local is not None and not info.location.gdal.startswith("/vsi")
-    return Part(info.location.gdal, info.geobox, info.bands, masked, local)
+    return Part(info.location.vsi, info.geobox, info.bands, masked, local)
 
 
 def _refuse_mixed(infos: Sequence[SceneInfo]) -> None:

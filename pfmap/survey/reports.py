@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pfmap.files import write_bytes, write_failed
+from pfmap.files import make_folder, write_bytes, write_failed
 from pfmap.survey.figures import SurveyFigures
 from pfmap.survey.page import survey_page
 from pfmap.survey.stac import FOLDER, survey_catalogue
@@ -43,7 +43,7 @@ def write_reports(
     for name, text in stac.items():
         path = output_dir / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         except OSError as error:
             raise write_failed(path, error) from error
         write_bytes(path, text.encode())

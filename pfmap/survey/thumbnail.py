@@ -7,6 +7,7 @@ from typing import Any
 
 from pfmap.classes import ClassSpec
 from pfmap.errors import PfmapError
+from pfmap.files import read_text
 from pfmap.picture import class_picture
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
@@ -89,7 +90,7 @@ def read_scene_report(scene: SceneFigures, output_dir: Path) -> dict[str, Any]:
     if "report" not in scene.outputs:
         return {}
     try:
-        found = json.loads((output_dir / scene.outputs["report"]).read_text(encoding="utf-8"))
+        found = json.loads(read_text(output_dir / scene.outputs["report"]))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 
+from pfmap import bucket
 from pfmap.errors import SourceError, UsageError
 from pfmap.quiet import quietly
 
@@ -108,6 +109,16 @@ def _geo(path: Path) -> dict[str, str]:
     return geo
 
 
+def _is_there(path: Path) -> bool:
+    if not bucket.is_inside(path):
+        return path.exists()
+    pyogrio.set_gdal_config_options(bucket.gdal_endpoint())
+    try:
+        return bucket.exists(path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be opened ({error.strerror})") from error
+
+
 def open_layer(text: str, what: str) -> Layer:
     """Find a layer and say what it has.
 
@@ -119,11 +130,11 @@ def open_layer(text: str, what: str) -> Layer:
         SourceError: it cannot be read, or has no geometries.
         UsageError: there are several layers.
     """
-    path, name = Path(text), None
-    if not path.exists() and ":" in text:
-        head, _, name = text.rpartition(":")
+    path, name = bucket.plain(text), None
+    if not _is_there(path) and ":" in path.name:
+        head, _, name = path.as_posix().rpartition(":")
         path = Path(head)
-    if not path.exists():
+    if not _is_there(path):
         raise SourceError(f"{what} {text} does not exist: check the path")
     try:
         if path.suffix == ".parquet":

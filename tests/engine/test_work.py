@@ -28,7 +28,7 @@ def test_what_a_left_over_worker_finishes_while_a_run_begins_is_whole_or_not_the
     def left_over() -> None:
         row = 0
         while not stop.is_set():
-            with suppress(TargetError, OSError), Work(folder).writing(Span(row, row + 1)) as part:
+            with suppress(TargetError, OSError), Work(folder, tmp_path).writing(Span(row, row + 1)) as part:
                 for number in range(FILES):
                     (part / f"{number}").write_bytes(b"x")
             row += 1
@@ -39,7 +39,7 @@ def test_what_a_left_over_worker_finishes_while_a_run_begins_is_whole_or_not_the
     try:
         for _ in range(60):
             time.sleep(pauses.uniform(0, 0.1))
-            with suppress(KeyboardInterrupt), opened(folder, RUN, resume=resume, say=str) as work:
+            with suppress(KeyboardInterrupt), opened(tmp_path, "scene", RUN, resume=resume, say=str) as work:
                 (work.path / "0-0").mkdir(exist_ok=True)  # so that the folder stays
                 raise KeyboardInterrupt
             for swath in folder.glob("*-*"):

@@ -4,8 +4,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from pfmap.clock import Clock
 from pfmap.engine.cluster import worker as there
 from pfmap.engine.cluster.dispatch import Dispatcher
+from pfmap.engine.cluster.handover import Handover
 from pfmap.engine.cluster.job import Abilities, ClusterJob
 from pfmap.engine.cluster.link import Link, LinkLostError, quiet
 from pfmap.engine.cluster.local import local_cluster
@@ -20,9 +22,9 @@ from pfmap.engine.device import PRECISIONS, choose_device, choose_precision
 from pfmap.engine.estimate import Probe
 from pfmap.engine.plan import Plan
 from pfmap.engine.swaths import lead_rows
-from pfmap.engine.work import Work
+from pfmap.engine.work import RUN_NAME, Work
 from pfmap.errors import ClusterError, PfmapError
-from pfmap.files import write_text
+from pfmap.files import file_names, read_text, remove, write_text
 from pfmap.grid import Span
 
 _PATIENCE = 60.0  # seconds that workers have to appear, and to answer
@@ -39,11 +41,12 @@ class Cluster:
     Args:
         link: to its scheduler.
         say: called with lines for people.
-        device: what its workers run the network on, where that is known.
+        device: what its workers run the network on, where they are processes of this machine.
     """
 
     def __init__(self, link: Link, say: Callable[[str], None], device: torch.device | None = None) -> None:
         self._link, self._say, self._device = link, say, device
+        self._local = device is not None
         self._turn = threading.Lock()
 
     def settle(self, device: str, precision: str) -> tuple[torch.device, torch.dtype]:
@@ -127,6 +130,7 @@ class Cluster:
         if not swaths:
             return
         todo = list(swaths.items())
+        handover = Handover(self._folder(work))
         done = plan.geobox.height - sum(rows.size for _, rows in todo)
         with ExitStack() as turn:
             turn.enter_context(self._own_turn(lambda: on_pixels(done * plan.geobox.width)))
@@ -138,6 +142,7 @@ class Cluster:
                     on_pixels((done + dispatcher.rows_written) * plan.geobox.width)
                 if dispatcher.finished:
                     turn.close()  # the next scene need not wait until these are read
+                handover.fetch(rows, work)
                 yield rows
 
     @contextmanager
@@ -152,9 +157,11 @@ class Cluster:
         done: int,
     ) -> Iterator[Dispatcher]:
         """Have workers compute these swaths."""
-        job = ClusterJob.of(plan, stem, work.path.absolute())
+        folder = self._folder(work)
+        Handover(folder).begin(read_text(work.path / RUN_NAME))
+        job = ClusterJob.of(plan, stem, folder)
         try:
-            write_text(work.path / job.sign_name, job.sign)
+            write_text(folder / job.sign_name, job.sign)
             workers = self._entered(job, lambda: on_pixels(done * plan.geobox.width))
             dispatcher = Dispatcher(self._link, job, todo, lead_rows(plan), workers, clock, self._say)
             dispatcher.start()
@@ -163,8 +170,13 @@ class Cluster:
             finally:
                 dispatcher.stop()
         finally:
-            for path in work.path.glob(f"{job.id}.*"):
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # whatever ended the run says more
+                for name in file_names(folder, job.id):
+                    remove(folder / name)
+
+    def _folder(self, work: Work) -> Path:
+        """Return where swaths are handed over: workers on other machines need not see this one's disk."""
+        return (work.path if self._local else work.shared).absolute()
 
     @contextmanager
     def _own_turn(self, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -308,7 +320,7 @@ def _await_answer(job: ClusterJob, address: str) -> None:
     assert job.folder is not None
     name = there.answer_name(job, address)
     end = time.monotonic() + _PATIENCE
-    while name not in {path.name for path in job.folder.iterdir()}:
+    while name not in file_names(job.folder, job.id):
         if time.monotonic() > end:
             raise ClusterError(
                 f"worker {address}: what it writes into {job.folder.parent} does not arrive here: choose a "

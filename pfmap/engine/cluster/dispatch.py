@@ -16,10 +16,10 @@ from distributed.scheduler import KilledWorker
 
 from pfmap.clock import Clock
 from pfmap.engine.cluster import worker as there
+from pfmap.engine.cluster.handover import Handover
 from pfmap.engine.cluster.job import ClusterJob, Done
 from pfmap.engine.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
 from pfmap.engine.cluster.runs import Run, Runs
-from pfmap.engine.work import Work
 from pfmap.errors import ClusterError, PfmapError
 from pfmap.grid import Span
 
@@ -58,7 +58,7 @@ class Dispatcher:
     ) -> None:
         assert job.folder is not None
         self._link, self._job, self._swaths, self._lead = link, job, swaths, lead
-        self._work, self._clock, self._say = Work(job.folder), clock, say
+        self._handover, self._clock, self._say = Handover(job.folder), clock, say
         self.rows_written = 0
         self._runs = Runs([span.size for span, _ in swaths], job.id)
         self._alive = self._allowed = workers
@@ -114,7 +114,7 @@ class Dispatcher:
                 except LinkLostError:
                     self._start_over()
                 # Many workers are looked after less often: each look is a question to the storage.
-                self._wake.wait(max(_LOOK, 0.002 * len(self._computing)))
+                self._wake.wait(max(1, len(self._computing) / 50) * self._handover.look)
                 self._wake.clear()
             self._settle_up()
         except BaseException as error:
@@ -195,7 +195,7 @@ class Dispatcher:
 
     def _look_at(self, run: Run) -> None:
         """Note what has been written of a run."""
-        new = list(self._runs.advance(run, lambda index: self._work.swath(self._swaths[index][1]).is_dir()))
+        new = list(self._runs.advance(run, lambda index: self._handover.has(self._swaths[index][1])))
         if new:
             with self._news:
                 self.rows_written += sum(self._swaths[index][1].size for index in new)
@@ -239,15 +239,15 @@ class Dispatcher:
     def _await_storage(self, run: Run, done: Done) -> None:
         """Wait until what a worker says it wrote is seen here: shared storage may take a while."""
         end = time.monotonic() + _VISIBLE
-        missing = [rows for rows in done.rows if not self._work.swath(rows).is_dir()]
+        missing = [rows for rows in done.rows if not self._handover.has(rows)]
         while missing and not self._stop.is_set():
             if time.monotonic() > end:
                 raise ClusterError(
-                    f"worker {run.worker} has written {self._work.swath(missing[0])}, and it is not seen "
-                    f"here after {_VISIBLE:.0f} s: is the folder on storage that all machines share?"
+                    f"worker {run.worker} has written rows {missing[0].start:,} to {missing[0].stop:,} of "
+                    f"the map, and they are not seen here after {_VISIBLE:.0f} s: is the folder on storage "
+                    "that all machines share?"
                 )
-            names = {path.name for path in self._work.path.iterdir()}  # has the system ask the server again
-            missing = [rows for rows in missing if self._work.swath(rows).name not in names]
+            missing = self._handover.missing(missing)
             time.sleep(_LOOK)
         self._look_at(run)
 

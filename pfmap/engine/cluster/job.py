@@ -13,6 +13,7 @@ from pfmap.engine.plan import Plan
 from pfmap.engine.store import Model, bundled_models
 from pfmap.engine.work import RUN_NAME
 from pfmap.errors import ClusterError
+from pfmap.files import read_text
 from pfmap.grid import Span
 from pfmap.raster.sampling import Sample
 from pfmap.raster.source import Source
@@ -31,7 +32,7 @@ class ClusterJob:
         plan: what to do; without the network, and with little of the scene's sample.
         stem: what the outputs' names begin with.
         scene: the scene's fingerprint, as seen from where the run was started.
-        folder: the work folder, absolute; None while there is none yet.
+        folder: where finished swaths are handed over, absolute; None while there is none yet.
         run: what its run file says: which run it belongs to.
         sign: what a file in it says, whose name is `sign_name`: proof that the worker sees the same folder.
     """
@@ -71,7 +72,7 @@ class ClusterJob:
         with open_source(light) as source:
             fingerprint = source.fingerprint()
         sign = secrets.token_hex(8)
-        run = "" if folder is None else (folder / RUN_NAME).read_text(encoding="utf-8")
+        run = "" if folder is None else read_text(folder / RUN_NAME)
         return cls(f"pfmap-{sign}", __version__, light, stem, fingerprint, folder, run, sign)
 
     @property

@@ -21,6 +21,7 @@ from distributed.core import Status
 
 from pfmap.card import card_table, read_card
 from pfmap.clock import Clock
+from pfmap.engine.cluster.handover import Handover
 from pfmap.engine.cluster.job import Abilities, ClusterJob, Done, open_source
 from pfmap.engine.device import choose_device, choose_precision, describe
 from pfmap.engine.estimate import Probe, memory_of, probe
@@ -32,8 +33,9 @@ from pfmap.engine.runtime import Runtime
 from pfmap.engine.store import CARD_NAME, WEIGHTS_NAME, find_model, load_model
 from pfmap.engine.swaths import SwathMapper
 from pfmap.engine.weights import file_hash
-from pfmap.engine.work import RUN_NAME, Work
+from pfmap.engine.work import RUN_NAME
 from pfmap.errors import ClusterError, ModelError, PfmapError, TargetError
+from pfmap.files import read_text, write_text
 from pfmap.grid import Span
 from pfmap.raster.gdal import gdal_settings
 from pfmap.version import __version__
@@ -195,13 +197,11 @@ def _compute(
     job: ClusterJob, run_id: str, swaths: Sequence[tuple[Span, Span]], gone: Callable[[], bool]
 ) -> Done:
     assert job.folder is not None
-    plan, work, clock, done = job.plan, Work(job.folder), Clock(), []
+    plan, handover, clock, done = job.plan, Handover(job.folder), Clock(), []
     _prepare_process()
     predictor = _network(job)
     rasters = raster_targets(plan, job.stem)
-    todo = [
-        (number, span, rows) for number, (span, rows) in enumerate(swaths) if not work.swath(rows).is_dir()
-    ]
+    todo = [(number, span, rows) for number, (span, rows) in enumerate(swaths) if not handover.has(rows)]
 
     def on_window(_pixels: int) -> None:
         if gone():
@@ -217,7 +217,7 @@ def _compute(
                     _reached[run_id] = number
                 swath = next(computed)
                 # Not while the next one is being computed: a kill would cost both.
-                with clock.stage("write rasters"), work.writing(rows) as folder:
+                with clock.stage("write rasters"), handover.writing(rows) as folder:
                     write_record(folder, swath, rasters, frozenset(source.unreadable))
                     _refuse_another_run(job)
                 done.append(rows)
@@ -309,7 +309,7 @@ def _check_folder(job: ClusterJob) -> None:
     assert job.folder is not None
     address = get_worker().address
     try:
-        sign = (job.folder / job.sign_name).read_text(encoding="utf-8")
+        sign = read_text(job.folder / job.sign_name)
     except OSError as error:
         raise ClusterError(
             f"does not see the folder that the run writes into, {job.folder.parent} ({error.strerror}): "
@@ -320,12 +320,12 @@ def _check_folder(job: ClusterJob) -> None:
             f"sees another folder {job.folder.parent} than the machine where the run was started"
         )
     try:
-        mine = job.folder / answer_name(job, address)
-        mine.write_text(job.sign, encoding="utf-8")
-    except OSError as error:
+        write_text(job.folder / answer_name(job, address), job.sign)
+    except TargetError as error:
+        why = getattr(error.__cause__, "strerror", error)
         raise ClusterError(
-            f"cannot write into {job.folder.parent} ({error.strerror}): give its user the right to, or "
-            "choose another folder with --output-dir"
+            f"cannot write into {job.folder.parent} ({why}): give its user the right to, or choose another "
+            "folder with --output-dir"
         ) from error
 
 
@@ -338,7 +338,7 @@ def _refuse_another_run(job: ClusterJob) -> None:
     """Refuse to finish a swath in a folder that has gone over to another run in the meantime."""
     assert job.folder is not None
     try:
-        now = (job.folder / RUN_NAME).read_text(encoding="utf-8")
+        now = read_text(job.folder / RUN_NAME)
     except OSError as error:
         raise TargetError(f"{job.folder.parent} cannot be read any more ({error.strerror})") from error
     if job.run != now:

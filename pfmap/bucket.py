@@ -1,0 +1,296 @@
+"""Files in a bucket: an object store that speaks S3, by the names that GDAL has for them, /vsis3/bucket/key.
+
+Objects appear whole or not at all, whoever writes them, which is what a rename is for on a disk. Errors are
+those of files, so that whoever writes a file need not know where it goes.
+"""
+
+import errno
+import functools
+import mimetypes
+import os
+import platform
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+from pfmap.errors import TargetError
+
+LEASE = 90.0
+"""Seconds after which what a process held that has not been heard of is free."""
+
+_ROOT, _SCHEME = "/vsis3/", "s3://"
+_ADDRESS = re.compile(r"(\w+):/{1,2}(?=\w)")  # a path object leaves one of two slashes
+_OTHER = re.compile(r"/vsi\w+")
+_GONE = frozenset({"404", "NoSuchKey", "NotFound"})
+_TAKEN = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
+_KEYS = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden", "401"})
+_NO = frozenset({"NO", "FALSE", "OFF", "0"})
+_TRIES = 5
+_AT_ONCE = 1000  # keys that one request deletes
+
+
+def output_folder(name: str | os.PathLike[str]) -> Path:
+    """Return where outputs go: a folder, or a place in a bucket, as ``/vsis3/bucket/key``.
+
+    Args:
+        name: a path, ``s3://bucket/key``, or ``/vsis3/bucket/key``.
+
+    Raises:
+        TargetError: it is somewhere that nothing can be written to, or what it takes is missing.
+    """
+    text = os.fspath(name).replace("\\", "/") if is_inside(Path(name)) else os.fspath(name)
+    address = _ADDRESS.match(text)
+    if address and len(address[1]) > 1:  # a letter alone is a drive
+        if address[1].lower() != "s3":
+            raise TargetError(
+                f"{text} cannot be written: outputs go into a folder, or into a bucket as s3://bucket/folder"
+            )
+        text = _ROOT + text[address.end() :]
+    if not is_inside(Path(text)):
+        if other := _OTHER.match(text):
+            raise TargetError(
+                f"{text} cannot be written: of GDAL's names for other places outputs can go to {_ROOT}, not "
+                f"to {other[0]}"
+            )
+        return Path(text)
+    if not _split(Path(text))[0]:
+        raise TargetError(f"{text} names no bucket: outputs go to s3://bucket/folder")
+    _client()
+    return Path(text)
+
+
+def plain(text: str) -> Path:
+    """Return a path, also of what is named as ``s3://bucket/key``."""
+    return Path(_ROOT + text.removeprefix(_SCHEME)) if text.startswith(_SCHEME) else Path(text)
+
+
+def is_inside(path: Path) -> bool:
+    """Whether a path names something in a bucket."""
+    return f"{path.as_posix()}/".startswith(_ROOT)
+
+
+def gdal_endpoint() -> dict[str, str]:
+    """Return what GDAL has to be told of the server, where it is named as Amazon's own tools name it."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if not url or "AWS_S3_ENDPOINT" in os.environ:
+        return {}
+    scheme, _, host = url.rstrip("/").rpartition("://")
+    secure = "NO" if scheme == "http" else "YES"
+    return {"AWS_S3_ENDPOINT": host, "AWS_HTTPS": secure, "AWS_VIRTUAL_HOSTING": "FALSE"}
+
+
+def read(path: Path) -> bytes:
+    """Return what a file holds."""
+    bucket, key = _split(path)
+    with _as_files(path):
+        content: bytes = _client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a small file."""
+    bucket, key = _split(path)
+    with _as_files(path):
+        _client().put_object(Bucket=bucket, Key=key, Body=content, **_kind(path))
+
+
+def upload(file: Path, path: Path) -> None:
+    """Write a file of any size, from a file of this machine."""
+    bucket, key = _split(path)
+    with _as_files(path):
+        _client().upload_file(str(file), bucket, key, ExtraArgs=_kind(path))
+
+
+def download(path: Path, file: Path) -> None:
+    """Bring a file of any size onto this machine."""
+    bucket, key = _split(path)
+    with _as_files(path):
+        _client().download_file(bucket, key, str(file))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file."""
+    bucket, key = _split(path)
+    try:
+        with _as_files(path):
+            _client().head_object(Bucket=bucket, Key=key)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def names(folder: Path, prefix: str = "") -> list[str]:
+    """Return the names of the files in a folder that begin with something, in order."""
+    bucket, key = _split(folder)
+    start = f"{key}/" if key else ""
+    found = []
+    with _as_files(folder):
+        for page in _pages(Bucket=bucket, Prefix=f"{start}{prefix}", Delimiter="/"):
+            found += [item["Key"].removeprefix(start) for item in page.get("Contents", ())]
+    return sorted(name for name in found if name)
+
+
+def walk(folder: Path) -> list[Path]:
+    """Return all files in a folder and those in it, in order."""
+    bucket, key = _split(folder)
+    found = []
+    with _as_files(folder):
+        for page in _pages(Bucket=bucket, Prefix=f"{key}/" if key else ""):
+            found += [item["Key"] for item in page.get("Contents", ())]
+    return sorted(Path(f"{_ROOT}{bucket}/{name}") for name in found if not name.endswith("/"))
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there."""
+    bucket, key = _split(path)
+    with _as_files(path):
+        _client().delete_object(Bucket=bucket, Key=key)
+
+
+def remove_all(folder: Path) -> None:
+    """Delete a folder and all that is in it."""
+    bucket = _split(folder)[0]
+    keys = [{"Key": _split(path)[1]} for path in walk(folder)]
+    with _as_files(folder):
+        for first in range(0, len(keys), _AT_ONCE):
+            some = {"Objects": keys[first : first + _AT_ONCE], "Quiet": True}
+            _client().delete_objects(Bucket=bucket, Delete=some)
+
+
+@contextmanager
+def leased(path: Path, holder: str) -> Iterator[None]:
+    """Hold a name in a bucket against everyone else, until the end or until this process is gone.
+
+    Args:
+        path: the name.
+        holder: says who holds it: whoever says the same may take it over, once it is known to be dead.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+        OSError: the bucket cannot be written.
+    """
+    stop = threading.Event()
+    _take(path, holder)
+
+    def renew() -> None:
+        while not stop.wait(LEASE / 4):
+            try:
+                write(path, holder.encode())
+            except OSError:  # the network is gone for a moment; what is written next says more
+                continue
+
+    thread = threading.Thread(target=renew, name="pfmap-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        with suppress(OSError):  # it becomes free by itself
+            remove(path)
+
+
+def _take(path: Path, holder: str) -> None:
+    bucket, key = _split(path)
+    client = _client()
+    for _ in range(_TRIES):
+        with suppress(FileExistsError), _as_files(path):
+            client.put_object(Bucket=bucket, Key=key, Body=holder.encode(), IfNoneMatch="*")
+            return
+        with suppress(FileNotFoundError, FileExistsError), _as_files(path):  # another is just as quick
+            found = client.get_object(Bucket=bucket, Key=key)
+            other = found["Body"].read().decode(errors="replace")
+            now = found["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+            if other != holder and _seconds_since(found["LastModified"], now) < LEASE:
+                break
+            client.put_object(Bucket=bucket, Key=key, Body=holder.encode(), IfMatch=found["ETag"])
+            return
+    else:
+        other = "others in turn"
+    raise BlockingIOError(errno.EAGAIN, f"held by {other.partition(' ')[0]}", str(path))
+
+
+def _seconds_since(then: datetime, now: str) -> float:
+    """Return how long ago something was, by the server's clock."""
+    return (parsedate_to_datetime(now) - then).total_seconds() if now else 0.0
+
+
+def this_machine() -> str:
+    """Name this machine among those that write into a bucket."""
+    return platform.node() or "an unnamed machine"
+
+
+@functools.cache
+def _client() -> Any:  # boto3 has no types
+    """Return the one client of this process, set up as GDAL is."""
+    try:
+        from boto3.session import Session
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError as error:
+        raise TargetError(
+            "writing into a bucket needs boto3, which is not here: pip install 'pfmap[s3]'"
+        ) from (error)
+    settings: dict[str, Any] = {}
+    if host := os.environ.get("AWS_S3_ENDPOINT"):
+        insecure = os.environ.get("AWS_HTTPS", "YES").upper() in _NO
+        settings["endpoint_url"] = f"{'http' if insecure else 'https'}://{host.rpartition('://')[2]}"
+    by_path = os.environ.get("AWS_VIRTUAL_HOSTING", "TRUE").upper() in _NO
+    config = Config(
+        retries={"max_attempts": 5, "mode": "standard"},
+        connect_timeout=10,
+        max_pool_connections=32,
+        s3={"addressing_style": "path"} if by_path else {},
+        # Servers other than Amazon's do not all know its newer checksums.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    try:
+        return Session().client("s3", config=config, **settings)
+    except (BotoCoreError, ValueError) as error:
+        raise TargetError(f"buckets cannot be reached ({error}): check the AWS_ settings") from error
+
+
+def _pages(**where: str) -> Any:
+    return _client().get_paginator("list_objects_v2").paginate(**where)
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """Take a path apart into the bucket and the object's key."""
+    bucket, _, key = path.as_posix().removeprefix(_ROOT).partition("/")
+    return bucket, key
+
+
+def _kind(path: Path) -> dict[str, str]:
+    """Say what a file is, so that a browser shows a report instead of saving it."""
+    kind, encoding = mimetypes.guess_type(path.name)
+    return {"ContentType": kind} if kind and not encoding else {}
+
+
+@contextmanager
+def _as_files(path: Path) -> Iterator[None]:
+    """Turn errors into those that files have."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        said = error.response.get("Error", {}).get("Message", "") or code
+        if code in _GONE:
+            raise FileNotFoundError(errno.ENOENT, "no such object in the bucket", str(path)) from error
+        if code in _TAKEN:
+            raise FileExistsError(errno.EEXIST, "the object exists", str(path)) from error
+        if code in _KEYS:
+            raise PermissionError(
+                errno.EACCES, f"the server refuses: {said}; check the AWS_ keys", str(path)
+            ) from error
+        raise OSError(errno.EIO, f"the server says {code}: {said}", str(path)) from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise OSError(errno.EIO, " ".join(str(error).split()), str(path)) from error

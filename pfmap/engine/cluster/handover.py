@@ -1,0 +1,122 @@
+"""Where workers leave finished swaths for whoever asked for them: a disk that all share, or a bucket."""
+
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pfmap import bucket
+from pfmap.engine.work import RUN_NAME, Work
+from pfmap.errors import SourceError
+from pfmap.files import read_text, remove_all, write_failed, write_text
+from pfmap.grid import Span
+
+
+class Handover:
+    """Finished swaths, each there as a whole or not at all.
+
+    On a disk they are folders, and the folder is the scene's work folder; in a bucket each is one archive.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._work = None if bucket.is_inside(folder) else Work(folder, folder.parent)
+
+    @property
+    def look(self) -> float:
+        """Seconds between looks at what is there: a bucket is asked over the network."""
+        return 0.1 if self._work else 0.5
+
+    def begin(self, run: str) -> None:
+        """Make it the place of a run; what another run left goes.
+
+        Args:
+            run: what the run's file says.
+
+        Raises:
+            TargetError: it cannot be written.
+        """
+        if self._work:
+            return
+        path = self._folder / RUN_NAME
+        try:
+            try:
+                before = read_text(path)
+            except FileNotFoundError:
+                before = None
+            if before != run:
+                remove_all(self._folder)
+        except (OSError, UnicodeError) as error:
+            raise write_failed(path, error) from error
+        write_text(path, run)
+
+    def has(self, rows: Span) -> bool:
+        """Whether a swath is finished.
+
+        Raises:
+            TargetError: that cannot be found out.
+        """
+        if self._work:
+            return self._work.swath(rows).is_dir()
+        try:
+            return bucket.exists(self._archive(rows))
+        except OSError as error:
+            raise write_failed(self._archive(rows), error) from error
+
+    def missing(self, swaths: Sequence[Span]) -> list[Span]:
+        """Return those swaths that are not finished, as the storage itself has it."""
+        if self._work:
+            names = {path.name for path in self._folder.iterdir()}  # has the system ask the server again
+            return [rows for rows in swaths if self._work.swath(rows).name not in names]
+        return [rows for rows in swaths if not self.has(rows)]
+
+    @contextmanager
+    def writing(self, rows: Span) -> Iterator[Path]:
+        """Give a folder to write a swath into; at the end the swath is finished.
+
+        Raises:
+            TargetError: it cannot be written.
+        """
+        if self._work:
+            with self._work.writing(rows) as folder:
+                yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="pfmap-") as name:
+            folder, archive = Path(name) / "swath", Path(name) / "swath.zip"
+            folder.mkdir()
+            yield folder
+            try:
+                with zipfile.ZipFile(archive, "w") as packed:  # rasters are compressed already
+                    for path in sorted(folder.iterdir()):
+                        packed.write(path, path.name)
+                bucket.upload(archive, self._archive(rows))
+            except OSError as error:
+                raise write_failed(self._archive(rows), error) from error
+
+    def fetch(self, rows: Span, work: Work) -> None:
+        """Have a finished swath in the work folder.
+
+        Raises:
+            SourceError: it cannot be read.
+            TargetError: the work folder cannot be written.
+        """
+        if self._work or work.swath(rows).is_dir():
+            return
+        with work.writing(rows) as folder, tempfile.TemporaryDirectory(dir=work.path) as name:
+            archive = Path(name) / "swath.zip"
+            try:
+                bucket.download(self._archive(rows), archive)
+                with zipfile.ZipFile(archive) as packed:
+                    packed.extractall(folder)
+            except (OSError, zipfile.BadZipFile) as error:
+                why = getattr(error, "strerror", None) or error
+                raise SourceError(
+                    f"{self._archive(rows)} of a worker cannot be read ({why}): the same command goes on"
+                ) from error
+
+    def _archive(self, rows: Span) -> Path:
+        return self._folder / f"{rows.start:010d}-{rows.stop:010d}.zip"
