@@ -7,7 +7,8 @@ whole.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -54,23 +55,40 @@ def make_folder(folder: Path) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file."""
-    return bucket.exists(path) if bucket.is_inside(path) else path.is_file()
+    """Whether there is such a file.
+
+    Raises:
+        TargetError: it is in a bucket that cannot be asked.
+    """
+    if not bucket.is_inside(path):
+        return path.is_file()
+    with _asked(path.parent):
+        return bucket.exists(path)
 
 
 def existing(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return those names that files of a folder have; a bucket is asked once."""
+    """Return those names that files of a folder have; a bucket is asked once.
+
+    Raises:
+        TargetError: it cannot be.
+    """
     wanted = list(names)
     if not bucket.is_inside(folder):
         return [name for name in wanted if (folder / name).exists()]
-    there = set(bucket.names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
+    with _asked(folder):
+        there = set(bucket.names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
     return [name for name in wanted if name in there]
 
 
 def file_names(folder: Path, prefix: str = "") -> list[str]:
-    """Return the names of the files in a folder that begin with something, in order."""
+    """Return the names of the files in a folder that begin with something, in order.
+
+    Raises:
+        TargetError: it is in a bucket that cannot be asked.
+    """
     if bucket.is_inside(folder):
-        return bucket.names(folder, prefix)
+        with _asked(folder):
+            return bucket.names(folder, prefix)
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix) and path.is_file())
@@ -101,9 +119,21 @@ def remove(path: Path) -> None:
 def remove_all(folder: Path) -> None:
     """Delete a folder with all that is in it, as far as that can be done."""
     if bucket.is_inside(folder):
-        bucket.remove_all(folder)
+        with suppress(OSError):
+            bucket.remove_all(folder)
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _asked(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"{folder} cannot be written ({error.strerror}): check the bucket's name and the AWS_ settings, "
+            "or choose another folder with --output-dir"
+        ) from error
 
 
 def settle(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,14 +118,26 @@ def _own_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """Host and port of an S3 server of this machine."""
-    from moto.server import ThreadedMotoServer
+    """Host and port of an S3 server of this machine.
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
+    In a process of its own: GDAL keeps this one's threads from running while it waits for an answer.
+    """
+    command = [sys.executable, "-W", "ignore", "-c", _SERVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.kill()
+
+
+_SERVER = """
+import logging, sys
+from moto.server import ThreadedMotoServer
+logging.disable(logging.CRITICAL)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(*server.get_host_and_port(), sep=":", flush=True)
+sys.stdin.read()  # until whoever started it is gone
+"""
 
 
 @pytest.fixture

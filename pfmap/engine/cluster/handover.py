@@ -9,7 +9,7 @@ from pathlib import Path
 from pfmap import bucket
 from pfmap.engine.work import RUN_NAME, Work
 from pfmap.errors import SourceError
-from pfmap.files import read_text, remove_all, write_failed, write_text
+from pfmap.files import read_text, write_failed, write_text
 from pfmap.grid import Span
 
 
@@ -49,7 +49,7 @@ class Handover:
             except FileNotFoundError:
                 before = None
             if before != run:
-                remove_all(self._folder)
+                bucket.remove_all(self._folder)
         except (OSError, UnicodeError) as error:
             raise write_failed(path, error) from error
         write_text(path, run)

@@ -1,0 +1,319 @@
+"""Outputs in a bucket: the same files as in a folder, whole or not at all, and a run that goes on."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from commands import pfmap as command
+from conftest import NORTH_UP, Write, blobs, stand_in
+from test_distributed import noise, small_model
+from test_resume import OPTIONS, PowerError, breaking, equal_outputs
+
+import pfmap
+from pfmap import bucket
+from pfmap.engine import work
+from pfmap.engine.cluster import opened_cluster
+from pfmap.engine.cluster.cluster import Cluster
+from pfmap.engine.cluster.local import local_cluster
+from pfmap.errors import TargetError
+
+
+def brought(folder: Path, here: Path) -> Path:
+    """Bring a folder of a bucket onto this machine."""
+    for path in bucket.walk(folder):
+        target = here / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        bucket.download(path, target)
+    return here
+
+
+def names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in bucket.walk(folder)]
+
+
+def nothing_left(cache: Path) -> bool:
+    return not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_the_outputs_are_those_of_a_folder(store: Path, write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene(blobs(300, 170))
+    pfmap.predict(scene, tmp_path / "disk", model=stand_in(), **OPTIONS)
+    result = pfmap.predict(scene, f"s3://{store.name}/maps", model=stand_in(), **OPTIONS)
+    assert result.outputs["classes"] == store / "maps/scene_classes.tif"
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    with rasterio.open(str(result.outputs["classes"])) as src:  # as QGIS would
+        assert src.count == 1
+    assert nothing_left(tmp_path / "cache")
+
+
+def test_the_same_again_is_left_alone_and_another_is_refused(store: Path, write_scene: Write) -> None:
+    scene, out = write_scene(blobs(100, 100)), store / "maps"
+    pfmap.predict(scene, out, model=stand_in(), **OPTIONS)
+    before = bucket._client().list_objects_v2(Bucket=store.name)["Contents"]
+    assert pfmap.predict(scene, out, model=stand_in(), **OPTIONS).skipped
+    with pytest.raises(TargetError, match=r"scene_classes.tif, .* exist already \(of other options\)"):
+        pfmap.predict(scene, out, model=stand_in(), overlap=16, **OPTIONS)
+    after = bucket._client().list_objects_v2(Bucket=store.name)["Contents"]
+    assert [item["LastModified"] for item in before] == [item["LastModified"] for item in after]
+    assert not pfmap.predict(scene, out, model=stand_in(), overlap=16, overwrite=True, **OPTIONS).skipped
+
+
+def test_a_run_that_broke_off_leaves_nothing_in_the_bucket_and_goes_on(
+    store: Path, write_scene: Write, tmp_path: Path
+) -> None:
+    scene = write_scene(blobs(300, 170))
+    pfmap.predict(scene, tmp_path / "disk", model=breaking(None), **OPTIONS)
+    with pytest.raises(PowerError):
+        pfmap.predict(scene, store / "maps", model=breaking(12), **OPTIONS)
+    assert names(store) == []
+    resumed = pfmap.predict(scene, store / "maps", model=breaking(None), **OPTIONS)
+    assert resumed.report["swaths"]["from_earlier_runs"] > 0
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+
+
+@pytest.mark.parametrize("uploads", [0, 1, 3])
+def test_a_run_that_broke_off_while_its_files_went_up_ends_well(
+    uploads: int, store: Path, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report goes up last: without it nothing counts as done."""
+    scene = write_scene(blobs(300, 170))
+    pfmap.predict(scene, tmp_path / "disk", model=breaking(None), **OPTIONS)
+    upload, left = bucket.upload, [uploads]
+
+    def breaks(file: Path, path: Path) -> None:
+        if not left[0]:
+            raise OSError(5, "the network is gone", str(path))
+        left[0] -= 1
+        upload(file, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "upload", breaks)
+        with pytest.raises(TargetError, match="the network is gone"):
+            pfmap.predict(scene, store / "maps", model=breaking(None), **OPTIONS)
+    assert len(names(store)) == uploads
+    assert "maps/scene_report.json" not in names(store)
+    calls = breaking(None)
+    pfmap.predict(scene, store / "maps", model=calls, **OPTIONS)
+    assert calls.network.passes == 0
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    assert nothing_left(tmp_path / "cache")
+
+
+def test_two_machines_do_not_map_one_scene_at_a_time(
+    store: Path, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(blobs(100, 100))
+    with work.locked(store, "scene", "this scene"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+        monkeypatch.setattr(bucket, "this_machine", lambda: "other")
+        with pytest.raises(TargetError, match=r"another pfmap maps this scene into .* now \(held by "):
+            pfmap.predict(scene, store, model=stand_in(), **OPTIONS)
+    pfmap.predict(scene, store, model=stand_in(), **OPTIONS)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("s3://no-such-bucket/maps", "no-such-bucket/maps cannot be written (the server says NoSuchBucket"),
+        ("gs://maps", "outputs go into a folder, or into a bucket as s3://bucket/folder"),
+    ],
+)
+def test_what_cannot_be_written_ends_before_anything_is_computed(
+    out: str, said: str, write_scene: Write, small: str
+) -> None:
+    scene = write_scene(blobs(100, 100))
+    done = command("predict", scene, "-o", out, "-m", small)
+    assert done.returncode != 0
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_polygons_of_a_raster_in_a_bucket_go_into_it(store: Path, write_scene: Write, tmp_path: Path) -> None:
+    pfmap.predict(write_scene(blobs(200, 200)), store, model=stand_in(), **OPTIONS)
+    raster = store / "scene_classes.tif"
+    done = command("vectorize", raster, "-o", f"s3://{store.name}/polygons", "--format", "gpkg")
+    assert done.returncode == 0, done.stderr
+    assert "polygons/scene_objects.gpkg" in names(store)
+    total = command("summary", f"s3://{store.name}/polygons/scene_objects.gpkg")
+    assert total.returncode == 0, total.stderr
+    assert "class_1" in total.stdout
+    assert "does not exist" in command("summary", f"s3://{store.name}/none.gpkg").stderr
+    brought(store, tmp_path / "here")
+    assert len(gpd.read_file(tmp_path / "here/polygons/scene_objects.gpkg", layer="objects"))
+
+
+@pytest.fixture
+def cluster(store: Path) -> Iterator[Cluster]:
+    """A running cluster as others see it: two processes that share nothing but the bucket."""
+    assert store
+    with (
+        local_cluster(2, torch.device("cpu")) as running,
+        opened_cluster(running.scheduler_address, None, "cpu", lambda _line: None) as opened,
+    ):
+        assert opened is not None
+        yield opened
+
+
+CLUSTER = {"device": "cpu", "precision": "float32", "swath_pixels": 12_000}
+
+
+def test_workers_hand_swaths_over_in_the_bucket(
+    store: Path, cluster: Cluster, write_scene: Write, tmp_path: Path
+) -> None:
+    model = small_model(tmp_path / "model")
+    scene = write_scene(noise(600, 170))
+    bucket.upload(scene, store / "in/scene.tif")
+    pfmap.predict(store / "in/scene.tif", tmp_path / "disk", model=model, **CLUSTER)
+    seen: set[str] = set()
+    result = pfmap.predict(
+        store / "in/scene.tif", store / "maps", model=model, cluster=cluster,
+        on_progress=lambda _done, _total: seen.update(names(store / "maps")), **CLUSTER,
+    )  # fmt: skip
+    assert result.report["swaths"]["all"] > 4
+    assert sum(name.endswith(".zip") for name in seen) > 2
+    assert not [name for name in names(store / "maps") if "/" in name or name.startswith(".")]
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    assert nothing_left(tmp_path / "cache")
+
+
+def test_workers_of_this_machine_need_no_detour(store: Path, write_scene: Write, tmp_path: Path) -> None:
+    model, scene = small_model(tmp_path / "model"), write_scene(noise(600, 170))
+    pfmap.predict(scene, tmp_path / "disk", model=model, **CLUSTER)
+    seen: set[str] = set()
+    pfmap.predict(
+        scene, store, model=model, workers=2, on_progress=lambda _done, _total: seen.update(names(store)),
+        **CLUSTER,
+    )  # fmt: skip
+    assert not [name for name in seen if name.endswith(".zip")]
+    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
+
+
+def test_a_stopped_run_goes_on_from_what_is_in_the_bucket_on_another_machine(
+    store: Path, cluster: Cluster, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_model(tmp_path / "model")
+    scene = write_scene(noise(600, 170))
+    pfmap.predict(scene, tmp_path / "disk", model=model, **CLUSTER)
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=stop, **CLUSTER)
+    before = {
+        item["Key"]: item["LastModified"]
+        for item in bucket._client().list_objects_v2(Bucket=store.name)["Contents"]
+        if item["Key"].endswith(".zip")
+    }
+    assert before
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+    kept: dict[str, Any] = {}
+
+    def look(_done: int, _total: int) -> None:
+        for item in bucket._client().list_objects_v2(Bucket=store.name).get("Contents", ()):
+            kept[item["Key"]] = item["LastModified"]
+
+    pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=look, **CLUSTER)
+    assert {key: kept[key] for key in before} == before  # never computed again
+    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
+
+
+def test_swaths_of_another_run_in_the_bucket_are_not_taken(
+    store: Path, cluster: Cluster, write_scene: Write, tmp_path: Path
+) -> None:
+    one, other = small_model(tmp_path / "one"), small_model(tmp_path / "other", seed=1)
+    scene = write_scene(noise(600, 170))
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pfmap.predict(scene, store, model=one, cluster=cluster, on_progress=stop, **CLUSTER)
+    pfmap.predict(scene, tmp_path / "disk", model=other, **CLUSTER)
+    pfmap.predict(scene, store, model=other, cluster=cluster, **CLUSTER)
+    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
+
+
+def test_workers_without_the_keys_are_refused_before_the_start(
+    store: Path, cluster: Cluster, write_scene: Write, tmp_path: Path
+) -> None:
+    model = small_model(tmp_path / "model")
+
+    def make(server: str) -> Callable[[], None]:
+        def patch() -> None:
+            import os
+
+            from pfmap import bucket
+
+            os.environ["AWS_S3_ENDPOINT"] = server
+            bucket._client.cache_clear()
+
+        return patch
+
+    client = cluster._link._client
+    client.run(make("127.0.0.1:9"))
+    with pytest.raises(pfmap.PfmapError) as caught:
+        pfmap.predict(write_scene(noise(100, 100)), store, model=model, cluster=cluster, **CLUSTER)
+    text = str(caught.value)
+    assert "worker tcp://127.0.0.1:" in text
+    assert "does not see the folder that the run writes into" in text
+    assert "\n" not in text
+    assert [name for name in names(store) if not name.startswith(".")] == []
+
+
+def test_a_survey_in_a_bucket_is_that_on_a_disk(
+    store: Path, write_scene: Write, tmp_path: Path, small: str
+) -> None:
+    image = blobs(150, 300)
+    for number, col in enumerate((0, 150)):
+        place = NORTH_UP @ Affine.translation(col, 0)
+        path = write_scene(image[:, :, col : col + 150], f"s{number}.tif", transform=place)
+        bucket.upload(path, store / f"in/part{number}/s{number}.tif")
+    bucket.write(store / "in/broken.tif", b"nothing")
+    brought(store / "in", tmp_path / "in")
+    here = command("batch", tmp_path / "in", "-o", tmp_path / "disk", "-m", small)
+    there = command("batch", f"s3://{store.name}/in", "-o", f"s3://{store.name}/maps", "-m", small)
+    assert (here.returncode, there.returncode) == (1, 1)
+    assert "2 mapped, 0 mapped already, 1 failed" in there.stdout, there.stderr
+    found = brought(store / "maps", tmp_path / "brought")
+    same = {path.relative_to(tmp_path / "disk") for path in (tmp_path / "disk").rglob("*") if path.is_file()}
+    assert {path.relative_to(found) for path in found.rglob("*") if path.is_file()} == same
+    for folder in (tmp_path / "disk", found):
+        with rasterio.open(folder / "survey_classes.vrt") as src:  # wherever the folder is copied to
+            assert src.shape == (150, 300)
+    frames = [
+        gpd.read_file(folder / "survey_objects.gpkg", layer="objects")
+        for folder in (tmp_path / "disk", found)
+    ]
+    assert frames[0].drop(columns="geometry").equals(frames[1].drop(columns="geometry"))
+    again = command(
+        "batch", f"s3://{store.name}/in", "-o", f"s3://{store.name}/maps", "-m", small, "--retry-failed"
+    )
+    assert "0 mapped, 2 mapped already, 1 failed" in again.stdout, again.stderr
+    assert nothing_left(tmp_path / "cache")
+
+
+def test_a_mosaic_in_a_bucket(store: Path, write_scene: Write, tmp_path: Path, small: str) -> None:
+    """Its VRT lies in the bucket, and so does a sheet that has to be warped onto its grid."""
+    image = blobs(150, 300)
+    coarser = NORTH_UP @ Affine.translation(150, 0) @ Affine.scale(2)
+    (tmp_path / "in").mkdir()
+    write_scene(image[:, :, :150], "in/a.tif")
+    write_scene(image[:, ::2, 150::2], "in/b.tif", transform=coarser)
+    for name in ("a.tif", "b.tif"):
+        bucket.upload(tmp_path / "in" / name, store / "in" / name)
+    for source, out in ((tmp_path / "in", tmp_path / "disk"), (store / "in", store / "maps")):
+        done = command("batch", source, "-o", out, "-m", small, "--mosaic")
+        assert done.returncode == 0, done.stderr
+    found = brought(store / "maps", tmp_path / "brought")
+    for name in ("survey_mosaic_classes.tif", "survey_mosaic_confidence.tif"):
+        with rasterio.open(found / name) as one, rasterio.open(tmp_path / "disk" / name) as other:
+            assert (one.read() == other.read()).all()
