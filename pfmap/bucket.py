@@ -230,6 +230,7 @@ def _client() -> Any:  # boto3 has no types
     """Return the one client of this process, set up as GDAL is."""
     try:
         from boto3.session import Session
+        from botocore import UNSIGNED
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
@@ -237,14 +238,18 @@ def _client() -> Any:  # boto3 has no types
             "writing into a bucket needs boto3, which is not here: pip install 'pfmap[s3]'"
         ) from (error)
     settings: dict[str, Any] = {}
+    signs: dict[str, Any] = {}
     if host := os.environ.get("AWS_S3_ENDPOINT"):
         insecure = os.environ.get("AWS_HTTPS", "YES").upper() in _NO
         settings["endpoint_url"] = f"{'http' if insecure else 'https'}://{host.rpartition('://')[2]}"
+    if os.environ.get("AWS_NO_SIGN_REQUEST", "NO").upper() not in _NO:  # public ones, to read from
+        signs = {"signature_version": UNSIGNED}
     by_path = os.environ.get("AWS_VIRTUAL_HOSTING", "TRUE").upper() in _NO
     config = Config(
         retries={"max_attempts": 5, "mode": "standard"},
         connect_timeout=10,
         max_pool_connections=32,
+        **signs,
         s3={"addressing_style": "path"} if by_path else {},
         # Servers other than Amazon's do not all know its newer checksums.
         request_checksum_calculation="when_required",

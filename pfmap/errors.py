@@ -25,6 +25,10 @@ class SourceError(PfmapError):
     """A scene cannot be opened, read or used."""
 
 
+class EmptyError(SourceError):
+    """A scene has no valid pixel, or none in the area of interest."""
+
+
 class TargetError(PfmapError, OSError):
     """An output cannot be written, or exists already."""
 

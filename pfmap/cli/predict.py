@@ -1,6 +1,7 @@
 """`pfmap predict`: map scenes."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +114,9 @@ def _predict_all(
 def scene_line(result: "SheetResult") -> str:
     """Say in a line what became of a scene."""
     name = result.sheet.location.text
-    if result.outside:
-        return f"outside  {name}: not in the area of interest"
+    if result.left_out:
+        why = {"outside": "not in the area of interest", "empty": "no valid pixel"}[result.left_out]
+        return f"{result.left_out:<8} {name}: {why}"
     if result.result is None:
         return f"failed   {name}: {result.reason.removeprefix(name).lstrip(': ')}"
     if result.result.skipped:
@@ -149,17 +151,17 @@ def counts(results: "list[SheetResult]") -> str:
     done = [result.result for result in results if result.result is not None]
     skipped = sum(result.skipped for result in done)
     failed = sum(bool(result.reason) for result in results)
-    outside = sum(result.outside for result in results)
+    left_out = Counter[str](result.left_out for result in results)
     text = f"{len(done) - skipped:,} mapped, {skipped:,} mapped already, {failed:,} failed"
-    return text + f", {outside:,} outside the area of interest" * bool(outside)
+    for kind, words in (("outside", "outside the area of interest"), ("empty", "without a valid pixel")):
+        text += f", {left_out[kind]:,} {words}" * bool(left_out[kind])
+    return text
 
 
 def scene_json(result: "SheetResult") -> dict[str, Any]:
     """Say for machines what became of a scene."""
     done = result.result
-    state = (
-        "outside" if result.outside else "failed" if done is None else "skipped" if done.skipped else "done"
-    )
+    state = result.left_out or ("failed" if done is None else "skipped" if done.skipped else "done")
     return {
         "scene": result.sheet.location.text,
         "name": result.sheet.name,

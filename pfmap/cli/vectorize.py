@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import overwrite_option, shape_options, split
+from pfmap.cli.options import OutputFolder, overwrite_option, shape_options, split
 from pfmap.cli.progress import run_with_progress
 
 
@@ -28,8 +28,8 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> di
 @click.option(
     "-o",
     "--output-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the outputs go.  [default: the raster's folder]",
+    type=OutputFolder(path_type=Path, file_okay=False),
+    help="Where the outputs go: a folder, or s3://bucket/folder.  [default: the raster's folder]",
 )
 @click.option("--band", type=click.IntRange(min=1), help="Band with the classes.  [default: the only one]")
 @click.option(

@@ -23,7 +23,7 @@ from pfmap.engine.shapes import ClassTable, Shaper
 from pfmap.engine.swaths import Swath, SwathMapper
 from pfmap.engine.tally import Tally
 from pfmap.engine.work import Work
-from pfmap.errors import SourceError
+from pfmap.errors import EmptyError
 from pfmap.grid import Span
 from pfmap.raster.burn import burn
 from pfmap.raster.gdal import gdal_settings
@@ -126,7 +126,8 @@ class Mapper:
         Reading, network, writing and tracing each have a thread; objects are written in this one.
 
         Raises:
-            SourceError: the scene cannot be read, or has no valid pixel.
+            SourceError: the scene cannot be read.
+            EmptyError: it has no valid pixel.
             TargetError: the work folder cannot be written.
         """
         plan, clock = self._plan, self._clock
@@ -142,7 +143,7 @@ class Mapper:
                         shaper.writer.add(regions)
             if not sums.tally.valid:
                 work.useless = True
-                raise SourceError(no_valid_pixel(plan.scene))
+                raise EmptyError(no_valid_pixel(plan.scene))
             give_back_memory()
             with ThreadPoolExecutor(1) as beside:
                 assembling = beside.submit(self._assemble, work, list(rows_of.values()))

@@ -64,7 +64,7 @@ def predict(
     Args:
         scene: any raster that GDAL opens, with the bands the model needs: a path, a URL (https, s3, gs), a
             zip archive, or one of GDAL's `/vsi` names.
-        output_dir: where the files go; by default the scene's folder.
+        output_dir: where the files go, a folder or `s3://bucket/folder`; by default the scene's folder.
         model: a model's name, folder, or a loaded `Model`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32, bfloat16 or float16.

@@ -1,7 +1,7 @@
 """How a scene's values become what the network sees, where the scene or the model decide it."""
 
 from pfmap.card import Card
-from pfmap.errors import SourceError
+from pfmap.errors import EmptyError
 from pfmap.raster.sampling import Sample
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
 from pfmap.raster.scene import SceneInfo
@@ -30,11 +30,11 @@ def sampled_scaling(sample: Sample, scene: SceneInfo) -> Scaling:
     """Stretch between two percentiles of the scene's values.
 
     Raises:
-        SourceError: the scene has no valid pixel.
+        EmptyError: the scene has no valid pixel.
     """
     ends = sample.percentiles(_LOW, _HIGH)
     if ends is None:
-        raise SourceError(no_valid_pixel(scene))
+        raise EmptyError(no_valid_pixel(scene))
     low, high = ends
     return Scaling(low, high if high > low else low + 1, f"percentiles {_LOW:g} and {_HIGH:g} of the scene")
 

@@ -81,7 +81,7 @@ def vectorize(
 
     Args:
         raster: any raster that GDAL opens with whole numbers as classes.
-        output_dir: where the files go; by default the raster's folder.
+        output_dir: where the files go, a folder or `s3://bucket/folder`; by default the raster's folder.
         band: 1-based band; None if it has only one.
         confidence: raster of the same size with percent; None to take that of pfmap predict beside it.
         names: of classes, by their value; None for those in the raster.

@@ -47,11 +47,12 @@ def predict_all(
     The model is loaded once, and scenes are read ahead while others have the device. What is done already is
     left alone, a run that was killed goes on inside the scene it was in, and a scene that fails does not keep
     the others from being mapped: `failures.csv` in the output folder (or in the one that holds all scenes)
-    says which and why. Scenes outside the area of interest are left out.
+    says which and why. Scenes outside the area of interest, or without a valid pixel, are left out.
 
     Args:
         sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
-        output_dir: where the files go, in folders like those of the scenes; by default beside each scene.
+        output_dir: where the files go, in folders like those of the scenes, below a folder or
+            `s3://bucket/folder`; by default beside each scene.
         pattern: which files of folders are taken, such as ``ortho_*.tif``.
         retry_failed: whether only scenes that `failures.csv` names are mapped.
         watch: whether to go on with what appears in the folders, once it is complete, until `on_progress`
@@ -83,7 +84,7 @@ def predict_all(
         for sheets in rounds:
             survey.map(sheets)
             survey.list_failures()
-    survey.refuse_if_all_outside()
+    survey.refuse_if_all_left_out()
     return list(survey.results.values())
 
 
@@ -113,7 +114,8 @@ def batch(
     Args:
         sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
             Where scenes overlap, later ones are shown over earlier ones.
-        output_dir: where the files go, those of the scenes in folders like theirs.
+        output_dir: where the files go, a folder or `s3://bucket/folder`; those of the scenes in folders like
+            theirs.
         pattern: which files of folders are taken, such as ``ortho_*.tif``.
         mosaic: whether the scenes are mapped as one, brought to one grid: windows are blended across their
             borders, and there are no outputs for each of them.

@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Literal
 
 from pfmap.engine.job import Job, Progress, Result
 from pfmap.engine.options import PredictOptions
 from pfmap.engine.runtime import Runtime
-from pfmap.errors import OutsideError, PfmapError
+from pfmap.errors import EmptyError, OutsideError, PfmapError
 from pfmap.survey.find import Sheet
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,14 @@ class SheetResult:
         sheet: the scene.
         result: what mapping it gave, or None.
         reason: why it failed, or "".
-        outside: whether it lies outside the area of interest, and so is no part of the survey.
+        left_out: why it is no part of the survey though nothing failed: "outside" the area of interest, or
+            "empty", without a valid pixel; else "".
     """
 
     sheet: Sheet
     result: Result | None
     reason: str = ""
-    outside: bool = False
+    left_out: Literal["", "outside", "empty"] = ""
 
 
 class _Stopped(BaseException):
@@ -109,7 +111,10 @@ class Runner:
             result = job.run(sheet.folder, lambda done, total: self._advance(sheet, done, total))
         except OutsideError:
             self._pixels.leave_out(sheet)
-            return SheetResult(sheet, None, outside=True)
+            return SheetResult(sheet, None, left_out="outside")
+        except EmptyError:
+            self._pixels.leave_out(sheet)
+            return SheetResult(sheet, None, left_out="empty")
         except PfmapError as error:
             self._pixels.leave_out(sheet)
             return SheetResult(sheet, None, str(error))

@@ -13,7 +13,7 @@ from pfmap.engine.plan import wanted_classes
 from pfmap.engine.report import read_report
 from pfmap.engine.runtime import Runtime
 from pfmap.engine.shapes import refuse_unwanted
-from pfmap.errors import PfmapError, UsageError
+from pfmap.errors import PfmapError, SourceError, UsageError
 from pfmap.geobox import GeoBox
 from pfmap.raster.source import glance
 from pfmap.survey.failures import write_failures
@@ -106,17 +106,24 @@ class Survey:
         failed = {one.sheet.location.text: one.reason for one in self.results.values() if one.reason}
         write_failures(self.listed, failed)
 
-    def refuse_if_all_outside(self) -> None:
+    def refuse_if_all_left_out(self) -> None:
         """Say so if there is nothing to map at all.
 
         Raises:
             UsageError: all scenes lie outside the area of interest.
+            SourceError: none has a valid pixel.
         """
-        if self.results and all(result.outside for result in self.results.values()):
-            raise UsageError(
-                f"the area of interest touches none of the {len(self.results)} scenes: check --aoi and "
-                "--bbox, whose numbers are in the scenes' CRS"
+        if not self.results or not all(result.left_out for result in self.results.values()):
+            return
+        if self._empty():
+            raise SourceError(
+                f"none of the {len(self.results)} scenes has a valid pixel to map: check their alpha bands, "
+                "masks and nodata values with gdalinfo"
             )
+        raise UsageError(
+            f"the area of interest touches none of the {len(self.results)} scenes: check --aoi and "
+            "--bbox, whose numbers are in the scenes' CRS"
+        )
 
     def add_earlier(self, sheets: Sequence[Sheet]) -> None:
         """Add what earlier runs made of other scenes."""
@@ -134,9 +141,9 @@ class Survey:
 
     def finish(self) -> SurveyResult:
         """Make the survey's own files of what is mapped so far."""
-        results = [result for result in self.results.values() if not result.outside]
+        results = [result for result in self.results.values() if not result.left_out]
         card, folder = self.runtime.model.card, self.folder
-        self.refuse_if_all_outside()
+        self.refuse_if_all_left_out()
         self.list_failures()
         self.on_message("joining the maps of all scenes")
         merged = merge(
@@ -151,12 +158,23 @@ class Survey:
             self.options,
             folder,
             (self._started, _now(), time.perf_counter() - self._begun),
-            [] if merged is None else merged.warnings,
+            [*([] if merged is None else merged.warnings), *self._about_empty()],
         )
         reports = write_reports(figures, folder, self._draw(scenes))
         outputs = dict(merged.outputs) if merged is not None else {}
         outputs |= {kind: folder / name for kind, name in reports.items()}
         return SurveyResult(results, outputs, figures)
+
+    def _empty(self) -> list[str]:
+        return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
+
+    def _about_empty(self) -> list[str]:
+        """Say which scenes are left out though they are in the folder."""
+        names = self._empty()
+        if not names:
+            return []
+        some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+        return [f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}"]
 
     def _scenes(self, results: Sequence[SheetResult], unit: Unit) -> list[SceneFigures]:
         """Gather what is known of each scene; of a mosaic, of its sheets."""

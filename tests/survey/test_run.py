@@ -194,12 +194,28 @@ def test_scenes_outside_the_area_of_interest_are_left_out(survey: Path, tmp_path
     west, top = NORTH_UP @ (10, 10)
     east, bottom = NORTH_UP @ (60, 150)
     results = run(survey, tmp_path / "out", bbox=(west, bottom, east, top))
-    assert [(one.sheet.name, one.outside) for one in results] == [
-        ("sheet0", False), ("sheet1", True), ("south/sheet2", False),
+    assert [(one.sheet.name, one.left_out) for one in results] == [
+        ("sheet0", ""), ("sheet1", "outside"), ("south/sheet2", ""),
     ]  # fmt: skip
     assert not any(one.reason for one in results)
     with pytest.raises(UsageError, match="touches none of the 3 scenes"):
         run(survey, tmp_path / "other", bbox=(0.0, 0.0, 10.0, 10.0))
+
+
+def test_scenes_without_a_valid_pixel_are_left_out(survey: Path, tmp_path: Path, write_scene: Write) -> None:
+    """The corners of a grid of sheets are no failures."""
+    (survey / "south/sheet3.tif").unlink()
+    empty = np.zeros((3, 50, 50), np.uint8)
+    write_scene(empty, "in/empty.tif", nodata=0, transform=NORTH_UP @ Affine.translation(200, 0))
+    made = pfmap.batch(survey, tmp_path / "out", model=stand_in(), device="cpu")
+    assert [one.sheet.name for one in made.scenes] == ["sheet0", "sheet1", "south/sheet2"]
+    assert made.figures.warnings == ("1 scene without a valid pixel left out: empty",)
+    assert not (tmp_path / "out/failures.csv").exists()
+    for name in ("sheet0.tif", "sheet1.tif", "south/sheet2.tif"):
+        (survey / name).unlink()
+    with pytest.raises(SourceError, match="none of the 1 scenes has a valid pixel"):
+        run(survey, tmp_path / "other")
+    assert not (tmp_path / "other/failures.csv").exists()
 
 
 def test_what_is_wrong_for_every_scene_is_said_once(survey: Path, tmp_path: Path) -> None:
