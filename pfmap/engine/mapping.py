@@ -37,6 +37,10 @@ from pfmap.vector.measure import Measurer
 _FREED = 64 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
 
+_LARGE = 16 << 20
+"""Pixels of a scene that gives it back at its end; of a smaller one the next makes use, and getting it anew
+from the system, page by page, takes longer than all else that is done for such a scene."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
@@ -144,7 +148,8 @@ class Mapper:
             if not sums.tally.valid:
                 work.useless = True
                 raise EmptyError(no_valid_pixel(plan.scene))
-            give_back_memory()
+            if plan.geobox.width * plan.geobox.height >= _LARGE:
+                give_back_memory()
             with ThreadPoolExecutor(1) as beside:
                 assembling = beside.submit(self._assemble, work, list(rows_of.values()))
                 with clock.stage("write objects"):

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ class Predictor:
         threads: of a CPU, to be shared by all passes; None for torch's own number.
 
     One scene at a time has the device: of several that are mapped at once, the next has its first windows
-    ready and waits for the last pass of the one before.
+    ready, and they are computed right behind the last of the one before.
 
     Attributes:
         workers: passes that `stream` computes at a time. The cores of a CPU get more done with a pass each
@@ -88,6 +88,9 @@ class Predictor:
         self.workers = min(self._threads, _MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
         self._turn = threading.Lock()
+        # The same threads for all scenes: a new one's memory comes from the system, page by page.
+        each = max(1, self._threads // self.workers)
+        self._pool = ThreadPoolExecutor(self.workers, "pfmap-network", torch.set_num_threads, (each,))
         # One multiplication and one addition take a pixel value to the network's input.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
@@ -185,26 +188,23 @@ class Predictor:
             Each window with its probabilities. Close the generator when stopping early.
         """
         clock = clock or Clock()
-        threads = max(1, self._threads // self.workers)
-        torch.set_num_threads(threads)  # of this thread, which blends while the workers compute
-        pool = ThreadPoolExecutor(self.workers, "pfmap-network", torch.set_num_threads, (threads,))
+        # Of this thread, which blends while the workers compute.
+        torch.set_num_threads(max(1, self._threads // self.workers))
         running: deque[Future[list[Predicted]]] = deque()
         turn = contextlib.ExitStack()
         try:
             for batch in self._batches(windows):
                 if not running:
                     turn.enter_context(self._turn)
-                running.append(pool.submit(self._compute, batch, clock))
+                running.append(self._pool.submit(self._compute, batch, clock))
                 # One more than there are workers, so that none waits for the next.
                 if len(running) > self.workers:
                     yield from running.popleft().result()
+            turn.close()
             while running:
-                last = running.popleft().result()
-                if not running:
-                    turn.close()
-                yield from last
+                yield from running.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            wait([future for future in running if not future.cancel()])
             turn.close()
             torch.set_num_threads(self._threads)
 
