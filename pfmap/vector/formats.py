@@ -5,7 +5,7 @@ import json
 import sqlite3
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,16 +79,16 @@ class Sink(ABC):
             self._append(frame)
         self.begun = True
 
-    def finish(self, empty: gpd.GeoDataFrame, qml: str) -> list[Path]:
+    def finish(self, empty: Callable[[], gpd.GeoDataFrame], qml: str) -> list[Path]:
         """Complete the file, with its style, and return its paths, without those of sidecars.
 
         Args:
-            empty: no objects, but all fields: what is written where there are none.
+            empty: makes no objects, but all fields: what is written where there are none.
             qml: QGIS style.
         """
         with self._explained():
             if not self.begun:
-                self._append(empty)
+                self._append(empty())
                 self.begun = True
             return self._finish(qml)
 

@@ -112,7 +112,6 @@ class ObjectWriter:
             TargetError: a file cannot be written.
         """
         self._flush()
-        empty = self._frame(Regions.none())
         style = qml(objects_style([self.classes[value] for value in sorted(self.counts)]))
         if self.by_class:
             for value in self.counts:
@@ -122,7 +121,8 @@ class ObjectWriter:
         files = {}
         for name, sinks in self._sinks.items():
             for form, one in zip(self.formats, sinks, strict=True):
-                files[f"{form}.{name}" if name else form] = one.finish(empty, style)
+                kind = f"{form}.{name}" if name else form
+                files[kind] = one.finish(lambda: self._frame(Regions.none()), style)
         return files
 
     def close(self) -> None:
