@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Vectorized:
         counts: objects by class name.
         areas: their area by class name: square metres, or pixels where there is no CRS.
         unit: "m2" or "px".
+        scenes: objects by name of the scene and value of the class, where there are several scenes.
     """
 
     raster: str
@@ -55,6 +56,7 @@ class Vectorized:
     counts: dict[str, int]
     areas: dict[str, float]
     unit: str
+    scenes: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 def vectorize(
@@ -243,7 +245,8 @@ class Vectorizer:
             name = self.table[value].name  # several values may have one
             counts[name] = counts.get(name, 0) + count
             areas[name] = round(areas.get(name, 0.0) + shaper.writer.areas[value], 2)
-        return Vectorized(raster, outputs, counts, areas, "m2" if measurer.units == "m" else "px")
+        unit = "m2" if measurer.units == "m" else "px"
+        return Vectorized(raster, outputs, counts, areas, unit, shaper.writer.scenes)
 
     def _rows(
         self, part: tuple[Span, Span]

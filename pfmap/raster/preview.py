@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 
 from pfmap.classes import NODATA
 from pfmap.errors import SourceError
@@ -38,7 +41,12 @@ class Preview:
 
 
 def read_preview(
-    scene: str, classes: Path, side: int, scaling: Scaling, bands: tuple[int, ...] | None = None
+    scene: str,
+    classes: Path,
+    side: int,
+    scaling: Scaling,
+    bands: tuple[int, ...] | None = None,
+    part: GeoBox | None = None,
 ) -> Preview:
     """Read a class raster in few pixels, and the scene under it in the same ones.
 
@@ -51,18 +59,45 @@ def read_preview(
         side: pixels of the longer side, at most.
         scaling: how the scene's values became 8-bit.
         bands: 1-based numbers of the scene's bands; None to choose them by colour interpretation.
+        part: the scene's grid, where the class raster is that of many scenes.
 
     Raises:
         PfmapError: one of the two cannot be read.
     """
-    box, codes = _read_classes(classes, side)
+    box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
     with Source(locate(scene), RGB, bands) as source:
         source.scaling = scaling
         if not source.thins_fast():
             return Preview(None, codes != NODATA, codes)
         rows, cols = _part(source.info.geobox, box, scene)
         pixels, seen = source.thinned(rows, cols, codes.shape)
-    return Preview(pixels, seen, codes)
+    return Preview(pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA)))
+
+
+def _read_part(path: Path, part: GeoBox, side: int) -> npt.NDArray[np.uint8]:
+    """Return a class raster on the grid of a scene, in few pixels."""
+    shrink = min(1.0, side / max(part.width, part.height))
+    width, height = max(1, round(part.width * shrink)), max(1, round(part.height * shrink))
+    place = Affine(*part.transform) @ Affine.scale(part.width / width, part.height / height)
+    location = locate(path)
+    try:
+        with (
+            gdal_settings(remote=location.remote),
+            quietly(),
+            rasterio.open(location.gdal) as src,
+            WarpedVRT(
+                src,
+                crs=src.crs if part.crs_wkt is None else CRS.from_wkt(part.crs_wkt),
+                transform=place,
+                width=width,
+                height=height,
+                nodata=NODATA,
+            ) as shown,
+        ):
+            codes: npt.NDArray[np.uint8] = shown.read(1)
+            return codes
+    except GDAL_ERRORS as error:
+        raise SourceError(f"{path} cannot be read ({reason(error)})") from error
 
 
 def _read_classes(path: Path, side: int) -> tuple[GeoBox, npt.NDArray[np.uint8]]:

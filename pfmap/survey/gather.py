@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -14,6 +14,7 @@ from pfmap.survey.facts import model_facts
 from pfmap.survey.figures import ClassFigures, SceneFigures, State, SurveyFigures
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import Merged
+from pfmap.survey.part import part_of
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import lonlat_ring
 from pfmap.version import __version__
@@ -64,17 +65,31 @@ def scene_figures(
     )
 
 
-def sheet_figures(sheet: Sheet, whole: SheetResult, box: GeoBox | None) -> SceneFigures:
-    """Gather what is known of a sheet that was mapped as a part of a mosaic: what became of that.
+def sheet_figures(
+    sheet: Sheet, whole: SheetResult, box: GeoBox | None, merged: Merged | None, card: Card
+) -> SceneFigures:
+    """Gather what is known of a sheet that was mapped as a part of a mosaic: what that shows of it.
 
     Args:
         sheet: the sheet.
         whole: the mosaic.
         box: the sheet's grid, where it can still be opened.
+        merged: the one map, if there is one.
+        card: of the model.
     """
-    done = whole.result
+    done, name = whole.result, sheet.name
     state: State = "failed" if done is None else "skipped" if done.skipped else "done"
-    return SceneFigures(sheet.location.text, sheet.name, state, whole.reason, **_place(box))
+    figures = SceneFigures(sheet.location.text, name, state, whole.reason, **_place(box))
+    if done is None or box is None or merged is None:
+        return figures
+    part = part_of(merged, name, box, card)
+    return replace(
+        figures,
+        gsd=done.report["scene"]["gsd_m"],
+        classes=part.classes,
+        valid_pixels=part.valid_pixels,
+        mean_confidence=part.mean_confidence,
+    )
 
 
 def survey_figures(

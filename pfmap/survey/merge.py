@@ -55,6 +55,7 @@ class Merged:
         pixels: ``(256,)`` per value of the class raster; where scenes overlap, each place counts once.
         areas: ``(256,)`` the same in square metres, or pixels where there is no CRS.
         objects: per class name.
+        scenes: objects by name of the scene that shows them and value of the class.
         warnings: about scenes that have no place among the others, or another grid.
     """
 
@@ -63,6 +64,7 @@ class Merged:
     pixels: npt.NDArray[np.int64]
     areas: npt.NDArray[np.float64]
     objects: Mapping[str, int]
+    scenes: Mapping[tuple[str, int], int]
     warnings: Sequence[str]
 
 
@@ -106,7 +108,7 @@ def merge(
     if options.confidence:
         rasters["confidence"] = _confidence(placed, grid, folder)
     shown = footprints or Footprints(boxes, [name for name, _, _ in placed], grid.crs_wkt)
-    tally = _Tally(grid)
+    tally = Tally(grid)
     with ExitStack() as opened:
         source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
         vectorizer = Vectorizer(
@@ -135,7 +137,7 @@ def merge(
     )
     outputs["project"] = folder / f"{STEM}.qgz"
     write_bytes(outputs["project"], map_project(made))
-    return Merged(grid, outputs, tally.pixels, tally.areas, vectorized.counts, warnings)
+    return Merged(grid, outputs, tally.pixels, tally.areas, vectorized.counts, vectorized.scenes, warnings)
 
 
 def _by_kind(outputs: Mapping[str, Path]) -> dict[str, list[Path]]:
@@ -192,7 +194,7 @@ def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
     ]
 
 
-class _Tally:
+class Tally:
     """Pixels and ground area per class, added up row by row."""
 
     def __init__(self, grid: GeoBox) -> None:

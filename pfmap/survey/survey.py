@@ -19,12 +19,12 @@ from pfmap.raster.source import glance
 from pfmap.survey.failures import write_failures
 from pfmap.survey.figures import SceneFigures, SurveyFigures
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import Unit, scene_figures, sheet_figures, survey_figures, title_of, unit_of
-from pfmap.survey.merge import merge
+from pfmap.survey.gather import scene_figures, sheet_figures, survey_figures, title_of, unit_of
+from pfmap.survey.merge import Merged, merge
 from pfmap.survey.mosaic import make_mosaic
 from pfmap.survey.reports import write_reports
 from pfmap.survey.run import Runner, SheetResult
-from pfmap.survey.thumbnail import scene_thumbnail, thumbnail_limit
+from pfmap.survey.thumbnail import scene_thumbnail, sheet_thumbnail, thumbnail_limit
 from pfmap.vector.area import check_area
 from pfmap.vector.footprints import Footprints
 
@@ -149,7 +149,7 @@ class Survey:
         merged = merge(
             results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
         )
-        scenes = self._scenes(results, unit_of(merged))
+        scenes = self._scenes(results, merged)
         figures = survey_figures(
             title_of(self._sheets or [result.sheet for result in results]),
             scenes,
@@ -160,7 +160,7 @@ class Survey:
             (self._started, _now(), time.perf_counter() - self._begun),
             [*([] if merged is None else merged.warnings), *self._about_empty()],
         )
-        reports = write_reports(figures, folder, self._draw(scenes))
+        reports = write_reports(figures, folder, self._draw(scenes, merged))
         outputs = dict(merged.outputs) if merged is not None else {}
         outputs |= {kind: folder / name for kind, name in reports.items()}
         return SurveyResult(results, outputs, figures)
@@ -176,26 +176,36 @@ class Survey:
         some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
         return [f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}"]
 
-    def _scenes(self, results: Sequence[SheetResult], unit: Unit) -> list[SceneFigures]:
+    def _scenes(self, results: Sequence[SheetResult], merged: Merged | None) -> list[SceneFigures]:
         """Gather what is known of each scene; of a mosaic, of its sheets."""
         scenes = self._sheets or [result.sheet for result in results]
-        boxes = self._boxes | look_at([sheet for sheet in scenes if sheet not in self._boxes])
+        self._boxes |= look_at([sheet for sheet in scenes if sheet not in self._boxes])
+        boxes, unit = self._boxes, unit_of(merged)
         card, found = self.runtime.model.card, {result.sheet: result for result in results}
         return [
             scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
             if sheet in found
-            else sheet_figures(sheet, results[0], boxes.get(sheet))
+            else sheet_figures(sheet, results[0], boxes.get(sheet), merged, card)
             for sheet in scenes
         ]
 
-    def _draw(self, scenes: Sequence[SceneFigures]) -> dict[str, bytes]:
+    def _draw(self, scenes: Sequence[SceneFigures], merged: Merged | None) -> dict[str, bytes]:
         """Draw small pictures of the scenes; of those that were drawn already only what has changed."""
         limit, classes = thumbnail_limit(len(scenes)), self.runtime.model.card.classes
+        boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
+        whole = next((one.result for one in self.results.values() if one.result is not None), None)
 
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit
             if key not in self._pictures:
-                self._pictures[key] = scene_thumbnail(scene, self.folder, classes, limit)
+                box = boxes.get(scene.name)
+                if box is None or whole is None or merged is None or scene.state == "failed":
+                    self._pictures[key] = scene_thumbnail(scene, self.folder, classes, limit)
+                else:
+                    path, bands = merged.outputs["classes"], self.options.bands
+                    self._pictures[key] = sheet_thumbnail(
+                        scene, path, box, classes, whole.report, bands, limit
+                    )
             return self._pictures[key]
 
         with ThreadPoolExecutor(_PICTURES, "pfmap-draw") as pool:

@@ -1,13 +1,14 @@
 """Small pictures of mapped scenes for the survey's page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pfmap.classes import ClassSpec
 from pfmap.errors import PfmapError
 from pfmap.files import read_text
+from pfmap.geobox import GeoBox
 from pfmap.picture import class_picture
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
@@ -31,6 +32,7 @@ def thumbnail(
     *,
     scaling: Scaling = EIGHT_BIT,
     bands: tuple[int, ...] | None = None,
+    part: GeoBox | None = None,
     limit: int = _LIMIT,
 ) -> bytes:
     """Draw a scene, and beside it the same with its classes laid over, as a small WebP file.
@@ -44,6 +46,7 @@ def thumbnail(
         classes: by value.
         scaling: how the scene's values became 8-bit when it was mapped.
         bands: 1-based numbers of the bands that were mapped; None to choose them as `pfmap predict` does.
+        part: the scene's grid, where the class raster is that of many scenes.
         limit: bytes.
 
     Returns:
@@ -51,7 +54,7 @@ def thumbnail(
         to fail for want of a picture.
     """
     try:
-        preview = read_preview(scene, classes_path, SIDE, scaling, bands)
+        preview = read_preview(scene, classes_path, SIDE, scaling, bands, part)
     except (PfmapError, OSError):
         return b""
     colors = {value: spec.rgb for value, spec in enumerate(classes) if not spec.background}
@@ -76,13 +79,45 @@ def scene_thumbnail(
         return b""
     facts = read_scene_report(scene, output_dir).get("scene", {})
     try:
-        scale = facts.get("scale", {})
-        scaling = Scaling(float(scale["min"]), float(scale["max"]), "report") if scale else EIGHT_BIT
+        scaling = _scaling(facts)
         bands = tuple(int(band) for band in facts["bands"]) if "bands" in facts else None
     except (AttributeError, KeyError, TypeError, ValueError):
         return b""
     path = output_dir / scene.outputs["classes"]
     return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
+
+
+def sheet_thumbnail(
+    scene: SceneFigures,
+    classes_path: Path,
+    box: GeoBox,
+    classes: Sequence[ClassSpec],
+    whole: Mapping[str, Any],
+    bands: tuple[int, ...] | None,
+    limit: int = _LIMIT,
+) -> bytes:
+    """Draw a sheet of a mosaic.
+
+    Args:
+        scene: its figures.
+        classes_path: the one class raster of all sheets.
+        box: the sheet's grid.
+        classes: of the model, by value.
+        whole: the report of the mosaic.
+        bands: 1-based numbers of the sheet's bands, or None.
+        limit: bytes.
+
+    Returns:
+        As `thumbnail`.
+    """
+    scaling = _scaling(whole["scene"])
+    return thumbnail(scene.scene, classes_path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
+
+
+def _scaling(facts: Mapping[str, Any]) -> Scaling:
+    """Return what a report says of how values became 8-bit."""
+    scale = facts.get("scale", {})
+    return Scaling(float(scale["min"]), float(scale["max"]), "report") if scale else EIGHT_BIT
 
 
 def read_scene_report(scene: SceneFigures, output_dir: Path) -> dict[str, Any]:

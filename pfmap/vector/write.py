@@ -1,5 +1,6 @@
 """Write objects to GIS files, chunk by chunk."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,6 +67,7 @@ class ObjectWriter:
     regularizer: Regularizer | None = None
     counts: dict[int, int] = field(init=False)
     areas: dict[int, float] = field(init=False)
+    scenes: Counter[tuple[str, int]] = field(default_factory=Counter)
     _crs: pyproj.CRS | None = field(init=False)
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[Regions] = field(default_factory=list)
@@ -163,6 +165,8 @@ class ObjectWriter:
         for value, part in area.groupby(frame["class_id"]):
             self.counts[int(value)] = self.counts.get(int(value), 0) + len(part)
             self.areas[int(value)] = self.areas.get(int(value), 0.0) + float(part.sum())
+        if not isinstance(self.scene, str):
+            self.scenes.update(zip(frame["scene"].tolist(), frame["class_id"].tolist(), strict=True))
         if self.by_class:
             for value, part in frame.groupby("class_id"):
                 for one in self._sinks_of(int(value)):

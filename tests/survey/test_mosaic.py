@@ -1,3 +1,5 @@
+import base64
+import re
 from pathlib import Path
 
 import geopandas as gpd
@@ -10,6 +12,7 @@ from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 from sheets import OVERLAPPING, QUARTERS, sheets
+from test_thumbnail import panels
 from torch import Tensor, nn
 
 import pfmap
@@ -151,3 +154,47 @@ def test_a_mosaic_is_done_once_until_a_sheet_changes(write_scene: Write, tmp_pat
     again = run(parts, tmp_path / "out", overwrite=True).scenes[0].result
     assert again is not None
     assert not again.skipped
+
+
+def test_the_report_says_of_each_sheet_what_the_one_map_shows_there(
+    write_scene: Write, tmp_path: Path
+) -> None:
+    """The oracle: the same sheets mapped one by one, with a network that sees single pixels."""
+    parts = sheets(write_scene, blobs(200, 200, smooth=15), OVERLAPPING)
+    one = run(parts, tmp_path / "one", model=stand_in(), overlap=0, simplify=0.0)
+    each = run(parts, tmp_path / "each", model=stand_in(), overlap=0, simplify=0.0, mosaic=False)
+    for found, alone in zip(one.figures.scenes, each.figures.scenes, strict=True):
+        assert (found.name, found.state) == (alone.name, "done")
+        assert [row.pixels for row in found.classes] == [row.pixels for row in alone.classes]
+        assert [row.area for row in found.classes] == pytest.approx([row.area for row in alone.classes])
+        assert found.valid_pixels == alone.valid_pixels
+        assert found.mean_confidence == pytest.approx(alone.mean_confidence, abs=0.5)
+        assert found.gsd == pytest.approx(alone.gsd)
+    objects = [sum(row.objects for row in scene.classes) for scene in one.figures.scenes]
+    layer = gpd.read_file(one.outputs["gpkg"], layer="objects")
+    assert objects == [int((layer["scene"] == scene.name).sum()) for scene in one.figures.scenes]
+    assert sum(objects) == len(layer) == sum(row.objects for row in one.figures.classes)
+    page = (tmp_path / "one/survey_report.html").read_text()
+    assert page.count("data:image/webp") == len(parts)
+
+
+def test_the_pictures_of_sheets_are_those_of_sheets_mapped_alone(write_scene: Write, tmp_path: Path) -> None:
+    """Also of one on a grid of its own, which shows no more of the map than it has data."""
+    image = blobs(200, 400, smooth=40)
+    coarser = NORTH_UP @ Affine.translation(200, 0) @ Affine.scale(2)
+    mask = np.ones((200, 200), dtype=bool)
+    mask[:80, :80] = False
+    write_scene(image[:, :, :200], "a.tif", mask=mask)
+    write_scene(image[:, ::2, 200::2], "b.tif", transform=coarser)
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    run(paths, tmp_path / "one", model=stand_in(), overlap=0)
+    run(paths, tmp_path / "each", model=stand_in(), overlap=0, mosaic=False)
+    pictures = [
+        [panels(base64.b64decode(text)) for text in re.findall(r"data:image/webp;base64,([^\"]+)", page)]
+        for page in ((tmp_path / name / "survey_report.html").read_text() for name in ("one", "each"))
+    ]
+    assert len(pictures[0]) == len(pictures[1]) == 2
+    for found, alone in zip(*pictures, strict=True):
+        for half, other in zip(found, alone, strict=True):
+            assert half.shape == other.shape
+            assert np.abs(half - other).mean() < 6
