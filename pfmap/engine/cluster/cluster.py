@@ -130,11 +130,13 @@ class Cluster:
         if not swaths:
             return
         todo = list(swaths.items())
-        handover = Handover(self._folder(work))
+        handover = Handover(self._folder(work), read_text(work.path / RUN_NAME))
         done = plan.geobox.height - sum(rows.size for _, rows in todo)
         with ExitStack() as turn:
             turn.enter_context(self._own_turn(lambda: on_pixels(done * plan.geobox.width)))
-            dispatcher = turn.enter_context(self._dispatching(work, plan, stem, todo, clock, on_pixels, done))
+            dispatcher = turn.enter_context(
+                self._dispatching(work, handover, plan, stem, todo, clock, on_pixels, done)
+            )
             for index, (_, rows) in enumerate(todo):
                 ready = False
                 while not ready:
@@ -149,6 +151,7 @@ class Cluster:
     def _dispatching(
         self,
         work: Work,
+        handover: Handover,
         plan: Plan,
         stem: str,
         todo: Sequence[tuple[Span, Span]],
@@ -158,7 +161,7 @@ class Cluster:
     ) -> Iterator[Dispatcher]:
         """Have workers compute these swaths."""
         folder = self._folder(work)
-        Handover(folder).begin(read_text(work.path / RUN_NAME))
+        handover.begin()
         job = ClusterJob.of(plan, stem, folder)
         try:
             write_text(folder / job.sign_name, job.sign)

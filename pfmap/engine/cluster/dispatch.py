@@ -58,7 +58,7 @@ class Dispatcher:
     ) -> None:
         assert job.folder is not None
         self._link, self._job, self._swaths, self._lead = link, job, swaths, lead
-        self._handover, self._clock, self._say = Handover(job.folder), clock, say
+        self._handover, self._clock, self._say = Handover(job.folder, job.run), clock, say
         self.rows_written = 0
         self._runs = Runs([span.size for span, _ in swaths], job.id)
         self._alive = self._allowed = workers

@@ -1,5 +1,6 @@
 """Where workers leave finished swaths for whoever asked for them: a disk that all share, or a bucket."""
 
+import hashlib
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -9,21 +10,24 @@ from pathlib import Path
 from pfmap import bucket
 from pfmap.engine.work import RUN_NAME, Work
 from pfmap.errors import SourceError
-from pfmap.files import read_text, write_failed, write_text
+from pfmap.files import write_failed, write_text
 from pfmap.grid import Span
 
 
 class Handover:
     """Finished swaths, each there as a whole or not at all.
 
-    On a disk they are folders, and the folder is the scene's work folder; in a bucket each is one archive.
+    On a disk they are folders, and the folder is the scene's work folder; in a bucket each is one archive,
+    named after its run, so that what a left-over worker of another run still brings is not taken for its own.
 
     Args:
         folder: where they are.
+        run: what the run's file says.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, run: str) -> None:
+        self._folder, self._run = folder, run
+        self._ending = f"-{hashlib.sha256(run.encode()).hexdigest()[:12]}.zip"
         self._work = None if bucket.is_inside(folder) else Work(folder, folder.parent)
 
     @property
@@ -31,11 +35,8 @@ class Handover:
         """Seconds between looks at what is there: a bucket is asked over the network."""
         return 0.1 if self._work else 0.5
 
-    def begin(self, run: str) -> None:
-        """Make it the place of a run; what another run left goes.
-
-        Args:
-            run: what the run's file says.
+    def begin(self) -> None:
+        """Make the folder the run's; what others left there goes.
 
         Raises:
             TargetError: it cannot be written.
@@ -43,16 +44,13 @@ class Handover:
         if self._work:
             return
         path = self._folder / RUN_NAME
+        write_text(path, self._run)
         try:
-            try:
-                before = read_text(path)
-            except FileNotFoundError:
-                before = None
-            if before != run:
-                bucket.remove_all(self._folder)
-        except (OSError, UnicodeError) as error:
+            for name in bucket.names(self._folder):
+                if name.endswith(".zip") and not name.endswith(self._ending):
+                    bucket.remove(self._folder / name)
+        except OSError as error:
             raise write_failed(path, error) from error
-        write_text(path, run)
 
     def has(self, rows: Span) -> bool:
         """Whether a swath is finished.
@@ -119,4 +117,4 @@ class Handover:
                 ) from error
 
     def _archive(self, rows: Span) -> Path:
-        return self._folder / f"{rows.start:010d}-{rows.stop:010d}.zip"
+        return self._folder / f"{rows.start:010d}-{rows.stop:010d}{self._ending}"

@@ -197,7 +197,7 @@ def _compute(
     job: ClusterJob, run_id: str, swaths: Sequence[tuple[Span, Span]], gone: Callable[[], bool]
 ) -> Done:
     assert job.folder is not None
-    plan, handover, clock, done = job.plan, Handover(job.folder), Clock(), []
+    plan, handover, clock, done = job.plan, Handover(job.folder, job.run), Clock(), []
     _prepare_process()
     predictor = _network(job)
     rasters = raster_targets(plan, job.stem)
