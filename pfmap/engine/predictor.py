@@ -88,9 +88,9 @@ class Predictor:
         self.workers = min(self._threads, _MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
         self._turn = threading.Lock()
-        # The same threads for all scenes: a new one's memory comes from the system, page by page.
-        each = max(1, self._threads // self.workers)
-        self._pool = ThreadPoolExecutor(self.workers, "pfmap-network", torch.set_num_threads, (each,))
+        self._pool: ThreadPoolExecutor | None = None
+        self._streams = 0  # that use it
+        self._lock = threading.Lock()
         # One multiplication and one addition take a pixel value to the network's input.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
@@ -192,11 +192,12 @@ class Predictor:
         torch.set_num_threads(max(1, self._threads // self.workers))
         running: deque[Future[list[Predicted]]] = deque()
         turn = contextlib.ExitStack()
+        pool = self._begin()
         try:
             for batch in self._batches(windows):
                 if not running:
                     turn.enter_context(self._turn)
-                running.append(self._pool.submit(self._compute, batch, clock))
+                running.append(pool.submit(self._compute, batch, clock))
                 # One more than there are workers, so that none waits for the next.
                 if len(running) > self.workers:
                     yield from running.popleft().result()
@@ -206,7 +207,28 @@ class Predictor:
         finally:
             wait([future for future in running if not future.cancel()])
             turn.close()
+            self._end()
             torch.set_num_threads(self._threads)
+
+    def _begin(self) -> ThreadPoolExecutor:
+        """Return the threads that compute, the same for scenes that follow each other without a pause.
+
+        The memory of a new thread comes from the system, page by page.
+        """
+        with self._lock:
+            if self._pool is None:
+                each = max(1, self._threads // self.workers)
+                self._pool = ThreadPoolExecutor(self.workers, "pfmap-network", torch.set_num_threads, (each,))
+            self._streams += 1
+            return self._pool
+
+    def _end(self) -> None:
+        """Let go of the threads; whoever is last ends them."""
+        with self._lock:
+            self._streams -= 1
+            if not self._streams and self._pool is not None:
+                self._pool.shutdown()
+                self._pool = None
 
     def _batches(self, windows: Iterable[Window]) -> Iterator[list[Window]]:
         waiting: list[Window] = []
