@@ -140,19 +140,24 @@ sys.stdin.read()  # until whoever started it is gone
 """
 
 
-@pytest.fixture
-def store(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty bucket, by GDAL's name, on a server that is named as GDAL has it named."""
-    for name, value in {
+def server_settings(server: str) -> dict[str, str]:
+    """What the environment says of an S3 server."""
+    return {
         "AWS_ACCESS_KEY_ID": "id",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_S3_ENDPOINT": s3_server,
+        "AWS_S3_ENDPOINT": server,
         "AWS_HTTPS": "NO",
         "AWS_VIRTUAL_HOSTING": "FALSE",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }.items():
+    }
+
+
+@pytest.fixture
+def store(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty bucket, by GDAL's name, on a server that is named as GDAL has it named."""
+    for name, value in server_settings(s3_server).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     bucket._client.cache_clear()
     name = f"bucket-{secrets.token_hex(4)}"
     bucket._client().create_bucket(Bucket=name)

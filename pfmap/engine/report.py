@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,14 @@ def build_report(
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            **{name: version(name) for name in ("numpy", "numba", "rasterio", "geopandas", "shapely")},
+            **_libraries(),
         },
     }
+
+
+@cache  # reads many files
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("numpy", "numba", "rasterio", "geopandas", "shapely")}
 
 
 def _mean(gsd: tuple[float, float] | None) -> float | None:

@@ -1,6 +1,7 @@
 """True areas and lengths on the ground, whatever the scene's CRS."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,17 @@ from pfmap.geobox import GeoBox
 
 _METRIC_TOLERANCE = 0.002
 """A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""
+
+
+@lru_cache(maxsize=16)
+def _systems(wkt: str) -> tuple[pyproj.CRS, pyproj.CRS | None, pyproj.Transformer | None]:
+    """Return a CRS, its geographic one, and the way there: a survey's scenes have few."""
+    crs = pyproj.CRS.from_wkt(wkt).to_2d()
+    geographic = pyproj.CRS.from_wkt(wkt).geodetic_crs
+    if geographic is None or geographic.ellipsoid is None:
+        return crs, None, None
+    geographic = geographic.to_2d()
+    return crs, geographic, pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
 
 
 class Measurer:
@@ -40,15 +52,12 @@ class Measurer:
         if crs_wkt is None:
             return
         try:
-            crs = pyproj.CRS.from_wkt(crs_wkt).to_2d()
-            geographic = pyproj.CRS.from_wkt(crs_wkt).geodetic_crs
-            if geographic is None or geographic.ellipsoid is None:
+            crs, geographic, to_degrees = _systems(crs_wkt)
+            if geographic is None or geographic.ellipsoid is None or to_degrees is None:
                 # A local (engineering) CRS has no place on Earth; its units are all there is.
                 self._factor = crs.axis_info[0].unit_conversion_factor
                 return
             ellipsoid = geographic.ellipsoid
-            geographic = geographic.to_2d()
-            to_degrees = pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
             lon, lat = to_degrees.transform(*center, errcheck=True)
         except pyproj.exceptions.ProjError as error:
             raise SourceError(

@@ -1,5 +1,6 @@
 """Outputs in a bucket: the same files as in a folder, whole or not at all, and a run that goes on."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import rasterio
 import torch
 from affine import Affine
 from commands import pfmap as command
-from conftest import NORTH_UP, Write, blobs, stand_in
+from conftest import NORTH_UP, Write, blobs, server_settings, stand_in
 from test_distributed import noise, small_model
 from test_resume import OPTIONS, PowerError, breaking, equal_outputs
 
@@ -20,7 +21,9 @@ from pfmap.engine import work
 from pfmap.engine.cluster import opened_cluster
 from pfmap.engine.cluster.cluster import Cluster
 from pfmap.engine.cluster.local import local_cluster
-from pfmap.errors import TargetError
+from pfmap.errors import SourceError, TargetError
+from pfmap.survey.survey import SurveyResult
+from pfmap.vector.layer import open_layer
 
 
 def brought(folder: Path, here: Path) -> Path:
@@ -137,27 +140,31 @@ def test_what_cannot_be_written_ends_before_anything_is_computed(
 def test_polygons_of_a_raster_in_a_bucket_go_into_it(store: Path, write_scene: Write, tmp_path: Path) -> None:
     pfmap.predict(write_scene(blobs(200, 200)), store, model=stand_in(), **OPTIONS)
     raster = store / "scene_classes.tif"
-    done = command("vectorize", raster, "-o", f"s3://{store.name}/polygons", "--format", "gpkg")
-    assert done.returncode == 0, done.stderr
+    pfmap.vectorize(raster, f"s3://{store.name}/polygons")
     assert "polygons/scene_objects.gpkg" in names(store)
     total = command("summary", f"s3://{store.name}/polygons/scene_objects.gpkg")
     assert total.returncode == 0, total.stderr
     assert "class_1" in total.stdout
-    assert "does not exist" in command("summary", f"s3://{store.name}/none.gpkg").stderr
+    with pytest.raises(SourceError, match="does not exist"):
+        open_layer(f"s3://{store.name}/none.gpkg", "objects")
     brought(store, tmp_path / "here")
     assert len(gpd.read_file(tmp_path / "here/polygons/scene_objects.gpkg", layer="objects"))
 
 
-@pytest.fixture
-def cluster(store: Path) -> Iterator[Cluster]:
-    """A running cluster as others see it: two processes that share nothing but the bucket."""
-    assert store
-    with (
-        local_cluster(2, torch.device("cpu")) as running,
-        opened_cluster(running.scheduler_address, None, "cpu", lambda _line: None) as opened,
-    ):
-        assert opened is not None
-        yield opened
+@pytest.fixture(scope="module")
+def cluster(s3_server: str) -> Iterator[Cluster]:
+    """A running cluster as others see it: two processes that share nothing but the buckets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server_settings(s3_server).items():
+            patch.setenv(name, value)
+        running = local_cluster(2, torch.device("cpu"))
+        scheduler = running.__enter__()
+    try:
+        with opened_cluster(scheduler.scheduler_address, None, "cpu", lambda _line: None) as opened:
+            assert opened is not None
+            yield opened
+    finally:
+        running.__exit__(None, None, None)
 
 
 CLUSTER = {"device": "cpu", "precision": "float32", "swath_pixels": 12_000}
@@ -260,8 +267,11 @@ def test_workers_without_the_keys_are_refused_before_the_start(
 
     client = cluster._link._client
     client.run(make("127.0.0.1:9"))
-    with pytest.raises(pfmap.PfmapError) as caught:
-        pfmap.predict(write_scene(noise(100, 100)), store, model=model, cluster=cluster, **CLUSTER)
+    try:
+        with pytest.raises(pfmap.PfmapError) as caught:
+            pfmap.predict(write_scene(noise(100, 100)), store, model=model, cluster=cluster, **CLUSTER)
+    finally:
+        client.run(make(os.environ["AWS_S3_ENDPOINT"]))
     text = str(caught.value)
     assert "worker tcp://127.0.0.1:" in text
     assert "does not see the folder that the run writes into" in text
@@ -269,9 +279,11 @@ def test_workers_without_the_keys_are_refused_before_the_start(
     assert [name for name in names(store) if not name.startswith(".")] == []
 
 
-def test_a_survey_in_a_bucket_is_that_on_a_disk(
-    store: Path, write_scene: Write, tmp_path: Path, small: str
-) -> None:
+def survey(sources: Path | str, out: Path | str, **options: Any) -> SurveyResult:
+    return pfmap.batch(sources, out, model=stand_in(), device="cpu", **options)
+
+
+def test_a_survey_in_a_bucket_is_that_on_a_disk(store: Path, write_scene: Write, tmp_path: Path) -> None:
     image = blobs(150, 300)
     for number, col in enumerate((0, 150)):
         place = NORTH_UP @ Affine.translation(col, 0)
@@ -279,29 +291,26 @@ def test_a_survey_in_a_bucket_is_that_on_a_disk(
         bucket.upload(path, store / f"in/part{number}/s{number}.tif")
     bucket.write(store / "in/broken.tif", b"nothing")
     brought(store / "in", tmp_path / "in")
-    here = command("batch", tmp_path / "in", "-o", tmp_path / "disk", "-m", small)
-    there = command("batch", f"s3://{store.name}/in", "-o", f"s3://{store.name}/maps", "-m", small)
-    assert (here.returncode, there.returncode) == (1, 1)
-    assert "2 mapped, 0 mapped already, 1 failed" in there.stdout, there.stderr
+    survey(tmp_path / "in", tmp_path / "disk")
+    made = survey(f"s3://{store.name}/in", f"s3://{store.name}/maps")
+    assert [bool(scene.reason) for scene in made.scenes] == [True, False, False]
+    assert made.outputs["classes"] == store / "maps/survey_classes.vrt"
     found = brought(store / "maps", tmp_path / "brought")
     same = {path.relative_to(tmp_path / "disk") for path in (tmp_path / "disk").rglob("*") if path.is_file()}
     assert {path.relative_to(found) for path in found.rglob("*") if path.is_file()} == same
     for folder in (tmp_path / "disk", found):
         with rasterio.open(folder / "survey_classes.vrt") as src:  # wherever the folder is copied to
             assert src.shape == (150, 300)
-    frames = [
-        gpd.read_file(folder / "survey_objects.gpkg", layer="objects")
-        for folder in (tmp_path / "disk", found)
-    ]
+            assert (src.read(1) < 3).all()
+    files = [folder / "survey_objects.gpkg" for folder in (tmp_path / "disk", found)]
+    frames = [gpd.read_file(file, layer="objects") for file in files]
     assert frames[0].drop(columns="geometry").equals(frames[1].drop(columns="geometry"))
-    again = command(
-        "batch", f"s3://{store.name}/in", "-o", f"s3://{store.name}/maps", "-m", small, "--retry-failed"
-    )
-    assert "0 mapped, 2 mapped already, 1 failed" in again.stdout, again.stderr
+    again = survey(f"s3://{store.name}/in", f"s3://{store.name}/maps", retry_failed=True)
+    assert [scene.result.skipped for scene in again.scenes if scene.result] == [True, True]
     assert nothing_left(tmp_path / "cache")
 
 
-def test_a_mosaic_in_a_bucket(store: Path, write_scene: Write, tmp_path: Path, small: str) -> None:
+def test_a_mosaic_in_a_bucket(store: Path, write_scene: Write, tmp_path: Path) -> None:
     """Its VRT lies in the bucket, and so does a sheet that has to be warped onto its grid."""
     image = blobs(150, 300)
     coarser = NORTH_UP @ Affine.translation(150, 0) @ Affine.scale(2)
@@ -311,8 +320,7 @@ def test_a_mosaic_in_a_bucket(store: Path, write_scene: Write, tmp_path: Path, s
     for name in ("a.tif", "b.tif"):
         bucket.upload(tmp_path / "in" / name, store / "in" / name)
     for source, out in ((tmp_path / "in", tmp_path / "disk"), (store / "in", store / "maps")):
-        done = command("batch", source, "-o", out, "-m", small, "--mosaic")
-        assert done.returncode == 0, done.stderr
+        survey(source, out, mosaic=True)
     found = brought(store / "maps", tmp_path / "brought")
     for name in ("survey_mosaic_classes.tif", "survey_mosaic_confidence.tif"):
         with rasterio.open(found / name) as one, rasterio.open(tmp_path / "disk" / name) as other:
