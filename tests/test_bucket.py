@@ -145,3 +145,5 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3.session", None)
     with pytest.raises(TargetError, match=r"pip install 'pfmap\[s3\]'"):
         bucket.output_folder("s3://maps/2026")
+    with pytest.raises(TargetError, match=r"pip install 'pfmap\[s3\]'"):  # on a worker, say
+        files.read_text(Path("/vsis3/maps/run.json"))

@@ -1,8 +1,13 @@
 """What is known of a survey at its end: the figures that all its reports show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.classes import ClassSpec
 
 State = Literal["done", "skipped", "failed"]
 """Of a scene: mapped in this run, mapped by an earlier one, or not mapped."""
@@ -27,6 +32,28 @@ class ClassFigures:
     pixels: int
     area: float
     objects: int
+
+
+def class_figures(
+    specs: Sequence[ClassSpec],
+    pixels: npt.NDArray[np.int64],
+    areas: npt.NDArray[np.float64],
+    objects: Sequence[int],
+) -> tuple[ClassFigures, ...]:
+    """Put together what was counted per class.
+
+    Args:
+        specs: the classes, by value.
+        pixels: per value of the class raster.
+        areas: likewise: square metres, or pixels where there is no CRS.
+        objects: per class.
+    """
+    return tuple(
+        ClassFigures(
+            index, spec.name, spec.color, int(pixels[index]), round(float(areas[index]), 2), objects[index]
+        )
+        for index, spec in enumerate(specs)
+    )
 
 
 @dataclass(frozen=True, slots=True)

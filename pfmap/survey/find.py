@@ -77,8 +77,8 @@ def find_sheets(
 
 def _plain(text: str) -> str:
     """Name what may be a folder in a bucket as its files are named."""
-    rest = text.removeprefix("s3://")
-    return text if rest == text or _looks_like_file(rest) else f"/vsis3/{rest.rstrip('/')}"
+    named = text.startswith("s3://") and not _looks_like_file(text)
+    return bucket.plain(text).as_posix() if named else text
 
 
 def _looks_like_file(text: str) -> bool:

@@ -11,7 +11,7 @@ from pfmap.engine.options import PredictOptions
 from pfmap.engine.runtime import Runtime
 from pfmap.geobox import GeoBox
 from pfmap.survey.facts import model_facts
-from pfmap.survey.figures import ClassFigures, SceneFigures, State, SurveyFigures
+from pfmap.survey.figures import ClassFigures, SceneFigures, State, SurveyFigures, class_figures
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import Merged
 from pfmap.survey.part import part_of
@@ -157,17 +157,8 @@ def _class(row: Mapping[str, Any], card: Card, unit: Unit) -> ClassFigures:
 
 
 def _classes(merged: Merged, card: Card) -> tuple[ClassFigures, ...]:
-    return tuple(
-        ClassFigures(
-            index,
-            spec.name,
-            spec.color,
-            int(merged.pixels[index]),
-            round(float(merged.areas[index]), 2),
-            merged.objects.get(spec.name, 0),
-        )
-        for index, spec in enumerate(card.classes)
-    )
+    objects = [merged.objects.get(spec.name, 0) for spec in card.classes]
+    return class_figures(card.classes, merged.pixels, merged.areas, objects)
 
 
 def _settings(runtime: Runtime, options: PredictOptions) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pfmap.grid import Span
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import extent
-from pfmap.survey.figures import ClassFigures
+from pfmap.survey.figures import ClassFigures, class_figures
 from pfmap.survey.merge import Merged, Tally
 
 
@@ -50,17 +50,8 @@ def part_of(merged: Merged, name: str, box: GeoBox, card: Card) -> Part:
             tally.add(top, values)
             top += len(values)
     valid = int(tally.pixels[:NODATA].sum())
-    classes = tuple(
-        ClassFigures(
-            index,
-            spec.name,
-            spec.color,
-            int(tally.pixels[index]),
-            round(float(tally.areas[index]), 2),
-            merged.scenes.get((name, index), 0),
-        )
-        for index, spec in enumerate(card.classes)
-    )
+    objects = [merged.scenes.get((name, index), 0) for index in range(len(card.classes))]
+    classes = class_figures(card.classes, tally.pixels, tally.areas, objects)
     return Part(classes, valid, _confidence(merged, within) if valid else None)
 
 

@@ -59,6 +59,12 @@ def on_workers(cluster: Cluster, make: Callable[[], Callable[[], Any]]) -> dict[
     return cluster._link._client.run(make())
 
 
+def stop(done: int, total: int) -> None:
+    """End a run on its way, as Ctrl-C does."""
+    if done > total / 4:
+        raise KeyboardInterrupt
+
+
 def refusal(scene: Path, out: Path, model: Model, **options: Any) -> str:
     """What is said when nothing is done: one line, and no trace of the run."""
     with pytest.raises(PfmapError) as caught:
@@ -106,10 +112,6 @@ def test_a_stopped_run_goes_on_in_one_process(
     """And the other way round: what is on disk does not depend on who computed it."""
     scene = write_scene(noise(600, 170))
     pfmap.predict(scene, tmp_path / "whole", model=model, **OPTIONS)
-
-    def stop(done: int, total: int) -> None:
-        if done > total / 4:
-            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         pfmap.predict(scene, tmp_path / "cut", model=model, cluster=cluster, on_progress=stop, **OPTIONS)

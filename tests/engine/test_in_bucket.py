@@ -12,7 +12,7 @@ import torch
 from affine import Affine
 from commands import pfmap as command
 from conftest import NORTH_UP, Write, blobs, server_settings, stand_in
-from test_distributed import noise, small_model
+from test_distributed import noise, small_model, stop
 from test_resume import OPTIONS, PowerError, breaking, equal_outputs
 
 import pfmap
@@ -208,10 +208,6 @@ def test_a_stopped_run_goes_on_from_what_is_in_the_bucket_on_another_machine(
     scene = write_scene(noise(600, 170))
     pfmap.predict(scene, tmp_path / "disk", model=model, **CLUSTER)
 
-    def stop(done: int, total: int) -> None:
-        if done > total / 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=stop, **CLUSTER)
     before = {
@@ -237,10 +233,6 @@ def test_swaths_of_another_run_in_the_bucket_are_not_taken(
 ) -> None:
     one, other = small_model(tmp_path / "one"), small_model(tmp_path / "other", seed=1)
     scene = write_scene(noise(600, 170))
-
-    def stop(done: int, total: int) -> None:
-        if done > total / 3:
-            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         pfmap.predict(scene, store, model=one, cluster=cluster, on_progress=stop, **CLUSTER)

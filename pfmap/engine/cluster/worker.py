@@ -312,7 +312,8 @@ def _check_folder(job: ClusterJob) -> None:
         sign = read_text(job.folder / job.sign_name)
     except OSError as error:
         raise ClusterError(
-            f"does not see the folder that the run writes into, {job.folder.parent} ({error.strerror}): "
+            f"does not see the folder that the run writes into, {job.folder.parent} "
+            f"({error.strerror or error}): "
             "choose one that all machines have under this name with --output-dir"
         ) from error
     if sign != job.sign:
