@@ -236,7 +236,7 @@ def _client() -> Any:  # boto3 has no types
     except ImportError as error:
         raise TargetError(
             "writing into a bucket needs boto3, which is not here: pip install 'pfmap[s3]'"
-        ) from (error)
+        ) from error
     settings: dict[str, Any] = {}
     signs: dict[str, Any] = {}
     if host := os.environ.get("AWS_S3_ENDPOINT"):
@@ -280,6 +280,7 @@ def _kind(path: Path) -> dict[str, str]:
 @contextmanager
 def _as_files(path: Path) -> Iterator[None]:
     """Turn errors into those that files have."""
+    _client()  # says so where boto3 is missing
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
