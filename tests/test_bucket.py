@@ -142,7 +142,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     bucket._client.cache_clear()
-    monkeypatch.setitem(sys.modules, "boto3.session", None)
+    for name in ("boto3.session", "boto3.exceptions"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(TargetError, match=r"pip install 'pfmap\[s3\]'"):
         bucket.output_folder("s3://maps/2026")
     with pytest.raises(TargetError, match=r"pip install 'pfmap\[s3\]'"):  # on a worker, say
