@@ -25,7 +25,7 @@ test-browser: $(STAMP)
 	$(BIN)/python tests/browser/open_report.py --check
 	rm -rf out/browser
 	$(BIN)/python -m examples.survey_python out/browser
-	$(BIN)/python tests/survey/surveys.py out/browser
+	$(BIN)/python tests/surveys.py out/browser
 	$(BIN)/python tests/browser/open_report.py out/browser/maps/survey_report.html out/browser/one
 	$(BIN)/python tests/browser/open_report.py out/browser/many/survey_report.html out/browser/many
 

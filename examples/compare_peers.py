@@ -27,10 +27,10 @@ import numpy as np
 import rasterio
 import torch
 
-from pfmap.architecture import Architecture
-from pfmap.classes import ClassSpec
-from pfmap.engine.export import export_onnx
-from pfmap.engine.store import Model, load_model, write_model
+from pfmap.core.architecture import Architecture
+from pfmap.core.classes import ClassSpec
+from pfmap.model.export import export_onnx
+from pfmap.model.store import Model, load_model, write_model
 from pfmap.net.pfnet import PFNet
 from pfmap.raster.synthetic import read_pattern, write_scene
 

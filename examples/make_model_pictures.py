@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from matplotlib.patches import Patch
 
-from pfmap.engine.predictor import Predictor, map_array
-from pfmap.engine.store import Model, load_model
+from pfmap.model.predictor import Predictor, map_array
+from pfmap.model.store import Model, load_model
 from pfmap.train.config import read_config
 from pfmap.train.data import Source, TrainingData, load_data
 from pfmap.train.validate import window_for

@@ -13,19 +13,19 @@ The public API, imported on first use, so that ``import pfmap`` costs nothing::
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pfmap.errors import PfmapError
+from pfmap.core.errors import PfmapError
 from pfmap.version import __version__
 
 if TYPE_CHECKING:
-    from pfmap.engine.evaluate import evaluate
-    from pfmap.engine.pipeline import inspect, predict
-    from pfmap.engine.store import load_model
-    from pfmap.engine.upstream import import_checkpoint
-    from pfmap.engine.vectorize import vectorize
-    from pfmap.survey.batch import batch, predict_all
+    from pfmap.evaluate.prediction import evaluate
+    from pfmap.mapping.pipeline import inspect, predict
+    from pfmap.mapping.polygonize import vectorize
+    from pfmap.model.store import load_model
+    from pfmap.model.upstream import import_checkpoint
+    from pfmap.survey.campaign import SurveyResult
     from pfmap.survey.run import SheetResult
-    from pfmap.survey.survey import SurveyResult
-    from pfmap.train.evaluate import evaluate_model
+    from pfmap.survey.scenes import batch, predict_all
+    from pfmap.train.evaluate_model import evaluate_model
 
 __all__ = [
     "PfmapError",
@@ -44,17 +44,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "predict": "pfmap.engine.pipeline",
-    "predict_all": "pfmap.survey.batch",
-    "batch": "pfmap.survey.batch",
+    "predict": "pfmap.mapping.pipeline",
+    "predict_all": "pfmap.survey.scenes",
+    "batch": "pfmap.survey.scenes",
     "SheetResult": "pfmap.survey.run",
-    "SurveyResult": "pfmap.survey.survey",
-    "inspect": "pfmap.engine.pipeline",
-    "load_model": "pfmap.engine.store",
-    "evaluate": "pfmap.engine.evaluate",
-    "evaluate_model": "pfmap.train.evaluate",
-    "vectorize": "pfmap.engine.vectorize",
-    "import_checkpoint": "pfmap.engine.upstream",
+    "SurveyResult": "pfmap.survey.campaign",
+    "inspect": "pfmap.mapping.pipeline",
+    "load_model": "pfmap.model.store",
+    "evaluate": "pfmap.evaluate.prediction",
+    "evaluate_model": "pfmap.train.evaluate_model",
+    "vectorize": "pfmap.mapping.polygonize",
+    "import_checkpoint": "pfmap.model.upstream",
 }
 
 

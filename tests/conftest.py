@@ -17,11 +17,11 @@ import torch
 from affine import Affine
 from torch import Tensor, nn
 
-from pfmap import bucket
-from pfmap.architecture import Architecture
-from pfmap.card import Card, InputSpec, Provenance
-from pfmap.classes import ClassSpec
-from pfmap.engine.store import Model, user_models, write_model
+from pfmap.core import bucket
+from pfmap.core.architecture import Architecture
+from pfmap.core.card import Card, InputSpec, Provenance
+from pfmap.core.classes import ClassSpec
+from pfmap.model.store import Model, user_models, write_model
 from pfmap.net.pfnet import PFNet
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would be in each other's way

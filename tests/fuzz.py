@@ -21,9 +21,9 @@ import torch
 from conftest import NORTH_UP, UTM, blobs, stand_in
 
 import pfmap
-from pfmap.card import read_card
-from pfmap.engine.store import load_model, write_model
-from pfmap.engine.upstream import import_checkpoint
+from pfmap.core.card import read_card
+from pfmap.model.store import load_model, write_model
+from pfmap.model.upstream import import_checkpoint
 from pfmap.net.pfnet import PFNet
 
 MEMORY = 6 << 30

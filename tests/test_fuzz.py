@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pfmap
-from pfmap.engine.store import check_name, find_model, user_models
-from pfmap.engine.upstream import import_checkpoint
-from pfmap.errors import ModelError, PfmapError
+from pfmap.core.errors import ModelError, PfmapError
+from pfmap.model.store import check_name, find_model, user_models
+from pfmap.model.upstream import import_checkpoint
 from pfmap.raster.location import locate
 
 HERE = Path(__file__).parent

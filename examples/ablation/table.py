@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from examples.ablation.run import HERE, SEEDS, VARIANTS
-from pfmap.metrics import BOUNDARY_DISTANCES
-from pfmap.train.evaluate import evaluate_model
+from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
+from pfmap.train.evaluate_model import evaluate_model
 
 RESULTS = HERE / "results.csv"
 FIGURES = ("mean_iou", *(f"boundary_f1_{distance}px" for distance in BOUNDARY_DISTANCES))

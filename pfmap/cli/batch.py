@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.options import (
+from pfmap.cli.common import (
     cluster_options,
     many_options,
     overwrite_option,
@@ -18,7 +18,7 @@ from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
 from pfmap.cli.progress import run_with_progress
 
 if TYPE_CHECKING:
-    from pfmap.survey.survey import SurveyResult
+    from pfmap.survey.campaign import SurveyResult
 
 
 @click.command(epilog="Open survey.qgz in QGIS, and survey_report.html in a browser.")
@@ -55,7 +55,7 @@ def batch(
     """
     if output_dir is None:
         raise click.UsageError("say where the outputs go with --output-dir")
-    from pfmap.survey import batch as library  # torch loads here: --help stays instant
+    from pfmap.survey import scenes as library  # torch loads here: --help stays instant
 
     result = run_with_progress(
         lambda on_progress, on_message: library.batch(

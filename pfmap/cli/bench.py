@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import device_option, model_option, overlap_option, precision_option
+from pfmap.cli.common import device_option, model_option, overlap_option, precision_option
 
 
 def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -65,8 +65,8 @@ def bench(scene: str | None, as_json: bool, **options: Any) -> None:
     pfmap bench --size 32768 --no-network
     """  # noqa: D301 - click wants the control character, not a backslash
     from pfmap.cli.progress import run_with_progress
-    from pfmap.engine.bench import bench as measure
-    from pfmap.engine.bench_table import bench_lines
+    from pfmap.measure.benchmark import bench as measure
+    from pfmap.measure.benchmark_table import bench_lines
 
     found = run_with_progress(
         lambda _progress, on_message: measure(scene, on_message=on_message, **options), quiet=as_json

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from pfmap.bucket import is_inside, output_folder
-from pfmap.errors import PfmapError
+from pfmap.core.bucket import is_inside, output_folder
+from pfmap.core.errors import PfmapError
 
 F = TypeVar("F", bound=Callable[..., Any])
 

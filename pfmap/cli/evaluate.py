@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import device_option, split
+from pfmap.cli.common import device_option, split
 from pfmap.cli.progress import run_with_progress
 
 
@@ -145,7 +145,7 @@ def evaluate(
 
     def work(on_progress: Callable[[int, int], None], on_message: Callable[[str], None]) -> Any:
         if model is not None:
-            from pfmap.train.evaluate import evaluate_model
+            from pfmap.train.evaluate_model import evaluate_model
 
             return evaluate_model(
                 model,
@@ -157,7 +157,7 @@ def evaluate(
                 on_progress=on_progress,
                 on_message=on_message,
             )
-        from pfmap.engine.evaluate import evaluate as compare
+        from pfmap.evaluate.prediction import evaluate as compare
 
         assert prediction is not None
         assert truth is not None
@@ -172,7 +172,7 @@ def evaluate(
 
     result = run_with_progress(work, quiet=quiet)
     if html is not None:
-        from pfmap.files import write_text
+        from pfmap.core.files import write_text
 
         write_text(html, result.page())
     if as_json:

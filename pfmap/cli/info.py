@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import scene_options
+from pfmap.cli.common import scene_options
 
 
 @click.command()
@@ -26,9 +26,9 @@ def info(
 
     Takes the options of pfmap predict that matter for it; writes nothing.
     """
-    from pfmap.engine import pipeline
-    from pfmap.engine.options import PredictOptions
-    from pfmap.engine.preflight import describe_table
+    from pfmap.mapping import pipeline
+    from pfmap.mapping.options import PredictOptions
+    from pfmap.mapping.preflight import describe_table
 
     table = pipeline.inspect(
         scene,

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from pfmap.errors import PfmapError
+from pfmap.core.errors import PfmapError
 from pfmap.version import __version__
 
 # name -> (module, attribute, help for the list); a module is imported when its command is used.

@@ -16,7 +16,7 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_command(as_json: bool) -> None:
     """List the models: those that come with pfmap, then your own."""
-    from pfmap.engine import store
+    from pfmap.model import store
 
     entries = store.list_models()
     rows = [
@@ -39,8 +39,8 @@ def list_command(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Show the model NAME: classes, window, resolution, data, accuracy, limits."""
-    from pfmap.card import card_table, read_card
-    from pfmap.engine import store
+    from pfmap.core.card import card_table, read_card
+    from pfmap.model import store
 
     folder = store.find_model(name)
     card = read_card(folder / store.CARD_NAME)
@@ -90,7 +90,7 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
     Counts convolutions and the products of the points' attention, for one window, operation by operation as
     the paper's network is published; then the whole again as pfmap computes it. Needs no weights.
     """
-    from pfmap.engine.cost import cost_of, find_architecture
+    from pfmap.measure.cost import cost_of, find_architecture
 
     cost = cost_of(find_architecture(name, changes), size)
     if as_json:
@@ -123,8 +123,8 @@ def _plain(value: object) -> str:
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
 def export(name: str, target: Path, gsd: float | None, overwrite: bool) -> None:
     """Write the model NAME as an ONNX file that GeoDeep and Deepness run. Needs pfmap[onnx]."""
-    from pfmap.engine.export import export_onnx
-    from pfmap.engine.store import load_model
+    from pfmap.model.export import export_onnx
+    from pfmap.model.store import load_model
 
     path = export_onnx(load_model(name), target, gsd=gsd, overwrite=overwrite)
     click.echo(f"wrote {path}: geodeep SCENE {path}, or load it in Deepness")
@@ -141,7 +141,7 @@ def export(name: str, target: Path, gsd: float | None, overwrite: bool) -> None:
 @click.option("--name", required=True, help="Name of the new model.")
 def import_command(checkpoint: Path, preset: str, name: str) -> None:
     """Import a published PFNet CHECKPOINT as a model of your own."""
-    from pfmap.engine.upstream import import_checkpoint
+    from pfmap.model.upstream import import_checkpoint
 
     folder = import_checkpoint(checkpoint, preset=preset, name=name)
     click.echo(f"imported as {name!r} in {folder}: use it with pfmap predict SCENE -m {name}")

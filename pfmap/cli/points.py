@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import (
+from pfmap.cli.common import (
     bands_option,
     class_names,
     device_option,
@@ -52,8 +52,8 @@ def points(scene: str, window: tuple[int, int], output: Path | None, as_json: bo
     Says too which share of them lies on foreground, as predicted, and which share of the pixels does. The
     window is read as pfmap predict reads it.
     """
-    from pfmap.engine.points import find_points
-    from pfmap.engine.points_picture import draw_points, picture_path
+    from pfmap.measure.flow_picture import draw_points, picture_path
+    from pfmap.measure.flow_points import find_points
 
     path = picture_path(scene, window, output)
     found = find_points(scene, window, **options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.options import (
+from pfmap.cli.common import (
     cluster_options,
     many_options,
     overwrite_option,
@@ -57,7 +57,7 @@ def predict(
     if len(scenes) > 1 or scenes[0].startswith("@") or is_folder(scenes[0]) or retry_failed or watch:
         _predict_all(scenes, output_dir, pattern, retry_failed, watch, as_json, quiet, options)
         return
-    from pfmap.engine import pipeline  # torch loads here: --help stays instant
+    from pfmap.mapping import pipeline  # torch loads here: --help stays instant
 
     result = run_with_progress(
         lambda on_progress, on_message: pipeline.predict(
@@ -88,7 +88,7 @@ def _predict_all(
     options: dict[str, Any],
 ) -> None:
     """Map several scenes."""
-    from pfmap.survey import batch
+    from pfmap.survey import scenes as batch
 
     results = run_with_progress(
         lambda on_progress, on_message: batch.predict_all(

@@ -21,7 +21,7 @@ def summary(objects: str, zones: str | None, zone_field: str | None, as_csv: boo
 
     OBJECTS is any of the vector formats, or FILE:LAYER. Of a shapefile in parts it is the part that is named.
     """
-    from pfmap.vector.summary import summarize
+    from pfmap.vector.zones import summarize
 
     if zone_field is not None and zones is None:
         raise click.UsageError("--zone-field needs --zones")

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
-from pfmap.cli.options import bands_option, class_names, device_option
+from pfmap.cli.common import bands_option, class_names, device_option
 
 if TYPE_CHECKING:
     from pfmap.train.validate import Figures, Validation
@@ -112,8 +112,8 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 4 -m pfmap train ...
     """
-    from pfmap.engine.device import choose_device
-    from pfmap.engine.store import DEFAULT_MODEL, load_model
+    from pfmap.model.device import choose_device
+    from pfmap.model.store import DEFAULT_MODEL, load_model
     from pfmap.train import config as settings
     from pfmap.train import loop, quick
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.options import OutputFolder, overwrite_option, shape_options, split
+from pfmap.cli.common import OutputFolder, overwrite_option, shape_options, split
 from pfmap.cli.progress import run_with_progress
 
 
@@ -58,7 +58,7 @@ def vectorize(
 
     Writes <stem>_objects.gpkg with a QGIS style; <stem> is the raster's name without _classes.
     """
-    from pfmap.engine import vectorize as engine
+    from pfmap.mapping import polygonize as engine
 
     result = run_with_progress(
         lambda on_progress, on_message: engine.vectorize(

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pfmap.errors import UsageError
+from pfmap.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pfmap.engine.cluster.cluster import Cluster
+    from pfmap.cluster.coordinator import Cluster
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def opened_cluster(
         raise UsageError(
             "mapping with workers needs the package distributed, which is not here: pip install 'pfmap[dask]'"
         )
-    from pfmap.engine.cluster import cluster as clusters  # dask takes a second to load
+    from pfmap.cluster import coordinator as clusters  # dask takes a second to load
 
     if isinstance(cluster, clusters.Cluster):
         yield cluster

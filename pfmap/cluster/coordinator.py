@@ -11,21 +11,21 @@ from typing import TypeVar
 
 import torch
 
-from pfmap.clock import Clock
-from pfmap.engine.cluster import worker as there
-from pfmap.engine.cluster.dispatch import Dispatcher
-from pfmap.engine.cluster.handover import Handover
-from pfmap.engine.cluster.job import Abilities, ClusterJob
-from pfmap.engine.cluster.link import Link, LinkLostError, quiet
-from pfmap.engine.cluster.local import local_cluster
-from pfmap.engine.device import PRECISIONS, choose_device, choose_precision
-from pfmap.engine.estimate import Probe
-from pfmap.engine.plan import Plan
-from pfmap.engine.swaths import lead_rows
-from pfmap.engine.work import RUN_NAME, Work
-from pfmap.errors import ClusterError, PfmapError
-from pfmap.files import file_names, read_text, remove, write_text
-from pfmap.grid import Span
+from pfmap.cluster import worker as there
+from pfmap.cluster.dispatch import Dispatcher
+from pfmap.cluster.handover import Handover
+from pfmap.cluster.link import Link, LinkLostError, quiet
+from pfmap.cluster.local import local_cluster
+from pfmap.cluster.task import Abilities, ClusterJob
+from pfmap.core.clock import Clock
+from pfmap.core.errors import ClusterError, PfmapError
+from pfmap.core.files import file_names, read_text, remove, write_text
+from pfmap.core.grid import Span
+from pfmap.mapping.estimate import Probe
+from pfmap.mapping.plan import Plan
+from pfmap.mapping.swaths import lead_rows
+from pfmap.mapping.work import RUN_NAME, Work
+from pfmap.model.device import PRECISIONS, choose_device, choose_precision
 
 _PATIENCE = 60.0  # seconds that workers have to appear, and to answer
 _LOOK = 0.1

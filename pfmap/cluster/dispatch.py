@@ -14,14 +14,14 @@ from typing import Any
 from distributed import Future
 from distributed.scheduler import KilledWorker
 
-from pfmap.clock import Clock
-from pfmap.engine.cluster import worker as there
-from pfmap.engine.cluster.handover import Handover
-from pfmap.engine.cluster.job import ClusterJob, Done
-from pfmap.engine.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
-from pfmap.engine.cluster.runs import Run, Runs
-from pfmap.errors import ClusterError, PfmapError
-from pfmap.grid import Span
+from pfmap.cluster import worker as there
+from pfmap.cluster.handover import Handover
+from pfmap.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
+from pfmap.cluster.runs import Run, Runs
+from pfmap.cluster.task import ClusterJob, Done
+from pfmap.core.clock import Clock
+from pfmap.core.errors import ClusterError, PfmapError
+from pfmap.core.grid import Span
 
 _DEATHS = 3
 """Workers that a swath may cost before it is taken for the cause."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pfmap import bucket
-from pfmap.engine.work import RUN_NAME, Work
-from pfmap.errors import SourceError
-from pfmap.files import write_failed, write_text
-from pfmap.grid import Span
+from pfmap.core import bucket
+from pfmap.core.errors import SourceError
+from pfmap.core.files import write_failed, write_text
+from pfmap.core.grid import Span
+from pfmap.mapping.work import RUN_NAME, Work
 
 
 class Handover:

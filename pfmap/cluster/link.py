@@ -13,7 +13,7 @@ from typing import Any
 from distributed import Client, Future
 from distributed.deploy.spec import SpecCluster
 
-from pfmap.errors import ClusterError
+from pfmap.core.errors import ClusterError
 from pfmap.version import __version__
 
 CONNECT_SECONDS = 10.0
@@ -100,7 +100,7 @@ class Link:
         resources: Mapping[str, float] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> "Future[Any]":
-        """Have one worker, and no other, call a function of `pfmap.engine.cluster.worker`.
+        """Have one worker, and no other, call a function of `pfmap.cluster.worker`.
 
         Raises:
             LinkLostError: the scheduler does not answer.
@@ -238,7 +238,7 @@ def _caller() -> Callable[[str, bytes], Any]:
     def call(name: str, arguments: bytes) -> Any:
         import pickle
 
-        from pfmap.engine.cluster import worker
+        from pfmap.cluster import worker
 
         return getattr(worker, name)(*pickle.loads(arguments))
 

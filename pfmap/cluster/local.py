@@ -13,7 +13,7 @@ import torch
 from distributed import Nanny, Scheduler
 from distributed.deploy.spec import SpecCluster
 
-from pfmap.errors import ClusterError
+from pfmap.core.errors import ClusterError
 
 _HOST = "127.0.0.1"  # nobody else's business
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
@@ -44,7 +44,7 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
         "memory_limit": 0,  # a scene that does not fit is refused before the start
         "dashboard": False,
         "silence_logs": _SILENT,
-        "preload": "pfmap.engine.cluster.preload",
+        "preload": "pfmap.cluster.preload",
         "config": {"distributed.worker.profile.enabled": False},  # looks at all threads 100 times a second
     }
     specs = {}

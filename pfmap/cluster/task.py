@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from pfmap.engine.plan import Plan
-from pfmap.engine.store import Model, bundled_models
-from pfmap.engine.work import RUN_NAME
-from pfmap.errors import ClusterError
-from pfmap.files import read_text
-from pfmap.grid import Span
+from pfmap.core.errors import ClusterError
+from pfmap.core.files import read_text
+from pfmap.core.grid import Span
+from pfmap.mapping.plan import Plan
+from pfmap.mapping.work import RUN_NAME
+from pfmap.model.store import Model, bundled_models
 from pfmap.raster.sampling import Sample
 from pfmap.raster.source import Source
 from pfmap.version import __version__

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pfmap.errors import ModelError
+from pfmap.core.errors import ModelError
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
 Context = Literal["ppm", "aspp", "none"]

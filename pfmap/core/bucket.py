@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from pfmap.errors import TargetError
+from pfmap.core.errors import TargetError
 
 LEASE = 90.0
 """Seconds after which what a process held that has not been heard of is free."""

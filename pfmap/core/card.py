@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pfmap.architecture import Architecture, check_window
-from pfmap.classes import ClassSpec
-from pfmap.errors import ModelError
+from pfmap.core.architecture import Architecture, check_window
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import ModelError
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from pfmap.errors import ModelError
+from pfmap.core.errors import ModelError
 
 NODATA = 255
 """Value of the class raster where the scene has no data; classes are 0 to 254."""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import platformdirs
 
-from pfmap import bucket
-from pfmap.errors import TargetError
+from pfmap.core import bucket
+from pfmap.core.errors import TargetError
 
 
 def scratch(folder: Path) -> Path:

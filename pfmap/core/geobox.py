@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from pfmap.grid import Span
+from pfmap.core.grid import Span
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f) of x = a col + b row + c, y = d col + e row + f."""

@@ -9,7 +9,7 @@ columns are blended with the neighbours before it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pfmap.errors import UsageError
+from pfmap.core.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

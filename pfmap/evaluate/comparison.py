@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import ClassSpec
-from pfmap.metrics import BOUNDARY_DISTANCES
+from pfmap.core.classes import ClassSpec
+from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
 from pfmap.raster.classmap import default_color
 from pfmap.trace.compare import CODES, NO_CODE, Boundaries, count_pixels, paint
 from pfmap.trace.match import Matcher

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pfmap.engine.comparison import FALSE_ALARM, MISSED, RIGHT_SHARE, WRONG, Labels
-from pfmap.engine.figures import Evaluation, figure
-from pfmap.metrics import BOUNDARY_DISTANCES, Calibration
-from pfmap.page import document, facts, row, table
+from pfmap.evaluate.comparison import FALSE_ALARM, MISSED, RIGHT_SHARE, WRONG, Labels
+from pfmap.evaluate.figures import Evaluation, figure
+from pfmap.evaluate.metrics import BOUNDARY_DISTANCES, Calibration
+from pfmap.report.html import document, facts, row, table
 
 _STYLE = """
 .confusion td { min-width: 5rem; border: 1px solid #fff; }

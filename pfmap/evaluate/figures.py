@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pfmap.classes import ClassSpec
-from pfmap.engine.comparison import Labels, Tally
-from pfmap.metrics import (
+from pfmap.core.classes import ClassSpec
+from pfmap.evaluate.comparison import Labels, Tally
+from pfmap.evaluate.metrics import (
     BOUNDARY_DISTANCES,
     Bools,
     Calibration,

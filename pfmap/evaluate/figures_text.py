@@ -1,7 +1,7 @@
 """The figures of an evaluation as a table in plain text."""
 
-from pfmap.engine.figures import Evaluation, Match, Scores, figure
-from pfmap.metrics import BOUNDARY_DISTANCES
+from pfmap.evaluate.figures import Evaluation, Match, Scores, figure
+from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
 
 
 def lines_of(found: Evaluation) -> list[str]:

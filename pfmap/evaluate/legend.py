@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import NODATA, ClassSpec
-from pfmap.errors import SourceError, UsageError
+from pfmap.core.classes import NODATA, ClassSpec
+from pfmap.core.errors import SourceError, UsageError
 from pfmap.raster.classmap import default_color
 from pfmap.trace.compare import NO_CODE
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pfmap.errors import SourceError
+from pfmap.core.errors import SourceError
 from pfmap.raster.location import EXACT_SUFFIXES
 
 _CLASSES = "_classes"

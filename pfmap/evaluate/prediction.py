@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from pfmap.ahead import read_ahead
-from pfmap.classes import NODATA
-from pfmap.engine.comparison import Comparison, Labels, Tally
-from pfmap.engine.figures import Evaluation, ends_known, figures
-from pfmap.engine.figures_text import lines_of
-from pfmap.engine.legend import Legend, MatchOptions, Translator
-from pfmap.engine.page import Section, page
-from pfmap.engine.pairs import find_pairs
-from pfmap.engine.truth import ADVICE, Codes, OpenTruth, Truth
-from pfmap.errors import SourceError
+from pfmap.core.classes import NODATA
+from pfmap.core.errors import SourceError
+from pfmap.core.stages import read_ahead
+from pfmap.evaluate.comparison import Comparison, Labels, Tally
+from pfmap.evaluate.evaluation_page import Section, page
+from pfmap.evaluate.figures import Evaluation, ends_known, figures
+from pfmap.evaluate.figures_text import lines_of
+from pfmap.evaluate.legend import Legend, MatchOptions, Translator
+from pfmap.evaluate.pairs import find_pairs
+from pfmap.evaluate.truth import ADVICE, Codes, OpenTruth, Truth
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import locate
-from pfmap.raster.picture import png
+from pfmap.raster.small_picture import png
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]

@@ -7,11 +7,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import ClassSpec
-from pfmap.engine.legend import Legend, MatchOptions, Translator
-from pfmap.errors import SourceError, UsageError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
+from pfmap.evaluate.legend import Legend, MatchOptions, Translator
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.burn import burn_values
 from pfmap.raster.location import locate

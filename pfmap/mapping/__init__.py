@@ -1,1 +1,1 @@
-"""From opened model and scene to finished files: weights, windows, blending, the pipeline of one scene."""
+"""One scene, from opened raster to finished class map and polygons."""

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from pfmap.grid import Grid
+from pfmap.core.grid import Grid
 
 
 def ramp(overlap: int, device: torch.device | str = "cpu") -> Tensor:

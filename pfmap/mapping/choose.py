@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pfmap.grid import Frame, Scale, Span
-from pfmap.resample import neighbours
+from pfmap.core.grid import Frame, Scale, Span
+from pfmap.raster.resample import neighbours
 
 _STRIP = 8 << 20  # probabilities in work at a time
 

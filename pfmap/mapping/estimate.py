@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.clock import Clock
-from pfmap.engine.mapping import Mapper
-from pfmap.engine.plan import Plan
-from pfmap.engine.predictor import Predictor
-from pfmap.engine.resources import folder_size, free_disk, free_memory, gigabytes, peak_memory
-from pfmap.engine.work import Work
-from pfmap.errors import SourceError, TargetError
-from pfmap.grid import Span
+from pfmap.core.clock import Clock
+from pfmap.core.errors import SourceError, TargetError
+from pfmap.core.grid import Span
+from pfmap.core.resources import folder_size, free_disk, free_memory, gigabytes, peak_memory
+from pfmap.mapping.mapper import Mapper
+from pfmap.mapping.plan import Plan
+from pfmap.mapping.work import Work
+from pfmap.model.predictor import Predictor
 from pfmap.raster.burn import burn
 from pfmap.raster.source import Source
 from pfmap.trace.tracer import TILE, warm_up

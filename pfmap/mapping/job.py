@@ -14,19 +14,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pfmap.clock import Clock
-from pfmap.engine.estimate import Probe, estimate, probe, refuse_without_disk, refuse_without_memory
-from pfmap.engine.mapping import Mapped, Mapper
-from pfmap.engine.options import SHARED_SWATH_PIXELS, PredictOptions
-from pfmap.engine.plan import Plan, make_plan, wanted_classes
-from pfmap.engine.preflight import describe_table, preflight_table
-from pfmap.engine.qgis import scene_project
-from pfmap.engine.report import Outcome, build_report, difference, is_done, read_report
-from pfmap.engine.resources import folder_size
-from pfmap.engine.runtime import Runtime
-from pfmap.engine.shapes import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
-from pfmap.engine.work import Work, opened, work_path
-from pfmap.files import read_text, scratch, write_bytes, write_text
+from pfmap.core.clock import Clock
+from pfmap.core.files import read_text, scratch, write_bytes, write_text
+from pfmap.core.resources import folder_size
+from pfmap.mapping.estimate import Probe, estimate, probe, refuse_without_disk, refuse_without_memory
+from pfmap.mapping.map_project import scene_project
+from pfmap.mapping.mapper import Mapped, Mapper
+from pfmap.mapping.objects import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
+from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
+from pfmap.mapping.plan import Plan, make_plan, wanted_classes
+from pfmap.mapping.preflight import describe_table, preflight_table
+from pfmap.mapping.run_report import Outcome, build_report, difference, is_done, read_report
+from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.work import Work, opened, work_path
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location
 from pfmap.raster.source import Source

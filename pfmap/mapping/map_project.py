@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pfmap import bucket
-from pfmap.classes import ClassSpec
-from pfmap.engine.plan import Plan
-from pfmap.engine.shapes import ShapeOptions
-from pfmap.geobox import GeoBox
-from pfmap.project import Layer, qgis_project
+from pfmap.core import bucket
+from pfmap.core.classes import ClassSpec
+from pfmap.core.geobox import GeoBox
+from pfmap.core.style import class_raster_style, confidence_raster_style, objects_style, scene_style
+from pfmap.mapping.objects import ShapeOptions
+from pfmap.mapping.plan import Plan
 from pfmap.raster.location import Location
-from pfmap.style import class_raster_style, confidence_raster_style, objects_style, scene_style
+from pfmap.report.qgis import Layer, qgis_project
 from pfmap.vector.formats import LAYER
 
 _PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet")

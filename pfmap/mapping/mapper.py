@@ -10,29 +10,29 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.ahead import read_ahead
-from pfmap.classes import NODATA
-from pfmap.clock import Clock
-from pfmap.engine.choose import Chooser
-from pfmap.engine.plan import Plan, pixel_size
-from pfmap.engine.predictor import Predictor
-from pfmap.engine.record import Record, read_record, write_record
-from pfmap.engine.resources import give_back_memory
-from pfmap.engine.scaling import no_valid_pixel
-from pfmap.engine.shapes import ClassTable, Shaper
-from pfmap.engine.swaths import Swath, SwathMapper
-from pfmap.engine.tally import Tally
-from pfmap.engine.work import Work
-from pfmap.errors import EmptyError
-from pfmap.grid import Span
+from pfmap.core.classes import NODATA
+from pfmap.core.clock import Clock
+from pfmap.core.errors import EmptyError
+from pfmap.core.grid import Span
+from pfmap.core.regions import Regions
+from pfmap.core.resources import give_back_memory
+from pfmap.core.stages import read_ahead
+from pfmap.core.style import class_raster_style, confidence_raster_style, qml
+from pfmap.mapping.choose import Chooser
+from pfmap.mapping.objects import ClassTable, Shaper
+from pfmap.mapping.plan import Plan, pixel_size
+from pfmap.mapping.record import Record, read_record, write_record
+from pfmap.mapping.swaths import Swath, SwathMapper
+from pfmap.mapping.tally import Tally
+from pfmap.mapping.work import Work
+from pfmap.model.predictor import Predictor
 from pfmap.raster.burn import burn
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.source import Source
+from pfmap.raster.stretch import no_valid_pixel
 from pfmap.raster.target import RasterTarget, finish
 from pfmap.raster.view import Inside, View
-from pfmap.regions import Regions
-from pfmap.style import class_raster_style, confidence_raster_style, qml
-from pfmap.vector.measure import Measurer
+from pfmap.vector.geodesy import Measurer
 
 _FREED = 64 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""

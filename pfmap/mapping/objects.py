@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import ClassSpec
-from pfmap.errors import TargetError, UsageError
-from pfmap.files import existing, file_names, remove
-from pfmap.geobox import GeoBox, mean_size
-from pfmap.grid import Span
-from pfmap.regions import Regions
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import TargetError, UsageError
+from pfmap.core.files import existing, file_names, remove
+from pfmap.core.geobox import GeoBox, mean_size
+from pfmap.core.grid import Span
+from pfmap.core.regions import Regions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.attributes import SceneNames
 from pfmap.vector.formats import FORMATS, PART
-from pfmap.vector.measure import Measurer, pixel_area
+from pfmap.vector.geodesy import Measurer, pixel_area
 from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter, file_part
 

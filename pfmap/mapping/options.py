@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
-from pfmap.engine.shapes import ShapeOptions
-from pfmap.errors import UsageError
+from pfmap.core.errors import UsageError
+from pfmap.mapping.objects import ShapeOptions
 
 SWATH_PIXELS = 4 << 20
 """Pixels of the outputs per swath: few, so that a scene's last ones do not keep most stages waiting."""

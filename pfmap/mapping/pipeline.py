@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfmap.bucket import output_folder
-from pfmap.engine.cluster import opened_cluster
-from pfmap.engine.job import Job, Progress, Result
-from pfmap.engine.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
-from pfmap.engine.runtime import Runtime
-from pfmap.engine.shapes import SPLIT_LARGE
-from pfmap.engine.store import DEFAULT_MODEL, Model
+from pfmap.cluster import opened_cluster
+from pfmap.core.bucket import output_folder
+from pfmap.mapping.job import Job, Progress, Result
+from pfmap.mapping.objects import SPLIT_LARGE
+from pfmap.mapping.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
+from pfmap.mapping.runtime import Runtime
+from pfmap.model.store import DEFAULT_MODEL, Model
 from pfmap.raster.location import locate
 
 if TYPE_CHECKING:
-    from pfmap.engine.cluster.cluster import Cluster
+    from pfmap.cluster.coordinator import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def predict(
             computes in this process. They import the script that calls: guard the call there by
             ``if __name__ == "__main__":``.
         cluster: address or scheduler file of a Dask cluster whose workers compute; scene, model and outputs
-            are on storage that they reach. Or what `pfmap.engine.cluster.opened_cluster` gave, which stays
+            are on storage that they reach. Or what `pfmap.cluster.opened_cluster` gave, which stays
             open for many scenes.
         on_progress: called with (pixels done, pixels in all); it may raise to stop the run.
         on_message: called with lines for people: the plan, the device in use, warnings.

@@ -10,23 +10,23 @@ from typing import Any
 
 import torch
 
-from pfmap.card import Card, card_table
-from pfmap.classes import index_of
-from pfmap.engine.device import default_batch_size
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.resources import free_memory, gigabytes
-from pfmap.engine.scaling import known_scaling, sampled_scaling
-from pfmap.engine.shapes import refuse_unwanted
-from pfmap.engine.store import Model
-from pfmap.errors import SourceError, UsageError
-from pfmap.geobox import GeoBox, mean_size
-from pfmap.grid import Frame, Grid, Scale, Span
+from pfmap.core.card import Card, card_table
+from pfmap.core.classes import index_of
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.geobox import GeoBox, mean_size
+from pfmap.core.grid import Frame, Grid, Scale, Span
+from pfmap.core.resources import free_memory, gigabytes
+from pfmap.mapping.objects import refuse_unwanted
+from pfmap.mapping.options import PredictOptions
+from pfmap.model.device import default_batch_size
+from pfmap.model.store import Model
 from pfmap.raster.sampling import Sample
 from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
+from pfmap.raster.stretch import known_scaling, sampled_scaling
 from pfmap.vector.area import Area, read_area
-from pfmap.vector.measure import Measurer
+from pfmap.vector.geodesy import Measurer
 from pfmap.version import __version__
 
 _TOLERANCE = 1.01  # a range of resolution is not meant to the last digit

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.ahead import read_ahead
-from pfmap.bucket import output_folder
-from pfmap.classes import ClassSpec
-from pfmap.engine.plan import pixel_size
-from pfmap.engine.shapes import (
+from pfmap.core.bucket import output_folder
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import SourceError, TargetError, UsageError
+from pfmap.core.files import publish, scratch, write_failed
+from pfmap.core.grid import Span
+from pfmap.core.stages import read_ahead
+from pfmap.mapping.objects import (
     SPLIT_LARGE,
     ClassTable,
     ShapeOptions,
@@ -25,13 +27,11 @@ from pfmap.engine.shapes import (
     refuse_odd_names,
     refuse_unwanted,
 )
-from pfmap.errors import SourceError, TargetError, UsageError
-from pfmap.files import publish, scratch, write_failed
-from pfmap.grid import Span
+from pfmap.mapping.plan import pixel_size
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.location import Location, locate
 from pfmap.vector.attributes import SceneNames
-from pfmap.vector.measure import Measurer
+from pfmap.vector.geodesy import Measurer
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]

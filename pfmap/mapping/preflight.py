@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pfmap.engine.device import describe
-from pfmap.engine.estimate import Estimate
-from pfmap.engine.plan import Plan
-from pfmap.engine.resources import gigabytes
+from pfmap.core.resources import gigabytes
+from pfmap.mapping.estimate import Estimate
+from pfmap.mapping.plan import Plan
+from pfmap.model.device import describe
 
 
 def preflight_table(plan: Plan, estimated: Estimate, output_dir: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pfmap.classes import NODATA
-from pfmap.engine.swaths import Swath
-from pfmap.files import write_failed
-from pfmap.grid import Span
+from pfmap.core.classes import NODATA
+from pfmap.core.files import write_failed
+from pfmap.core.grid import Span
+from pfmap.mapping.swaths import Swath
 from pfmap.raster.target import RasterTarget
 
 _FACTS = "swath.json"

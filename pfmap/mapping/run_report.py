@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from pfmap.engine.mapping import Mapped
-from pfmap.engine.plan import Plan
-from pfmap.engine.resources import peak_memory
-from pfmap.files import existing, read_text
-from pfmap.geobox import mean_size
+from pfmap.core.files import existing, read_text
+from pfmap.core.geobox import mean_size
+from pfmap.core.resources import peak_memory
+from pfmap.mapping.mapper import Mapped
+from pfmap.mapping.plan import Plan
 from pfmap.version import __version__
 
 _DIFFERENCES = {

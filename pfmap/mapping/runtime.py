@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pfmap.engine.device import choose_device, choose_precision, default_batch_size
-from pfmap.engine.estimate import Probe
-from pfmap.engine.predictor import Predictor
-from pfmap.engine.store import WEIGHTS_NAME, Model, load_model
-from pfmap.engine.weights import file_hash
+from pfmap.mapping.estimate import Probe
+from pfmap.model.device import choose_device, choose_precision, default_batch_size
+from pfmap.model.predictor import Predictor
+from pfmap.model.store import WEIGHTS_NAME, Model, load_model
+from pfmap.model.weights import file_hash
 from pfmap.net.inference import for_inference
 from pfmap.net.pfnet import PFNet
 
 if TYPE_CHECKING:
-    from pfmap.engine.cluster.cluster import Cluster
+    from pfmap.cluster.coordinator import Cluster
 
 
 @dataclass(slots=True)

@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pfmap.ahead import read_ahead
-from pfmap.classes import NODATA
-from pfmap.clock import Clock
-from pfmap.engine.blend import Blender
-from pfmap.engine.choose import Block, Chooser
-from pfmap.engine.plan import Plan
-from pfmap.engine.predictor import Predicted, Predictor, Window, pad_to
-from pfmap.errors import DeviceError
-from pfmap.grid import Grid, Span
+from pfmap.core.classes import NODATA
+from pfmap.core.clock import Clock
+from pfmap.core.errors import DeviceError
+from pfmap.core.grid import Grid, Span
+from pfmap.core.stages import read_ahead
+from pfmap.mapping.blend import Blender
+from pfmap.mapping.choose import Block, Chooser
+from pfmap.mapping.plan import Plan
+from pfmap.model.predictor import Predicted, Predictor, Window, pad_to
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.view import View
 

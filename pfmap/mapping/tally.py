@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import NODATA
-from pfmap.engine.record import Record
-from pfmap.geobox import GeoBox
-from pfmap.vector.measure import Measurer, pixel_area
+from pfmap.core.classes import NODATA
+from pfmap.core.geobox import GeoBox
+from pfmap.mapping.record import Record
+from pfmap.vector.geodesy import Measurer, pixel_area
 
 
 @dataclass(slots=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import filelock
 
-from pfmap import bucket
-from pfmap.errors import TargetError
-from pfmap.files import publish, remove_all, scratch, settle, write_text
-from pfmap.grid import Span
+from pfmap.core import bucket
+from pfmap.core.errors import TargetError
+from pfmap.core.files import publish, remove_all, scratch, settle, write_text
+from pfmap.core.grid import Span
 
 RUN_NAME, _PUBLISH, _LOCK, _BIN = "run.json", "publish.json", "lock", "bin"
 _WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap"}

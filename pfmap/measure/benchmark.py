@@ -14,21 +14,21 @@ import psutil
 import torch
 from torch import Tensor
 
-from pfmap.clock import Clock
-from pfmap.engine.bench_table import Benchmark, Run, Stage
-from pfmap.engine.choose import Chooser
-from pfmap.engine.cost import cost_of
-from pfmap.engine.device import describe
-from pfmap.engine.job import Job
-from pfmap.engine.mapping import Mapper
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.plan import Plan
-from pfmap.engine.predictor import Predictor, Window
-from pfmap.engine.runtime import Runtime
-from pfmap.engine.store import load_model
-from pfmap.engine.swaths import read_window
-from pfmap.engine.work import Work
-from pfmap.errors import UsageError
+from pfmap.core.clock import Clock
+from pfmap.core.errors import UsageError
+from pfmap.mapping.choose import Chooser
+from pfmap.mapping.job import Job
+from pfmap.mapping.mapper import Mapper
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.plan import Plan
+from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.swaths import read_window
+from pfmap.mapping.work import Work
+from pfmap.measure.benchmark_table import Benchmark, Run, Stage
+from pfmap.measure.cost import cost_of
+from pfmap.model.device import describe
+from pfmap.model.predictor import Predictor, Window
+from pfmap.model.store import load_model
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.synthetic import Kind, make_pattern, read_pattern, write_scene

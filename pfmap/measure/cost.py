@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from pfmap.architecture import ENCODERS, Architecture
-from pfmap.card import build, read_card
-from pfmap.engine.store import CARD_NAME, find_model
-from pfmap.errors import ModelError, UsageError
+from pfmap.core.architecture import ENCODERS, Architecture
+from pfmap.core.card import build, read_card
+from pfmap.core.errors import ModelError, UsageError
+from pfmap.model.store import CARD_NAME, find_model
 from pfmap.net.pfnet import PFNet
 
 _ISAID_CLASSES = 16

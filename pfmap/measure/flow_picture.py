@@ -3,10 +3,10 @@
 import os
 from pathlib import Path, PurePath
 
-from pfmap.engine.points import LevelPoints, WindowPoints
-from pfmap.errors import UsageError
-from pfmap.picture import Panel, Words, write_picture
+from pfmap.core.errors import UsageError
+from pfmap.measure.flow_points import LevelPoints, WindowPoints
 from pfmap.raster.location import locate
+from pfmap.report.picture import Panel, Words, write_picture
 
 
 def picture_path(scene: str | os.PathLike[str], window: tuple[int, int], output: Path | None) -> Path:

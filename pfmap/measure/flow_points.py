@@ -15,16 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pfmap.card import Card
-from pfmap.classes import index_of
-from pfmap.engine.device import choose_device
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.plan import Plan, make_plan
-from pfmap.engine.predictor import Predictor, pad_to
-from pfmap.engine.store import DEFAULT_MODEL, Model, load_model
-from pfmap.errors import ModelError, SourceError, UsageError
-from pfmap.geobox import mean_size
-from pfmap.grid import Scale, Span
+from pfmap.core.card import Card
+from pfmap.core.classes import index_of
+from pfmap.core.errors import ModelError, SourceError, UsageError
+from pfmap.core.geobox import mean_size
+from pfmap.core.grid import Scale, Span
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.plan import Plan, make_plan
+from pfmap.model.device import choose_device
+from pfmap.model.predictor import Predictor, pad_to
+from pfmap.model.store import DEFAULT_MODEL, Model, load_model
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
 from pfmap.raster.gdal import gdal_settings

@@ -2,7 +2,7 @@
 
 import torch
 
-from pfmap.errors import DeviceError
+from pfmap.core.errors import DeviceError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pfmap.card import Card
-from pfmap.engine.store import Model
-from pfmap.errors import TargetError, UsageError
-from pfmap.files import publish
+from pfmap.core.card import Card
+from pfmap.core.errors import TargetError, UsageError
+from pfmap.core.files import publish
+from pfmap.model.store import Model
 from pfmap.version import __version__
 
 _OPSET = 17

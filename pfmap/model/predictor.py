@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pfmap.card import InputSpec
-from pfmap.clock import Clock
-from pfmap.engine.blend import Blender
-from pfmap.engine.choose import largest, to_percent
-from pfmap.errors import DeviceError
-from pfmap.grid import Grid, Span
+from pfmap.core.card import InputSpec
+from pfmap.core.clock import Clock
+from pfmap.core.errors import DeviceError
+from pfmap.core.grid import Grid, Span
+from pfmap.mapping.blend import Blender
+from pfmap.mapping.choose import largest, to_percent
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import tomli_w
 import torch
 from torch import nn
 
-from pfmap.card import Card, card_table, read_card
-from pfmap.engine.weights import load_weights, save_weights
-from pfmap.errors import ModelError
-from pfmap.files import write_text
+from pfmap.core.card import Card, card_table, read_card
+from pfmap.core.errors import ModelError
+from pfmap.core.files import write_text
+from pfmap.model.weights import load_weights, save_weights
 from pfmap.net.pfnet import PFNet
 
 CARD_NAME = "model.toml"

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfmap.architecture import Architecture, Encoder
-from pfmap.card import Card, InputSpec, Provenance
-from pfmap.classes import ClassSpec
-from pfmap.engine.store import CARD_NAME, check_name, user_models, write_model
-from pfmap.engine.weights import misfits
-from pfmap.errors import CheckpointError
+from pfmap.core.architecture import Architecture, Encoder
+from pfmap.core.card import Card, InputSpec, Provenance
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import CheckpointError
+from pfmap.model.store import CARD_NAME, check_name, user_models, write_model
+from pfmap.model.weights import misfits
 from pfmap.net.pfnet import PFNet
 from pfmap.net.resnet import BLOCKS
 

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pfmap.errors import ModelError, TrainingError
-from pfmap.files import publish
+from pfmap.core.errors import ModelError, TrainingError
+from pfmap.core.files import publish
 
 
 def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -6,7 +6,7 @@ Each module maps the encoder's last map to the decoder's width at the same size.
 import torch
 from torch import Tensor, nn
 
-from pfmap.architecture import Context
+from pfmap.core.architecture import Context
 from pfmap.net.layers import conv_bn_relu, resize
 from pfmap.net.pooling import average_pool
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pfmap.architecture import FLOW_LEVELS, Architecture, check_window
+from pfmap.core.architecture import FLOW_LEVELS, Architecture, check_window
 from pfmap.net.context import build_context
 from pfmap.net.efficientnet import EfficientNetLite0
 from pfmap.net.factored import PyramidConv, conv_of_pyramid

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pfmap.architecture import Architecture
+from pfmap.core.architecture import Architecture
 from pfmap.net.layers import conv_bn_relu, resize, without_autocast
 from pfmap.net.pooling import average_pool, max_pool
 

@@ -13,8 +13,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from pfmap.errors import SourceError
-from pfmap.geobox import UNPLACED, GeoBox
+from pfmap.core.errors import SourceError
+from pfmap.core.geobox import UNPLACED, GeoBox
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location

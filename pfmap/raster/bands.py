@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import rasterio
 
-from pfmap.errors import UsageError
+from pfmap.core.errors import UsageError
 
 RGB = ("red", "green", "blue")
 _NAMES = {

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio import features
 
-from pfmap.grid import Span
+from pfmap.core.grid import Span
 
 
 def burn(

@@ -13,11 +13,11 @@ import rasterio
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
-from pfmap.classes import ClassSpec
-from pfmap.errors import SourceError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
-from pfmap.quiet import quietly
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import SourceError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
+from pfmap.core.quiet import quietly
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location
 from pfmap.raster.scene import check_place, describe

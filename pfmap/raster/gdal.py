@@ -7,7 +7,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from pfmap.bucket import gdal_endpoint
+from pfmap.core.bucket import gdal_endpoint
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's."""

@@ -10,9 +10,9 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from pfmap.errors import SourceError
-from pfmap.grid import Span
-from pfmap.quiet import quietly
+from pfmap.core.errors import SourceError
+from pfmap.core.grid import Span
+from pfmap.core.quiet import quietly
 
 
 def image_size(path: Path) -> tuple[int, int]:

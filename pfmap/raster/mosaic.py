@@ -17,11 +17,11 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
-from pfmap.classes import ClassSpec
-from pfmap.errors import SourceError
-from pfmap.files import make_folder, read_text, scratch, write_text
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import SourceError
+from pfmap.core.files import make_folder, read_text, scratch, write_text
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.overviews import BLOCK
 

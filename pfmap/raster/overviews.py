@@ -13,7 +13,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio.windows import Window
 
-from pfmap.classes import NODATA
+from pfmap.core.classes import NODATA
 
 Halving = Literal["mode", "average"]
 """How four pixels become one: by the most frequent value, the first of equals; or by their mean."""

@@ -12,11 +12,11 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from pfmap.classes import NODATA
-from pfmap.errors import SourceError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
-from pfmap.quiet import quietly
+from pfmap.core.classes import NODATA
+from pfmap.core.errors import SourceError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
+from pfmap.core.quiet import quietly
 from pfmap.raster.bands import RGB
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import locate

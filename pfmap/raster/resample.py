@@ -7,7 +7,7 @@ raster is at hand, so that overlapping windows agree.
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.grid import Scale, Span
+from pfmap.core.grid import Scale, Span
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.grid import Span
+from pfmap.core.grid import Span
 
 _SPOTS, _FEW = 24, 8
 _SPOT = 32

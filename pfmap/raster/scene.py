@@ -9,8 +9,8 @@ import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
-from pfmap.errors import SourceError
-from pfmap.geobox import IDENTITY, UNPLACED, GeoBox
+from pfmap.core.errors import SourceError
+from pfmap.core.geobox import IDENTITY, UNPLACED, GeoBox
 from pfmap.raster.gdal import GDAL_ERRORS, reason
 from pfmap.raster.location import Location
 

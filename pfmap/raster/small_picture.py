@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.io import MemoryFile
 
-from pfmap.quiet import quietly
+from pfmap.core.quiet import quietly
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:

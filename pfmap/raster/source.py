@@ -13,10 +13,10 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from pfmap.errors import SourceError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
-from pfmap.quiet import quietly
+from pfmap.core.errors import SourceError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
+from pfmap.core.quiet import quietly
 from pfmap.raster.bands import RGB, choose_bands
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
 from pfmap.raster.location import Location, ask_server

@@ -1,7 +1,7 @@
 """How a scene's values become what the network sees, where the scene or the model decide it."""
 
-from pfmap.card import Card
-from pfmap.errors import EmptyError
+from pfmap.core.card import Card
+from pfmap.core.errors import EmptyError
 from pfmap.raster.sampling import Sample
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
 from pfmap.raster.scene import SceneInfo

@@ -16,11 +16,11 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
 
-from pfmap.classes import NODATA, ClassSpec
-from pfmap.errors import TargetError
-from pfmap.files import write_failed
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.classes import NODATA, ClassSpec
+from pfmap.core.errors import TargetError
+from pfmap.core.files import write_failed
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.overviews import BLOCK, SOMEWHERE, Halving, staged, write_overviews
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.grid import Frame, Scale, Span
+from pfmap.core.grid import Frame, Scale, Span
+from pfmap.raster.resample import resample
 from pfmap.raster.source import Source
-from pfmap.resample import resample
 
 _STRIP_PIXELS = 4 << 20
 

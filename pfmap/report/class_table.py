@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from pfmap.survey.figures import ClassFigures
-from pfmap.survey.words import AreaUnit
+from pfmap.report.survey_figures import ClassFigures
+from pfmap.report.words import AreaUnit
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 

@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from pfmap.files import publish, write_text
+from pfmap.core.files import publish, write_text
 
 Row = tuple[int, str, float]
 """Step, series, value."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pfmap.survey.figures import SceneFigures
+from pfmap.report.survey_figures import SceneFigures
 
 _WIDTH, _LOW, _HIGH, _MARGIN = 1000.0, 320.0, 720.0, 40.0
 _METRES = 6_371_008.8 * math.pi / 180

@@ -12,9 +12,9 @@ from typing import Any
 
 import pystac
 
-from pfmap.survey.figures import ClassFigures
-from pfmap.survey.stac_terms import CLASSIFICATION, MLM, class_list
-from pfmap.survey.words import fact
+from pfmap.report.stac_terms import CLASSIFICATION, MLM, class_list
+from pfmap.report.survey_figures import ClassFigures
+from pfmap.report.words import fact
 
 ITEM_ID = "model"
 """Of the model in the catalogue."""

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pfmap.errors import TargetError
-from pfmap.files import write_bytes
+from pfmap.core.errors import TargetError
+from pfmap.core.files import write_bytes
 
 _DRAWN = 2  # times the final size
 _SIDE, _GAP, _TITLE, _FOOT = 560, 20, 58, 108  # final pixels

@@ -4,12 +4,12 @@ import base64
 from collections.abc import Mapping
 from html import escape
 
-from pfmap.errors import TargetError
-from pfmap.page import facts
-from pfmap.picture import picture_facts
-from pfmap.survey.class_table import class_table
-from pfmap.survey.figures import SceneFigures, State
-from pfmap.survey.words import (
+from pfmap.core.errors import TargetError
+from pfmap.report.class_table import class_table
+from pfmap.report.html import facts
+from pfmap.report.picture import picture_facts
+from pfmap.report.survey_figures import SceneFigures, State
+from pfmap.report.words import (
     STATES,
     AreaUnit,
     duration,

@@ -14,14 +14,14 @@ from typing import Any
 
 import pystac
 
-from pfmap.errors import SourceError
-from pfmap.survey.figures import SceneFigures, SurveyFigures
-from pfmap.survey.model_item import ITEM_ID as _MODEL
-from pfmap.survey.model_item import model_item
-from pfmap.survey.stac_terms import CLASSIFICATION, PROCESSING, PROJECTION, asset, class_list
-from pfmap.survey.tables import all_classes
-from pfmap.survey.thumbnail import read_scene_report
-from pfmap.survey.words import fact, parse_time, printable, safe_id
+from pfmap.core.errors import SourceError
+from pfmap.report.model_item import ITEM_ID as _MODEL
+from pfmap.report.model_item import model_item
+from pfmap.report.stac_terms import CLASSIFICATION, PROCESSING, PROJECTION, asset, class_list
+from pfmap.report.survey_figures import SceneFigures, SurveyFigures
+from pfmap.report.tables import all_classes
+from pfmap.report.thumbnail import read_scene_report
+from pfmap.report.words import fact, parse_time, printable, safe_id
 from pfmap.vector.crs import crs_code, crs_wkt2
 
 FOLDER = "stac"

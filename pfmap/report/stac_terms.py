@@ -7,8 +7,8 @@ from typing import Any
 
 import pystac
 
-from pfmap.classes import NODATA
-from pfmap.survey.figures import ClassFigures
+from pfmap.core.classes import NODATA
+from pfmap.report.survey_figures import ClassFigures
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import ClassSpec
+from pfmap.core.classes import ClassSpec
 
 State = Literal["done", "skipped", "failed"]
 """Of a scene: mapped in this run, mapped by an earlier one, or not mapped."""

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html import escape
 
-from pfmap.page import document, facts
-from pfmap.survey.class_table import class_table, stack, swatches
-from pfmap.survey.figures import SceneFigures, State, SurveyFigures
-from pfmap.survey.footprints import footprint_map
-from pfmap.survey.page_style import MARKS, STYLE
-from pfmap.survey.scene_section import scene_section, state_mark
-from pfmap.survey.words import (
+from pfmap.report.class_table import class_table, stack, swatches
+from pfmap.report.footprint_map import footprint_map
+from pfmap.report.html import document, facts
+from pfmap.report.page_style import MARKS, STYLE
+from pfmap.report.scene_section import scene_section, state_mark
+from pfmap.report.survey_figures import SceneFigures, State, SurveyFigures
+from pfmap.report.words import (
     STATES,
     AreaUnit,
     duration,

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pfmap.files import make_folder, write_bytes, write_failed
-from pfmap.survey.figures import SurveyFigures
-from pfmap.survey.page import survey_page
-from pfmap.survey.stac import FOLDER, survey_catalogue
-from pfmap.survey.tables import csv_bytes, survey_csv, survey_json
+from pfmap.core.files import make_folder, write_bytes, write_failed
+from pfmap.report.stac import FOLDER, survey_catalogue
+from pfmap.report.survey_figures import SurveyFigures
+from pfmap.report.survey_page import survey_page
+from pfmap.report.tables import csv_bytes, survey_csv, survey_json
 
 REPORTS: Mapping[str, str] = {
     "html": "survey_report.html",

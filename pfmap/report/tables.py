@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pfmap.errors import SourceError
-from pfmap.survey.figures import ClassFigures, SceneFigures, SurveyFigures
+from pfmap.core.errors import SourceError
+from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 
 FORMAT = 1
 """Of the JSON: goes up when a name changes its meaning or goes away, not when one is added."""

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pfmap.classes import ClassSpec
-from pfmap.errors import PfmapError
-from pfmap.files import read_text
-from pfmap.geobox import GeoBox
-from pfmap.picture import class_picture
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import PfmapError
+from pfmap.core.files import read_text
+from pfmap.core.geobox import GeoBox
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
-from pfmap.survey.figures import SceneFigures
+from pfmap.report.picture import class_picture
+from pfmap.report.survey_figures import SceneFigures
 
 SIDE = 320
 """Pixels of the longer side of each of the two panels, at most."""

@@ -7,24 +7,24 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pfmap.engine.job import Progress, Result
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.plan import wanted_classes
-from pfmap.engine.report import read_report
-from pfmap.engine.runtime import Runtime
-from pfmap.engine.shapes import refuse_unwanted
-from pfmap.errors import PfmapError, SourceError, UsageError
-from pfmap.geobox import GeoBox
+from pfmap.core.errors import PfmapError, SourceError, UsageError
+from pfmap.core.geobox import GeoBox
+from pfmap.mapping.job import Progress, Result
+from pfmap.mapping.objects import refuse_unwanted
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.plan import wanted_classes
+from pfmap.mapping.run_report import read_report
+from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
+from pfmap.report.survey_figures import SceneFigures, SurveyFigures
+from pfmap.report.survey_reports import write_reports
+from pfmap.report.thumbnail import scene_thumbnail, sheet_thumbnail, thumbnail_limit
 from pfmap.survey.failures import write_failures
-from pfmap.survey.figures import SceneFigures, SurveyFigures
 from pfmap.survey.find import Sheet
 from pfmap.survey.gather import scene_figures, sheet_figures, survey_figures, title_of, unit_of
 from pfmap.survey.merge import Merged, merge
-from pfmap.survey.mosaic import make_mosaic
-from pfmap.survey.reports import write_reports
 from pfmap.survey.run import Runner, SheetResult
-from pfmap.survey.thumbnail import scene_thumbnail, sheet_thumbnail, thumbnail_limit
+from pfmap.survey.virtual_scene import make_mosaic
 from pfmap.vector.area import check_area
 from pfmap.vector.footprints import Footprints
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pfmap.engine.job import Progress
-from pfmap.errors import UsageError
+from pfmap.core.errors import UsageError
+from pfmap.mapping.job import Progress
 from pfmap.survey.failures import failures_folder, read_failures, refuse_foreign_list
 from pfmap.survey.find import Sheet, find_sheets
 from pfmap.survey.watch import arrivals

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.shapes import refuse_to_replace
-from pfmap.engine.work import locked, work_path
-from pfmap.files import exists, file_names
+from pfmap.core.files import exists, file_names
+from pfmap.mapping.objects import refuse_to_replace
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.work import locked, work_path
 from pfmap.survey.merge import STEM
 
 _OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pfmap.card import Card
+from pfmap.core.card import Card
 
 
 def model_facts(card: Card, sha256: str) -> dict[str, Any]:
-    """Return what the reports say of a model; `pfmap.survey.model_item` describes it to catalogues by these.
+    """Return what the reports say of a model; `pfmap.report.model_item` describes it to catalogues by these.
 
     Args:
         card: of the model.

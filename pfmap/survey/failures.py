@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pfmap.errors import UsageError
-from pfmap.files import read_text, remove, write_bytes
+from pfmap.core.errors import UsageError
+from pfmap.core.files import read_text, remove, write_bytes
 
 NAME = "failures.csv"
 _FIELDS = ("scene", "reason")

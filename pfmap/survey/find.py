@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from pfmap import bucket
-from pfmap.errors import SourceError, UsageError
+from pfmap.core import bucket
+from pfmap.core.errors import SourceError, UsageError
 from pfmap.raster.location import RASTER_SUFFIXES, Location, locate
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})

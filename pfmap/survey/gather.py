@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from pfmap.card import Card
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.runtime import Runtime
-from pfmap.geobox import GeoBox
+from pfmap.core.card import Card
+from pfmap.core.geobox import GeoBox
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.runtime import Runtime
+from pfmap.report.survey_figures import ClassFigures, SceneFigures, State, SurveyFigures, class_figures
 from pfmap.survey.facts import model_facts
-from pfmap.survey.figures import ClassFigures, SceneFigures, State, SurveyFigures, class_figures
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import Merged
 from pfmap.survey.part import part_of

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.card import Card
-from pfmap.classes import NODATA
-from pfmap.engine.job import Progress, Result
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.plan import wanted_classes
-from pfmap.engine.qgis import Map, map_project
-from pfmap.engine.shapes import ClassTable
-from pfmap.engine.vectorize import Vectorizer
-from pfmap.files import write_bytes, write_text
-from pfmap.geobox import GeoBox
+from pfmap.core.card import Card
+from pfmap.core.classes import NODATA
+from pfmap.core.files import write_bytes, write_text
+from pfmap.core.geobox import GeoBox
+from pfmap.core.style import class_raster_style, confidence_raster_style, qml
+from pfmap.mapping.job import Progress, Result
+from pfmap.mapping.map_project import Map, map_project
+from pfmap.mapping.objects import ClassTable
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.plan import wanted_classes
+from pfmap.mapping.polygonize import Vectorizer
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import (
@@ -35,10 +36,9 @@ from pfmap.raster.mosaic import (
     on_grid,
     write_mosaic,
 )
-from pfmap.style import class_raster_style, confidence_raster_style, qml
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
-from pfmap.vector.measure import Measurer, pixel_area
+from pfmap.vector.geodesy import Measurer, pixel_area
 
 STEM = "survey"
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pfmap.card import Card
-from pfmap.classes import NODATA
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.card import Card
+from pfmap.core.classes import NODATA
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import extent
-from pfmap.survey.figures import ClassFigures, class_figures
+from pfmap.report.survey_figures import ClassFigures, class_figures
 from pfmap.survey.merge import Merged, Tally
 
 

@@ -12,10 +12,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal
 
-from pfmap.engine.job import Job, Progress, Result
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.runtime import Runtime
-from pfmap.errors import EmptyError, OutsideError, PfmapError
+from pfmap.core.errors import EmptyError, OutsideError, PfmapError
+from pfmap.mapping.job import Job, Progress, Result
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.runtime import Runtime
 from pfmap.survey.find import Sheet
 
 log = logging.getLogger(__name__)

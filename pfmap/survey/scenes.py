@@ -6,21 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from pfmap.bucket import output_folder
-from pfmap.engine.cluster import opened_cluster
-from pfmap.engine.job import Progress
-from pfmap.engine.options import PredictOptions, Settings
-from pfmap.engine.runtime import Runtime
-from pfmap.engine.store import DEFAULT_MODEL, Model
-from pfmap.errors import UsageError
+from pfmap.cluster import opened_cluster
+from pfmap.core.bucket import output_folder
+from pfmap.core.errors import UsageError
+from pfmap.mapping.job import Progress
+from pfmap.mapping.options import PredictOptions, Settings
+from pfmap.mapping.runtime import Runtime
+from pfmap.model.store import DEFAULT_MODEL, Model
+from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.claim import alone
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import SheetResult
-from pfmap.survey.survey import Survey, SurveyResult, refuse_options
 
 if TYPE_CHECKING:
-    from pfmap.engine.cluster.cluster import Cluster
+    from pfmap.cluster.coordinator import Cluster
 
 log = logging.getLogger(__name__)
 

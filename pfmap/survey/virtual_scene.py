@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pfmap.card import Card
-from pfmap.engine.options import PredictOptions
-from pfmap.errors import PfmapError, SourceError
-from pfmap.files import make_folder
+from pfmap.core.card import Card
+from pfmap.core.errors import PfmapError, SourceError
+from pfmap.core.files import make_folder
+from pfmap.mapping.options import PredictOptions
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
 from pfmap.raster.scene import SceneInfo

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.regions import Regions
+from pfmap.core.regions import Regions
 from pfmap.trace.compiled import compiled
 from pfmap.trace.ragged import NOTHING, look_up, no_class, offsets_of, take_ragged
 from pfmap.trace.rings import Halves, Rings, join

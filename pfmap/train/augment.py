@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfmap.card import InputSpec
+from pfmap.core.card import InputSpec
 from pfmap.train.config import TrainingSettings
 from pfmap.train.data import Sample, Source, TrainingData
 

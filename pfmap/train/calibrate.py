@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.card import Card
-from pfmap.engine.predictor import Predictor
-from pfmap.metrics import calibration
+from pfmap.core.card import Card
+from pfmap.evaluate.metrics import calibration
+from pfmap.model.predictor import Predictor
 from pfmap.train.data import Source, TrainingData
 from pfmap.train.validate import window_for
 

@@ -8,7 +8,7 @@ missing labels are the same thing to everything that follows.
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.errors import TrainingError
+from pfmap.core.errors import TrainingError
 
 Labels = npt.NDArray[np.uint8]
 """``(height, width)`` indices into a table of class sets; 0 is unknown."""

@@ -1,7 +1,7 @@
 """The training configuration: a model card to be, how to train it, and on what.
 
-One TOML file holds the card's tables (see `pfmap.card`), ``[training]``, and one ``[[sources]]`` per data
-set. Paths are relative to the data folder given on the command line, by default the file's own.
+One TOML file holds the card's tables (see `pfmap.core.card`), ``[training]``, and one ``[[sources]]`` per
+data set. Paths are relative to the data folder given on the command line, by default the file's own.
 """
 
 import dataclasses
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pfmap.card import Card, build, parse_card, read_toml
-from pfmap.errors import ModelError, TrainingError
+from pfmap.core.card import Card, build, parse_card, read_toml
+from pfmap.core.errors import ModelError, TrainingError
 
 CONFIG_NAME = "train.toml"
 """The configuration that lies beside a model."""

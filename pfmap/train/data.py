@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.engine.resources import free_memory
-from pfmap.errors import TrainingError
-from pfmap.grid import Span
+from pfmap.core.errors import TrainingError
+from pfmap.core.grid import Span
+from pfmap.core.resources import free_memory
+from pfmap.train.class_sets import ClassSets, Labels
 from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
-from pfmap.train.layers import LabelLayer, PolygonLayer, PolygonLegend, RasterLayer
-from pfmap.train.scene import Image, LabelledScene
-from pfmap.train.sets import ClassSets, Labels
+from pfmap.train.label_layers import LabelLayer, PolygonLayer, PolygonLegend, RasterLayer
+from pfmap.train.label_spots import LOOKS, Points, survey
+from pfmap.train.labelled_image import Image, LabelledScene
 from pfmap.train.split import Cell, Cells, Counts, choose_blocks, mask_of, named_part
-from pfmap.train.survey import LOOKS, Points, survey
 from pfmap.vector.labels import PolygonFile, is_vector
 
 _LOOKS_IN_ALL = 6000  # at a scene that is looked at block by block

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.classes import index_of
-from pfmap.engine.comparison import Comparison, Labels, Tally
-from pfmap.engine.device import choose_device
-from pfmap.engine.figures import Evaluation, ends_known, figures
-from pfmap.engine.figures_text import lines_of
-from pfmap.engine.page import Section, page
-from pfmap.engine.predictor import Predictor
-from pfmap.engine.store import Model, load_model
-from pfmap.errors import TrainingError
-from pfmap.metrics import settled
-from pfmap.raster.picture import png
+from pfmap.core.classes import index_of
+from pfmap.core.errors import TrainingError
+from pfmap.evaluate.comparison import Comparison, Labels, Tally
+from pfmap.evaluate.evaluation_page import Section, page
+from pfmap.evaluate.figures import Evaluation, ends_known, figures
+from pfmap.evaluate.figures_text import lines_of
+from pfmap.evaluate.metrics import settled
+from pfmap.model.device import choose_device
+from pfmap.model.predictor import Predictor
+from pfmap.model.store import Model, load_model
+from pfmap.raster.small_picture import png
 from pfmap.trace.compare import NO_CODE
+from pfmap.train.class_sets import ClassSets
 from pfmap.train.config import read_config
 from pfmap.train.data import PIECE, Sample, load_data
-from pfmap.train.sets import ClassSets
 from pfmap.train.validate import mapped
 from pfmap.version import __version__
 

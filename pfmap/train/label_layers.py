@@ -6,13 +6,13 @@ from typing import Protocol
 
 import numpy as np
 
-from pfmap.errors import TrainingError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.errors import TrainingError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 from pfmap.raster.burn import burn_values
 from pfmap.raster.image import image_size, read_image
+from pfmap.train.class_sets import ClassSets, Labels
 from pfmap.train.config import LayerSpec
-from pfmap.train.sets import ClassSets, Labels
 from pfmap.vector.labels import LabelPolygons, PolygonFile
 
 _PLACES = 1000  # of polygons that are looked at in a large scene

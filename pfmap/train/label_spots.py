@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.grid import Span
-from pfmap.train.scene import LabelledScene
+from pfmap.core.grid import Span
+from pfmap.train.labelled_image import LabelledScene
 from pfmap.train.split import Counts, mask_of
 
 Points = npt.NDArray[np.int32]

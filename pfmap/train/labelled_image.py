@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.card import Card
-from pfmap.engine.scaling import known_scaling, sampled_scaling
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.card import Card
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source
-from pfmap.train.layers import LabelLayer
-from pfmap.train.sets import Labels
+from pfmap.raster.stretch import known_scaling, sampled_scaling
+from pfmap.train.class_sets import Labels
+from pfmap.train.label_layers import LabelLayer
 
 Image = npt.NDArray[np.uint8]
 

@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from pfmap.card import Card
-from pfmap.files import write_text
+from pfmap.core.card import Card
+from pfmap.core.files import write_text
 from pfmap.train.validate import Validation
 
 PAGE_NAME = "README.md"

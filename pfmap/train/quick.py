@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from pfmap.card import Card, card_table
-from pfmap.engine.plan import pixel_size
-from pfmap.engine.store import Model
-from pfmap.errors import TrainingError
-from pfmap.files import write_text
-from pfmap.geobox import GeoBox, mean_size
+from pfmap.core.card import Card, card_table
+from pfmap.core.errors import TrainingError
+from pfmap.core.files import write_text
+from pfmap.core.geobox import GeoBox, mean_size
+from pfmap.mapping.plan import pixel_size
+from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.image import read_image
 from pfmap.raster.location import RASTER_SUFFIXES, locate

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.errors import TrainingError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.errors import TrainingError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 from pfmap.train.config import Split
 
 Cell = tuple[Hashable, int, int]

@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
-from pfmap.card import Card
-from pfmap.engine.store import Model
-from pfmap.errors import TrainingError
+from pfmap.core.card import Card
+from pfmap.core.errors import TrainingError
+from pfmap.model.store import Model
 from pfmap.net.pfnet import PFNet
 
 _CLASSIFIER = "classify."

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pfmap.errors import TrainingError
+from pfmap.core.errors import TrainingError
 
 _PATIENCE = timedelta(hours=4)  # the others wait while the first one validates
 

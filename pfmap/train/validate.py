@@ -8,12 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from pfmap.card import Card
-from pfmap.engine.predictor import Predictor, map_array
-from pfmap.metrics import class_scores, overall_accuracy
+from pfmap.core.card import Card
+from pfmap.evaluate.metrics import class_scores, overall_accuracy
+from pfmap.model.predictor import Predictor, map_array
+from pfmap.train.class_sets import ClassSets, Labels
 from pfmap.train.data import Sample, TrainingData, spread
-from pfmap.train.scene import Image
-from pfmap.train.sets import ClassSets, Labels
+from pfmap.train.labelled_image import Image
 
 _LIMIT = 32_000_000  # pixels of a source
 

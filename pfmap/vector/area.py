@@ -13,10 +13,10 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
-from pfmap.errors import OutsideError, SourceError, UsageError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
-from pfmap.quiet import quietly
+from pfmap.core.errors import OutsideError, SourceError, UsageError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
+from pfmap.core.quiet import quietly
 
 Bounds = tuple[float, float, float, float]
 _UNREADABLE = (

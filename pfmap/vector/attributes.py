@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from pfmap.regions import Regions
-from pfmap.vector.measure import Measurer
+from pfmap.core.regions import Regions
+from pfmap.vector.geodesy import Measurer
 
 Column = npt.NDArray[np.generic] | npt.NDArray[np.object_]
 

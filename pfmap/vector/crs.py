@@ -2,7 +2,7 @@
 
 import pyproj
 
-from pfmap.errors import SourceError
+from pfmap.core.errors import SourceError
 
 
 def crs_code(wkt: str) -> str | None:

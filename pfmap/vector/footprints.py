@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from pfmap.errors import SourceError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.errors import SourceError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 
 _ALONG = 8  # points per edge: lines that are straight in one CRS bend in another
 

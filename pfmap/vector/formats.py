@@ -19,10 +19,10 @@ import shapely
 from pyarrow import parquet
 from pyogrio.errors import DataSourceError
 
-from pfmap.ahead import Feed
-from pfmap.errors import TargetError
-from pfmap.files import write_failed
-from pfmap.quiet import quietly
+from pfmap.core.errors import TargetError
+from pfmap.core.files import write_failed
+from pfmap.core.quiet import quietly
+from pfmap.core.stages import Feed
 
 LAYER = "objects"
 FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet")

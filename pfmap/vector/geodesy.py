@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from pfmap.errors import SourceError
-from pfmap.geobox import GeoBox
+from pfmap.core.errors import SourceError
+from pfmap.core.geobox import GeoBox
 
 _METRIC_TOLERANCE = 0.002
 """A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""

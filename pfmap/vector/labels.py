@@ -10,9 +10,9 @@ import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from pfmap.errors import SourceError, UsageError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Span
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Span
 from pfmap.vector.layer import VECTOR_FAILURES, Shapes, open_layer
 
 _DEFAULT_FIELD = "class"

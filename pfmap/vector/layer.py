@@ -15,9 +15,9 @@ from pyarrow import parquet
 from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 
-from pfmap import bucket
-from pfmap.errors import SourceError, UsageError
-from pfmap.quiet import quietly
+from pfmap.core import bucket
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.quiet import quietly
 
 VECTOR_FAILURES = (
     DataSourceError,

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from pfmap.geobox import mean_size
-from pfmap.regions import Regions
+from pfmap.core.geobox import mean_size
+from pfmap.core.regions import Regions
 
 LEAST_IOU = 0.85
 """A squared outline that agrees less than that with the outline as traced is not taken."""

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from pfmap.classes import ClassSpec
-from pfmap.errors import UsageError
-from pfmap.geobox import GeoBox
-from pfmap.regions import Regions
-from pfmap.style import objects_style, qml
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import UsageError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.regions import Regions
+from pfmap.core.style import objects_style, qml
 from pfmap.vector.attributes import Chunk, SceneNames, attributes
 from pfmap.vector.formats import LAYER, Sink, sink
-from pfmap.vector.measure import Measurer
+from pfmap.vector.geodesy import Measurer
 from pfmap.vector.regularize import Regularizer
 
 Coords = npt.NDArray[np.float64]

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from pfmap.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.vector.geodesy import Measurer
 from pfmap.vector.layer import VECTOR_FAILURES, Shapes, open_layer
-from pfmap.vector.measure import Measurer
 
 OUTSIDE = "outside all zones"
 

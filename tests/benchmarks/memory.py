@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyproj
 
-from pfmap.classes import ClassSpec
-from pfmap.engine.shapes import ClassTable, ShapeOptions, Shaper
-from pfmap.geobox import GeoBox
-from pfmap.vector.measure import Measurer
+from pfmap.core.classes import ClassSpec
+from pfmap.core.geobox import GeoBox
+from pfmap.mapping.objects import ClassTable, ShapeOptions, Shaper
+from pfmap.vector.geodesy import Measurer
 
 ROWS = 1024
 GSD = 0.1

@@ -15,9 +15,9 @@ import rasterio
 from rasterio.enums import Resampling
 
 import pfmap
-from pfmap.classes import NODATA
-from pfmap.engine.plan import pixel_size
-from pfmap.geobox import mean_size
+from pfmap.core.classes import NODATA
+from pfmap.core.geobox import mean_size
+from pfmap.mapping.plan import pixel_size
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 

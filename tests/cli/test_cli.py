@@ -16,7 +16,7 @@ import torch
 from commands import PFMAP, pfmap
 from conftest import Write, blobs
 
-from pfmap.engine.store import user_models
+from pfmap.model.store import user_models
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("predict", "--help")])

@@ -21,9 +21,9 @@ from test_distributed import OPTIONS, noise, on_workers, small_model
 from test_resume import equal_outputs
 
 import pfmap
-from pfmap.engine.cluster import dispatch, opened_cluster
-from pfmap.engine.store import Model
-from pfmap.errors import ClusterError
+from pfmap.cluster import dispatch, opened_cluster
+from pfmap.core.errors import ClusterError
+from pfmap.model.store import Model
 
 ROOT = Path(__file__).parents[2]
 ENV = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -101,7 +101,7 @@ def test_a_swath_that_ends_every_worker_is_named(
         def patch() -> None:
             import os
 
-            from pfmap.engine.cluster import worker
+            from pfmap.cluster import worker
 
             write = worker.write_record
 
@@ -272,9 +272,9 @@ def test_the_scheduler_knows_no_more_of_many_swaths_than_of_few(tmp_path: Path) 
 
     def make() -> Callable[[], None]:
         def patch() -> None:
-            from pfmap.engine import work
-            from pfmap.engine.bench import _Free
-            from pfmap.engine.cluster import worker
+            from pfmap.cluster import worker
+            from pfmap.mapping import work
+            from pfmap.measure.benchmark import _Free
 
             worker._network = lambda job: _Free.of(job.plan)
             work.settle = lambda _folder: None  # the disk is not what is looked at

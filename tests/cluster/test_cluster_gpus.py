@@ -12,8 +12,8 @@ from test_distributed import noise, small_model
 from test_resume import equal_outputs
 
 import pfmap
-from pfmap.engine.cluster.local import local_cluster
-from pfmap.errors import ClusterError
+from pfmap.cluster.local import local_cluster
+from pfmap.core.errors import ClusterError
 
 pytest.importorskip("distributed")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfmap.engine.cluster.runs import MOST_ROWS, Runs
+from pfmap.cluster.runs import MOST_ROWS, Runs
 
 
 def carry_out(

@@ -15,10 +15,10 @@ from conftest import NORTH_UP, UTM, Write, stand_in
 from test_resume import equal_outputs
 
 import pfmap
-from pfmap.engine.cluster import link, opened_cluster
-from pfmap.engine.cluster.cluster import Cluster
-from pfmap.engine.store import Model, load_model, write_model
-from pfmap.errors import PfmapError
+from pfmap.cluster import link, opened_cluster
+from pfmap.cluster.coordinator import Cluster
+from pfmap.core.errors import PfmapError
+from pfmap.model.store import Model, load_model, write_model
 from pfmap.net.pfnet import PFNet
 
 pytest.importorskip("distributed")
@@ -167,7 +167,7 @@ def test_workers_with_another_pfmap_are_refused_and_both_are_named(
     def make(version: str) -> Callable[[], Callable[[], None]]:
         def patch() -> None:
             from pfmap import version as module
-            from pfmap.engine.cluster import worker
+            from pfmap.cluster import worker
 
             module.__version__ = worker.__version__ = version
 
@@ -193,7 +193,7 @@ def test_workers_with_another_model_are_refused_and_both_are_named(
     def swap(_line: str) -> None:  # as soon as the plan is made here
         shutil.copy(other.folder / "weights.safetensors", mine.folder / "weights.safetensors")
 
-    from pfmap.engine.weights import file_hash
+    from pfmap.model.weights import file_hash
 
     ours, theirs = (file_hash(m.folder / "weights.safetensors")[:12] for m in (mine, other))
     text = refusal(scene, tmp_path / "out", mine, cluster=cluster, on_message=swap)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pfmap import bucket, files
-from pfmap.errors import TargetError
+from pfmap.core import bucket, files
+from pfmap.core.errors import TargetError
 
 
 def test_what_is_written_is_read(store: Path, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pfmap.errors import TargetError
-from pfmap.files import publish, write_text
+from pfmap.core.errors import TargetError
+from pfmap.core.files import publish, write_text
 
 
 def test_publishing_replaces_at_once(tmp_path: Path) -> None:

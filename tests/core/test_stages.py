@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from pfmap.ahead import Feed, read_ahead
-from pfmap.errors import SourceError
+from pfmap.core.errors import SourceError
+from pfmap.core.stages import Feed, read_ahead
 
 
 def test_errors_of_the_reading_thread_arrive_in_order() -> None:

@@ -21,9 +21,9 @@ from sklearn import metrics as sk
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.engine.comparison import FALSE_ALARM, MISSED, Comparison, Labels, Tally
-from pfmap.errors import PfmapError, SourceError, UsageError
-from pfmap.metrics import BOUNDARY_DISTANCES
+from pfmap.core.errors import PfmapError, SourceError, UsageError
+from pfmap.evaluate.comparison import FALSE_ALARM, MISSED, Comparison, Labels, Tally
+from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
 from pfmap.raster import classmap
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

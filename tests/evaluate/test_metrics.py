@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from pfmap import metrics
+from pfmap.evaluate import metrics
 
 CLASSES = 5
 

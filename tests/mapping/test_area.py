@@ -14,7 +14,7 @@ from rasterio import features
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError
 
 NODATA = 255
 ROTATED = Affine.translation(300000, 3000000) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfmap.engine.blend import Blender, ramp
-from pfmap.engine.choose import largest
-from pfmap.errors import UsageError
-from pfmap.grid import Axis, Grid, Span
+from pfmap.core.errors import UsageError
+from pfmap.core.grid import Axis, Grid, Span
+from pfmap.mapping.blend import Blender, ramp
+from pfmap.mapping.choose import largest
 
 axes = st.builds(
     lambda size, window, share: Axis(size, window, int(share * (window // 2))),

@@ -18,7 +18,7 @@ from conftest import Pointwise, Write, blobs, pointwise_reference, stand_in
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.errors import DeviceError, SourceError, TargetError
+from pfmap.core.errors import DeviceError, SourceError, TargetError
 from pfmap.raster.source import Source
 
 NODATA = 255
@@ -81,7 +81,7 @@ def test_overlaps_that_do_not_fit_on_the_device_say_what_to_do(
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("pfmap.engine.blend.Blender.add", fail)
+    monkeypatch.setattr("pfmap.mapping.blend.Blender.add", fail)
     with pytest.raises(DeviceError, match=r"overlaps of a scene this wide: lower --overlap"):
         pfmap.predict(write_scene(blobs(200, 300)), tmp_path, model=stand_in(), device="cpu")
 
@@ -271,7 +271,7 @@ def test_a_full_disk_is_clear_and_the_run_goes_on_once_there_is_space(
 def test_a_run_that_cannot_fit_on_the_disk_is_refused_at_once(
     write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pfmap.engine.estimate.free_disk", lambda _folder: 1_200_000)
+    monkeypatch.setattr("pfmap.mapping.estimate.free_disk", lambda _folder: 1_200_000)
     with pytest.raises(TargetError, match=r"needs up to 1\.. MB of disk.*1\.2 MB are free.*--output-dir"):
         pfmap.predict(write_scene(blobs(300, 300)), tmp_path / "out", model=stand_in(), device="cpu")
     assert not (tmp_path / "out").exists()
@@ -305,7 +305,7 @@ def test_errors_while_swaths_are_made_stop_the_reading_thread(
     def fail(*_: Any) -> None:
         raise TargetError("no")
 
-    monkeypatch.setattr("pfmap.engine.mapping.write_record", fail)
+    monkeypatch.setattr("pfmap.mapping.mapper.write_record", fail)
     before = threading.active_count()
     with pytest.raises(TargetError):
         pfmap.predict(write_scene(blobs(300, 300)), tmp_path / "out", model=stand_in(), device="cpu")
@@ -317,7 +317,7 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np, rasterio, rasterio.shutil
 from conftest import Pointwise, stand_in
-import pfmap, pfmap.engine.pipeline, pfmap.cli.main
+import pfmap, pfmap.mapping.pipeline, pfmap.cli.main
 kind = sys.argv[2]
 class Slow(Pointwise):
     def forward(self, image):
@@ -337,11 +337,11 @@ def slow_read(self, *args):
 if kind == "assembly":
     rasterio.shutil.copy = slow_copy
 pfmap.raster.source.Source.read = slow_read
-real = pfmap.engine.pipeline.predict
+real = pfmap.mapping.pipeline.predict
 def predict(scene, output_dir, **options):
     options |= {"model": stand_in(network=Slow(3)), "swath_pixels": 1}
     return real(scene, output_dir, **options)
-pfmap.engine.pipeline.predict = predict
+pfmap.mapping.pipeline.predict = predict
 pfmap.cli.main.run(["predict", *sys.argv[3:]])
 """
 

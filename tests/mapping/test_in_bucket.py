@@ -16,13 +16,13 @@ from test_distributed import noise, small_model, stop
 from test_resume import OPTIONS, PowerError, breaking, equal_outputs
 
 import pfmap
-from pfmap import bucket
-from pfmap.engine import work
-from pfmap.engine.cluster import opened_cluster
-from pfmap.engine.cluster.cluster import Cluster
-from pfmap.engine.cluster.local import local_cluster
-from pfmap.errors import SourceError, TargetError
-from pfmap.survey.survey import SurveyResult
+from pfmap.cluster import opened_cluster
+from pfmap.cluster.coordinator import Cluster
+from pfmap.cluster.local import local_cluster
+from pfmap.core import bucket
+from pfmap.core.errors import SourceError, TargetError
+from pfmap.mapping import work
+from pfmap.survey.campaign import SurveyResult
 from pfmap.vector.layer import open_layer
 
 
@@ -250,7 +250,7 @@ def test_workers_without_the_keys_are_refused_before_the_start(
         def patch() -> None:
             import os
 
-            from pfmap import bucket
+            from pfmap.core import bucket
 
             os.environ["AWS_S3_ENDPOINT"] = server
             bucket._client.cache_clear()

@@ -13,8 +13,8 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 import pfmap
-from pfmap.engine.job import Result
-from pfmap.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.mapping.job import Result
 
 NODATA = 255
 

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 RUN = """
 import json, sys
@@ -47,7 +47,7 @@ def test_peak_memory_is_flat_in_the_scenes_height(tmp_path: Path) -> None:
     for height in (8192, 32768):
         scene = tall_scene(tmp_path / f"tall_{height}.tif", height)
         done = subprocess.run(
-            [sys.executable, "-c", RUN, str(scene), str(tmp_path / "out"), str(Path(__file__).parent)],
+            [sys.executable, "-c", RUN, str(scene), str(tmp_path / "out"), str(Path(__file__).parents[1])],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from rasterio.enums import ColorInterp
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.errors import SourceError, TargetError, UsageError
+from pfmap.core.errors import SourceError, TargetError, UsageError
 
 NODATA = 255
 ROTATED = Affine.translation(300000, 3000000) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)

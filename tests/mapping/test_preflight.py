@@ -16,13 +16,13 @@ from conftest import NORTH_UP, UTM, Write, blobs, stand_in
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.engine.estimate import windows_with_data
-from pfmap.engine.job import Job
-from pfmap.engine.options import PredictOptions
-from pfmap.engine.pipeline import inspect
-from pfmap.engine.resources import folder_size
-from pfmap.engine.runtime import Runtime
-from pfmap.errors import PfmapError, SourceError, UsageError
+from pfmap.core.errors import PfmapError, SourceError, UsageError
+from pfmap.core.resources import folder_size
+from pfmap.mapping.estimate import windows_with_data
+from pfmap.mapping.job import Job
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.pipeline import inspect
+from pfmap.mapping.runtime import Runtime
 from pfmap.raster.location import locate
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def test_a_scene_in_giant_blocks_is_refused_before_it_is_read(
 ) -> None:
     blocks = {"tiled": True, "blockxsize": 16_384, "blockysize": 16_384}
     scene = header_only(tmp_path / "blocks.tif", 20_000, 20_000, interleave="pixel", compress="lzw", **blocks)
-    monkeypatch.setattr("pfmap.engine.plan.free_memory", lambda: 1 << 30)
+    monkeypatch.setattr("pfmap.mapping.plan.free_memory", lambda: 1 << 30)
     monkeypatch.setattr("pfmap.raster.source.Source.sample", None)
     with pytest.raises(SourceError, match=r"blocks of 16,384 x 16,384.*805\.3 MB.*TILED=YES"):
         pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")

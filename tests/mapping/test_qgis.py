@@ -13,9 +13,9 @@ import rasterio
 from conftest import Write, blobs, stand_in
 
 import pfmap
-from pfmap.engine import qgis
-from pfmap.engine.job import Result
-from pfmap.errors import TargetError
+from pfmap.core.errors import TargetError
+from pfmap.mapping import map_project as qgis
+from pfmap.mapping.job import Result
 from pfmap.raster.location import locate
 
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pfmap
-from pfmap.engine.plan import pixel_size
-from pfmap.engine.store import Model
-from pfmap.errors import UsageError
-from pfmap.geobox import GeoBox
-from pfmap.grid import Scale, Span
-from pfmap.resample import resample
+from pfmap.core.errors import UsageError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import Scale, Span
+from pfmap.mapping.plan import pixel_size
+from pfmap.model.store import Model
+from pfmap.raster.resample import resample
 
 NODATA = 255
 RATIOS = (0.5, 1.0, 2.37, 4.0)

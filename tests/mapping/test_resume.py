@@ -19,9 +19,9 @@ from conftest import Pointwise, Write, blobs, stand_in
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.engine import work
-from pfmap.engine.store import Model
-from pfmap.errors import TargetError
+from pfmap.core.errors import TargetError
+from pfmap.mapping import work
+from pfmap.model.store import Model
 from pfmap.net.pfnet import PFNet
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "swath_pixels": 12_000, "formats": ("gpkg", "geojson")}
@@ -250,7 +250,7 @@ def test_a_run_that_broke_off_while_naming_its_files_ends_well(
     with pytest.raises(PowerError):
         pfmap.predict(scene, tmp_path / "cut", model=stand_in(), **OPTIONS)
     monkeypatch.undo()
-    monkeypatch.setattr("pfmap.engine.mapping.Mapper.run", None)  # nothing is left to be mapped
+    monkeypatch.setattr("pfmap.mapping.mapper.Mapper.run", None)  # nothing is left to be mapped
     pfmap.predict(scene, tmp_path / "cut", model=stand_in(), **OPTIONS)
     equal_outputs(tmp_path / "whole", tmp_path / "cut")
     assert json.loads((tmp_path / "cut" / "scene_report.json").read_text())["swaths"]["all"] > 3
@@ -280,7 +280,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from torch import nn
 from conftest import Pointwise, stand_in
-import pfmap, pfmap.engine.pipeline
+import pfmap, pfmap.mapping.pipeline
 
 scene, out, log = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 

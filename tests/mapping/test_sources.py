@@ -19,7 +19,7 @@ from conftest import NORTH_UP, UTM, Write, blobs, pointwise_reference, stand_in
 from range_server import served
 
 import pfmap
-from pfmap.errors import SourceError
+from pfmap.core.errors import SourceError
 
 NODATA = 255
 

@@ -16,7 +16,7 @@ from rasters import blotches, percent, polygons, traced
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.errors import SourceError, TargetError, UsageError
+from pfmap.core.errors import SourceError, TargetError, UsageError
 
 NORTH_UP = Affine(0.5, 0, 300000, 0, -0.5, 3000000)
 

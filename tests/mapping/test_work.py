@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pfmap.engine.work import Work, opened
-from pfmap.errors import TargetError
-from pfmap.grid import Span
+from pfmap.core.errors import TargetError
+from pfmap.core.grid import Span
+from pfmap.mapping.work import Work, opened
 
 RUN = {"scene": "a", "model": "b", "options": "c", "pfmap": "d"}
 FILES = 150

@@ -12,8 +12,8 @@ from conftest import Write, blobs
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.engine.bench import STAGES, bench
-from pfmap.engine.bench_table import bench_lines
+from pfmap.measure.benchmark import STAGES, bench
+from pfmap.measure.benchmark_table import bench_lines
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from pfmap.architecture import Architecture
 from pfmap.cli.main import cli
-from pfmap.engine.cost import Cost, cost_of, find_architecture
-from pfmap.errors import ModelError, UsageError
+from pfmap.core.architecture import Architecture
+from pfmap.core.errors import ModelError, UsageError
+from pfmap.measure.cost import Cost, cost_of, find_architecture
 from pfmap.net.pfnet import PFNet
 
 

@@ -12,13 +12,13 @@ from click.testing import CliRunner, Result
 from conftest import Write, blobs, shared, stand_in
 from PIL import Image
 
-from pfmap.architecture import Architecture
 from pfmap.cli.main import cli
-from pfmap.engine.points import WindowPoints, find_points
-from pfmap.engine.points_picture import draw_points
-from pfmap.engine.store import Model, user_models, write_model
-from pfmap.errors import ModelError, PfmapError, SourceError, UsageError
-from pfmap.grid import Span
+from pfmap.core.architecture import Architecture
+from pfmap.core.errors import ModelError, PfmapError, SourceError, UsageError
+from pfmap.core.grid import Span
+from pfmap.measure.flow_picture import draw_points
+from pfmap.measure.flow_points import WindowPoints, find_points
+from pfmap.model.store import Model, user_models, write_model
 from pfmap.net.pfnet import PFNet
 
 SIDE = 64
@@ -158,7 +158,7 @@ def _drawn(path: Path, color: tuple[int, int, int]) -> set[tuple[int, int]]:
 
 def test_the_picture_shows_every_point_in_its_place(tmp_path: Path) -> None:
     seen = np.ones((SIDE, SIDE), dtype=bool)
-    from pfmap.engine.points import LevelPoints
+    from pfmap.measure.flow_points import LevelPoints
 
     salient, boundary = np.array([[8.0, 24.0], [40.0, 56.0]]), np.array([[56.0, 8.0]])
     found = WindowPoints(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pfmap.engine.device import choose_device, choose_precision
-from pfmap.errors import DeviceError
+from pfmap.core.errors import DeviceError
+from pfmap.model.device import choose_device, choose_precision
 
 
 def test_auto_takes_what_is_there() -> None:

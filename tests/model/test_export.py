@@ -15,8 +15,8 @@ from conftest import stand_in
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.engine.export import export_onnx
-from pfmap.engine.store import Model
+from pfmap.model.export import export_onnx
+from pfmap.model.store import Model
 from pfmap.net.pfnet import PFNet
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from conftest import Pointwise, Write, stand_in
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.card import InputSpec
-from pfmap.engine.predictor import Predictor, Window, pad_to
+from pfmap.core.card import InputSpec
+from pfmap.model.predictor import Predictor, Window, pad_to
 
 SPEC = InputSpec(("red", "green", "blue"), 255.0, (0.1, 0.2, 0.3), (0.5, 0.25, 0.2), 64, (0.1, 1.0))
 

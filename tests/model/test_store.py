@@ -8,9 +8,9 @@ import torch
 from conftest import stand_in
 
 import pfmap
-from pfmap.card import read_card
-from pfmap.engine.store import list_models, user_models, write_model
-from pfmap.errors import ModelError
+from pfmap.core.card import read_card
+from pfmap.core.errors import ModelError
+from pfmap.model.store import list_models, user_models, write_model
 from pfmap.net.pfnet import PFNet
 
 

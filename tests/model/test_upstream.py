@@ -11,8 +11,8 @@ from conftest import shared
 from golden import golden_state
 
 import pfmap
-from pfmap.engine.upstream import PRESETS, rename
-from pfmap.errors import CheckpointError, ModelError
+from pfmap.core.errors import CheckpointError, ModelError
+from pfmap.model.upstream import PRESETS, rename
 from pfmap.net.pfnet import PFNet
 
 
@@ -85,7 +85,7 @@ def test_numpy_one_scalars_are_read_too(tmp_path: Path) -> None:
 
 @pytest.mark.golden
 def test_resnet101_and_six_classes_are_read_from_the_shapes(tmp_path: Path) -> None:
-    from pfmap.architecture import Architecture
+    from pfmap.core.architecture import Architecture
 
     network = PFNet(Architecture("resnet101", 6))
     bare(published(network), tmp_path / "c.pth")

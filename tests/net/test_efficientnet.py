@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from conftest import shared
 
-from pfmap.engine.weights import load_imagenet_lite0
-from pfmap.errors import TrainingError
+from pfmap.core.errors import TrainingError
+from pfmap.model.weights import load_imagenet_lite0
 from pfmap.net.efficientnet import EfficientNetLite0, SameConv2d
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pfmap.architecture import Architecture
+from pfmap.core.architecture import Architecture
 from pfmap.net.fold import fold_batch_norm
 from pfmap.net.pfnet import PFNet
 

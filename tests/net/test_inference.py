@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import pfmap
-from pfmap.architecture import Architecture
-from pfmap.engine.store import Model
+from pfmap.core.architecture import Architecture
+from pfmap.model.store import Model
 from pfmap.net.inference import for_inference
 from pfmap.net.pfnet import PFNet
 from pfmap.net.winograd import WinogradConv2d

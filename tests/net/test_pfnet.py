@@ -9,10 +9,10 @@ from conftest import shared
 from golden import golden_state
 from torch.utils.flop_counter import FlopCounterMode
 
-from pfmap.architecture import Architecture
-from pfmap.engine.upstream import rename
-from pfmap.engine.weights import misfits
-from pfmap.errors import ModelError
+from pfmap.core.architecture import Architecture
+from pfmap.core.errors import ModelError
+from pfmap.model.upstream import rename
+from pfmap.model.weights import misfits
 from pfmap.net.inference import for_inference
 from pfmap.net.pfnet import PFNet
 

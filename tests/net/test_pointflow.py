@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfmap.architecture import Architecture
+from pfmap.core.architecture import Architecture
 from pfmap.net.pointflow import (
     PointFlow,
     _sample,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfmap.grid import Scale, Span
-from pfmap.resample import resample
+from pfmap.core.grid import Scale, Span
+from pfmap.raster.resample import resample
 
 
 def matrix(scale: Scale) -> npt.NDArray[np.float64]:

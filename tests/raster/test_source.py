@@ -6,8 +6,8 @@ import rasterio
 from conftest import Write
 from rasterio.enums import ColorInterp
 
-from pfmap.errors import SourceError, UsageError
-from pfmap.grid import Frame, Scale, Span
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.grid import Frame, Scale, Span
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.view import View

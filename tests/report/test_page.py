@@ -14,12 +14,12 @@ import pyproj
 import pytest
 from surveys import made_up
 
-from pfmap.errors import TargetError
-from pfmap.picture import class_picture
-from pfmap.survey.figures import SceneFigures, SurveyFigures
-from pfmap.survey.page import survey_page
-from pfmap.survey.reports import REPORTS, write_reports
-from pfmap.survey.words import AreaUnit, duration, link, safe_id
+from pfmap.core.errors import TargetError
+from pfmap.report.picture import class_picture
+from pfmap.report.survey_figures import SceneFigures, SurveyFigures
+from pfmap.report.survey_page import survey_page
+from pfmap.report.survey_reports import REPORTS, write_reports
+from pfmap.report.words import AreaUnit, duration, link, safe_id
 
 VOID = frozenset({"meta", "img", "br"})
 
@@ -233,7 +233,7 @@ def test_two_thousand_scenes_stay_usable() -> None:
 def test_pictures_beyond_the_budget_are_left_out_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     survey = made_up(6)
     one = picture()
-    monkeypatch.setattr("pfmap.survey.page._PICTURES", 2 * len(one) + 1)
+    monkeypatch.setattr("pfmap.report.survey_page._PICTURES", 2 * len(one) + 1)
     page = check(survey_page(survey, {scene.name: one for scene in survey.scenes}))
     assert len(page.all("img")) == 2
     assert "4 pictures left out" in page.text

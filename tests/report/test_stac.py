@@ -22,10 +22,10 @@ from referencing import Registry, Resource
 from surveys import made_up, mapped
 
 import pfmap
+from pfmap.report.stac import footprint_geometry
+from pfmap.report.survey_figures import SurveyFigures
+from pfmap.report.survey_reports import write_reports
 from pfmap.survey.facts import model_facts
-from pfmap.survey.figures import SurveyFigures
-from pfmap.survey.reports import write_reports
-from pfmap.survey.stac import footprint_geometry
 
 SCHEMAS = get_local_schema_cache()
 REGISTRY = Registry().with_resources([(k, Resource.from_contents(schema)) for k, schema in SCHEMAS.items()])

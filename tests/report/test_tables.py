@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from surveys import made_up
 
-from pfmap.errors import SourceError
-from pfmap.survey.figures import SceneFigures
-from pfmap.survey.tables import csv_bytes, parse_survey, read_survey, survey_csv, survey_json
+from pfmap.core.errors import SourceError
+from pfmap.report.survey_figures import SceneFigures
+from pfmap.report.tables import csv_bytes, parse_survey, read_survey, survey_csv, survey_json
 
 
 @pytest.mark.parametrize("unit", ["m2", "px"])

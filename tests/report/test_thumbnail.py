@@ -12,12 +12,12 @@ from PIL import Image
 from surveys import mapped
 
 import pfmap
-from pfmap.card import Card
-from pfmap.engine.store import Model
+from pfmap.core.card import Card
+from pfmap.model.store import Model
 from pfmap.raster import source
 from pfmap.raster.scaling import Scaling
-from pfmap.survey.figures import SceneFigures
-from pfmap.survey.thumbnail import SIDE, scene_thumbnail, thumbnail, thumbnail_limit
+from pfmap.report.survey_figures import SceneFigures
+from pfmap.report.thumbnail import SIDE, scene_thumbnail, thumbnail, thumbnail_limit
 
 GAP = 8
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pfmap.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError
 from pfmap.survey.find import find_sheets
 
 

@@ -13,10 +13,10 @@ from rasterio.warp import reproject, transform_bounds
 from sheets import OVERLAPPING, QUARTERS, sheets
 
 import pfmap
-from pfmap.engine.options import PredictOptions
-from pfmap.errors import SourceError
-from pfmap.survey.batch import predict_all
+from pfmap.core.errors import SourceError
+from pfmap.mapping.options import PredictOptions
 from pfmap.survey.merge import Merged, merge
+from pfmap.survey.scenes import predict_all
 
 ROWS = COLS = 200
 

@@ -16,10 +16,10 @@ from test_thumbnail import panels
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.errors import SourceError, UsageError
-from pfmap.survey.batch import batch
-from pfmap.survey.survey import SurveyResult
-from pfmap.survey.tables import read_survey
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.report.tables import read_survey
+from pfmap.survey.campaign import SurveyResult
+from pfmap.survey.scenes import batch
 
 
 class Blurred(nn.Module):

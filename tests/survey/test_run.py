@@ -13,9 +13,9 @@ from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.errors import ModelError, SourceError, UsageError
-from pfmap.survey.batch import predict_all
+from pfmap.core.errors import ModelError, SourceError, UsageError
 from pfmap.survey.run import SheetResult
+from pfmap.survey.scenes import predict_all
 
 
 @pytest.fixture

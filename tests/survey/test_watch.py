@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from conftest import Write, blobs, stand_in
 
-from pfmap.errors import UsageError
+from pfmap.core.errors import UsageError
 from pfmap.survey import watch
-from pfmap.survey.batch import batch, predict_all
 from pfmap.survey.run import SheetResult
+from pfmap.survey.scenes import batch, predict_all
 
 
 class EnoughError(Exception):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rasters import NODATA, blotches, spiral
 from scipy import ndimage
 
-from pfmap.metrics import BOUNDARY_DISTANCES
+from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
 from pfmap.trace.compare import Boundaries, count_pixels, inner_boundary, paint
 from pfmap.trace.match import Matcher
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.engine.predictor import Predictor, map_array
-from pfmap.engine.store import Model, write_model
-from pfmap.errors import ModelError, TrainingError
+from pfmap.core.errors import ModelError, TrainingError
+from pfmap.model.predictor import Predictor, map_array
+from pfmap.model.store import Model, write_model
 from pfmap.net.pfnet import PFNet
 from pfmap.train.config import read_config
 from pfmap.train.data import load_data

@@ -15,8 +15,8 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 import pfmap
-from pfmap.engine.store import Model
-from pfmap.errors import TrainingError
+from pfmap.core.errors import TrainingError
+from pfmap.model.store import Model
 from pfmap.train.config import read_config
 from pfmap.train.data import load_data
 from pfmap.train.loop import train

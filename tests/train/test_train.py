@@ -13,15 +13,15 @@ import rasterio
 import torch
 
 import pfmap
-from pfmap.errors import TrainingError
+from pfmap.core.errors import TrainingError
 from pfmap.net.pfnet import PFNet
 from pfmap.train import calibrate
 from pfmap.train.augment import Batches
+from pfmap.train.class_sets import ClassSets
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.data import load_data
 from pfmap.train.loop import _Run, train
 from pfmap.train.optimise import learning_rate
-from pfmap.train.sets import ClassSets
 from pfmap.train.start import take_over
 from pfmap.train.team import Team
 from pfmap.train.validate import figures_of

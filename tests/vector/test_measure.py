@@ -6,8 +6,8 @@ import pytest
 import shapely
 from pyproj import Geod
 
-from pfmap.errors import SourceError
-from pfmap.vector.measure import Measurer
+from pfmap.core.errors import SourceError
+from pfmap.vector.geodesy import Measurer
 
 HERE = (85.52, 27.63)
 

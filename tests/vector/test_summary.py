@@ -13,9 +13,9 @@ import shapely
 from click.testing import CliRunner
 
 from pfmap.cli.main import cli
-from pfmap.errors import PfmapError
+from pfmap.core.errors import PfmapError
 from pfmap.vector import layer
-from pfmap.vector.summary import OUTSIDE, Row, summarize
+from pfmap.vector.zones import OUTSIDE, Row, summarize
 
 UTM = 32645
 

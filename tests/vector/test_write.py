@@ -13,14 +13,14 @@ import pytest
 import shapely
 from rasters import blotches, percent, traced
 
-from pfmap.classes import ClassSpec
-from pfmap.errors import UsageError
-from pfmap.geobox import GeoBox
-from pfmap.regions import Regions
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import UsageError
+from pfmap.core.geobox import GeoBox
+from pfmap.core.regions import Regions
 from pfmap.trace.tracer import Tracer
 from pfmap.vector import formats, write
 from pfmap.vector.formats import FORMATS
-from pfmap.vector.measure import Measurer
+from pfmap.vector.geodesy import Measurer
 from pfmap.vector.write import ObjectWriter
 
 CLASSES = {

@@ -1,6 +1,6 @@
 """Figures of surveys for tests: made up ones, and those of scenes that were really mapped.
 
-    python tests/survey/surveys.py FOLDER
+    python tests/surveys.py FOLDER
 
 writes a report for ``make test-browser``: into FOLDER/many, of the survey that was mapped into FOLDER/maps,
 many times over, with failures among its scenes.
@@ -11,21 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pfmap.card import Card, read_card
-from pfmap.engine.job import Result
-from pfmap.engine.report import read_report
+from pfmap.core.card import Card, read_card
+from pfmap.mapping.job import Result
+from pfmap.mapping.run_report import read_report
 from pfmap.raster.location import locate
 from pfmap.raster.source import glance
+from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
+from pfmap.report.survey_reports import write_reports
+from pfmap.report.tables import read_survey
+from pfmap.report.thumbnail import scene_thumbnail
 from pfmap.survey.facts import model_facts
-from pfmap.survey.figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.survey.find import Sheet
 from pfmap.survey.gather import scene_figures
-from pfmap.survey.reports import write_reports
 from pfmap.survey.run import SheetResult
-from pfmap.survey.tables import read_survey
-from pfmap.survey.thumbnail import scene_thumbnail
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CARD = read_card(ROOT / "models" / "landcover" / "model.toml")
 
 

@@ -1,0 +1,1 @@
+"""What every room builds on: grids, classes, cards, files, threads and errors; no heavy library."""

@@ -1,0 +1,1 @@
+"""A map, or a model, against the truth."""

@@ -1,0 +1,1 @@
+"""Models: their folders and weights, import and export, and the network on its device."""
