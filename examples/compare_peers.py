@@ -27,7 +27,7 @@ import numpy as np
 import rasterio
 import torch
 
-from pfmap.core.architecture import Architecture
+from pfmap.core.card import Architecture
 from pfmap.core.classes import ClassSpec
 from pfmap.model.export import export_onnx
 from pfmap.model.store import Model, load_model, write_model

@@ -18,8 +18,7 @@ from affine import Affine
 from torch import Tensor, nn
 
 from pfmap.core import bucket
-from pfmap.core.architecture import Architecture
-from pfmap.core.card import Card, InputSpec, Provenance
+from pfmap.core.card import Architecture, Card, InputSpec, Provenance
 from pfmap.core.classes import ClassSpec
 from pfmap.model.store import Model, user_models, write_model
 from pfmap.net.pfnet import PFNet

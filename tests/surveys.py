@@ -14,15 +14,14 @@ from typing import Any
 from pfmap.core.card import Card, read_card
 from pfmap.mapping.job import Result
 from pfmap.mapping.run_report import read_report
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 from pfmap.raster.source import glance
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.tables import read_survey
 from pfmap.report.thumbnail import scene_thumbnail
-from pfmap.survey.facts import model_facts
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import scene_figures
+from pfmap.survey.gather import model_facts, scene_figures
 from pfmap.survey.run import SheetResult
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import pfmap
 from pfmap.core.errors import ModelError, PfmapError
 from pfmap.model.store import check_name, find_model, user_models
 from pfmap.model.upstream import import_checkpoint
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 
 HERE = Path(__file__).parent
 COUNTS = {"scene": 150, "mosaic": 150, "area": 120, "card": 300, "weights": 150, "checkpoint": 150}

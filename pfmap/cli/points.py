@@ -52,8 +52,7 @@ def points(scene: str, window: tuple[int, int], output: Path | None, as_json: bo
     Says too which share of them lies on foreground, as predicted, and which share of the pixels does. The
     window is read as pfmap predict reads it.
     """
-    from pfmap.measure.flow_picture import draw_points, picture_path
-    from pfmap.measure.flow_points import find_points
+    from pfmap.measure.flow_points import draw_points, find_points, picture_path
 
     path = picture_path(scene, window, output)
     found = find_points(scene, window, **options)

@@ -131,7 +131,7 @@ def fail_if_any_failed(
     results: "list[SheetResult]", sources: tuple[str, ...], output_dir: Path | None
 ) -> None:
     """Exit with status 1 if a scene failed."""
-    from pfmap.survey.failures import NAME, failures_folder
+    from pfmap.survey.choice import NAME, failures_folder
 
     failed = [result for result in results if result.reason]
     if not failed:

@@ -14,13 +14,12 @@ import torch
 from pfmap.cluster import worker as there
 from pfmap.cluster.dispatch import Dispatcher
 from pfmap.cluster.handover import Handover
-from pfmap.cluster.link import Link, LinkLostError, quiet
-from pfmap.cluster.local import local_cluster
+from pfmap.cluster.link import Link, LinkLostError, local_cluster, quiet
 from pfmap.cluster.task import Abilities, ClusterJob
-from pfmap.core.clock import Clock
 from pfmap.core.errors import ClusterError, PfmapError
 from pfmap.core.files import file_names, read_text, remove, write_text
 from pfmap.core.grid import Span
+from pfmap.core.stages import Clock
 from pfmap.mapping.estimate import Probe
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.swaths import lead_rows

@@ -19,9 +19,9 @@ from pfmap.cluster.handover import Handover
 from pfmap.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
 from pfmap.cluster.runs import Run, Runs
 from pfmap.cluster.task import ClusterJob, Done
-from pfmap.core.clock import Clock
 from pfmap.core.errors import ClusterError, PfmapError
 from pfmap.core.grid import Span
+from pfmap.core.stages import Clock
 
 _DEATHS = 3
 """Workers that a swath may cost before it is taken for the cause."""

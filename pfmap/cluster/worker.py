@@ -22,11 +22,11 @@ from distributed.core import Status
 from pfmap.cluster.handover import Handover
 from pfmap.cluster.task import Abilities, ClusterJob, Done, open_source
 from pfmap.core.card import card_table, read_card
-from pfmap.core.clock import Clock
 from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError
 from pfmap.core.files import read_text, write_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory, keep_memory
+from pfmap.core.stages import Clock
 from pfmap.mapping.estimate import Probe, memory_of, probe
 from pfmap.mapping.mapper import raster_targets, view_of
 from pfmap.mapping.record import write_record
@@ -35,8 +35,7 @@ from pfmap.mapping.swaths import SwathMapper
 from pfmap.mapping.work import RUN_NAME
 from pfmap.model.device import choose_device, choose_precision, describe
 from pfmap.model.predictor import Predictor
-from pfmap.model.store import CARD_NAME, WEIGHTS_NAME, find_model, load_model
-from pfmap.model.weights import file_hash
+from pfmap.model.store import CARD_NAME, WEIGHTS_NAME, file_hash, find_model, load_model
 from pfmap.raster.gdal import gdal_settings
 from pfmap.version import __version__
 

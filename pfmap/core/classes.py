@@ -1,7 +1,9 @@
 """The classes of a model: index, name, colour."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.sax.saxutils import quoteattr
 
 from pfmap.core.errors import ModelError
 
@@ -49,3 +51,103 @@ def index_of(classes: tuple[ClassSpec, ...], name: str) -> int:
             return index
     names = ", ".join(spec.name for spec in classes)
     raise ModelError(f"class {name!r} is unknown: the model has {names}")
+
+
+HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+"""How QGIS's own XML files begin."""
+
+
+def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> str:
+    """Style a class raster: paletted, one named entry per class."""
+    entries = "\n".join(
+        f'<paletteEntry value="{i}" color="{c.color}" label={quoteattr(c.name)} alpha="255"/>'
+        for i, c in enumerate(classes)
+    )
+    return _pipe(
+        f'<rasterrenderer type="paletted" band="1" opacity="{opacity:g}" alphaBand="-1" nodataColor="">\n'
+        f"<colorPalette>\n{entries}\n</colorPalette></rasterrenderer>"
+    )
+
+
+def confidence_raster_style() -> str:
+    """Style a confidence raster: 0 to 100 percent, dark to bright."""
+    stops = ((0, "#440154"), (25, "#3b528b"), (50, "#21918c"), (75, "#5ec962"), (100, "#fde725"))
+    items = "\n".join(
+        f'<item value="{value}" color="{color}" label="{value} %" alpha="255"/>' for value, color in stops
+    )
+    return _pipe(
+        '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
+        'classificationMin="0" classificationMax="100"><rastershader>\n'
+        '<colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" '
+        f'minimumValue="0" maximumValue="100">\n{items}\n'
+        "</colorrampshader></rastershader></rasterrenderer>"
+    )
+
+
+def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float) -> str:
+    """Style a scene: three bands as red, green and blue.
+
+    Args:
+        bands: 1-based numbers of the bands.
+        alpha: 1-based number of the alpha band, if there is one.
+        low: value that is black.
+        high: value that is white.
+    """
+    colors = ("red", "green", "blue")
+    numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(colors, bands, strict=False))
+    contrast = "".join(
+        f"<{color}ContrastEnhancement><minValue>{low:g}</minValue><maxValue>{high:g}</maxValue>"
+        f"<algorithm>StretchToMinimumMaximum</algorithm></{color}ContrastEnhancement>"
+        for color in colors
+    )
+    return _pipe(
+        f'<rasterrenderer type="multibandcolor" {numbers} opacity="1" alphaBand="{alpha or -1}" '
+        f'nodataColor="">{contrast}</rasterrenderer>'
+    )
+
+
+def objects_style(classes: Sequence[ClassSpec], attribute: str = "class") -> str:
+    """Style polygons by class: translucent fill, solid outline, one named entry per class."""
+    categories = "\n".join(
+        f'<category symbol="{i}" value={quoteattr(c.name)} label={quoteattr(c.name)} type="string" '
+        'render="true"/>'
+        for i, c in enumerate(classes)
+    )
+    symbols = "\n".join(_fill_symbol(i, c) for i, c in enumerate(classes))
+    return (
+        f'<renderer-v2 type="categorizedSymbol" attr={quoteattr(attribute)} symbollevels="0" '
+        'enableorderby="0" forceraster="0">\n'
+        f"<categories>\n{categories}\n</categories>\n<symbols>\n{symbols}\n</symbols>\n</renderer-v2>\n"
+        "<blendMode>0</blendMode><featureBlendMode>0</featureBlendMode>"
+        "<layerGeometryType>2</layerGeometryType>"
+    )
+
+
+def qml(style: str) -> str:
+    """Make a style file of a style."""
+    kinds = "AllStyleCategories" if style.startswith("<pipe>") else "Symbology"
+    return f'{HEAD}<qgis version="3.22" styleCategories="{kinds}">{style}</qgis>\n'
+
+
+def _pipe(renderer: str) -> str:
+    return f"<pipe>\n{renderer}\n</pipe><blendMode>0</blendMode>"
+
+
+def _fill_symbol(index: int, spec: ClassSpec) -> str:
+    red, green, blue = spec.rgb
+    options = {
+        "color": f"{red},{green},{blue},80",
+        "outline_color": f"{red},{green},{blue},255",
+        "outline_style": "solid",
+        "outline_width": "0.4",
+        "outline_width_unit": "MM",
+        "style": "solid",
+    }
+    body = "".join(
+        f'<Option name="{name}" value="{value}" type="QString"/>' for name, value in options.items()
+    )
+    return (
+        f'<symbol name="{index}" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">'
+        f'<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">{body}</Option>'
+        "</layer></symbol>"
+    )

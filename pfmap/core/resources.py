@@ -13,9 +13,14 @@ import psutil
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 
 
+def resident_memory() -> int:
+    """Return the bytes of memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def free_memory() -> int:
     """Return how much memory this process may use in all: what it has, and what is free."""
-    own = psutil.Process().memory_info().rss
+    own = resident_memory()
     free = psutil.virtual_memory().available
     root = Path("/sys/fs/cgroup")
     try:  # a container's limit, which the system's figures do not show; its file cache can be reclaimed

@@ -7,7 +7,9 @@ Stages of a pipeline are generators, each reading ahead from the one before it: 
 import atexit
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -143,3 +145,30 @@ class Feed(Generic[T]):
                 return
             yield item  # type: ignore[misc]
             del item
+
+
+class Clock:
+    """Adds up seconds of work per stage; stages may run in threads of their own, and in several at once.
+
+    Attributes:
+        seconds: of work per stage, so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time spent inside to `name`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add({name: time.perf_counter() - begun})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count seconds of work per stage that were spent elsewhere."""
+        with self._lock:
+            for name, spent in seconds.items():
+                self.seconds[name] = self.seconds.get(name, 0.0) + spent

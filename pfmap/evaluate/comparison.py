@@ -10,8 +10,7 @@ import numpy.typing as npt
 from pfmap.core.classes import ClassSpec
 from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
 from pfmap.raster.classmap import default_color
-from pfmap.trace.compare import CODES, NO_CODE, Boundaries, count_pixels, paint
-from pfmap.trace.match import Matcher
+from pfmap.trace.compare import CODES, NO_CODE, Boundaries, Matcher, count_pixels, paint
 
 _STEP_PIXELS = 8 << 20  # compared at a time
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 1500, 3000  # at most

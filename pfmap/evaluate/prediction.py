@@ -14,15 +14,12 @@ from pfmap.core.errors import SourceError
 from pfmap.core.stages import read_ahead
 from pfmap.evaluate.comparison import Comparison, Labels, Tally
 from pfmap.evaluate.evaluation_page import Section, page
-from pfmap.evaluate.figures import Evaluation, ends_known, figures
-from pfmap.evaluate.figures_text import lines_of
+from pfmap.evaluate.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluate.legend import Legend, MatchOptions, Translator
-from pfmap.evaluate.pairs import find_pairs
 from pfmap.evaluate.truth import ADVICE, Codes, OpenTruth, Truth
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import gdal_settings
-from pfmap.raster.location import locate
-from pfmap.raster.small_picture import png
+from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate
+from pfmap.raster.preview import png
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
@@ -282,3 +279,61 @@ def _confidence_of(path: Path | None, stem: str) -> str | None:
         return None
     beside = path.with_name(f"{stem.removesuffix('_classes')}_confidence.tif")
     return str(beside) if beside.is_file() else None
+
+
+_CLASSES = "_classes"
+
+
+def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """Pair predictions with their truth.
+
+    In a folder that pfmap predict wrote to, its `*_classes.tif` are the predictions; in others all rasters.
+
+    Args:
+        prediction: a file, or a folder.
+        truth: a file, or a folder with rasters of the same names, without `_classes` and whatever their
+            format.
+
+    Returns:
+        (prediction, truth), in the order of their names.
+
+    Raises:
+        SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
+    """
+    one, two = Path(prediction), Path(truth)
+    folders = one.is_dir(), two.is_dir()
+    if not any(folders):
+        return [(os.fspath(prediction), os.fspath(truth))]
+    if not all(folders):
+        which, other = (one, two) if folders[0] else (two, one)
+        raise SourceError(f"{which} is a folder and {other} is not: give two files, or two folders")
+    predicted, true = _rasters(one), _rasters(two)
+    ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
+    found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}
+    known = {stem.removesuffix(_CLASSES): path for stem, path in true.items()}
+    for missing, here, there in (
+        (sorted(found.keys() - known.keys()), one, two),
+        (sorted(known.keys() - found.keys()), two, one),
+    ):
+        if missing:
+            some = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
+            raise SourceError(
+                f"{len(missing)} of the rasters in {here} have no partner in {there}: {some}; files that "
+                "belong together have the same name"
+            )
+    return [(str(found[stem]), str(known[stem])) for stem in sorted(found)]
+
+
+def _rasters(folder: Path) -> dict[str, Path]:
+    """Find the rasters in a folder by their names without the ending."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in EXACT_SUFFIXES and path.is_file() and not path.stem.endswith("_confidence"):
+            if path.stem in found:
+                raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
+            found[path.stem] = path
+    if not found:
+        raise SourceError(
+            f"{folder} has no raster ({', '.join(sorted(EXACT_SUFFIXES))}): class rasters are needed"
+        )
+    return found

@@ -9,12 +9,10 @@ import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, UsageError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
+from pfmap.core.grid import GeoBox, Span
 from pfmap.evaluate.legend import Legend, MatchOptions, Translator
-from pfmap.raster.align import AlignedMap
-from pfmap.raster.burn import burn_values
-from pfmap.raster.location import locate
+from pfmap.raster.align import AlignedMap, burn_values
+from pfmap.raster.gdal import locate
 from pfmap.trace.compare import NO_CODE
 from pfmap.vector.labels import LabelPolygons, PolygonFile, is_vector
 

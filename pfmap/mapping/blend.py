@@ -8,11 +8,13 @@ to 2e-4. Everything stays on the network's device.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pfmap.core.grid import Grid
+from pfmap.core.grid import Frame, Grid, Scale, Span
+from pfmap.raster.view import neighbours
 
 
 def ramp(overlap: int, device: torch.device | str = "cpu") -> Tensor:
@@ -89,3 +91,121 @@ class Blender:
         if self._row < rows.count - 1 and overlap:
             _pack(probabilities[:, rows.stride :] * falling[:, None], self._above[..., at])
         return probabilities[:, : rows.block(self._row).size, : block_cols.size]
+
+
+_STRIP = 8 << 20  # probabilities in work at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A finished piece of the map.
+
+    Attributes:
+        rows: pixel rows of the outputs.
+        cols: pixel columns of the outputs.
+        classes: ``(rows, cols)`` uint8, the class of highest blended probability.
+        confidence: ``(rows, cols)`` uint8, that probability in percent.
+    """
+
+    rows: Span
+    cols: Span
+    classes: Tensor
+    confidence: Tensor
+
+
+class Chooser:
+    """Takes blended probabilities block by block, in reading order, and chooses classes.
+
+    Where the outputs lie on another grid than the network's, probabilities are interpolated between the four
+    pixels around an output pixel's centre, and only then is the class chosen: borders come out smooth, not as
+    steps. One row and one column wait for the next block.
+
+    Args:
+        frame: the two grids.
+        classes: number of classes.
+        native: whether outputs lie on the scene's grid; else on the network's.
+        device: where the probabilities are.
+    """
+
+    def __init__(
+        self, frame: Frame, classes: int, *, native: bool, device: torch.device | str = "cpu"
+    ) -> None:
+        self._frame = frame
+        self._interpolates = native and frame.resampled
+        self._device = device
+        width = frame.cols.size if self._interpolates else 0
+        self._above = torch.zeros((classes, 1, width), device=device)
+        self._below = torch.zeros_like(self._above)
+        self._left: Tensor | None = None
+
+    def rows(self, block: Span) -> Span:
+        """Return the output rows that a block of the network's rows finishes."""
+        scale = self._frame.rows
+        return Span(scale.finished(block.start), scale.finished(block.stop)) if self._interpolates else block
+
+    def cols(self, block: Span) -> Span:
+        """Return the output columns that a block of the network's columns finishes."""
+        scale = self._frame.cols
+        return Span(scale.finished(block.start), scale.finished(block.stop)) if self._interpolates else block
+
+    def add(self, rows: Span, cols: Span, probabilities: Tensor) -> Block:
+        """Choose the classes that a block finishes.
+
+        Args:
+            rows: the block's rows on the network's grid.
+            cols: its columns.
+            probabilities: ``(classes, rows, cols)`` blended.
+        """
+        if not self._interpolates:
+            best, classes = largest(probabilities)
+            return Block(rows, cols, classes, to_percent(best))
+        if cols.start == 0:
+            self._above, self._below, self._left = self._below, self._above, None
+        wide = probabilities if self._left is None else torch.cat([self._left, probabilities], dim=2)
+        first_col = cols.start - (self._left is not None)
+        first_row = rows.start
+        self._left = probabilities[:, :, -1:].clone()
+        if rows.start > 0:
+            above = self._above[:, :, first_col : cols.stop]
+            wide, first_row = torch.cat([above, wide], dim=1), rows.start - 1
+        self._below[:, :, cols.start : cols.stop] = probabilities[:, -1:]
+        return self._interpolate(wide, (first_row, first_col), self.rows(rows), self.cols(cols))
+
+    def _interpolate(self, known: Tensor, origin: tuple[int, int], rows: Span, cols: Span) -> Block:
+        x0, x1, wx = self._neighbours(self._frame.cols, cols, origin[1])
+        y0, y1, wy = self._neighbours(self._frame.rows, rows, origin[0])
+        classes = torch.empty((rows.size, cols.size), dtype=torch.uint8, device=self._device)
+        confidence = torch.empty_like(classes)
+        step = max(1, _STRIP // max(1, known.shape[0] * cols.size))
+        for top in range(0, rows.size, step):
+            at = slice(top, top + step)
+            lines = torch.lerp(known[:, y0[at]], known[:, y1[at]], wy[at, None])
+            values = torch.lerp(lines[..., x0], lines[..., x1], wx)
+            best, classes[at] = largest(values)
+            # Beside windows that were not computed the probabilities do not add up to one.
+            confidence[at] = to_percent(best / values.sum(dim=0).clamp(min=1e-6))
+        return Block(rows, cols, classes, confidence)
+
+    def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""
+        first, second, weight = (torch.from_numpy(values) for values in neighbours(scale.back(), span))
+        return (first - origin).to(self._device), (second - origin).to(self._device), weight.to(self._device)
+
+
+def largest(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the largest of ``(classes, h, w)`` and which one it is, uint8; the first of equals."""
+    if probabilities.device.type != "cpu":
+        best, chosen = probabilities.max(dim=0)
+        return best, chosen.to(torch.uint8)
+    # On a CPU, torch takes its index pixel by pixel; whole maps at a time are five times as fast.
+    best = probabilities.amax(dim=0)
+    classes = torch.full_like(best, len(probabilities) - 1, dtype=torch.uint8)
+    for index in range(len(probabilities) - 2, -1, -1):
+        other = (probabilities[index] != best).view(torch.uint8)
+        classes.sub_(index).mul_(other).add_(index)  # stays where another is the largest
+    return best, classes
+
+
+def to_percent(best: Tensor) -> Tensor:
+    """Turn probabilities into whole percent, uint8."""
+    return (best * 100).round().clamp(0, 100).to(torch.uint8)

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.clock import Clock
 from pfmap.core.errors import SourceError, TargetError
 from pfmap.core.grid import Span
 from pfmap.core.resources import folder_size, free_disk, free_memory, gigabytes, peak_memory
+from pfmap.core.stages import Clock
 from pfmap.mapping.mapper import Mapper
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.work import Work
 from pfmap.model.predictor import Predictor
-from pfmap.raster.burn import burn
+from pfmap.raster.align import burn
 from pfmap.raster.source import Source
 from pfmap.trace.tracer import TILE, warm_up
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pfmap.core.clock import Clock
 from pfmap.core.files import read_text, scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size
+from pfmap.core.stages import Clock
 from pfmap.mapping.estimate import Probe, estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.map_project import scene_project
 from pfmap.mapping.mapper import Mapped, Mapper
@@ -27,8 +27,7 @@ from pfmap.mapping.preflight import describe_table, preflight_table
 from pfmap.mapping.run_report import Outcome, build_report, difference, is_done, read_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.mapping.work import Work, opened, work_path
-from pfmap.raster.gdal import gdal_settings
-from pfmap.raster.location import Location
+from pfmap.raster.gdal import Location, gdal_settings
 from pfmap.raster.source import Source
 
 _LONG = 200  # windows: a run of more is worth a probe of a few seconds

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pfmap.core import bucket
-from pfmap.core.classes import ClassSpec
-from pfmap.core.geobox import GeoBox
-from pfmap.core.style import class_raster_style, confidence_raster_style, objects_style, scene_style
+from pfmap.core.classes import (
+    ClassSpec,
+    class_raster_style,
+    confidence_raster_style,
+    objects_style,
+    scene_style,
+)
+from pfmap.core.grid import GeoBox
 from pfmap.mapping.objects import ShapeOptions
 from pfmap.mapping.plan import Plan
-from pfmap.raster.location import Location
+from pfmap.raster.gdal import Location
 from pfmap.report.qgis import Layer, qgis_project
 from pfmap.vector.formats import LAYER
 

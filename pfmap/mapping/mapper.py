@@ -10,26 +10,23 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import NODATA
-from pfmap.core.clock import Clock
+from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.errors import EmptyError
 from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory
-from pfmap.core.stages import read_ahead
-from pfmap.core.style import class_raster_style, confidence_raster_style, qml
-from pfmap.mapping.choose import Chooser
+from pfmap.core.stages import Clock, read_ahead
+from pfmap.mapping.blend import Chooser
 from pfmap.mapping.objects import ClassTable, Shaper
 from pfmap.mapping.plan import Plan, pixel_size
-from pfmap.mapping.record import Record, read_record, write_record
+from pfmap.mapping.record import Record, Tally, read_record, write_record
 from pfmap.mapping.swaths import Swath, SwathMapper
-from pfmap.mapping.tally import Tally
 from pfmap.mapping.work import Work
 from pfmap.model.predictor import Predictor
-from pfmap.raster.burn import burn
+from pfmap.raster.align import burn
+from pfmap.raster.bands import no_valid_pixel
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.source import Source
-from pfmap.raster.stretch import no_valid_pixel
 from pfmap.raster.target import RasterTarget, finish
 from pfmap.raster.view import Inside, View
 from pfmap.vector.geodesy import Measurer

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import TargetError, UsageError
 from pfmap.core.files import existing, file_names, remove
-from pfmap.core.geobox import GeoBox, mean_size
-from pfmap.core.grid import Span
+from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer

@@ -13,7 +13,7 @@ from pfmap.mapping.objects import SPLIT_LARGE
 from pfmap.mapping.options import SWATH_PIXELS, OnReadError, OutputGrid, PredictOptions
 from pfmap.mapping.runtime import Runtime
 from pfmap.model.store import DEFAULT_MODEL, Model
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 
 if TYPE_CHECKING:
     from pfmap.cluster.coordinator import Cluster

@@ -13,18 +13,15 @@ import torch
 from pfmap.core.card import Card, card_table
 from pfmap.core.classes import index_of
 from pfmap.core.errors import SourceError, UsageError
-from pfmap.core.geobox import GeoBox, mean_size
-from pfmap.core.grid import Frame, Grid, Scale, Span
+from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.device import default_batch_size
 from pfmap.model.store import Model
-from pfmap.raster.sampling import Sample
-from pfmap.raster.scaling import Scaling
+from pfmap.raster.bands import Sample, Scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
-from pfmap.raster.stretch import known_scaling, sampled_scaling
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.geodesy import Measurer
 from pfmap.version import __version__

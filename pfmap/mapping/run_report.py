@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pfmap.core.files import existing, read_text
-from pfmap.core.geobox import mean_size
+from pfmap.core.grid import mean_size
 from pfmap.core.resources import peak_memory
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan

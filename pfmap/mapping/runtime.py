@@ -12,9 +12,8 @@ import torch
 from pfmap.mapping.estimate import Probe
 from pfmap.model.device import choose_device, choose_precision, default_batch_size
 from pfmap.model.predictor import Predictor
-from pfmap.model.store import WEIGHTS_NAME, Model, load_model
-from pfmap.model.weights import file_hash
-from pfmap.net.inference import for_inference
+from pfmap.model.store import WEIGHTS_NAME, Model, file_hash, load_model
+from pfmap.net.fast import for_inference
 from pfmap.net.pfnet import PFNet
 
 if TYPE_CHECKING:

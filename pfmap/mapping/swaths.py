@@ -9,12 +9,10 @@ import numpy.typing as npt
 import torch
 
 from pfmap.core.classes import NODATA
-from pfmap.core.clock import Clock
 from pfmap.core.errors import DeviceError
 from pfmap.core.grid import Grid, Span
-from pfmap.core.stages import read_ahead
-from pfmap.mapping.blend import Blender
-from pfmap.mapping.choose import Block, Chooser
+from pfmap.core.stages import Clock, read_ahead
+from pfmap.mapping.blend import Blender, Block, Chooser
 from pfmap.mapping.plan import Plan
 from pfmap.model.predictor import Predicted, Predictor, Window, pad_to
 from pfmap.raster.gdal import gdal_settings

@@ -10,13 +10,13 @@ from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import Tensor
 
-from pfmap.core.clock import Clock
 from pfmap.core.errors import UsageError
-from pfmap.mapping.choose import Chooser
+from pfmap.core.resources import resident_memory
+from pfmap.core.stages import Clock
+from pfmap.mapping.blend import Chooser
 from pfmap.mapping.job import Job
 from pfmap.mapping.mapper import Mapper
 from pfmap.mapping.options import PredictOptions
@@ -29,7 +29,7 @@ from pfmap.measure.cost import cost_of
 from pfmap.model.device import describe
 from pfmap.model.predictor import Predictor, Window
 from pfmap.model.store import load_model
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 from pfmap.raster.source import Source
 from pfmap.raster.synthetic import Kind, make_pattern, read_pattern, write_scene
 from pfmap.raster.view import View
@@ -128,7 +128,7 @@ def bench(
                 pass
             warm_up()
             warm_up_seconds = time.perf_counter() - begun
-            idle = psutil.Process().memory_info().rss
+            idle = resident_memory()
             measured = []
             for number in range(runs):
                 on_message(f"run {number + 1} of {runs}")
@@ -226,11 +226,11 @@ def matrix_peak(device: torch.device, precision: torch.dtype) -> float:
 @contextmanager
 def _most_memory() -> Iterator[list[int]]:
     """Watch the process's resident memory; the most of it is in the list at the end."""
-    process, stop, most = psutil.Process(), threading.Event(), [0]
+    stop, most = threading.Event(), [0]
 
     def watch() -> None:
         while not stop.wait(0.02):
-            most[0] = max(most[0], process.memory_info().rss)
+            most[0] = max(most[0], resident_memory())
 
     thread = threading.Thread(target=watch, name="pfmap-memory", daemon=True)
     thread.start()

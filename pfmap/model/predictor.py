@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.card import InputSpec
-from pfmap.core.clock import Clock
 from pfmap.core.errors import DeviceError
 from pfmap.core.grid import Grid, Span
-from pfmap.mapping.blend import Blender
-from pfmap.mapping.choose import largest, to_percent
+from pfmap.core.stages import Clock
+from pfmap.mapping.blend import Blender, largest, to_percent
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfmap.core.architecture import Architecture, Encoder
-from pfmap.core.card import Card, InputSpec, Provenance
+from pfmap.core.card import Architecture, Card, Encoder, InputSpec, Provenance
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import CheckpointError
-from pfmap.model.store import CARD_NAME, check_name, user_models, write_model
-from pfmap.model.weights import misfits
+from pfmap.model.store import CARD_NAME, check_name, misfits, user_models, write_model
+from pfmap.net.encoders import BLOCKS
 from pfmap.net.pfnet import PFNet
-from pfmap.net.resnet import BLOCKS
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pfmap.core.architecture import Architecture
-from pfmap.net.layers import conv_bn_relu, resize, without_autocast
-from pfmap.net.pooling import average_pool, max_pool
+from pfmap.core.card import Architecture
+from pfmap.net.layers import average_pool, conv_bn_relu, max_pool, resize, without_autocast
 
 
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """A class raster as it lies under the pixels of another grid."""
 
 import contextlib
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from rasterio import features
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
@@ -14,10 +16,9 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError
-from pfmap.core.geobox import UNPLACED, GeoBox
+from pfmap.core.grid import UNPLACED, GeoBox, Span
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
-from pfmap.raster.location import Location
+from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, reason
 
 _ANY_CRS = "EPSG:3857"
 """Stands for a CRS that neither raster names: what is the same on both sides does not matter."""
@@ -135,3 +136,47 @@ def _same(one: GeoBox, two: GeoBox) -> bool:
 
 def _box(bounds: tuple[float, float, float, float]) -> str:
     return ",".join(f"{value:.8g}" for value in bounds)
+
+
+def burn(
+    geometries: Sequence[object], rows: Span, cols: Span, *, touched: bool = False
+) -> npt.NDArray[np.bool_]:
+    """Say which pixels have their centre in one of the geometries, or are touched by one at all.
+
+    Args:
+        geometries: polygons in pixel coordinates, with a GeoJSON-like interface.
+        rows: pixel rows.
+        cols: pixel columns.
+        touched: whether touching is enough.
+
+    Returns:
+        ``(rows, cols)``, True inside.
+    """
+    shape = rows.size, cols.size
+    if not geometries:
+        return np.zeros(shape, dtype=bool)
+    origin = Affine.translation(cols.start, rows.start)
+    burnt = features.rasterize(
+        geometries, out_shape=shape, transform=origin, fill=0, dtype="uint8", all_touched=touched
+    )
+    return np.asarray(burnt, dtype=bool)
+
+
+def burn_values(
+    shapes: Sequence[tuple[object, int]], rows: Span, cols: Span, fill: int
+) -> npt.NDArray[np.uint8]:
+    """Give pixels the value of the geometry that their centre lies in, the last of several.
+
+    Args:
+        shapes: polygons in pixel coordinates, with a GeoJSON-like interface, and their values.
+        rows: pixel rows.
+        cols: pixel columns.
+        fill: value outside all of them.
+
+    Returns:
+        ``(rows, cols)``.
+    """
+    out = np.full((rows.size, cols.size), fill, dtype=np.uint8)
+    if shapes:
+        features.rasterize(shapes, out=out, transform=Affine.translation(cols.start, rows.start))
+    return out

@@ -1,7 +1,8 @@
 """Class rasters of any origin: reading them in rows, with the names and colours of their classes."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
-from pfmap.core.quiet import quietly
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
-from pfmap.raster.location import Location
+from pfmap.core.errors import SourceError, quietly
+from pfmap.core.grid import GeoBox, Span
+from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, reason
 from pfmap.raster.scene import check_place, describe
 
 _PIXELS = 16 << 20  # read at a time
@@ -238,3 +237,47 @@ def _names_beside(path: Path, band: int) -> dict[int, str]:
             except (ValueError, IndexError):
                 continue
     return names or {k: item.text or "" for k, item in enumerate(node.findall("CategoryNames/Category"))}
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return height and width of a raster.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    with _opened(path) as src:
+        return src.height, src.width
+
+
+def read_image(
+    path: Path, rows: Span | None = None, cols: Span | None = None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Read an 8-bit raster, or a part of it.
+
+    Args:
+        path: any raster that GDAL opens.
+        rows: pixel rows; None for all.
+        cols: pixel columns; None for all.
+
+    Returns:
+        ``(bands, height, width)`` uint8 without the alpha band, and the ``(height, width)`` valid mask.
+
+    Raises:
+        SourceError: the file cannot be read, or is not 8-bit.
+    """
+    with _opened(path) as src:
+        if src.dtypes[0] != "uint8":
+            raise SourceError(f"{path} holds {src.dtypes[0]} values: 8-bit images are needed")
+        colors = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"]
+        y, x = rows or Span(0, src.height), cols or Span(0, src.width)
+        window = Window(x.start, y.start, x.size, y.size)
+        return src.read(colors, window=window), src.dataset_mask(window=window) > 0
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+    try:
+        with quietly(), rasterio.open(path) as src:
+            yield src
+    except RasterioError as error:
+        raise SourceError(f"{path} cannot be read: {error}") from error

@@ -1,13 +1,22 @@
 """GDAL's settings and errors, the same wherever a scene is read."""
 
 import contextlib
+import http.client
+import os
+import re
+import urllib.error
+import urllib.request
+import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from pfmap.core.bucket import gdal_endpoint
+from pfmap.core.errors import SourceError
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's."""
@@ -41,3 +50,145 @@ def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator
 def reason(error: Exception) -> str:
     """Return GDAL's own word, which rasterio keeps as the cause, on one line."""
     return " ".join(str(error.__cause__ or error).split())
+
+
+_URL = re.compile(r"(https?|s3|gs|az)://")
+_REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+_PREFIXES = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+}
+_PATIENCE = 20.0
+_SIGNS = ("Content-Length", "Last-Modified", "ETag")
+#: How the names of raster files end that keep values as they are, so that class rasters may be such.
+EXACT_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".webp", ".bmp", ".gif"})
+#: How the names of raster files end.
+RASTER_SUFFIXES = EXACT_SUFFIXES | {".jpg", ".jpeg", ".ecw", ".sid"}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A scene's place, as the user wrote it and as GDAL opens it.
+
+    Attributes:
+        text: as given; how messages and reports name it.
+        gdal: what GDAL opens.
+        remote: whether it is reached over the network.
+        local: the file on this machine that holds it, if there is one: the scene, or the archive around it.
+        called: what outputs are to be called where the scene's own name will not do, or "".
+    """
+
+    text: str
+    gdal: str
+    remote: bool
+    local: Path | None
+    called: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return PurePosixPath(self.gdal.split("?")[0].replace("\\", "/")).name
+
+    @property
+    def stem(self) -> str:
+        """The name that outputs begin with."""
+        return self.called or PurePosixPath(self.name).stem
+
+    @property
+    def folder(self) -> Path:
+        """Where outputs go by default: beside the scene, or here if it is not on this machine."""
+        return self.local.parent if self.local is not None else Path()
+
+    @property
+    def vsi(self) -> str:
+        """The name by which programs that use GDAL know it, which need not take addresses."""
+        scheme, separator, rest = self.gdal.partition("://")
+        return f"{_PREFIXES[scheme]}{rest}" if separator and scheme in _PREFIXES else self.gdal
+
+    def absolute(self) -> "Location":
+        """Name a file of this machine by its whole path, as processes with another folder have to."""
+        if self.local is None:
+            return self
+        path = str(Path(self.text).absolute())
+        gdal = self.gdal if self.gdal.startswith("/vsi") else path  # archives are named by their whole path
+        return Location(path, gdal, self.remote, self.local.absolute())
+
+
+def locate(source: str | os.PathLike[str]) -> Location:
+    """Find out how to open a scene.
+
+    Args:
+        source: a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or
+            `archive.zip/raster.tif`; or any of GDAL's own `/vsi` names.
+
+    Raises:
+        SourceError: there is nothing, or not one raster.
+    """
+    text = os.fspath(source)
+    if text.startswith("\\vsi"):  # a path object on Windows
+        text = text.replace("\\", "/")
+    if _URL.match(text):
+        return Location(text, text, remote=True, local=None)
+    if text.startswith("/vsi"):
+        return Location(text, text, remote=text.startswith(_REMOTE), local=None)
+    path = Path(text)
+    try:
+        if path.is_dir():
+            raise SourceError(f"{text} is a folder: name a raster file in it")
+        if path.suffix.lower() == ".zip" and path.is_file():
+            return Location(text, f"/vsizip/{path.resolve()}/{_only_raster(path)}", remote=False, local=path)
+        if path.exists():
+            return Location(text, text, remote=False, local=path)
+        for archive in path.parents:
+            if archive.suffix.lower() == ".zip" and archive.is_file():
+                inner = path.relative_to(archive).as_posix()
+                return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise SourceError(f"{text!r} is no usable path: {error}") from error
+    raise SourceError(f"{text} does not exist: check the path")
+
+
+def ask_server(location: Location) -> dict[str, str]:
+    """Ask a web server what it says of a scene before GDAL, which cannot be interrupted, is sent there.
+
+    Returns:
+        Its length, time of change and tag, as far as the server tells; nothing for other places.
+
+    Raises:
+        SourceError: nobody answers.
+    """
+    if not location.gdal.startswith(("http://", "https://")):
+        return {}
+    request = urllib.request.Request(location.gdal, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}
+    except urllib.error.HTTPError:
+        return {}  # it answers; GDAL may know how to ask it, and says what is wrong if not
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise SourceError(
+            f"{location.text} cannot be opened (the server does not answer: {reason}): check the address and "
+            "the network"
+        ) from error
+
+
+def _only_raster(archive: Path) -> str:
+    """Name the only raster in an archive."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            names = [n for n in content.namelist() if PurePosixPath(n).suffix.lower() in RASTER_SUFFIXES]
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
+    if len(names) != 1:
+        found = (
+            f"{len(names)} rasters ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else "none"
+        )
+        raise SourceError(
+            f"{archive} holds {found}; one is needed: name it, such as {archive}/"
+            f"{names[0] if names else 'scene.tif'}"
+        )
+    return names[0]

@@ -20,10 +20,9 @@ from rasterio.warp import transform_bounds
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError
 from pfmap.core.files import make_folder, read_text, scratch, write_text
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
+from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
-from pfmap.raster.overviews import BLOCK
+from pfmap.raster.target import BLOCK
 
 _DRIFT = 0.1  # pixels by which a raster may leave the grid from one side to the other and still lie on it
 _EDGE = 21  # points along an edge that is projected

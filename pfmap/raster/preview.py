@@ -10,17 +10,14 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from pfmap.core.classes import NODATA
-from pfmap.core.errors import SourceError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
-from pfmap.core.quiet import quietly
-from pfmap.raster.bands import RGB
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
-from pfmap.raster.location import locate
-from pfmap.raster.scaling import Scaling
+from pfmap.core.errors import SourceError, quietly
+from pfmap.core.grid import GeoBox, Span
+from pfmap.raster.bands import RGB, Scaling
+from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, locate, reason
 from pfmap.raster.scene import describe
 from pfmap.raster.source import Source
 
@@ -126,3 +123,12 @@ def _part(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
     if x.size < 1 or y.size < 1:
         raise SourceError(f"{name} is no longer where its class raster lies: map it again")
     return y, x
+
+
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode ``(height, width, 3)`` uint8 red, green and blue as a PNG file."""
+    height, width, bands = pixels.shape
+    with quietly(), MemoryFile() as file:
+        with file.open(driver="PNG", width=width, height=height, count=bands, dtype="uint8") as dst:
+            dst.write(np.moveaxis(pixels, 2, 0))
+        return bytes(file.read())

@@ -10,9 +10,8 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
 from pfmap.core.errors import SourceError
-from pfmap.core.geobox import IDENTITY, UNPLACED, GeoBox
-from pfmap.raster.gdal import GDAL_ERRORS, reason
-from pfmap.raster.location import Location
+from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
+from pfmap.raster.gdal import GDAL_ERRORS, Location, reason
 
 _CACHE_MIN, _CACHE_TILED = 64 << 20, 256 << 20
 _KINDS = "uif"  # numpy's letters: unsigned, signed, floating point

@@ -13,15 +13,10 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from pfmap.core.errors import SourceError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
-from pfmap.core.quiet import quietly
-from pfmap.raster.bands import RGB, choose_bands
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, reason
-from pfmap.raster.location import Location, ask_server
-from pfmap.raster.sampling import Sample, small_enough, spots
-from pfmap.raster.scaling import EIGHT_BIT
+from pfmap.core.errors import SourceError, quietly
+from pfmap.core.grid import GeoBox, Span
+from pfmap.raster.bands import EIGHT_BIT, RGB, Sample, choose_bands, small_enough, spots
+from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, reason
 from pfmap.raster.scene import check_place, describe, read_palette
 
 _SAMPLE = 768

@@ -9,9 +9,8 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, quietly
 from pfmap.core.files import write_failed
-from pfmap.core.quiet import quietly
 
 Kind = Literal["jpeg", "deflate", "raw", "sparse"]
 """How the pixels are stored: as most orthophotos are, without loss, as they are, or not at all (black)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from pfmap.core.style import HEAD
+from pfmap.core.classes import HEAD
 
 _NEW = (1980, 1, 1, 0, 0, 0)
 """Date of the project inside the archive: the same run gives the same bytes."""
@@ -20,7 +20,7 @@ class Layer:
         name: as the legend says it; names of a project's layers differ.
         source: what GDAL opens, relative to the project's folder where it begins with a dot; with
             ``|layername=`` for a layer in a file.
-        style: as `pfmap.core.style` makes it; empty for QGIS's own choice.
+        style: as `pfmap.core.classes` makes it; empty for QGIS's own choice.
         crs: WKT, or authority and code such as EPSG:4326; None without a CRS.
         vector: whether it holds polygons, not pixels.
         shown: whether it is switched on.

@@ -4,25 +4,227 @@ All links are relative, so that the output folder can move. Paths of files stand
 programs that read catalogues open them as paths. Only #, ? and %, which cut an address short, are encoded.
 """
 
+import base64
+import binascii
 import itertools
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pystac
 
+from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError
-from pfmap.report.model_item import ITEM_ID as _MODEL
-from pfmap.report.model_item import model_item
-from pfmap.report.stac_terms import CLASSIFICATION, PROCESSING, PROJECTION, asset, class_list
-from pfmap.report.survey_figures import SceneFigures, SurveyFigures
+from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.report.tables import all_classes
 from pfmap.report.thumbnail import read_scene_report
 from pfmap.report.words import fact, parse_time, printable, safe_id
-from pfmap.vector.crs import crs_code, crs_wkt2
+from pfmap.vector.geodesy import crs_code, crs_wkt2
+
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
+MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
+
+_MEDIA = {
+    ".tif": str(pystac.MediaType.COG),
+    ".gpkg": str(pystac.MediaType.GEOPACKAGE),
+    ".geojson": str(pystac.MediaType.GEOJSON),
+    ".fgb": "application/vnd.flatgeobuf",
+    ".parquet": "application/vnd.apache.parquet",
+    ".shp": "application/vnd.shp",
+    ".json": str(pystac.MediaType.JSON),
+    ".html": str(pystac.MediaType.HTML),
+    ".csv": "text/csv",
+    ".qgz": "application/zip",
+    ".vrt": "application/xml",
+}
+_ROLES = {"report": ["metadata"], "html": ["overview"], "json": ["metadata"], "csv": ["metadata"]}
+_TITLES = {
+    "classes": "Class raster",
+    "confidence": "Confidence in percent",
+    "project": "QGIS project",
+    "report": "Report",
+    "html": "Report for people",
+    "json": "Report for machines",
+    "csv": "Report as a table",
+}
+
+
+def asset(kind: str, href: str) -> pystac.Asset:
+    """Describe an output by its kind and its name's ending.
+
+    Args:
+        kind: of output.
+        href: its path; what would cut an address short is encoded.
+    """
+    suffix = PurePath(href).suffix.lower()
+    href = re.sub("[#?%]", lambda mark: f"%{ord(mark[0]):02X}", href)
+    base = kind.split("_", maxsplit=1)[0].split(".", maxsplit=1)[0]
+    roles = _ROLES.get(base, ["metadata"] if suffix == ".qgz" else ["data"])
+    title = _TITLES.get(
+        kind, f"Objects, {kind}" if base in ("gpkg", "shp", "fgb", "geojson", "parquet") else kind
+    )
+    return pystac.Asset(href=href, title=title, media_type=_MEDIA.get(suffix), roles=roles)
+
+
+def class_list(classes: Sequence[ClassFigures], *, raster: bool) -> list[dict[str, Any]]:
+    """Return classes in the terms of the classification extension.
+
+    Args:
+        classes: of the model.
+        raster: whether they are those of a raster: with titles, and the value of pixels without a class among
+            them. The outputs of a model have neither.
+    """
+    found = [
+        {
+            "value": item.class_id,
+            "name": re.sub(r"[^0-9A-Za-z_-]+", "_", item.name) or f"class_{item.class_id}",
+            **({"title": item.name} if raster else {}),
+            "description": item.name,
+            **({"color_hint": item.color[1:].upper()} if re.fullmatch("#[0-9a-fA-F]{6}", item.color) else {}),
+        }
+        for item in classes
+    ]
+    if raster:
+        last = {
+            "value": NODATA,
+            "name": "nodata",
+            "title": "no data",
+            "description": "no data",
+            "nodata": True,
+        }
+        found.append(last)
+    return found
+
+
+ITEM_ID = "model"
+"""Of the model in the catalogue."""
+
+_TASK = "semantic-segmentation"
+
+
+def model_item(
+    model: Mapping[str, Any],
+    classes: Sequence[ClassFigures],
+    when: datetime,
+    geometry: dict[str, Any] | None,
+    bbox: list[float] | None,
+) -> pystac.Item:
+    """Describe the model that mapped a survey.
+
+    The weights are no part of a survey's files: the asset that the extension asks for names them by their
+    SHA-256 (RFC 6920), which says exactly which ones they are, wherever a copy lies.
+
+    Args:
+        model: facts by name, as `model_facts` gives them; what is missing is left out.
+        classes: of the survey.
+        when: it was used.
+        geometry: where it was used.
+        bbox: likewise.
+    """
+    item = pystac.Item(
+        id=ITEM_ID,
+        geometry=geometry,
+        bbox=bbox,
+        datetime=when,
+        properties=_properties(model, classes),
+        stac_extensions=[MLM, CLASSIFICATION],
+    )
+    item.add_asset(
+        "weights",
+        pystac.Asset(
+            href=_weights_name(str(model.get("sha256", ""))),
+            title=f"Weights of {model.get('name', 'the model')}, named by their SHA-256",
+            description="The survey does not carry the weights: pfmap models list shows those at hand.",
+            media_type="application/octet-stream; application=pytorch",
+            roles=["mlm:model", "mlm:weights"],
+            extra_fields={
+                "mlm:artifact_type": "safetensors",
+                "bands": [{"name": name} for name in item.properties["mlm:input"][0]["bands"]],
+            },
+        ),
+    )
+    return item
+
+
+def _properties(model: Mapping[str, Any], classes: Sequence[ClassFigures]) -> dict[str, Any]:
+    bands = [str(name) for name in model.get("bands", ("red", "green", "blue"))]
+    side = int(model.get("window", -1))
+    order = ["batch", "channel", "height", "width"]
+    found: dict[str, Any] = {
+        "title": fact(model.get("title", model.get("name", "model"))),
+        "description": "The model that mapped the survey. Time and place are those of its use here.",
+        "mlm:name": _model_name(str(model.get("name", "model"))),
+        "mlm:architecture": str(model.get("architecture", "PFNet")),
+        "mlm:tasks": [_TASK],
+        "mlm:framework": str(model.get("framework", "PyTorch")),
+        "mlm:accelerator": None,
+        "mlm:input": [
+            {
+                "name": "orthophoto",
+                "bands": bands,
+                "input": {"shape": [-1, len(bands), side, side], "dim_order": order, "data_type": "float32"},
+                "value_scaling": _scaling(model, len(bands)),
+                "resize_type": None,
+                **_range(model),
+            }
+        ],
+        "mlm:output": [
+            {
+                "name": "logits",
+                "tasks": [_TASK],
+                "result": {
+                    "shape": [-1, len(classes), side, side],
+                    "dim_order": order,
+                    "data_type": "float32",
+                },
+                "classification:classes": class_list(classes, raster=False),
+            }
+        ],
+    }
+    if model.get("licence"):
+        found["license"] = "other"
+        found["description"] += f" Licence: {model['licence']}."
+    return found
+
+
+def _scaling(model: Mapping[str, Any], bands: int) -> list[dict[str, Any]] | None:
+    """Return how 8-bit values become the network's: one z-score per band, in the values' own units."""
+    mean, std = model.get("mean"), model.get("std")
+    if not mean or not std or not (len(mean) == len(std) == bands):
+        return None
+    scale = float(model.get("scale", 255))
+    return [
+        {"type": "z-score", "mean": m * scale, "stddev": s * scale} for m, s in zip(mean, std, strict=True)
+    ]
+
+
+def _range(model: Mapping[str, Any]) -> dict[str, str]:
+    span = model.get("gsd_range_m")
+    if not span:
+        return {}
+    return {"description": f"Orthophotos of {span[0]:g} to {span[1]:g} m per pixel, others brought there."}
+
+
+def _model_name(name: str) -> str:
+    """Return a name as the extension wants it: a letter first, letters and digits at the ends."""
+    plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name).strip("_.-")
+    return plain if len(plain) > 2 and plain[0].isalpha() else f"model-{plain or 'x'}"
+
+
+def _weights_name(sha256: str) -> str:
+    try:
+        digest = binascii.unhexlify(sha256)
+    except (binascii.Error, ValueError):
+        digest = b""
+    name = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    return f"ni:///sha-256;{name}" if len(digest) == 32 else "urn:pfmap:weights:unknown"
+
 
 FOLDER = "stac"
 _COLLECTION = "collection.json"
@@ -43,7 +245,7 @@ def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[
         others.
     """
     when = parse_time(figures.finished) or datetime.now(UTC)
-    taken = {_MODEL, "collection"}
+    taken = {ITEM_ID, "collection"}
     items: list[pystac.Item] = []
     for scene in figures.scenes:
         if scene.state != "failed":
@@ -178,9 +380,9 @@ def _linked(collection: pystac.Collection, items: list[pystac.Item]) -> dict[str
     back = [
         {"rel": rel, "href": up, "type": kind, "title": title} for rel in ("root", "collection", "parent")
     ]
-    used = {"rel": "derived_from", "href": f"../{_MODEL}/{_MODEL}.json", "type": geojson, "title": "Model"}
+    used = {"rel": "derived_from", "href": f"../{ITEM_ID}/{ITEM_ID}.json", "type": geojson, "title": "Model"}
     for item in items:
-        links = back if item.id == _MODEL else [*back, used]
+        links = back if item.id == ITEM_ID else [*back, used]
         table = {**item.to_dict(include_self_link=False), "links": links, "collection": collection.id}
         files[f"{FOLDER}/{item.id}/{item.id}.json"] = _json(table)
     links = [{"rel": "root", "href": f"./{_COLLECTION}", "type": kind, "title": title}]

@@ -8,9 +8,9 @@ from typing import Any
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import PfmapError
 from pfmap.core.files import read_text
-from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import GeoBox
+from pfmap.raster.bands import EIGHT_BIT, Scaling
 from pfmap.raster.preview import read_preview
-from pfmap.raster.scaling import EIGHT_BIT, Scaling
 from pfmap.report.picture import class_picture
 from pfmap.report.survey_figures import SceneFigures
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError
-from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import GeoBox
 from pfmap.mapping.job import Progress, Result
 from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
@@ -19,7 +19,7 @@ from pfmap.raster.source import glance
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail, sheet_thumbnail, thumbnail_limit
-from pfmap.survey.failures import write_failures
+from pfmap.survey.choice import write_failures
 from pfmap.survey.find import Sheet
 from pfmap.survey.gather import scene_figures, sheet_figures, survey_figures, title_of, unit_of
 from pfmap.survey.merge import Merged, merge

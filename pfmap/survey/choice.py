@@ -1,15 +1,17 @@
 """Which scenes of a survey are mapped, and when: all at once, those that failed, or as they appear."""
 
+import csv
+import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pfmap.core.errors import UsageError
+from pfmap.core.files import read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
-from pfmap.survey.failures import failures_folder, read_failures, refuse_foreign_list
 from pfmap.survey.find import Sheet, find_sheets
-from pfmap.survey.watch import arrivals
 
 Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A scene, a folder or ``@list.txt``, or several of them."""
@@ -70,3 +72,127 @@ class Choice:
 def several(sources: Sources) -> Sequence[str | os.PathLike[str]]:
     """Return a list also of one source."""
     return [sources] if isinstance(sources, (str, os.PathLike)) else sources
+
+
+CALM = 5.0
+"""Seconds for which a file must have stayed as it is: then whoever writes it has finished."""
+
+_PAUSE = 0.2
+
+Sign = tuple[int, int]
+
+
+def arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:
+    """Yield scenes that have appeared, or changed, and are complete; never ends by itself.
+
+    Args:
+        find: gives all scenes that are there now.
+        on_pause: called several times a second while nothing happens; it may raise to stop.
+    """
+    since: dict[Sheet, tuple[Sign, float]] = {}
+    given: dict[Sheet, Sign] = {}
+    while True:
+        now = time.monotonic()
+        ready = []
+        for sheet in find():
+            sign = _sign(sheet)
+            if sign is None or given.get(sheet) == sign:
+                continue
+            if sheet not in since or since[sheet][0] != sign:
+                since[sheet] = sign, now
+            elif now - since[sheet][1] >= CALM:
+                given[sheet] = sign
+                ready.append(sheet)
+        if ready:
+            yield ready
+        end = time.monotonic() + CALM / 4
+        while time.monotonic() < end:
+            on_pause()
+            time.sleep(_PAUSE)
+
+
+def _sign(sheet: Sheet) -> Sign | None:
+    """Return what changes while a file is written: its size and time; None if it is gone."""
+    if sheet.location.local is None:
+        return 0, 0
+    try:
+        stat = sheet.location.local.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+NAME = "failures.csv"
+_FIELDS = ("scene", "reason")
+
+
+def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path | None) -> Path:
+    """Return where the list lies: where the outputs go, or else the folder that holds all sources."""
+    if output_dir is not None:
+        return output_dir
+    homes = set()
+    for source in sources:
+        path = Path(os.path.realpath(os.fspath(source).removeprefix("@")))
+        if path.exists():
+            homes.add(str(path if path.is_dir() else path.parent))
+    return Path(os.path.commonpath(homes)) if homes else Path()
+
+
+def refuse_foreign_list(folder: Path) -> None:
+    """Refuse to replace a file of this name that is another's.
+
+    Raises:
+        UsageError: there is one.
+    """
+    path = folder / NAME
+    try:
+        lines = read_text(path, "utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeError):
+        lines = []
+    if tuple(next(csv.reader(lines), ())) != _FIELDS:
+        raise UsageError(f"{path} is no list that pfmap wrote: rename it, so that pfmap can write its own")
+
+
+def write_failures(folder: Path, failures: Mapping[str, str]) -> Path | None:
+    """Write which scenes failed and why; without any, remove what an earlier run wrote.
+
+    Args:
+        folder: where the list lies.
+        failures: reasons by scene.
+
+    Returns:
+        The list, if there is one.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    path = folder / NAME
+    if not failures:
+        remove(path)
+        return None
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_FIELDS)
+    writer.writerows(failures.items())
+    write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
+    return path
+
+
+def read_failures(folder: Path) -> dict[str, str]:
+    """Read the list of an earlier run.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = folder / NAME
+    try:
+        with io.StringIO(read_text(path, "utf-8-sig"), newline="") as file:
+            return {row["scene"]: row["reason"] for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} does not exist: no scene failed in an earlier run into this folder"
+        ) from None
+    except (OSError, UnicodeError, KeyError) as error:
+        raise UsageError(f"{path} cannot be read as a list of failures ({error}): delete it") from error

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, UsageError
-from pfmap.raster.location import RASTER_SUFFIXES, Location, locate
+from pfmap.raster.gdal import RASTER_SUFFIXES, Location, locate
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 _OWN = ("_classes", "_confidence")

@@ -2,19 +2,24 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import numpy as np
+
 from pfmap.core.card import Card
-from pfmap.core.geobox import GeoBox
+from pfmap.core.classes import NODATA
+from pfmap.core.grid import GeoBox, Span
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import Runtime
+from pfmap.raster.classmap import ClassMap
+from pfmap.raster.gdal import locate
+from pfmap.raster.mosaic import extent
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, State, SurveyFigures, class_figures
-from pfmap.survey.facts import model_facts
 from pfmap.survey.find import Sheet
-from pfmap.survey.merge import Merged
-from pfmap.survey.part import part_of
+from pfmap.survey.merge import Merged, Tally
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import lonlat_ring
 from pfmap.version import __version__
@@ -173,3 +178,91 @@ def _settings(runtime: Runtime, options: PredictOptions) -> dict[str, Any]:
 
 def _relative(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
     return {kind: Path(os.path.relpath(path, folder)).as_posix() for kind, path in outputs.items()}
+
+
+def model_facts(card: Card, sha256: str) -> dict[str, Any]:
+    """Return what the reports say of a model; `pfmap.report.stac` describes it to catalogues by these.
+
+    Args:
+        card: of the model.
+        sha256: of its weights.
+    """
+    spec = card.input
+    return {
+        "name": card.name,
+        "title": card.title,
+        "task": "semantic segmentation",
+        "architecture": f"PFNet, {card.architecture.encoder}",
+        "framework": "PyTorch",
+        "sha256": sha256,
+        "window": spec.window,
+        "gsd_range_m": list(spec.gsd),
+        "bands": list(spec.bands),
+        "scale": spec.scale,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "data": card.provenance.data,
+        "limits": card.provenance.limits,
+        "licence": card.provenance.licence,
+        "attribution": card.provenance.attribution,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Figures of a part of the map.
+
+    Attributes:
+        classes: what it shows; where sheets overlap, each of them shows it.
+        valid_pixels: pixels of the map with a class.
+        mean_confidence: percent, or None.
+    """
+
+    classes: tuple[ClassFigures, ...]
+    valid_pixels: int
+    mean_confidence: float | None
+
+
+def part_of(merged: Merged, name: str, box: GeoBox, card: Card) -> Part:
+    """Add up what the map shows in the outline of a sheet.
+
+    Args:
+        merged: the map.
+        name: of the sheet.
+        box: its grid.
+        card: of the model.
+
+    Raises:
+        PfmapError: the map cannot be read.
+    """
+    within = _clipped(extent(box, merged.grid), merged.grid)
+    tally, top = Tally(merged.grid), within[0].start
+    with ClassMap(locate(merged.outputs["classes"]), None) as source, closing(source.rows(within)) as strips:
+        for values in strips:
+            tally.add(top, values)
+            top += len(values)
+    valid = int(tally.pixels[:NODATA].sum())
+    objects = [merged.scenes.get((name, index), 0) for index in range(len(card.classes))]
+    classes = class_figures(card.classes, tally.pixels, tally.areas, objects)
+    return Part(classes, valid, _confidence(merged, within) if valid else None)
+
+
+def _clipped(place: tuple[Span, Span], grid: GeoBox) -> tuple[Span, Span]:
+    rows, cols = place
+    return (
+        Span(max(0, rows.start), min(grid.height, rows.stop)),
+        Span(max(0, cols.start), min(grid.width, cols.stop)),
+    )
+
+
+def _confidence(merged: Merged, within: tuple[Span, Span]) -> float | None:
+    if "confidence" not in merged.outputs:
+        return None
+    counts = np.zeros(256, dtype=np.int64)
+    with (
+        ClassMap(locate(merged.outputs["confidence"]), None) as source,
+        closing(source.rows(within)) as strips,
+    ):
+        for values in strips:
+            counts += np.bincount(values.ravel(), minlength=256)
+    return round(float(counts[:NODATA] @ np.arange(NODATA) / counts[:NODATA].sum()), 2)

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.card import Card
-from pfmap.core.classes import NODATA
+from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.files import write_bytes, write_text
-from pfmap.core.geobox import GeoBox
-from pfmap.core.style import class_raster_style, confidence_raster_style, qml
+from pfmap.core.grid import GeoBox
 from pfmap.mapping.job import Progress, Result
 from pfmap.mapping.map_project import Map, map_project
 from pfmap.mapping.objects import ClassTable
@@ -25,7 +24,7 @@ from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import wanted_classes
 from pfmap.mapping.polygonize import Vectorizer
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import (
     Look,
     Part,

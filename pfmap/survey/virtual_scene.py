@@ -8,7 +8,7 @@ from pfmap.core.card import Card
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.files import make_folder
 from pfmap.mapping.options import PredictOptions
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source

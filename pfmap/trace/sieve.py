@@ -17,11 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.trace.compiled import compiled
-from pfmap.trace.ragged import NOTHING, look_up, no_class
-from pfmap.trace.sets import root, roots
+from pfmap.trace.arrays import (
+    NOTHING,
+    Bools,
+    Bytes,
+    Floats,
+    Ints,
+    Longs,
+    compiled,
+    look_up,
+    no_class,
+    root,
+    roots,
+)
 from pfmap.trace.tile import label
-from pfmap.trace.types import Bools, Bytes, Floats, Ints, Longs
 
 _CHUNK_PIXELS = 8 << 20
 

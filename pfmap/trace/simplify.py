@@ -15,10 +15,8 @@ they are. So every piece keeps its neighbours and none is lost. That check is ex
 
 import numpy as np
 
-from pfmap.trace.compiled import compiled
-from pfmap.trace.ragged import NOTHING
+from pfmap.trace.arrays import NOTHING, Bools, Bytes, Floats, Ints, Longs, compiled
 from pfmap.trace.tile import UNIT, Arcs, Pieces
-from pfmap.trace.types import Bools, Bytes, Floats, Ints, Longs
 
 _LEVELS = 3
 """How often the tolerance is halved; at the last level an arc is what it was."""

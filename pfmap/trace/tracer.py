@@ -22,13 +22,21 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.regions import Regions
-from pfmap.trace.compiled import compiled
-from pfmap.trace.ragged import NOTHING, look_up, no_class, offsets_of, take_ragged
-from pfmap.trace.rings import Halves, Rings, join
-from pfmap.trace.sets import roots
+from pfmap.trace.arrays import (
+    NOTHING,
+    Bools,
+    Bytes,
+    Ints,
+    Longs,
+    compiled,
+    look_up,
+    no_class,
+    offsets_of,
+    roots,
+    take_ragged,
+)
 from pfmap.trace.simplify import simplify
-from pfmap.trace.tile import UNIT, Arcs, Pieces, arcs_between, label
-from pfmap.trace.types import Bools, Bytes, Ints, Longs
+from pfmap.trace.tile import UNIT, Arcs, Halves, Pieces, Rings, arcs_between, join, label
 
 TILE = 512
 """Rows and columns of a tile; large regions are cut along these."""

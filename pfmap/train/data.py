@@ -11,12 +11,10 @@ import numpy.typing as npt
 from pfmap.core.errors import TrainingError
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory
-from pfmap.train.class_sets import ClassSets, Labels
 from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
-from pfmap.train.label_layers import LabelLayer, PolygonLayer, PolygonLegend, RasterLayer
-from pfmap.train.label_spots import LOOKS, Points, survey
+from pfmap.train.label_layers import ClassSets, LabelLayer, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import Image, LabelledScene
-from pfmap.train.split import Cell, Cells, Counts, choose_blocks, mask_of, named_part
+from pfmap.train.split import LOOKS, Cell, Cells, Counts, Points, choose_blocks, mask_of, named_part, survey
 from pfmap.vector.labels import PolygonFile, is_vector
 
 _LOOKS_IN_ALL = 6000  # at a scene that is looked at block by block

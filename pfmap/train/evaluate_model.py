@@ -13,17 +13,16 @@ from pfmap.core.classes import index_of
 from pfmap.core.errors import TrainingError
 from pfmap.evaluate.comparison import Comparison, Labels, Tally
 from pfmap.evaluate.evaluation_page import Section, page
-from pfmap.evaluate.figures import Evaluation, ends_known, figures
-from pfmap.evaluate.figures_text import lines_of
+from pfmap.evaluate.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluate.metrics import settled
 from pfmap.model.device import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
-from pfmap.raster.small_picture import png
+from pfmap.raster.preview import png
 from pfmap.trace.compare import NO_CODE
-from pfmap.train.class_sets import ClassSets
 from pfmap.train.config import read_config
 from pfmap.train.data import PIECE, Sample, load_data
+from pfmap.train.label_layers import ClassSets
 from pfmap.train.validate import mapped
 from pfmap.version import __version__
 

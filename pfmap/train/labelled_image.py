@@ -6,13 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.card import Card
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
-from pfmap.raster.location import locate
+from pfmap.core.grid import GeoBox, Span
+from pfmap.raster.bands import known_scaling, sampled_scaling
+from pfmap.raster.gdal import locate
 from pfmap.raster.source import Source
-from pfmap.raster.stretch import known_scaling, sampled_scaling
-from pfmap.train.class_sets import Labels
-from pfmap.train.label_layers import LabelLayer
+from pfmap.train.label_layers import LabelLayer, Labels
 
 Image = npt.NDArray[np.uint8]
 

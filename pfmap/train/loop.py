@@ -17,20 +17,16 @@ from pfmap.core.errors import TrainingError
 from pfmap.core.files import publish
 from pfmap.core.stages import read_ahead
 from pfmap.model.predictor import Predictor
-from pfmap.model.store import CARD_NAME, Model, write_model
-from pfmap.model.weights import load_imagenet_lite0
+from pfmap.model.store import CARD_NAME, Model, load_imagenet_lite0, write_model
 from pfmap.net.pfnet import PFNet
 from pfmap.report.curves import LOSS, RATE, Curves
 from pfmap.train.augment import Batch, Batches
-from pfmap.train.calibrate import calibrate
 from pfmap.train.config import TrainingConfig
 from pfmap.train.data import TrainingData, load_data
 from pfmap.train.model_page import write_page
-from pfmap.train.objective import Objective
-from pfmap.train.optimise import freeze, learning_rate, make_optimizer
-from pfmap.train.start import take_over
-from pfmap.train.team import Team, gather
-from pfmap.train.validate import Figures, Validation, accuracy_table, measure
+from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer
+from pfmap.train.start import Team, gather, take_over
+from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
 
 CHECKPOINT_NAME = "checkpoint.pt"
 CURVES_NAME = "curves.png"

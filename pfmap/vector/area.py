@@ -13,10 +13,8 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
-from pfmap.core.errors import OutsideError, SourceError, UsageError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
-from pfmap.core.quiet import quietly
+from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly
+from pfmap.core.grid import GeoBox, Span
 
 Bounds = tuple[float, float, float, float]
 _UNREADABLE = (

@@ -8,8 +8,7 @@ import pyproj
 import shapely
 
 from pfmap.core.errors import SourceError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
+from pfmap.core.grid import GeoBox, Span
 
 _ALONG = 8  # points per edge: lines that are straight in one CRS bend in another
 

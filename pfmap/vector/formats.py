@@ -19,9 +19,8 @@ import shapely
 from pyarrow import parquet
 from pyogrio.errors import DataSourceError
 
-from pfmap.core.errors import TargetError
+from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed
-from pfmap.core.quiet import quietly
 from pfmap.core.stages import Feed
 
 LAYER = "objects"

@@ -10,7 +10,7 @@ import pyproj
 import shapely
 
 from pfmap.core.errors import SourceError
-from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import GeoBox
 
 _METRIC_TOLERANCE = 0.002
 """A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""
@@ -128,3 +128,29 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
     x2, y2 = to_grid.transform(*north)
     area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) * unit**2
     return bool(abs(area / 100**2 - 1) < _METRIC_TOLERANCE)
+
+
+def crs_code(wkt: str) -> str | None:
+    """Return a CRS's number with its authority, such as EPSG:32645, or None where none is certain.
+
+    Raises:
+        SourceError: the text is no CRS.
+    """
+    found = _crs(wkt).to_authority(min_confidence=100)
+    return None if found is None else ":".join(found)
+
+
+def crs_wkt2(wkt: str) -> str:
+    """Return a CRS as WKT of the year 2019, whichever WKT it came in.
+
+    Raises:
+        SourceError: the text is no CRS.
+    """
+    return str(_crs(wkt).to_wkt(pyproj.enums.WktVersion.WKT2_2019))
+
+
+def _crs(wkt: str) -> pyproj.CRS:
+    try:
+        return pyproj.CRS.from_wkt(wkt)
+    except pyproj.exceptions.CRSError as error:
+        raise SourceError(f"{wkt[:80]!r} is no CRS ({error})") from error

@@ -11,8 +11,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError, UsageError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Span
+from pfmap.core.grid import GeoBox, Span
 from pfmap.vector.layer import VECTOR_FAILURES, Shapes, open_layer
 
 _DEFAULT_FIELD = "class"

@@ -16,8 +16,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 
 from pfmap.core import bucket
-from pfmap.core.errors import SourceError, UsageError
-from pfmap.core.quiet import quietly
+from pfmap.core.errors import SourceError, UsageError, quietly
 
 VECTOR_FAILURES = (
     DataSourceError,

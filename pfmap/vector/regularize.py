@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from pfmap.core.geobox import mean_size
+from pfmap.core.grid import mean_size
 from pfmap.core.regions import Regions
 
 LEAST_IOU = 0.85

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from pfmap.core.classes import ClassSpec
+from pfmap.core.classes import ClassSpec, objects_style, qml
 from pfmap.core.errors import UsageError
-from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import GeoBox
 from pfmap.core.regions import Regions
-from pfmap.core.style import objects_style, qml
 from pfmap.vector.attributes import Chunk, SceneNames, attributes
 from pfmap.vector.formats import LAYER, Sink, sink
 from pfmap.vector.geodesy import Measurer

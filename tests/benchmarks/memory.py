@@ -17,7 +17,7 @@ import numpy as np
 import pyproj
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import GeoBox
 from pfmap.mapping.objects import ClassTable, ShapeOptions, Shaper
 from pfmap.vector.geodesy import Measurer
 

@@ -16,9 +16,9 @@ from rasterio.enums import Resampling
 
 import pfmap
 from pfmap.core.classes import NODATA
-from pfmap.core.geobox import mean_size
+from pfmap.core.grid import mean_size
 from pfmap.mapping.plan import pixel_size
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 from pfmap.raster.source import Source
 
 

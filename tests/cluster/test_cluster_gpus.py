@@ -12,7 +12,7 @@ from test_distributed import noise, small_model
 from test_resume import equal_outputs
 
 import pfmap
-from pfmap.cluster.local import local_cluster
+from pfmap.cluster.link import local_cluster
 from pfmap.core.errors import ClusterError
 
 pytest.importorskip("distributed")

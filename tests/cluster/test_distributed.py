@@ -193,7 +193,7 @@ def test_workers_with_another_model_are_refused_and_both_are_named(
     def swap(_line: str) -> None:  # as soon as the plan is made here
         shutil.copy(other.folder / "weights.safetensors", mine.folder / "weights.safetensors")
 
-    from pfmap.model.weights import file_hash
+    from pfmap.model.store import file_hash
 
     ours, theirs = (file_hash(m.folder / "weights.safetensors")[:12] for m in (mine, other))
     text = refusal(scene, tmp_path / "out", mine, cluster=cluster, on_message=swap)

@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from pfmap.core.quiet import quietly
+from pfmap.core.errors import quietly
 
 EXPECTED = "Dataset has no geotransform, gcps, or rpcs"
 

@@ -8,8 +8,7 @@ import pytest
 from conftest import Write, blobs, stand_in
 
 import pfmap
-from pfmap.core.classes import ClassSpec
-from pfmap.core.style import class_raster_style, confidence_raster_style, objects_style, qml
+from pfmap.core.classes import ClassSpec, class_raster_style, confidence_raster_style, objects_style, qml
 
 CLASSES = (ClassSpec("building", "#d7301f"), ClassSpec('odd <"&> name', "#00ff00"))
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from pfmap.core.errors import UsageError
 from pfmap.core.grid import Axis, Grid, Span
-from pfmap.mapping.blend import Blender, ramp
-from pfmap.mapping.choose import largest
+from pfmap.mapping.blend import Blender, largest, ramp
 
 axes = st.builds(
     lambda size, window, share: Axis(size, window, int(share * (window // 2))),

@@ -18,7 +18,7 @@ from test_resume import OPTIONS, PowerError, breaking, equal_outputs
 import pfmap
 from pfmap.cluster import opened_cluster
 from pfmap.cluster.coordinator import Cluster
-from pfmap.cluster.local import local_cluster
+from pfmap.cluster.link import local_cluster
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, TargetError
 from pfmap.mapping import work

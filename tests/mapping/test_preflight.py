@@ -23,7 +23,7 @@ from pfmap.mapping.job import Job
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.pipeline import inspect
 from pfmap.mapping.runtime import Runtime
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 
 ROOT = Path(__file__).parents[2]
 PFMAP = str(Path(sys.executable).with_name("pfmap"))

@@ -16,7 +16,7 @@ import pfmap
 from pfmap.core.errors import TargetError
 from pfmap.mapping import map_project as qgis
 from pfmap.mapping.job import Result
-from pfmap.raster.location import locate
+from pfmap.raster.gdal import locate
 
 
 def read(path: Path) -> ET.Element:

@@ -19,11 +19,10 @@ from torch.nn import functional as F
 
 import pfmap
 from pfmap.core.errors import UsageError
-from pfmap.core.geobox import GeoBox
-from pfmap.core.grid import Scale, Span
+from pfmap.core.grid import GeoBox, Scale, Span
 from pfmap.mapping.plan import pixel_size
 from pfmap.model.store import Model
-from pfmap.raster.resample import resample
+from pfmap.raster.view import resample
 
 NODATA = 255
 RATIOS = (0.5, 1.0, 2.37, 4.0)

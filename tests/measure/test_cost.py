@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from pfmap.cli.main import cli
-from pfmap.core.architecture import Architecture
+from pfmap.core.card import Architecture
 from pfmap.core.errors import ModelError, UsageError
 from pfmap.measure.cost import Cost, cost_of, find_architecture
 from pfmap.net.pfnet import PFNet

@@ -13,11 +13,10 @@ from conftest import Write, blobs, shared, stand_in
 from PIL import Image
 
 from pfmap.cli.main import cli
-from pfmap.core.architecture import Architecture
+from pfmap.core.card import Architecture
 from pfmap.core.errors import ModelError, PfmapError, SourceError, UsageError
 from pfmap.core.grid import Span
-from pfmap.measure.flow_picture import draw_points
-from pfmap.measure.flow_points import WindowPoints, find_points
+from pfmap.measure.flow_points import WindowPoints, draw_points, find_points
 from pfmap.model.store import Model, user_models, write_model
 from pfmap.net.pfnet import PFNet
 

@@ -85,7 +85,7 @@ def test_numpy_one_scalars_are_read_too(tmp_path: Path) -> None:
 
 @pytest.mark.golden
 def test_resnet101_and_six_classes_are_read_from_the_shapes(tmp_path: Path) -> None:
-    from pfmap.core.architecture import Architecture
+    from pfmap.core.card import Architecture
 
     network = PFNet(Architecture("resnet101", 6))
     bare(published(network), tmp_path / "c.pth")

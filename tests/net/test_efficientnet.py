@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from conftest import shared
 
 from pfmap.core.errors import TrainingError
-from pfmap.model.weights import load_imagenet_lite0
-from pfmap.net.efficientnet import EfficientNetLite0, SameConv2d
+from pfmap.model.store import load_imagenet_lite0
+from pfmap.net.encoders import EfficientNetLite0, SameConv2d
 
 
 def test_maps_have_the_strides_and_channels_the_decoder_expects() -> None:

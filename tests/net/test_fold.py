@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pfmap.core.architecture import Architecture
-from pfmap.net.fold import fold_batch_norm
+from pfmap.core.card import Architecture
+from pfmap.net.fast import fold_batch_norm
 from pfmap.net.pfnet import PFNet
 
 

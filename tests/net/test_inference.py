@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 import pfmap
-from pfmap.core.architecture import Architecture
+from pfmap.core.card import Architecture
 from pfmap.model.store import Model
-from pfmap.net.inference import for_inference
+from pfmap.net.fast import WinogradConv2d, for_inference
 from pfmap.net.pfnet import PFNet
-from pfmap.net.winograd import WinogradConv2d
 
 
 @pytest.mark.parametrize("encoder", ["efficientnet_lite0", "resnet50"])

@@ -9,11 +9,11 @@ from conftest import shared
 from golden import golden_state
 from torch.utils.flop_counter import FlopCounterMode
 
-from pfmap.core.architecture import Architecture
+from pfmap.core.card import Architecture
 from pfmap.core.errors import ModelError
+from pfmap.model.store import misfits
 from pfmap.model.upstream import rename
-from pfmap.model.weights import misfits
-from pfmap.net.inference import for_inference
+from pfmap.net.fast import for_inference
 from pfmap.net.pfnet import PFNet
 
 

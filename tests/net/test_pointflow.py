@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfmap.core.architecture import Architecture
+from pfmap.core.card import Architecture
 from pfmap.net.pointflow import (
     PointFlow,
     _sample,

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pfmap.net.pooling import average_by_products, max_by_gathering
+from pfmap.net.layers import average_by_products, max_by_gathering
 
 SIZES = [(12, 12, 6), (12, 12, 8), (16, 24, 5), (7, 9, 9), (3, 4, 6), (1, 1, 3)]
 

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pfmap.core.architecture import Architecture
-from pfmap.core.card import build, card_table, parse_card
+from pfmap.core.card import Architecture, build, card_table, parse_card
 from pfmap.core.errors import ModelError
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet

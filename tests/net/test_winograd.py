@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pfmap.net import winograd
-from pfmap.net.winograd import WinogradConv2d, suits
+from pfmap.net import fast as winograd
+from pfmap.net.fast import WinogradConv2d, suits
 
 
 @pytest.mark.parametrize("size", [(4, 4), (6, 6), (13, 30), (64, 96)])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pfmap.raster.overviews import halve, write_overviews
+from pfmap.raster.target import halve, write_overviews
 
 NODATA = 255
 rasters = npst.arrays(

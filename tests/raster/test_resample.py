@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfmap.core.grid import Scale, Span
-from pfmap.raster.resample import resample
+from pfmap.raster.view import resample
 
 
 def matrix(scale: Scale) -> npt.NDArray[np.float64]:

@@ -25,7 +25,7 @@ import pfmap
 from pfmap.report.stac import footprint_geometry
 from pfmap.report.survey_figures import SurveyFigures
 from pfmap.report.survey_reports import write_reports
-from pfmap.survey.facts import model_facts
+from pfmap.survey.gather import model_facts
 
 SCHEMAS = get_local_schema_cache()
 REGISTRY = Registry().with_resources([(k, Resource.from_contents(schema)) for k, schema in SCHEMAS.items()])

@@ -6,7 +6,7 @@ import pytest
 from conftest import Write, blobs, stand_in
 
 from pfmap.core.errors import UsageError
-from pfmap.survey import watch
+from pfmap.survey import choice as watch
 from pfmap.survey.run import SheetResult
 from pfmap.survey.scenes import batch, predict_all
 

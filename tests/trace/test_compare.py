@@ -10,8 +10,7 @@ from rasters import NODATA, blotches, spiral
 from scipy import ndimage
 
 from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
-from pfmap.trace.compare import Boundaries, count_pixels, inner_boundary, paint
-from pfmap.trace.match import Matcher
+from pfmap.trace.compare import Boundaries, Matcher, count_pixels, inner_boundary, paint
 
 FOUR = ndimage.generate_binary_structure(2, 1)
 

@@ -14,12 +14,12 @@ from shapely.geometry import Point, box
 
 import pfmap
 from pfmap.train import data as data_module
-from pfmap.train import label_spots as survey_module
+from pfmap.train import split as survey_module
 from pfmap.train.augment import Batches
-from pfmap.train.calibrate import Calibration, calibrate
 from pfmap.train.config import TrainingConfig, parse_config
 from pfmap.train.data import TrainingData, load_data
 from pfmap.train.split import Cells
+from pfmap.train.validate import Calibration, calibrate
 
 CRS = "EPSG:32645"
 ORIGIN = (500_000.0, 3_060_000.0)
@@ -244,7 +244,7 @@ def test_parts_of_a_large_sample_are_spread_over_it(tmp_path: Path) -> None:
 
 
 def test_chips_of_one_place_stay_together() -> None:
-    from pfmap.core.geobox import UNPLACED, GeoBox
+    from pfmap.core.grid import UNPLACED, GeoBox
 
     def cells(col: int, number: int) -> set:
         geobox = GeoBox(256, 256, "WKT", (0.5, 0.0, 1000.0 + col * 0.5, 0.0, -0.5, 2000.0))

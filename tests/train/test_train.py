@@ -15,15 +15,14 @@ import torch
 import pfmap
 from pfmap.core.errors import TrainingError
 from pfmap.net.pfnet import PFNet
-from pfmap.train import calibrate
+from pfmap.train import validate as calibrate
 from pfmap.train.augment import Batches
-from pfmap.train.class_sets import ClassSets
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.data import load_data
+from pfmap.train.label_layers import ClassSets
 from pfmap.train.loop import _Run, train
 from pfmap.train.optimise import learning_rate
-from pfmap.train.start import take_over
-from pfmap.train.team import Team
+from pfmap.train.start import Team, take_over
 from pfmap.train.validate import figures_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

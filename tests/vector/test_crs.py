@@ -5,7 +5,7 @@ import pytest
 import rasterio
 
 from pfmap.core.errors import SourceError
-from pfmap.vector.crs import crs_code, crs_wkt2
+from pfmap.vector.geodesy import crs_code, crs_wkt2
 
 OWN = "+proj=tmerc +lat_0=27.6 +lon_0=85.5 +datum=WGS84 +units=m"
 

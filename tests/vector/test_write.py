@@ -15,7 +15,7 @@ from rasters import blotches, percent, traced
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import UsageError
-from pfmap.core.geobox import GeoBox
+from pfmap.core.grid import GeoBox
 from pfmap.core.regions import Regions
 from pfmap.trace.tracer import Tracer
 from pfmap.vector import formats, write
