@@ -1,6 +1,8 @@
 """What commands share: options made from the fields of `pfmap.mapping.options`, and errors in their words."""
 
-from collections.abc import Callable
+import ast
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import Field
 from pathlib import Path
 from types import NoneType, UnionType
@@ -8,7 +10,6 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
-from pfmap.cli.flags import as_flags
 from pfmap.core.bucket import is_inside, output_folder
 from pfmap.core.errors import PfmapError, worded_by
 from pfmap.mapping.options import (
@@ -21,23 +22,59 @@ from pfmap.mapping.options import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# A name with nothing before it, "=", and a value: Python's, a word in capitals that stands for one, or none.
+# What goes on otherwise is no option but part of a path, such as /maps/scale=2/scene.tif.
+_NAMED = re.compile(
+    r"(?<![\w./\\-])([a-z]\w*)="
+    r"('[^']*'|\"[^\"]*\"|\([^()]*\)|\{[^{}]*\}|-?\d+(?:\.\d+)?|True|False|None|[A-Z][A-Z,:]*)?"
+    r"(?=[\s,;:!?)]|\.?$|\.\s)"
+)
+
 
 class Command(click.Command):
     """A command whose errors name options as the command line has them."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the library; what it refuses becomes an error of the command line."""
+        """Call the library; what it refuses keeps these names when it is printed."""
         with worded_by(as_flags(self.params)):
             try:
                 return super().invoke(ctx)
             except PfmapError as error:
-                raise _Failure(error) from error
+                error.args = (str(error),)
+                raise
 
 
-class _Failure(click.ClickException):
-    def __init__(self, error: PfmapError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code  # type: ignore[misc]  # as UsageError has its own
+def as_flags(parameters: Iterable[click.Parameter]) -> Callable[[str], str]:
+    """Make a function that writes a command's options in a text as flags.
+
+    ``min_area=`` becomes ``--min-area``, ``device='cpu'`` ``--device cpu``, ``bands=(1, 2, 3)``
+    ``--bands 1,2,3``, ``names={1: 'road'}`` ``--names 1=road``, ``resample=False`` ``--no-resample``. Names
+    that are no options of the command stay.
+    """
+    options = {one.name: one for one in parameters if isinstance(one, click.Option)}
+
+    def flag(match: re.Match[str]) -> str:
+        option = options.get(match[1])
+        if option is None:
+            return match[0]
+        flags = option.secondary_opts if match[2] == "False" and option.secondary_opts else option.opts
+        name = max(flags, key=len)
+        if match[2] is None or option.is_flag:
+            return name
+        return f"{name} {_value(match[2])}"
+
+    return lambda text: _NAMED.sub(flag, text)
+
+
+def _value(text: str) -> str:
+    """Write a value as it is given on the command line."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text  # a word in capitals
+    if isinstance(value, dict):
+        return ",".join(f"{key}={name}" for key, name in value.items())
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class OutputFolder(click.Path):
@@ -68,6 +105,35 @@ def output_dir(default: str) -> Callable[[F], F]:
 def split(text: str) -> tuple[str, ...]:
     """Take a comma-separated list apart."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def pairs(key: Callable[[str], Any], example: str) -> Callable[..., Any]:
+    """Build a callback that reads ``VALUE=NAME,...``, from one text or several."""
+
+    def parse(
+        _ctx: click.Context, _param: click.Parameter, texts: str | tuple[str, ...] | None
+    ) -> dict[Any, str] | None:
+        if texts is None:
+            return None
+        found = {}
+        for part in split(texts if isinstance(texts, str) else ",".join(texts)):
+            known, _, name = (piece.strip() for piece in part.partition("="))
+            try:
+                if not name:
+                    raise ValueError
+                found[key(known)] = name
+            except ValueError as error:
+                raise click.BadParameter(f"{part!r} is not VALUE=NAME, such as {example}") from error
+        return found
+
+    return parse
+
+
+def class_value(text: str) -> int:
+    """Read the value of a class: a whole number from 0 up."""
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
 
 
 def class_names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:

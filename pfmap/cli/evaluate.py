@@ -1,30 +1,21 @@
 """`pfmap evaluate`: how well a prediction, or a model, agrees with the truth."""
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pfmap.cli.common import Command, options, split
+from pfmap.cli.common import Command, class_value, options, pairs, split
 from pfmap.cli.progress import run_with_progress
 
+if TYPE_CHECKING:
+    from pfmap.evaluate.prediction import Evaluated
+    from pfmap.train.evaluate_model import ModelEvaluation
 
-def _pairs(key: Callable[[str], Any], example: str) -> Callable[..., Any]:
-    def parse(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> dict[Any, str]:
-        found = {}
-        for part in (part for text in texts for part in split(text)):
-            value, equals, name = (piece.strip() for piece in part.partition("="))
-            try:
-                if not equals or not name:
-                    raise ValueError
-                found[key(value)] = name
-            except ValueError as error:
-                raise click.BadParameter(f"{part!r} is not {example}") from error
-        return found
-
-    return parse
+_OF_MAPS = ("mapping", "names", "ignore", "only", "field", "rest", "confidence")
+_OF_MODELS = ("data", "data_folder", "part")
 
 
 def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,14 +29,14 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     "--map",
     "mapping",
     multiple=True,
-    callback=_pairs(str, "VALUE=NAME, such as 1=building"),
+    callback=pairs(str, "1=building"),
     metavar="VALUE=NAME,...",
     help="Which class of the prediction a class of the truth is, by its value or name.  [default: by name]",
 )
 @click.option(
     "--names",
     multiple=True,
-    callback=_pairs(int, "VALUE=NAME, such as 10=trees"),
+    callback=pairs(class_value, "10=trees"),
     metavar="VALUE=NAME,...",
     help="Names of the prediction's classes.  [default: those in the raster]",
 )
@@ -112,10 +103,22 @@ def evaluate(
     /,
     prediction: str | None,
     truth: str | None,
+    mapping: dict[str, str],
+    names: dict[int, str],
+    ignore: tuple[str, ...],
+    only: tuple[str, ...],
+    field: str | None,
+    rest: str | None,
+    objects: tuple[str, ...],
+    confidence: str | None,
+    model: str | None,
+    data: Path | None,
+    data_folder: Path | None,
+    part: str | None,
+    device: str,
     as_json: bool,
     html: Path | None,
     quiet: bool,
-    **options: Any,
 ) -> None:
     """Compare PREDICTION, a class raster, with TRUTH, and print how well they agree.
 
@@ -129,48 +132,46 @@ def evaluate(
     pfmap evaluate scene_classes.tif footprints.gpkg --only building --objects building
     pfmap evaluate --model landcover --data train.toml
     """  # noqa: D301 - click wants the character itself
-    model = ctx.params["model"]
-    scene_only = ("mapping", "names", "ignore", "only", "field", "rest", "confidence")
-    model_only = ("data", "data_folder", "part")
+    work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
-        _refuse(ctx, ("prediction", "truth", *scene_only), "has no use with --model")
-        if options["data"] is None:
+        _refuse(ctx, ("prediction", "truth", *_OF_MAPS), "has no use with --model")
+        if data is None:
             raise click.UsageError("--model needs --data: the training configuration that names the data set")
+        from pfmap.train.evaluate_model import evaluate_model
+
+        work = partial(
+            evaluate_model,
+            model,
+            data,
+            data_folder,
+            part=part or "validation",
+            objects=objects,
+            device=device,
+        )
+    elif prediction is None or truth is None:
+        raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
     else:
-        if prediction is None or truth is None:
-            raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
-        _refuse(ctx, model_only, "needs --model")
-    if html is not None and not html.absolute().parent.is_dir():
-        raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
-
-    def work(on_progress: Callable[[int, int], None], on_message: Callable[[str], None]) -> Any:
-        if model is not None:
-            from pfmap.train.evaluate_model import evaluate_model
-
-            return evaluate_model(
-                model,
-                options["data"],
-                options["data_folder"],
-                part=options["part"] or "validation",
-                objects=options["objects"],
-                device=options["device"],
-                on_progress=on_progress,
-                on_message=on_message,
-            )
+        _refuse(ctx, _OF_MODELS, "needs --model")
         from pfmap.evaluate.prediction import evaluate as compare
 
-        assert prediction is not None
-        assert truth is not None
-        return compare(
+        work = partial(
+            compare,
             prediction,
             truth,
-            objects=options["objects"],
-            on_progress=on_progress,
-            on_message=on_message,
-            **{name: options[name] for name in scene_only},
+            names=names,
+            mapping=mapping,
+            ignore=ignore,
+            only=only,
+            field=field,
+            rest=rest,
+            objects=objects,
+            confidence=confidence,
         )
-
-    result = run_with_progress(work, quiet=quiet)
+    if html is not None and not html.absolute().parent.is_dir():
+        raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
+    result = run_with_progress(
+        lambda on_progress, on_message: work(on_progress=on_progress, on_message=on_message), quiet=quiet
+    )
     if html is not None:
         from pfmap.core.files import write_text
 

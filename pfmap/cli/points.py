@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Unpack
 
 import click
 
 from pfmap.cli.common import Command, class_names, numbers, options
+from pfmap.core.errors import UsageError, worded
+from pfmap.mapping.options import WindowSettings
 
 
 @click.command(cls=Command)
@@ -37,48 +40,42 @@ from pfmap.cli.common import Command, class_names, numbers, options
 def points(
     scene: str,
     window: tuple[int, int],
-    model: str,
     output: Path | None,
     foreground: tuple[str, ...] | None,
-    device: str,
-    bands: tuple[int, ...] | None,
-    scale: tuple[float, float] | None,
-    gsd: float | None,
     as_json: bool,
+    **settings: Unpack[WindowSettings],
 ) -> None:
     """Draw the salient and the boundary points of one window of SCENE, level by level, as a PNG.
 
     Says too which share of them lies on foreground, as predicted, and which share of the pixels does. The
     window is read as pfmap predict reads it.
     """
-    from pfmap.measure.flow_points import draw_points, find_points, picture_path
+    from pfmap.measure.flow_points import draw_points, find_points
 
-    path = picture_path(scene, window, output)
-    found = find_points(
-        scene,
-        window,
-        model=model,
-        foreground=foreground,
-        device=device,
-        bands=bands,
-        scale=scale,
-        gsd=gsd,
-    )
+    path = _picture_path(scene, window, output)
+    found = find_points(scene, window, foreground=foreground, **settings)
     draw_points(found, path)
     for note in found.notes:
-        click.echo(f"warning: {note}", err=True)
-    table = found.table()
+        click.echo(f"warning: {worded(note)}", err=True)
     if as_json:
-        click.echo(json.dumps({**table, "output": str(path)}, indent=2))
+        click.echo(json.dumps({**found.table(), "output": str(path)}, indent=2))
         return
     click.echo(f"{'flow':<12} {'salient':>8} {'boundary':>9}   on {found.foreground_text}")
-    for level, row in zip(found.levels, table["levels"], strict=True):
-        shares = ", ".join(
-            f"{kind} {100 * row[kind]['on_foreground']:.1f} %"
-            for kind in ("salient", "boundary")
-            if row[kind]["on_foreground"] is not None
-        )
+    for level in found.levels:
+        shares = [(kind, found.point_share(points)) for kind, points in level.flows]
+        text = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in shares if share is not None)
         flow = f"{level.source} to {level.target}"
-        click.echo(f"{flow:<12} {len(level.salient):>8} {len(level.boundary):>9}   {shares}")
+        click.echo(f"{flow:<12} {len(level.salient):>8} {len(level.boundary):>9}   {text}")
     click.echo(found.summary())
     click.echo(f"wrote {path}")
+
+
+def _picture_path(scene: str, window: tuple[int, int], output: Path | None) -> Path:
+    """Decide where the picture goes, before anything is computed."""
+    from pfmap.raster.gdal import locate
+
+    location = locate(scene)
+    path = output or location.folder / f"{location.stem}_points_{window[0]}_{window[1]}.png"
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise UsageError(f"{path} is no name for the picture: give a .png in a folder that exists")
+    return path

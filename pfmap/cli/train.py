@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,10 @@ from tqdm import tqdm
 from pfmap.cli.common import Command, class_names, options
 
 if TYPE_CHECKING:
+    from pfmap.train.loop import Progress
     from pfmap.train.validate import Figures, Validation
 
-_ABOUT_IMAGES = (
+_ABOUT_IMAGES = [
     "labels",
     "field",
     "classes",
@@ -24,7 +27,8 @@ _ABOUT_IMAGES = (
     "steps",
     "trained",
     "attribution",
-)
+]
+"""Parameters that say what a configuration says too."""
 
 
 @click.command(cls=Command)
@@ -120,16 +124,11 @@ def train(
     loop.check_output(output_dir, resume=resume, overwrite=overwrite)
     leads = os.environ.get("RANK", "0") == "0"
     if source.suffix == ".toml":
-        given = [
-            name for name in _ABOUT_IMAGES if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        ]
-        if given:
-            options = ", ".join("--train" if name == "trained" else f"--{name}" for name in given)
-            raise click.UsageError(f"{options}: {source} says that already; change it there")
-        parsed, folder = settings.read_config(source), data if data is not None else source.parent
+        _refuse_about_images(ctx, source)
+        config, folder = settings.read_config(source), data or source.parent
+    elif labels is None:
+        raise click.UsageError(f"{source} needs --labels: polygons, a label raster, or a folder of masks")
     else:
-        if labels is None:
-            raise click.UsageError(f"{source} needs --labels: polygons, a label raster, or a folder of masks")
         described = quick.QuickOptions(
             images=source,
             labels=labels,
@@ -143,22 +142,11 @@ def train(
             attribution=attribution,
         )
         base = load_model(start_from or DEFAULT_MODEL)
-        parsed, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
-    start = start_from or parsed.training.start_from
-    with tqdm(
-        total=parsed.training.steps, unit="step", disable=quiet or not leads or None, file=sys.stderr
-    ) as bar:
-
-        def on_step(progress: loop.Progress) -> None:
-            bar.update(progress.step - bar.n)
-            bar.set_postfix(loss=f"{progress.loss:.4f}", rate=f"{progress.rate:.1e}", refresh=False)
-
-        def on_validation(step: int, figures: "Validation") -> None:
-            for name, figure in figures.items():
-                bar.write(f"step {step}  {_line(name, figure)}", file=sys.stderr)
-
+        config, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
+    start = start_from or config.training.start_from
+    with _shown(config.training.steps, quiet=quiet or not leads) as (on_step, on_validation):
         figures = loop.train(
-            parsed,
+            config,
             folder,
             output_dir,
             device=str(choose_device(device)),
@@ -172,6 +160,36 @@ def train(
         for name, figure in figures.items():
             click.echo(_line(name, figure))
         click.echo(f"wrote {output_dir}")
+
+
+def _refuse_about_images(ctx: click.Context, source: Path) -> None:
+    """Refuse options that say what the configuration says."""
+    given = [
+        max(parameter.opts, key=len)
+        for name in _ABOUT_IMAGES
+        for parameter in ctx.command.params
+        if parameter.name == name and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: {source} says that already; change it there")
+
+
+@contextmanager
+def _shown(
+    steps: int, *, quiet: bool
+) -> Iterator[tuple[Callable[["Progress"], None], Callable[[int, "Validation"], None]]]:
+    """Show on stderr what the two callbacks are told: of each step, and of each validation."""
+    with tqdm(total=steps, unit="step", disable=quiet or None, file=sys.stderr) as bar:
+
+        def on_step(progress: "Progress") -> None:
+            bar.update(progress.step - bar.n)
+            bar.set_postfix(loss=f"{progress.loss:.4f}", rate=f"{progress.rate:.1e}", refresh=False)
+
+        def on_validation(step: int, figures: "Validation") -> None:
+            for name, figure in figures.items():
+                bar.write(f"step {step}  {_line(name, figure)}", file=sys.stderr)
+
+        yield on_step, on_validation
 
 
 def _line(name: str, figure: "Figures") -> str:

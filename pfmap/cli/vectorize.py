@@ -7,21 +7,9 @@ from typing import Unpack
 
 import click
 
-from pfmap.cli.common import Command, options, output_dir, shape_options, split
+from pfmap.cli.common import Command, class_value, options, output_dir, pairs, shape_options
 from pfmap.cli.progress import run_with_progress
 from pfmap.mapping.options import ShapeSettings
-
-
-def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[int, str] | None:
-    if text is None:
-        return None
-    names = {}
-    for part in split(text):
-        value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdecimal() or not name.strip():
-            raise click.BadParameter(f"{part!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
-        names[int(value)] = name.strip()
-    return names
 
 
 @click.command(cls=Command)
@@ -35,7 +23,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> di
 )
 @click.option(
     "--names",
-    callback=_names,
+    callback=pairs(class_value, "10=trees,20=shrubs"),
     metavar="VALUE=NAME,...",
     help="Names of the classes.  [default: those in the raster]",
 )

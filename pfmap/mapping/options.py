@@ -327,6 +327,16 @@ class ShapeSettings(TypedDict, total=False):
     split_by_class: bool
 
 
+class WindowSettings(TypedDict, total=False):
+    """Keyword arguments that say how a single window is read and computed."""
+
+    model: "str | Path | Model"
+    device: str
+    bands: Sequence[int] | None
+    scale: tuple[float, float] | None
+    gsd: float | None
+
+
 class SceneSettings(TypedDict, total=False):
     """Keyword arguments that say how a scene is read and computed."""
 

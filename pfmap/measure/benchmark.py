@@ -1,4 +1,4 @@
-"""How fast pfmap is on this machine, and what bounds it."""
+"""Measuring how fast pfmap is on this machine, and what bounds it."""
 
 import tempfile
 import threading
@@ -109,16 +109,14 @@ def bench(
     options = PredictOptions(overlap=overlap)
     with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
         folder = Path(name)
-        path, title = scene, scene
-        if scene is None or size is not None:
+        if scene is not None and size is None:
+            path, title = scene, scene
+        else:
+            path, title = str(folder / "scene.tif"), f"{scene or 'made up'}, stored as {kind}"
             width, height = size or (_SIZE, _SIZE)
             on_message(f"making a scene of {width:,} x {height:,} pixels")
             pattern = make_pattern() if scene is None else read_pattern(scene)
-            path = str(folder / "scene.tif")
             write_scene(Path(path), pattern, width, height, max(0.1, loaded.card.input.gsd[0]), kind)
-            title = f"{scene or 'made up'}, stored as {kind}"
-        assert path is not None
-        assert title is not None
         job = Job(locate(path), Runtime.of(loaded, device, precision, None, on_message), options, on_message)
         with job.planned() as (source, plan):
             begun = time.perf_counter()
@@ -133,6 +131,7 @@ def bench(
             for number in range(runs):
                 on_message(f"run {number + 1} of {runs}")
                 measured.append(_measure(source, plan, predictor, resident, folder / str(number)))
+        cost = cost_of(plan.card.architecture, plan.card.input.window).multiply_adds if network else 0
         return Benchmark(
             scene=title,
             width=plan.geobox.width,
@@ -142,9 +141,7 @@ def bench(
             window=plan.grid.rows.window,
             overlap=plan.grid.rows.overlap,
             windows=plan.grid.count,
-            multiply_adds=cost_of(plan.card.architecture, plan.card.input.window).multiply_adds
-            if network
-            else 0,
+            multiply_adds=cost,
             peak=matrix_peak(plan.device, plan.precision),
             load_seconds=load_seconds,
             warm_up_seconds=warm_up_seconds,
@@ -180,10 +177,8 @@ def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Wi
 def _resident_windows(source: Source, plan: Plan) -> list[Window]:
     """Read some windows of the scene, spread over it."""
     grid = plan.grid
-    view, chooser = (
-        View(source, plan.frame, None, native=plan.native),
-        Chooser(plan.frame, 1, native=plan.native),
-    )
+    view = View(source, plan.frame, None, native=plan.native)
+    chooser = Chooser(plan.frame, 1, native=plan.native)
     windows = []
     for index in np.linspace(0, grid.count - 1, min(grid.count, _RESIDENT)).astype(int):
         row, col = divmod(int(index), grid.cols.count)

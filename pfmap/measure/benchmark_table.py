@@ -1,110 +1,110 @@
-"""What a benchmark found, as JSON has it and for people."""
+"""The figures of a benchmark: for JSON, and as lines for people."""
 
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one stage of the pipeline did.
-
-    Attributes:
-        name: of the stage.
-        workers: threads that it had.
-        busy: seconds of work, added up over them.
-        waiting: seconds without any.
-    """
+    """What one stage of the pipeline did."""
 
     name: str
     workers: int
+    """Threads that it had."""
     busy: float
+    """Seconds of work, added up over them."""
     waiting: float
+    """Seconds without any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measurement: the network alone, and around it the whole.
-
-    Attributes:
-        network_seconds: the network alone for all windows of the scene, in the mean of before and after.
-        whole_seconds: from the first window that is read to the finished files.
-        stages: in the order of the pipeline.
-        memory: most memory that the process had meanwhile, bytes.
-        device_memory: most of the device's own memory, bytes; None without one.
-    """
+    """One measurement: the network alone, and around it the whole."""
 
     network_seconds: float
+    """The network alone for all windows of the scene, in the mean of before and after."""
     whole_seconds: float
+    """From the first window that is read to the finished files."""
     stages: tuple[Stage, ...]
+    """In the order of the pipeline."""
     memory: int
+    """Most memory that the process had meanwhile, bytes."""
     device_memory: int | None
+    """Most of the device's own memory, bytes; None without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Medians:
+    """What the runs come to; rates are those of the median run."""
+
+    network_megapixels_per_second: float | None
+    """Of the network alone; None where it took no time."""
+    whole_megapixels_per_second: float
+    whole_over_network: float | None
+    """Seconds of the whole over those of the network, in the median of the runs."""
+    multiply_adds_per_second: float
+    share_of_matrix_peak: float
+    memory_above_idle: int
+    """The most of all runs, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What was measured, on what.
-
-    Attributes:
-        scene: the scene's name, or how it was made.
-        width: pixels of the outputs.
-        height: pixels of the outputs.
-        model: its name; "none" for a network of zero cost.
-        device: and precision, for people.
-        window: side of the windows, pixels.
-        overlap: pixels that they share.
-        windows: on the scene that have data.
-        multiply_adds: of the published network per window; 0 without a network.
-        peak: multiply-adds per second of large matrix products on this device and precision.
-        load_seconds: until the model was loaded.
-        warm_up_seconds: until the first window was computed and the tracer compiled.
-        idle_memory: of the process before the first run: libraries and model, bytes.
-        runs: the measurements.
-    """
+    """What was measured, on what."""
 
     scene: str
+    """Its name, or how it was made."""
     width: int
+    """Pixels of the outputs."""
     height: int
     model: str
+    """Its name; none for a network of zero cost."""
     device: str
+    """And precision, for people."""
     window: int
+    """Side of the windows, pixels."""
     overlap: int
     windows: int
+    """Those on the scene that have data."""
     multiply_adds: int
+    """Of the published network per window; 0 without a network."""
     peak: float
+    """Multiply-adds per second of large matrix products on this device and precision."""
     load_seconds: float
+    """Until the model was loaded."""
     warm_up_seconds: float
+    """Until the first window was computed and the tracer compiled."""
     idle_memory: int
+    """Of the process before the first run: libraries and model, bytes."""
     runs: tuple[Run, ...]
+
+    @property
+    def medians(self) -> Medians:
+        """The figures of all runs in one."""
+        pixels = self.width * self.height
+        network = median(run.network_seconds for run in self.runs)
+        whole = median(run.whole_seconds for run in self.runs)
+        rate = self.multiply_adds * self.windows / network if network else 0.0
+        return Medians(
+            network_megapixels_per_second=pixels / network / 1e6 if network else None,
+            whole_megapixels_per_second=pixels / whole / 1e6,
+            whole_over_network=(
+                median(run.whole_seconds / run.network_seconds for run in self.runs) if network else None
+            ),
+            multiply_adds_per_second=rate,
+            share_of_matrix_peak=rate / self.peak,
+            memory_above_idle=max(run.memory for run in self.runs) - self.idle_memory,
+        )
 
     def table(self) -> dict[str, Any]:
         """Return all figures, with medians of the runs, as JSON has them."""
-        pixels = self.width * self.height
-        network, whole = (
-            float(np.median([getattr(run, name) for run in self.runs]))
-            for name in ("network_seconds", "whole_seconds")
-        )
-        rate = self.multiply_adds * self.windows / network if network else 0.0
-        summary = {
-            "network_megapixels_per_second": pixels / network / 1e6 if network else None,
-            "whole_megapixels_per_second": pixels / whole / 1e6,
-            "whole_over_network": (
-                float(np.median([run.whole_seconds / run.network_seconds for run in self.runs]))
-                if network
-                else None
-            ),
-            "multiply_adds_per_second": rate,
-            "share_of_matrix_peak": rate / self.peak,
-            "memory_above_idle": max(run.memory for run in self.runs) - self.idle_memory,
-        }
-        return {**asdict(self), "median": summary}
+        return {**asdict(self), "median": asdict(self.medians)}
 
 
 def bench_lines(found: Benchmark) -> list[str]:
     """Write the figures for people, a line each."""
-    table = found.table()
-    median, run = table["median"], found.runs[-1]
+    middle, run = found.medians, found.runs[-1]
     lines = [
         f"scene     {found.scene}: {found.width:,} x {found.height:,} pixels",
         f"model     {found.model}, windows of {found.window} overlapping by {found.overlap}: "
@@ -114,21 +114,21 @@ def bench_lines(found: Benchmark) -> list[str]:
         "",
         f"{'':<16}{'seconds':>9}{'Mpx/s':>9}",
     ]
-    for name, key in (("network alone", "network"), ("whole predict", "whole")):
-        rate = median[f"{key}_megapixels_per_second"]
-        if rate and (key == "whole" or found.multiply_adds):
+    alone = middle.network_megapixels_per_second if found.multiply_adds else None
+    for name, rate in (("network alone", alone), ("whole predict", middle.whole_megapixels_per_second)):
+        if rate:
             seconds = found.width * found.height / rate / 1e6
             lines.append(f"{name:<16}{seconds:>9.1f}{rate:>9.2f}")
     if found.multiply_adds:
         lines += [
-            f"{'whole / network':<16}{median['whole_over_network']:>9.2f}",
+            f"{'whole / network':<16}{middle.whole_over_network:>9.2f}",
             "",
-            f"{median['multiply_adds_per_second'] / 1e9:,.0f} G multiply-adds a second of the published "
-            f"network, {median['share_of_matrix_peak']:.0%} of this device's {found.peak / 1e9:,.0f} G",
+            f"{middle.multiply_adds_per_second / 1e9:,.0f} G multiply-adds a second of the published "
+            f"network, {middle.share_of_matrix_peak:.0%} of this device's {found.peak / 1e9:,.0f} G",
         ]
     lines.append(
         f"memory    {max(r.memory for r in found.runs) / 1e6:,.0f} MB at most, "
-        f"{median['memory_above_idle'] / 1e6:,.0f} MB above libraries and model"
+        f"{middle.memory_above_idle / 1e6:,.0f} MB above libraries and model"
     )
     if run.device_memory is not None:
         lines.append(f"          {run.device_memory / 1e6:,.0f} MB on the device")

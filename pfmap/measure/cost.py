@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the multiply-adds of one window, part by part.
+"""Counting a network's parameters and the multiply-adds of one window, part by part.
 
 Counted are convolutions and the products of the points' attention, as in the paper's Table 6; normalisation,
 activations, pooling and resizing are left out: they are under one per cent. The network is never
@@ -36,34 +36,27 @@ _PARTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one part of a network costs.
-
-    Attributes:
-        name: such as encoder.
-        parameters: trained numbers.
-        multiply_adds: of one window.
-    """
+    """What one part of a network costs."""
 
     name: str
+    """Such as encoder."""
     parameters: int
+    """Trained numbers."""
     multiply_adds: int
+    """Of one window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a network costs.
-
-    Attributes:
-        architecture: of the network.
-        size: side of the window, pixels.
-        parts: in the order in which they run.
-        factored: multiply-adds of the whole as pfmap computes it, with the factored head.
-    """
+    """What a network costs."""
 
     architecture: Architecture
     size: int
+    """Side of the window, pixels."""
     parts: tuple[Part, ...]
+    """In the order in which they run."""
     factored: int
+    """Multiply-adds of the whole as pfmap computes it, with the factored head."""
 
     @property
     def parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""Where semantics flow: the points that PointFlow chooses in one window of a scene.
+"""The points that PointFlow chooses in one window of a scene: found, counted and drawn.
 
 The paper shows them in its Figure 4, and argues with a share: 7.83 % of its points lie on foreground, which
 covers 2.89 % of the pixels, so the points are where the objects are.
@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,12 @@ from torch import Tensor
 from pfmap.core.card import Card
 from pfmap.core.classes import index_of
 from pfmap.core.errors import ModelError, SourceError, UsageError
-from pfmap.core.grid import Scale, Span, mean_size
-from pfmap.mapping.options import PredictOptions
+from pfmap.core.grid import Span, mean_size
+from pfmap.mapping.options import PredictOptions, RunOptions, WindowSettings, explained, take
 from pfmap.mapping.plan import Plan, make_plan
 from pfmap.model.device import choose_device
 from pfmap.model.predictor import Predictor, pad_to
-from pfmap.model.store import DEFAULT_MODEL, Model, load_model
+from pfmap.model.store import Model, load_model
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
 from pfmap.raster.gdal import gdal_settings, locate
@@ -36,6 +36,8 @@ _FEW = 3  # class names in a line
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float64]
+"""``(P, 2)``: row and column of the points' centres in the window, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,56 +45,52 @@ class LevelPoints:
     """The points of one PointFlow module; each is a pixel of its source map, and named once.
 
     Those on nodata or beyond the scene are left out.
-
-    Attributes:
-        source: stride of the map they were chosen on.
-        target: stride of the map they flow into.
-        salient: ``(P, 2)`` row and column of their centres in the window, pixels; empty without that flow.
-        boundary: likewise.
     """
 
     source: int
+    """Stride of the map they were chosen on."""
     target: int
-    salient: npt.NDArray[np.float64]
-    boundary: npt.NDArray[np.float64]
+    """Stride of the map they flow into."""
+    salient: Points
+    """Empty where a module has no such flow."""
+    boundary: Points
+
+    @property
+    def flows(self) -> tuple[tuple[str, Points], ...]:
+        """Both kinds of points, by name."""
+        return ("salient", self.salient), ("boundary", self.boundary)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPoints:
-    """One window as the network sees it, and where it lets semantics flow.
-
-    Attributes:
-        scene: as it was named.
-        model: name of the model.
-        rows: of the scene that the window covers.
-        cols: likewise.
-        gsd: metres per pixel that the network sees, or None.
-        pixels: ``(3, side, side)`` as the network sees them.
-        seen: ``(side, side)``: which of them have data; the others are nodata or beyond the scene.
-        foreground: names of the classes that count as foreground.
-        on_foreground: ``(side, side)``: pixels that have data and are predicted to be foreground.
-        levels: in the order in which the modules run.
-        notes: what the user should know of how the scene was read.
-    """
+    """One window as the network sees it, and where it lets semantics flow."""
 
     scene: str
     model: str
     rows: Span
+    """Of the scene that the window covers."""
     cols: Span
     gsd: float | None
+    """Metres per pixel that the network sees."""
     pixels: Pixels
+    """``(3, side, side)`` as the network sees them."""
     seen: Mask
+    """``(side, side)``: which of them have data; the others are nodata or beyond the scene."""
     foreground: tuple[str, ...]
+    """Names of the classes that count as foreground."""
     on_foreground: Mask
+    """``(side, side)``: pixels that have data and are predicted to be foreground."""
     levels: tuple[LevelPoints, ...]
+    """In the order in which the modules run."""
     notes: tuple[str, ...]
+    """What the user should know of how the scene was read."""
 
     @property
     def pixel_share(self) -> float:
         """Share of foreground among the pixels that have data."""
         return float(self.on_foreground.sum() / self.seen.sum())
 
-    def point_share(self, points: npt.NDArray[np.float64]) -> float | None:
+    def point_share(self, points: Points) -> float | None:
         """Share of the points that lie on foreground; None of no points."""
         rows, cols = points.astype(int).T
         return float(self.on_foreground[rows, cols].mean()) if len(points) else None
@@ -104,9 +102,9 @@ class WindowPoints:
         return ", ".join(self.foreground) if few else f"foreground ({len(self.foreground)} classes)"
 
     @property
-    def all_points(self) -> npt.NDArray[np.float64]:
-        """The points of all levels and flows, ``(P, 2)``."""
-        return np.concatenate([p for level in self.levels for p in (level.salient, level.boundary)])
+    def all_points(self) -> Points:
+        """The points of all levels and flows."""
+        return np.concatenate([points for level in self.levels for _, points in level.flows])
 
     def summary(self) -> str:
         """Say in a line where the points are."""
@@ -134,7 +132,7 @@ class WindowPoints:
                 {"from_stride": level.source, "to_stride": level.target}
                 | {
                     kind: {"points": len(points), "on_foreground": self.point_share(points)}
-                    for kind, points in (("salient", level.salient), ("boundary", level.boundary))
+                    for kind, points in level.flows
                 }
                 for level in self.levels
             ],
@@ -142,16 +140,13 @@ class WindowPoints:
         }
 
 
+@explained
 def find_points(
     scene: str | os.PathLike[str],
     window: tuple[int, int],
     *,
-    model: str | Path | Model = DEFAULT_MODEL,
     foreground: Sequence[str] | None = None,
-    device: str = "auto",
-    bands: Sequence[int] | None = None,
-    scale: tuple[float, float] | None = None,
-    gsd: float | None = None,
+    **settings: Unpack[WindowSettings],
 ) -> WindowPoints:
     """Find the points of one window, read and prepared as `predict` does, in float32.
 
@@ -159,43 +154,38 @@ def find_points(
         scene: any raster that GDAL opens.
         window: column and row of the window's top-left pixel in the scene; its size is the model's, on the
             grid that the network sees.
-        model: a model's name, folder, or a loaded `Model`.
         foreground: names of the foreground classes; None for all but the model's background, or for
             building where a model has none.
-        device: auto, cpu, cuda, cuda:N or mps.
-        bands: 1-based band numbers in the model's order; None to choose by colour interpretation.
-        scale: pixel values that become 0 and 1; None as for `predict`.
-        gsd: metres per pixel of the scene; None to take it from the georeferencing.
+        **settings: those of `predict` that matter for it:
 
     Raises:
         UsageError: the window lies outside the scene, or options do not fit it.
         ModelError: the model has no PointFlow module, or no such class.
         SourceError: the window has no valid pixel, or cannot be read.
     """
-    chosen = model if isinstance(model, Model) else load_model(model)
+    run, own = take(RunOptions, settings)
+    options = PredictOptions.of(**own, grid="model")
+    chosen = run.model if isinstance(run.model, Model) else load_model(run.model)
     network = _with_flow(chosen)
     names = _foreground(chosen.card, foreground)
-    options = PredictOptions(
-        bands=None if bands is None else tuple(bands), scale=scale, gsd=gsd, grid="model"
-    )
     location = locate(scene)
     with Source(location, chosen.card.input.bands, options.bands, chosen.card.name) as source:
-        plan = make_plan(source, chosen, "", options, choose_device(device), torch.float32)
+        plan = make_plan(source, chosen, "", options, choose_device(run.device), torch.float32)
         rows, cols = _spans(plan, window)
         with gdal_settings(cache=source.info.cache_bytes(rows.size), remote=location.remote):
             pixels, shown, seen = _read(source, plan, rows, cols)
     if not seen.any():
         raise SourceError(
             f"{plan.scene.name} has no valid pixel in the window at column {window[0]}, row {window[1]}: "
-            "choose another with --window"
+            "choose another with window="
         )
     output, classes = _compute(plan, network, pixels, shown)
     wanted = [index_of(chosen.card.classes, name) for name in names]
     return WindowPoints(
         scene=plan.scene.name,
         model=chosen.card.name,
-        rows=_clipped(plan.frame.rows, rows),
-        cols=_clipped(plan.frame.cols, cols),
+        rows=plan.frame.rows.cover(rows),
+        cols=plan.frame.cols.cover(cols),
         gsd=None if plan.model_gsd is None else round(mean_size(plan.model_gsd), 6),
         pixels=pixels,
         seen=seen,
@@ -212,7 +202,7 @@ def _with_flow(model: Model) -> PFNet:
     if not isinstance(network, PFNet) or network.architecture.flow == "none":
         raise ModelError(
             f"model {model.card.name!r} has no PointFlow module (flow = 'none'), so there are no points to "
-            "show: choose another with --model"
+            "show: choose another with model="
         )
     return network
 
@@ -221,7 +211,7 @@ def _foreground(card: Card, names: Sequence[str] | None) -> tuple[str, ...]:
     """Decide which classes are foreground."""
     if names is not None:
         if not names:
-            raise UsageError("no foreground class is named: give one or more with --foreground")
+            raise UsageError("no foreground class is named: give one or more with foreground=")
         for name in names:
             index_of(card.classes, name)
         return tuple(dict.fromkeys(names))
@@ -232,29 +222,24 @@ def _foreground(card: Card, names: Sequence[str] | None) -> tuple[str, ...]:
         return (_USUAL_FOREGROUND,)
     raise ModelError(
         f"model {card.name!r} has no background class: say which of its classes are foreground with "
-        f"--foreground ({', '.join(objects)})"
+        f"foreground= ({', '.join(objects)})"
     )
 
 
 def _spans(plan: Plan, window: tuple[int, int]) -> tuple[Span, Span]:
-    """Return the window's rows and columns on the network's grid."""
+    """Return the window's rows and columns on the network's grid, as far as the scene goes."""
     (col, row), box = window, plan.scene.geobox
     if not (0 <= col < box.width and 0 <= row < box.height):
         raise UsageError(
             f"window {col},{row} is outside {plan.scene.name}, which has {box.width:,} x {box.height:,} "
             f"pixels: give COL,ROW between 0,0 and {box.width - 1},{box.height - 1}"
         )
-    side = plan.card.input.window
-    top, left = (
-        min(at * axis.size // axis.native, axis.size - 1)
+    starts = (
+        (min(at * axis.size // axis.native, axis.size - 1), axis.size)
         for at, axis in ((row, plan.frame.rows), (col, plan.frame.cols))
     )
-    return Span(top, top + side), Span(left, left + side)
-
-
-def _clipped(scale: Scale, span: Span) -> Span:
-    """Return the scene pixels under a span of the network's grid, as far as the scene goes."""
-    return scale.cover(Span(span.start, min(span.stop, scale.size)))
+    rows, cols = (Span(start, min(start + plan.card.input.window, size)) for start, size in starts)
+    return rows, cols
 
 
 def _read(source: Source, plan: Plan, rows: Span, cols: Span) -> tuple[Pixels, Mask, Mask]:
@@ -262,12 +247,11 @@ def _read(source: Source, plan: Plan, rows: Span, cols: Span) -> tuple[Pixels, M
 
     Beyond the scene the window is padded by reflection: shown, without being data.
     """
-    y = Span(rows.start, min(rows.stop, plan.frame.rows.size))
-    x = Span(cols.start, min(cols.stop, plan.frame.cols.size))
-    tile = View(source, plan.frame, None, native=False).read(y, x, y, x)
-    pixels, shown = pad_to(tile.pixels, tile.seen, rows.size, cols.size)
+    side = plan.card.input.window
+    tile = View(source, plan.frame, None, native=False).read(rows, cols, rows, cols)
+    pixels, shown = pad_to(tile.pixels, tile.seen, side, side)
     seen = np.zeros_like(shown)
-    seen[: y.size, : x.size] = tile.seen
+    seen[: rows.size, : cols.size] = tile.seen
     return pixels, shown, seen
 
 
@@ -294,27 +278,13 @@ def _levels(output: PFNetOutput, seen: Mask) -> tuple[LevelPoints, ...]:
     )
 
 
-def _places(at: Tensor | None, grid: tuple[int, int], seen: Mask) -> npt.NDArray[np.float64]:
+def _places(at: Tensor | None, grid: tuple[int, int], seen: Mask) -> Points:
     """Return the centres of pixels of a map, row and column in the window, as far as there is data."""
     flat = np.unique(at.cpu().numpy()) if at is not None else np.empty(0, dtype=np.int64)
     centres = (np.stack(np.divmod(flat, grid[1]), axis=1) + 0.5) * (seen.shape[0] / grid[0])
     rows, cols = centres.astype(int).T
-    on_data: npt.NDArray[np.float64] = centres[seen[rows, cols]]
+    on_data: Points = centres[seen[rows, cols]]
     return on_data
-
-
-def picture_path(scene: str | os.PathLike[str], window: tuple[int, int], output: Path | None) -> Path:
-    """Decide where the picture goes: by default ``<stem>_points_COL_ROW.png`` beside the scene.
-
-    Raises:
-        UsageError: the output is no PNG in a folder that exists.
-        SourceError: there is no such scene.
-    """
-    location = locate(scene)
-    path = output or location.folder / f"{location.stem}_points_{window[0]}_{window[1]}.png"
-    if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise UsageError(f"{path} is no name for the picture: give a .png in a folder that exists")
-    return path
 
 
 def draw_points(found: WindowPoints, path: Path) -> None:
@@ -326,9 +296,10 @@ def draw_points(found: WindowPoints, path: Path) -> None:
     side = found.seen.shape[0]
     gsd = f" at {found.gsd:.3g} m" if found.gsd is not None else ""
     place = f"column {found.cols.start}, row {found.rows.start}: {side} x {side} pixels{gsd}"
+    kinds = {kind for level in found.levels for kind, points in level.flows if len(points)}
     words = Words(
-        "salient points" if any(len(level.salient) for level in found.levels) else "",
-        "boundary points" if any(len(level.boundary) for level in found.levels) else "",
+        "salient points" * ("salient" in kinds),
+        "boundary points" * ("boundary" in kinds),
         f"predicted {found.foreground_text}",
         [f"{PurePath(found.scene).name}, {place}, model {found.model}", found.summary()],
     )
@@ -337,10 +308,11 @@ def draw_points(found: WindowPoints, path: Path) -> None:
 
 
 def _panel(level: LevelPoints, found: WindowPoints) -> Panel:
-    counted = []
-    for kind, points in (("salient", level.salient), ("boundary", level.boundary)):
-        share = found.point_share(points)
-        if share is not None:
-            counted.append(f"{len(points)} {kind}, {100 * share:.0f} % on foreground")
+    shares = [(kind, len(points), found.point_share(points)) for kind, points in level.flows]
+    counted = [
+        f"{count} {kind}, {100 * share:.0f} % on foreground"
+        for kind, count, share in shares
+        if share is not None
+    ]
     title = f"stride {level.source} to {level.target}"
     return Panel(title, "; ".join(counted), level.salient, level.boundary)

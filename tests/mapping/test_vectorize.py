@@ -150,7 +150,7 @@ def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
         raster, tmp_path / "named", names={1: "lawn"}, classes=("lawn",), regularize=("1",)
     )
     assert list(by_either.counts) == ["lawn"]
-    with pytest.raises(UsageError, match="--drop-small needs --min-area"):
+    with pytest.raises(UsageError, match="drop_small=True needs min_area="):
         pfmap.vectorize(raster, drop_small=True)
     pfmap.vectorize(raster)
     with pytest.raises(TargetError, match="--overwrite"):

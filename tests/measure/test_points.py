@@ -112,7 +112,7 @@ def test_foreground_is_what_is_named_or_no_background_or_building(write_scene: W
     scene = write_scene(blobs(80, 80))
     chosen = model(background=False)
     assert find_points(scene, (0, 0), model=chosen, foreground=["class_2"]).foreground == ("class_2",)
-    with pytest.raises(ModelError, match=r"no background class.*--foreground \(class_0, class_1, class_2\)"):
+    with pytest.raises(ModelError, match=r"no background class.*foreground= \(class_0, class_1, class_2\)"):
         find_points(scene, (0, 0), model=chosen)
     named = tuple(
         dataclasses.replace(spec, name=name)
@@ -132,7 +132,7 @@ def test_foreground_is_what_is_named_or_no_background_or_building(write_scene: W
         ((80, 0), {"model": model(flow="none")}, ModelError, "no PointFlow module"),
         ((80, 0), {"model": stand_in(window=SIDE)}, ModelError, "no PointFlow module"),
         ((80, 0), {"foreground": ["lawn"]}, ModelError, "class 'lawn' is unknown"),
-        ((80, 0), {"foreground": []}, UsageError, "--foreground"),
+        ((80, 0), {"foreground": []}, UsageError, "foreground="),
         ((80, 0), {"bands": (1, 2, 9)}, UsageError, "--bands"),
     ],
 )
