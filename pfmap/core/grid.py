@@ -93,6 +93,11 @@ class Frame:
     rows: Scale
     cols: Scale
 
+    @classmethod
+    def whole(cls, height: int, width: int) -> "Frame":
+        """Return the frame of all pixels, which the network sees as they are."""
+        return cls(0, 0, Scale(height, height), Scale(width, width))
+
     @property
     def resampled(self) -> bool:
         """Whether the network sees other pixels than the scene's."""

@@ -23,8 +23,8 @@ class _Stopped(BaseException):
     """Ends a stage whose items nobody wants any more."""
 
 
-def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
-    """Run an iterator in a thread; its errors are raised here, in order.
+def read_ahead(items: Generator[T, None, None], depth: int, *, name: str) -> Generator[T, None, None]:
+    """Run an iterator in a thread called `pfmap-` and its `name`; its errors are raised here, in order.
 
     Up to `depth` items are ready or being worked on, and the thread prepares one more. Nothing here holds on
     to an item after that: some fill a good part of the memory.
@@ -57,7 +57,7 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
         finally:
             items.close()
 
-    thread = threading.Thread(target=work, name="pfmap-ahead", daemon=True)
+    thread = threading.Thread(target=work, name=f"pfmap-{name}", daemon=True)
     thread.start()
     try:
         while (item := _take(ready)) is not _END:

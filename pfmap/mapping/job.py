@@ -17,7 +17,7 @@ from typing import Any
 from pfmap.core.files import read_text, scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size
 from pfmap.core.stages import Clock
-from pfmap.mapping.estimate import Probe, estimate, probe, refuse_without_disk, refuse_without_memory
+from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.map_project import scene_project
 from pfmap.mapping.mapper import Mapped, Mapper
 from pfmap.mapping.objects import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
@@ -25,8 +25,9 @@ from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, make_plan, wanted_classes
 from pfmap.mapping.preflight import describe_table, preflight_table
 from pfmap.mapping.run_report import Outcome, build_report, difference, is_done, read_report
-from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
+from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import Location, gdal_settings
 from pfmap.raster.source import Source
 
@@ -77,7 +78,7 @@ class Job:
     on_message: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        if self.runtime.cluster is not None:
+        if self.runtime.workers is not None:
             pixels = min(self.options.swath_pixels, SHARED_SWATH_PIXELS)
             self.options = replace(self.options, swath_pixels=pixels)
 
@@ -93,6 +94,7 @@ class Job:
             plan = make_plan(
                 source, runtime.model, runtime.model_hash, options, runtime.device, runtime.precision
             )
+            source.scaling = plan.scaling
             rows = round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor))
             with gdal_settings(cache=source.info.cache_bytes(rows), remote=self.location.remote):
                 yield source, plan
@@ -120,9 +122,8 @@ class Job:
 
     def _probe(self, source: Source, plan: Plan, on_step: Callable[[], None]) -> Probe:
         """Map a piece of the scene, and measure."""
-        cluster = self.runtime.cluster
-        if cluster is not None:
-            return cluster.probe(plan, self.location.stem, on_step)
+        if self.runtime.workers is not None:
+            return self.runtime.workers.probe(plan, self.location.stem, on_step)
         return probe(source, plan, self.runtime.predictor, on_step)
 
     def run(self, output_dir: Path, on_progress: Progress) -> Result:
@@ -175,26 +176,17 @@ class Job:
         """Map the scene; return the finished files in the order in which they are to get their names."""
         total = plan.geobox.width * plan.geobox.height
         clock = Clock()
-        cluster = self.runtime.cluster
-        predictor = None if cluster is not None else self.runtime.predictor
+        network = self.runtime.workers or self.runtime.predictor
         if work.finished_swaths:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
-        mapper = Mapper(
-            source,
-            plan,
-            self.location.stem,
-            predictor,
-            clock,
-            lambda done: on_progress(done, total),
-            cluster,
-        )
-        mapped = mapper.run(work)
+        stem = self.location.stem
+        mapped = Mapper(source, plan, stem, network, clock, lambda done: on_progress(done, total)).run(work)
         warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
         for text in warnings[len(plan.warnings) :]:
             self.on_message(f"warning: {text}")
         outcome = Outcome(
             mapped=mapped,
-            batch_size=predictor.batch_size if predictor else plan.batch_size,
+            batch_size=network.batch_size if isinstance(network, Predictor) else plan.batch_size,
             seconds={"total": time.perf_counter() - begun, **clock.seconds},
             warnings=warnings,
         )

@@ -192,7 +192,7 @@ def make_plan(
     device: torch.device,
     precision: torch.dtype,
 ) -> Plan:
-    """Decide how to map a scene, and set the source's scaling accordingly.
+    """Decide how to map a scene.
 
     Raises:
         UsageError: options that do not fit the scene, or a resolution that the model cannot use.
@@ -227,7 +227,6 @@ def make_plan(
     grid = Grid.of(frame.rows.size, frame.cols.size, window, overlap)
     known = known_scaling(scene, card, options.scale)
     sample = source.sample(values=known is None)
-    source.scaling = known or sampled_scaling(sample, scene)
     return Plan(
         scene=scene,
         frame=frame,
@@ -235,7 +234,7 @@ def make_plan(
         geobox=crop if native else crop.resized(frame.rows.size, frame.cols.size),
         native=native,
         area=area,
-        scaling=source.scaling,
+        scaling=known or sampled_scaling(sample, scene),
         sample=sample,
         gsd=gsd,
         model=model,

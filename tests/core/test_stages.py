@@ -17,7 +17,7 @@ def test_errors_of_the_reading_thread_arrive_in_order() -> None:
         yield 2
         raise SourceError("broken")
 
-    ahead = read_ahead(items(), 8)
+    ahead = read_ahead(items(), 8, name="test")
     assert [next(ahead), next(ahead)] == [1, 2]
     with pytest.raises(SourceError, match="broken"):
         next(ahead)
@@ -32,11 +32,11 @@ def test_stopping_early_closes_the_items_in_their_own_thread() -> None:
         finally:
             threads.append(threading.current_thread().name)
 
-    ahead = read_ahead(items(), 2)
+    ahead = read_ahead(items(), 2, name="test")
     assert next(ahead) == 0
     ahead.close()
-    assert threads == ["pfmap-ahead"]
-    assert not any(t.name == "pfmap-ahead" for t in threading.enumerate())
+    assert threads == ["pfmap-test"]
+    assert not any(t.name == "pfmap-test" for t in threading.enumerate())
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -57,7 +57,7 @@ def test_no_more_items_are_alive_than_said(depth: int) -> None:
             del item
 
     count = 0
-    for item in read_ahead(items(), depth):
+    for item in read_ahead(items(), depth, name="test"):
         time.sleep(0.002)
         count += 1
         del item
