@@ -219,9 +219,9 @@ class Job:
 
 
 def _about_damage(mapped: Mapped, scene: str) -> list[str]:
-    if not mapped.unreadable:
+    if not mapped.tally.unreadable:
         return []
-    count = len(mapped.unreadable)
+    count = len(mapped.tally.unreadable)
     return [
         f"{count} block{'s' * (count != 1)} of {scene} could not be read and count as nodata: they are "
         "listed in the report"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping.objects import ClassTable, Shaper
-from pfmap.mapping.plan import Plan, pixel_size
+from pfmap.mapping.plan import Plan
 from pfmap.mapping.record import Record, Tally, read_record, write_record
 from pfmap.mapping.runtime import Workers
 from pfmap.mapping.swaths import (
@@ -36,7 +36,6 @@ from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.source import Source
 from pfmap.raster.target import RasterTarget, finish
 from pfmap.raster.view import Inside, View
-from pfmap.vector.geodesy import Measurer
 
 _FREED = 64 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
@@ -53,23 +52,13 @@ class Mapped:
     files: Mapping[str, Sequence[Path]]
     """Finished files in the work folder by kind: classes, confidence, and the vector formats."""
     tally: Tally
-    """Pixels and areas per class."""
+    """Pixels and areas per class, and blocks of the scene that count as nodata."""
     objects: Mapping[int, int]
     """Objects written per class that becomes polygons."""
-    unreadable: frozenset[tuple[int, int, int, int]]
-    """(column, row, width, height) of the scene's blocks that count as nodata."""
     swaths: int
     """How many swaths there are."""
     resumed: int
     """How many of them were on disk already."""
-
-
-@dataclass(slots=True)
-class _Sums:
-    """What is added up over the swaths."""
-
-    tally: Tally
-    unreadable: set[tuple[int, int, int, int]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +104,8 @@ class Mapper:
         plan, clock = self.plan, self.clock
         swaths = output_rows(plan)
         todo = {span: rows for span, rows in swaths.items() if not work.swath(rows).is_dir()}
-        sums = _Sums(Tally(plan.geobox, Measurer(plan.geobox.crs_wkt, plan.geobox.center)))
-        with out_of_memory_explained(), self._shaper(work.finals, sums.tally.measurer) as shaper:
+        with out_of_memory_explained(), self._shaper(work.finals) as shaper:
+            tally = Tally(plan.geobox, shaper.measurer)
             if isinstance(self.network, Predictor):
                 grid, runs = plan.grid, runs_of(plan, list(todo))
                 chooser = chooser_of(plan, self.network.device)
@@ -131,15 +120,15 @@ class Mapper:
             else:
                 written = self._written_elsewhere(self.network, work, todo)
             finished = self._with_earlier(written, work, swaths, todo)
-            regions = self._trace(read_ahead(finished, depth=1, name="write"), shaper, sums)
+            regions = self._trace(read_ahead(finished, depth=1, name="write"), shaper, tally)
             with closing(read_ahead(regions, depth=1, name="trace")) as traced:
                 for some in traced:
                     with clock.stage("write objects"):
                         shaper.writer.add(some)
-            if not sums.tally.valid:
+            if not tally.valid:
                 work.useless = True
                 raise EmptyError(no_valid_pixel(plan.scene))
-            return self._finish(work, list(swaths.values()), shaper, sums, len(swaths) - len(todo))
+            return self._finish(work, list(swaths.values()), shaper, tally, len(swaths) - len(todo))
 
     def _write(
         self, swaths: Generator[Swath, None, None], work: Work
@@ -186,14 +175,13 @@ class Mapper:
                 del record, swath
 
     def _trace(
-        self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, sums: "_Sums"
+        self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, tally: Tally
     ) -> Generator[Regions, None, None]:
         """Count swaths and trace them, and give the regions that are closed."""
         freed = 0
         with closing(finished):
             for record, swath in finished:
-                sums.tally.add(record)
-                sums.unreadable |= record.unreadable
+                tally.add(record)
                 traced = shaper.trace(swath.classes, swath.confidence)
                 while True:
                     with self.clock.stage("trace"):
@@ -208,7 +196,7 @@ class Mapper:
                     freed = 0
 
     def _finish(
-        self, work: Work, swaths: Sequence[Span], shaper: Shaper, sums: "_Sums", resumed: int
+        self, work: Work, swaths: Sequence[Span], shaper: Shaper, tally: Tally, resumed: int
     ) -> Mapped:
         """Finish the vector files, and make the final rasters beside them."""
         if self.plan.geobox.width * self.plan.geobox.height >= _LARGE:
@@ -218,8 +206,7 @@ class Mapper:
             with self.clock.stage("write objects"):
                 vectors = shaper.writer.finish()
         files = {**assembling.result(), **vectors}
-        counts, unreadable = shaper.writer.counts, frozenset(sums.unreadable)
-        return Mapped(files, sums.tally, counts, unreadable, len(swaths), resumed)
+        return Mapped(files, tally, shaper.writer.counts, len(swaths), resumed)
 
     def _assemble(self, work: Work, swaths: Sequence[Span]) -> dict[str, Sequence[Path]]:
         """Make the final rasters, by kind, of swaths on disk."""
@@ -229,7 +216,7 @@ class Mapper:
             paths = finish(targets, work.finals, [(rows, work.swath(rows)) for rows in swaths])
         return {kind: [path] for kind, path in zip(kinds, paths, strict=True)}
 
-    def _shaper(self, folder: Path, measurer: Measurer) -> Shaper:
+    def _shaper(self, folder: Path) -> Shaper:
         plan = self.plan
         return Shaper(
             folder,
@@ -238,8 +225,6 @@ class Mapper:
             ClassTable(dict(enumerate(plan.card.classes)), lambda _value: ""),
             frozenset(plan.wanted),
             nodata=NODATA,
-            measurer=measurer,
-            pixel=pixel_size(plan.geobox),
             regularized=frozenset(plan.regularized),
             options=plan.options.shapes,
             scene=self.stem,

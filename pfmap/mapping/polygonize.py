@@ -27,11 +27,9 @@ from pfmap.mapping.objects import (
     refuse_odd_names,
     refuse_unwanted,
 )
-from pfmap.mapping.plan import pixel_size
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.gdal import Location, locate
 from pfmap.vector.attributes import SceneNames
-from pfmap.vector.geodesy import Measurer
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
@@ -193,7 +191,6 @@ class Vectorizer:
 
     def _write(self, staging: Path, raster: str) -> Vectorized:
         geobox = self.source.geobox
-        measurer = Measurer(geobox.crs_wkt, geobox.center)
         shaper = Shaper(
             staging,
             f"{self.stem}_objects",
@@ -201,8 +198,6 @@ class Vectorizer:
             self.table,
             self.wanted,
             nodata=self.source.nodata,
-            measurer=measurer,
-            pixel=pixel_size(geobox),
             regularized=self.regularized,
             options=self.options,
             scene=self.scene,
@@ -245,7 +240,7 @@ class Vectorizer:
             name = self.table[value].name  # several values may have one
             counts[name] = counts.get(name, 0) + count
             areas[name] = round(areas.get(name, 0.0) + shaper.writer.areas[value], 2)
-        unit = "m2" if measurer.units == "m" else "px"
+        unit = "m2" if shaper.measurer.units == "m" else "px"
         return Vectorized(raster, outputs, counts, areas, unit, shaper.writer.scenes)
 
     def _rows(

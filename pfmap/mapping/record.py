@@ -1,4 +1,4 @@
-"""A finished swath on disk: its rasters, and what has to be known of its pixels."""
+"""A finished swath on disk: its rasters, what has to be known of its pixels, and the sums over all swaths."""
 
 import json
 from collections.abc import Sequence
@@ -21,19 +21,16 @@ _FACTS = "swath.json"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the rest of the pipeline needs of a swath, apart from its pixels.
-
-    Attributes:
-        rows: pixel rows of the outputs.
-        pixels: ``(256,)`` pixels per value of the class raster.
-        confidence: sum over all pixels with a class, percent.
-        unreadable: (column, row, width, height) of the scene's blocks that count as nodata.
-    """
+    """What the rest of the pipeline needs of a swath, apart from its pixels."""
 
     rows: Span
+    """Pixel rows of the outputs."""
     pixels: npt.NDArray[np.int64]
+    """``(256,)`` pixels per value of the class raster."""
     confidence: int
+    """Sum over all pixels with a class, percent."""
     unreadable: frozenset[tuple[int, int, int, int]]
+    """(column, row, width, height) of the scene's blocks that count as nodata."""
 
 
 def write_record(
@@ -82,26 +79,25 @@ def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, 
 
 @dataclass(slots=True)
 class Tally:
-    """Pixels and ground area per class, added up swath by swath.
-
-    Attributes:
-        geobox: the grid of the outputs.
-        measurer: gives true areas.
-        pixels: ``(256,)`` pixels per value of the class raster.
-        areas: ``(256,)`` the same in square metres, or pixels where the scene has no CRS.
-        confidence: sum over all pixels with a class, percent.
-    """
+    """What the records of all swaths come to: pixels and ground area per class, and blocks that are lost."""
 
     geobox: GeoBox
+    """The grid of the outputs."""
     measurer: Measurer
     pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    """``(256,)`` pixels per value of the class raster."""
     areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+    """``(256,)`` the same in square metres, or pixels where the scene has no CRS."""
     confidence: int = 0
+    """Sum over all pixels with a class, percent."""
+    unreadable: set[tuple[int, int, int, int]] = field(default_factory=set)
+    """(column, row, width, height) of the scene's blocks that count as nodata."""
 
     def add(self, record: Record) -> None:
         """Count a swath; its pixels are as large as the one in its middle."""
         self.pixels += record.pixels
         self.confidence += record.confidence
+        self.unreadable |= record.unreadable
         middle = (record.rows.start + record.rows.stop) / 2
         self.areas += record.pixels * pixel_area(self.geobox, self.measurer, middle)
 

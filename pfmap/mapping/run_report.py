@@ -95,7 +95,7 @@ def build_report(
             "scale": {"min": plan.scaling.low, "max": plan.scaling.high, "from": plan.scaling.origin},
             "valid_pixels": tally.valid,
             "mean_confidence": round(tally.mean_confidence, 2),
-            "unreadable_blocks": [list(block) for block in sorted(mapped.unreadable)],
+            "unreadable_blocks": [list(block) for block in sorted(tally.unreadable)],
         },
         "model": {
             "name": card.name,
