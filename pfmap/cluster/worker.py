@@ -29,9 +29,16 @@ from pfmap.core.resources import free_memory, gigabytes, give_back_memory, keep_
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping.estimate import memory_of, probe
 from pfmap.mapping.mapper import raster_targets, view_of
-from pfmap.mapping.record import write_record
 from pfmap.mapping.runtime import Probe, Runtime
-from pfmap.mapping.swaths import blend, choose, chooser_of, out_of_memory_explained, read_windows, runs_of
+from pfmap.mapping.swaths import (
+    blend,
+    choose,
+    chooser_of,
+    out_of_memory_explained,
+    read_windows,
+    runs_of,
+    write_record,
+)
 from pfmap.mapping.work import RUN_NAME
 from pfmap.model.device import choose_device, choose_precision, describe
 from pfmap.model.predictor import Predictor

@@ -17,16 +17,19 @@ from pfmap.core.resources import give_back_memory
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping.objects import ClassTable, Shaper
 from pfmap.mapping.plan import Plan
-from pfmap.mapping.record import Record, Tally, read_record, write_record
 from pfmap.mapping.runtime import Workers
 from pfmap.mapping.swaths import (
+    Record,
     Swath,
+    Tally,
     blend,
     choose,
     chooser_of,
     out_of_memory_explained,
+    read_record,
     read_windows,
     runs_of,
+    write_record,
 )
 from pfmap.mapping.work import Work
 from pfmap.model.predictor import Predictor
