@@ -225,3 +225,10 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
 
 def test_the_changelog_knows_the_version() -> None:
     assert f"## [{pfmap.__version__}]" in Page("CHANGELOG.md").text
+
+
+def test_the_page_of_the_architecture_shows_the_packages_that_stand() -> None:
+    (tree,) = [block for language, block in Page("docs/architecture.md").blocks if "pfmap/" in block]
+    shown = set(re.findall(r"^      (\w+)/ ", tree, flags=re.MULTILINE))
+    stand = {path.parent.name for path in (ROOT / "pfmap").glob("*/__init__.py")}
+    assert shown == stand
