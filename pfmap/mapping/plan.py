@@ -194,7 +194,9 @@ def make_plan(
     wanted = wanted_classes(card, options.classes)
     regularized = wanted_classes(card, options.shapes.regularize)
     refuse_unwanted(regularized, wanted, dict(enumerate(card.classes)))
-    area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
+    area = None
+    if options.aoi is not None or options.bbox is not None:
+        area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
     rows = area.rows if area is not None else Span(0, scene.geobox.height)
     cols = area.cols if area is not None else Span(0, scene.geobox.width)
     crop = scene.geobox.crop(rows, cols)
