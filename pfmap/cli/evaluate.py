@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.common import device_option, split
+from pfmap.cli.common import Command, options, split
 from pfmap.cli.progress import run_with_progress
 
 
@@ -31,7 +31,7 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     return tuple(dict.fromkeys(part for text in texts for part in split(text)))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("prediction", required=False)
 @click.argument("truth", required=False)
 @click.option(
@@ -98,7 +98,7 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     type=click.Choice(["validation", "training"]),
     help="Which part of the data set.  [default: validation]",
 )
-@device_option
+@options("device")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @click.option(
     "--html",

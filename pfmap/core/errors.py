@@ -1,19 +1,41 @@
 """Every error that pfmap raises on purpose.
 
-A message names the file, what was found, what is needed, and the remedy, in one line. Anything that is
-not a `PfmapError` is a bug and keeps its traceback.
+A message names the file, what was found, what is needed, and the remedy, in one line. It names options as
+Python has them: ``min_area=``, ``device='cpu'``, ``resample=False``, ``gsd=METRES``; the command line shows
+them as its flags, by `worded_by`. Anything that is not a `PfmapError` is a bug and keeps its traceback.
 """
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_wording: Callable[[str], str] = str
+
+
+@contextmanager
+def worded_by(wording: Callable[[str], str]) -> Iterator[None]:
+    """Have all texts name options as `wording` does, in all threads: the whole process is one command."""
+    global _wording  # noqa: PLW0603 - threads of the work do not inherit a context variable
+    before, _wording = _wording, wording
+    try:
+        yield
+    finally:
+        _wording = before
+
+
+def worded(text: str) -> str:
+    """Name options in a text as its reader knows them."""
+    return _wording(text)
 
 
 class PfmapError(Exception):
     """Base of all expected errors; the command line prints its text and exits with `exit_code`."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return worded(super().__str__())
 
 
 class UsageError(PfmapError, ValueError):

@@ -1,11 +1,9 @@
-"""From rows of a class raster to finished vector files: what polygons are to be like, and making them."""
+"""From rows of a class raster to finished vector files."""
 
-import math
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,74 +16,16 @@ from pfmap.core.errors import TargetError, UsageError
 from pfmap.core.files import existing, file_names, remove
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
+from pfmap.mapping.options import ShapeOptions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.attributes import SceneNames
-from pfmap.vector.formats import FORMATS, PART
+from pfmap.vector.formats import PART
 from pfmap.vector.geodesy import Measurer, pixel_area, pixel_size
 from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter, file_part
 
 Rows = npt.NDArray[Any]
-
-_SIMPLIFY_PIXELS = 1.25
-"""Default of `simplify`: enough that the steps of a slanted edge vanish, and its noise of one pixel."""
-
-
-SPLIT_LARGE = 100_000
-"""Default of `split_large`: larger polygons make GIS programs slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShapeOptions:
-    """What polygons are to be like. Lengths and areas are in pixels where the scene has no CRS.
-
-    Attributes:
-        formats: vector files to write.
-        regularize: names of the classes whose objects are squared.
-        simplify: how far outlines may be moved, metres; 0 leaves them as the pixels are; None for 1.25
-            pixels.
-        min_area: smaller regions are merged into the neighbour with the longest border, square metres.
-        fill_holes: smaller regions inside one other are merged into it, square metres.
-        drop_small: whether regions below `min_area` are left out instead of merged.
-        split_large: objects of more vertices are cut along a grid; 0 never cuts.
-        split_by_class: whether each class gets files of its own.
-    """
-
-    formats: tuple[str, ...] = ("gpkg",)
-    simplify: float | None = None
-    regularize: tuple[str, ...] = ()
-    min_area: float = 0.0
-    fill_holes: float = 0.0
-    drop_small: bool = False
-    split_large: int = SPLIT_LARGE
-    split_by_class: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [form for form in self.formats if form not in FORMATS]
-        if unknown:
-            raise UsageError(f"format {unknown[0]!r} is unknown: use {', '.join(FORMATS)}")
-        if not self.formats:
-            raise UsageError(f"no vector format is named: use one or more of {', '.join(FORMATS)}")
-        if self.drop_small and not self.min_area:
-            raise UsageError("--drop-small needs --min-area: how small is small?")
-        for name, value in (
-            ("simplify", self.simplify),
-            ("min area", self.min_area),
-            ("fill holes", self.fill_holes),
-        ):
-            if value is not None and not 0 <= value < math.inf:
-                raise UsageError(f"{name} {value} is not possible: use 0 or more")
-        if self.split_large < 0:
-            raise UsageError(f"split large {self.split_large} is not possible: use 0 or more")
-
-    def tolerance(self, gsd: float) -> float:
-        """Return `simplify` in pixels.
-
-        Args:
-            gsd: side of a pixel on the ground, metres, or 1 without a CRS.
-        """
-        return _SIMPLIFY_PIXELS if self.simplify is None else self.simplify / gsd
 
 
 def refuse_unwanted(
