@@ -161,7 +161,8 @@ class _Job:
             labels = self._labels()
             comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
             total = self.done + (1 + left) * box.width * box.height
-            with closing(read_ahead(self._rows(source, bound, certain, location.text), depth=1)) as rows:
+            compared = self._rows(source, bound, certain, location.text)
+            with closing(read_ahead(compared, depth=1, name="read")) as rows:
                 for true, predicted, percent in rows:
                     comparison.add(true, predicted, percent)
                     self.done += true.size

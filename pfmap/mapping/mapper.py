@@ -138,7 +138,7 @@ class Mapper:
         sums = _Sums(Tally(plan.geobox, measurer))
         with self._shaper(work.finals, measurer) as shaper:
             finished = self._finished(work, rows_of, todo)
-            with closing(read_ahead(self._regions(finished, shaper, sums), depth=1)) as traced:
+            with closing(read_ahead(self._regions(finished, shaper, sums), depth=1, name="trace")) as traced:
                 for regions in traced:
                     with clock.stage("write objects"):
                         shaper.writer.add(regions)
@@ -180,7 +180,7 @@ class Mapper:
         assert self._predictor is not None
         view = view_of(self._source, self._plan)
         mapper = SwathMapper(view, self._plan, self._predictor, self._clock, self._on_pixels)
-        with closing(read_ahead(mapper.swaths(todo), depth=1)) as computed:
+        with closing(read_ahead(mapper.swaths(todo), depth=1, name="blend")) as computed:
             for swath in computed:
                 with self._clock.stage("write rasters"), work.writing(swath.rows) as folder:
                     blocks = frozenset(self._source.unreadable)
@@ -204,7 +204,7 @@ class Mapper:
     ) -> Generator[Regions, None, None]:
         """Trace swaths, and give the regions that are closed."""
         freed = 0
-        with closing(read_ahead(finished, depth=1)) as swaths:
+        with closing(read_ahead(finished, depth=1, name="write")) as swaths:
             for record, swath in swaths:
                 sums.tally.add(record)
                 sums.unreadable |= record.unreadable

@@ -216,7 +216,7 @@ class Vectorizer:
             for part in parts:
                 shaper.begin(*part)
                 top = part[0].start
-                with closing(read_ahead(self._rows(part), depth=2)) as strips:
+                with closing(read_ahead(self._rows(part), depth=2, name="read")) as strips:
                     for values, percent in strips:
                         self.on_rows(top, values)
                         for regions in shaper.trace(values, percent):

@@ -72,7 +72,7 @@ class SwathMapper:
         runs = list(self._with_lead(todo))
         # A batch for each worker, being read while others are being computed.
         ahead = (self.predictor.workers + 1) * self.predictor.batch_size
-        windows = read_ahead(self._windows(runs, chooser), depth=ahead)
+        windows = read_ahead(self._windows(runs, chooser), depth=ahead, name="read")
         with closing(windows), closing(self.predictor.stream(windows, self.clock)) as predicted:
             for lead, span in runs:
                 for _ in range(lead.size * plan.grid.cols.count):
