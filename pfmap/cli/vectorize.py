@@ -9,19 +9,16 @@ import click
 
 from pfmap.cli.common import Command, options, output_dir, shape_options, split
 from pfmap.cli.progress import run_with_progress
+from pfmap.core.classes import parse_names
+from pfmap.core.errors import UsageError
 from pfmap.mapping.options import ShapeSettings
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[int, str] | None:
-    if text is None:
-        return None
-    names = {}
-    for part in split(text):
-        value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdecimal() or not name.strip():
-            raise click.BadParameter(f"{part!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
-        names[int(value)] = name.strip()
-    return names
+    try:
+        return None if text is None else parse_names(split(text), int)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command(cls=Command)
