@@ -23,8 +23,7 @@ from pfmap.mapping.mapper import Mapped, Mapper
 from pfmap.mapping.objects import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, make_plan, wanted_classes
-from pfmap.mapping.preflight import describe_table, preflight_table
-from pfmap.mapping.run_report import Outcome, build_report, difference, is_done, read_report
+from pfmap.mapping.run_report import Outcome, Preflight, build_report, difference, is_done, read_report
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import Predictor
@@ -107,7 +106,7 @@ class Job:
         on_step: Callable[[], None],
         *,
         always: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Preflight:
         """Estimate the run, and refuse it if it cannot end well; the first long one is probed for it."""
         held = folder_size(work_path(output_dir, self.location.stem))
         disk = scratch(output_dir)
@@ -118,7 +117,7 @@ class Job:
             rough = estimate(plan, disk, held, piece)
             refuse_without_memory(plan, rough)
         refuse_without_disk(plan, rough, disk)
-        return preflight_table(plan, rough, disk)
+        return Preflight(plan, rough, disk)
 
     def _probe(self, source: Source, plan: Plan, on_step: Callable[[], None]) -> Probe:
         """Map a piece of the scene, and measure."""
@@ -145,8 +144,7 @@ class Job:
             if fresh:
                 refuse_to_replace(output_dir, names, overwrite=self.options.overwrite, note=note)
             total = plan.geobox.width * plan.geobox.height
-            table = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
-            for line in describe_table(table):
+            for line in self.foresee(source, plan, output_dir, lambda: on_progress(0, total)).lines():
                 self.on_message(line)
             with opened(
                 output_dir,
