@@ -11,7 +11,8 @@ from typing import Any, TypeVar, get_args, get_origin
 import click
 
 from pfmap.core.bucket import is_inside, output_folder
-from pfmap.core.errors import PfmapError, worded_by
+from pfmap.core.classes import parse_names
+from pfmap.core.errors import PfmapError, UsageError, worded_by
 from pfmap.mapping.options import (
     OPTIONS,
     Option,
@@ -107,7 +108,7 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def pairs(key: Callable[[str], Any], example: str) -> Callable[..., Any]:
+def pairs(kind: Callable[[str], Any]) -> Callable[..., Any]:
     """Build a callback that reads ``VALUE=NAME,...``, from one text or several."""
 
     def parse(
@@ -115,25 +116,12 @@ def pairs(key: Callable[[str], Any], example: str) -> Callable[..., Any]:
     ) -> dict[Any, str] | None:
         if texts is None:
             return None
-        found = {}
-        for part in split(texts if isinstance(texts, str) else ",".join(texts)):
-            known, _, name = (piece.strip() for piece in part.partition("="))
-            try:
-                if not name:
-                    raise ValueError
-                found[key(known)] = name
-            except ValueError as error:
-                raise click.BadParameter(f"{part!r} is not VALUE=NAME, such as {example}") from error
-        return found
+        try:
+            return parse_names(split(texts if isinstance(texts, str) else ",".join(texts)), kind)
+        except UsageError as error:
+            raise click.BadParameter(str(error)) from error
 
     return parse
-
-
-def class_value(text: str) -> int:
-    """Read the value of a class: a whole number from 0 up."""
-    if not text.isdecimal():
-        raise ValueError(text)
-    return int(text)
 
 
 def class_names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:

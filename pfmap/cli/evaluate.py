@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pfmap.cli.common import Command, class_value, options, pairs, split
+from pfmap.cli.common import Command, options, pairs, split
 from pfmap.cli.progress import run_with_progress
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     "--map",
     "mapping",
     multiple=True,
-    callback=pairs(str, "1=building"),
+    callback=pairs(str),
     metavar="VALUE=NAME,...",
     help="Which class of the prediction a class of the truth is, by its value or name.  [default: by name]",
 )
 @click.option(
     "--names",
     multiple=True,
-    callback=pairs(class_value, "10=trees"),
+    callback=pairs(int),
     metavar="VALUE=NAME,...",
     help="Names of the prediction's classes.  [default: those in the raster]",
 )

@@ -20,12 +20,7 @@ def info(scene: str, output_dir: Path | None, as_json: bool, **settings: Unpack[
 
     Takes the options of pfmap predict that matter for it; writes nothing.
     """
-    from pfmap.mapping import pipeline
-    from pfmap.mapping.preflight import describe_table
+    from pfmap.survey import single
 
-    table = pipeline.inspect(scene, output_dir, **settings)
-    if as_json:
-        click.echo(json.dumps(table, indent=2))
-        return
-    for line in describe_table(table):
-        click.echo(line)
+    preflight = single.foresee(scene, output_dir, **settings)
+    click.echo(json.dumps(preflight.table(), indent=2) if as_json else "\n".join(preflight.lines()))

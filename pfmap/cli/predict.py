@@ -49,10 +49,10 @@ def predict(
     if several or which.retry_failed or which.watch:
         _predict_all(scenes, output_dir, settings, as_json=as_json, quiet=quiet)
         return
-    from pfmap.mapping import pipeline  # torch loads here: --help stays instant
+    from pfmap.survey import single  # torch loads here: --help stays instant
 
     result = run_with_progress(
-        lambda on_progress, on_message: pipeline.predict(
+        lambda on_progress, on_message: single.predict(
             scenes[0], output_dir, on_progress=on_progress, on_message=on_message, **own
         ),
         quiet=quiet,

@@ -7,7 +7,7 @@ from typing import Unpack
 
 import click
 
-from pfmap.cli.common import Command, class_value, options, output_dir, pairs, shape_options
+from pfmap.cli.common import Command, options, output_dir, pairs, shape_options
 from pfmap.cli.progress import run_with_progress
 from pfmap.mapping.options import ShapeSettings
 
@@ -23,7 +23,7 @@ from pfmap.mapping.options import ShapeSettings
 )
 @click.option(
     "--names",
-    callback=pairs(class_value, "10=trees,20=shrubs"),
+    callback=pairs(int),
     metavar="VALUE=NAME,...",
     help="Names of the classes.  [default: those in the raster]",
 )

@@ -1,4 +1,7 @@
-"""Compare rows of truth with rows of prediction, and keep what all figures are made of: counts."""
+"""Compare a scene with its truth, row by row: the counts from which all figures follow, and a map of errors.
+
+Everything is counted in one pass, top to bottom, in memory that does not grow with the scene's height.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,22 +36,19 @@ def _zeros(*shape: int) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts over any number of scenes; the first index is a code.
-
-    Attributes:
-        counts: ``(256, 256)`` pixels by label and predicted class, `NO_CODE` for none.
-        levels: ``(256, 101, 2)`` pixels by predicted class, confidence in percent, and whether right.
-        predicted_lines: ``(256, T + 1)`` predicted boundary pixels by the first distance that reaches a true
-            one of the class; the last column is for none.
-        true_lines: the same of true boundary pixels.
-        objects: ``(256, 3)`` true and predicted objects, and matches.
-    """
+    """Counts over any number of scenes; the first index is a code."""
 
     counts: Counts = field(default_factory=lambda: _zeros(CODES, CODES))
+    """``(256, 256)`` pixels by label and predicted class, `NO_CODE` for none."""
     levels: Counts = field(default_factory=lambda: _zeros(CODES, 101, 2))
+    """``(256, 101, 2)`` pixels by predicted class, confidence in percent, and whether right."""
     predicted_lines: Counts = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
+    """``(256, T + 1)`` predicted boundary pixels by the first of T distances that reaches a true one of the
+    class; the last column is for none."""
     true_lines: Counts = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
+    """The same of true boundary pixels."""
     objects: Counts = field(default_factory=lambda: _zeros(CODES, 3))
+    """``(256, 3)`` true and predicted objects, and matches."""
 
     def add(self, other: "Tally") -> None:
         """Add the counts of others."""
@@ -59,17 +59,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What codes mean.
-
-    Attributes:
-        classes: by code; with `other`, the last is all the others.
-        partial: labels that leave classes open, with the codes after those of the classes.
-        other: whether the last class is all but the chosen ones.
-    """
+    """What codes mean."""
 
     classes: tuple[ClassSpec, ...]
+    """By code; with `other`, the last is all the others."""
     partial: tuple[frozenset[int], ...] = ()
+    """Labels that leave classes open, with the codes after those of the classes."""
     other: bool = False
+    """Whether the last class is all but the chosen ones."""
 
     @property
     def names(self) -> list[str]:
@@ -87,15 +84,10 @@ class Labels:
 
     def colors(self) -> Bytes:
         """Return the ``(256, 256, 3)`` colours of the map of errors, by label and predicted class."""
-        colors = np.full((CODES, CODES, 3), 255, dtype=np.uint8)
-        allowed = self.allowed()
-        base = np.array([_rgb(default_color(code)) for code in range(CODES)], dtype=np.float64)
-        for code, spec in enumerate(self.classes):
-            base[code] = spec.rgb
-        muted = (255 - RIGHT_SHARE * (255 - base)).round().astype(np.uint8)
-        for code in range(CODES):
-            colors[allowed[:, code], code] = muted[code]
-            colors[~allowed[:, code], code] = _rgb(WRONG)
+        unnamed = [_rgb(default_color(code)) for code in range(len(self.classes), CODES)]
+        right = np.array([*(spec.rgb for spec in self.classes), *unnamed])
+        muted = (255 - RIGHT_SHARE * (255 - right)).round()
+        colors: Bytes = np.where(self.allowed()[..., None], muted, _rgb(WRONG)).astype(np.uint8)
         if self.binary:
             colors[0, 1], colors[1, 0] = _rgb(MISSED), _rgb(FALSE_ALARM)
         colors[NO_CODE], colors[:, NO_CODE] = 255, 255

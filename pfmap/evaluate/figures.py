@@ -1,7 +1,8 @@
-"""The figures of an evaluation: from counts to what is shown, written and returned."""
+"""The figures of an evaluation: made of counts, and written as JSON and as a table in plain text."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from pfmap.evaluate.metrics import (
     BOUNDARY_DISTANCES,
     Bools,
     Calibration,
+    Match,
+    Scores,
     calibration,
     class_scores,
     match_scores,
-    mean,
+    mean_of,
     overall_accuracy,
     settled,
 )
@@ -23,86 +26,63 @@ from pfmap.trace.compare import NO_CODE
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Figures of one class, or their means: NaN where there are none."""
-
-    iou: float
-    f1: float
-    precision: float
-    recall: float
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How boundary pixels, or objects, match: NaN where there are none."""
-
-    precision: float
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True, slots=True)
 class Objects:
-    """Objects of one class: how many there are, and how many match one to one at an IoU of 0.5 or more."""
+    """Objects of one class; they match one to one at an IoU of 0.5 or more."""
 
     truth: int
+    """True objects."""
     predicted: int
+    """Predicted objects."""
     matched: int
+    """Pairs of them."""
     match: Match
 
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """What is measured of one class.
-
-    Attributes:
-        spec: name and colour.
-        truth_pixels: pixels that are it.
-        predicted_pixels: pixels predicted as it whose label says if that is right.
-        scores: pixel by pixel.
-        boundary: at each of `BOUNDARY_DISTANCES`; NaN where labels do not say where the class ends.
-        objects: None if they were not asked for, or labels do not say where the class ends.
-        in_mean: whether it counts in the means: "other" does not.
-    """
+    """What is measured of one class."""
 
     spec: ClassSpec
+    """Name and colour."""
     truth_pixels: int
+    """Pixels that are it."""
     predicted_pixels: int
+    """Pixels predicted as it whose label says if that is right."""
     scores: Scores
+    """Pixel by pixel."""
     boundary: tuple[Match, ...]
+    """At each of `BOUNDARY_DISTANCES`; NaN where labels do not say where the class ends."""
     objects: Objects | None
+    """None if they were not asked for, or labels do not say where the class ends."""
     in_mean: bool
+    """Whether it counts in the means: "other" does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How well a prediction agrees with the truth. Means leave out classes that occur nowhere, and "other".
-
-    Attributes:
-        classes: those that occur.
-        mean: of the classes.
-        accuracy: share of right pixels among those labelled with one class.
-        boundary: means over the classes of F1, precision and recall at each of `BOUNDARY_DISTANCES`.
-        calibration: of the confidence of the classes, or None without confidence.
-        labels: names of the labels that occur: rows of the confusion matrix.
-        confusion: ``(labels, classes)`` pixels by label and predicted class.
-        allowed: ``(labels, classes)`` whether the label allows the class.
-        labelled: pixels with a label.
-        unmapped: those of them without a prediction, which do not count.
-        notes: what is to be known about it.
-    """
+    """How well a prediction agrees with the truth; means leave out "other" and classes that occur nowhere."""
 
     classes: tuple[ClassFigures, ...]
+    """Those that occur."""
     mean: Scores
     accuracy: float
+    """Share of right pixels among those labelled with one class."""
     boundary: tuple[Match, ...]
+    """Means over the classes, at each of `BOUNDARY_DISTANCES`."""
     calibration: Calibration | None
+    """Of the confidence of the classes; None without confidence."""
     labels: tuple[str, ...]
+    """Names of the labels that occur: rows of the confusion matrix."""
     confusion: tuple[tuple[int, ...], ...]
+    """``(labels, classes)`` pixels by label and predicted class."""
     allowed: tuple[tuple[bool, ...], ...]
+    """``(labels, classes)`` whether the label allows the class."""
     labelled: int
+    """Pixels with a label."""
     unmapped: int
+    """Those of them without a prediction, which do not count."""
     notes: tuple[str, ...] = ()
+    """What is to be known about it."""
 
     def table(self) -> dict[str, Any]:
         """Return everything as it is written to JSON: figures that do not exist are None.
@@ -114,32 +94,32 @@ class Evaluation:
         predicted, matched, precision, recall, f1), `calibration` (expected_error, bins: from, to, pixels,
         confidence, accuracy) or null, `notes`.
         """
-        return {
+        table = {
             "pixels": {
                 "labelled": self.labelled,
                 "compared": self.labelled - self.unmapped,
                 "without_prediction": self.unmapped,
             },
-            "overall_accuracy": _number(self.accuracy),
-            "mean": _scores_table(self.mean),
+            "overall_accuracy": self.accuracy,
+            "mean": asdict(self.mean),
             "classes": [
                 {
                     "class": item.spec.name,
                     "truth_pixels": item.truth_pixels,
                     "predicted_pixels": item.predicted_pixels,
                     "in_mean": item.in_mean,
-                    **_scores_table(item.scores),
+                    **asdict(item.scores),
                 }
                 for item in self.classes
             ],
             "confusion": {
-                "labels": list(self.labels),
+                "labels": self.labels,
                 "classes": [item.spec.name for item in self.classes],
-                "pixels": [list(row) for row in self.confusion],
-                "allowed": [list(row) for row in self.allowed],
+                "pixels": self.confusion,
+                "allowed": self.allowed,
             },
             "boundary": {
-                "distances_px": list(BOUNDARY_DISTANCES),
+                "distances_px": BOUNDARY_DISTANCES,
                 "mean": _boundary_table(self.boundary),
                 "classes": [
                     {"class": item.spec.name, **_boundary_table(item.boundary)} for item in self.classes
@@ -151,14 +131,15 @@ class Evaluation:
                     "truth": item.objects.truth,
                     "predicted": item.objects.predicted,
                     "matched": item.objects.matched,
-                    **_match_table(item.objects.match),
+                    **asdict(item.objects.match),
                 }
                 for item in self.classes
                 if item.objects is not None
             ],
             "calibration": None if self.calibration is None else _calibration_table(self.calibration),
-            "notes": list(self.notes),
+            "notes": self.notes,
         }
+        return {key: _plain(value) for key, value in table.items()}
 
 
 def figures(
@@ -182,41 +163,40 @@ def figures(
         notes: what is to be known about it.
     """
     classes, rows = len(labels.classes), len(labels.names)
-    counts = tally.counts[:rows, :classes]
-    allowed = labels.allowed()[:rows, :classes]
+    counts, allowed = tally.counts[:rows, :classes], labels.allowed()[:rows, :classes]
     scores = class_scores(counts, allowed)
-    hidden = (scores.truth == 0) if named_only else np.zeros(classes, dtype=bool)
+    hidden: Bools = (scores.truth == 0) & np.full(classes, named_only)
     certain = settled(counts, allowed) if certain is None else certain
     ends = certain & ~hidden & ends_known(tally, classes)
-    in_mean = [code < classes - 1 or not labels.other for code in range(classes)]
+    codes = np.arange(classes)
+    matched = ends & np.isin(codes, objects)
+    in_mean = codes < classes - int(labels.other)  # the last is "other"
     found = [
         ClassFigures(
             spec=spec,
             truth_pixels=int(scores.truth[code]),
             predicted_pixels=int(scores.predicted[code]),
-            scores=_NOTHING if hidden[code] else _scores(scores, code),
+            scores=Scores() if hidden[code] else scores.of(code),
             boundary=_boundary(tally, code, known=bool(ends[code])),
-            objects=_objects(tally, code) if code in objects and ends[code] else None,
-            in_mean=in_mean[code],
+            objects=_objects(tally, code) if matched[code] else None,
+            in_mean=bool(in_mean[code]),
         )
         for code, spec in enumerate(labels.classes)
     ]
-    shown = [k for k in range(classes) if counts[:, k].any() or (counts * allowed)[:, k].any() or
-             (k < rows and counts[k].any())]  # fmt: skip
-    occurring = [k for k in range(rows) if counts[k].any()]
-    chosen = [item for item in found if item.in_mean]
+    counted = [item for item in found if item.in_mean]
+    boundaries = zip(*(item.boundary for item in counted), strict=True)  # by distance
+    labelled = np.asarray(counts.any(axis=1))
+    occurring, shown = np.flatnonzero(labelled), np.flatnonzero(counts.any(axis=0) | labelled[:classes])
+    cells = np.ix_(occurring, shown)
     return Evaluation(
-        classes=tuple(found[k] for k in shown),
-        mean=Scores(*(mean([getattr(c.scores, name) for c in chosen]) for name in Scores.__slots__)),
+        classes=tuple(found[code] for code in shown),
+        mean=mean_of(Scores, [item.scores for item in counted]),
         accuracy=overall_accuracy(counts, allowed),
-        boundary=tuple(
-            Match(*(mean([getattr(c.boundary[k], name) for c in chosen]) for name in Match.__slots__))
-            for k in range(len(BOUNDARY_DISTANCES))
-        ),
-        calibration=_calibration(tally, [k for k in range(classes) if in_mean[k] and certain[k]]),
-        labels=tuple(labels.names[k] for k in occurring),
-        confusion=tuple(tuple(int(counts[row, col]) for col in shown) for row in occurring),
-        allowed=tuple(tuple(bool(allowed[row, col]) for col in shown) for row in occurring),
+        boundary=tuple(mean_of(Match, matches) for matches in boundaries),
+        calibration=_calibration(tally, certain & in_mean),
+        labels=tuple(labels.names[code] for code in occurring),
+        confusion=tuple(map(tuple, counts[cells].tolist())),
+        allowed=tuple(map(tuple, allowed[cells].tolist())),
         labelled=int(tally.counts[:rows].sum()),
         unmapped=int(tally.counts[:rows, NO_CODE].sum()),
         notes=notes,
@@ -233,70 +213,50 @@ def ends_known(tally: Tally, classes: int) -> Bools:
     return np.asarray((tally.true_lines[:classes].sum(axis=1) > 0) | (pixels == 0))
 
 
-_NOTHING = Scores(*[math.nan] * 4)
-_NO_MATCH = Match(*[math.nan] * 3)
-
-
-def _scores(scores: Any, code: int) -> Scores:
-    return Scores(*(float(getattr(scores, name)[code]) for name in Scores.__slots__))
-
-
 def _boundary(tally: Tally, code: int, *, known: bool) -> tuple[Match, ...]:
+    """Return how boundaries of a class match at each distance; NaN where labels do not say where it ends."""
     if not known:
-        return (_NO_MATCH,) * len(BOUNDARY_DISTANCES)
+        return (Match(),) * len(BOUNDARY_DISTANCES)
     predicted, true = tally.predicted_lines[code], tally.true_lines[code]
-    found = match_scores(
-        np.cumsum(predicted)[:-1], np.array(predicted.sum()), np.cumsum(true)[:-1], np.array(true.sum())
-    )
-    return tuple(
-        Match(float(found.precision[k]), float(found.recall[k]), float(found.f1[k]))
-        for k in range(len(BOUNDARY_DISTANCES))
-    )
+    totals = int(predicted.sum()), int(true.sum())
+    within = zip(np.cumsum(predicted)[:-1].tolist(), np.cumsum(true)[:-1].tolist(), strict=True)
+    return tuple(match_scores(some, totals[0], others, totals[1]) for some, others in within)
 
 
 def _objects(tally: Tally, code: int) -> Objects:
-    truth, predicted, matched = (np.array([n]) for n in tally.objects[code].tolist())
-    found = match_scores(matched, predicted, matched, truth)
-    match = Match(float(found.precision[0]), float(found.recall[0]), float(found.f1[0]))
-    return Objects(int(truth[0]), int(predicted[0]), int(matched[0]), match)
+    truth, predicted, matched = tally.objects[code].tolist()
+    return Objects(truth, predicted, matched, match_scores(matched, predicted, matched, truth))
 
 
-def _calibration(tally: Tally, codes: list[int]) -> Calibration | None:
-    """Measure the confidence of classes for which every label says whether they are right."""
-    levels = tally.levels[codes].sum(axis=0)
+def _calibration(tally: Tally, judged: Bools) -> Calibration | None:
+    """Measure the confidence of the classes for which every label says whether they are right."""
+    levels = tally.levels[: len(judged)][judged].sum(axis=0)
     return calibration(levels[:, 1], levels[:, 0]) if levels.any() else None
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
-
-
-def _scores_table(scores: Scores) -> dict[str, float | None]:
-    return {name: _number(getattr(scores, name)) for name in ("iou", "f1", "precision", "recall")}
-
-
-def _match_table(match: Match) -> dict[str, float | None]:
-    return {name: _number(getattr(match, name)) for name in ("precision", "recall", "f1")}
-
-
-def _boundary_table(matches: tuple[Match, ...]) -> dict[str, list[float | None]]:
-    return {name: [_number(getattr(m, name)) for m in matches] for name in ("f1", "precision", "recall")}
+def _boundary_table(matches: tuple[Match, ...]) -> dict[str, list[float]]:
+    return {name: [getattr(match, name) for match in matches] for name in ("f1", "precision", "recall")}
 
 
 def _calibration_table(found: Calibration) -> dict[str, Any]:
-    return {
-        "expected_error": _number(found.error),
-        "bins": [
-            {
-                "from": round(float(found.edges[k]), 6),
-                "to": round(float(found.edges[k + 1]), 6),
-                "pixels": int(found.pixels[k]),
-                "confidence": _number(found.confidence[k]),
-                "accuracy": _number(found.accuracy[k]),
-            }
-            for k in range(len(found.pixels))
-        ],
+    columns = {
+        "from": found.edges[:-1],
+        "to": found.edges[1:],
+        "pixels": found.pixels,
+        "confidence": found.confidence,
+        "accuracy": found.accuracy,
     }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {"expected_error": found.error, "bins": [dict(zip(columns, row, strict=True)) for row in rows]}
+
+
+def _plain(value: Any) -> Any:
+    """Make of a value what JSON has: six decimals, and None where there is no figure."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def figure(value: float) -> str:

@@ -1,10 +1,10 @@
-"""Which class of the truth is which of the prediction: both become the same small numbers.
+"""Match the classes of a truth with those of a prediction: both become the same codes, 0 to 253.
 
 Classes are matched by name. Where one side names none, its values are taken as those of the other. 255
 without a name is nodata, as usual.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import SourceError, UsageError
+from pfmap.evaluate.comparison import Labels
 from pfmap.raster.classmap import default_color
 from pfmap.trace.compare import NO_CODE
 
@@ -26,16 +27,7 @@ _UNASKED = NO_CODE - 1  # no class has this code
 
 @dataclass(frozen=True, slots=True)
 class MatchOptions:
-    """How classes are brought together.
-
-    Attributes:
-        names: of the prediction's classes by value; empty for those in the raster.
-        mapping: classes of the truth, by value or name, to those of the prediction.
-        ignore: classes of the truth, by value or name, that do not count.
-        only: classes that are told apart; all others are one, "other". Empty for all.
-        rest: what lies outside all polygons of a truth: "ignore", or a class; None for "other" where `only`
-            is given and "ignore" elsewhere.
-    """
+    """How classes are brought together: as the arguments of `evaluate` of the same names."""
 
     names: Mapping[int, str] = field(default_factory=dict)
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -50,12 +42,10 @@ class Legend:
     Args:
         options: how classes are brought together.
         prediction: classes that the prediction names, by value.
-        truth: classes that the truth names, by value; empty for polygons, which name theirs in each feature.
+        truth: classes that the truth names, by value; None for polygons, which name theirs in each feature.
         sources: names of the two files, for messages.
-        polygons: whether the truth is polygons.
 
     Attributes:
-        classes: by code; the last is "other" if only some are told apart.
         notes: what to tell the user.
 
     Raises:
@@ -66,105 +56,98 @@ class Legend:
         self,
         options: MatchOptions,
         prediction: Mapping[int, ClassSpec],
-        truth: Mapping[int, ClassSpec],
+        truth: Mapping[int, ClassSpec] | None,
         sources: tuple[str, str],
-        *,
-        polygons: bool = False,
     ) -> None:
-        if OTHER in options.only:
-            raise UsageError(f"--only {OTHER}: name the classes themselves; all the rest is called {OTHER}")
-        self._options = options
+        self.options = options
+        self.notes: list[str] = []
         self._sources = sources
-        self._prediction = _named(prediction) | {
+        specs = _named(prediction) | {
             value: ClassSpec(name, prediction[value].color if value in prediction else default_color(value))
             for value, name in options.names.items()
         }
-        self._truth = {value: spec.name for value, spec in _named(truth).items()}
-        self.notes: list[str] = []
-        self.classes: list[ClassSpec] = []
+        colors = {spec.name: spec.color for spec in specs.values()}
+        _check_choice(options, colors, sources[0])
+        self._prediction = {value: spec.name for value, spec in specs.items()}
+        self._truth = {value: spec.name for value, spec in _named(truth or {}).items()}
+        self._classes: list[ClassSpec] = []
         self._codes: dict[str, int] = {}
-        known = [spec.name for spec in self._prediction.values()]
-        for name in (*options.only, *([options.rest] if options.rest not in (None, "ignore", OTHER) else [])):
-            if known and name not in known:
-                raise UsageError(
-                    f"class {name!r} is unknown: {sources[0]} has {', '.join(dict.fromkeys(known))}"
-                )
-        colors = {spec.name: spec.color for spec in self._prediction.values()}
-        for name in options.only or dict.fromkeys(known):
+        for name in options.only or colors:
             self._add(name, colors.get(name))
         if options.only:
             self._add(OTHER, _OTHER_COLOR)
-        if not polygons:
-            self._by_value()
+        if truth is not None:
+            self._note_values()
+
+    @property
+    def labels(self) -> Labels:
+        """What the codes mean so far: where the prediction names no classes, its values become some."""
+        return Labels(tuple(self._classes), other=bool(self.options.only))
 
     @property
     def closed(self) -> bool:
         """Whether the prediction names its classes: then those of the truth are among them."""
         return bool(self._prediction)
 
-    def _by_value(self) -> None:
+    def _note_values(self) -> None:
         """Say so where the values of one side are taken as those of the other."""
         one, two = self._sources
-        if self.notes:
-            return
-        if self._prediction and not self._truth and not self._options.mapping:
-            values = ", ".join(f"{value} {spec.name}" for value, spec in sorted(self._prediction.items()))
-            self.notes.append(
-                f"{two} names no classes: its values are taken as those of {one} ({values}); --map says "
-                "otherwise"
-            )
+        if self._prediction and not self._truth and not self.options.mapping:
+            bare, named, names, option = two, one, self._prediction, "--map"
         elif self._truth and not self._prediction:
-            values = ", ".join(f"{value} {name}" for value, name in sorted(self._truth.items()))
-            self.notes.append(
-                f"{one} names no classes: its values are taken as those of {two} ({values}); --names says "
-                "otherwise"
-            )
+            bare, named, names, option = one, two, self._truth, "--names"
+        else:
+            return
+        values = ", ".join(f"{value} {name}" for value, name in sorted(names.items()))
+        self.notes = [
+            f"{bare} names no classes: its values are taken as those of {named} ({values}); {option} says "
+            "otherwise"
+        ]
 
     def predicted(self, value: int) -> int:
         """Return the code of a value of the prediction."""
         if value in self._prediction:
-            return self._code(self._prediction[value].name)
+            return self._code(self._prediction[value])
         if value == NODATA and value not in self._truth:
             return NO_CODE
-        name = self._truth.get(value) if not self._prediction else None
+        name = None if self._prediction else self._truth.get(value)
         return self._code(name or str(value))
 
     def true(self, value: int) -> int | None:
         """Return the code of a value of a truth raster; `NO_CODE` if it is ignored, None if it is unknown."""
-        options, text = self._options, str(value)
-        if text in options.ignore:
+        text, mapping = str(value), self.options.mapping
+        if text in self.options.ignore:
             return NO_CODE
+        if text in mapping:
+            return self.named(mapping[text])
         name = self._truth.get(value)
-        if value == NODATA and name is None and text not in options.mapping and value not in self._prediction:
+        if name is None and value == NODATA and value not in self._prediction:
             return NO_CODE
-        if text in options.mapping:
-            name = options.mapping[text]
-        elif name is None and not self._truth and not options.mapping:
-            name = self._prediction[value].name if value in self._prediction else None
-            name = text if not self._prediction else name
+        if name is None and not self._truth and not mapping:
+            name = self._prediction.get(value) if self._prediction else text
         return self.named(name)
 
     def named(self, name: str | None) -> int | None:
         """Return the code of a class of the truth by name; as `true`."""
-        name = self._options.mapping.get(name, name) if name is not None else None
-        if name is not None and name in self._options.ignore:
+        if name is not None:
+            name = self.options.mapping.get(name, name)
+        if name in self.options.ignore:
             return NO_CODE
-        known = name in self._codes or not self._prediction
-        if name is None or not known:
-            return self._codes[OTHER] if self._options.only else None
+        if name is None or (self._prediction and name not in self._codes):
+            return self._codes[OTHER] if self.options.only else None
         return self._code(name)
 
     def text(self, value: str) -> int | None:
         """Return the code of a class of a polygon, which may be a name or a value; as `true`."""
-        names = {spec.name for spec in self._prediction.values()} | set(self._options.mapping)
+        names = {*self._prediction.values(), *self.options.mapping}
         if value.isdecimal() and value not in names:
-            self._by_value()
+            self._note_values()
             return self.true(int(value))
-        return NO_CODE if value in self._options.ignore else self.named(value)
+        return NO_CODE if value in self.options.ignore else self.named(value)
 
     def rest(self) -> int:
         """Return the code of what lies outside all polygons."""
-        rest = self._options.rest or (OTHER if self._options.only else "ignore")
+        rest = self.options.rest or (OTHER if self.options.only else "ignore")
         if rest == "ignore":
             return NO_CODE
         if rest == OTHER and OTHER not in self._codes:
@@ -175,7 +158,7 @@ class Legend:
         """Say which classes of the truth the prediction does not have."""
         one, two = self._sources
         some = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
-        known = ", ".join(spec.name for spec in self.classes)
+        known = ", ".join(spec.name for spec in self._classes)
         first = values[0]
         return SourceError(
             f"{two} has classes that {one} does not have: {some}; it has {known}: say which they are with "
@@ -189,22 +172,22 @@ class Legend:
             UsageError: there is no such class.
         """
         if name not in self._codes and self._prediction:
-            known = ", ".join(spec.name for spec in self.classes)
+            known = ", ".join(spec.name for spec in self._classes)
             raise UsageError(f"class {name!r} is unknown: there are {known}")
         return self._code(name)
 
     def _code(self, name: str) -> int:
         if name in self._codes:
             return self._codes[name]
-        if self._options.only:
+        if self.options.only:
             return self._codes[OTHER]
         return self._add(name, None)
 
     def _add(self, name: str, color: str | None) -> int:
-        code = len(self.classes)
+        code = len(self._classes)
         if code >= _UNASKED:
             raise SourceError(f"{' and '.join(self._sources)} have more than {_UNASKED} classes")
-        self.classes.append(ClassSpec(name, color or default_color(int(name) if name.isdecimal() else code)))
+        self._classes.append(ClassSpec(name, color or default_color(int(name) if name.isdecimal() else code)))
         self._codes[name] = code
         return code
 
@@ -258,6 +241,16 @@ class Translator:
         for value, code in found.items():
             self._table[value] = NO_CODE if code is None else code
         return np.asarray(self._table[index])
+
+
+def _check_choice(options: MatchOptions, known: Collection[str], source: str) -> None:
+    """Refuse classes that are asked for and that a prediction which names its classes does not have."""
+    if OTHER in options.only:
+        raise UsageError(f"--only {OTHER}: name the classes themselves; all the rest is called {OTHER}")
+    asked = [*options.only, *([options.rest] if options.rest not in (None, "ignore", OTHER) else [])]
+    unknown = [name for name in asked if name not in known]
+    if known and unknown:
+        raise UsageError(f"class {unknown[0]!r} is unknown: {source} has {', '.join(known)}")
 
 
 def _named(classes: Mapping[int, ClassSpec]) -> dict[int, ClassSpec]:

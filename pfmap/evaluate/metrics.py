@@ -1,16 +1,19 @@
-"""The figures of an evaluation, as formulas over counts: no pixels, no files.
+"""IoU, F1, precision, recall, boundary F1 and calibration error, as formulas over counts of pixels.
 
-Truth is a list of *labels*. A label may be one class, or several that a pixel may be ("not a building"):
-`allowed` says which classes each label allows. With labels of one class each, all formulas are the usual ones
-of a confusion matrix. A class is *settled* where no label leaves open whether a pixel is of it.
+Truth is a list of *labels*. A label may be one class, or several that a pixel may be ("not a building"). Of L
+labels and C classes, `counts` are ``(L, C)`` pixels by label and predicted class, and `allowed`, ``(L, C)``,
+says which classes each label allows. With labels of one class each, all formulas are the usual ones of a
+confusion matrix. A class is *settled* where no label leaves open whether a pixel is of it.
 
 A class that occurs neither in the truth nor in the prediction has no figures (NaN), and no say in a mean. A
 ratio of nothing to nothing in a class that does occur, such as the precision of a class that is never
 predicted, is 0, as in scikit-learn.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,29 +28,37 @@ BOUNDARY_DISTANCES = (3, 5, 9, 12)
 CALIBRATION_BINS = 20
 """Guo et al. use 15; with 20 the bins end at whole percent, which is how confidence is stored."""
 
-OBJECT_IOU = 0.5
-"""Objects match from this IoU on."""
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Figures of one class, or their means; NaN where there are none."""
+
+    iou: float = math.nan
+    """Intersection over union, TP / (TP + FP + FN)."""
+    f1: float = math.nan
+    """Dice coefficient, 2 TP / (2 TP + FP + FN)."""
+    precision: float = math.nan
+    """TP / (TP + FP)."""
+    recall: float = math.nan
+    """TP / (TP + FN)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """Figures per class, each ``(C,)``; NaN where a class has none.
-
-    Attributes:
-        iou: intersection over union, TP / (TP + FP + FN).
-        f1: Dice coefficient, 2 TP / (2 TP + FP + FN).
-        precision: TP / (TP + FP).
-        recall: TP / (TP + FN).
-        truth: pixels whose label is this class and no other.
-        predicted: pixels predicted as it whose label says if that is right.
-    """
+    """Figures of all classes, as in `Scores`, and the pixels behind them; each ``(C,)``."""
 
     iou: Floats
     f1: Floats
     precision: Floats
     recall: Floats
     truth: Counts
+    """Pixels whose label is this class and no other."""
     predicted: Counts
+    """Pixels predicted as it whose label says if that is right."""
+
+    def of(self, code: int) -> Scores:
+        """Return the figures of one class."""
+        return Scores(*(float(getattr(self, field.name)[code]) for field in fields(Scores)))
 
 
 def class_scores(counts: Counts, allowed: Bools) -> ClassScores:
@@ -56,10 +67,6 @@ def class_scores(counts: Counts, allowed: Bools) -> ClassScores:
     True positives are pixels of the class alone that are predicted as it; false negatives those that are not;
     false positives all pixels predicted as it whose label leaves it out. So "not a building" serves the
     buildings' precision though it names no class.
-
-    Args:
-        counts: ``(L, C)`` pixels by label and predicted class.
-        allowed: ``(L, C)`` which classes each label allows.
 
     Source: Everingham et al., The PASCAL VOC Challenge, IJCV 2010, section 4.2 (IoU).
     """
@@ -81,24 +88,14 @@ def class_scores(counts: Counts, allowed: Bools) -> ClassScores:
 
 
 def overall_accuracy(counts: Counts, allowed: Bools) -> float:
-    """Return the share of the pixels labelled with one class that are right; NaN without any.
-
-    Args:
-        counts: ``(L, C)`` pixels by label and predicted class.
-        allowed: ``(L, C)`` which classes each label allows.
-    """
+    """Return the share of the pixels labelled with one class that are right; NaN without any."""
     sure = allowed.sum(axis=1) == 1
     right, total = int(counts[sure][allowed[sure]].sum()), int(counts[sure].sum())
-    return right / total if total else float("nan")
+    return right / total if total else math.nan
 
 
 def settled(counts: Counts, allowed: Bools) -> Bools:
-    """Say which classes no occurring label leaves open: ``(C,)``.
-
-    Args:
-        counts: ``(L, C)`` pixels by label and predicted class.
-        allowed: ``(L, C)`` which classes each label allows.
-    """
+    """Say which classes no occurring label leaves open: ``(C,)``."""
     open_labels = (allowed.sum(axis=1) > 1) & (counts.sum(axis=1) > 0)
     return np.asarray(~allowed[open_labels].any(axis=0))
 
@@ -107,28 +104,23 @@ def mean(values: Sequence[float] | Floats) -> float:
     """Return the mean of those that are not NaN; NaN if all are."""
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
-    return float(known.mean()) if len(known) else float("nan")
+    return float(known.mean()) if len(known) else math.nan
 
 
 @dataclass(frozen=True, slots=True)
-class MatchScores:
-    """How two sets of things match: boundary pixels, or objects. NaN where there are none in either.
+class Match:
+    """How two sets of things match, boundary pixels or objects; NaN where there are none in either."""
 
-    Attributes:
-        precision: share of the predicted ones that match.
-        recall: share of the true ones that match.
-        f1: their harmonic mean.
-    """
-
-    precision: Floats
-    recall: Floats
-    f1: Floats
+    precision: float = math.nan
+    """Share of the predicted ones that match."""
+    recall: float = math.nan
+    """Share of the true ones that match."""
+    f1: float = math.nan
+    """Their harmonic mean."""
 
 
-def match_scores(
-    predicted_matched: Counts, predicted: Counts, truth_matched: Counts, truth: Counts
-) -> MatchScores:
-    """Compute precision, recall and F1 of matched things; all arrays have one shape, or broadcast.
+def match_scores(predicted_matched: int, predicted: int, truth_matched: int, truth: int) -> Match:
+    """Compute precision, recall and F1 of matched things.
 
     For boundaries, a predicted boundary pixel of a class matches where a true one of the class lies within a
     Euclidean distance of t pixels, and the other way round; counts are of the whole data set.
@@ -136,32 +128,35 @@ def match_scores(
     Source: Perazzi et al., CVPR 2016, section 5.1 (F of contours); Takikawa et al., ICCV 2019, section 4.1
     (per class, at several t). Both average over images; we accumulate, as one scene is one image.
     """
-    predicted, truth = np.broadcast_arrays(predicted, truth)
-    occurs = (predicted + truth) > 0
-    precision = _ratio(predicted_matched, predicted, occurs)
-    recall = _ratio(truth_matched, truth, occurs)
+    if not predicted + truth:
+        return Match()
+    precision, recall = predicted_matched / max(1, predicted), truth_matched / max(1, truth)
     total = precision + recall
-    f1 = np.where(total > 0, 2 * precision * recall / np.where(total > 0, total, 1.0), total)
-    return MatchScores(precision, recall, f1)
+    return Match(precision, recall, 2 * precision * recall / total if total else 0.0)
+
+
+Means = TypeVar("Means", Scores, Match)
+
+
+def mean_of(kind: type[Means], items: Sequence[Means]) -> Means:
+    """Return the mean of each figure, over those that have it."""
+    return kind(*(mean([getattr(item, field.name) for item in items]) for field in fields(kind)))
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How far confidence can be taken at its word; one entry per bin of confidence.
-
-    Attributes:
-        edges: ``(B + 1,)`` bins from 0 to 1; a bin has its upper edge, not its lower one.
-        pixels: ``(B,)`` pixels in each.
-        confidence: ``(B,)`` their mean confidence; NaN in empty bins.
-        accuracy: ``(B,)`` the share of them that is right; NaN in empty bins.
-        error: expected calibration error: mean gap of the two, weighted by pixels; NaN without pixels.
-    """
+    """How far confidence can be taken at its word; one entry per bin of confidence."""
 
     edges: Floats
+    """``(B + 1,)`` bins from 0 to 1; a bin has its upper edge, not its lower one."""
     pixels: Counts
+    """``(B,)`` pixels in each."""
     confidence: Floats
+    """``(B,)`` their mean confidence; NaN in empty bins."""
     accuracy: Floats
+    """``(B,)`` the share of them that is right; NaN in empty bins."""
     error: float
+    """Expected calibration error: mean gap of the two, weighted by pixels; NaN without pixels."""
 
 
 def calibration(right: Counts, wrong: Counts, bins: int = CALIBRATION_BINS) -> Calibration:
@@ -185,7 +180,7 @@ def calibration(right: Counts, wrong: Counts, bins: int = CALIBRATION_BINS) -> C
     confidence = np.where(some, summed / divisor, np.nan)
     accuracy = np.where(some, hits / divisor, np.nan)
     gaps = np.abs(summed - hits)  # of the means, times the pixels
-    error = float(gaps.sum() / pixels.sum()) if some.any() else float("nan")
+    error = float(gaps.sum() / pixels.sum()) if some.any() else math.nan
     return Calibration(np.linspace(0, 1, bins + 1), pixels, confidence, accuracy, error)
 
 

@@ -1,4 +1,7 @@
-"""A prediction against the truth, strip by strip."""
+"""Evaluate class rasters against their truth: two files, or two folders of files with the same names.
+
+Both are read side by side on the prediction's grid, a strip of rows at a time.
+"""
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,12 +14,14 @@ import numpy as np
 
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError
+from pfmap.core.grid import Span
 from pfmap.core.stages import read_ahead
 from pfmap.evaluate.comparison import Comparison, Labels, Tally
 from pfmap.evaluate.evaluation_page import Section, page
 from pfmap.evaluate.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluate.legend import Legend, MatchOptions, Translator
-from pfmap.evaluate.truth import ADVICE, Codes, OpenTruth, Truth
+from pfmap.evaluate.truth import ADVICE, Codes, PolygonTruth, RasterTruth, Truth, open_truth
+from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate
 from pfmap.raster.preview import png
@@ -24,28 +29,23 @@ from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
 
+_CLASSES = "_classes"  # how names of class rasters end that pfmap predict wrote
 _CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What evaluating predictions gave.
-
-    Attributes:
-        prediction: file or folder, as it was named.
-        truth: file or folder, as it was named.
-        confidence: the raster it was taken from, or None.
-        figures: all figures.
-        labels: what the codes mean.
-        picture: map of errors as a PNG file; empty for folders.
-    """
+    """What comparing a prediction with its truth gave, each a file or a folder."""
 
     prediction: str
     truth: str
     confidence: str | None
+    """The raster it was taken from; None without one, and for folders."""
     figures: Evaluation
     labels: Labels
+    """What the codes mean."""
     picture: bytes
+    """Map of errors as a PNG file; empty for folders."""
 
     def table(self) -> dict[str, Any]:
         """Return everything but the picture as it is written to JSON.
@@ -122,168 +122,6 @@ def evaluate(
     return job.result(os.fspath(prediction), os.fspath(truth))
 
 
-@dataclass(slots=True)
-class _Job:
-    """Predictions that are compared with their truth, one after the other."""
-
-    options: MatchOptions
-    objects: tuple[str, ...]
-    column: str | None
-    on_progress: Progress
-    on_message: Callable[[str], None]
-    tally: Tally = field(default_factory=Tally)
-    notes: list[str] = field(default_factory=list)
-    legend: Legend | None = None
-    done: int = 0
-    confidences: list[str] = field(default_factory=list)
-    picture: bytes = b""
-
-    def compare(self, prediction: str, truth: str, confidence: str | None, left: int) -> None:
-        """Compare one prediction with its truth; `left` more will follow."""
-        with ExitStack() as stack:
-            location = locate(prediction)
-            source = stack.enter_context(ClassMap(location, None, ADVICE))
-            box = source.geobox
-            beside = confidence or _confidence_of(location.local, location.stem)
-            certain = None
-            if beside is not None:
-                certain = stack.enter_context(_open_confidence(beside, source, location.text))
-                self.confidences.append(beside)
-            opened = OpenTruth(stack, truth, self.column, self.options.rest, box, location.text)
-            if self.legend is None:
-                names = location.text, truth
-                self.legend = Legend(
-                    self.options, source.classes, opened.classes, names, polygons=opened.polygons
-                )
-            bound = opened.bind(self.legend, self.options)
-            self._say([*self.legend.notes, opened.note])
-            chosen = self._chosen()
-            labels = self._labels()
-            comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
-            total = self.done + (1 + left) * box.width * box.height
-            with closing(read_ahead(self._rows(source, bound, certain, location.text), depth=1)) as rows:
-                for true, predicted, percent in rows:
-                    comparison.add(true, predicted, percent)
-                    self.done += true.size
-                    self.on_progress(self.done, total)
-            self._say(bound.remarks())
-            self.picture = png(comparison.picture()) if not left else b""
-
-    def _rows(
-        self, source: ClassMap, truth: Truth, certain: ClassMap | None, name: str
-    ) -> Generator[tuple[Codes, Codes, Codes | None], None, None]:
-        """Yield rows of codes of both, and of confidence."""
-        assert self.legend is not None
-        predicted = Translator(source.nodata, self.legend.predicted, self.legend.unknown, name)
-        with gdal_settings(cache=_CACHE):
-            for rows in source.strips():
-                percent = None
-                if certain is not None:
-                    percent = _percent(certain.read(rows), certain.nodata, self.confidences[-1])
-                yield truth.rows(rows), predicted(source.read(rows)), percent
-
-    def result(self, prediction: str, truth: str) -> Evaluated:
-        """Turn what was counted into figures.
-
-        Raises:
-            SourceError: there was nothing to compare.
-        """
-        labels = self._labels()
-        self._check(prediction, truth)
-        true = np.flatnonzero(self._counts().sum(axis=1))
-        if len(true) == 1:
-            hint = "" if self.options.only else "; --only tells a class from all the rest"
-            self._say([f"warning: the truth is all {labels.names[true[0]]}: the figures say little{hint}"])
-        vague = (self._counts().sum(axis=1) > 0) & ~ends_known(self.tally, len(labels.classes))
-        if len(true) > 1 and vague.any():
-            names = ", ".join(labels.names[code] for code in np.flatnonzero(vague))
-            self._say([f"{names}: labels touch no other class; boundaries and objects are not measured"])
-        found = figures(self.tally, labels, objects=self._chosen(), notes=tuple(self.notes))
-        several = Path(prediction).is_dir()
-        confidence = self.confidences[0] if self.confidences and not several else None
-        return Evaluated(prediction, truth, confidence, found, labels, b"" if several else self.picture)
-
-    def _check(self, one: str, two: str) -> None:
-        assert self.legend is not None
-        classes = self.legend.classes
-        if not self.tally.counts[: len(classes)].sum():
-            raise SourceError(f"{two} has no label on {one}: all of it is nodata or ignored there")
-        counts = self._counts()
-        if not counts.sum():
-            raise SourceError(f"{one} is nodata wherever {two} has a label: there is nothing to compare")
-        sides = counts.sum(axis=0) > 0, counts.sum(axis=1) > 0
-        if not self.legend.closed and not (sides[0] & sides[1]).any():
-            names = [
-                ", ".join(spec.name for spec, there in zip(classes, side, strict=True) if there)
-                for side in sides
-            ]
-            raise SourceError(
-                f"{one} and {two} have no class in common: {names[0]} against {names[1]}; bring them "
-                "together with --names or --map"
-            )
-
-    def _counts(self) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
-        assert self.legend is not None
-        classes = len(self.legend.classes)
-        return self.tally.counts[:classes, :classes]
-
-    def _labels(self) -> Labels:
-        assert self.legend is not None
-        return Labels(tuple(self.legend.classes), other=bool(self.options.only))
-
-    def _chosen(self) -> tuple[int, ...]:
-        assert self.legend is not None
-        return tuple(self.legend.code(name) for name in self.objects)
-
-    def _say(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            if line and line not in self.notes:
-                self.notes.append(line)
-                self.on_message(line)
-
-
-def _open_confidence(path: str, source: ClassMap, name: str) -> ClassMap:
-    found = ClassMap(locate(path), None, ADVICE)
-    box, own = found.geobox, source.geobox
-    if (box.width, box.height) != (own.width, own.height):
-        found.__exit__(None, None, None)
-        raise SourceError(
-            f"{path} has {box.width} x {box.height} pixels, {name} has {own.width} x {own.height}: give the "
-            "confidence of the same map"
-        )
-    return found
-
-
-def _percent(
-    values: "np.ndarray[tuple[int, ...], np.dtype[np.integer]]", nodata: int | None, name: str
-) -> Codes:
-    """Return percent, 255 where it is unknown.
-
-    Raises:
-        SourceError: there are other values.
-    """
-    unknown = values == NODATA
-    if nodata is not None:
-        unknown |= values == nodata
-    if (values[~unknown] > 100).any():
-        raise SourceError(
-            f"{name} has the value {values[~unknown].max()}: percent, 0 to 100, is needed; choose another "
-            "with --confidence"
-        )
-    return np.where(unknown, NODATA, values).astype(np.uint8)
-
-
-def _confidence_of(path: Path | None, stem: str) -> str | None:
-    """Find the confidence that pfmap predict wrote beside the classes."""
-    if path is None or not stem.endswith("_classes"):
-        return None
-    beside = path.with_name(f"{stem.removesuffix('_classes')}_confidence.tif")
-    return str(beside) if beside.is_file() else None
-
-
-_CLASSES = "_classes"
-
-
 def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """Pair predictions with their truth.
 
@@ -301,12 +139,12 @@ def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]
         SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
     """
     one, two = Path(prediction), Path(truth)
-    folders = one.is_dir(), two.is_dir()
-    if not any(folders):
+    folders = [path for path in (one, two) if path.is_dir()]
+    if not folders:
         return [(os.fspath(prediction), os.fspath(truth))]
-    if not all(folders):
-        which, other = (one, two) if folders[0] else (two, one)
-        raise SourceError(f"{which} is a folder and {other} is not: give two files, or two folders")
+    if len(folders) == 1:
+        other = two if folders[0] is one else one
+        raise SourceError(f"{folders[0]} is a folder and {other} is not: give two files, or two folders")
     predicted, true = _rasters(one), _rasters(two)
     ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
     found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}
@@ -337,3 +175,145 @@ def _rasters(folder: Path) -> dict[str, Path]:
             f"{folder} has no raster ({', '.join(sorted(EXACT_SUFFIXES))}): class rasters are needed"
         )
     return found
+
+
+@dataclass(slots=True)
+class _Job:
+    """Predictions that are compared with their truth, one after the other."""
+
+    options: MatchOptions
+    objects: tuple[str, ...]
+    column: str | None
+    on_progress: Progress
+    on_message: Callable[[str], None]
+    tally: Tally = field(default_factory=Tally)
+    notes: list[str] = field(default_factory=list)
+    legend: Legend | None = None
+    done: int = 0
+    confidence: str | None = None
+    picture: bytes = b""
+
+    def compare(self, prediction: str, truth: str, confidence: str | None, left: int) -> None:
+        """Compare one prediction with its truth; `left` more will follow."""
+        with ExitStack() as stack:
+            location = locate(prediction)
+            name = location.text
+            source = stack.enter_context(ClassMap(location, None, ADVICE))
+            box = source.geobox
+            self.confidence = confidence or _confidence_of(location.local, location.stem)
+            certain = None
+            if self.confidence is not None:
+                certain = stack.enter_context(ClassMap(locate(self.confidence), None, ADVICE))
+                if (certain.geobox.width, certain.geobox.height) != (box.width, box.height):
+                    raise SourceError(
+                        f"{self.confidence} has {certain.geobox.width} x {certain.geobox.height} pixels, "
+                        f"{name} has {box.width} x {box.height}: give the confidence of the same map"
+                    )
+            opened = open_truth(stack, truth, self.column, self.options.rest, box, name)
+            classes = opened.classes if isinstance(opened, AlignedMap) else None
+            legend = self.legend or Legend(self.options, source.classes, classes, (name, truth))
+            self.legend = legend
+            bound = (
+                RasterTruth(opened, legend, truth)
+                if isinstance(opened, AlignedMap)
+                else PolygonTruth(opened, legend, box, name)
+            )
+            self._say([*legend.notes, opened.note])
+            chosen, labels = self._chosen(legend), legend.labels
+            comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
+            total = self.done + (1 + left) * box.width * box.height
+            codes = Translator(source.nodata, legend.predicted, legend.unknown, name)
+            ahead = read_ahead(self._strips(source, codes, bound, certain), depth=1, name="read")
+            with closing(ahead) as strips:
+                for true, predicted, percent in strips:
+                    comparison.add(true, predicted, percent)
+                    self.done += true.size
+                    self.on_progress(self.done, total)
+            self._say(bound.remarks())
+            self.picture = png(comparison.picture()) if not left else b""
+
+    def _strips(
+        self, source: ClassMap, codes: Translator, truth: Truth, certain: ClassMap | None
+    ) -> Generator[tuple[Codes, Codes, Codes | None], None, None]:
+        """Yield rows of the truth's codes, of the prediction's, and of confidence in percent."""
+        with gdal_settings(cache=_CACHE):
+            for rows in source.strips():
+                percent = None if certain is None else _percent(certain, rows, str(self.confidence))
+                yield truth.rows(rows), codes(source.read(rows)), percent
+
+    def result(self, prediction: str, truth: str) -> Evaluated:
+        """Turn what was counted into figures.
+
+        Raises:
+            SourceError: there was nothing to compare.
+        """
+        assert self.legend is not None
+        labels, classes = self.legend.labels, len(self.legend.labels.classes)
+        _refuse_nothing(self.tally, labels, prediction, truth, closed=self.legend.closed)
+        occurs = self.tally.counts[:classes, :classes].any(axis=1)
+        true = [labels.names[code] for code in np.flatnonzero(occurs)]
+        vague = [labels.names[code] for code in np.flatnonzero(occurs & ~ends_known(self.tally, classes))]
+        if len(true) == 1:
+            hint = "" if self.options.only else "; --only tells a class from all the rest"
+            self._say([f"warning: the truth is all {true[0]}: the figures say little{hint}"])
+        elif vague:
+            some = ", ".join(vague)
+            self._say([f"{some}: labels touch no other class; boundaries and objects are not measured"])
+        found = figures(self.tally, labels, objects=self._chosen(self.legend), notes=tuple(self.notes))
+        if Path(prediction).is_dir():
+            return Evaluated(prediction, truth, None, found, labels, b"")
+        return Evaluated(prediction, truth, self.confidence, found, labels, self.picture)
+
+    def _chosen(self, legend: Legend) -> tuple[int, ...]:
+        return tuple(legend.code(name) for name in self.objects)
+
+    def _say(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            if line and line not in self.notes:
+                self.notes.append(line)
+                self.on_message(line)
+
+
+def _refuse_nothing(tally: Tally, labels: Labels, one: str, two: str, *, closed: bool) -> None:
+    """Refuse a prediction and a truth that share no labelled pixel, or have no class in common."""
+    classes = len(labels.classes)
+    counts = tally.counts[:classes, :classes]
+    if not tally.counts[:classes].any():
+        raise SourceError(f"{two} has no label on {one}: all of it is nodata or ignored there")
+    if not counts.any():
+        raise SourceError(f"{one} is nodata wherever {two} has a label: there is nothing to compare")
+    predicted, true = counts.any(axis=0), counts.any(axis=1)
+    if not closed and not (predicted & true).any():
+        ours, theirs = (
+            ", ".join(labels.names[code] for code in np.flatnonzero(side)) for side in (predicted, true)
+        )
+        raise SourceError(
+            f"{one} and {two} have no class in common: {ours} against {theirs}; bring them together with "
+            "--names or --map"
+        )
+
+
+def _percent(confidence: ClassMap, rows: Span, name: str) -> Codes:
+    """Read confidence in percent, 255 where it is unknown.
+
+    Raises:
+        SourceError: there are other values.
+    """
+    values = confidence.read(rows)
+    unknown = values == NODATA
+    if confidence.nodata is not None:
+        unknown |= values == confidence.nodata
+    if (values[~unknown] > 100).any():
+        raise SourceError(
+            f"{name} has the value {values[~unknown].max()}: percent, 0 to 100, is needed; choose another "
+            "with --confidence"
+        )
+    return np.where(unknown, NODATA, values).astype(np.uint8)
+
+
+def _confidence_of(path: Path | None, stem: str) -> str | None:
+    """Find the confidence that pfmap predict wrote beside the classes."""
+    if path is None or not stem.endswith(_CLASSES):
+        return None
+    beside = path.with_name(f"{stem.removesuffix(_CLASSES)}_confidence.tif")
+    return str(beside) if beside.is_file() else None

@@ -1,16 +1,14 @@
-"""The truth on a prediction's grid: codes of rows, from a raster or from polygons."""
+"""Truth on a prediction's grid, from a class raster or from polygons: codes of some rows at a time."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.evaluate.legend import Legend, MatchOptions, Translator
+from pfmap.evaluate.legend import Legend, Translator
 from pfmap.raster.align import AlignedMap, burn_values
 from pfmap.raster.gdal import locate
 from pfmap.trace.compare import NO_CODE
@@ -40,8 +38,10 @@ class Truth(Protocol):
         """
 
 
-class OpenTruth:
-    """An opened truth whose classes are not brought together with the prediction's yet.
+def open_truth(
+    stack: ExitStack, text: str, field: str | None, rest: str | None, geobox: GeoBox, prediction: str
+) -> AlignedMap | LabelPolygons:
+    """Open a truth, whose classes are not brought together with the prediction's yet.
 
     Args:
         stack: closes it.
@@ -51,100 +51,83 @@ class OpenTruth:
         geobox: the prediction's grid.
         prediction: its name, for messages.
 
-    Attributes:
-        classes: those it names by value.
-        polygons: whether it is polygons.
-        note: what to tell the user about how the grids were brought together, or "".
+    Raises:
+        SourceError: it cannot be opened, or not be brought onto the grid.
+        UsageError: the options are for polygons, and it is a raster; or there is no such column.
+    """
+    if is_vector(text):
+        return LabelPolygons(PolygonFile(text, field), geobox, prediction)
+    if field is not None or rest is not None:
+        raise UsageError(f"--field and --rest are for polygons: {text} is none")
+    return stack.enter_context(AlignedMap(locate(text), geobox, ADVICE, prediction))
+
+
+class RasterTruth:
+    """A class raster as truth.
+
+    Args:
+        source: the raster on the prediction's grid.
+        legend: what brings its classes together with the prediction's.
+        name: of the raster, for messages.
     """
 
-    def __init__(
-        self,
-        stack: ExitStack,
-        text: str,
-        field: str | None,
-        rest: str | None,
-        geobox: GeoBox,
-        prediction: str,
-    ) -> None:
-        self._names = prediction, text
-        self._geobox = geobox
-        self.polygons = is_vector(text)
-        self.classes: Mapping[int, ClassSpec] = {}
-        self._map: AlignedMap | None = None
-        self._shapes: LabelPolygons | None = None
-        if self.polygons:
-            self._shapes = LabelPolygons(PolygonFile(text, field), geobox, prediction)
-            self.note = self._shapes.note
-            return
-        if field is not None or rest is not None:
-            raise UsageError(f"--field and --rest are for polygons: {text} is none")
-        self._map = stack.enter_context(AlignedMap(locate(text), geobox, ADVICE, prediction))
-        self.classes, self.note = self._map.classes, self._map.note
-
-    def bind(self, legend: Legend, options: MatchOptions) -> Truth:
-        """Bring its classes together with the prediction's.
-
-        Raises:
-            SourceError: polygons have classes that the prediction does not have.
-            UsageError: polygons do not say their class.
-        """
-        if self._map is not None:
-            return _RasterTruth(self._map, legend, self._names[1])
-        assert self._shapes is not None
-        return _PolygonTruth(self._shapes, legend, options, self._geobox, self._names)
-
-
-class _RasterTruth:
     def __init__(self, source: AlignedMap, legend: Legend, name: str) -> None:
         self._source = source
         self._translate = Translator(source.nodata, legend.true, legend.unknown, name)
 
     def rows(self, rows: Span) -> Codes:
+        """See `Truth`."""
         return self._translate(self._source.read(rows))
 
     def remarks(self) -> list[str]:
+        """See `Truth`."""
         return []
 
 
-class _PolygonTruth:
-    def __init__(
-        self,
-        shapes: LabelPolygons,
-        legend: Legend,
-        options: MatchOptions,
-        geobox: GeoBox,
-        names: tuple[str, str],
-    ) -> None:
-        self._shapes, self._geobox, self._names = shapes, geobox, names
+class PolygonTruth:
+    """Polygons as truth: a pixel is what the last polygon says that its centre lies in.
+
+    Args:
+        shapes: the polygons over the prediction.
+        legend: what brings their classes together with the prediction's.
+        geobox: the prediction's grid.
+        prediction: its name, for messages.
+
+    Raises:
+        SourceError: they have classes that the prediction does not have.
+        UsageError: they do not say their class.
+    """
+
+    def __init__(self, shapes: LabelPolygons, legend: Legend, geobox: GeoBox, prediction: str) -> None:
+        self._shapes, self._geobox, self._prediction = shapes, geobox, prediction
         self._rest = legend.rest()
+        file, only = shapes.file, legend.options.only
+        if file.field is None and len(only) != 1:
+            raise UsageError(
+                f"{file.text} has no field class: name the field with --field, or, if all polygons are of "
+                "one class, that class with --only"
+            )
         self._codes: dict[str | None, int] = {None: NO_CODE}
-        if shapes.file.field is None:
-            if len(options.only) != 1:
-                raise UsageError(
-                    f"{names[1]} has no field class: name the field with --field, or, if all polygons are of "
-                    "one class, that class with --only"
-                )
-            self._codes = {None: legend.code(options.only[0])}
+        if file.field is None:
+            self._codes = {None: legend.code(only[0])}
             return
-        missing = []
-        for value in shapes.file.values:
-            if value is not None:
-                code = legend.text(value)
-                self._codes[value] = NO_CODE if code is None else code
-                if code is None:
-                    missing.append(value)
+        codes = {value: legend.text(value) for value in file.values if value is not None}
+        missing = sorted(value for value, code in codes.items() if code is None)
         if missing:
-            raise legend.unknown(sorted(missing))
+            raise legend.unknown(missing)
+        self._codes |= {value: code for value, code in codes.items() if code is not None}
 
     def rows(self, rows: Span) -> Codes:
+        """See `Truth`."""
         burnt = [(shape, self._codes[value]) for shape, value in self._shapes.strip(rows)]
         return burn_values(burnt, rows, Span(0, self._geobox.width), self._rest)
 
     def remarks(self) -> list[str]:
-        counted, box = self._shapes.tally, self._geobox
+        """See `Truth`."""
+        file, counted, box = self._shapes.file, self._shapes.tally, self._geobox
         if not counted.placed:
             raise SourceError(
-                f"{self._names[1]} and {self._names[0]} do not overlap: none of its features is a polygon "
+                f"{file.text} and {self._prediction} do not overlap: none of its features is a polygon "
                 f"that reaches the scene, which covers {','.join(f'{v:.8g}' for v in box.bounds)} in "
                 f"{box.crs_name}"
             )
@@ -153,12 +136,9 @@ class _PolygonTruth:
             remarks.append(f"warning: {counted.mended:,} invalid polygons were made valid")
         if counted.lost:
             remarks.append(f"warning: {counted.lost:,} features without an area or a place were left out")
-        if self._shapes.file.values.get(None):
-            count = self._shapes.file.values[None]
-            remarks.append(
-                f"warning: {count:,} features have no {self._shapes.file.field}: they do not count"
-            )
-        outside = self._shapes.file.layer.count - counted.placed - counted.lost
+        if nameless := file.values.get(None):
+            remarks.append(f"warning: {nameless:,} features have no {file.field}: they do not count")
+        outside = file.layer.count - counted.placed - counted.lost
         if outside > 0:
-            remarks.append(f"{outside:,} of {self._shapes.file.layer.count:,} features lie outside the scene")
+            remarks.append(f"{outside:,} of {file.layer.count:,} features lie outside the scene")
         return remarks

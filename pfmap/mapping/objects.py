@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +21,11 @@ from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.attributes import SceneNames
 from pfmap.vector.formats import PART
-from pfmap.vector.geodesy import Measurer, pixel_area
+from pfmap.vector.geodesy import Measurer, pixel_area, pixel_size
 from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter, file_part
+
+Rows = npt.NDArray[Any]
 
 
 def refuse_unwanted(
@@ -138,8 +141,6 @@ class Shaper:
         classes: names and colours, by the value in the raster.
         wanted: values that become polygons; None for all.
         nodata: value that is no class, or None.
-        measurer: gives areas and lengths.
-        pixel: width and height of a pixel on the ground, metres; None without a CRS.
         regularized: values whose objects are squared.
         options: what the polygons are to be like.
         scene: name of the scene, or what says it for each object.
@@ -156,18 +157,19 @@ class Shaper:
         wanted: frozenset[int] | None,
         *,
         nodata: int | None,
-        measurer: Measurer,
-        pixel: tuple[float, float] | None,
         regularized: frozenset[int] = frozenset(),
         options: ShapeOptions,
         scene: str | SceneNames,
         metadata: Mapping[str, str],
         has_confidence: bool = True,
     ) -> None:
+        pixel = pixel_size(geobox)
         across, down = pixel or (1.0, 1.0)
-        self._geobox, self._measurer, self._options = geobox, measurer, options
+        self.measurer = Measurer(geobox.crs_wkt, geobox.center)
+        self._geobox, self._options = geobox, options
         self._folder, self._nodata, self._wanted = folder, nodata, wanted
         self._tolerance = options.tolerance(mean_size((across, down)))
+        self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
         self._earlier = 0  # pieces in parts that are complete
         self.writer = ObjectWriter(
@@ -177,7 +179,7 @@ class Shaper:
             classes=classes,
             wanted=wanted,
             geobox=geobox,
-            measurer=measurer,
+            measurer=self.measurer,
             scene=scene,
             min_area=options.min_area if options.drop_small else 0.0,
             metadata=metadata,
@@ -192,32 +194,30 @@ class Shaper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tracer is not None:
-            self._tracer.__exit__(kind, error, trace)
+        self._part.close()
         self.writer.close()
 
     def begin(self, rows: Span, cols: Span) -> None:
         """Go on with this part of the class raster; it knows nothing of the one before, which is complete."""
         if self._tracer is not None:
             self._earlier += self._tracer.piece_count
-            self._tracer.__exit__(None, None, None)
-        options, geobox, measurer = self._options, self._geobox, self._measurer
+        self._part.close()
+        options = self._options
         self._rows, self._cols = rows, cols
-        self._sieves = []
         limits = (0.0 if options.drop_small else options.min_area, False), (options.fill_holes, True)
-        for limit, holes_only in limits:
-            if limit:
-                self._sieves.append(
-                    Sieve(
-                        rows.size,
-                        cols.size,
-                        nodata=self._nodata,
-                        limit=limit,
-                        holes_only=holes_only,
-                        pixel_area=lambda row: pixel_area(geobox, measurer, rows.start + row),
-                    )
-                )
-        self._tracer = Tracer(
+        self._sieves = [
+            Sieve(
+                rows.size,
+                cols.size,
+                nodata=self._nodata,
+                limit=limit,
+                holes_only=holes_only,
+                pixel_area=lambda row: pixel_area(self._geobox, self.measurer, rows.start + row),
+            )
+            for limit, holes_only in limits
+            if limit
+        ]
+        tracer = Tracer(
             rows.size,
             cols.size,
             nodata=self._nodata,
@@ -227,15 +227,21 @@ class Shaper:
             workers=os.cpu_count() or 1,
             spool=self._folder,
         )
+        self._tracer = self._part.enter_context(tracer)
 
-    def trace(self, classes: npt.NDArray[Any], confidence: npt.NDArray[np.uint8] | None) -> Iterator[Regions]:
-        """Take the next rows, and give the regions that are closed then; `writer` takes them."""
+    def trace(self, classes: Rows, confidence: Rows | None) -> Iterator[Regions]:
+        """Take the next rows, and give the regions that are closed then; `writer` takes them.
+
+        Args:
+            classes: ``(rows, width)`` whole numbers.
+            confidence: ``(rows, width)`` percent, where it is known.
+        """
         if self._tracer is None:
             self.begin(Span(0, self._geobox.height), Span(0, self._geobox.width))
         assert self._tracer is not None
         if confidence is None:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
-        rows: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]] = iter([(classes, confidence)])
+        rows: Iterator[tuple[Rows, Rows]] = iter([(classes, confidence)])
         for sieve in self._sieves:
             rows = _through(sieve, rows)
         narrow, wide = self._cols.size, self._geobox.width
@@ -253,8 +259,6 @@ class Shaper:
         return self._earlier + here > 0
 
 
-def _through(
-    sieve: Sieve, rows: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]]
-) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]]:
+def _through(sieve: Sieve, rows: Iterator[tuple[Rows, Rows]]) -> Iterator[tuple[Rows, Rows]]:
     for classes, confidence in rows:
         yield from sieve.add(classes, confidence)

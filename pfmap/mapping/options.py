@@ -13,12 +13,11 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, get_args
 
 from pfmap.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pfmap.cluster.coordinator import Cluster
     from pfmap.model.store import Model
 
 T = TypeVar("T")
@@ -35,6 +34,13 @@ _SIMPLIFY_PIXELS = 1.25
 
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]
+
+
+class OpenedCluster(Protocol):
+    """What `pfmap.cluster.opened_cluster` gives, as far as an option has to know it."""
+
+    def settle(self, device: str, precision: str) -> Any:
+        """Find out on what and in what arithmetic its workers run the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class RunOptions:
         metavar="N",
         least=1,
     )
-    cluster: "str | Cluster | None" = option(
+    cluster: "str | OpenedCluster | None" = option(
         None,
         "Compute on a running Dask cluster: its scheduler's address or file. Scene, model and outputs are on "
         "storage that all its workers reach.",
@@ -364,7 +370,7 @@ class Settings(SceneSettings, ShapeSettings, total=False):
     resume: bool
     swath_pixels: int
     workers: int | None
-    cluster: "str | Cluster | None"
+    cluster: "str | OpenedCluster | None"
 
 
 class SurveySettings(Settings, total=False):

@@ -26,11 +26,9 @@ from pfmap.mapping.objects import (
     refuse_unwanted,
 )
 from pfmap.mapping.options import ShapeOptions, ShapeSettings, explained, take
-from pfmap.mapping.plan import pixel_size
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.gdal import Location, locate
 from pfmap.vector.attributes import SceneNames
-from pfmap.vector.geodesy import Measurer
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
@@ -152,13 +150,12 @@ class Vectorizer:
             SourceError: it cannot be read, or has no valid pixel.
             TargetError: the folder cannot be written.
         """
-        measurer = Measurer(self.source.geobox.crs_wkt, self.source.geobox.center)
         try:
             here = scratch(self.folder)
             here.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=here, prefix=f".{self.stem}.pfmap-") as name:
                 staging = Path(name)
-                with self._shaper(staging, raster, measurer) as shaper:
+                with self._shaper(staging, raster) as shaper:
                     self._trace(shaper)
                     if not shaper.seen:
                         raise SourceError(
@@ -176,10 +173,10 @@ class Vectorizer:
             name = self.table[value].name  # several values may have one
             counts[name] = counts.get(name, 0) + count
             areas[name] = round(areas.get(name, 0.0) + shaper.writer.areas[value], 2)
-        unit = "m2" if measurer.units == "m" else "px"
+        unit = "m2" if shaper.measurer.units == "m" else "px"
         return Vectorized(raster, outputs, counts, areas, unit, shaper.writer.scenes)
 
-    def _shaper(self, staging: Path, raster: str, measurer: Measurer) -> Shaper:
+    def _shaper(self, staging: Path, raster: str) -> Shaper:
         return Shaper(
             staging,
             f"{self.stem}_objects",
@@ -187,8 +184,6 @@ class Vectorizer:
             self.table,
             self.wanted,
             nodata=self.source.nodata,
-            measurer=measurer,
-            pixel=pixel_size(self.source.geobox),
             regularized=self.regularized,
             options=self.options,
             scene=self.scene,
@@ -205,7 +200,7 @@ class Vectorizer:
         for part in parts:
             shaper.begin(*part)
             top = part[0].start
-            with closing(read_ahead(self._rows(part), depth=2)) as strips:
+            with closing(read_ahead(self._rows(part), depth=2, name="read")) as strips:
                 for values, percent in strips:
                     self.on_rows(top, values)
                     for regions in shaper.trace(values, percent):

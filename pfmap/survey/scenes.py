@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
-from pfmap.cluster import opened_cluster
 from pfmap.core.bucket import output_folder
 from pfmap.core.errors import UsageError
 from pfmap.core.files import exists, file_names
@@ -23,12 +22,12 @@ from pfmap.mapping.options import (
     explained,
     take,
 )
-from pfmap.mapping.runtime import Runtime
 from pfmap.mapping.work import locked, work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import SheetResult
+from pfmap.survey.single import started
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +70,7 @@ def predict_all(
     folder = None if output_dir is None else output_folder(output_dir)
     choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch)
     rounds = choice.rounds(on_progress, on_message)
-    with opened_cluster(run.cluster, run.workers, run.device, on_message) as where:
-        runtime = Runtime.of(run.model, run.device, run.precision, options.batch_size, on_message, where)
+    with started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
         survey = Survey(folder or Path(), choice.listed, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
@@ -128,8 +126,7 @@ def batch(
     folder = output_folder(output_dir)
     choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
-    with alone(folder, options), opened_cluster(run.cluster, run.workers, run.device, on_message) as where:
-        runtime = Runtime.of(run.model, run.device, run.precision, options.batch_size, on_message, where)
+    with alone(folder, options), started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
         survey = Survey(folder, choice.listed, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:

@@ -63,12 +63,11 @@ def test_classes_that_never_occur_have_no_figures_and_no_say() -> None:
 
 
 def test_matches_become_precision_recall_and_f1() -> None:
-    scores = metrics.match_scores(
-        *(np.array(v) for v in ([3, 0, 0, 0], [4, 2, 0, 0], [3, 0, 0, 0], [6, 0, 5, 0]))
-    )
-    np.testing.assert_allclose(scores.precision, [0.75, 0, 0, np.nan])
-    np.testing.assert_allclose(scores.recall, [0.5, 0, 0, np.nan])
-    np.testing.assert_allclose(scores.f1, [0.6, 0, 0, np.nan])
+    counts = ((3, 4, 3, 6), (0, 2, 0, 0), (0, 0, 0, 5), (0, 0, 0, 0))
+    matches = [metrics.match_scores(*each) for each in counts]
+    np.testing.assert_allclose([match.precision for match in matches], [0.75, 0, 0, np.nan])
+    np.testing.assert_allclose([match.recall for match in matches], [0.5, 0, 0, np.nan])
+    np.testing.assert_allclose([match.f1 for match in matches], [0.6, 0, 0, np.nan])
 
 
 @given(

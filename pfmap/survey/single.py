@@ -1,14 +1,15 @@
-"""Mapping a scene, and saying what that would take: the functions that people call."""
+"""Map one scene, and say what that would take."""
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Unpack
 
-from pfmap.cluster import opened_cluster
 from pfmap.core.bucket import output_folder
 from pfmap.mapping.job import Job, Progress, Result
 from pfmap.mapping.options import PredictOptions, RunOptions, SceneSettings, Settings, explained, take
+from pfmap.mapping.run_report import Preflight
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.gdal import locate
 
@@ -47,8 +48,7 @@ def predict(
     run, own = take(RunOptions, settings)
     options = PredictOptions.of(**own)
     folder = None if output_dir is None else output_folder(output_dir)
-    with opened_cluster(run.cluster, run.workers, run.device, on_message) as where:
-        runtime = Runtime.of(run.model, run.device, run.precision, options.batch_size, on_message, where)
+    with started(run, options.batch_size, on_message) as runtime:
         job = Job(locate(scene), runtime, options, on_message)
         return job.run(folder if folder is not None else job.location.folder, on_progress)
 
@@ -72,10 +72,37 @@ def inspect(
     Raises:
         PfmapError: what would make `predict` fail at once.
     """
+    return foresee(scene, output_dir, **settings).table()
+
+
+def foresee(
+    scene: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    **settings: Unpack[SceneSettings],
+) -> Preflight:
+    """Say what mapping a scene would take, as `inspect`, in a form that people can be shown too."""
     run, own = take(RunOptions, settings)
     options = PredictOptions.of(**own)
-    runtime = Runtime.of(run.model, run.device, run.precision, options.batch_size, log.info)
-    job = Job(locate(scene), runtime, options, log.info)
-    folder = output_folder(output_dir) if output_dir is not None else job.location.folder
-    with job.planned() as (source, plan):
-        return job.foresee(source, plan, folder, lambda: None, always=True)
+    with started(run, options.batch_size, log.info) as runtime:
+        job = Job(locate(scene), runtime, options, log.info)
+        folder = output_folder(output_dir) if output_dir is not None else job.location.folder
+        with job.planned() as (source, plan):
+            return job.foresee(source, plan, folder, lambda: None, always=True)
+
+
+@contextmanager
+def started(run: RunOptions, batch_size: int | None, say: Callable[[str], None]) -> Iterator[Runtime]:
+    """Load the model, and find or start what computes.
+
+    Args:
+        run: which model, and on what it runs.
+        batch_size: windows per pass; None for what suits the device.
+        say: called with lines for people.
+    """
+    if run.cluster is None and run.workers is None:
+        yield Runtime.of(run.model, run.device, run.precision, batch_size, say)
+        return
+    from pfmap.cluster import opened_cluster
+
+    with opened_cluster(run.cluster, run.workers, run.device, say) as workers:
+        yield Runtime.of(run.model, run.device, run.precision, batch_size, say, workers)
