@@ -6,13 +6,16 @@ STAMP := .venv/.installed
 # A Python that has QGIS's own modules: the system's, where QGIS is installed.
 QGIS_PYTHON ?= /usr/bin/python3
 
-.PHONY: demo test test-qgis test-browser lint clean
+.PHONY: demo test test-slow test-qgis test-browser lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 test-qgis: $(STAMP)
 	rm -rf out/qgis
@@ -34,6 +37,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/python -m docs.make_cli
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

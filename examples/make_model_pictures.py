@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from matplotlib.patches import Patch
 
-from pfmap.model.predictor import Predictor, map_array
+from pfmap.mapping.swaths import map_array
+from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
 from pfmap.train.config import read_config
 from pfmap.train.data import Source, TrainingData, load_data

@@ -1,4 +1,4 @@
-"""Draw the README's picture of buildings as the pixels are, simplified, and squared, from one class raster.
+"""Draw a picture of buildings as the pixels are, simplified, and squared, from one class raster.
 
 Run after `make demo`: python -m examples.make_polygon_picture [CLASSES] [PICTURE]
 """

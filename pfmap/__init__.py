@@ -18,13 +18,13 @@ from pfmap.version import __version__
 
 if TYPE_CHECKING:
     from pfmap.evaluate.prediction import evaluate
-    from pfmap.mapping.pipeline import inspect, predict
     from pfmap.mapping.polygonize import vectorize
     from pfmap.model.store import load_model
     from pfmap.model.upstream import import_checkpoint
     from pfmap.survey.campaign import SurveyResult
     from pfmap.survey.run import SheetResult
     from pfmap.survey.scenes import batch, predict_all
+    from pfmap.survey.single import inspect, predict
     from pfmap.train.evaluate_model import evaluate_model
 
 __all__ = [
@@ -44,12 +44,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "predict": "pfmap.mapping.pipeline",
+    "predict": "pfmap.survey.single",
     "predict_all": "pfmap.survey.scenes",
     "batch": "pfmap.survey.scenes",
     "SheetResult": "pfmap.survey.run",
     "SurveyResult": "pfmap.survey.campaign",
-    "inspect": "pfmap.mapping.pipeline",
+    "inspect": "pfmap.survey.single",
     "load_model": "pfmap.model.store",
     "evaluate": "pfmap.evaluate.prediction",
     "evaluate_model": "pfmap.train.evaluate_model",

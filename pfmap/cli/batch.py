@@ -2,48 +2,39 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from pfmap.cli.common import (
-    cluster_options,
-    many_options,
-    overwrite_option,
-    resume_option,
-    scene_options,
-    shape_options,
-)
+from pfmap.cli.common import Command, options, output_dir, scene_options, shape_options, survey_options
 from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
 from pfmap.cli.progress import run_with_progress
+from pfmap.mapping.options import SurveySettings
 
 if TYPE_CHECKING:
     from pfmap.survey.campaign import SurveyResult
 
 
-@click.command(epilog="Open survey.qgz in QGIS, and survey_report.html in a browser.")
+@click.command(cls=Command, epilog="Open survey.qgz in QGIS, and survey_report.html in a browser.")
 @click.argument("survey", nargs=-1, required=True, metavar="SURVEY...")
+@output_dir("the scene's folder")
 @scene_options
 @shape_options
-@many_options
-@cluster_options
+@survey_options
+@options("workers", "cluster")
 @click.option(
     "--mosaic", is_flag=True, help="Map the scenes as one: windows are blended across their borders."
 )
-@overwrite_option
-@resume_option
+@options("overwrite", "resume")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def batch(
     survey: tuple[str, ...],
     output_dir: Path | None,
-    pattern: str | None,
     mosaic: bool,
-    retry_failed: bool,
-    watch: bool,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **settings: Unpack[SurveySettings],
 ) -> None:
     """Map a SURVEY: all scenes of a folder, and one map of them all.
 
@@ -61,14 +52,11 @@ def batch(
         lambda on_progress, on_message: library.batch(
             survey,
             output_dir,
-            pattern=pattern,
             mosaic=mosaic,
-            retry_failed=retry_failed,
-            watch=watch,
             on_scene=lambda scene: on_message(scene_line(scene)),
             on_progress=on_progress,
             on_message=on_message,
-            **options,
+            **settings,
         ),
         quiet=quiet,
     )

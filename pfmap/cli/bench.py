@@ -2,11 +2,15 @@
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pfmap.cli.common import device_option, model_option, overlap_option, precision_option
+from pfmap.cli.common import Command, options
+from pfmap.cli.progress import run_with_progress
+
+if TYPE_CHECKING:
+    from pfmap.raster.synthetic import Kind
 
 
 def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -19,7 +23,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
     return width, height
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scene", required=False)
 @click.option(
     "--size",
@@ -35,15 +39,13 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
     show_default=True,
     help="How a made scene is stored; sparse is black and takes no disk.",
 )
-@model_option
+@options("model")
 @click.option(
     "--network/--no-network",
     default=True,
     help="Or measure what is around the network, with one of zero cost in its place.",
 )
-@device_option
-@precision_option
-@overlap_option
+@options("device", "precision", "overlap")
 @click.option(
     "--runs",
     type=click.IntRange(min=1),
@@ -52,7 +54,18 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
     help="Measure so often; medians count.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures of all runs as JSON.")
-def bench(scene: str | None, as_json: bool, **options: Any) -> None:
+def bench(
+    scene: str | None,
+    size: tuple[int, int] | None,
+    kind: "Kind",
+    model: str,
+    network: bool,
+    device: str,
+    precision: str,
+    overlap: int | None,
+    runs: int,
+    as_json: bool,
+) -> None:
     """Measure how fast pfmap is on this machine, and what bounds it.
 
     Compares the network alone, on windows in memory, with the whole of pfmap predict, and shows how long each
@@ -64,11 +77,22 @@ def bench(scene: str | None, as_json: bool, **options: Any) -> None:
     pfmap bench ortho.tif --size 8192 --runs 3
     pfmap bench --size 32768 --no-network
     """  # noqa: D301 - click wants the control character, not a backslash
-    from pfmap.cli.progress import run_with_progress
     from pfmap.measure.benchmark import bench as measure
     from pfmap.measure.benchmark_table import bench_lines
 
     found = run_with_progress(
-        lambda _progress, on_message: measure(scene, on_message=on_message, **options), quiet=as_json
+        lambda _on_progress, on_message: measure(
+            scene,
+            size=size,
+            kind=kind,
+            model=model,
+            network=network,
+            device=device,
+            precision=precision,
+            overlap=overlap,
+            runs=runs,
+            on_message=on_message,
+        ),
+        quiet=as_json,
     )
     click.echo(json.dumps(found.table(), indent=2) if as_json else "\n".join(bench_lines(found)))

@@ -7,22 +7,18 @@ from typing import Any
 
 import click
 
-from pfmap.cli.common import device_option, split
+from pfmap.cli.common import Command, options, split
 from pfmap.cli.progress import run_with_progress
+from pfmap.core.classes import parse_names
+from pfmap.core.errors import UsageError
 
 
-def _pairs(key: Callable[[str], Any], example: str) -> Callable[..., Any]:
+def _pairs(kind: Callable[[str], Any]) -> Callable[..., Any]:
     def parse(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> dict[Any, str]:
-        found = {}
-        for part in (part for text in texts for part in split(text)):
-            value, equals, name = (piece.strip() for piece in part.partition("="))
-            try:
-                if not equals or not name:
-                    raise ValueError
-                found[key(value)] = name
-            except ValueError as error:
-                raise click.BadParameter(f"{part!r} is not {example}") from error
-        return found
+        try:
+            return parse_names((part for text in texts for part in split(text)), kind)
+        except UsageError as error:
+            raise click.BadParameter(str(error)) from error
 
     return parse
 
@@ -31,21 +27,21 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     return tuple(dict.fromkeys(part for text in texts for part in split(text)))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("prediction", required=False)
 @click.argument("truth", required=False)
 @click.option(
     "--map",
     "mapping",
     multiple=True,
-    callback=_pairs(str, "VALUE=NAME, such as 1=building"),
+    callback=_pairs(str),
     metavar="VALUE=NAME,...",
     help="Which class of the prediction a class of the truth is, by its value or name.  [default: by name]",
 )
 @click.option(
     "--names",
     multiple=True,
-    callback=_pairs(int, "VALUE=NAME, such as 10=trees"),
+    callback=_pairs(int),
     metavar="VALUE=NAME,...",
     help="Names of the prediction's classes.  [default: those in the raster]",
 )
@@ -98,7 +94,7 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     type=click.Choice(["validation", "training"]),
     help="Which part of the data set.  [default: validation]",
 )
-@device_option
+@options("device")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @click.option(
     "--html",

@@ -2,44 +2,25 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import click
 
-from pfmap.cli.common import scene_options
+from pfmap.cli.common import Command, output_dir, scene_options
+from pfmap.mapping.options import SceneSettings
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scene")
+@output_dir("the scene's folder")
 @scene_options
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def info(
-    scene: str,
-    output_dir: Path | None,
-    model: str,
-    device: str,
-    precision: str,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def info(scene: str, output_dir: Path | None, as_json: bool, **settings: Unpack[SceneSettings]) -> None:
     """Say what SCENE is and what mapping it would take, after mapping a small piece of it.
 
     Takes the options of pfmap predict that matter for it; writes nothing.
     """
-    from pfmap.mapping import pipeline
-    from pfmap.mapping.options import PredictOptions
-    from pfmap.mapping.preflight import describe_table
+    from pfmap.survey import single
 
-    table = pipeline.inspect(
-        scene,
-        output_dir,
-        model=model,
-        device=device,
-        precision=precision,
-        options=PredictOptions(**options),
-    )
-    if as_json:
-        click.echo(json.dumps(table, indent=2))
-        return
-    for line in describe_table(table):
-        click.echo(line)
+    preflight = single.foresee(scene, output_dir, **settings)
+    click.echo(json.dumps(preflight.table(), indent=2) if as_json else "\n".join(preflight.lines()))

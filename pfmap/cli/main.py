@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import click
 
-from pfmap.core.errors import PfmapError
 from pfmap.version import __version__
 
 # name -> (module, attribute, help for the list); a module is imported when its command is used.
@@ -75,9 +74,6 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         status: Any = cli.main(args=arguments, prog_name="pfmap", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except PfmapError as error:
-        click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from pfmap.cli.common import Command
+
 
 @click.group()
 def models() -> None:
     """List models, show what they know and what they cost, import and export them."""
 
 
-@models.command("list")
+@models.command("list", cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_command(as_json: bool) -> None:
     """List the models: those that come with pfmap, then your own."""
@@ -34,7 +36,7 @@ def list_command(as_json: bool) -> None:
         click.echo(f"{row['name']:<16} {row['title']}")
 
 
-@models.command()
+@models.command(cls=Command)
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(name: str, as_json: bool) -> None:
@@ -72,7 +74,7 @@ def info(name: str, as_json: bool) -> None:
             click.echo(f"  {key:<32} {value:.3f}")
 
 
-@models.command()
+@models.command(cls=Command)
 @click.argument("name")
 @click.option("--size", default=512, show_default=True, metavar="PX", help="Side of the window.")
 @click.option(
@@ -111,7 +113,7 @@ def _plain(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-@models.command()
+@models.command(cls=Command)
 @click.argument("name")
 @click.option("--onnx", "target", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
 @click.option(
@@ -130,7 +132,7 @@ def export(name: str, target: Path, gsd: float | None, overwrite: bool) -> None:
     click.echo(f"wrote {path}: geodeep SCENE {path}, or load it in Deepness")
 
 
-@models.command("import")
+@models.command("import", cls=Command)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--preset",

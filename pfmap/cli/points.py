@@ -2,22 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pfmap.cli.common import (
-    bands_option,
-    class_names,
-    device_option,
-    gsd_option,
-    model_option,
-    numbers,
-    scale_option,
-)
+from pfmap.cli.common import Command, class_names, numbers, options
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scene")
 @click.option(
     "--window",
@@ -26,7 +17,7 @@ from pfmap.cli.common import (
     metavar="COL,ROW",
     help="The window's top-left pixel in the scene; its size is the model's.",
 )
-@model_option
+@options("model")
 @click.option(
     "-o",
     "--output",
@@ -41,12 +32,20 @@ from pfmap.cli.common import (
     help="Classes that count as foreground.  [default: all but the model's background; building, where it "
     "has none]",
 )
-@device_option
-@bands_option
-@scale_option
-@gsd_option
+@options("device", "bands", "scale", "gsd")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def points(scene: str, window: tuple[int, int], output: Path | None, as_json: bool, **options: Any) -> None:
+def points(
+    scene: str,
+    window: tuple[int, int],
+    model: str,
+    output: Path | None,
+    foreground: tuple[str, ...] | None,
+    device: str,
+    bands: tuple[int, ...] | None,
+    scale: tuple[float, float] | None,
+    gsd: float | None,
+    as_json: bool,
+) -> None:
     """Draw the salient and the boundary points of one window of SCENE, level by level, as a PNG.
 
     Says too which share of them lies on foreground, as predicted, and which share of the pixels does. The
@@ -55,7 +54,16 @@ def points(scene: str, window: tuple[int, int], output: Path | None, as_json: bo
     from pfmap.measure.flow_points import draw_points, find_points, picture_path
 
     path = picture_path(scene, window, output)
-    found = find_points(scene, window, **options)
+    found = find_points(
+        scene,
+        window,
+        model=model,
+        foreground=foreground,
+        device=device,
+        bands=bands,
+        scale=scale,
+        gsd=gsd,
+    )
     draw_points(found, path)
     for note in found.notes:
         click.echo(f"warning: {note}", err=True)

@@ -3,45 +3,35 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from pfmap.cli.common import (
-    cluster_options,
-    many_options,
-    overwrite_option,
-    resume_option,
-    scene_options,
-    shape_options,
-)
+from pfmap.cli.common import Command, options, output_dir, scene_options, shape_options, survey_options
 from pfmap.cli.progress import run_with_progress
+from pfmap.mapping.options import SurveyOptions, SurveySettings, take
 
 if TYPE_CHECKING:
     from pfmap.survey.run import SheetResult
 
 
-@click.command(epilog="Open <stem>.qgz in QGIS, or drag the outputs into its window.")
+@click.command(cls=Command, epilog="Open <stem>.qgz in QGIS, or drag the outputs into its window.")
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
+@output_dir("the scene's folder")
 @scene_options
 @shape_options
-@many_options
-@cluster_options
-@overwrite_option
-@resume_option
+@survey_options
+@options("workers", "cluster", "overwrite", "resume")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def predict(
     scenes: tuple[str, ...],
     output_dir: Path | None,
-    pattern: str | None,
-    retry_failed: bool,
-    watch: bool,
     as_json: bool,
     verbose: bool,
     quiet: bool,
-    **options: Any,
+    **settings: Unpack[SurveySettings],
 ) -> None:
     """Map each SCENE: a class raster, its confidence and object polygons.
 
@@ -54,18 +44,16 @@ def predict(
     """
     from pfmap.survey.find import is_folder
 
-    if len(scenes) > 1 or scenes[0].startswith("@") or is_folder(scenes[0]) or retry_failed or watch:
-        _predict_all(scenes, output_dir, pattern, retry_failed, watch, as_json, quiet, options)
+    which, own = take(SurveyOptions, settings)
+    several = len(scenes) > 1 or scenes[0].startswith("@") or is_folder(scenes[0])
+    if several or which.retry_failed or which.watch:
+        _predict_all(scenes, output_dir, settings, as_json=as_json, quiet=quiet)
         return
-    from pfmap.mapping import pipeline  # torch loads here: --help stays instant
+    from pfmap.survey import single  # torch loads here: --help stays instant
 
     result = run_with_progress(
-        lambda on_progress, on_message: pipeline.predict(
-            scenes[0],
-            output_dir,
-            on_progress=on_progress,
-            on_message=on_message,
-            **options,
+        lambda on_progress, on_message: single.predict(
+            scenes[0], output_dir, on_progress=on_progress, on_message=on_message, **own
         ),
         quiet=quiet,
     )
@@ -78,14 +66,7 @@ def predict(
 
 
 def _predict_all(
-    scenes: tuple[str, ...],
-    output_dir: Path | None,
-    pattern: str | None,
-    retry_failed: bool,
-    watch: bool,
-    as_json: bool,
-    quiet: bool,
-    options: dict[str, Any],
+    scenes: tuple[str, ...], output_dir: Path | None, settings: SurveySettings, *, as_json: bool, quiet: bool
 ) -> None:
     """Map several scenes."""
     from pfmap.survey import scenes as batch
@@ -94,13 +75,10 @@ def _predict_all(
         lambda on_progress, on_message: batch.predict_all(
             scenes,
             output_dir,
-            pattern=pattern,
-            retry_failed=retry_failed,
-            watch=watch,
             on_scene=lambda result: on_message(scene_line(result)),
             on_progress=on_progress,
             on_message=on_message,
-            **options,
+            **settings,
         ),
         quiet=quiet,
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from pfmap.cli.common import Command
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("objects")
 @click.option("--zones", metavar="FILE[:LAYER]", help="Polygons, in any CRS, for which it is told apart.")
 @click.option(

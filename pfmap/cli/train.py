@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
-from pfmap.cli.common import bands_option, class_names, device_option
+from pfmap.cli.common import Command, class_names, options
 
 if TYPE_CHECKING:
     from pfmap.train.validate import Figures, Validation
@@ -27,7 +27,7 @@ _ABOUT_IMAGES = (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", type=click.Path(path_type=Path), metavar="IMAGES|CONFIG")
 @click.option(
     "-o",
@@ -50,7 +50,7 @@ _ABOUT_IMAGES = (
     metavar="NAMES",
     help="What lies outside the polygons may be.  [default: if they have one class, any other; else unknown]",
 )
-@bands_option
+@options("bands")
 @click.option(
     "--validation",
     type=click.FloatRange(0, 0.9),
@@ -79,7 +79,7 @@ _ABOUT_IMAGES = (
     type=click.Path(path_type=Path, file_okay=False),
     help="What the paths in CONFIG are relative to.  [default: CONFIG's folder]",
 )
-@device_option
+@options("device")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the model or checkpoint in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

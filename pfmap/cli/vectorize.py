@@ -3,34 +3,27 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import click
 
-from pfmap.cli.common import OutputFolder, overwrite_option, shape_options, split
+from pfmap.cli.common import Command, options, output_dir, shape_options, split
 from pfmap.cli.progress import run_with_progress
+from pfmap.core.classes import parse_names
+from pfmap.core.errors import UsageError
+from pfmap.mapping.options import ShapeSettings
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[int, str] | None:
-    if text is None:
-        return None
-    names = {}
-    for part in split(text):
-        value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdecimal() or not name.strip():
-            raise click.BadParameter(f"{part!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
-        names[int(value)] = name.strip()
-    return names
+    try:
+        return None if text is None else parse_names(split(text), int)
+    except UsageError as error:
+        raise click.BadParameter(str(error)) from error
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("raster")
-@click.option(
-    "-o",
-    "--output-dir",
-    type=OutputFolder(path_type=Path, file_okay=False),
-    help="Where the outputs go: a folder, or s3://bucket/folder.  [default: the raster's folder]",
-)
+@output_dir("the raster's folder")
 @click.option("--band", type=click.IntRange(min=1), help="Band with the classes.  [default: the only one]")
 @click.option(
     "--confidence",
@@ -44,29 +37,39 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> di
     help="Names of the classes.  [default: those in the raster]",
 )
 @shape_options
-@overwrite_option
+@options("overwrite")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def vectorize(
     raster: str,
     output_dir: Path | None,
+    band: int | None,
+    confidence: str | None,
+    names: dict[int, str] | None,
+    classes: tuple[str, ...] | None,
+    overwrite: bool,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **settings: Unpack[ShapeSettings],
 ) -> None:
     """Turn RASTER, a class raster of any origin, into polygons with attributes.
 
     Writes <stem>_objects.gpkg with a QGIS style; <stem> is the raster's name without _classes.
     """
-    from pfmap.mapping import polygonize as engine
+    from pfmap.mapping import polygonize
 
     result = run_with_progress(
-        lambda on_progress, on_message: engine.vectorize(
+        lambda on_progress, on_message: polygonize.vectorize(
             raster,
             output_dir,
+            band=band,
+            confidence=confidence,
+            names=names,
+            classes=classes,
+            overwrite=overwrite,
             on_progress=on_progress,
             on_message=on_message,
-            **options,
+            **settings,
         ),
         quiet=quiet,
     )

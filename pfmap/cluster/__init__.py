@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pfmap.core.errors import UsageError
+from pfmap.mapping.options import OpenedCluster
 
 if TYPE_CHECKING:
     from pfmap.cluster.coordinator import Cluster
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened_cluster(
-    cluster: "str | Cluster | None", workers: int | None, device: str, say: Callable[[str], None]
+    cluster: str | OpenedCluster | None, workers: int | None, device: str, say: Callable[[str], None]
 ) -> Iterator["Cluster | None"]:
     """Give what computes swaths elsewhere, for any number of scenes; None if nothing was asked for.
 
@@ -47,7 +48,7 @@ def opened_cluster(
     if isinstance(cluster, Cluster):
         yield cluster
     elif cluster is not None:
-        with quiet(), Link(cluster, say) as link:
+        with quiet(), Link(str(cluster), say) as link:
             yield Cluster(link, say)
     elif workers is not None:
         refuse_numbered(device)

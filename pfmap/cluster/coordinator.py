@@ -19,8 +19,8 @@ from pfmap.core.errors import ClusterError, PfmapError
 from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.stages import Clock
-from pfmap.mapping.estimate import Probe
 from pfmap.mapping.plan import Plan
+from pfmap.mapping.runtime import Probe
 from pfmap.mapping.swaths import lead_rows
 from pfmap.mapping.work import RUN_NAME, Work
 from pfmap.model.device import PRECISIONS, choose_precision

@@ -26,12 +26,19 @@ from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError
 from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory, keep_memory
-from pfmap.core.stages import Clock
-from pfmap.mapping.estimate import Probe, memory_of, probe
+from pfmap.core.stages import Clock, read_ahead
+from pfmap.mapping.estimate import memory_of, probe
 from pfmap.mapping.mapper import raster_targets, view_of
-from pfmap.mapping.record import write_record
-from pfmap.mapping.runtime import Runtime
-from pfmap.mapping.swaths import SwathMapper
+from pfmap.mapping.runtime import Probe, Runtime
+from pfmap.mapping.swaths import (
+    blend,
+    choose,
+    chooser_of,
+    out_of_memory_explained,
+    read_windows,
+    runs_of,
+    write_record,
+)
 from pfmap.mapping.work import RUN_NAME
 from pfmap.model.device import choose_device, choose_precision, describe
 from pfmap.model.predictor import Predictor
@@ -194,8 +201,13 @@ def _compute(
             raise AbandonedError
 
     with gdal_settings(), open_source(plan) as source:
-        mapper = SwathMapper(view_of(source, plan), plan, predictor, clock, on_window)
-        with closing(mapper.swaths([span for _, span, _ in todo])) as computed:
+        runs = runs_of(plan, [span for _, span, _ in todo])
+        chooser = chooser_of(plan, predictor.device)
+        windows = read_windows(view_of(source, plan), plan, chooser, runs, clock)
+        predicted = predictor.stream(read_ahead(windows, predictor.ahead, name="read"), clock)
+        blended = blend(predicted, plan.grid, chooser, clock)
+        chosen = choose(blended, plan.grid, chooser, plan.geobox.width, runs, clock, on_window)
+        with out_of_memory_explained(), closing(chosen) as computed:
             for number, _, rows in todo:
                 with _length:
                     if number >= _lengths.get(run_id, len(swaths)):

@@ -1,31 +1,38 @@
-"""The classes of a model: index, name, colour."""
+"""Classes - value, name and colour - and the QGIS styles that show them.
+
+Styles are made as text: for style files (`.qml`) beside outputs, and for projects, which hold the same
+XML.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from xml.sax.saxutils import quoteattr
 
-from pfmap.core.errors import ModelError
+from pfmap.core.errors import ModelError, UsageError
 
 NODATA = 255
 """Value of the class raster where the scene has no data; classes are 0 to 254."""
+
+HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+"""How QGIS's own XML files begin."""
+
+V = TypeVar("V", int, str)
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """One class of a model.
-
-    Attributes:
-        name: unique within the model, as it appears in every output.
-        color: ``#rrggbb``, as it appears in every map.
-        background: True for what is not an object: it becomes no polygon unless asked for.
-    """
+    """One class of a model."""
 
     name: str
+    """Unique within the model, as it appears in every output."""
     color: str
+    """``#rrggbb``, as it appears in every map."""
     background: bool = False
+    """True for what is not an object: it becomes no polygon unless asked for."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -53,8 +60,23 @@ def index_of(classes: tuple[ClassSpec, ...], name: str) -> int:
     raise ModelError(f"class {name!r} is unknown: the model has {names}")
 
 
-HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-"""How QGIS's own XML files begin."""
+def parse_names(pairs: Iterable[str], kind: Callable[[str], V]) -> dict[V, str]:
+    """Read names of classes that are written as ``VALUE=NAME``, such as 10=trees.
+
+    Args:
+        pairs: the texts.
+        kind: int where values are those of a raster; str where they may be names too.
+
+    Raises:
+        UsageError: one is no such pair.
+    """
+    names = {}
+    for pair in pairs:
+        value, _, name = (part.strip() for part in pair.partition("="))
+        if not name or not (value.isdecimal() if kind is int else value):
+            raise UsageError(f"{pair!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
+        names[kind(value)] = name
+    return names
 
 
 def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> str:

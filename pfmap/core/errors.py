@@ -1,19 +1,42 @@
-"""Every error that pfmap raises on purpose.
+"""Every error that pfmap raises on purpose, and the warnings of libraries that it keeps from users.
 
-A message names the file, what was found, what is needed, and the remedy, in one line. Anything that is
-not a `PfmapError` is a bug and keeps its traceback.
+A message names the file, what was found, what is needed, and the remedy, in one line. It names options as
+Python has them: ``min_area=``, ``device='cpu'``, ``resample=False``, ``gsd=METRES``; the command line shows
+them as its flags, by `worded_by`. Anything that is not a `PfmapError` is a bug and keeps its traceback. The
+warnings are of what is allowed, or said better by pfmap itself.
 """
 
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+_wording: Callable[[str], str] = str
+
+
+@contextmanager
+def worded_by(wording: Callable[[str], str]) -> Iterator[None]:
+    """Have all texts name options as `wording` does, in all threads: the whole process is one command."""
+    global _wording  # noqa: PLW0603 - threads of the work do not inherit a context variable
+    before, _wording = _wording, wording
+    try:
+        yield
+    finally:
+        _wording = before
+
+
+def worded(text: str) -> str:
+    """Name options in a text as its reader knows them."""
+    return _wording(text)
 
 
 class PfmapError(Exception):
     """Base of all expected errors; the command line prints its text and exits with `exit_code`."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return worded(super().__str__())
 
 
 class UsageError(PfmapError, ValueError):
@@ -66,22 +89,21 @@ _EXPECTED = (
 )
 
 _lock = threading.Lock()
-_inside = 0
-_filters = warnings.catch_warnings()
+_inside = 0  # callers of `quietly`, in all threads
+_filters = ExitStack()
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Leave out what libraries warn of though it is allowed.
+    """Leave out what libraries warn of though it is allowed; from any number of threads at once.
 
     Python keeps one list of filters for all threads: whoever comes first changes it, whoever leaves last
     restores it. `warnings.catch_warnings` would restore what another thread is still in need of.
     """
-    global _inside, _filters  # noqa: PLW0603 - so is Python's list
+    global _inside  # noqa: PLW0603 - so is Python's list
     with _lock:
         if not _inside:
-            _filters = warnings.catch_warnings()
-            _filters.__enter__()
+            _filters.enter_context(warnings.catch_warnings())
             for message in _EXPECTED:
                 warnings.filterwarnings("ignore", message=message)
             warnings.filterwarnings("ignore", module="pyogrio", category=RuntimeWarning)
@@ -92,4 +114,4 @@ def quietly() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if not _inside:
-                _filters.__exit__(None, None, None)
+                _filters.close()

@@ -1,9 +1,10 @@
-"""Where the windows of a scene lie, and what each of them finishes. Integers only.
+"""Grids of pixels: a raster's on the ground (`GeoBox`), and the windows that cover a scene (`Grid`).
 
 Windows lie on a regular grid from the scene's top-left corner, `stride` = window - overlap apart; the last
 row and column reach past the scene and are padded by reflection, so that all overlaps are equal. Window (r,
 c) finishes the block of pixels from its own corner to the next window's: its first `overlap` rows and
-columns are blended with the neighbours before it.
+columns are blended with the neighbours before it. All of this is in integers: what one window finishes, no
+other does.
 """
 
 from collections.abc import Iterator
@@ -25,17 +26,86 @@ class Span:
         return self.stop - self.start
 
 
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f) of x = a col + b row + c, y = d col + e row + f."""
+
+IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+UNPLACED: Affine = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+"""Where GIS programs draw a raster without georeferencing: rows count down from 0."""
+
+
+def mean_size(pixel: tuple[float, float]) -> float:
+    """Return the side of a square as large as a pixel of this width and height."""
+    return float((pixel[0] * pixel[1]) ** 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class GeoBox:
+    """The grid of a raster: its size in pixels, and where it lies on the ground."""
+
+    width: int
+    height: int
+    crs_wkt: str | None
+    transform: Affine
+    """Pixel to CRS."""
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether pixels have a place: a CRS, or at least a transform."""
+        return self.crs_wkt is not None or self.transform != UNPLACED
+
+    @property
+    def crs_name(self) -> str:
+        """The CRS as people call it, such as WGS 84 / UTM zone 45N."""
+        quoted = (self.crs_wkt or "").split('"', 2)
+        return quoted[1] if len(quoted) == 3 else "no CRS"
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Return x, y of the middle."""
+        return self.place(self.width / 2, self.height / 2)
+
+    def place(self, col: float, row: float) -> tuple[float, float]:
+        """Return x, y in the CRS of a point in pixels."""
+        a, b, c, d, e, f = self.transform
+        return a * col + b * row + c, d * col + e * row + f
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Return xmin, ymin, xmax, ymax in the CRS."""
+        corners = [self.place(col, row) for col in (0, self.width) for row in (0, self.height)]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def inverse(self) -> Affine:
+        """Return the transform from the CRS to pixels: col = a x + b y + c, row = d x + e y + f."""
+        a, b, c, d, e, f = self.transform
+        determinant = a * e - b * d
+        ia, ib, id_, ie = e / determinant, -b / determinant, -d / determinant, a / determinant
+        return ia, ib, -ia * c - ib * f, id_, ie, -id_ * c - ie * f
+
+    def crop(self, rows: Span, cols: Span) -> "GeoBox":
+        """Return the grid of a part."""
+        a, b, _, d, e, _ = self.transform
+        x, y = self.place(cols.start, rows.start)
+        return replace(self, width=cols.size, height=rows.size, transform=(a, b, x, d, e, y))
+
+    def resized(self, height: int, width: int) -> "GeoBox":
+        """Return a grid of other pixels over the same ground."""
+        a, b, c, d, e, f = self.transform
+        x, y = self.width / width, self.height / height
+        return replace(self, width=width, height=height, transform=(a * x, b * y, c, d * x, e * y, f))
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Two grids over the same ground, along one axis: the scene's pixels, and those the network sees.
-
-    Attributes:
-        native: pixels of the scene.
-        size: pixels of the network's grid.
-    """
+    """Two grids over the same ground, along one axis: the scene's pixels, and those the network sees."""
 
     native: int
+    """Pixels of the scene."""
     size: int
+    """Pixels of the network's grid."""
 
     @property
     def factor(self) -> float:
@@ -79,19 +149,19 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The part of a scene that is mapped, and the two grids over it.
-
-    Attributes:
-        top: first row of the scene.
-        left: first column of the scene.
-        rows: scene rows and the network's.
-        cols: scene columns and the network's.
-    """
+    """The part of a scene that is mapped, and the two grids over it."""
 
     top: int
+    """The part's first row of the scene."""
     left: int
+    """Its first column."""
     rows: Scale
     cols: Scale
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> "Frame":
+        """Return the frame of all pixels, which the network sees as they are."""
+        return cls(0, 0, Scale(height, height), Scale(width, width))
 
     @property
     def resampled(self) -> bool:
@@ -101,17 +171,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The windows along one axis of a scene.
-
-    Attributes:
-        size: pixels of the scene along this axis.
-        window: pixels of a window.
-        overlap: pixels that neighbouring windows share; at most half a window.
-    """
+    """The windows along one axis of a scene; all in pixels."""
 
     size: int
+    """Of the scene along this axis."""
     window: int
     overlap: int
+    """What neighbouring windows share; at most half a window."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -172,81 +238,3 @@ class Grid:
         for row in range(rows.start, rows.stop):
             for col in range(self.cols.count):
                 yield row, col
-
-
-Affine = tuple[float, float, float, float, float, float]
-"""(a, b, c, d, e, f) of x = a col + b row + c, y = d col + e row + f."""
-
-IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
-UNPLACED: Affine = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
-"""Where GIS programs draw a raster without georeferencing: rows count down from 0."""
-
-
-def mean_size(pixel: tuple[float, float]) -> float:
-    """Return the side of a square as large as a pixel of this width and height."""
-    return float((pixel[0] * pixel[1]) ** 0.5)
-
-
-@dataclass(frozen=True, slots=True)
-class GeoBox:
-    """The grid of a raster: its size, and where it lies.
-
-    Attributes:
-        width: pixels.
-        height: pixels.
-        crs_wkt: coordinate reference system as WKT, or None.
-        transform: pixel to CRS.
-    """
-
-    width: int
-    height: int
-    crs_wkt: str | None
-    transform: Affine
-
-    @property
-    def georeferenced(self) -> bool:
-        """Whether pixels have a place: a CRS, or at least a transform."""
-        return self.crs_wkt is not None or self.transform != UNPLACED
-
-    @property
-    def crs_name(self) -> str:
-        """The CRS as people call it, such as WGS 84 / UTM zone 45N."""
-        quoted = (self.crs_wkt or "").split('"', 2)
-        return quoted[1] if len(quoted) == 3 else "no CRS"
-
-    @property
-    def center(self) -> tuple[float, float]:
-        """Return x, y of the middle."""
-        return self.place(self.width / 2, self.height / 2)
-
-    def place(self, col: float, row: float) -> tuple[float, float]:
-        """Return x, y in the CRS of a point in pixels."""
-        a, b, c, d, e, f = self.transform
-        return a * col + b * row + c, d * col + e * row + f
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """Return xmin, ymin, xmax, ymax in the CRS."""
-        corners = [self.place(col, row) for col in (0, self.width) for row in (0, self.height)]
-        xs, ys = zip(*corners, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
-
-    def inverse(self) -> Affine:
-        """Return the transform from the CRS to pixels: col = a x + b y + c, row = d x + e y + f."""
-        a, b, c, d, e, f = self.transform
-        determinant = a * e - b * d
-        ia, ib, id_, ie = e / determinant, -b / determinant, -d / determinant, a / determinant
-        return ia, ib, -ia * c - ib * f, id_, ie, -id_ * c - ie * f
-
-    def crop(self, rows: Span, cols: Span) -> "GeoBox":
-        """Return the grid of a part."""
-        a, b, _, d, e, _ = self.transform
-        x, y = self.place(cols.start, rows.start)
-        return replace(self, width=cols.size, height=rows.size, transform=(a, b, x, d, e, y))
-
-    def resized(self, height: int, width: int) -> "GeoBox":
-        """Return a grid of other pixels over the same ground."""
-        a, b, c, d, e, f = self.transform
-        x, y = self.width / width, self.height / height
-        return replace(self, width=width, height=height, transform=(a * x, b * y, c, d * x, e * y, f))

@@ -10,34 +10,29 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """4-connected regions of equal class, in pixel coordinates of the raster.
-
-    Attributes:
-        classes: ``(n,)`` int32 class of each region.
-        coords: ``(points, 2)`` float64 columns and rows (x, y) of pixel corners; rings are closed.
-        ring_offsets: ``(rings + 1,)`` int64: where each ring starts in `coords`.
-        region_offsets: ``(n + 1,)`` int64: where each region starts in the rings; the first ring is the
-            outer one.
-        ids: ``(n,)`` int64 place of the first pixel in reading order: row * width + column.
-        region_ids: ``(n,)`` int64 the same of the whole region, where this is a piece of one; else `ids`.
-        whole: ``(n,)`` whether it is a whole region, not a piece of one.
-        pixels: ``(n,)`` int64 number of pixels.
-        confidence_sum: ``(n,)`` int64 sum of the pixels' confidence in percent.
-        confidence_min: ``(n,)`` uint8 least confidence in percent.
-        at_edge: ``(n,)`` whether it touches nodata or the raster's edge.
-    """
+    """4-connected regions of equal class, in pixels of the raster; arrays ``(n,)`` if nothing is said."""
 
     classes: npt.NDArray[np.int32]
     coords: npt.NDArray[np.float64]
+    """``(points, 2)`` columns and rows (x, y) of pixel corners; rings are closed."""
     ring_offsets: npt.NDArray[np.int64]
+    """``(rings + 1,)``: where each ring starts in `coords`."""
     region_offsets: npt.NDArray[np.int64]
+    """``(n + 1,)``: where each region starts in the rings; the first ring is the outer one."""
     ids: npt.NDArray[np.int64]
+    """Place of the first pixel in reading order: row * width + column."""
     region_ids: npt.NDArray[np.int64]
+    """The same of the whole region, where this is a piece of one; else `ids`."""
     whole: npt.NDArray[np.bool_]
+    """Whether it is a whole region, not a piece of one."""
     pixels: npt.NDArray[np.int64]
+    """Number of pixels."""
     confidence_sum: npt.NDArray[np.int64]
+    """Of the pixels, in percent."""
     confidence_min: npt.NDArray[np.uint8]
+    """The least, in percent."""
     at_edge: npt.NDArray[np.bool_]
+    """Whether it touches nodata or the raster's edge."""
 
     @classmethod
     def none(cls) -> "Regions":

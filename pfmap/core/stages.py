@@ -1,7 +1,8 @@
-"""Prepare the next items in a thread while the ones before are being worked on.
+"""The stages of a pipeline: each in a thread of its own, and what time each takes.
 
-Stages of a pipeline are generators, each reading ahead from the one before it: then all work at once, at most
-`depth` items apart, and an error or an early end anywhere stops them all.
+Stages are generators, each reading ahead from the one before it: then all work at once, at most `depth` items
+apart, and an error or an early end anywhere stops them all. A `Feed` is the other way round: it hands items
+to a library that wants to iterate over them itself. A `Clock` says which stage the time goes to.
 """
 
 import atexit
@@ -23,8 +24,8 @@ class _Stopped(BaseException):
     """Ends a stage whose items nobody wants any more."""
 
 
-def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
-    """Run an iterator in a thread; its errors are raised here, in order.
+def read_ahead(items: Generator[T, None, None], depth: int, *, name: str) -> Generator[T, None, None]:
+    """Run an iterator in a thread called `pfmap-` and its `name`; its errors are raised here, in order.
 
     Up to `depth` items are ready or being worked on, and the thread prepares one more. Nothing here holds on
     to an item after that: some fill a good part of the memory.
@@ -32,6 +33,11 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
     When the caller closes this generator early, the thread stops after the item it is at, and closes `items`
     itself: what they hold, such as GDAL's settings, belongs to that thread. If `items` read ahead too, they
     stop waiting for their own.
+
+    Args:
+        items: made in the thread.
+        depth: how many may be ready.
+        name: of the stage; the thread is called pfmap-NAME, as debuggers and `py-spy` show it.
     """
     ready: queue.SimpleQueue[object] = queue.SimpleQueue()
     free = threading.Semaphore(depth)
@@ -57,7 +63,7 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
         finally:
             items.close()
 
-    thread = threading.Thread(target=work, name="pfmap-ahead", daemon=True)
+    thread = threading.Thread(target=work, name=f"pfmap-{name}", daemon=True)
     thread.start()
     try:
         while (item := _take(ready)) is not _END:
@@ -83,7 +89,7 @@ def _take(ready: "queue.SimpleQueue[object]") -> object:
 
 
 class Feed(Generic[T]):
-    """Hands items to a function that iterates over them in a thread: `read_ahead` the other way round.
+    """Hands items to a function that iterates over them in a thread.
 
     Whoever feeds is at most one item ahead. A feed that is given up must be cancelled, else its thread stays
     until the process ends.
@@ -148,14 +154,11 @@ class Feed(Generic[T]):
 
 
 class Clock:
-    """Adds up seconds of work per stage; stages may run in threads of their own, and in several at once.
-
-    Attributes:
-        seconds: of work per stage, so far.
-    """
+    """Adds up seconds of work per stage; stages may run in threads of their own, and in several at once."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        """Of work per stage, so far."""
         self._lock = threading.Lock()
 
     @contextmanager

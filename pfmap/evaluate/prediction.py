@@ -223,7 +223,8 @@ class _Job:
             comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
             total = self.done + (1 + left) * box.width * box.height
             codes = Translator(source.nodata, legend.predicted, legend.unknown, name)
-            with closing(read_ahead(self._strips(source, codes, bound, certain), depth=1)) as strips:
+            ahead = read_ahead(self._strips(source, codes, bound, certain), depth=1, name="read")
+            with closing(ahead) as strips:
                 for true, predicted, percent in strips:
                     comparison.add(true, predicted, percent)
                     self.done += true.size

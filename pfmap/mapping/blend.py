@@ -1,4 +1,4 @@
-"""Blend overlapping windows in bounded memory.
+"""Blend overlapping windows in bounded memory, and choose class and confidence on the grid of the outputs.
 
 The weights are a separable raised cosine over the overlap, and one elsewhere, so that they sum to one at
 every pixel by construction: no count buffer, no division. Only the overlaps wait for the next window:
@@ -98,19 +98,16 @@ _STRIP = 8 << 20  # probabilities in work at a time
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A finished piece of the map.
-
-    Attributes:
-        rows: pixel rows of the outputs.
-        cols: pixel columns of the outputs.
-        classes: ``(rows, cols)`` uint8, the class of highest blended probability.
-        confidence: ``(rows, cols)`` uint8, that probability in percent.
-    """
+    """A finished piece of the map."""
 
     rows: Span
+    """Pixel rows of the outputs."""
     cols: Span
+    """Pixel columns of the outputs."""
     classes: Tensor
+    """``(rows, cols)`` uint8, the class of highest blended probability."""
     confidence: Tensor
+    """``(rows, cols)`` uint8, that probability in percent."""
 
 
 class Chooser:
@@ -130,9 +127,9 @@ class Chooser:
     def __init__(
         self, frame: Frame, classes: int, *, native: bool, device: torch.device | str = "cpu"
     ) -> None:
+        self.classes, self.device = classes, device
         self._frame = frame
         self._interpolates = native and frame.resampled
-        self._device = device
         width = frame.cols.size if self._interpolates else 0
         self._above = torch.zeros((classes, 1, width), device=device)
         self._below = torch.zeros_like(self._above)
@@ -174,7 +171,7 @@ class Chooser:
     def _interpolate(self, known: Tensor, origin: tuple[int, int], rows: Span, cols: Span) -> Block:
         x0, x1, wx = self._neighbours(self._frame.cols, cols, origin[1])
         y0, y1, wy = self._neighbours(self._frame.rows, rows, origin[0])
-        classes = torch.empty((rows.size, cols.size), dtype=torch.uint8, device=self._device)
+        classes = torch.empty((rows.size, cols.size), dtype=torch.uint8, device=self.device)
         confidence = torch.empty_like(classes)
         step = max(1, _STRIP // max(1, known.shape[0] * cols.size))
         for top in range(0, rows.size, step):
@@ -189,7 +186,7 @@ class Chooser:
     def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""
         first, second, weight = (torch.from_numpy(values) for values in neighbours(scale.back(), span))
-        return (first - origin).to(self._device), (second - origin).to(self._device), weight.to(self._device)
+        return (first - origin).to(self.device), (second - origin).to(self.device), weight.to(self.device)
 
 
 def largest(probabilities: Tensor) -> tuple[Tensor, Tensor]:

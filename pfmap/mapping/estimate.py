@@ -16,6 +16,7 @@ from pfmap.core.resources import folder_size, free_disk, free_memory, gigabytes,
 from pfmap.core.stages import Clock
 from pfmap.mapping.mapper import Mapper
 from pfmap.mapping.plan import Plan
+from pfmap.mapping.runtime import Probe
 from pfmap.mapping.work import Work
 from pfmap.model.predictor import Predictor
 from pfmap.raster.align import burn
@@ -31,49 +32,25 @@ _RUNTIME = 700 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What a small piece of the scene took, from reading to finished files.
-
-    Attributes:
-        window_seconds: network and blending, per window that is computed.
-        pixel_seconds: everything after that, per pixel of the outputs.
-        temporary: bytes on disk for swaths, per pixel.
-        final: bytes of the outputs, per pixel.
-        memory: peak memory of the process with it, bytes.
-        planned: what `memory_of` said of the piece.
-    """
-
-    window_seconds: float
-    pixel_seconds: float
-    temporary: float
-    final: float
-    memory: int
-    planned: int
-
-
-@dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will take.
-
-    Attributes:
-        windows: windows on the scene.
-        compute: windows that have data and are computed, estimated.
-        seconds: of the whole run; None without a probe.
-        memory: peak memory of the process, bytes.
-        temporary: bytes on disk while it runs, outputs included.
-        final: bytes of the outputs.
-        free_memory: bytes this process may still take.
-        free_disk: bytes free where the outputs go.
-    """
+    """What a run will take."""
 
     windows: int
+    """Windows on the scene."""
     compute: int
+    """Windows that have data and are computed, estimated."""
     seconds: float | None
+    """Of the whole run; None without a probe."""
     memory: int
+    """Peak memory of the process, bytes."""
     temporary: int
+    """Bytes on disk while it runs, outputs included."""
     final: int
+    """Bytes of the outputs."""
     free_memory: int
+    """Bytes this process may still take."""
     free_disk: int
+    """Bytes free where the outputs go."""
 
 
 def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Estimate:

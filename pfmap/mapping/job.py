@@ -17,16 +17,16 @@ from typing import Any
 from pfmap.core.files import read_text, scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size
 from pfmap.core.stages import Clock
-from pfmap.mapping.estimate import Probe, estimate, probe, refuse_without_disk, refuse_without_memory
+from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.map_project import scene_project
 from pfmap.mapping.mapper import Mapped, Mapper
 from pfmap.mapping.objects import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, make_plan, wanted_classes
-from pfmap.mapping.preflight import describe_table, preflight_table
-from pfmap.mapping.run_report import Outcome, build_report, difference, is_done, read_report
-from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.run_report import Outcome, Preflight, build_report, difference, is_done, read_report
+from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
+from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import Location, gdal_settings
 from pfmap.raster.source import Source
 
@@ -77,7 +77,7 @@ class Job:
     on_message: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        if self.runtime.cluster is not None:
+        if self.runtime.workers is not None:
             pixels = min(self.options.swath_pixels, SHARED_SWATH_PIXELS)
             self.options = replace(self.options, swath_pixels=pixels)
 
@@ -93,6 +93,7 @@ class Job:
             plan = make_plan(
                 source, runtime.model, runtime.model_hash, options, runtime.device, runtime.precision
             )
+            source.scaling = plan.scaling
             rows = round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor))
             with gdal_settings(cache=source.info.cache_bytes(rows), remote=self.location.remote):
                 yield source, plan
@@ -105,7 +106,7 @@ class Job:
         on_step: Callable[[], None],
         *,
         always: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Preflight:
         """Estimate the run, and refuse it if it cannot end well; the first long one is probed for it."""
         held = folder_size(work_path(output_dir, self.location.stem))
         disk = scratch(output_dir)
@@ -116,13 +117,12 @@ class Job:
             rough = estimate(plan, disk, held, piece)
             refuse_without_memory(plan, rough)
         refuse_without_disk(plan, rough, disk)
-        return preflight_table(plan, rough, disk)
+        return Preflight(plan, rough, disk)
 
     def _probe(self, source: Source, plan: Plan, on_step: Callable[[], None]) -> Probe:
         """Map a piece of the scene, and measure."""
-        cluster = self.runtime.cluster
-        if cluster is not None:
-            return cluster.probe(plan, self.location.stem, on_step)
+        if self.runtime.workers is not None:
+            return self.runtime.workers.probe(plan, self.location.stem, on_step)
         return probe(source, plan, self.runtime.predictor, on_step)
 
     def run(self, output_dir: Path, on_progress: Progress) -> Result:
@@ -144,8 +144,7 @@ class Job:
             if fresh:
                 refuse_to_replace(output_dir, names, overwrite=self.options.overwrite, note=note)
             total = plan.geobox.width * plan.geobox.height
-            table = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
-            for line in describe_table(table):
+            for line in self.foresee(source, plan, output_dir, lambda: on_progress(0, total)).lines():
                 self.on_message(line)
             with opened(
                 output_dir,
@@ -175,26 +174,17 @@ class Job:
         """Map the scene; return the finished files in the order in which they are to get their names."""
         total = plan.geobox.width * plan.geobox.height
         clock = Clock()
-        cluster = self.runtime.cluster
-        predictor = None if cluster is not None else self.runtime.predictor
+        network = self.runtime.workers or self.runtime.predictor
         if work.finished_swaths:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
-        mapper = Mapper(
-            source,
-            plan,
-            self.location.stem,
-            predictor,
-            clock,
-            lambda done: on_progress(done, total),
-            cluster,
-        )
-        mapped = mapper.run(work)
+        stem = self.location.stem
+        mapped = Mapper(source, plan, stem, network, clock, lambda done: on_progress(done, total)).run(work)
         warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
         for text in warnings[len(plan.warnings) :]:
             self.on_message(f"warning: {text}")
         outcome = Outcome(
             mapped=mapped,
-            batch_size=predictor.batch_size if predictor else plan.batch_size,
+            batch_size=network.batch_size if isinstance(network, Predictor) else plan.batch_size,
             seconds={"total": time.perf_counter() - begun, **clock.seconds},
             warnings=warnings,
         )
@@ -227,9 +217,9 @@ class Job:
 
 
 def _about_damage(mapped: Mapped, scene: str) -> list[str]:
-    if not mapped.unreadable:
+    if not mapped.tally.unreadable:
         return []
-    count = len(mapped.unreadable)
+    count = len(mapped.tally.unreadable)
     return [
         f"{count} block{'s' * (count != 1)} of {scene} could not be read and count as nodata: they are "
         "listed in the report"

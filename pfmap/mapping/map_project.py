@@ -14,7 +14,7 @@ from pfmap.core.classes import (
     scene_style,
 )
 from pfmap.core.grid import GeoBox
-from pfmap.mapping.objects import ShapeOptions
+from pfmap.mapping.options import ShapeOptions
 from pfmap.mapping.plan import Plan
 from pfmap.raster.gdal import Location
 from pfmap.report.qgis import Layer, qgis_project

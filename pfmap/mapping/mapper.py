@@ -1,11 +1,10 @@
-"""Carry out a plan: swaths onto disk, then rasters and polygons from them."""
+"""Carry out a plan: the way of a window, from the scene's file to rasters and polygons."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,22 @@ from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory
 from pfmap.core.stages import Clock, read_ahead
-from pfmap.mapping.blend import Chooser
 from pfmap.mapping.objects import ClassTable, Shaper
-from pfmap.mapping.plan import Plan, pixel_size
-from pfmap.mapping.record import Record, Tally, read_record, write_record
-from pfmap.mapping.swaths import Swath, SwathMapper
+from pfmap.mapping.plan import Plan
+from pfmap.mapping.runtime import Workers
+from pfmap.mapping.swaths import (
+    Record,
+    Swath,
+    Tally,
+    blend,
+    choose,
+    chooser_of,
+    out_of_memory_explained,
+    read_record,
+    read_windows,
+    runs_of,
+    write_record,
+)
 from pfmap.mapping.work import Work
 from pfmap.model.predictor import Predictor
 from pfmap.raster.align import burn
@@ -29,7 +39,6 @@ from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.source import Source
 from pfmap.raster.target import RasterTarget, finish
 from pfmap.raster.view import Inside, View
-from pfmap.vector.geodesy import Measurer
 
 _FREED = 64 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
@@ -41,176 +50,144 @@ from the system, page by page, takes longer than all else that is done for such 
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """What carrying out a plan gave.
-
-    Attributes:
-        files: finished files in the work folder by kind: classes, confidence, and the vector formats.
-        tally: pixels and areas per class.
-        objects: objects written per class that becomes polygons.
-        unreadable: (column, row, width, height) of the scene's blocks that count as nodata.
-        swaths: how many swaths there are.
-        resumed: how many of them were on disk already.
-    """
+    """What carrying out a plan gave."""
 
     files: Mapping[str, Sequence[Path]]
+    """Finished files in the work folder by kind: classes, confidence, and the vector formats."""
     tally: Tally
+    """Pixels and areas per class, and blocks of the scene that count as nodata."""
     objects: Mapping[int, int]
-    unreadable: frozenset[tuple[int, int, int, int]]
+    """Objects written per class that becomes polygons."""
     swaths: int
+    """How many swaths there are."""
     resumed: int
+    """How many of them were on disk already."""
 
 
-@dataclass(slots=True)
-class _Sums:
-    """What is added up over the swaths."""
-
-    tally: Tally
-    unreadable: set[tuple[int, int, int, int]] = field(default_factory=set)
-
-
-class Elsewhere(Protocol):
-    """Has swaths computed by other processes, which write them into the work folder themselves."""
-
-    def compute(
-        self,
-        work: Work,
-        plan: Plan,
-        stem: str,
-        swaths: Mapping[Span, Span],
-        clock: Clock,
-        on_pixels: Callable[[int], None],
-    ) -> Generator[Span, None, None]:
-        """Give the output rows of each swath, top to bottom, as soon as it is on disk.
-
-        Args:
-            work: the opened work folder.
-            plan: what is being done.
-            stem: what the outputs' names begin with.
-            swaths: output rows by window rows of those that are not on disk yet.
-            clock: where the stages' times go.
-            on_pixels: called often, with the pixels of the outputs that are done; it may raise to stop.
-        """
-        ...
-
-
+@dataclass(frozen=True, slots=True)
 class Mapper:
-    """Maps an opened scene as planned.
+    """Maps an opened scene as planned."""
 
-    Args:
-        source: the opened scene.
-        plan: what to do.
-        stem: what the outputs' names begin with.
-        predictor: the network; None where `elsewhere` computes.
-        clock: where the stages' times go.
-        on_pixels: called with the pixels of the outputs that are done.
-        elsewhere: what computes the swaths instead of this process, such as a cluster.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        plan: Plan,
-        stem: str,
-        predictor: Predictor | None,
-        clock: Clock,
-        on_pixels: Callable[[int], None],
-        elsewhere: Elsewhere | None = None,
-    ) -> None:
-        self._source, self._plan, self._stem = source, plan, stem
-        self._predictor, self._clock, self._on_pixels = predictor, clock, on_pixels
-        self._elsewhere = elsewhere
-        self._rasters = raster_targets(plan, stem)
+    source: Source
+    plan: Plan
+    stem: str
+    """What the outputs' names begin with."""
+    network: Predictor | Workers
+    """What computes windows here, or whole swaths in other processes."""
+    clock: Clock
+    """Where the stages' times go."""
+    on_pixels: Callable[[int], None]
+    """Called with the pixels of the outputs that are done; it may raise to stop."""
 
     def run(self, work: Work) -> Mapped:
-        """Map all swaths that are not on disk yet, and make the final files.
+        """Map all swaths that are not on disk yet, and make the final files: the way of a window.
 
-        Reading, network, writing and tracing each have a thread; objects are written in this one.
+        All stages work at once, each a little ahead of the next. In the order of the data:
+
+        ========  ===================================================  =====================
+        stage     what comes out of it                                 its thread
+        ========  ===================================================  =====================
+        read      windows, at the model's resolution                   pfmap-read
+        network   probabilities of the classes in each window          pfmap-network_0, _1 ...
+        blend     probabilities of the block that a window finishes    pfmap-blend
+        choose    class and confidence, gathered to swaths             pfmap-blend
+        write     swaths on disk, together with those of earlier runs  pfmap-write
+        trace     regions that no further row can change               pfmap-trace
+        objects   polygons in vector files                             the caller's
+        ========  ===================================================  =====================
+
+        Where other processes compute swaths, the first five stages are theirs (`Workers`).
 
         Raises:
             SourceError: the scene cannot be read.
             EmptyError: it has no valid pixel.
             TargetError: the work folder cannot be written.
+            DeviceError: the device's memory does not hold what a scene this wide takes.
         """
-        plan, clock = self._plan, self._clock
-        measurer = Measurer(plan.geobox.crs_wkt, plan.geobox.center)
-        rows_of = self._output_rows()
-        todo = [span for span, rows in rows_of.items() if not work.swath(rows).is_dir()]
-        sums = _Sums(Tally(plan.geobox, measurer))
-        with self._shaper(work.finals, measurer) as shaper:
-            finished = self._finished(work, rows_of, todo)
-            with closing(read_ahead(self._regions(finished, shaper, sums), depth=1)) as traced:
-                for regions in traced:
+        plan, clock = self.plan, self.clock
+        swaths = output_rows(plan)
+        todo = {span: rows for span, rows in swaths.items() if not work.swath(rows).is_dir()}
+        with out_of_memory_explained(), self._shaper(work.finals) as shaper:
+            tally = Tally(plan.geobox, shaper.measurer)
+            if isinstance(self.network, Predictor):
+                grid, runs = plan.grid, runs_of(plan, list(todo))
+                chooser = chooser_of(plan, self.network.device)
+                view = view_of(self.source, plan)
+                windows = read_ahead(
+                    read_windows(view, plan, chooser, runs, clock), self.network.ahead, name="read"
+                )
+                predicted = self.network.stream(windows, clock)
+                blended = blend(predicted, grid, chooser, clock)
+                chosen = choose(blended, grid, chooser, plan.geobox.width, runs, clock, self.on_pixels)
+                written = self._write(read_ahead(chosen, depth=1, name="blend"), work)
+            else:
+                written = self._written_elsewhere(self.network, work, todo)
+            finished = self._with_earlier(written, work, swaths, todo)
+            regions = self._trace(read_ahead(finished, depth=1, name="write"), shaper, tally)
+            with closing(read_ahead(regions, depth=1, name="trace")) as traced:
+                for some in traced:
                     with clock.stage("write objects"):
-                        shaper.writer.add(regions)
-            if not sums.tally.valid:
+                        shaper.writer.add(some)
+            if not tally.valid:
                 work.useless = True
                 raise EmptyError(no_valid_pixel(plan.scene))
-            if plan.geobox.width * plan.geobox.height >= _LARGE:
-                give_back_memory()
-            with ThreadPoolExecutor(1) as beside:
-                assembling = beside.submit(self._assemble, work, list(rows_of.values()))
-                with clock.stage("write objects"):
-                    files = dict(shaper.writer.finish())
-            rasters = assembling.result()
-        counts = shaper.writer.counts
-        done = len(rows_of) - len(todo)
-        return Mapped(rasters | files, sums.tally, counts, frozenset(sums.unreadable), len(rows_of), done)
+            return self._finish(work, list(swaths.values()), shaper, tally, len(swaths) - len(todo))
 
-    def _finished(
-        self, work: Work, rows_of: Mapping[Span, Span], todo: Sequence[Span]
+    def _write(
+        self, swaths: Generator[Swath, None, None], work: Work
     ) -> Generator[tuple[Record, Swath], None, None]:
-        """Have swaths computed and written into the work folder; read those that are there already."""
-        missing = frozenset(todo)
-        compute = self._computed_elsewhere if self._elsewhere is not None else self._computed_here
-        with closing(compute(work, rows_of, todo)) as computed, gdal_settings():
-            for span, rows in rows_of.items():
-                if span in missing:
-                    record, swath = next(computed)
-                else:
-                    record, swath = read_record(work.swath(rows), self._rasters)
-                    if self._elsewhere is None:  # which counts in another order
-                        self._on_pixels(rows.stop * self._plan.geobox.width)
+        """Write swaths into the work folder."""
+        rasters = raster_targets(self.plan, self.stem)
+        with closing(swaths):
+            for swath in swaths:
+                with self.clock.stage("write rasters"), work.writing(swath.rows) as folder:
+                    blocks = frozenset(self.source.unreadable)
+                    record = write_record(folder, swath, rasters, blocks)
                 yield record, swath
                 del record, swath
 
-    def _computed_here(
-        self, work: Work, _rows_of: Mapping[Span, Span], todo: Sequence[Span]
-    ) -> Generator[tuple[Record, Swath], None, None]:
-        """Compute swaths in this process, and write them."""
-        assert self._predictor is not None
-        view = view_of(self._source, self._plan)
-        mapper = SwathMapper(view, self._plan, self._predictor, self._clock, self._on_pixels)
-        with closing(read_ahead(mapper.swaths(todo), depth=1)) as computed:
-            for swath in computed:
-                with self._clock.stage("write rasters"), work.writing(swath.rows) as folder:
-                    blocks = frozenset(self._source.unreadable)
-                    record = write_record(folder, swath, self._rasters, blocks)
-                yield record, swath
-                del record, swath
-
-    def _computed_elsewhere(
-        self, work: Work, rows_of: Mapping[Span, Span], todo: Sequence[Span]
+    def _written_elsewhere(
+        self, workers: Workers, work: Work, todo: Mapping[Span, Span]
     ) -> Generator[tuple[Record, Swath], None, None]:
         """Have other processes compute and write swaths, and read them."""
-        assert self._elsewhere is not None
-        wanted = {span: rows_of[span] for span in todo}
-        written = self._elsewhere.compute(work, self._plan, self._stem, wanted, self._clock, self._on_pixels)
-        with closing(written):
+        rasters = raster_targets(self.plan, self.stem)
+        with closing(
+            workers.compute(work, self.plan, self.stem, todo, self.clock, self.on_pixels)
+        ) as written:
             for rows in written:
-                yield read_record(work.swath(rows), self._rasters)
+                yield read_record(work.swath(rows), rasters)
 
-    def _regions(
-        self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, sums: _Sums
+    def _with_earlier(
+        self,
+        written: Generator[tuple[Record, Swath], None, None],
+        work: Work,
+        swaths: Mapping[Span, Span],
+        todo: Container[Span],
+    ) -> Generator[tuple[Record, Swath], None, None]:
+        """Give all swaths top to bottom: those written now, and those that were on disk already."""
+        rasters = raster_targets(self.plan, self.stem)
+        with closing(written), gdal_settings():
+            for span, rows in swaths.items():
+                if span in todo:
+                    record, swath = next(written)
+                else:
+                    record, swath = read_record(work.swath(rows), rasters)
+                    if isinstance(self.network, Predictor):  # workers count in another order
+                        self.on_pixels(rows.stop * self.plan.geobox.width)
+                yield record, swath
+                del record, swath
+
+    def _trace(
+        self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, tally: Tally
     ) -> Generator[Regions, None, None]:
-        """Trace swaths, and give the regions that are closed."""
+        """Count swaths and trace them, and give the regions that are closed."""
         freed = 0
-        with closing(read_ahead(finished, depth=1)) as swaths:
-            for record, swath in swaths:
-                sums.tally.add(record)
-                sums.unreadable |= record.unreadable
+        with closing(finished):
+            for record, swath in finished:
+                tally.add(record)
                 traced = shaper.trace(swath.classes, swath.confidence)
                 while True:
-                    with self._clock.stage("trace"):
+                    with self.clock.stage("trace"):
                         regions = next(traced, None)
                     if regions is None:
                         break
@@ -221,37 +198,48 @@ class Mapper:
                     give_back_memory()
                     freed = 0
 
+    def _finish(
+        self, work: Work, swaths: Sequence[Span], shaper: Shaper, tally: Tally, resumed: int
+    ) -> Mapped:
+        """Finish the vector files, and make the final rasters beside them."""
+        if self.plan.geobox.width * self.plan.geobox.height >= _LARGE:
+            give_back_memory()
+        with ThreadPoolExecutor(1, "pfmap-assemble") as beside:
+            assembling = beside.submit(self._assemble, work, swaths)
+            with self.clock.stage("write objects"):
+                vectors = shaper.writer.finish()
+        files = {**assembling.result(), **vectors}
+        return Mapped(files, tally, shaper.writer.counts, len(swaths), resumed)
+
     def _assemble(self, work: Work, swaths: Sequence[Span]) -> dict[str, Sequence[Path]]:
         """Make the final rasters, by kind, of swaths on disk."""
-        kinds = ("classes", "confidence") if self._plan.options.confidence else ("classes",)
-        with self._clock.stage("assemble COG"):
-            targets = self._rasters[: len(kinds)]
+        kinds = ("classes", "confidence") if self.plan.options.confidence else ("classes",)
+        with self.clock.stage("assemble COG"):
+            targets = raster_targets(self.plan, self.stem)[: len(kinds)]
             paths = finish(targets, work.finals, [(rows, work.swath(rows)) for rows in swaths])
         return {kind: [path] for kind, path in zip(kinds, paths, strict=True)}
 
-    def _output_rows(self) -> dict[Span, Span]:
-        """Return the output rows of each swath of window rows; one that finishes none is left out."""
-        plan = self._plan
-        chooser = Chooser(plan.frame, 1, native=plan.native)
-        rows_of = {span: chooser.rows(plan.grid.swath_rows(span)) for span in plan.swaths()}
-        return {span: rows for span, rows in rows_of.items() if rows.size}
-
-    def _shaper(self, folder: Path, measurer: Measurer) -> Shaper:
-        plan = self._plan
+    def _shaper(self, folder: Path) -> Shaper:
+        plan = self.plan
         return Shaper(
             folder,
-            f"{self._stem}_objects",
+            f"{self.stem}_objects",
             plan.geobox,
             ClassTable(dict(enumerate(plan.card.classes)), lambda _value: ""),
             frozenset(plan.wanted),
             nodata=NODATA,
-            measurer=measurer,
-            pixel=pixel_size(plan.geobox),
             regularized=frozenset(plan.regularized),
             options=plan.options.shapes,
-            scene=self._stem,
+            scene=self.stem,
             metadata=plan.tags(),
         )
+
+
+def output_rows(plan: Plan) -> dict[Span, Span]:
+    """Return the output rows of each swath of window rows; one that finishes none is left out."""
+    chooser = chooser_of(plan)
+    rows_of = {span: chooser.rows(plan.grid.swath_rows(span)) for span in plan.swaths()}
+    return {span: rows for span, rows in rows_of.items() if rows.size}
 
 
 def view_of(source: Source, plan: Plan) -> View:

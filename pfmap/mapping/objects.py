@@ -1,10 +1,9 @@
-"""From rows of a class raster to finished vector files: what polygons are to be like, and making them."""
+"""From rows of a class raster to finished vector files."""
 
-import math
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,72 +16,16 @@ from pfmap.core.errors import TargetError, UsageError
 from pfmap.core.files import existing, file_names, remove
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
+from pfmap.mapping.options import ShapeOptions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.attributes import SceneNames
-from pfmap.vector.formats import FORMATS, PART
-from pfmap.vector.geodesy import Measurer, pixel_area
+from pfmap.vector.formats import PART
+from pfmap.vector.geodesy import Measurer, pixel_area, pixel_size
 from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter, file_part
 
-_SIMPLIFY_PIXELS = 1.25
-"""Default of `simplify`: enough that the steps of a slanted edge vanish, and its noise of one pixel."""
-
-
-SPLIT_LARGE = 100_000
-"""Default of `split_large`: larger polygons make GIS programs slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShapeOptions:
-    """What polygons are to be like. Lengths and areas are in pixels where the scene has no CRS.
-
-    Attributes:
-        formats: vector files to write.
-        regularize: names of the classes whose objects are squared.
-        simplify: how far outlines may be moved, metres; 0 leaves them as the pixels are; None for 1.25
-            pixels.
-        min_area: smaller regions are merged into the neighbour with the longest border, square metres.
-        fill_holes: smaller regions inside one other are merged into it, square metres.
-        drop_small: whether regions below `min_area` are left out instead of merged.
-        split_large: objects of more vertices are cut along a grid; 0 never cuts.
-        split_by_class: whether each class gets files of its own.
-    """
-
-    formats: tuple[str, ...] = ("gpkg",)
-    simplify: float | None = None
-    regularize: tuple[str, ...] = ()
-    min_area: float = 0.0
-    fill_holes: float = 0.0
-    drop_small: bool = False
-    split_large: int = SPLIT_LARGE
-    split_by_class: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [form for form in self.formats if form not in FORMATS]
-        if unknown:
-            raise UsageError(f"format {unknown[0]!r} is unknown: use {', '.join(FORMATS)}")
-        if not self.formats:
-            raise UsageError(f"no vector format is named: use one or more of {', '.join(FORMATS)}")
-        if self.drop_small and not self.min_area:
-            raise UsageError("--drop-small needs --min-area: how small is small?")
-        for name, value in (
-            ("simplify", self.simplify),
-            ("min area", self.min_area),
-            ("fill holes", self.fill_holes),
-        ):
-            if value is not None and not 0 <= value < math.inf:
-                raise UsageError(f"{name} {value} is not possible: use 0 or more")
-        if self.split_large < 0:
-            raise UsageError(f"split large {self.split_large} is not possible: use 0 or more")
-
-    def tolerance(self, gsd: float) -> float:
-        """Return `simplify` in pixels.
-
-        Args:
-            gsd: side of a pixel on the ground, metres, or 1 without a CRS.
-        """
-        return _SIMPLIFY_PIXELS if self.simplify is None else self.simplify / gsd
+Rows = npt.NDArray[Any]
 
 
 def refuse_unwanted(
@@ -198,8 +141,6 @@ class Shaper:
         classes: names and colours, by the value in the raster.
         wanted: values that become polygons; None for all.
         nodata: value that is no class, or None.
-        measurer: gives areas and lengths.
-        pixel: width and height of a pixel on the ground, metres; None without a CRS.
         regularized: values whose objects are squared.
         options: what the polygons are to be like.
         scene: name of the scene, or what says it for each object.
@@ -216,18 +157,19 @@ class Shaper:
         wanted: frozenset[int] | None,
         *,
         nodata: int | None,
-        measurer: Measurer,
-        pixel: tuple[float, float] | None,
         regularized: frozenset[int] = frozenset(),
         options: ShapeOptions,
         scene: str | SceneNames,
         metadata: Mapping[str, str],
         has_confidence: bool = True,
     ) -> None:
+        pixel = pixel_size(geobox)
         across, down = pixel or (1.0, 1.0)
-        self._geobox, self._measurer, self._options = geobox, measurer, options
+        self.measurer = Measurer(geobox.crs_wkt, geobox.center)
+        self._geobox, self._options = geobox, options
         self._folder, self._nodata, self._wanted = folder, nodata, wanted
         self._tolerance = options.tolerance(mean_size((across, down)))
+        self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
         self._earlier = 0  # pieces in parts that are complete
         self.writer = ObjectWriter(
@@ -237,7 +179,7 @@ class Shaper:
             classes=classes,
             wanted=wanted,
             geobox=geobox,
-            measurer=measurer,
+            measurer=self.measurer,
             scene=scene,
             min_area=options.min_area if options.drop_small else 0.0,
             metadata=metadata,
@@ -252,32 +194,30 @@ class Shaper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tracer is not None:
-            self._tracer.__exit__(kind, error, trace)
+        self._part.close()
         self.writer.close()
 
     def begin(self, rows: Span, cols: Span) -> None:
         """Go on with this part of the class raster; it knows nothing of the one before, which is complete."""
         if self._tracer is not None:
             self._earlier += self._tracer.piece_count
-            self._tracer.__exit__(None, None, None)
-        options, geobox, measurer = self._options, self._geobox, self._measurer
+        self._part.close()
+        options = self._options
         self._rows, self._cols = rows, cols
-        self._sieves = []
         limits = (0.0 if options.drop_small else options.min_area, False), (options.fill_holes, True)
-        for limit, holes_only in limits:
-            if limit:
-                self._sieves.append(
-                    Sieve(
-                        rows.size,
-                        cols.size,
-                        nodata=self._nodata,
-                        limit=limit,
-                        holes_only=holes_only,
-                        pixel_area=lambda row: pixel_area(geobox, measurer, rows.start + row),
-                    )
-                )
-        self._tracer = Tracer(
+        self._sieves = [
+            Sieve(
+                rows.size,
+                cols.size,
+                nodata=self._nodata,
+                limit=limit,
+                holes_only=holes_only,
+                pixel_area=lambda row: pixel_area(self._geobox, self.measurer, rows.start + row),
+            )
+            for limit, holes_only in limits
+            if limit
+        ]
+        tracer = Tracer(
             rows.size,
             cols.size,
             nodata=self._nodata,
@@ -287,15 +227,21 @@ class Shaper:
             workers=os.cpu_count() or 1,
             spool=self._folder,
         )
+        self._tracer = self._part.enter_context(tracer)
 
-    def trace(self, classes: npt.NDArray[Any], confidence: npt.NDArray[np.uint8] | None) -> Iterator[Regions]:
-        """Take the next rows, and give the regions that are closed then; `writer` takes them."""
+    def trace(self, classes: Rows, confidence: Rows | None) -> Iterator[Regions]:
+        """Take the next rows, and give the regions that are closed then; `writer` takes them.
+
+        Args:
+            classes: ``(rows, width)`` whole numbers.
+            confidence: ``(rows, width)`` percent, where it is known.
+        """
         if self._tracer is None:
             self.begin(Span(0, self._geobox.height), Span(0, self._geobox.width))
         assert self._tracer is not None
         if confidence is None:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
-        rows: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]] = iter([(classes, confidence)])
+        rows: Iterator[tuple[Rows, Rows]] = iter([(classes, confidence)])
         for sieve in self._sieves:
             rows = _through(sieve, rows)
         narrow, wide = self._cols.size, self._geobox.width
@@ -313,8 +259,6 @@ class Shaper:
         return self._earlier + here > 0
 
 
-def _through(
-    sieve: Sieve, rows: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]]
-) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]]:
+def _through(sieve: Sieve, rows: Iterator[tuple[Rows, Rows]]) -> Iterator[tuple[Rows, Rows]]:
     for classes, confidence in rows:
         yield from sieve.add(classes, confidence)

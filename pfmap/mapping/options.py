@@ -1,13 +1,27 @@
-"""How a scene is to be mapped, apart from the model and the device."""
+"""The options of mapping: what the command line, the Python signatures and their docs are made from.
 
+Each option is a field, which says once its name, its type, its default and its sentence. `Settings` names
+them again with their types, because type checkers and editors read nothing else; a test holds the two alike.
+Nothing heavy is imported here: ``pfmap predict --help`` reads this module.
+"""
+# ruff: noqa: RUF009 - option() makes a field, as dataclasses.field does
+
+import inspect
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, Unpack, get_args
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, get_args
 
 from pfmap.core.errors import UsageError
-from pfmap.mapping.objects import ShapeOptions
+
+if TYPE_CHECKING:
+    from pfmap.model.store import Model
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 SWATH_PIXELS = 4 << 20
 """Pixels of the outputs per swath: few, so that a scene's last ones do not keep most stages waiting."""
@@ -15,92 +29,282 @@ SWATH_PIXELS = 4 << 20
 SHARED_SWATH_PIXELS = 1 << 20
 """The same where workers share a scene: at its end they wait for the one with a swath in work."""
 
+_SIMPLIFY_PIXELS = 1.25
+"""Default of `simplify`: enough that the steps of a slanted edge vanish, and its noise of one pixel."""
+
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]
 
 
-class Settings(TypedDict, total=False):
-    """Keyword arguments that say how scenes are mapped; `pfmap.predict` explains them."""
+class OpenedCluster(Protocol):
+    """What `pfmap.cluster.opened_cluster` gives, as far as an option has to know it."""
 
-    overlap: int | None
-    batch_size: int | None
-    bands: Sequence[int] | None
-    scale: tuple[float, float] | None
-    gsd: float | None
-    resample: bool
-    grid: OutputGrid
-    aoi: str | os.PathLike[str] | None
-    bbox: tuple[float, float, float, float] | None
-    formats: Sequence[str]
-    classes: Sequence[str] | None
-    simplify: float | None
-    regularize: Sequence[str]
-    min_area: float
-    fill_holes: float
-    drop_small: bool
-    split_large: int
-    split_by_class: bool
-    confidence: bool
-    on_read_error: OnReadError
-    overwrite: bool
-    resume: bool
-    swath_pixels: int
+    def settle(self, device: str, precision: str) -> Any:
+        """Find out on what and in what arithmetic its workers run the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is to be known of an option beyond its name, its type and its default."""
+
+    text: str
+    """A sentence for everybody, in which other options are named like ``min_area=``."""
+    more: str
+    """What only who calls from Python has to know."""
+    default: str
+    """The default in words, where the value does not say it."""
+    flags: tuple[str, ...]
+    """On the command line, if not the name with dashes; `PYTHON_ONLY` for none."""
+    metavar: str | None
+    """Stands for the value in the command's help."""
+    example: str
+    """A list of numbers, as the command line takes it."""
+    choices: tuple[str, ...]
+    """The values that are possible; empty for all of the type."""
+    least: float | None
+    """The smallest number that is possible."""
+    above: bool
+    """Whether `least` itself is not possible."""
+
+
+PYTHON_ONLY = ("",)
+
+
+def option(
+    default: T,
+    text: str,
+    *,
+    more: str = "",
+    words: str = "",
+    flags: tuple[str, ...] = (),
+    metavar: str | None = None,
+    example: str = "",
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    above: bool = False,
+) -> T:
+    """Make the field of an option; see `Option`, whose `default` is `words` here."""
+    about = Option(text, more, words, flags, metavar, example, choices, least, above)
+    made: T = field(default=default, metadata={"option": about})
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Which model maps, and what computes."""
+
+    model: "str | Path | Model" = option(
+        "landcover",
+        "Model by name (see pfmap models list) or folder.",
+        more="Or a loaded `Model`.",
+        flags=("-m", "--model"),
+    )
+    device: str = option(
+        "auto",
+        "Where the network runs.",
+        more="One of auto, cpu, cuda, cuda:N, mps.",
+        metavar="auto|cpu|cuda|cuda:N|mps",
+    )
+    precision: str = option(
+        "auto",
+        "Arithmetic of the network; auto takes what the device does natively.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    workers: int | None = option(
+        None,
+        "Compute in N worker processes on this machine: one per GPU, or sharing the cores.",
+        more="None computes in this process. They import the script that calls: guard the call there by "
+        '``if __name__ == "__main__":``.',
+        metavar="N",
+        least=1,
+    )
+    cluster: "str | OpenedCluster | None" = option(
+        None,
+        "Compute on a running Dask cluster: its scheduler's address or file. Scene, model and outputs are on "
+        "storage that all its workers reach.",
+        more="Or what `pfmap.cluster.opened_cluster` gave, which stays open for many scenes.",
+        metavar="ADDRESS",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyOptions:
+    """Which scenes of many are mapped, and when."""
+
+    pattern: str | None = option(
+        None,
+        "Which files of folders are scenes, such as 'ortho_*.tif'.",
+        words="rasters with a place",
+        flags=("--glob",),
+        metavar="PATTERN",
+    )
+    retry_failed: bool = option(False, "Map only the scenes that failures.csv names.")
+    watch: bool = option(
+        False,
+        "Go on with what appears in the folders, until Ctrl-C.",
+        more="From Python, until `on_progress` raises. Files are taken once they are complete.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeOptions:
+    """What polygons are to be like. Lengths and areas are in pixels where the scene has no CRS."""
+
+    formats: tuple[str, ...] = option(
+        ("gpkg",),
+        "Vector format; may be repeated.",
+        more="From Python, all in a list.",
+        flags=("--format",),
+        choices=("gpkg", "shp", "fgb", "geojson", "parquet"),
+    )
+    simplify: float | None = option(
+        None,
+        "How far outlines may be moved to simplify them; 0 leaves the pixels' steps.",
+        more="Metres, or pixels where there is no CRS.",
+        words="1.25 pixels",
+        metavar="METRES",
+        least=0,
+    )
+    regularize: tuple[str, ...] = option(
+        (),
+        "Classes whose objects are squared: right angles, straight walls.",
+        words="none",
+        metavar="NAME,NAME",
+    )
+    min_area: float = option(
+        0.0,
+        "Merge smaller regions into the neighbour with the longest border.",
+        more="In the polygons only; square metres, or pixels where there is no CRS.",
+        metavar="M2",
+        least=0,
+    )
+    fill_holes: float = option(
+        0.0,
+        "Fill smaller holes.",
+        more="In the polygons only; square metres, or pixels where there is no CRS.",
+        metavar="M2",
+        least=0,
+    )
+    drop_small: bool = option(False, "Leave regions below min_area= out instead.")
+    split_large: int = option(
+        100_000,  # larger polygons make GIS programs slow
+        "Cut objects of more than N vertices along a grid; 0 never cuts.",
+        more="The pieces share a region_id.",
+        metavar="N",
+        least=0,
+    )
+    split_by_class: bool = option(False, "Write vector files for each class.")
+
+    def __post_init__(self) -> None:
+        known = about(ShapeOptions, "formats").choices
+        unknown = [form for form in self.formats if form not in known]
+        if unknown:
+            raise UsageError(f"format {unknown[0]!r} is unknown: use {', '.join(known)}")
+        if not self.formats:
+            raise UsageError(f"no vector format is named: use one or more of {', '.join(known)}")
+        if self.drop_small and not self.min_area:
+            raise UsageError("drop_small=True needs min_area=: how small is small?")
+        for name in ("simplify", "min_area", "fill_holes", "split_large"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"{name.replace('_', ' ')} {value} is not possible: use 0 or more")
+
+    def tolerance(self, gsd: float) -> float:
+        """Return `simplify` in pixels.
+
+        Args:
+            gsd: side of a pixel on the ground, metres, or 1 without a CRS.
+        """
+        return _SIMPLIFY_PIXELS if self.simplify is None else self.simplify / gsd
 
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """How to map a scene.
+    """How to map a scene, apart from the model and what computes."""
 
-    Attributes:
-        overlap: pixels that windows share, on the network's grid; None for an eighth of the window.
-        batch_size: windows per pass; None for what suits the device.
-        bands: 1-based band numbers in the model's order; None to choose by colour interpretation.
-        scale: pixel values that become 0 and 1; None for 0 and 255 of 8-bit scenes, and for others the
-            percentiles 2 and 98 of the scene.
-        gsd: metres per pixel of the scene; None to take it from the georeferencing.
-        resample: whether a scene outside the model's range of resolution is resampled; else it is refused.
-        grid: on which grid the outputs lie where the scene is resampled: the scene's or the model's.
-        aoi: vector file whose polygons are mapped, or ``FILE:layer``; None for all.
-        bbox: xmin, ymin, xmax, ymax in the scene's CRS that is mapped; None for all.
-        classes: names of the classes that become polygons; None for all but the background.
-        shapes: what the polygons are to be like.
-        confidence: whether to write the confidence raster.
-        on_read_error: fail, or count what cannot be read as nodata.
-        overwrite: whether existing outputs may be replaced.
-        resume: whether to take over what earlier runs with the same scene, model and options made.
-        swath_pixels: pixels of the outputs per swath.
-    """
-
-    overlap: int | None = None
-    batch_size: int | None = None
-    bands: tuple[int, ...] | None = None
-    scale: tuple[float, float] | None = None
-    gsd: float | None = None
-    resample: bool = True
-    grid: OutputGrid = "scene"
-    aoi: str | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    classes: tuple[str, ...] | None = None
+    overlap: int | None = option(
+        None,
+        "Pixels that windows share and blend.",
+        more="Of the image that the network sees.",
+        words="an eighth of the window",
+        metavar="PX",
+        least=0,
+    )
+    batch_size: int | None = option(None, "Windows per pass.", words="1 on CPU, 8 on GPU", least=1)
+    bands: tuple[int, ...] | None = option(
+        None,
+        "Band numbers in the model's order.",
+        more="Counted from 1.",
+        words="by colour interpretation",
+        metavar="N,N,N",
+        example="1,2,3",
+    )
+    scale: tuple[float, float] | None = option(
+        None,
+        "Pixel values from black to white.",
+        words="0,255 of 8-bit scenes, percentiles 2 and 98 of others",
+        metavar="MIN,MAX",
+        example="0,10000",
+    )
+    gsd: float | None = option(
+        None,
+        "Size of the scene's pixels on the ground.",
+        more="Metres.",
+        words="from its georeferencing",
+        metavar="METRES",
+        least=0,
+        above=True,
+    )
+    resample: bool = option(
+        True,
+        "Bring a scene outside the model's range of resolution into it while reading, or refuse it.",
+    )
+    grid: OutputGrid = option(
+        "scene",
+        "Whose pixels the outputs have where the scene is resampled.",
+        choices=get_args(OutputGrid),
+    )
+    aoi: str | None = option(
+        None, "Map only inside the polygons of a vector file, in any CRS.", metavar="FILE[:LAYER]"
+    )
+    bbox: tuple[float, float, float, float] | None = option(
+        None,
+        "Map only inside this box, in the scene's CRS.",
+        more="As (xmin, ymin, xmax, ymax).",
+        metavar="XMIN,YMIN,XMAX,YMAX",
+        example="500000,4100000,500500,4100500",
+    )
+    classes: tuple[str, ...] | None = option(
+        None,
+        "Classes that become polygons.",
+        words="all; of a model, all but its background",
+        metavar="NAME,NAME",
+    )
     shapes: ShapeOptions = field(default_factory=ShapeOptions)
-    confidence: bool = True
-    on_read_error: OnReadError = "fail"
-    overwrite: bool = False
-    resume: bool = True
-    swath_pixels: int = SWATH_PIXELS
+    confidence: bool = option(True, "Write the confidence raster.")
+    on_read_error: OnReadError = option(
+        "fail",
+        "What to do about blocks that cannot be read.",
+        more="With nodata they are listed in the report.",
+        choices=get_args(OnReadError),
+    )
+    overwrite: bool = option(False, "Replace existing outputs.")
+    resume: bool = option(
+        True,
+        "Take over what earlier runs of the same command made.",
+        more="With the same scene, model and options, that is.",
+    )
+    swath_pixels: int = option(
+        SWATH_PIXELS,
+        "Pixels of the outputs that are in work at a time; the result does not depend on it.",
+        flags=PYTHON_ONLY,
+    )
 
     @classmethod
-    def of(cls, **settings: Unpack[Settings]) -> "PredictOptions":
-        """Sort settings into those of the polygons and all others, with defaults for what is not said."""
-        given: dict[str, Any] = dict(settings)
-        for name in ("bands", "classes", "regularize"):
-            if given.get(name) is not None:
-                given[name] = tuple(given[name])
-        if given.get("aoi") is not None:
-            given["aoi"] = os.fspath(given["aoi"])
-        if "formats" in given:
-            given["formats"] = tuple(dict.fromkeys(given["formats"]))
-        shapes = {name: given.pop(name) for name in ShapeOptions.__slots__ if name in given}
-        return cls(shapes=ShapeOptions(**shapes), **given)
+    def of(cls, **settings: Unpack["Settings"]) -> "PredictOptions":
+        """Make options of settings, with defaults for what is not said; unknown names are errors."""
+        shapes, own = take(ShapeOptions, settings)
+        return cls(shapes=shapes, **own)
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -114,3 +318,119 @@ class PredictOptions:
         for value, kind in ((self.grid, OutputGrid), (self.on_read_error, OnReadError)):
             if value not in get_args(kind):
                 raise UsageError(f"{value!r} is unknown: use {' or '.join(get_args(kind))}")
+
+
+class ShapeSettings(TypedDict, total=False):
+    """The keyword arguments of `ShapeOptions`."""
+
+    formats: Sequence[str]
+    simplify: float | None
+    regularize: Sequence[str]
+    min_area: float
+    fill_holes: float
+    drop_small: bool
+    split_large: int
+    split_by_class: bool
+
+
+class SceneSettings(TypedDict, total=False):
+    """Keyword arguments that say how a scene is read and computed."""
+
+    model: "str | Path | Model"
+    device: str
+    precision: str
+    overlap: int | None
+    batch_size: int | None
+    bands: Sequence[int] | None
+    scale: tuple[float, float] | None
+    gsd: float | None
+    resample: bool
+    grid: OutputGrid
+    aoi: str | os.PathLike[str] | None
+    bbox: tuple[float, float, float, float] | None
+    confidence: bool
+    on_read_error: OnReadError
+
+
+class Settings(SceneSettings, ShapeSettings, total=False):
+    """All keyword arguments of `RunOptions`, `PredictOptions` and `ShapeOptions`."""
+
+    classes: Sequence[str] | None
+    overwrite: bool
+    resume: bool
+    swath_pixels: int
+    workers: int | None
+    cluster: "str | OpenedCluster | None"
+
+
+class SurveySettings(Settings, total=False):
+    """The same, and those of `SurveyOptions`."""
+
+    pattern: str | None
+    retry_failed: bool
+    watch: bool
+
+
+def about(kind: type, name: str) -> Option:
+    """Return what is to be known of an option."""
+    found: Option = kind.__dataclass_fields__[name].metadata["option"]  # type: ignore[attr-defined]
+    return found
+
+
+OPTIONS: Mapping[str, Field[Any]] = {
+    one.name: one
+    for kind in (RunOptions, SurveyOptions, ShapeOptions, PredictOptions)
+    for one in fields(kind)
+    if "option" in one.metadata
+}
+"""All options by name."""
+
+
+def take(kind: type[T], settings: Mapping[str, object]) -> tuple[T, dict[str, Any]]:
+    """Make options of those settings that are theirs; the others are left for whoever knows them."""
+    left: dict[str, Any] = {name: _plain(name, value) for name, value in settings.items()}
+    own = {name: left.pop(name) for name in kind.__dataclass_fields__ if name in left}  # type: ignore[attr-defined]
+    return kind(**own), left
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a setting as options keep it: lists as tuples, a path as text."""
+    if name in {"bands", "classes", "regularize", "formats"} and value is not None:
+        return tuple(dict.fromkeys(value)) if name == "formats" else tuple(value)
+    return os.fspath(value) if name == "aoi" and value is not None else value
+
+
+def explained(call: F) -> F:
+    """Complete the docstring and the signature of a function that takes ``**settings: Unpack[...]``.
+
+    Each option comes after what the docstring says itself of the arguments, in the order of the settings.
+    """
+    signature = inspect.signature(call)
+    *own, settings = signature.parameters.values()
+    (names,) = get_args(settings.annotation)
+    options = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[name].default, annotation=OPTIONS[name].type
+        )
+        for name in names.__annotations__
+    ]
+    call.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    assert call.__doc__ is not None
+    before, args, after = call.__doc__.partition("Args:\n")
+    arguments, gap, rest = after.partition("\n\n")
+    entries = "\n".join(_entry(OPTIONS[name]) for name in names.__annotations__)
+    call.__doc__ = f"{before}{args}{arguments}\n{entries}{gap}{rest}"
+    return call
+
+
+def _entry(one: Field[Any]) -> str:
+    """Write the entry of an option in a docstring."""
+    found: Option = one.metadata["option"]
+    parts = [
+        found.text,
+        found.more,
+        f"One of {', '.join(found.choices)}." * bool(found.choices),
+        f"Default: {found.default}." * bool(found.default),
+    ]
+    text = f"{one.name}: {' '.join(filter(None, parts))}"
+    return textwrap.fill(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 12)

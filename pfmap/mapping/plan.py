@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from pfmap.raster.bands import Sample, Scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
 from pfmap.vector.area import Area, read_area
-from pfmap.vector.geodesy import Measurer
+from pfmap.vector.geodesy import pixel_size
 from pfmap.version import __version__
 
 _TOLERANCE = 1.01  # a range of resolution is not meant to the last digit
@@ -33,47 +32,39 @@ _COARSEST, _FINEST = 32.0, 64.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a scene is mapped.
-
-    Attributes:
-        scene: the scene.
-        frame: the part that is mapped, and the two grids over it.
-        grid: the windows, on the network's grid.
-        geobox: the grid of the outputs.
-        native: whether that is the scene's grid; else it is the network's.
-        area: the area of interest, or None.
-        scaling: how pixel values become 0..1.
-        sample: a few pixels from all over the scene.
-        gsd: metres per pixel of the scene across and down, or None.
-        model: the model.
-        model_hash: SHA-256 of its weights.
-        options: as given.
-        device: in use.
-        precision: in use.
-        batch_size: windows per pass.
-        wanted: indices of the classes that become polygons.
-        regularized: indices of those whose objects are squared.
-        warnings: what the user should know.
-    """
+    """How a scene is mapped."""
 
     scene: SceneInfo
     frame: Frame
+    """The part that is mapped, and the two grids over it."""
     grid: Grid
+    """The windows, on the network's grid."""
     geobox: GeoBox
+    """The grid of the outputs."""
     native: bool
+    """Whether that is the scene's grid; else it is the network's."""
     area: Area | None
+    """The area of interest."""
     scaling: Scaling
+    """How pixel values become 0..1."""
     sample: Sample
+    """A few pixels from all over the scene."""
     gsd: tuple[float, float] | None
+    """Metres per pixel of the scene, across and down; None where that is unknown."""
     model: Model
     model_hash: str
+    """SHA-256 of the weights."""
     options: PredictOptions
     device: torch.device
     precision: torch.dtype
     batch_size: int
+    """Windows per pass."""
     wanted: Sequence[int]
+    """Indices of the classes that become polygons."""
     regularized: Sequence[int]
+    """Indices of those whose objects are squared."""
     warnings: Sequence[str]
+    """What the user should know."""
 
     @property
     def card(self) -> Card:
@@ -192,7 +183,7 @@ def make_plan(
     device: torch.device,
     precision: torch.dtype,
 ) -> Plan:
-    """Decide how to map a scene, and set the source's scaling accordingly.
+    """Decide how to map a scene.
 
     Raises:
         UsageError: options that do not fit the scene, or a resolution that the model cannot use.
@@ -200,34 +191,28 @@ def make_plan(
     """
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
-    warnings: list[str] = []
-    window = card.input.window
-    overlap = options.overlap if options.overlap is not None else window // 8
     wanted = wanted_classes(card, options.classes)
     regularized = wanted_classes(card, options.shapes.regularize)
     refuse_unwanted(regularized, wanted, dict(enumerate(card.classes)))
-    area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
-    if area is not None and area.note:
-        warnings.append(area.note)
+    area = None
+    if options.aoi is not None or options.bbox is not None:
+        area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
     rows = area.rows if area is not None else Span(0, scene.geobox.height)
     cols = area.cols if area is not None else Span(0, scene.geobox.width)
     crop = scene.geobox.crop(rows, cols)
     gsd = (options.gsd, options.gsd) if options.gsd is not None else pixel_size(scene.geobox)
-    warnings += _about_place(scene)
-    if len(set(scene.bands)) == 1 and not scene.palette:
-        warnings.append(f"{scene.name} is grey: all bands of the model see the same; expect poorer results")
-    factors = _factors(gsd, card, scene.name, options, warnings)
+    (across, down), about_size = _factors(gsd, card, scene.name, options)
     frame = Frame(
         rows.start,
         cols.start,
-        Scale(rows.size, max(1, round(rows.size / factors[1]))),
-        Scale(cols.size, max(1, round(cols.size / factors[0]))),
+        Scale(rows.size, max(1, round(rows.size / down))),
+        Scale(cols.size, max(1, round(cols.size / across))),
     )
     native = options.grid == "scene"
-    grid = Grid.of(frame.rows.size, frame.cols.size, window, overlap)
+    overlap = options.overlap if options.overlap is not None else card.input.window // 8
+    grid = Grid.of(frame.rows.size, frame.cols.size, card.input.window, overlap)
     known = known_scaling(scene, card, options.scale)
     sample = source.sample(values=known is None)
-    source.scaling = known or sampled_scaling(sample, scene)
     return Plan(
         scene=scene,
         frame=frame,
@@ -235,7 +220,7 @@ def make_plan(
         geobox=crop if native else crop.resized(frame.rows.size, frame.cols.size),
         native=native,
         area=area,
-        scaling=source.scaling,
+        scaling=known or sampled_scaling(sample, scene),
         sample=sample,
         gsd=gsd,
         model=model,
@@ -246,7 +231,7 @@ def make_plan(
         batch_size=options.batch_size or default_batch_size(device),
         wanted=wanted,
         regularized=regularized,
-        warnings=warnings,
+        warnings=[*([area.note] if area is not None and area.note else []), *_about(scene), *about_size],
     )
 
 
@@ -275,35 +260,22 @@ def _refuse_giant_blocks(scene: SceneInfo) -> None:
         )
 
 
-def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
-    """Measure a pixel in the scene's middle on the ground: metres across and down; None without a CRS."""
-    measurer = Measurer(geobox.crs_wkt, geobox.center)
-    if measurer.units == "px":
-        return None
-    col, row = geobox.width / 2, geobox.height / 2
-    here = geobox.place(col, row)
-    across = measurer.distance(here, geobox.place(col + 1, row))
-    down = measurer.distance(here, geobox.place(col, row + 1))
-    if not (0 < across < math.inf and 0 < down < math.inf):
-        raise SourceError(
-            f"a pixel in the scene's middle measures {across} x {down} m on the ground: the georeferencing "
-            "does not fit the CRS; correct it with gdal_edit.py -a_ullr or -a_srs"
-        )
-    return across, down
-
-
-def _about_place(scene: SceneInfo) -> list[str]:
+def _about(scene: SceneInfo) -> list[str]:
+    """Say what a user should know of the scene's place and bands."""
+    warnings = []
     if not scene.geobox.georeferenced:
-        return [f"{scene.name} has no georeferencing: mapped in pixels, without a CRS"]
-    if scene.geobox.crs_wkt is None:
-        return [f"{scene.name} has no CRS: areas and lengths are in pixels"]
-    return []
+        warnings.append(f"{scene.name} has no georeferencing: mapped in pixels, without a CRS")
+    elif scene.geobox.crs_wkt is None:
+        warnings.append(f"{scene.name} has no CRS: areas and lengths are in pixels")
+    if len(set(scene.bands)) == 1 and not scene.palette:
+        warnings.append(f"{scene.name} is grey: all bands of the model see the same; expect poorer results")
+    return warnings
 
 
 def _factors(
-    gsd: tuple[float, float] | None, card: Card, scene: str, options: PredictOptions, warnings: list[str]
-) -> tuple[float, float]:
-    """Return scene pixels per pixel that the network sees, across and down.
+    gsd: tuple[float, float] | None, card: Card, scene: str, options: PredictOptions
+) -> tuple[tuple[float, float], list[str]]:
+    """Return scene pixels per pixel that the network sees, across and down, and what the user should know.
 
     A scene within the model's range stays as it is; outside it the network sees the nearest resolution
     that the model knows; pixels that are not square on the ground are made so.
@@ -311,13 +283,13 @@ def _factors(
     low, high = card.input.gsd
     known = f"model {card.name!r} knows {low:g} to {high:g} m"
     if gsd is None:
-        warnings.append(f"{scene} does not say how large its pixels are; {known}: state it with --gsd METRES")
-        return 1.0, 1.0
+        unknown = f"{scene} does not say how large its pixels are; {known}: state it with --gsd METRES"
+        return (1.0, 1.0), [unknown]
     mean = mean_size(gsd)
     outside = not (low / _TOLERANCE <= mean <= high * _TOLERANCE)
     slanted = max(gsd) / min(gsd) > _SQUARE
     if not outside and (not slanted or not options.resample):
-        return 1.0, 1.0
+        return (1.0, 1.0), []
     if outside and not options.resample:
         raise UsageError(
             f"{scene} has {mean:.3g} m per pixel, {known}: leave out --no-resample, correct the resolution "
@@ -330,10 +302,8 @@ def _factors(
             f"{scene} has {mean:.3g} m per pixel, {known}: too far apart to bridge by resampling; correct "
             "the resolution with --gsd, or choose another model"
         )
-    if outside:
-        word = "coarser" if mean > target else "finer"
-        warnings.append(
-            f"{scene} has {mean:.3g} m per pixel, {word} than {known}: read at {target:.3g} m"
-            + ("; expect poor results" if mean > 2 * target else "")
-        )
-    return factors
+    if not outside:
+        return factors, []
+    word = "coarser" if mean > target else "finer"
+    poor = "; expect poor results" if mean > 2 * target else ""
+    return factors, [f"{scene} has {mean:.3g} m per pixel, {word} than {known}: read at {target:.3g} m{poor}"]

@@ -1,4 +1,4 @@
-"""What a run says of itself in the report beside its files."""
+"""What a run says of itself: before it begins, and in the report beside its files."""
 
 import json
 import platform
@@ -14,9 +14,11 @@ import torch
 
 from pfmap.core.files import existing, read_text
 from pfmap.core.grid import mean_size
-from pfmap.core.resources import peak_memory
+from pfmap.core.resources import gigabytes, peak_memory
+from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
+from pfmap.model.device import describe
 from pfmap.version import __version__
 
 _DIFFERENCES = {
@@ -24,6 +26,99 @@ _DIFFERENCES = {
     "model": "of another model",
     "options": "of other options",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a user should know before a scene is mapped."""
+
+    plan: Plan
+    estimate: Estimate
+    output_dir: Path
+    """Where the disk was looked at."""
+
+    def table(self) -> dict[str, Any]:
+        """Put scene, plan, estimates and warnings together for programs."""
+        plan, estimated = self.plan, self.estimate
+        scene, card = plan.scene, plan.card
+        return {
+            "scene": {
+                "path": scene.name,
+                "driver": scene.driver,
+                "width": scene.geobox.width,
+                "height": scene.geobox.height,
+                "bands": scene.count,
+                "bands_used": list(scene.bands),
+                "dtype": scene.dtype,
+                "compression": scene.compression,
+                "block": [scene.block[1], scene.block[0]],
+                "crs": scene.geobox.crs_wkt,
+                "crs_name": scene.geobox.crs_name,
+                "transform": list(scene.geobox.transform),
+                "gsd_m": _rounded(plan.gsd),
+                "valid_share": round(plan.sample.valid_share, 4),
+                "scale": _scale(plan),
+            },
+            "model": {
+                "name": card.name,
+                "window": card.input.window,
+                "overlap": plan.grid.rows.overlap,
+                "gsd_m": list(card.input.gsd),
+                "bands": list(card.input.bands),
+            },
+            "plan": {
+                "read_at_gsd_m": _rounded(plan.model_gsd),
+                "output_width": plan.geobox.width,
+                "output_height": plan.geobox.height,
+                "windows": estimated.windows,
+                "windows_to_compute": estimated.compute,
+                "device": describe(plan.device, plan.precision),
+            },
+            "estimate": {
+                "seconds": None if estimated.seconds is None else round(estimated.seconds, 1),
+                "memory_bytes": estimated.memory,
+                "memory_free_bytes": estimated.free_memory,
+                "disk_bytes": estimated.temporary,
+                "output_bytes": estimated.final,
+                "disk_free_bytes": estimated.free_disk,
+                "output_dir": str(self.output_dir),
+            },
+            "warnings": list(plan.warnings),
+        }
+
+    def lines(self) -> list[str]:
+        """Write the same for people, warnings last."""
+        plan, needs = self.plan, self.estimate
+        scene, card, box = plan.scene, plan.card, plan.scene.geobox
+        bands = f"{scene.count} band{'s' * (scene.count != 1)} {scene.dtype}"
+        lines = [
+            f"scene    {scene.name}: {box.width:,} x {box.height:,} pixels, {bands}, {scene.driver} "
+            f"{scene.compression}, about {100 * plan.sample.valid_share:.0f} % valid"
+        ]
+        known = f"model {card.name} knows {card.input.gsd[0]:g} to {card.input.gsd[1]:g} m"
+        if plan.gsd is None or plan.model_gsd is None:
+            lines.append(f"pixels   of unknown size, {box.crs_name}; {known}")
+        else:
+            resampled = "" if not plan.frame.resampled else f", read at {_size(plan.model_gsd)}"
+            lines.append(f"pixels   {_size(plan.gsd)} on the ground in {box.crs_name}{resampled}; {known}")
+        scaling = plan.scaling
+        if (scaling.low, scaling.high) != (0, 255) or scene.dtype != "uint8":
+            lines.append(f"values   {scaling.low:g} to {scaling.high:g}: {scaling.origin}")
+        lines.append(
+            f"windows  {needs.compute:,} of {needs.windows:,} to compute, {card.input.window} pixels wide, "
+            f"overlap {plan.grid.rows.overlap}"
+        )
+        lines.append(f"map      {plan.geobox.width:,} x {plan.geobox.height:,} pixels")
+        lines.append(f"device   {describe(plan.device, plan.precision)}")
+        if needs.seconds is not None:
+            lines.append(f"time     about {duration(needs.seconds)}")
+        lines.append(f"memory   about {gigabytes(needs.memory)} of {gigabytes(needs.free_memory)} free")
+        word = "about" if needs.seconds is not None else "at most"
+        lines.append(
+            f"disk     {word} {gigabytes(needs.temporary)} of {gigabytes(needs.free_disk)} free in "
+            f"{self.output_dir}, {gigabytes(needs.final)} of it for good"
+        )
+        return lines + [f"warning: {text}" for text in plan.warnings]
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
@@ -51,19 +146,15 @@ def difference(report: Mapping[str, Any] | None, identity: Mapping[str, str]) ->
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run went.
-
-    Attributes:
-        mapped: what it gave.
-        batch_size: windows per pass at the end.
-        seconds: of work per stage, added up over its threads (stages work at once), and "total" on the clock.
-        warnings: what the user was warned of.
-    """
+    """How a run went."""
 
     mapped: Mapped
     batch_size: int
+    """Windows per pass at the end."""
     seconds: Mapping[str, float]
+    """Of work per stage, added up over its threads (stages work at once), and "total" on the clock."""
     warnings: Sequence[str]
+    """What the user was warned of."""
 
 
 def build_report(
@@ -92,10 +183,10 @@ def build_report(
             "crs": scene.geobox.crs_wkt,
             "transform": list(scene.geobox.transform),
             "gsd_m": _mean(plan.gsd),
-            "scale": {"min": plan.scaling.low, "max": plan.scaling.high, "from": plan.scaling.origin},
+            "scale": _scale(plan),
             "valid_pixels": tally.valid,
             "mean_confidence": round(tally.mean_confidence, 2),
-            "unreadable_blocks": [list(block) for block in sorted(mapped.unreadable)],
+            "unreadable_blocks": [list(block) for block in sorted(tally.unreadable)],
         },
         "model": {
             "name": card.name,
@@ -153,3 +244,25 @@ def _libraries() -> dict[str, str]:
 
 def _mean(gsd: tuple[float, float] | None) -> float | None:
     return None if gsd is None else round(mean_size(gsd), 5)
+
+
+def _scale(plan: Plan) -> dict[str, Any]:
+    return {"min": plan.scaling.low, "max": plan.scaling.high, "from": plan.scaling.origin}
+
+
+def _rounded(gsd: tuple[float, float] | None) -> list[float] | None:
+    return None if gsd is None else [round(value, 6) for value in gsd]
+
+
+def duration(seconds: float) -> str:
+    """Write seconds for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _size(gsd: tuple[float, float]) -> str:
+    across, down = gsd
+    return f"{across:.4g} m" if abs(across / down - 1) < 0.01 else f"{across:.4g} x {down:.4g} m"

@@ -1,46 +1,103 @@
-"""A model on its device, for one scene after another."""
+"""A model and where it runs, for one scene after another: on a device here, or by workers elsewhere."""
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
-from pfmap.mapping.estimate import Probe
+from pfmap.core.grid import Span
+from pfmap.core.stages import Clock
+from pfmap.mapping.plan import Plan
+from pfmap.mapping.work import Work
 from pfmap.model.device import choose_device, choose_precision, default_batch_size
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import WEIGHTS_NAME, Model, file_hash, load_model
 from pfmap.net.fast import for_inference
 from pfmap.net.pfnet import PFNet
 
-if TYPE_CHECKING:
-    from pfmap.cluster.coordinator import Cluster
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a small piece of a scene took, from reading to finished files."""
+
+    window_seconds: float
+    """Network and blending, per window that is computed."""
+    pixel_seconds: float
+    """Everything after that, per pixel of the outputs."""
+    temporary: float
+    """Bytes on disk for swaths, per pixel."""
+    final: float
+    """Bytes of the outputs, per pixel."""
+    memory: int
+    """Peak memory of the process with it, bytes."""
+    planned: int
+    """What `memory_of` said of the piece, bytes."""
+
+
+class Workers(Protocol):
+    """Other processes that compute swaths and write them themselves, such as a cluster's.
+
+    Mapping knows them by this alone; `pfmap.cluster` has them.
+    """
+
+    def settle(self, device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+        """Find out on what and in what arithmetic all of them run the network.
+
+        Args:
+            device: auto, cpu, cuda or mps.
+            precision: auto, or by name.
+        """
+
+    def probe(self, plan: Plan, stem: str, on_step: Callable[[], None]) -> Probe:
+        """Map a piece of a scene, and say what it takes all of them.
+
+        Args:
+            plan: how the scene is to be mapped.
+            stem: what the outputs' names begin with.
+            on_step: called often; it may raise to stop.
+        """
+
+    def compute(
+        self,
+        work: Work,
+        plan: Plan,
+        stem: str,
+        swaths: Mapping[Span, Span],
+        clock: Clock,
+        on_pixels: Callable[[int], None],
+    ) -> Generator[Span, None, None]:
+        """Give the output rows of each swath, top to bottom, as soon as it is on disk.
+
+        Args:
+            work: the opened work folder.
+            plan: what is being done.
+            stem: what the outputs' names begin with.
+            swaths: output rows by window rows of those that are not on disk yet.
+            clock: where the stages' times go.
+            on_pixels: called often, with the pixels of the outputs that are done; it may raise to stop.
+        """
 
 
 @dataclass(slots=True)
 class Runtime:
-    """A loaded model and where it runs; what is made of it is made once, for all scenes.
-
-    Attributes:
-        model: the model.
-        device: where it runs.
-        precision: type of the heavy arithmetic.
-        batch_size: windows per pass.
-        on_message: called with lines for people.
-        cluster: whose workers compute instead of this process, if any.
-        threads: of a CPU, as torch has it where the runtime is set up.
-    """
+    """A loaded model and where it runs; what is made of it is made once, for all scenes."""
 
     model: Model
     device: torch.device
     precision: torch.dtype
+    """Type of the heavy arithmetic."""
     batch_size: int
+    """Windows per pass."""
     on_message: Callable[[str], None]
-    cluster: "Cluster | None" = None
+    """Called with lines for people."""
+    workers: Workers | None = None
+    """What computes instead of this process, if anything."""
     threads: int = field(default_factory=torch.get_num_threads)
+    """Of a CPU, as torch has it where the runtime is set up."""
     _probe: Probe | None = None
     _probing: threading.Lock = field(default_factory=threading.Lock)
     _hash: str = ""
@@ -55,7 +112,7 @@ class Runtime:
         precision: str,
         batch_size: int | None,
         on_message: Callable[[str], None],
-        cluster: "Cluster | None" = None,
+        workers: Workers | None = None,
     ) -> "Runtime":
         """Find model and device.
 
@@ -65,14 +122,14 @@ class Runtime:
             precision: auto, float32, bfloat16 or float16.
             batch_size: windows per pass; None for what suits the device.
             on_message: called with lines for people.
-            cluster: whose workers compute; they decide on device and precision.
+            workers: compute instead of this process; they decide on device and precision.
 
         Raises:
             ModelError: the model cannot be loaded.
             DeviceError: the device or precision is not to be had.
         """
-        if cluster is not None:
-            chosen, kind = cluster.settle(device, precision)
+        if workers is not None:
+            chosen, kind = workers.settle(device, precision)
         else:
             chosen = choose_device(device)
             kind = choose_precision(precision, chosen)
@@ -82,7 +139,7 @@ class Runtime:
             precision=kind,
             batch_size=batch_size or default_batch_size(chosen),
             on_message=on_message,
-            cluster=cluster,
+            workers=workers,
         )
 
     def probed(self, measure: Callable[[], Probe]) -> Probe:

@@ -1,135 +1,79 @@
-"""Windows to swaths: read ahead, run the network, blend, choose class and confidence."""
+"""From windows to swaths: the stages that read, blend and choose, and finished swaths on disk.
 
+The network itself is `pfmap.model.predictor`; `pfmap.mapping.mapper` puts the stages together. A swath does
+not depend on how the scene was cut: where one does not follow the one before, the window rows above it that
+it is blended with are computed first, and thrown away.
+"""
+
+import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import DeviceError
-from pfmap.core.grid import Grid, Span
-from pfmap.core.stages import Clock, read_ahead
-from pfmap.mapping.blend import Blender, Block, Chooser
+from pfmap.core.files import write_failed
+from pfmap.core.grid import Frame, GeoBox, Grid, Span
+from pfmap.core.stages import Clock
+from pfmap.mapping.blend import Blender, Chooser
 from pfmap.mapping.plan import Plan
 from pfmap.model.predictor import Predicted, Predictor, Window, pad_to
 from pfmap.raster.gdal import gdal_settings
+from pfmap.raster.target import RasterTarget
 from pfmap.raster.view import View
+from pfmap.vector.geodesy import Measurer, pixel_area
+
+_FACTS = "swath.json"
 
 Array = npt.NDArray[np.uint8]
+Block = tuple[int, int, int, int]
+"""Column, row, width and height of a block of the scene."""
+Blended = tuple[Window, Tensor]
+"""A window and the ``(classes, rows, cols)`` blended probabilities of the block that it finishes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swath:
-    """A finished run of pixel rows, over the outputs' width.
-
-    Attributes:
-        rows: pixel rows of the outputs.
-        classes: ``(rows, width)`` uint8, 255 where the scene has no data.
-        confidence: ``(rows, width)`` uint8 percent, 255 where the scene has no data.
-    """
+    """A finished run of pixel rows, over the outputs' width."""
 
     rows: Span
+    """Pixel rows of the outputs."""
     classes: Array
+    """``(rows, width)``, 255 where the scene has no data."""
     confidence: Array
+    """``(rows, width)`` percent, 255 where the scene has no data."""
 
 
 @dataclass(frozen=True, slots=True)
-class SwathMapper:
-    """Maps swaths of a scene.
+class Run:
+    """Window rows that become a swath, and those above it that have to be computed again for it."""
 
-    Attributes:
-        view: reads the windows.
-        plan: the windows and the two grids.
-        predictor: the network.
-        clock: where the stages' times go.
-        on_window: called after every window, with the pixels of the outputs that are done.
-    """
+    lead: Span
+    """Window rows above the swath; empty where it follows the one before."""
+    rows: Span
+    """Window rows of the swath."""
 
-    view: View
-    plan: Plan
-    predictor: Predictor
-    clock: Clock
-    on_window: Callable[[int], None]
 
-    def swaths(self, todo: Sequence[Span]) -> Generator[Swath, None, None]:
-        """Map these runs of window rows, top to bottom. Close the generator when stopping early.
+def chooser_of(plan: Plan, device: torch.device | str = "cpu") -> Chooser:
+    """Set up what chooses the classes of a scene."""
+    return Chooser(plan.frame, len(plan.card.classes), native=plan.native, device=device)
 
-        Where one does not follow the one before, the window rows above it that it is blended with are
-        computed first, and thrown away: a swath does not depend on how the scene was cut.
-        """
-        with _out_of_memory_explained():
-            yield from self._swaths(todo)
 
-    def _swaths(self, todo: Sequence[Span]) -> Generator[Swath, None, None]:
-        plan = self.plan
-        chooser = Chooser(
-            plan.frame, len(plan.card.classes), native=plan.native, device=self.predictor.device
-        )
-        blender = Blender(plan.grid, len(plan.card.classes), self.predictor.device)
-        runs = list(self._with_lead(todo))
-        # A batch for each worker, being read while others are being computed.
-        ahead = (self.predictor.workers + 1) * self.predictor.batch_size
-        windows = read_ahead(self._windows(runs, chooser), depth=ahead)
-        with closing(windows), closing(self.predictor.stream(windows, self.clock)) as predicted:
-            for lead, span in runs:
-                for _ in range(lead.size * plan.grid.cols.count):
-                    self._next(predicted, blender, chooser)
-                yield self._swath(span, predicted, blender, chooser)
-
-    def _with_lead(self, todo: Sequence[Span]) -> Iterator[tuple[Span, Span]]:
-        """Say for each swath which window rows above it have to be computed again."""
-        needed, last = lead_rows(self.plan), 0
-        for span in todo:
-            above = 0 if span.start == last else needed
-            yield Span(max(0, span.start - above), span.start), span
-            last = span.stop
-
-    def _windows(self, runs: Sequence[tuple[Span, Span]], chooser: Chooser) -> Generator[Window, None, None]:
-        """Read all windows in order."""
-        plan, grid = self.plan, self.plan.grid
-        side = grid.rows.window
-        cache = plan.scene.cache_bytes(round(side * max(1.0, plan.frame.rows.factor)))
-        # GDAL's settings are per thread.
-        with gdal_settings(cache=cache, remote=plan.scene.location.remote):
-            for lead, span in runs:
-                for row, col in grid.windows(Span(lead.start, span.stop)):
-                    with self.clock.stage("read"):
-                        window = read_window(self.view, grid, chooser, row, col)
-                    yield window
-
-    def _next(
-        self, predicted: Iterator[Predicted], blender: Blender, chooser: Chooser
-    ) -> tuple[Block, npt.NDArray[np.bool_]]:
-        """Compute and blend a window, and choose the classes that it finishes."""
-        window, probabilities = next(predicted)
-        with self.clock.stage("blend"):
-            if window.col == 0:
-                blender.begin_row(window.row)
-            blended = blender.add(window.col, probabilities)
-            grid = self.plan.grid
-            return chooser.add(
-                grid.rows.block(window.row), grid.cols.block(window.col), blended
-            ), window.valid
-
-    def _swath(
-        self,
-        span: Span,
-        predicted: Iterator[Predicted],
-        blender: Blender,
-        chooser: Chooser,
-    ) -> Swath:
-        """Compute the windows of these window rows."""
-        rows, width = chooser.rows(self.plan.grid.swath_rows(span)), self.plan.geobox.width
-        swath = Swath(rows, *(np.empty((rows.size, width), dtype=np.uint8) for _ in range(2)))
-        for _ in range(span.size * self.plan.grid.cols.count):
-            block, valid = self._next(predicted, blender, chooser)
-            with self.clock.stage("blend"):
-                _paste(block, valid, swath)
-            self.on_window(block.rows.start * width + block.rows.size * block.cols.stop)
-        return swath
+def runs_of(plan: Plan, todo: Sequence[Span]) -> list[Run]:
+    """Say what has to be computed for swaths of these window rows, top to bottom."""
+    needed, last, runs = lead_rows(plan), 0, []
+    for rows in todo:
+        above = 0 if rows.start == last else needed
+        runs.append(Run(Span(max(0, rows.start - above), rows.start), rows))
+        last = rows.stop
+    return runs
 
 
 def lead_rows(plan: Plan) -> int:
@@ -138,6 +82,20 @@ def lead_rows(plan: Plan) -> int:
     interpolates = plan.native and plan.frame.resampled
     # The last row above a swath may itself be blended with a window further up.
     return int(bool(rows.overlap) or interpolates) + int(interpolates and 2 * rows.overlap == rows.window)
+
+
+def read_windows(
+    view: View, plan: Plan, chooser: Chooser, runs: Sequence[Run], clock: Clock
+) -> Generator[Window, None, None]:
+    """Read all windows of these runs, in order."""
+    cache = plan.scene.cache_bytes(round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor)))
+    # GDAL's settings are per thread.
+    with gdal_settings(cache=cache, remote=plan.scene.location.remote):
+        for run in runs:
+            for row, col in plan.grid.windows(Span(run.lead.start, run.rows.stop)):
+                with clock.stage("read"):
+                    window = read_window(view, plan.grid, chooser, row, col)
+                yield window
 
 
 def read_window(view: View, grid: Grid, chooser: Chooser, row: int, col: int) -> Window:
@@ -151,9 +109,166 @@ def read_window(view: View, grid: Grid, chooser: Chooser, row: int, col: int) ->
     return Window(row, col, *pad_to(tile.pixels, tile.seen, grid.rows.window, grid.cols.window), tile.valid)
 
 
+def blend(
+    predicted: Generator[Predicted, Any, None], grid: Grid, chooser: Chooser, clock: Clock
+) -> Generator[Blended, None, None]:
+    """Blend windows where they overlap; each comes with the block that it finishes."""
+    blender = Blender(grid, chooser.classes, chooser.device)
+    with closing(predicted):
+        for window, probabilities in predicted:
+            with clock.stage("blend"):
+                if window.col == 0:
+                    blender.begin_row(window.row)
+                blended = blender.add(window.col, probabilities)
+            del probabilities
+            yield window, blended
+            del window, blended
+
+
+def choose(
+    blended: Generator[Blended, None, None],
+    grid: Grid,
+    chooser: Chooser,
+    width: int,
+    runs: Sequence[Run],
+    clock: Clock,
+    on_pixels: Callable[[int], None],
+) -> Generator[Swath, None, None]:
+    """Choose the class of every pixel, and gather the blocks of windows to swaths.
+
+    Args:
+        blended: of all windows of the runs, in order.
+        grid: of the windows.
+        chooser: chooses classes.
+        width: of the outputs, pixels.
+        runs: what is computed.
+        clock: where the time goes.
+        on_pixels: called with the pixels of the outputs that are done; it may raise to stop.
+    """
+    with closing(blended):
+        for run in runs:
+            rows = chooser.rows(grid.swath_rows(run.rows))
+            swath = Swath(rows, *(np.empty((rows.size, width), dtype=np.uint8) for _ in range(2)))
+            for _ in range((run.lead.size + run.rows.size) * grid.cols.count):
+                window, probabilities = next(blended)
+                with clock.stage("blend"):
+                    at = grid.rows.block(window.row), grid.cols.block(window.col)
+                    block = chooser.add(*at, probabilities)
+                    if window.row >= run.rows.start:
+                        top = block.rows.start - rows.start
+                        box = np.s_[top : top + block.rows.size, block.cols.start : block.cols.stop]
+                        for out, values in (
+                            (swath.classes, block.classes),
+                            (swath.confidence, block.confidence),
+                        ):
+                            out[box] = np.where(window.valid, values.cpu().numpy(), np.uint8(NODATA))
+                if window.row >= run.rows.start:
+                    on_pixels(block.rows.start * width + block.rows.size * block.cols.stop)
+                del window, probabilities, block
+            yield swath
+            del swath
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the rest of the pipeline needs of a swath, apart from its pixels."""
+
+    rows: Span
+    """Pixel rows of the outputs."""
+    pixels: npt.NDArray[np.int64]
+    """``(256,)`` pixels per value of the class raster."""
+    confidence: int
+    """Sum over all pixels with a class, percent."""
+    unreadable: frozenset[Block]
+    """Blocks of the scene that could not be read and count as nodata."""
+
+
+def write_record(
+    folder: Path,
+    swath: Swath,
+    rasters: Sequence[RasterTarget],
+    unreadable: frozenset[Block],
+) -> Record:
+    """Write a swath into a folder: classes and confidence, in this order of `rasters`.
+
+    Raises:
+        TargetError: the folder cannot be written.
+    """
+    for target, values in zip(rasters, (swath.classes, swath.confidence), strict=True):
+        target.write_swath(folder, values)
+    # Numpy's would make eight bytes of each pixel first.
+    pixels = torch.bincount(torch.from_numpy(swath.classes).ravel(), minlength=256).numpy()
+    confidence = int(swath.confidence.sum(dtype=np.int64)) - NODATA * int(pixels[NODATA])
+    record = Record(swath.rows, pixels, confidence, unreadable)
+    facts = {
+        "rows": [swath.rows.start, swath.rows.stop],
+        "pixels": record.pixels.tolist(),
+        "confidence": record.confidence,
+        "unreadable": sorted(unreadable),
+    }
+    try:
+        (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    except OSError as error:
+        raise write_failed(folder / _FACTS, error) from error
+    return record
+
+
+def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, Swath]:
+    """Read what `write_record` left."""
+    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    rows = Span(*facts["rows"])
+    record = Record(
+        rows,
+        np.array(facts["pixels"], dtype=np.int64),
+        facts["confidence"],
+        frozenset((block[0], block[1], block[2], block[3]) for block in facts["unreadable"]),
+    )
+    classes, confidence = (target.read_swath(folder) for target in rasters)
+    return record, Swath(rows, classes, confidence)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the records of all swaths come to: pixels and ground area per class, and blocks that are lost."""
+
+    geobox: GeoBox
+    """The grid of the outputs."""
+    measurer: Measurer
+    pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    """``(256,)`` pixels per value of the class raster."""
+    areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+    """``(256,)`` the same in square metres, or pixels where the scene has no CRS."""
+    confidence: int = 0
+    """Sum over all pixels with a class, percent."""
+    unreadable: set[Block] = field(default_factory=set)
+    """Blocks of the scene that could not be read and count as nodata."""
+
+    def add(self, record: Record) -> None:
+        """Count a swath; its pixels are as large as the one in its middle."""
+        self.pixels += record.pixels
+        self.confidence += record.confidence
+        self.unreadable |= record.unreadable
+        middle = (record.rows.start + record.rows.stop) / 2
+        self.areas += record.pixels * pixel_area(self.geobox, self.measurer, middle)
+
+    @property
+    def valid(self) -> int:
+        """Number of pixels with a class."""
+        return int(self.pixels[:NODATA].sum())
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of the pixels with a class, percent."""
+        return self.confidence / max(self.valid, 1)
+
+
 @contextmanager
-def _out_of_memory_explained() -> Iterator[None]:
-    """Say what to do if not the network, but what is carried from window to window does not fit."""
+def out_of_memory_explained() -> Iterator[None]:
+    """Say what to do if not the network, but what is carried from window to window does not fit.
+
+    Raises:
+        DeviceError: the device's memory is too small for that.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -163,9 +278,33 @@ def _out_of_memory_explained() -> Iterator[None]:
         ) from error
 
 
-def _paste(block: Block, valid: npt.NDArray[np.bool_], swath: Swath) -> None:
-    """Put a block into its swath, with nodata where the scene has none."""
-    top = swath.rows.start
-    box = np.s_[block.rows.start - top : block.rows.stop - top, block.cols.start : block.cols.stop]
-    for target, values in ((swath.classes, block.classes), (swath.confidence, block.confidence)):
-        target[box] = np.where(valid, values.cpu().numpy(), np.uint8(NODATA))
+def map_array(
+    predictor: Predictor, image: Array, classes: int, window: int, overlap: int
+) -> tuple[Array, Array]:
+    """Map a whole image in memory, with the same windows and blending as a scene.
+
+    Args:
+        predictor: the network and its device.
+        image: ``(3, height, width)``.
+        classes: number of classes.
+        window: side of the windows.
+        overlap: pixels that neighbours share.
+
+    Returns:
+        ``(height, width)`` classes, and their confidence in percent.
+    """
+    height, width = image.shape[1:]
+    grid = Grid.of(height, width, window, overlap)
+    chooser = Chooser(Frame.whole(height, width), classes, native=False, device=predictor.device)
+    seen, clock, rows = np.ones((height, width), dtype=bool), Clock(), Span(0, grid.rows.count)
+
+    def windows() -> Iterator[Window]:
+        for row, col in grid.windows(rows):
+            y, x = grid.rows.extent(row), grid.cols.extent(col)
+            box = np.s_[y.start : y.stop, x.start : x.stop]
+            padded = pad_to(image[:, *box], seen[box], window, window)
+            yield Window(row, col, *padded, np.ones((), dtype=bool))
+
+    blended = blend(predictor.stream(windows(), clock), grid, chooser, clock)
+    (swath,) = choose(blended, grid, chooser, width, [Run(Span(0, 0), rows)], clock, lambda _pixels: None)
+    return swath.classes, swath.confidence

@@ -15,8 +15,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from pfmap.core.card import ENCODERS, Architecture, build, read_card
+from pfmap.core.card import ENCODERS, Architecture, read_card
 from pfmap.core.errors import ModelError, UsageError
+from pfmap.core.tables import build
 from pfmap.model.store import CARD_NAME, find_model
 from pfmap.net.pfnet import PFNet
 

@@ -181,6 +181,7 @@ def find_points(
     location = locate(scene)
     with Source(location, chosen.card.input.bands, options.bands, chosen.card.name) as source:
         plan = make_plan(source, chosen, "", options, choose_device(device), torch.float32)
+        source.scaling = plan.scaling
         rows, cols = _spans(plan, window)
         with gdal_settings(cache=source.info.cache_bytes(rows.size), remote=location.remote):
             pixels, shown, seen = _read(source, plan, rows, cols)

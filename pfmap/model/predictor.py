@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from pfmap.core.card import InputSpec
 from pfmap.core.errors import DeviceError
-from pfmap.core.grid import Grid, Span
 from pfmap.core.stages import Clock
-from pfmap.mapping.blend import Blender, largest, to_percent
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +27,18 @@ Predicted = tuple["Window", Tensor | None]
 
 
 class Window(NamedTuple):
-    """A window on its way to the network.
-
-    Attributes:
-        row: window row.
-        col: window column.
-        pixels: ``(3, window, window)`` uint8.
-        seen: ``(window, window)``: which of them have data.
-        valid: mask of the block that the window finishes, on the outputs' grid.
-    """
+    """A window on its way to the network."""
 
     row: int
+    """Window row."""
     col: int
+    """Window column."""
     pixels: npt.NDArray[np.uint8]
+    """``(3, window, window)``."""
     seen: npt.NDArray[np.bool_]
+    """``(window, window)``: which of the pixels have data."""
     valid: npt.NDArray[np.bool_]
+    """Where the block that the window finishes has data: ``(rows, cols)`` on the outputs' grid."""
 
 
 class Predictor:
@@ -61,11 +56,11 @@ class Predictor:
 
     One scene at a time has the device: of several that are mapped at once, the next has its first windows
     ready, and they are computed right behind the last of the one before.
-
-    Attributes:
-        workers: passes that `stream` computes at a time. The cores of a CPU get more done with a pass each
-            than together on one, where they wait for each other after every layer.
     """
+
+    workers: int
+    """Passes that `stream` computes at a time. The cores of a CPU get more done with a pass each than
+    together on one, where they wait for each other after every layer."""
 
     def __init__(
         self,
@@ -95,6 +90,11 @@ class Predictor:
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
         self._gain = (1 / (std * _FULL)).view(1, 3, 1, 1)
         self._offset = (-mean / std).view(1, 3, 1, 1)
+
+    @property
+    def ahead(self) -> int:
+        """Windows to have read when others are being computed: a batch for each worker, and one more."""
+        return (self.workers + 1) * self.batch_size
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn ``(B, 3, H, W)`` pixel values into the network's input: (value / 255 - mean) / std."""
@@ -180,7 +180,7 @@ class Predictor:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Args:
-            windows: in reading order.
+            windows: in reading order; a generator is closed at the end.
             clock: where the time goes; seconds of all workers are added up.
 
         Yields:
@@ -208,6 +208,8 @@ class Predictor:
             turn.close()
             self._end()
             torch.set_num_threads(self._threads)
+            if isinstance(windows, Generator):
+                windows.close()
 
     def _begin(self) -> ThreadPoolExecutor:
         """Return the threads that compute, the same for scenes that follow each other without a pause.
@@ -269,45 +271,3 @@ def pad_to(
     if pad == ((0, 0), (0, 0)):
         return pixels, valid
     return np.pad(pixels, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad, mode="reflect")
-
-
-def map_array(
-    predictor: Predictor,
-    image: npt.NDArray[np.uint8],
-    classes: int,
-    window: int,
-    overlap: int,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Map a whole image in memory with the same windows and blending as a scene.
-
-    Args:
-        predictor: the network and its device.
-        image: ``(3, height, width)``.
-        classes: number of classes.
-        window: side of the windows.
-        overlap: pixels that neighbours share.
-
-    Returns:
-        ``(height, width)`` uint8 classes, and their confidence in percent.
-    """
-    height, width = image.shape[1:]
-    grid = Grid.of(height, width, window, overlap)
-    valid = np.ones((height, width), dtype=bool)
-
-    def cut() -> Iterator[Window]:
-        for row, col in grid.windows(Span(0, grid.rows.count)):
-            y, x = grid.rows.extent(row), grid.cols.extent(col)
-            box = np.s_[y.start : y.stop, x.start : x.stop]
-            yield Window(row, col, *pad_to(image[:, *box], valid[box], window, window), valid[box])
-
-    out, confidence = (np.empty((height, width), dtype=np.uint8) for _ in range(2))
-    blender = Blender(grid, classes, predictor.device)
-    for (row, col, *_), probabilities in predictor.stream(cut()):
-        if col == 0:
-            blender.begin_row(row)
-        best, chosen = largest(blender.add(col, probabilities))
-        rows, cols = grid.rows.block(row), grid.cols.block(col)
-        block = np.s_[rows.start : rows.stop, cols.start : cols.stop]
-        out[block] = chosen.cpu()
-        confidence[block] = to_percent(best).cpu()
-    return out, confidence

@@ -2,53 +2,45 @@
 
 import logging
 import os
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
-from pfmap.cluster import opened_cluster
 from pfmap.core.bucket import output_folder
 from pfmap.core.errors import UsageError
+from pfmap.core.files import exists, file_names
 from pfmap.mapping.job import Progress
-from pfmap.mapping.options import PredictOptions, Settings
-from pfmap.mapping.runtime import Runtime
-from pfmap.model.store import DEFAULT_MODEL, Model
+from pfmap.mapping.objects import refuse_to_replace
+from pfmap.mapping.options import (
+    PredictOptions,
+    RunOptions,
+    SurveyOptions,
+    SurveySettings,
+    explained,
+    take,
+)
+from pfmap.mapping.work import locked, work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import SheetResult
-
-if TYPE_CHECKING:
-    from pfmap.cluster.coordinator import Cluster
-
-import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from pfmap.core.files import exists, file_names
-from pfmap.mapping.objects import refuse_to_replace
-from pfmap.mapping.work import locked, work_path
+from pfmap.survey.single import started
 
 log = logging.getLogger(__name__)
 
 
+@explained
 def predict_all(
     sources: Sources,
     output_dir: str | os.PathLike[str] | None = None,
     *,
-    pattern: str | None = None,
-    retry_failed: bool = False,
-    watch: bool = False,
-    model: str | Path | Model = DEFAULT_MODEL,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int | None = None,
-    cluster: "str | Cluster | None" = None,
     on_scene: Callable[[SheetResult], None] = lambda _result: None,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
-    **settings: Unpack[Settings],
+    **settings: Unpack[SurveySettings],
 ) -> list[SheetResult]:
     """Map many scenes: for each what `pfmap.predict` makes of it.
 
@@ -61,19 +53,10 @@ def predict_all(
         sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
         output_dir: where the files go, in folders like those of the scenes, below a folder or
             `s3://bucket/folder`; by default beside each scene.
-        pattern: which files of folders are taken, such as ``ortho_*.tif``.
-        retry_failed: whether only scenes that `failures.csv` names are mapped.
-        watch: whether to go on with what appears in the folders, once it is complete, until `on_progress`
-            raises.
-        model: a model's name, folder, or a loaded `Model`.
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, float32, bfloat16 or float16.
-        workers: worker processes to start on this machine, as for `pfmap.predict`.
-        cluster: of Dask, whose workers compute, as for `pfmap.predict`.
         on_scene: called when a scene is finished, mapped or failed.
         on_progress: called with (pixels done, pixels in all) of all scenes; it may raise to stop.
         on_message: called with lines for people: warnings, and which scene they are about.
-        settings: as for `pfmap.predict`, for all scenes.
+        **settings: which scenes are mapped, how, by what; each by its name:
 
     Returns:
         What became of each scene.
@@ -81,12 +64,13 @@ def predict_all(
     Raises:
         PfmapError: what concerns all scenes: no scenes, a model or device that is not there, bad settings.
     """
-    options = PredictOptions.of(**settings)
+    which, left = take(SurveyOptions, settings)
+    run, own = take(RunOptions, left)
+    options = PredictOptions.of(**own)
     folder = None if output_dir is None else output_folder(output_dir)
-    choice = Choice(several(sources), folder, pattern, retry_failed, watch)
+    choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch)
     rounds = choice.rounds(on_progress, on_message)
-    with opened_cluster(cluster, workers, device, on_message) as where:
-        runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
+    with started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
         survey = Survey(folder or Path(), choice.listed, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
@@ -96,51 +80,35 @@ def predict_all(
     return list(survey.results.values())
 
 
+@explained
 def batch(
     sources: Sources,
     output_dir: str | os.PathLike[str],
     *,
-    pattern: str | None = None,
     mosaic: bool = False,
-    retry_failed: bool = False,
-    watch: bool = False,
-    model: str | Path | Model = DEFAULT_MODEL,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int | None = None,
-    cluster: "str | Cluster | None" = None,
     on_scene: Callable[[SheetResult], None] = lambda _result: None,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = log.info,
-    **settings: Unpack[Settings],
+    **settings: Unpack[SurveySettings],
 ) -> SurveyResult:
     """Map a survey: many scenes, and one map of them all.
 
     As `predict_all`, and then from all that is mapped: one class raster and its confidence (VRTs over the
-    scenes' own), one vector layer in which objects go on across the scenes' borders, and reports.
+    scenes' own), one vector layer in which objects go on across the scenes' borders, and reports. With
+    `retry_failed` and `watch` they are made anew of all that is mapped, each time.
 
     Args:
         sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
             Where scenes overlap, later ones are shown over earlier ones.
         output_dir: where the files go, a folder or `s3://bucket/folder`; those of the scenes in folders like
             theirs.
-        pattern: which files of folders are taken, such as ``ortho_*.tif``.
         mosaic: whether the scenes are mapped as one, brought to one grid: windows are blended across their
             borders, and there are no outputs for each of them.
-        retry_failed: whether only scenes that `failures.csv` names are mapped; the survey's own files are
-            made of all that is mapped.
-        watch: whether to go on with what appears in the folders, once it is complete, until `on_progress`
-            raises; the survey's own files are made anew each time.
-        model: a model's name, folder, or a loaded `Model`.
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, float32, bfloat16 or float16.
-        workers: worker processes to start on this machine, as for `pfmap.predict`.
-        cluster: of Dask, whose workers compute, as for `pfmap.predict`.
         on_scene: called when a scene is finished, mapped or failed.
         on_progress: called with (pixels done, pixels in all) of all scenes, and then of the one map; it may
             raise to stop.
         on_message: called with lines for people.
-        settings: as for `pfmap.predict`, for all scenes.
+        **settings: which scenes are mapped, how, by what; each by its name:
 
     Returns:
         What became of the scenes, the survey's files, and its figures.
@@ -149,15 +117,16 @@ def batch(
         PfmapError: what concerns all scenes: no scenes, a model or device that is not there, bad settings,
             files that exist and are not an earlier survey's.
     """
-    if mosaic and (retry_failed or watch):
-        other = "--retry-failed" if retry_failed else "--watch"
+    which, left = take(SurveyOptions, settings)
+    run, own = take(RunOptions, left)
+    if mosaic and (which.retry_failed or which.watch):
+        other = "--retry-failed" if which.retry_failed else "--watch"
         raise UsageError(f"{other} maps scenes one by one and --mosaic all as one: leave one out")
-    options = PredictOptions.of(**settings)
+    options = PredictOptions.of(**own)
     folder = output_folder(output_dir)
-    choice = Choice(several(sources), folder, pattern, retry_failed, watch, reserved=STEM)
+    choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
-    with alone(folder, options), opened_cluster(cluster, workers, device, on_message) as where:
-        runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
+    with alone(folder, options), started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
         survey = Survey(folder, choice.listed, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
@@ -165,7 +134,7 @@ def batch(
                 survey.map_as_one(sheets)
             else:
                 survey.map(sheets)
-                if retry_failed:
+                if which.retry_failed:
                     survey.add_earlier(choice.find())
             made = survey.finish()
     return made

@@ -4,103 +4,100 @@ One TOML file holds the card's tables (see `pfmap.core.card`), ``[training]``, a
 data set. Paths are relative to the data folder given on the command line, by default the file's own.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NewType
 
-from pfmap.core.card import Card, build, parse_card, read_toml
+from pfmap.core.card import Card, parse_card
 from pfmap.core.errors import ModelError, TrainingError
+from pfmap.core.tables import CONVERTER, build, check_choices, read_toml
 
 CONFIG_NAME = "train.toml"
 """The configuration that lies beside a model."""
 
+Trained = Literal["all", "decoder", "head"]
+"""What of a network is trained: all, all but the encoder, or only what reads the finished pyramid."""
+
+Names = NewType("Names", tuple[str, ...])
+"""Names of classes; in TOML a single one may stand without brackets."""
+CONVERTER.register_structure_hook(
+    Names, lambda value, _: CONVERTER.structure([value] if isinstance(value, str) else value, tuple[str, ...])
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How to train. The defaults suit small data and few steps; the paper's recipe is sgd and poly.
-
-    Attributes:
-        steps: optimiser steps.
-        crop: side of the square training crops, pixels.
-        start_from: name or folder of the model to start from; "" for none.
-        encoder_weights: ImageNet weights of the encoder, relative to the data folder; "" starts from chance.
-        trained: "all"; "decoder", all but the encoder; or "head", only what reads the finished pyramid.
-        optimizer: "adamw", or "sgd" with momentum 0.9.
-        schedule: after the warm-up "cosine", or "poly" with power 0.9.
-        encoder_rate: peak learning rate of the encoder.
-        decoder_rate: the same for the rest.
-        weight_decay: of the optimiser.
-        warmup: steps over which the rates rise.
-        edge_weight: weight of the edge losses against the segmentation loss.
-        overlap_weight: weight of the soft Dice loss, which counts every class alike, however rare.
-        hard_pixels: online hard example mining: at least so many pixels of a batch count, the hardest; 0 for
-            all.
-        hard_probability: with mining, pixels whose label is less probable than this count as well.
-        ema: decay of the averaged weights, which are the ones validated and shipped.
-        scale: smallest and largest random zoom.
-        precision: "auto" is bfloat16 on GPUs and float32 elsewhere.
-        validations: how often to validate, spread evenly over the steps; the best weights are kept.
-        checkpoint_minutes: minutes between checkpoints.
-        seed: of everything random.
-    """
+    """How to train. The defaults suit small data and few steps; the paper's recipe is sgd and poly."""
 
     steps: int
+    """Optimiser steps."""
     crop: int = 256
+    """Side of the square training crops, pixels."""
     start_from: str = ""
+    """Name or folder of the model to start from; "" for none."""
     encoder_weights: str = ""
-    trained: Literal["all", "decoder", "head"] = "all"
+    """ImageNet weights of the encoder, relative to the data folder; "" starts from chance."""
+    trained: Trained = "all"
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    """The second with momentum 0.9."""
     schedule: Literal["cosine", "poly"] = "cosine"
+    """Of the learning rate after the warm-up; "poly" with power 0.9."""
     encoder_rate: float = 3e-4
+    """Peak learning rate of the encoder."""
     decoder_rate: float = 1e-3
+    """The same for the rest."""
     weight_decay: float = 1e-2
     warmup: int = 50
+    """Steps over which the rates rise."""
     edge_weight: float = 1.0
+    """Weight of the edge losses against the segmentation loss."""
     overlap_weight: float = 0.0
+    """Weight of the soft Dice loss, which counts every class alike, however rare."""
     hard_pixels: int = 0
+    """Online hard example mining: at least so many pixels of a batch count, the hardest; 0 for all."""
     hard_probability: float = 0.7
+    """With mining, pixels whose label is less probable than this count as well."""
     ema: float = 0.998
+    """Decay of the averaged weights, which are the ones validated and shipped."""
     scale: tuple[float, ...] = (0.5, 2.0)
+    """Smallest and largest random zoom."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto" is bfloat16 on GPUs and float32 elsewhere."""
     validations: int = 4
+    """How often to validate, spread evenly over the steps; the best weights are kept."""
     checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints."""
     seed: int = 0
+    """Of everything random."""
 
     def __post_init__(self) -> None:
-        for key in dataclasses.fields(self):
-            value, choices = getattr(self, key.name), get_args(key.type)
-            if choices and isinstance(choices[0], str) and value not in choices:
-                raise TrainingError(f"[training] {key.name} is {value!r}: use one of {', '.join(choices)}")
+        check_choices(self, TrainingError)
         for name in ("steps", "crop", "validations"):
             if getattr(self, name) < 1:
-                raise TrainingError(f"[training] {name} is {getattr(self, name)}: it has to be 1 or more")
+                raise TrainingError(f"{name} is {getattr(self, name)}: it has to be 1 or more")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise TrainingError(f"[training] scale is [smallest, largest] zoom, not {list(self.scale)}")
+            raise TrainingError(f"scale is [smallest, largest] zoom, not {list(self.scale)}")
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """Labels of the images; later layers lie over earlier ones.
-
-    Attributes:
-        path: a raster on the image's grid, or polygons: a vector file, or ``FILE:layer``. Relative to the
-            data folder; ``{stem}`` stands for the image's stem.
-        values: raster value, or text in the polygons' column, -> names of the classes it may be; ``*`` stands
-            for any text. Other raster values are ignored. Without any, the texts are the class names.
-        field: the polygons' column; "" for `class`.
-        rest: names of the classes that pixels outside all polygons, or of other values, may be; () if nothing
-            is known of them.
-        weight: how much a pixel of this layer counts.
-    """
+    """Labels of the images; later layers lie over earlier ones."""
 
     path: str
-    values: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """A raster on the image's grid, or polygons: a vector file, or ``FILE:layer``. Relative to the data
+    folder; ``{stem}`` stands for the image's stem."""
+    values: Mapping[str, Names] = field(default_factory=dict)
+    """Raster value, or text in the polygons' column, -> names of the classes it may be; ``*`` stands for any
+    text. Other raster values are ignored. Without any, the texts are the class names."""
     field: str = ""
+    """The polygons' column; "" for `class`."""
     rest: tuple[str, ...] = ()
+    """Names of the classes that pixels outside all polygons, or of other values, may be; () if nothing is
+    known of them."""
     weight: float = 1.0
+    """How much a pixel of this layer counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,58 +115,63 @@ class GreenRule:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What is held out for validation: images by stem, a part of each scene, or a share of the ground.
-
-    Attributes:
-        stems: regular expression searched in the stem; matching images are for validation.
-        columns: first and one past the last validation column.
-        rows: the same for rows.
-        share: of the labels, 0 to 0.9, held out in whole blocks of ground, whatever images show them. Images
-            without a place go by eight, in the order of their names.
-        block: side of the blocks in pixels.
-    """
+    """What is held out for validation: images by stem, a part of each scene, or a share of the ground."""
 
     stems: str = ""
+    """Regular expression searched in the stem; matching images are for validation."""
     columns: tuple[int, ...] = ()
+    """First and one past the last validation column."""
     rows: tuple[int, ...] = ()
+    """The same for rows."""
     share: float = 0.0
+    """Of the labels, 0 to 0.9, held out in whole blocks of ground, whatever images show them. Images without
+    a place go by eight, in the order of their names."""
     block: int = 1024
+    """Side of the blocks in pixels."""
 
     def __post_init__(self) -> None:
+        try:
+            re.compile(self.stems)
+        except re.error as error:
+            raise TrainingError(f"stems {self.stems!r} is no regular expression: {error}") from error
         if not 0 <= self.share <= 0.9 or self.block < 1:
-            raise TrainingError(
-                f"validation.share {self.share:g} and block {self.block} are none: use 0 to 0.9"
-            )
+            raise TrainingError(f"share {self.share:g} and block {self.block} are none: use 0 to 0.9")
         if sum(map(bool, (self.stems, self.columns or self.rows, self.share))) > 1:
-            raise TrainingError("validation by stems, by rows or columns, or by share: choose one")
+            raise TrainingError("by stems, by rows or columns, or by share: choose one")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """One data set.
-
-    Attributes:
-        name: for the log.
-        images: glob pattern, relative to the data folder.
-        per_batch: crops of it in every batch.
-        layers: its labels.
-        validation: what is held out.
-        green: the colour rule, or None.
-        scale: smallest and largest random zoom of this source; () for that of the training.
-        coarsen: largest factor by which crops are coarsened and enlarged again, as scenes are when they are
-            read whose resolution is coarser than the model's; 1 for never.
-        bands: numbers, from 1, of the bands that the model sees; () for those that the card names.
-    """
+    """One data set."""
 
     name: str
+    """For the log."""
     images: str
+    """Glob pattern, relative to the data folder."""
     per_batch: int
+    """Crops of it in every batch."""
     layers: tuple[LayerSpec, ...]
-    validation: Split
+    """Its labels."""
+    validation: Split = Split()
+    """What is held out."""
     green: GreenRule | None = None
     scale: tuple[float, ...] = ()
+    """Smallest and largest random zoom of this source; () for that of the training."""
     coarsen: float = 1.0
+    """Largest factor by which crops are coarsened and enlarged again, as scenes are when they are read whose
+    resolution is coarser than the model's; 1 for never."""
     bands: tuple[int, ...] = ()
+    """Numbers, from 1, of the bands that the model sees; () for those that the card names."""
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise TrainingError("there are no layers: name at least one label raster, or polygons")
+
+    @property
+    def classes(self) -> set[str]:
+        """Names of all classes that its labels and its colour rule speak of."""
+        groups = [names for layer in self.layers for names in (*layer.values.values(), layer.rest)]
+        return set().union(*groups, [self.green.name] if self.green else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,50 +209,17 @@ def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
     left = dict(tables)
     try:
         training = build(TrainingSettings, left.pop("training", {}), "training")
-        sources = tuple(_source(table) for table in left.pop("sources", []))
+        sources = build(tuple[SourceSpec, ...], left.pop("sources", []), "sources")
         card = parse_card(left, path)
-    except (ModelError, TrainingError) as error:
+    except ModelError as error:
         message = str(error)
         raise TrainingError(message if str(path) in message else f"{path}: {message}") from error
     if not sources:
         raise TrainingError(f"{path} has no [[sources]]: name at least one data set")
     known = {spec.name for spec in card.classes}
     for source in sources:
-        used = {
-            name
-            for layer in source.layers
-            for names in (*layer.values.values(), layer.rest)
-            for name in names
-        }
-        used |= {source.green.name} if source.green else set()
-        if used - known:
+        if unknown := source.classes - known:
             raise TrainingError(
-                f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(used - known))}"
+                f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(unknown))}"
             )
     return TrainingConfig(card, training, sources)
-
-
-def _source(table: Mapping[str, Any]) -> SourceSpec:
-    values = dict(table)
-    where = f"sources.{values.get('name', '?')}"
-    try:
-        values["layers"] = tuple(_layer(layer, where) for layer in values.pop("layers", []))
-        values["validation"] = build(Split, values.pop("validation", {}), f"{where}.validation")
-        if "green" in values:
-            values["green"] = build(GreenRule, values["green"], f"{where}.green")
-        re.compile(values["validation"].stems)
-    except (re.error, ValueError, TypeError, AttributeError) as error:
-        raise TrainingError(f"[{where}]: {error}") from error
-    spec = build(SourceSpec, values, where)
-    if not spec.layers:
-        raise TrainingError(f"[{where}] has no layers: name at least one label raster")
-    return spec
-
-
-def _layer(table: Mapping[str, Any], where: str) -> LayerSpec:
-    values = dict(table)
-    names = {
-        str(value): tuple([classes] if isinstance(classes, str) else classes)
-        for value, classes in values.pop("values", {}).items()
-    }
-    return build(LayerSpec, {**values, "values": names}, f"{where}.layers")

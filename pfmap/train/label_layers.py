@@ -11,7 +11,7 @@ from pfmap.core.errors import TrainingError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.align import burn_values
 from pfmap.raster.classmap import image_size, read_image
-from pfmap.train.config import LayerSpec
+from pfmap.train.config import LayerSpec, Names
 from pfmap.vector.labels import LabelPolygons, PolygonFile
 
 Labels = npt.NDArray[np.uint8]
@@ -146,7 +146,7 @@ class PolygonLegend:
         self.file = file
         self.rest = sets.add_named(spec.rest, spec.weight) if spec.rest else 0
         found = [value for value in file.values if value is not None]
-        values = dict(spec.values) or {name: (name,) for name in found}
+        values = dict(spec.values) or {name: Names((name,)) for name in found}
         any_text = values.pop("*", None)
         if file.field is None and any_text is None:
             raise TrainingError(

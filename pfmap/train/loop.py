@@ -173,7 +173,7 @@ class _Run:
         """Give the batches that are left, prepared ahead in a thread."""
         batches = Batches(self.data, self.config.training, self.config.card.input, self.share)
         left = range(self.done, self.config.training.steps)
-        return read_ahead((batches[step] for step in left), depth=4)
+        return read_ahead((batches[step] for step in left), depth=4, name="batches")
 
     def step(self, images: Tensor, labels: Tensor, annotated: Tensor) -> Progress:
         """Take one optimiser step."""

@@ -18,12 +18,12 @@ from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import write_text
 from pfmap.core.grid import GeoBox, mean_size
-from pfmap.mapping.plan import pixel_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color, read_image
 from pfmap.raster.gdal import RASTER_SUFFIXES, locate
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
+from pfmap.vector.geodesy import pixel_size
 from pfmap.vector.labels import PolygonFile, is_vector
 
 IGNORED = 255

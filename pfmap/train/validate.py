@@ -10,7 +10,8 @@ from torch import nn
 
 from pfmap.core.card import Card
 from pfmap.evaluate.metrics import calibration, class_scores, overall_accuracy
-from pfmap.model.predictor import Predictor, map_array
+from pfmap.mapping.swaths import map_array
+from pfmap.model.predictor import Predictor
 from pfmap.train.data import Sample, Source, TrainingData, spread
 from pfmap.train.label_layers import ClassSets, Labels
 from pfmap.train.labelled_image import Image

@@ -154,3 +154,20 @@ def _crs(wkt: str) -> pyproj.CRS:
         return pyproj.CRS.from_wkt(wkt)
     except pyproj.exceptions.CRSError as error:
         raise SourceError(f"{wkt[:80]!r} is no CRS ({error})") from error
+
+
+def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
+    """Measure a pixel in the scene's middle on the ground: metres across and down; None without a CRS."""
+    measurer = Measurer(geobox.crs_wkt, geobox.center)
+    if measurer.units == "px":
+        return None
+    col, row = geobox.width / 2, geobox.height / 2
+    here = geobox.place(col, row)
+    across = measurer.distance(here, geobox.place(col + 1, row))
+    down = measurer.distance(here, geobox.place(col, row + 1))
+    if not (0 < across < math.inf and 0 < down < math.inf):
+        raise SourceError(
+            f"a pixel in the scene's middle measures {across} x {down} m on the ground: the georeferencing "
+            "does not fit the CRS; correct it with gdal_edit.py -a_ullr or -a_srs"
+        )
+    return across, down

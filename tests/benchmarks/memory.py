@@ -18,7 +18,8 @@ import pyproj
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.grid import GeoBox
-from pfmap.mapping.objects import ClassTable, ShapeOptions, Shaper
+from pfmap.mapping.objects import ClassTable, Shaper
+from pfmap.mapping.options import ShapeOptions
 from pfmap.vector.geodesy import Measurer
 
 ROWS = 1024

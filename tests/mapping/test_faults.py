@@ -317,7 +317,7 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np, rasterio, rasterio.shutil
 from conftest import Pointwise, stand_in
-import pfmap, pfmap.mapping.pipeline, pfmap.cli.main
+import pfmap, pfmap.survey.single, pfmap.cli.main
 kind = sys.argv[2]
 class Slow(Pointwise):
     def forward(self, image):
@@ -337,11 +337,11 @@ def slow_read(self, *args):
 if kind == "assembly":
     rasterio.shutil.copy = slow_copy
 pfmap.raster.source.Source.read = slow_read
-real = pfmap.mapping.pipeline.predict
+real = pfmap.survey.single.predict
 def predict(scene, output_dir, **options):
     options |= {"model": stand_in(network=Slow(3)), "swath_pixels": 1}
     return real(scene, output_dir, **options)
-pfmap.mapping.pipeline.predict = predict
+pfmap.survey.single.predict = predict
 pfmap.cli.main.run(["predict", *sys.argv[3:]])
 """
 

@@ -21,9 +21,9 @@ from pfmap.core.resources import folder_size
 from pfmap.mapping.estimate import windows_with_data
 from pfmap.mapping.job import Job
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.pipeline import inspect
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.gdal import locate
+from pfmap.survey.single import inspect
 
 ROOT = Path(__file__).parents[2]
 PFMAP = str(Path(sys.executable).with_name("pfmap"))

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 import pfmap
 from pfmap.core.errors import UsageError
 from pfmap.core.grid import GeoBox, Scale, Span
-from pfmap.mapping.plan import pixel_size
 from pfmap.model.store import Model
 from pfmap.raster.view import resample
+from pfmap.vector.geodesy import pixel_size
 
 NODATA = 255
 RATIOS = (0.5, 1.0, 2.37, 4.0)

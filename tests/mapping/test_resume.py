@@ -280,7 +280,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from torch import nn
 from conftest import Pointwise, stand_in
-import pfmap, pfmap.mapping.pipeline
+import pfmap, pfmap.survey.single
 
 scene, out, log = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 

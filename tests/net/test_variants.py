@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pfmap.core.card import Architecture, build, card_table, parse_card
+from pfmap.core.card import Architecture, card_table, parse_card
 from pfmap.core.errors import ModelError
+from pfmap.core.tables import build
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet
 from pfmap.net.pointflow import (

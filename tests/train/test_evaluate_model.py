@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import ModelError, TrainingError
-from pfmap.model.predictor import Predictor, map_array
+from pfmap.mapping.swaths import map_array
+from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, write_model
 from pfmap.net.pfnet import PFNet
 from pfmap.train.config import read_config

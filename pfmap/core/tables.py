@@ -1,0 +1,156 @@
+"""TOML files read into dataclasses: a model's card, a training configuration.
+
+Reading is strict: a key that is missing, unknown or of the wrong kind is an error that names it, so that a
+typo never becomes a silent default. cattrs reads, and gathers all that is wrong; what it would let pass, such
+as the text "3" for a number, the hooks at the end refuse.
+"""
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from reprlib import repr as shown  # long values shortened
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from cattrs import Converter
+from cattrs.errors import (
+    AttributeValidationNote,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+)
+from cattrs.gen import make_dict_structure_fn
+
+from pfmap.core.errors import ModelError, PfmapError
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read any TOML file, with errors that name it.
+
+    Raises:
+        ModelError: the file cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not valid TOML: {error}") from error
+
+
+def build(kind: type[T], tables: object, where: str = "") -> T:
+    """Build a settings dataclass, or a tuple of them, from parsed TOML; its fields' types say what fits.
+
+    Args:
+        kind: what to build.
+        tables: as `tomllib` reads them.
+        where: their key in the file, for messages.
+
+    Raises:
+        ModelError: keys are missing, unknown or of the wrong kind; the message names all of them.
+    """
+    try:
+        return CONVERTER.structure(tables, kind)
+    except (ClassValidationError, IterableValidationError) as error:
+        raise ModelError("; ".join(_problems(error, tables, where))) from error
+    except ModelError as error:
+        raise ModelError(f"{where} {error}") from error
+
+
+def check_choices(settings: Any, error: type[PfmapError]) -> None:
+    """Refuse a text that is none of those that its field's type lists: settings are made in Python too."""
+    for item in fields(settings):
+        if get_origin(item.type) is Literal:
+            try:
+                _choice(getattr(settings, item.name), item.type)
+            except ModelError as unknown:
+                raise error(f"{item.name} {unknown}") from None
+
+
+def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
+    """Say what is wrong, with the full key of each; an item of a list goes by its name, if it has one."""
+    noted, others = error.group_exceptions()
+    for inner, note in noted:
+        key = note.name if isinstance(note, AttributeValidationNote) else note.index
+        part = None if isinstance(inner, KeyError) else tables[key]
+        name = key if isinstance(key, str) else isinstance(part, Mapping) and part.get("name")
+        path = f"{where}.{name}".removeprefix(".") if name else f"{where}[{key}]"
+        if isinstance(inner, ClassValidationError | IterableValidationError):
+            yield from _problems(inner, part, path)
+        elif isinstance(inner, KeyError):
+            yield f"{path} is missing"
+        elif isinstance(inner, PfmapError):
+            yield f"{path} {inner}"
+        else:
+            raise inner
+    for inner in others:
+        if isinstance(inner, ForbiddenExtraKeysError):
+            yield f"{where} has unknown keys: {_with_hints(inner)}".removeprefix(" has ")
+        elif isinstance(inner, PfmapError):
+            yield f"{where}: {inner}".removeprefix(": ")
+        else:
+            raise inner
+
+
+def _with_hints(error: ForbiddenExtraKeysError) -> str:
+    known = [item.name for item in fields(error.cl)]
+    near = {key: get_close_matches(key, known, 1) for key in sorted(error.extra_fields)}
+    return ", ".join(f"{key} (is {meant[0]} meant?)" if meant else key for key, meant in near.items())
+
+
+def _choice(value: object, kind: Any) -> object:
+    if value not in get_args(kind):
+        raise ModelError(f"{value!r} is unknown: use one of {', '.join(get_args(kind))}")
+    return value
+
+
+def _exactly(value: Any, kind: Any) -> Any:
+    """Take a value as it is: cattrs by itself would make the number 3 of the text "3"."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ModelError(f"has to be {kind.__name__}, not {shown(value)}")
+    return value
+
+
+_LISTS = {str: "texts", int: "whole numbers", float: "numbers"}
+
+
+def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
+    """Make a tuple of a list; how many items it needs, the dataclass says."""
+    item = get_args(kind)[0]
+    if not isinstance(value, list | tuple):
+        raise ModelError(f"has to be a list, not {shown(value)}")
+    try:
+        return tuple(CONVERTER.structure(value, list[item]))  # type: ignore[valid-type]
+    except IterableValidationError as error:
+        if item not in _LISTS:
+            raise
+        raise ModelError(f"has to be a list of {_LISTS[item]}, not {shown(list(value))}") from error
+
+
+def _table(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    make = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+
+    def structure(value: Any, kind: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ModelError(f"has to be a table, not {shown(value)}")
+        return make(value, kind)
+
+    return structure
+
+
+def _is(origin: Any) -> Callable[[Any], bool]:
+    return lambda kind: get_origin(kind) is origin
+
+
+CONVERTER = Converter()
+"""Turns parsed TOML into settings; a module with a kind of field of its own registers how that is read."""
+CONVERTER.register_structure_hook_factory(is_dataclass, _table)
+CONVERTER.register_structure_hook_func(_is(Literal), _choice)
+CONVERTER.register_structure_hook_func(_is(tuple), _tuple)
+for _kind in (int, float, str, bool):
+    CONVERTER.register_structure_hook(_kind, _exactly)

@@ -1,0 +1,75 @@
+"""TOML read into settings: what does not fit is named, all of it, by its full key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from pfmap.core.errors import ModelError
+from pfmap.core.tables import build
+
+
+@dataclass(frozen=True)
+class Leaf:
+    name: str
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ModelError(f"size is {self.size}: it has to be 1 or more")
+
+
+@dataclass(frozen=True)
+class Tree:
+    leaves: tuple[Leaf, ...]
+    kind: Literal["oak", "ash"] = "oak"
+    height: float = 1.0
+    tall: bool = False
+    places: Mapping[str, tuple[int, ...]] | None = None
+
+
+def test_lists_become_tuples_and_whole_numbers_stand_for_others() -> None:
+    found = build(Tree, {"leaves": [{"name": "a", "size": 2}, {"name": "b"}], "height": 3})
+    assert found == Tree((Leaf("a", 2), Leaf("b")), height=3.0)
+    assert type(found.height) is float
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({}, "t.leaves is missing"),
+        (7, "t has to be a table, not 7"),
+        ({"leaves": {"name": "a"}}, "t.leaves has to be a list, not {'name': 'a'}"),
+        ({"leaves": ["a"]}, "t.leaves[0] has to be a table, not 'a'"),
+        ({"leaves": [{"name": "a"}, {"size": 2}]}, "t.leaves[1].name is missing"),
+        ({"leaves": [{"name": "a", "size": "2"}]}, "t.leaves.a.size has to be int, not '2'"),
+        ({"leaves": [{"name": "a", "size": True}]}, "t.leaves.a.size has to be int, not True"),
+        ({"leaves": [{"name": "a", "size": 0}]}, "t.leaves.a: size is 0: it has to be 1 or more"),
+        ({"leaves": [], "kind": "elm"}, "t.kind 'elm' is unknown: use one of oak, ash"),
+        ({"leaves": [], "tall": 1}, "t.tall has to be bool, not 1"),
+        ({"leaves": [], "places": {"x": [1.5]}}, "t.places.x has to be a list of whole numbers, not [1.5]"),
+        ({"leaves": [], "heigth": 2.0}, "t has unknown keys: heigth (is height meant?)"),
+        ({"leaves": [], "colour": "red"}, "t has unknown keys: colour"),
+        (
+            {"height": "3", "x": 1},
+            "t.leaves is missing; t.height has to be float, not '3'; t has unknown keys: x",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_full_key(tables: Any, message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        build(Tree, tables, "t")
+    assert str(caught.value) == message
+
+
+def test_a_bug_in_a_settings_class_keeps_its_traceback() -> None:
+    @dataclass(frozen=True)
+    class Broken:
+        size: int
+
+        def __post_init__(self) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build(Broken, {"size": 1})
