@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from pfmap.core.card import ENCODERS, Architecture, build, read_card
 from pfmap.core.errors import ModelError, UsageError
 from pfmap.model.store import CARD_NAME, find_model
+from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
 
 _ISAID_CLASSES = 16
@@ -138,7 +139,7 @@ def cost_of(architecture: Architecture, size: int) -> Cost:
     for name, weight in network.named_parameters():
         parameters[_PARTS[name.split(".")[0]]] += weight.numel()
     plain = _by_part(network, size)
-    network.factored = True
+    factor_head(network)
     parts = tuple(Part(name, parameters[name], plain[name]) for name in parameters)
     return Cost(architecture, size, parts, _run(network, size, _counter()))
 
