@@ -97,7 +97,7 @@ class FactoredConv(LevelsConv):
         super().__init__(levels, plain.out_channels, device=torch.device("meta"))  # draws no random numbers
         self.weight, self.bias = plain.weight, plain.bias
 
-    def forward(self, levels: list[Tensor]) -> Tensor:
+    def forward(self, levels: list[Tensor]) -> Tensor:  # type: ignore[override]
         """Do as `LevelsConv`; the result has its channels last in memory."""
         finest, *parts = self.weight.chunk(len(levels), dim=1)
         out = F.conv2d(levels[0], finest, self.bias, padding=1)
@@ -113,7 +113,7 @@ class PyramidConv(nn.Module):
 
     def __init__(self, conv: LevelsConv) -> None:
         super().__init__()
-        finest, *parts = conv.weight.detach().split(conv.out_channels, dim=1)
+        finest, *parts = torch.split(conv.weight.detach(), conv.out_channels, dim=1)
         self.finest = nn.Conv2d(finest.shape[1], finest.shape[0], 3, padding=1)
         self.finest.weight = nn.Parameter(finest.clone(), requires_grad=False)
         self.finest.bias = conv.bias
