@@ -17,7 +17,7 @@ from pfmap.evaluate.evaluation_page import Section, page
 from pfmap.evaluate.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluate.legend import Legend, MatchOptions, Translator
 from pfmap.evaluate.truth import ADVICE, Codes, OpenTruth, Truth
-from pfmap.raster.classmap import ClassMap
+from pfmap.raster.classmap import ClassMap, confidence_beside
 from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate
 from pfmap.raster.preview import png
 from pfmap.version import __version__
@@ -144,11 +144,11 @@ class _Job:
             location = locate(prediction)
             source = stack.enter_context(ClassMap(location, None, ADVICE))
             box = source.geobox
-            beside = confidence or _confidence_of(location.local, location.stem)
+            beside = confidence or confidence_beside(location)
             certain = None
             if beside is not None:
-                certain = stack.enter_context(_open_confidence(beside, source, location.text))
-                self.confidences.append(beside)
+                certain = stack.enter_context(_open_confidence(str(beside), source, location.text))
+                self.confidences.append(str(beside))
             opened = OpenTruth(stack, truth, self.column, self.options.rest, box, location.text)
             if self.legend is None:
                 names = location.text, truth
@@ -271,14 +271,6 @@ def _percent(
             "with --confidence"
         )
     return np.where(unknown, NODATA, values).astype(np.uint8)
-
-
-def _confidence_of(path: Path | None, stem: str) -> str | None:
-    """Find the confidence that pfmap predict wrote beside the classes."""
-    if path is None or not stem.endswith("_classes"):
-        return None
-    beside = path.with_name(f"{stem.removesuffix('_classes')}_confidence.tif")
-    return str(beside) if beside.is_file() else None
 
 
 _CLASSES = "_classes"

@@ -28,7 +28,7 @@ from pfmap.mapping.objects import (
     refuse_unwanted,
 )
 from pfmap.mapping.plan import pixel_size
-from pfmap.raster.classmap import ClassMap, default_color
+from pfmap.raster.classmap import ClassMap, confidence_beside, default_color
 from pfmap.raster.gdal import Location, locate
 from pfmap.vector.attributes import SceneNames
 from pfmap.vector.geodesy import Measurer
@@ -297,13 +297,10 @@ def _confidence(
 ) -> ClassMap | None:
     """Open the confidence raster: the one given, or that which pfmap predict wrote beside the classes."""
     if given is None:
-        if location.local is None or not location.stem.endswith("_classes"):
+        given = confidence_beside(location)
+        if given is None:
             return None
-        beside = location.local.with_name(f"{location.stem.removesuffix('_classes')}_confidence.tif")
-        if not beside.is_file():
-            return None
-        on_message(f"confidence from {beside}")
-        given = beside
+        on_message(f"confidence from {given}")
     found = ClassMap(locate(given), None)
     if (found.geobox.height, found.geobox.width) != (source.geobox.height, source.geobox.width):
         found.__exit__(None, None, None)
