@@ -22,7 +22,7 @@ from pfmap.evaluate.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluate.legend import Legend, MatchOptions, Translator
 from pfmap.evaluate.truth import ADVICE, Codes, PolygonTruth, RasterTruth, Truth, open_truth
 from pfmap.raster.align import AlignedMap
-from pfmap.raster.classmap import ClassMap
+from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
 from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate
 from pfmap.raster.preview import png
 from pfmap.version import __version__
@@ -200,15 +200,9 @@ class _Job:
             name = location.text
             source = stack.enter_context(ClassMap(location, None, ADVICE))
             box = source.geobox
-            self.confidence = confidence or _confidence_of(location.local, location.stem)
-            certain = None
-            if self.confidence is not None:
-                certain = stack.enter_context(ClassMap(locate(self.confidence), None, ADVICE))
-                if (certain.geobox.width, certain.geobox.height) != (box.width, box.height):
-                    raise SourceError(
-                        f"{self.confidence} has {certain.geobox.width} x {certain.geobox.height} pixels, "
-                        f"{name} has {box.width} x {box.height}: give the confidence of the same map"
-                    )
+            given = confidence or confidence_beside(location)
+            certain = None if given is None else open_confidence(stack, given, source, name, ADVICE)
+            self.confidence = None if given is None else os.fspath(given)
             opened = open_truth(stack, truth, self.column, self.options.rest, box, name)
             classes = opened.classes if isinstance(opened, AlignedMap) else None
             legend = self.legend or Legend(self.options, source.classes, classes, (name, truth))
@@ -309,11 +303,3 @@ def _percent(confidence: ClassMap, rows: Span, name: str) -> Codes:
             "with --confidence"
         )
     return np.where(unknown, NODATA, values).astype(np.uint8)
-
-
-def _confidence_of(path: Path | None, stem: str) -> str | None:
-    """Find the confidence that pfmap predict wrote beside the classes."""
-    if path is None or not stem.endswith(_CLASSES):
-        return None
-    beside = path.with_name(f"{stem.removesuffix(_CLASSES)}_confidence.tif")
-    return str(beside) if beside.is_file() else None

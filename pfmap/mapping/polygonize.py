@@ -15,7 +15,7 @@ from pfmap.core.bucket import output_folder
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, TargetError, UsageError
 from pfmap.core.files import publish, scratch, write_failed
-from pfmap.core.grid import GeoBox, Span
+from pfmap.core.grid import Span
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.objects import (
     ClassTable,
@@ -26,8 +26,8 @@ from pfmap.mapping.objects import (
     refuse_unwanted,
 )
 from pfmap.mapping.options import ShapeOptions, ShapeSettings, explained, take
-from pfmap.raster.classmap import ClassMap, default_color
-from pfmap.raster.gdal import Location, locate
+from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
+from pfmap.raster.gdal import locate
 from pfmap.vector.attributes import SceneNames
 from pfmap.version import __version__
 
@@ -102,11 +102,11 @@ def vectorize(
         squared = _wanted(table, options.regularize, location.text)
         if wanted is not None:
             refuse_unwanted(squared, wanted, table)
-        given = confidence if confidence is not None else _confidence_beside(location, on_message)
-        certain = None
-        if given is not None:
-            certain = opened.enter_context(ClassMap(locate(given), None))
-            _refuse_other_size(certain.geobox, os.fspath(given), source.geobox, location.text)
+        beside = confidence_beside(location) if confidence is None else None
+        if beside is not None:
+            on_message(f"confidence from {beside}")
+        given = confidence or beside
+        certain = None if given is None else open_confidence(opened, given, source, location.text)
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
         refuse_odd_names(folder, stem)
@@ -263,23 +263,3 @@ def _wanted(table: ClassTable, classes: Sequence[str], raster: str) -> frozenset
             known = known or "none: give values, such as classes=('1', '2')"
             raise UsageError(f"class {name!r} is unknown: {raster} names {known}")
     return frozenset(wanted)
-
-
-def _confidence_beside(location: Location, on_message: Callable[[str], None]) -> Path | None:
-    """Find the confidence that pfmap predict wrote beside the classes."""
-    if location.local is None or not location.stem.endswith("_classes"):
-        return None
-    beside = location.local.with_name(f"{location.stem.removesuffix('_classes')}_confidence.tif")
-    if not beside.is_file():
-        return None
-    on_message(f"confidence from {beside}")
-    return beside
-
-
-def _refuse_other_size(found: GeoBox, name: str, wanted: GeoBox, of: str) -> None:
-    """Refuse a confidence raster that does not lie on the classes pixel by pixel."""
-    if (found.height, found.width) != (wanted.height, wanted.width):
-        raise SourceError(
-            f"{name} has {found.width} x {found.height} pixels, {of} has {wanted.width} x {wanted.height}: "
-            "give the confidence of the same map"
-        )

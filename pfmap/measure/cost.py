@@ -19,6 +19,7 @@ from pfmap.core.card import ENCODERS, Architecture, read_card
 from pfmap.core.errors import ModelError, UsageError
 from pfmap.core.tables import build
 from pfmap.model.store import CARD_NAME, find_model
+from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
 
 _ISAID_CLASSES = 16
@@ -132,7 +133,7 @@ def cost_of(architecture: Architecture, size: int) -> Cost:
     for name, weight in network.named_parameters():
         parameters[_PARTS[name.split(".")[0]]] += weight.numel()
     plain = _by_part(network, size)
-    network.factored = True
+    factor_head(network)
     parts = tuple(Part(name, parameters[name], plain[name]) for name in parameters)
     return Cost(architecture, size, parts, _run(network, size, _counter()))
 

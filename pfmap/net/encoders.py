@@ -1,10 +1,6 @@
-"""ResNet-50 and ResNet-101 encoders of PFNet (paper section 3.3, "network architecture").
+"""PFNet's encoders: an image in, four maps at strides 4, 8, 16 and 32 out.
 
-Bottleneck blocks with the stride in the 3x3 convolution, a deep stem of three 3x3 convolutions, and, as in
-the published checkpoints, dilated 3x3 convolutions in stages 3 and 4 while the strides stay: output
-stride 32 with a wider view.
-
-Source: He et al., CVPR 2016 (residual blocks); He et al., CVPR 2019 (deep stem).
+ResNet-50 and ResNet-101 are the paper's; EfficientNet-Lite0 is for machines without a GPU.
 """
 
 import torch
@@ -18,6 +14,11 @@ _STRIDES = (1, 2, 2, 2)
 _DILATIONS = (1, 1, 2, 4)
 _WIDTHS = (64, 128, 256, 512)
 _EXPANSION = 4
+
+
+def build_encoder(name: str) -> "ResNet | EfficientNetLite0":
+    """Build the encoder called `name` with random weights."""
+    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet(BLOCKS[name])
 
 
 class Bottleneck(nn.Module):
@@ -49,7 +50,17 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The encoder: an image in, four maps at strides 4, 8, 16 and 32 out."""
+    """The paper's encoder (section 3.3, "network architecture").
+
+    Bottleneck blocks with the stride in the 3x3 convolution, a deep stem of three 3x3 convolutions, and, as
+    in the published checkpoints, dilated 3x3 convolutions in stages 3 and 4 while the strides stay: output
+    stride 32 with a wider view.
+
+    Args:
+        blocks: in each of the four stages.
+
+    Source: He et al., CVPR 2016 (residual blocks); He et al., CVPR 2019 (deep stem).
+    """
 
     channels = (256, 512, 1024, 2048)
 
@@ -79,7 +90,6 @@ class ResNet(nn.Module):
         return maps
 
 
-# repeat, kernel, stride of the first, expansion, output channels
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -89,6 +99,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+"""Blocks, kernel, stride of the first block, expansion, output channels."""
 _TAPS = (1, 2, 4, 6)
 """Stages after which the map leaves the encoder: the last one at each stride."""
 _BN_EPS = 1e-3
@@ -140,7 +151,13 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The encoder: an image in, four maps at strides 4, 8, 16 and 32 out."""
+    """An encoder that is fast on CPUs: no squeeze-and-excitation, and ReLU6.
+
+    Not in the paper; the decoder on top of it is the paper's. Padding is TensorFlow's "same", where the odd
+    pixel goes to the bottom and right, so that ImageNet weights trained there keep their meaning.
+
+    Source: Tan and Le, ICML 2019; the Lite variants, TensorFlow authors, 2020.
+    """
 
     channels = (24, 40, 112, 320)
 

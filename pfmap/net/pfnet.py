@@ -2,8 +2,8 @@
 
 The whole network of Li et al., CVPR 2021 (section 3.3, Figure 2): context enters at the top through pyramid
 pooling and flows down three levels, at points only; the head reads all four levels at once. The variants of
-the paper's ablations differ in the context (`context.build_context`), in the module between two levels
-(`PointFlow` with fewer flows, or a plain `Resized`) and in the order of the steps (`PFNet.steps`).
+the paper's ablations differ in the context (`build_context`), in the module between two levels (`PointFlow`
+with fewer flows, or a plain `Resized`) and in the order of the steps (`PFNet.steps`).
 """
 
 from collections.abc import Iterator
@@ -13,41 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.card import FLOW_LEVELS, Architecture, Context, check_window
-from pfmap.net.encoders import BLOCKS, EfficientNetLite0, ResNet
-from pfmap.net.layers import PyramidConv, average_pool, conv_bn_relu, conv_of_pyramid, resize
+from pfmap.net.encoders import build_encoder
+from pfmap.net.layers import average_pool, conv_bn_relu, resize
 from pfmap.net.pointflow import Flowed, FlowPoints, PointFlow
 
 
 class PFNetOutput(NamedTuple):
     """What one pass computes, before the logits are resized to the window.
 
-    Attributes:
-        logits: ``(B, classes, H / 4, W / 4)``.
-        edges: edge logits of the PointFlow modules that have boundary flow, in the order in which they run,
-            at their source's size: ``(B, 1, H / s, W / s)`` for s = 32, 16, 8 if nothing is varied.
-        context: ``(B, C, H / 32, W / 32)``: what tops the encoder.
-        flows: outputs of the PointFlow modules in that order, if nothing is varied at strides 16, 8, 4.
-        points: the points of the PointFlow modules in that order.
+    Lists are in the order in which the PointFlow modules run; sizes are those where nothing is varied.
     """
 
     logits: Tensor
+    """``(B, classes, H / 4, W / 4)``."""
     edges: list[Tensor]
+    """Edge logits of the modules with boundary flow, at their source's size: strides 32, 16, 8."""
     context: Tensor
+    """``(B, C, H / 32, W / 32)``: what tops the encoder."""
     flows: list[Tensor]
+    """``(B, C, h, w)``: the target maps with their selected points replaced, at strides 16, 8, 4."""
     points: list[FlowPoints]
-
-
-class Resized(nn.Module):
-    """A level without PointFlow: the neighbouring map, resized to be added, as in Semantic FPN."""
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Resize ``(B, C, h, w)`` to the size of `target`."""
-        return resize(source, target.shape[-2:])
-
-
-def build_encoder(name: str) -> ResNet | EfficientNetLite0:
-    """Build the encoder called `name` with random weights."""
-    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet(BLOCKS[name])
 
 
 class PFNet(nn.Module):
@@ -56,16 +41,13 @@ class PFNet(nn.Module):
     H and W are multiples of 32, 64 or more; they need not be equal. Pooling and point counts are per window,
     so a trained model belongs to the window size in its card.
 
-    Attributes:
-        factored: compute the head's first convolution by `factored.conv_of_pyramid`: the same numbers for
-            less than half the work. Off at first, so that the network is the published one operation by
-            operation; training switches it on, and prediction runs what `inference.for_inference` makes.
+    This is the published network operation by operation. Training computes its head in less than half the
+    work (`fast.factor_head`), and prediction runs what `fast.for_inference` makes of it.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.factored = False
         width = architecture.width
         self.encoder = build_encoder(architecture.encoder)
         *fine_channels, top_channels = self.encoder.channels
@@ -77,7 +59,7 @@ class PFNet(nn.Module):
         self.flows = self._flow_modules() if down else nn.ModuleList()
         self.flows_up = self._flow_modules() if up else nn.ModuleList()
         self.smooth = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
-        self.head = conv_bn_relu(4 * width, width, 3)
+        self.head = nn.Sequential(LevelsConv(4, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.classify = nn.Conv2d(width, architecture.classes, 1)
 
     def _flow_modules(self) -> nn.ModuleList:
@@ -129,26 +111,12 @@ class PFNet(nn.Module):
         # The top level goes to the head as it is, whatever flowed into it.
         levels = [*(smooth(x) for smooth, x in zip(self.smooth, maps[:-1], strict=True)), maps[-1]]
         return PFNetOutput(
-            logits=self.classify(self._fuse(levels)),
+            logits=self.classify(self.head(levels)),
             edges=[flow.edges for flow in flows if flow.edges is not None],
             context=context,
             flows=[flow.features for flow in flows],
             points=[flow.points for flow in flows],
         )
-
-    def _fuse(self, levels: list[Tensor]) -> Tensor:
-        """Read all levels, fine to coarse, at the finest one's size: ``(B, C, H / 4, W / 4)``."""
-        convolve, normalise, relu = self.head
-        if isinstance(convolve, PyramidConv):  # as prediction runs it
-            fused: Tensor = convolve(levels)
-        elif self.factored:
-            assert isinstance(convolve, nn.Conv2d)
-            fused = conv_of_pyramid(levels, convolve.weight, convolve.bias)
-        else:
-            size = levels[0].shape[-2:]
-            fused = convolve(torch.cat([levels[0], *(resize(x, size) for x in levels[1:])], dim=1))
-        out: Tensor = relu(normalise(fused))
-        return out
 
     def forward(self, image: Tensor) -> Tensor:
         """Map normalised ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``."""
@@ -156,15 +124,37 @@ class PFNet(nn.Module):
         return resize(self.compute(image).logits.contiguous(), image.shape[-2:])
 
 
+class LevelsConv(nn.Conv2d):
+    """The head's 3x3 convolution: over all levels of the pyramid at once, at the finest one's size."""
+
+    def __init__(self, levels: int, width: int, *, device: torch.device | None = None) -> None:
+        super().__init__(levels * width, width, 3, padding=1, bias=False, device=device)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:  # type: ignore[override]
+        """Map levels, fine to coarse, each ``(B, C, h, w)``, to ``(B, C, H, W)`` at the first one's size."""
+        size = levels[0].shape[-2:]
+        return super().forward(torch.cat([levels[0], *(resize(x, size) for x in levels[1:])], dim=1))
+
+
+class Resized(nn.Module):
+    """A level without PointFlow: the neighbouring map, resized to be added, as in Semantic FPN."""
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Resize ``(B, C, h, w)`` to the size of `target`."""
+        return resize(source, target.shape[-2:])
+
+
 BINS = (1, 2, 3, 6)
+"""Cells along a side of each level of the pyramid pooling."""
 RATES = (3, 6, 9)
 """DeepLabV3's 12, 24 and 36 are for output stride 8; at 32 these reach as far in the image."""
 
 
 def build_context(kind: Context, inputs: int, width: int) -> nn.Module:
-    """Build the context called `kind`: ``(B, inputs, h, w)`` to ``(B, width, h, w)``.
+    """Build what tops the encoder, the scene-wide context that the decoder hands down (Table 2g).
 
-    Without context the last map gets a lateral like those of the finer maps, as in Semantic FPN.
+    All kinds map the encoder's last map ``(B, inputs, h, w)`` to the decoder's ``(B, width, h, w)``. Without
+    context it gets a lateral like those of the finer maps, as in Semantic FPN.
     """
     if kind == "ppm":
         return PyramidPooling(inputs, width)

@@ -3,7 +3,7 @@
 The paper's contribution (sections 3.1 and 3.2, Figure 3). Aerial images are mostly background with tiny
 objects, so most pixels have nothing to hand down; two small sets of points do. *Salient* points carry
 the objects' insides, *boundary* points their contours. Read the functions in the order of the equations:
-`PointFlow.saliency` (3), `salient_points` (4), `boundary_points` (5), `flow_points` (6).
+`PointFlow.saliency` (3), `salient_points` (4), `largest_points` (5), `flow_points` (6).
 
 Semantics flow from a *source* map to a *target* map: the coarser and the finer one of two neighbours, or,
 where the paper's ablation turns the direction, the finer and the coarser one. Points are always
@@ -51,34 +51,21 @@ def uniform_points(saliency: Tensor, bins: int) -> Tensor:
     return (rows[:, None] * width + cols).flatten().expand(len(saliency), -1)
 
 
-def attention_points(saliency: Tensor, count: int) -> Tensor:
-    """Pick the `count` most salient pixels of the whole map (all pixels, where there are fewer).
+def largest_points(score: Tensor, count: int) -> Tensor:
+    """Pick the `count` pixels with the highest score (all pixels, where there are fewer).
 
-    Returns:
-        ``(B, min(count, h * w))`` flat pixel indices into ``h * w``.
-
-    Source: Li et al., CVPR 2021, Table 2 ("attention").
-    """
-    return _largest(saliency, count)
-
-
-def boundary_points(edge_logits: Tensor, count: int) -> Tensor:
-    """Pick the `count` pixels that look most like a contour (all pixels, where there are fewer).
+    Of the edge head's raw output they are the boundary points, those that look most like a contour; of the
+    saliency they are what the ablation calls "attention".
 
     Args:
-        edge_logits: ``(B, 1, h, w)`` raw output of the edge head.
+        score: ``(B, 1, h, w)``.
         count: K, the number of points.
 
     Returns:
         ``(B, min(count, h * w))`` flat pixel indices into ``h * w``.
 
-    Source: Li et al., CVPR 2021, Eq. 5.
+    Source: Li et al., CVPR 2021, Eq. 5; Table 2.
     """
-    return _largest(edge_logits, count)
-
-
-def _largest(score: Tensor, count: int) -> Tensor:
-    """Pick the `count` largest of ``(B, 1, h, w)``: ``(B, min(count, h * w))`` flat indices."""
     flat = score.flatten(1)
     return flat.topk(min(count, flat.shape[1]), dim=1, sorted=False).indices
 
@@ -161,30 +148,23 @@ def _sample(features: Tensor, at: Tensor, grid: Tensor) -> Tensor:
 
 
 class FlowPoints(NamedTuple):
-    """The points that one PointFlow module chose, as flat indices into its source map.
-
-    Attributes:
-        grid: (h, w) of the source map.
-        salient: ``(B, P)``, or None where the module has no salient flow.
-        boundary: ``(B, P)``, or None where it has no boundary flow.
-    """
+    """The points that one PointFlow module chose, as flat indices into its source map."""
 
     grid: tuple[int, int]
+    """(h, w) of the source map."""
     salient: Tensor | None
+    """``(B, P)``, or None where the module has no salient flow."""
     boundary: Tensor | None
+    """``(B, P)``, or None where it has no boundary flow."""
 
 
 class Flowed(NamedTuple):
-    """What one PointFlow module computes.
-
-    Attributes:
-        features: ``(B, C, H, W)``: the target map with its selected points replaced.
-        edges: ``(B, 1, h, w)`` edge logits, or None where the module has no boundary flow.
-        points: where it read.
-    """
+    """What one PointFlow module computes."""
 
     features: Tensor
+    """``(B, C, H, W)``: the target map with its selected points replaced."""
     edges: Tensor | None
+    """``(B, 1, h, w)`` edge logits, or None where the module has no boundary flow."""
     points: FlowPoints
 
 
@@ -259,7 +239,7 @@ class PointFlow(nn.Module):
         features, edges, salient_at, boundary_at = target, None, None, None
         if self.has_boundary:
             edges = self.edge_logits(source, saliency)
-            boundary_at = boundary_points(edges, self.architecture.edge_points)
+            boundary_at = largest_points(edges, self.architecture.edge_points)
             at = to_target(boundary_at, source, target)
             features = _scatter(features, at, self._boundary_flow(source, target, boundary_at))
         if self.has_salient:
@@ -291,5 +271,5 @@ class PointFlow(nn.Module):
         if self.architecture.salient_points == "uniform":
             at = uniform_points(saliency, bins)
         elif self.architecture.salient_points == "attention":
-            at = attention_points(saliency, bins**2)
+            at = largest_points(saliency, bins**2)
         return at, peaks

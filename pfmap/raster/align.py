@@ -1,24 +1,22 @@
-"""A class raster as it lies under the pixels of another grid."""
+"""Labels under the pixels of another raster: class rasters warped onto its grid, polygons burnt into it."""
 
 import contextlib
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio import features
-from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError
-from pfmap.core.grid import UNPLACED, GeoBox, Span
+from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, reason
+from pfmap.raster.gdal import GDAL_ERRORS, Location, crs_of, gdal_settings, reason
 
 _ANY_CRS = "EPSG:3857"
 """Stands for a CRS that neither raster names: what is the same on both sides does not matter."""
@@ -48,76 +46,64 @@ class AlignedMap(ClassMap):
         super().__init__(location, None, advice)
         self._vrt: WarpedVRT | None = None
         own, self.geobox, self.note = self.geobox, target, ""
+        with contextlib.ExitStack() as stack:
+            stack.push(self._stack)
+            if not self._on_same_pixels(own, target, other):
+                self._check_overlap(own, target, other)
+                self._vrt = stack.enter_context(self._warped(own, target, other))
+                self._masked = True
+                self._dtype, self.nodata = self._values()
+            self._stack = stack.pop_all()
+
+    def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
+        """Say whether the two grids are one; refuse those that no georeferencing brings together."""
+        same_size = (own.width, own.height) == (target.width, target.height)
+        if same_size and own.transform == target.transform and _same_crs(own, target):
+            return True
+        name = self._location.text
+        if own.georeferenced and target.georeferenced and (target.crs_wkt or not own.crs_wkt):
+            if own.crs_wkt is None and target.crs_wkt is not None:
+                self.note = f"{name} names no CRS: taken to be in that of {other}"
+            return False
+        if not same_size:
+            raise SourceError(
+                f"{name} has {own.width} x {own.height} pixels, {other} has {target.width} x "
+                f"{target.height}, and {other if own.georeferenced else name} says not where it lies: "
+                "georeference it, or give a raster of the same size"
+            )
+        self.note = f"{name} and {other} are compared pixel by pixel: one of them says not where it lies"
+        return True
+
+    def _check_overlap(self, own: GeoBox, target: GeoBox, other: str) -> None:
+        """Refuse two grids that lie apart; where that cannot be told, so be it."""
+        bounds = target.bounds
+        if own.crs_wkt is not None and target.crs_wkt is not None and own.crs_wkt != target.crs_wkt:
+            with contextlib.suppress(*GDAL_ERRORS), gdal_settings():
+                bounds = transform_bounds(crs_of(target.crs_wkt), crs_of(own.crs_wkt), *target.bounds)
+        left, bottom, right, top = bounds
+        x0, y0, x1, y1 = own.bounds
+        if right <= x0 or x1 <= left or top <= y0 or y1 <= bottom:
+            raise SourceError(
+                f"{self._location.text} and {other} do not overlap: they cover {_box(own.bounds)} and "
+                f"{_box(bounds)} in {own.crs_name}"
+            )
+
+    def _warped(self, own: GeoBox, target: GeoBox, other: str) -> WarpedVRT:
         try:
-            if self._on_same_pixels(own, target, other):
-                return
-            crs = own.crs_wkt or target.crs_wkt
-            self._check_overlap(own, target, crs, other)
-            self._vrt = WarpedVRT(
+            return WarpedVRT(
                 self._src,
-                src_crs=CRS.from_wkt(crs) if crs else _ANY_CRS,
-                crs=CRS.from_wkt(target.crs_wkt) if target.crs_wkt else _ANY_CRS,
+                src_crs=crs_of(own.crs_wkt or target.crs_wkt) or _ANY_CRS,
+                crs=crs_of(target.crs_wkt) or _ANY_CRS,
                 transform=Affine(*target.transform),
                 width=target.width,
                 height=target.height,
                 resampling=Resampling.nearest,
                 add_alpha=True,
             )
-            self._masked = True
-            self._dtype, self.nodata = self._values()
         except GDAL_ERRORS as error:
-            self._src.close()
             raise SourceError(
-                f"{location.text} cannot be brought onto the grid of {other} ({reason(error)})"
+                f"{self._location.text} cannot be brought onto the grid of {other} ({reason(error)})"
             ) from error
-        except BaseException:
-            self._src.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._vrt is not None:
-            self._vrt.close()
-        super().__exit__(kind, error, trace)
-
-    def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
-        """Say whether the two grids are one; refuse those that no georeferencing brings together."""
-        sizes = (own.width, own.height), (target.width, target.height)
-        if sizes[0] == sizes[1] and own.transform == target.transform and _same(own, target):
-            return True
-        name = self._location.text
-        unplaced = [box.crs_wkt is None and box.transform == UNPLACED for box in (own, target)]
-        if any(unplaced) or (target.crs_wkt is None and own.crs_wkt is not None):
-            if sizes[0] != sizes[1]:
-                which = name if unplaced[0] else other
-                raise SourceError(
-                    f"{name} has {own.width} x {own.height} pixels, {other} has {target.width} x "
-                    f"{target.height}, and {which} says not where it lies: georeference it, or give a raster "
-                    "of the same size"
-                )
-            if unplaced[0] != unplaced[1] or target.crs_wkt is None:
-                self.note = (
-                    f"{name} and {other} are compared pixel by pixel: one of them says not where it lies"
-                )
-            return True
-        if own.crs_wkt is None and target.crs_wkt is not None:
-            self.note = f"{name} names no CRS: taken to be in that of {other}"
-        return False
-
-    def _check_overlap(self, own: GeoBox, target: GeoBox, crs: str | None, other: str) -> None:
-        left, bottom, right, top = target.bounds
-        if crs is not None and target.crs_wkt is not None and crs != target.crs_wkt:
-            with contextlib.suppress(*GDAL_ERRORS), gdal_settings():
-                left, bottom, right, top = transform_bounds(
-                    CRS.from_wkt(target.crs_wkt), CRS.from_wkt(crs), *target.bounds
-                )
-        x0, y0, x1, y1 = own.bounds
-        if right <= x0 or x1 <= left or top <= y0 or y1 <= bottom:
-            raise SourceError(
-                f"{self._location.text} and {other} do not overlap: they cover {_box(own.bounds)} and "
-                f"{_box((left, bottom, right, top))} in {own.crs_name}"
-            )
 
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
         if self._vrt is None:
@@ -126,12 +112,8 @@ class AlignedMap(ClassMap):
         return values, alpha != 0
 
 
-def _same(one: GeoBox, two: GeoBox) -> bool:
-    if one.crs_wkt == two.crs_wkt:
-        return True
-    if one.crs_wkt is None or two.crs_wkt is None:
-        return False
-    return bool(CRS.from_wkt(one.crs_wkt) == CRS.from_wkt(two.crs_wkt))
+def _same_crs(one: GeoBox, two: GeoBox) -> bool:
+    return one.crs_wkt == two.crs_wkt or crs_of(one.crs_wkt) == crs_of(two.crs_wkt)
 
 
 def _box(bounds: tuple[float, float, float, float]) -> str:

@@ -1,30 +1,35 @@
-"""Class rasters of any origin: reading them in rows, with the names and colours of their classes."""
+"""Rasters of classes: class rasters of any origin, read in rows, and images of labels.
+
+Class rasters bring names and colours of their classes along, in one of several ways.
+"""
 
 import contextlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Generator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, reason
-from pfmap.raster.scene import check_place, describe
+from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, opened, reason, window_of
+from pfmap.raster.scene import geobox_of
+from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time
 _CHOOSE = "choose it with --band, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
-_NAME_USAGE = "2"  # GDAL's number for the column of a raster attribute table that holds names
+_COLORS = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22",
+    "#17becf", "#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#c7c7c7",
+    "#dbdb8d", "#9edae5",
+)  # fmt: skip
 
 
 class ClassMap:
@@ -46,32 +51,26 @@ class ClassMap:
 
     def __init__(self, location: Location, band: int | None, advice: str = _CHOOSE) -> None:
         self._location = location
-        self._advice = advice
-        try:
-            with gdal_settings(remote=location.remote), quietly():
-                self._src = rasterio.open(location.gdal)
-        except GDAL_ERRORS as error:
-            raise SourceError(
-                f"{location.text} cannot be opened ({reason(error)}): is it a raster?"
-            ) from error
-        try:
-            self._band = self._choose(band)
-            check_place(self._src, location.text)
-            self.geobox: GeoBox = describe(self._src, location, (self._band,)).geobox
+        with contextlib.ExitStack() as stack:
+            try:
+                with gdal_settings(remote=location.remote), quietly():
+                    self._src = stack.enter_context(rasterio.open(location.gdal))
+            except GDAL_ERRORS as error:
+                raise SourceError(
+                    f"{location.text} cannot be opened ({reason(error)}): is it a raster?"
+                ) from error
+            self._band = self._choose(band, advice)
+            self.geobox: GeoBox = geobox_of(self._src, location)
             self._masked = self._src.mask_flag_enums[self._band - 1] != [MaskFlags.all_valid]
             self._dtype, self.nodata = self._values()
             self.classes = self._named()
-        except BaseException:
-            self._src.close()
-            raise
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._src.close()
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def rows(self, within: tuple[Span, Span] | None = None) -> Generator[npt.NDArray[Any], None, None]:
         """Yield all rows from the top, a number at a time: ``(rows, width)`` uint8 or int32.
@@ -83,16 +82,20 @@ class ClassMap:
             SourceError: they cannot be read, or a class is negative.
         """
         rows, cols = within or (Span(0, self.geobox.height), Span(0, self.geobox.width))
-        for strip in self._strips(rows, cols):
+        for strip in self.strips(rows, cols):
             yield self.read(strip, cols)
 
-    def strips(self) -> list[Span]:
-        """Cut the raster into rows that are read at a time, in whole blocks of the file."""
-        return self._strips(Span(0, self.geobox.height), Span(0, self.geobox.width))
+    def strips(self, rows: Span | None = None, cols: Span | None = None) -> list[Span]:
+        """Cut rows, by default all, into such as are read at a time: whole blocks of the file.
 
-    def _strips(self, rows: Span, cols: Span) -> list[Span]:
+        Args:
+            rows: to be cut.
+            cols: that are read of them; the fewer, the more rows at a time.
+        """
+        rows = rows or Span(0, self.geobox.height)
+        width = cols.size if cols is not None else self.geobox.width
         block = max(1, self._src.block_shapes[self._band - 1][0])
-        step = max(block, _PIXELS // cols.size // block * block)
+        step = max(block, _PIXELS // width // block * block)
         first = rows.start // block * block
         return [
             Span(max(top, rows.start), min(top + step, rows.stop)) for top in range(first, rows.stop, step)
@@ -104,11 +107,9 @@ class ClassMap:
         Raises:
             SourceError: they cannot be read, or a class is negative.
         """
-        cols = cols or Span(0, self.geobox.width)
-        window = Window(cols.start, rows.start, cols.size, rows.size)
         try:
             with gdal_settings(remote=self._location.remote):
-                values, mask = self._read(window)
+                values, mask = self._read(window_of(rows, cols or Span(0, self.geobox.width)))
         except GDAL_ERRORS as error:
             raise SourceError(
                 f"{self._location.text} cannot be read in rows {rows.start} to {rows.stop} "
@@ -136,11 +137,12 @@ class ClassMap:
             values[~valid] = self.nodata
         return values
 
-    def _choose(self, band: int | None) -> int:
+    def _choose(self, band: int | None, advice: str) -> int:
+        """Check the band that is to be read, or that there is only one."""
         src, name = self._src, self._location.text
         if band is None:
             if src.count != 1:
-                raise SourceError(f"{name} has {src.count} bands; a class raster has one: {self._advice}")
+                raise SourceError(f"{name} has {src.count} bands; a class raster has one: {advice}")
             band = 1
         if not 1 <= band <= src.count:
             raise SourceError(f"{name} has bands 1 to {src.count}, not {band}: choose one with --band")
@@ -168,10 +170,11 @@ class ClassMap:
             names = dict(enumerate(self._src.tags()[_NAMES].split(",")))
         local = self._location.local
         if not names and local is not None:
-            names = _names_beside(local.with_name(f"{local.name}.aux.xml"), self._band)
+            names = class_names(local.with_name(f"{local.name}.aux.xml"), self._band)
         colors: dict[int, str] = {}
         with contextlib.suppress(ValueError):  # no colour table
-            colors = {value: f"#{r:02x}{g:02x}{b:02x}" for value, (r, g, b, _) in self._table().items()}
+            table = self._src.colormap(self._band)
+            colors = {value: f"#{r:02x}{g:02x}{b:02x}" for value, (r, g, b, _) in table.items()}
         return {
             value: ClassSpec(names[value], colors.get(value, default_color(value)))
             for value in sorted(names)
@@ -182,61 +185,52 @@ class ClassMap:
             if value not in names and color != "#000000"
         }
 
-    def _table(self) -> dict[int, tuple[int, int, int, int]]:
-        table: dict[int, tuple[int, int, int, int]] = self._src.colormap(self._band)
-        return table
-
-
-_COLORS = [
-    "#1f77b4",
-    "#ff7f0e",
-    "#2ca02c",
-    "#d62728",
-    "#9467bd",
-    "#8c564b",
-    "#e377c2",
-    "#7f7f7f",
-    "#bcbd22",
-    "#17becf",
-    "#aec7e8",
-    "#ffbb78",
-    "#98df8a",
-    "#ff9896",
-    "#c5b0d5",
-    "#c49c94",
-    "#f7b6d2",
-    "#c7c7c7",
-    "#dbdb8d",
-    "#9edae5",
-]
-
 
 def default_color(value: int) -> str:
     """Return a colour for a class that has none."""
     return _COLORS[value % len(_COLORS)]
 
 
-def _names_beside(path: Path, band: int) -> dict[int, str]:
-    """Read class names from GDAL's sidecar file: its attribute table, else its category names."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError):
-        return {}
-    node = root.find(f"PAMRasterBand[@band='{band}']")
-    if node is None:
-        return {}
-    columns = [field.findtext("Usage") for field in node.findall("GDALRasterAttributeTable/FieldDefn")]
-    values = next((k for k, usage in enumerate(columns) if usage in {"0", "5"} and k == 0), None)
-    titles = next((k for k, usage in enumerate(columns) if usage == _NAME_USAGE), None)
-    names: dict[int, str] = {}
-    if values is not None and titles is not None:
-        for row in node.findall("GDALRasterAttributeTable/Row"):
-            cells = [cell.text or "" for cell in row.findall("F")]
-            try:
-                names[int(float(cells[values]))] = cells[titles]
-            except (ValueError, IndexError):
-                continue
-    return names or {k: item.text or "" for k, item in enumerate(node.findall("CategoryNames/Category"))}
+def confidence_beside(location: Location) -> Path | None:
+    """Find the confidence that pfmap wrote beside a class raster.
+
+    Returns:
+        `<stem>_confidence.tif` beside `<stem>_classes.tif`, or None where either is called otherwise.
+    """
+    stem = location.stem.removesuffix("_classes")
+    if location.local is None or stem == location.stem:
+        return None
+    beside = location.local.with_name(f"{stem}_confidence.tif")
+    return beside if beside.is_file() else None
+
+
+def open_confidence(
+    stack: contextlib.ExitStack,
+    path: str | os.PathLike[str],
+    classes: ClassMap,
+    name: str,
+    advice: str = _CHOOSE,
+) -> ClassMap:
+    """Open the confidence of a class raster, to be closed by a stack.
+
+    Args:
+        stack: closes it.
+        path: of the confidence raster.
+        classes: the opened class raster.
+        name: of the class raster, for messages.
+        advice: what to do about several bands.
+
+    Raises:
+        SourceError: it cannot be read, or is not of the same size.
+    """
+    found = stack.enter_context(ClassMap(locate(path), None, advice))
+    box, wanted = found.geobox, classes.geobox
+    if (box.height, box.width) != (wanted.height, wanted.width):
+        raise SourceError(
+            f"{os.fspath(path)} has {box.width} x {box.height} pixels, {name} has {wanted.width} x "
+            f"{wanted.height}: give the confidence of the same map"
+        )
+    return found
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -245,7 +239,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         SourceError: the file cannot be read.
     """
-    with _opened(path) as src:
+    with opened(path) as src:
         return src.height, src.width
 
 
@@ -265,19 +259,9 @@ def read_image(
     Raises:
         SourceError: the file cannot be read, or is not 8-bit.
     """
-    with _opened(path) as src:
+    with opened(path) as src:
         if src.dtypes[0] != "uint8":
             raise SourceError(f"{path} holds {src.dtypes[0]} values: 8-bit images are needed")
         colors = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"]
-        y, x = rows or Span(0, src.height), cols or Span(0, src.width)
-        window = Window(x.start, y.start, x.size, y.size)
+        window = window_of(rows or Span(0, src.height), cols or Span(0, src.width))
         return src.read(colors, window=window), src.dataset_mask(window=window) > 0
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
-    try:
-        with quietly(), rasterio.open(path) as src:
-            yield src
-    except RasterioError as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error

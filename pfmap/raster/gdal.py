@@ -1,4 +1,4 @@
-"""GDAL's settings and errors, the same wherever a scene is read."""
+"""How GDAL is set up, told where a raster is, and understood when it fails: the same wherever one is read."""
 
 import contextlib
 import http.client
@@ -9,17 +9,24 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, quietly
+from pfmap.core.grid import Span
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's."""
+
+BLOCK = 512
+"""Side of the tiles of all rasters that are written, pixels."""
 
 # Never run code that a raster names, ask a server again, give up on a dead one, look for side files by name
 # instead of listing a bucket.
@@ -52,6 +59,17 @@ def reason(error: Exception) -> str:
     return " ".join(str(error.__cause__ or error).split())
 
 
+def window_of(rows: Span, cols: Span) -> Window:
+    """Return what rasterio calls these rows and columns."""
+    return Window(cols.start, rows.start, cols.size, rows.size)
+
+
+@lru_cache(maxsize=64)
+def crs_of(wkt: str | None) -> CRS | None:
+    """Parse a CRS; None is no CRS, and stays so."""
+    return None if wkt is None else CRS.from_wkt(wkt)
+
+
 _URL = re.compile(r"(https?|s3|gs|az)://")
 _REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
 _PREFIXES = {
@@ -61,31 +79,30 @@ _PREFIXES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
-_PATIENCE = 20.0
+_PATIENCE = 20.0  # seconds
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
-#: How the names of raster files end that keep values as they are, so that class rasters may be such.
+
 EXACT_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".webp", ".bmp", ".gif"})
-#: How the names of raster files end.
+"""How the names of raster files end that keep values as they are, so that class rasters may be such."""
+
 RASTER_SUFFIXES = EXACT_SUFFIXES | {".jpg", ".jpeg", ".ecw", ".sid"}
+"""How the names of raster files end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A scene's place, as the user wrote it and as GDAL opens it.
-
-    Attributes:
-        text: as given; how messages and reports name it.
-        gdal: what GDAL opens.
-        remote: whether it is reached over the network.
-        local: the file on this machine that holds it, if there is one: the scene, or the archive around it.
-        called: what outputs are to be called where the scene's own name will not do, or "".
-    """
+    """A scene's place, as the user wrote it and as GDAL opens it."""
 
     text: str
+    """As given; how messages and reports name it."""
     gdal: str
+    """What GDAL opens."""
     remote: bool
+    """Whether it is reached over the network."""
     local: Path | None
+    """The file on this machine that holds it, if there is one: the scene, or the archive around it."""
     called: str = ""
+    """What outputs are to be called where the scene's own name will not do, or ""."""
 
     @property
     def name(self) -> str:
@@ -138,17 +155,31 @@ def locate(source: str | os.PathLike[str]) -> Location:
     try:
         if path.is_dir():
             raise SourceError(f"{text} is a folder: name a raster file in it")
-        if path.suffix.lower() == ".zip" and path.is_file():
-            return Location(text, f"/vsizip/{path.resolve()}/{_only_raster(path)}", remote=False, local=path)
+        for archive in (path, *path.parents):
+            if archive.suffix.lower() == ".zip" and archive.is_file():
+                inner = path.relative_to(archive).as_posix() if path != archive else _only_raster(archive)
+                return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
         if path.exists():
             return Location(text, text, remote=False, local=path)
-        for archive in path.parents:
-            if archive.suffix.lower() == ".zip" and archive.is_file():
-                inner = path.relative_to(archive).as_posix()
-                return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
     except (OSError, ValueError) as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
+
+
+@contextlib.contextmanager
+def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster for one look at it, with GDAL set up for that.
+
+    Raises:
+        SourceError: it cannot be opened or, within the block, be read.
+    """
+    if isinstance(source, Path):
+        source = Location(str(source), str(source), remote=False, local=source)
+    try:
+        with gdal_settings(remote=source.remote), quietly(), rasterio.open(source.gdal) as src:
+            yield src
+    except GDAL_ERRORS as error:
+        raise SourceError(f"{source.text} cannot be read ({reason(error)})") from error
 
 
 def ask_server(location: Location) -> dict[str, str]:
@@ -169,15 +200,15 @@ def ask_server(location: Location) -> dict[str, str]:
     except urllib.error.HTTPError:
         return {}  # it answers; GDAL may know how to ask it, and says what is wrong if not
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
+        why = getattr(error, "reason", error)
         raise SourceError(
-            f"{location.text} cannot be opened (the server does not answer: {reason}): check the address and "
+            f"{location.text} cannot be opened (the server does not answer: {why}): check the address and "
             "the network"
         ) from error
 
 
 def _only_raster(archive: Path) -> str:
-    """Name the only raster in an archive."""
+    """Return the name of the only raster in an archive."""
     try:
         with zipfile.ZipFile(archive) as content:
             names = [n for n in content.namelist() if PurePosixPath(n).suffix.lower() in RASTER_SUFFIXES]

@@ -1,14 +1,11 @@
-"""A scene and its class raster, both in few pixels: what a small picture shows."""
+"""Small pictures: a scene and its class raster in few pixels, and pixels as a PNG file."""
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
-from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
@@ -16,25 +13,22 @@ from rasterio.vrt import WarpedVRT
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.bands import RGB, Scaling
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, locate, reason
-from pfmap.raster.scene import describe
+from pfmap.raster.bands import Scaling
+from pfmap.raster.gdal import crs_of, locate, opened
+from pfmap.raster.scene import RGB, geobox_of
 from pfmap.raster.source import Source
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Few pixels of a scene's mapped part.
-
-    Attributes:
-        pixels: ``(3, h, w)`` of the scene, or None where reading it would take too long.
-        seen: ``(h, w)``: which of them have data.
-        classes: ``(h, w)``, with nodata where there is no class.
-    """
+    """Few pixels of a scene's mapped part."""
 
     pixels: npt.NDArray[np.uint8] | None
+    """``(3, h, w)`` of the scene, or None where reading it would take too long."""
     seen: npt.NDArray[np.bool_]
+    """``(h, w)``: which of them have data."""
     classes: npt.NDArray[np.uint8]
+    """``(h, w)``, with nodata where there is no class."""
 
 
 def read_preview(
@@ -66,53 +60,45 @@ def read_preview(
         source.scaling = scaling
         if not source.thins_fast():
             return Preview(None, codes != NODATA, codes)
-        rows, cols = _part(source.info.geobox, box, scene)
+        rows, cols = _covered(source.info.geobox, box, scene)
         pixels, seen = source.thinned(rows, cols, codes.shape)
     return Preview(pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA)))
 
 
 def _read_part(path: Path, part: GeoBox, side: int) -> npt.NDArray[np.uint8]:
     """Return a class raster on the grid of a scene, in few pixels."""
-    shrink = min(1.0, side / max(part.width, part.height))
-    width, height = max(1, round(part.width * shrink)), max(1, round(part.height * shrink))
-    place = Affine(*part.transform) @ Affine.scale(part.width / width, part.height / height)
-    location = locate(path)
-    try:
-        with (
-            gdal_settings(remote=location.remote),
-            quietly(),
-            rasterio.open(location.gdal) as src,
-            WarpedVRT(
-                src,
-                crs=src.crs if part.crs_wkt is None else CRS.from_wkt(part.crs_wkt),
-                transform=place,
-                width=width,
-                height=height,
-                nodata=NODATA,
-            ) as shown,
-        ):
-            codes: npt.NDArray[np.uint8] = shown.read(1)
-            return codes
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{path} cannot be read ({reason(error)})") from error
+    height, width = _fewer(part.height, part.width, side)
+    with (
+        opened(locate(path)) as src,
+        WarpedVRT(
+            src,
+            crs=crs_of(part.crs_wkt) or src.crs,
+            transform=Affine(*part.resized(height, width).transform),
+            width=width,
+            height=height,
+            nodata=NODATA,
+        ) as shown,
+    ):
+        codes: npt.NDArray[np.uint8] = shown.read(1)
+        return codes
 
 
 def _read_classes(path: Path, side: int) -> tuple[GeoBox, npt.NDArray[np.uint8]]:
     """Return the grid of a class raster, and the class most frequent in each of few pixels."""
-    try:
-        location = locate(path)
-        with gdal_settings(remote=location.remote), quietly(), contextlib.ExitStack() as stack:
-            src = stack.enter_context(rasterio.open(location.gdal))
-            box = describe(src, location, (1,)).geobox
-            shrink = min(1.0, side / max(src.shape))
-            shape = max(1, round(src.height * shrink)), max(1, round(src.width * shrink))
-            codes: npt.NDArray[np.uint8] = src.read(1, out_shape=shape, resampling=Resampling.mode)
-            return box, codes
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{path} cannot be read ({reason(error)})") from error
+    location = locate(path)
+    with opened(location) as src:
+        shape = _fewer(src.height, src.width, side)
+        codes: npt.NDArray[np.uint8] = src.read(1, out_shape=shape, resampling=Resampling.mode)
+        return geobox_of(src, location), codes
 
 
-def _part(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
+def _fewer(height: int, width: int, side: int) -> tuple[int, int]:
+    """Shrink height and width together, so that neither is above `side`."""
+    shrink = min(1.0, side / max(width, height))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def _covered(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
     """Return the rows and columns of a scene that a class raster covers."""
     a, b, c, d, e, f = scene.inverse()
     corners = [part.place(0, 0), part.place(part.width, part.height)]

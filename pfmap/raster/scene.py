@@ -1,6 +1,7 @@
-"""What a scene is, apart from its pixels."""
+"""What a scene is, apart from its pixels: its place, its type of values, and which bands the network sees."""
 
-import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,47 +10,51 @@ import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
 from pfmap.raster.gdal import GDAL_ERRORS, Location, reason
 
+RGB = ("red", "green", "blue")
+_NAMES = {
+    "near infrared": "nir",
+    "near-infrared": "nir",
+    "infrared": "nir",
+    "r": "red",
+    "g": "green",
+    "b": "blue",
+}
 _CACHE_MIN, _CACHE_TILED = 64 << 20, 256 << 20
 _KINDS = "uif"  # numpy's letters: unsigned, signed, floating point
 
 
 @dataclass(frozen=True, slots=True)
 class SceneInfo:
-    """What a scene is, apart from its pixels.
-
-    Attributes:
-        location: where it is.
-        geobox: its size and place.
-        bands: 1-based numbers of the bands that are read, in the model's order.
-        count: bands in the file.
-        dtype: of the bands that are read, such as uint16.
-        alpha: 1-based number of the alpha band, or None.
-        palette: whether the band holds indices into a colour table.
-        has_mask: whether some pixels may be invalid by nodata value, alpha or mask.
-        block: height and width of the file's own blocks.
-        band_interleaved: whether each band has blocks of its own.
-        driver: GDAL's name of the format.
-        compression: GDAL's name of it, or "none".
-        files: all files of this machine that it consists of.
-    """
+    """What is known of a scene without reading its pixels."""
 
     location: Location
     geobox: GeoBox
     bands: tuple[int, ...]
+    """1-based numbers of the bands that are read, in the model's order."""
     count: int
+    """Bands in the file."""
     dtype: str
+    """Of the bands that are read, such as uint16; the widest where they differ."""
     alpha: int | None
+    """1-based number of the alpha band, or None."""
     palette: bool
+    """Whether the band holds indices into a colour table."""
     has_mask: bool
+    """Whether some pixels may be invalid by nodata value, alpha or mask."""
     block: tuple[int, int]
+    """Height and width of the file's own blocks."""
     band_interleaved: bool
+    """Whether each band has blocks of its own."""
     driver: str
+    """GDAL's name of the format."""
     compression: str
+    """GDAL's name of it, or "none"."""
     files: tuple[Path, ...]
+    """All files of this machine that it consists of."""
 
     @property
     def name(self) -> str:
@@ -85,14 +90,42 @@ def describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int,
     Raises:
         SourceError: values that are no real numbers, or georeferencing that cannot be used.
     """
+    colors, structure = src.colorinterp, src.tags(ns="IMAGE_STRUCTURE")
+    return SceneInfo(
+        location=location,
+        dtype=_dtype(src, location, chosen),
+        geobox=geobox_of(src, location),
+        bands=chosen,
+        count=src.count,
+        alpha=colors.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colors else None,
+        palette=len(set(chosen)) == 1 and colors[chosen[0] - 1] == ColorInterp.palette,
+        has_mask=any(flags != [MaskFlags.all_valid] for flags in src.mask_flag_enums),
+        block=max(src.block_shapes[band - 1] for band in chosen),
+        band_interleaved=structure.get("INTERLEAVE", "BAND") == "BAND",
+        driver=src.driver,
+        compression=structure.get("COMPRESSION", "none").lower(),
+        files=_files(src, location),
+    )
+
+
+def _dtype(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, ...]) -> str:
+    """Return the type that holds the values of all chosen bands."""
     kinds = {src.dtypes[band - 1] for band in chosen}
-    complex_values = any(kind.startswith("complex") for kind in kinds)
-    dtype = np.result_type(*kinds) if not complex_values else np.dtype(complex)
-    if dtype.kind not in _KINDS:
+    if any(kind.startswith("complex") for kind in kinds) or np.result_type(*kinds).kind not in _KINDS:
         raise SourceError(
             f"{location.text} holds {', '.join(sorted(kinds))} values; whole or floating-point numbers are "
             "needed: convert it with gdal_translate -ot Float32"
         )
+    return str(np.result_type(*kinds))
+
+
+def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
+    """Return the grid of an opened raster.
+
+    Raises:
+        SourceError: it is not orthorectified, or its georeferencing cannot be used.
+    """
+    _refuse_unrectified(src, location.text)
     transform = tuple(float(v) for v in src.transform)[:6]
     if not np.isfinite(transform).all() or transform[0] * transform[4] == transform[1] * transform[3]:
         raise SourceError(
@@ -105,29 +138,11 @@ def describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int,
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
     if crs is None and transform == IDENTITY:
         transform = UNPLACED
-    shapes = [src.block_shapes[band - 1] for band in chosen]
-    files = [Path(name) for name in src.files] if not location.remote else []
-    if location.local is not None:
-        files.append(location.local)
-    return SceneInfo(
-        location=location,
-        geobox=GeoBox(src.width, src.height, crs, transform),  # type: ignore[arg-type]
-        bands=chosen,
-        count=src.count,
-        dtype=str(dtype),
-        alpha=src.colorinterp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in src.colorinterp else None,
-        palette=len(set(chosen)) == 1 and src.colorinterp[chosen[0] - 1] == ColorInterp.palette,
-        has_mask=any(flags != [MaskFlags.all_valid] for flags in src.mask_flag_enums),
-        block=max(shapes),
-        band_interleaved=src.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "BAND") == "BAND",
-        driver=src.driver,
-        compression=src.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "none").lower(),
-        files=tuple(sorted({path for path in files if path.is_file()})),
-    )
+    return GeoBox(src.width, src.height, crs, transform)  # type: ignore[arg-type]
 
 
-def check_place(src: rasterio.DatasetReader, scene: str) -> None:
-    """Refuse a scene that is not orthorectified: its pixels lie on no regular grid on the ground."""
+def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
+    """Refuse a scene whose pixels lie on no regular grid on the ground."""
     if tuple(src.transform)[:6] != IDENTITY:
         return
     points, crs = src.gcps
@@ -136,13 +151,87 @@ def check_place(src: rasterio.DatasetReader, scene: str) -> None:
         to = f"-t_srs {crs.to_string()}" if crs is not None and crs.to_epsg() else "-t_srs EPSG:..."
         raise SourceError(
             f"{scene} has {len(points)} ground control points and no transform; an orthophoto is needed: "
-            f"orthorectify it first, with gdalwarp -tps -r bilinear {to} {os.fspath(scene)} {out}"
+            f"orthorectify it first, with gdalwarp -tps -r bilinear {to} {scene} {out}"
         )
     if src.rpcs is not None:
         raise SourceError(
             f"{scene} has a camera model (RPC) and no transform; an orthophoto is needed: orthorectify it "
             f"first, with gdalwarp -rpc -to RPC_DEM=dem.tif -r bilinear -t_srs EPSG:... {scene} {out}"
         )
+
+
+def _files(src: rasterio.DatasetReader, location: Location) -> tuple[Path, ...]:
+    """Return the files of this machine that a scene consists of."""
+    files = {Path(name) for name in src.files} if not location.remote else set()
+    if location.local is not None:
+        files.add(location.local)
+    return tuple(sorted(path for path in files if path.is_file()))
+
+
+def choose_bands(
+    src: rasterio.DatasetReader,
+    scene: str,
+    names: tuple[str, ...],
+    bands: Sequence[int] | None,
+    model: str,
+) -> tuple[int, ...]:
+    """Choose bands by number, or by what the file says they are: colour interpretation, then descriptions.
+
+    A grey scene serves a model for red, green and blue with the same band three times; a palette has one
+    band, whose colours are expanded when it is read.
+
+    Args:
+        src: the opened scene.
+        scene: its name, for messages.
+        names: what the model needs, in its order.
+        bands: 1-based numbers given by the user, or None.
+        model: the model's name, for messages.
+
+    Returns:
+        1-based band numbers, as many as `names`.
+
+    Raises:
+        UsageError: too few bands, bands that do not exist, or a band that only the user can name.
+    """
+    wanted = f"model {model!r} needs {len(names)} ({', '.join(names)})"
+    if bands is not None:
+        return _given(src, scene, bands, wanted, len(names))
+    kinds = [color.name for color in src.colorinterp]
+    for labels in (kinds, [_plain(text) for text in src.descriptions]):
+        if all(labels.count(name) == 1 for name in names):
+            return tuple(labels.index(name) + 1 for name in names)
+    colors = [number for number, kind in enumerate(kinds, 1) if kind != "alpha"]
+    if names == RGB and len(colors) == 1 and kinds[colors[0] - 1] in ("gray", "palette"):
+        return (colors[0],) * 3
+    if len(colors) < len(names):
+        raise UsageError(
+            f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with --bands"
+        )
+    if names != RGB:
+        raise UsageError(
+            f"{scene} does not say which of its {len(colors)} bands are {', '.join(names)}, as model "
+            f"{model!r} needs them: name them with --bands, such as --bands 1,2,3 for this order"
+        )
+    return tuple(colors[: len(names)])
+
+
+def _given(
+    src: rasterio.DatasetReader, scene: str, bands: Sequence[int], wanted: str, count: int
+) -> tuple[int, ...]:
+    """Check the bands that the user gave."""
+    if len(bands) != count:
+        raise UsageError(f"--bands names {len(bands)} bands; {wanted}")
+    absent = [str(band) for band in bands if not 1 <= band <= src.count]
+    if absent:
+        raise UsageError(f"{scene} has bands 1 to {src.count}, not {', '.join(absent)}: correct --bands")
+    return tuple(bands)
+
+
+def _plain(description: str | None) -> str:
+    """Reduce a band's description to a name of the model's language: "Near Infrared (B8)" to nir."""
+    text = re.sub(r"\(.*?\)|[\d_]", " ", description or "").strip().lower()
+    text = re.sub(r"\s+band$|^band\s+", "", " ".join(text.split()))
+    return _NAMES.get(text, text)
 
 
 def read_palette(src: rasterio.DatasetReader, band: int) -> npt.NDArray[np.uint8]:

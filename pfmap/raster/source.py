@@ -1,11 +1,10 @@
-"""A scene on disk: what it is, and its pixels, as the network is to see them: 8-bit, and which are valid."""
+"""Reading a scene: its pixels as 8-bit values, as the network is to see them, and which of them are valid."""
 
 import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,20 @@ from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.bands import EIGHT_BIT, RGB, Sample, choose_bands, small_enough, spots
-from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, reason
-from pfmap.raster.scene import check_place, describe, read_palette
+from pfmap.raster.bands import EIGHT_BIT, Sample
+from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, reason, window_of
+from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
 
-_SAMPLE = 768
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.generic]
+
+_SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
+_WHOLE = (
+    64_000_000  # values that are read to sample a scene without overviews; larger ones are sampled at spots
+)
+_SPOTS, _FEW = 24, 8  # along an axis; few where each costs a request to a server
+_SPOT = 32  # pixels
 _THINNED = 512 << 20  # pixels: those of a larger scene are not all read for one small picture
 
 
@@ -58,17 +66,11 @@ class Source:
         self._skip = skip_unreadable
         with contextlib.ExitStack() as stack:
             self._signs = ask_server(location)
-            stack.enter_context(gdal_settings(remote=location.remote))
-            self._src = stack.enter_context(_open(location))
-            try:
+            self._src = stack.enter_context(_opened(location))
+            with _reading_header(location):
                 chosen = choose_bands(self._src, location.text, names, bands, model)
                 self.info = describe(self._src, location, chosen)
-                check_place(self._src, location.text)
                 self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
-            except GDAL_ERRORS as error:
-                raise SourceError(
-                    f"{location.text} has a header that GDAL cannot make sense of ({reason(error)})"
-                ) from error
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
             self._stack = stack.pop_all()
@@ -76,15 +78,10 @@ class Source:
     def __enter__(self) -> "Source":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def read(self, rows: Span, cols: Span) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read a part of the scene.
 
         Args:
@@ -111,39 +108,19 @@ class Source:
             "--on-read-error nodata"
         )
 
-    def _read(self, rows: Span, cols: Span) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        window = Window(cols.start, rows.start, cols.size, rows.size)
-        if self.info.has_mask:
-            valid = self._src.dataset_mask(window=window) > 0
-            if not valid.any():
-                return np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8), valid
-        else:
-            valid = np.ones((rows.size, cols.size), dtype=bool)
-        values = self._values(window=window)
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=0)
-        if self._palette is not None:
-            pixels = self._palette[:, values[0]]
-        else:
-            pixels = self.scaling.apply(values)
-            if len(self._distinct) != len(self._pick) or self._pick != list(range(len(self._pick))):
-                pixels = pixels[self._pick]
-        return pixels, valid
+    def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
+        window = window_of(rows, cols)
+        valid = self._mask(window) if self.info.has_mask else np.ones((rows.size, cols.size), dtype=bool)
+        if not valid.any():
+            return np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8), valid
+        return self._shown(self._values(window), valid)
 
-    def _values(self, **options: Any) -> npt.NDArray[np.generic]:
-        """Read the bands in use, in the file's own type; the widest where they differ."""
-        if len({self._src.dtypes[band - 1] for band in self._distinct}) == 1:
-            if "out_shape" in options:
-                options["out_shape"] = (len(self._distinct), *options["out_shape"])
-            values: npt.NDArray[np.generic] = self._src.read(self._distinct, **options)
-            return values
-        return np.stack([self._src.read(band, **options) for band in self._distinct]).astype(self.info.dtype)
-
-    def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read the file's blocks one by one; those that cannot be read are invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
         high, wide = self.info.block
+        size = self.info.geobox
         for top in range(rows.start // high * high, rows.stop, high):
             for left in range(cols.start // wide * wide, cols.stop, wide):
                 y = Span(max(top, rows.start), min(top + high, rows.stop))
@@ -154,22 +131,49 @@ class Source:
                 try:
                     pixels[:, *box], valid[box] = self._read(y, x)
                 except GDAL_ERRORS:
-                    size = self.info.geobox
-                    self.unreadable.add(
-                        (left, top, min(wide, size.width - left), min(high, size.height - top))
-                    )
+                    width, height = min(wide, size.width - left), min(high, size.height - top)
+                    self.unreadable.add((left, top, width, height))
         return pixels, valid
+
+    def _values(
+        self,
+        window: Window | None = None,
+        shape: tuple[int, int] | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> Values:
+        """Read the bands in use, ``(bands, h, w)`` in the file's own type; the widest where they differ."""
+        read = partial(self._src.read, window=window, resampling=resampling)
+        if len({self._src.dtypes[band - 1] for band in self._distinct}) == 1:
+            values: Values = read(self._distinct, out_shape=shape and (len(self._distinct), *shape))
+            return values
+        return np.stack([read(band, out_shape=shape) for band in self._distinct]).astype(self.info.dtype)
+
+    def _mask(self, window: Window | None = None, shape: tuple[int, int] | None = None) -> Bools:
+        valid: Bools = self._src.dataset_mask(window=window, out_shape=shape) > 0
+        return valid
+
+    def _shown(self, values: Values, valid: Bools) -> tuple[Bytes, Bools]:
+        """Turn values into 8-bit ones in the model's order; what is no number is invalid."""
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values).all(axis=0)
+        if self._palette is not None:
+            return self._palette[:, values[0]], valid
+        pixels = self.scaling.apply(values)
+        in_order = self._pick == list(range(len(self._distinct)))
+        return pixels if in_order else pixels[self._pick], valid
 
     def thins_fast(self) -> bool:
         """Say whether `thinned` is quick: the scene has overviews, or is not large and lies here."""
-        box = self.info.geobox
-        if self._src.overviews(self._distinct[0]):
-            return True
-        return not self.info.location.remote and box.width * box.height <= _THINNED
+        return self._has_overviews() or self._small_here(_THINNED)
 
-    def thinned(
-        self, rows: Span, cols: Span, shape: tuple[int, int]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def _has_overviews(self) -> bool:
+        return bool(self._src.overviews(self._distinct[0]))
+
+    def _small_here(self, pixels: int) -> bool:
+        box = self.info.geobox
+        return not self.info.location.remote and box.width * box.height <= pixels
+
+    def thinned(self, rows: Span, cols: Span, shape: tuple[int, int]) -> tuple[Bytes, Bools]:
         """Read a part of the scene in fewer pixels, from an overview if it has one.
 
         Args:
@@ -184,18 +188,12 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
-        window = Window(cols.start, rows.start, cols.size, rows.size)
+        window = window_of(rows, cols)
         kind = Resampling.nearest if self._palette is not None else Resampling.average
         try:
-            valid = self._src.dataset_mask(window=window, out_shape=shape) > 0
-            values = self._values(window=window, out_shape=shape, resampling=kind)
+            return self._shown(self._values(window, shape, kind), self._mask(window, shape))
         except GDAL_ERRORS as error:
             raise self._unreadable("", error) from error
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=0)
-        if self._palette is not None:
-            return self._palette[:, values[0]], valid
-        return self.scaling.apply(values)[self._pick], valid
 
     def sample(self, *, values: bool) -> Sample:
         """Read a few pixels from all over the scene: from an overview, the whole of a small scene, or spots.
@@ -206,12 +204,11 @@ class Source:
         Raises:
             SourceError: nothing can be read.
         """
-        box, count = self.info.geobox, len(self._distinct)
+        count = len(self._distinct)
         if not (values or self.info.has_mask or np.dtype(self.info.dtype).kind == "f"):
             return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
-        whole = small_enough(box.width * box.height * count) and not self.info.location.remote
         try:
-            if not self._skip and (self._src.overviews(self._distinct[0]) or whole):
+            if not self._skip and (self._has_overviews() or self._small_here(_WHOLE // count)):
                 return self._sample_whole()
             sample = self._sample_spots()
             # What data a mostly empty scene has may lie between the spots.
@@ -222,32 +219,29 @@ class Source:
     def _sample_whole(self) -> Sample:
         """Read the whole scene, thinned out: from an overview if it has one."""
         shape = min(self.info.geobox.height, _SAMPLE), min(self.info.geobox.width, _SAMPLE)
-        pixels = self._values(out_shape=shape)
-        valid = self._src.dataset_mask(out_shape=shape) > 0
-        return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
+        return self._as_sample(self._values(shape=shape), self._mask(shape=shape))
 
     def _sample_spots(self) -> Sample:
-        box, remote = self.info.geobox, self.info.location.remote
+        box, count = self.info.geobox, _FEW if self.info.location.remote else _SPOTS
         values, masks = [], []
-        for y in spots(box.height, few=remote):
-            windows = [Window(x.start, y.start, x.size, y.size) for x in spots(box.width, few=remote)]
-            row = [self._sample_spot(window) for window in windows]
-            values.append(np.concatenate([pixels for pixels, _ in row], axis=2))
-            masks.append(np.concatenate([valid for _, valid in row], axis=1))
-        pixels, valid = np.concatenate(values, axis=1), np.concatenate(masks, axis=0)
-        return Sample(self._expand(pixels), valid & np.isfinite(pixels).all(axis=0))
+        for rows in _spots(box.height, count):
+            spots = [self._sample_spot(window_of(rows, cols)) for cols in _spots(box.width, count)]
+            values.append(np.concatenate([pixels for pixels, _ in spots], axis=2))
+            masks.append(np.concatenate([valid for _, valid in spots], axis=1))
+        return self._as_sample(np.concatenate(values, axis=1), np.concatenate(masks, axis=0))
 
-    def _sample_spot(self, window: Window) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+    def _sample_spot(self, window: Window) -> tuple[Values, Bools]:
         try:
-            return self._values(window=window), self._src.dataset_mask(window=window) > 0
+            return self._values(window), self._mask(window)
         except GDAL_ERRORS:
             if not self._skip:
                 raise
             none = np.zeros((len(self._distinct), window.height, window.width), dtype=self.info.dtype)
             return none, np.zeros((window.height, window.width), dtype=bool)
 
-    def _expand(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        return values if self._palette is None else self._palette[:, values[0].astype(np.intp)]
+    def _as_sample(self, values: Values, valid: Bools) -> Sample:
+        pixels = values if self._palette is None else self._palette[:, values[0].astype(np.intp)]
+        return Sample(pixels, valid & np.isfinite(values).all(axis=0))
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
@@ -264,13 +258,20 @@ class Source:
             stat = path.stat()
             digest.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
         if not self.info.files:
-            rows, cols = spots(src.height), spots(src.width)
+            rows, cols = _spots(src.height, _SPOTS), _spots(src.width, _SPOTS)
             for share in (0, 2, 4):
-                y, x = rows[(len(rows) - 1) * share // 4], cols[(len(cols) - 1) * share // 4]
-                window = Window(x.start, y.start, min(x.size, 32), min(y.size, 32))
+                window = window_of(rows[(len(rows) - 1) * share // 4], cols[(len(cols) - 1) * share // 4])
                 with contextlib.suppress(*GDAL_ERRORS):
-                    digest.update(self._values(window=window).tobytes())
+                    digest.update(self._values(window).tobytes())
         return digest.hexdigest()
+
+
+def _spots(size: int, count: int) -> list[Span]:
+    """Lay short runs of pixels evenly along an axis; on a short one, end to end."""
+    if size <= count * _SPOT:
+        return [Span(start, min(start + _SPOT, size)) for start in range(0, size, _SPOT)]
+    starts = np.linspace(0, size - _SPOT, count).astype(int)
+    return [Span(int(start), int(start) + _SPOT) for start in starts]
 
 
 def glance(location: Location) -> GeoBox:
@@ -280,23 +281,29 @@ def glance(location: Location) -> GeoBox:
         SourceError: it cannot be opened, or is no orthophoto.
     """
     ask_server(location)
-    with gdal_settings(remote=location.remote), _open(location) as src:
-        try:
-            check_place(src, location.text)
-            return describe(src, location, (1,)).geobox
-        except GDAL_ERRORS as error:
-            raise SourceError(
-                f"{location.text} has a header that GDAL cannot make sense of ({reason(error)})"
-            ) from error
+    with _opened(location) as src, _reading_header(location):
+        return describe(src, location, (1,)).geobox
 
 
 @contextlib.contextmanager
-def _open(location: Location) -> Iterator[rasterio.DatasetReader]:
+def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
+    """Open a scene, with GDAL set up in this thread until it is closed."""
+    with gdal_settings(remote=location.remote):
+        try:
+            with quietly():
+                src = rasterio.open(location.gdal)
+        except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
+            kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
+            raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
+        with src:
+            yield src
+
+
+@contextlib.contextmanager
+def _reading_header(location: Location) -> Iterator[None]:
     try:
-        with quietly():
-            src = rasterio.open(location.gdal)
-    except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
-        kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
-        raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
-    with src:
-        yield src
+        yield
+    except GDAL_ERRORS as error:
+        raise SourceError(
+            f"{location.text} has a header that GDAL cannot make sense of ({reason(error)})"
+        ) from error

@@ -9,14 +9,14 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from pfmap.core.errors import SourceError, quietly
+from pfmap.core.errors import SourceError
 from pfmap.core.files import write_failed
+from pfmap.raster.gdal import BLOCK, locate, opened
 
 Kind = Literal["jpeg", "deflate", "raw", "sparse"]
 """How the pixels are stored: as most orthophotos are, without loss, as they are, or not at all (black)."""
 
 PATTERN = 2048
-_BLOCK = 512
 _STORED: dict[Kind, dict[str, Any]] = {
     "jpeg": {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 85},
     "deflate": {"compress": "deflate", "predictor": 2},
@@ -61,19 +61,16 @@ def read_pattern(path: str) -> npt.NDArray[np.uint8]:
     Raises:
         SourceError: it cannot be read, or has no three 8-bit bands.
     """
-    try:
-        with quietly(), rasterio.open(path) as src:
-            if src.count < 3 or set(src.dtypes[:3]) != {"uint8"}:
-                raise SourceError(
-                    f"{path} has {src.count} bands of {src.dtypes[0]}; a scene to be repeated needs "
-                    "three 8-bit bands: leave out --size to measure it as it is"
-                )
-            width, height = min(src.width, PATTERN), min(src.height, PATTERN)
-            left, top = (src.width - width) // 2, (src.height - height) // 2
-            values: npt.NDArray[np.uint8] = src.read((1, 2, 3), window=Window(left, top, width, height))
-    except RasterioError as error:
-        raise SourceError(f"{path} cannot be read ({error})") from error
-    return values
+    with opened(locate(path)) as src:
+        if src.count < 3 or set(src.dtypes[:3]) != {"uint8"}:
+            raise SourceError(
+                f"{path} has {src.count} bands of {src.dtypes[0]}; a scene to be repeated needs three 8-bit "
+                "bands: leave out --size to measure it as it is"
+            )
+        width, height = min(src.width, PATTERN), min(src.height, PATTERN)
+        left, top = (src.width - width) // 2, (src.height - height) // 2
+        values: npt.NDArray[np.uint8] = src.read((1, 2, 3), window=Window(left, top, width, height))
+        return values
 
 
 def write_scene(
@@ -94,7 +91,7 @@ def write_scene(
     """
     profile = {
         "driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8", "tiled": True,
-        "blockxsize": _BLOCK, "blockysize": _BLOCK, "bigtiff": "if_safer", "interleave": "pixel",
+        "blockxsize": BLOCK, "blockysize": BLOCK, "bigtiff": "if_safer", "interleave": "pixel",
         "crs": "EPSG:32645", "transform": rasterio.Affine(gsd, 0, 300000, 0, -gsd, 3000000),
         **_STORED[kind],
     }  # fmt: skip
@@ -104,8 +101,8 @@ def write_scene(
                 return
             across = -(-width // pattern.shape[2]) + 1
             wide = np.tile(pattern, (1, 2, across))
-            for top in range(0, height, _BLOCK):
-                rows = min(_BLOCK, height - top)
+            for top in range(0, height, BLOCK):
+                rows = min(BLOCK, height - top)
                 start = top % pattern.shape[1]
                 part = wide[:, start : start + rows, :width]
                 dst.write(part, window=Window(0, top, width, rows))

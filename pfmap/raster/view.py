@@ -1,4 +1,8 @@
-"""The part of a scene that is mapped, window by window, on the grid that the network sees."""
+"""The windows of a scene, on the grid that the network sees: area average down, bilinear up.
+
+Invalid pixels have no say in resampled ones. Rows and columns are resampled one after the other. A pixel's
+value does not depend on which part of the raster is at hand, so that overlapping windows agree.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,25 +13,27 @@ import numpy.typing as npt
 from pfmap.core.grid import Frame, Scale, Span
 from pfmap.raster.source import Source
 
-_STRIP_PIXELS = 4 << 20
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
-Inside = Callable[[Span, Span], npt.NDArray[np.bool_]]
+Inside = Callable[[Span, Span], Bools]
 """Says for rows and columns of the scene which of their pixels lie in the area of interest."""
+
+_STRIP_PIXELS = 4 << 20  # of the scene, that are resampled at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What a window sees, and where its finished block has data.
+    """What a window sees, and where its finished block has data."""
 
-    Attributes:
-        pixels: ``(bands, h, w)`` uint8 on the network's grid.
-        seen: ``(h, w)``: which of them have data at all.
-        valid: ``(rows, cols)`` of the block, on the grid of the outputs.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    seen: npt.NDArray[np.bool_]
-    valid: npt.NDArray[np.bool_]
+    pixels: Bytes
+    """``(bands, h, w)`` on the network's grid."""
+    seen: Bools
+    """``(h, w)``: which of them have data at all."""
+    valid: Bools
+    """``(rows, cols)`` of the block, on the grid of the outputs."""
 
 
 class View:
@@ -62,35 +68,34 @@ class View:
         rows = Span(rows.start, min(rows.stop, frame.rows.size))
         cols = Span(cols.start, min(cols.stop, frame.cols.size))
         if not frame.resampled:
-            pixels, valid = self._load(rows, cols)
-            return Tile(pixels, valid, _part(valid, rows.start, cols.start, block_rows, block_cols))
-        cover = frame.cols.cover(cols)
-        if self._native:
-            cover = Span(min(cover.start, block_cols.start), max(cover.stop, block_cols.stop))
+            pixels, seen = self._load(rows, cols)
+            return Tile(pixels, seen, _part(seen, rows, cols, block_rows, block_cols))
         pixels = np.empty((3, rows.size, cols.size), dtype=np.uint8)
         share = np.empty((rows.size, cols.size), dtype=np.float32)
-        native_valid = np.zeros((block_rows.size, block_cols.size), dtype=bool)
-        for strip in _strips(rows, frame.rows, cover.size):
-            native = frame.rows.cover(strip)
-            if self._native:
-                first = block_rows.start if strip.start == rows.start else native.start
-                last = block_rows.stop if strip.stop == rows.stop else native.stop
-                native = Span(min(first, native.start), max(last, native.stop))
-            seen, valid = self._load(native, cover)
+        valid = np.zeros((block_rows.size, block_cols.size), dtype=bool)
+        across = frame.cols.cover(cols)
+        if self._native:
+            across = Span(min(across.start, block_cols.start), max(across.stop, block_cols.stop))
+        for strip in _strips(rows, frame.rows, across.size):
+            down = frame.rows.cover(strip)
+            if self._native:  # the outermost strips also load what the block has beyond the window
+                first = block_rows.start if strip.start == rows.start else down.start
+                last = block_rows.stop if strip.stop == rows.stop else down.stop
+                down = Span(min(first, down.start), max(last, down.stop))
+            loaded, has_data = self._load(down, across)
             at = np.s_[strip.start - rows.start : strip.stop - rows.start]
             pixels[:, at], share[at] = resample(
-                seen, valid, (native.start, cover.start), (frame.rows, strip), (frame.cols, cols)
+                loaded, has_data, (down.start, across.start), (frame.rows, strip), (frame.cols, cols)
             )
-            if self._native:
-                both = Span(max(native.start, block_rows.start), min(native.stop, block_rows.stop))
-                if both.size > 0:
-                    here = np.s_[both.start - block_rows.start : both.stop - block_rows.start]
-                    native_valid[here] = _part(valid, native.start, cover.start, both, block_cols)
+            both = Span(max(down.start, block_rows.start), min(down.stop, block_rows.stop))
+            if self._native and both.size > 0:
+                here = np.s_[both.start - block_rows.start : both.stop - block_rows.start]
+                valid[here] = _part(has_data, down, across, both, block_cols)
         if not self._native:
-            native_valid = _part(share >= 0.5, rows.start, cols.start, block_rows, block_cols)
-        return Tile(pixels, share > 0, native_valid)
+            valid = _part(share >= 0.5, rows, cols, block_rows, block_cols)
+        return Tile(pixels, share > 0, valid)
 
-    def _load(self, rows: Span, cols: Span) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def _load(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read rows and columns of the frame, on the scene's grid."""
         y = Span(rows.start + self._frame.top, rows.stop + self._frame.top)
         x = Span(cols.start + self._frame.left, cols.stop + self._frame.left)
@@ -103,9 +108,9 @@ class View:
         return pixels, valid & inside
 
 
-def _part(
-    values: npt.NDArray[np.bool_], top: int, left: int, rows: Span, cols: Span
-) -> npt.NDArray[np.bool_]:
+def _part(values: Bools, its_rows: Span, its_cols: Span, rows: Span, cols: Span) -> Bools:
+    """Return some rows and columns of an array that has its own ones of the same grid."""
+    top, left = its_rows.start, its_cols.start
     return values[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
 
 
@@ -113,11 +118,6 @@ def _strips(rows: Span, scale: Scale, width: int) -> list[Span]:
     """Cut rows of the network's grid so that the scene's pixels under each piece stay few."""
     height = max(1, int(_STRIP_PIXELS / max(width, 1) / max(scale.factor, 1)))
     return [Span(top, min(top + height, rows.stop)) for top in range(rows.start, rows.stop, height)]
-
-
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 
 def resample(
@@ -156,6 +156,7 @@ def _to_bytes(values: Floats) -> Bytes:
 
 
 def _along_last(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
+    """Resample the last axis of an array that begins at pixel `origin` of the old grid."""
     if scale.same:
         return values[..., span.start - origin : span.stop - origin]
     if scale.native < scale.size:
@@ -184,9 +185,7 @@ def _interpolate(values: Floats, origin: int, scale: Scale, span: Span) -> Float
     return mixed
 
 
-def neighbours(
-    scale: Scale, span: Span
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def neighbours(scale: Scale, span: Span) -> tuple[Integers, Integers, Floats]:
     """Return the two old pixels around the centre of each new one, and the weight of the second, 0 to 1."""
     numerator = (2 * np.arange(span.start, span.stop, dtype=np.int64) + 1) * scale.native - scale.size
     below = numerator // (2 * scale.size)

@@ -18,6 +18,7 @@ from pfmap.core.files import publish
 from pfmap.core.stages import read_ahead
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, Model, load_imagenet_lite0, write_model
+from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
 from pfmap.report.curves import LOSS, RATE, Curves
 from pfmap.train.augment import Batch, Batches
@@ -299,7 +300,7 @@ def _start(config: TrainingConfig, data_folder: Path, start_from: Model | None) 
     settings, architecture = config.training, config.card.architecture
     torch.manual_seed(settings.seed)
     network = PFNet(architecture)
-    network.factored = True
+    factor_head(network)
     if start_from is not None:
         take_over(network, config.card, start_from)
     elif settings.encoder_weights:

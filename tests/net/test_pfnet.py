@@ -13,7 +13,7 @@ from pfmap.core.card import Architecture
 from pfmap.core.errors import ModelError
 from pfmap.model.store import misfits
 from pfmap.model.upstream import rename
-from pfmap.net.fast import for_inference
+from pfmap.net.fast import factor_head, for_inference
 from pfmap.net.pfnet import PFNet
 
 
@@ -30,8 +30,9 @@ def golden_network() -> PFNet:
 @pytest.mark.parametrize("way", ["published", "factored", "for inference"])
 def test_the_network_reproduces_the_golden_tensors(golden_network: PFNet, way: str) -> None:
     golden = np.load(shared("golden/pfnet_r50_16c_256.npz"))
-    network = copy.copy(golden_network)
-    network.factored = way == "factored"
+    network = copy.deepcopy(golden_network)
+    if way == "factored":
+        factor_head(network)
     if way == "for inference":
         network = for_inference(network, torch.device("cpu"), torch.float32)
     with torch.inference_mode():
@@ -103,7 +104,8 @@ def test_other_windows_are_refused(light: PFNet, size: tuple[int, int]) -> None:
 def test_low_precision_agrees_with_float32(dtype: torch.dtype, encoder: str, factored: bool) -> None:
     torch.manual_seed(1)
     network = PFNet(Architecture(encoder, 4, width=32, embedding=16)).eval()
-    network.factored = factored
+    if factored:
+        factor_head(network)
     image = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
         full = network(image)
@@ -129,10 +131,10 @@ def test_the_factored_head_is_the_plain_head() -> None:
     torch.manual_seed(3)
     network = PFNet(Architecture("efficientnet_lite0", 3, width=32, embedding=16)).eval().double()
     levels = [torch.randn(2, 32, 96 // s, 160 // s, dtype=torch.float64) for s in (1, 2, 4, 8)]
-    plain = network._fuse(levels)
-    network.factored = True
+    plain = network.head(levels)
+    factor_head(network)
     # The matrices are made in float32, like the resize itself in a float32 network.
-    torch.testing.assert_close(network._fuse(levels), plain, atol=2e-5, rtol=0)
+    torch.testing.assert_close(network.head(levels), plain, atol=2e-5, rtol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -9,8 +9,8 @@ from pfmap.core.card import Architecture
 from pfmap.net.pointflow import (
     PointFlow,
     _sample,
-    boundary_points,
     flow_points,
+    largest_points,
     salient_points,
     to_target,
 )
@@ -30,7 +30,7 @@ def test_salient_points_are_the_maxima_of_their_cells() -> None:
 @pytest.mark.parametrize(("size", "count"), [((20, 20), 128), ((4, 4), 16)])
 def test_boundary_points_are_the_largest_logits(size: tuple[int, int], count: int) -> None:
     logits = torch.randn(2, 1, *size)
-    at = boundary_points(logits, 128)
+    at = largest_points(logits, 128)
     assert at.shape == (2, count)
     for batch in range(2):
         chosen = logits[batch].flatten()[at[batch]].sort().values
@@ -82,7 +82,7 @@ def test_only_selected_points_change_and_salient_ones_win() -> None:
         out, edges, _ = module(coarse, fine)
         saliency = module.saliency(coarse, fine)
         salient, peaks = salient_points(saliency, 3)
-        edge = boundary_points(edges, 5)
+        edge = largest_points(edges, 5)
     changed = {int(i) for i in (out != fine).any(dim=1).flatten().nonzero()}
     salient_at = {int(i) for i in to_target(salient, coarse, fine).flatten()}
     edge_at = {int(i) for i in to_target(edge, coarse, fine).flatten()}

@@ -20,15 +20,10 @@ from torch import Tensor, nn
 from pfmap.core.card import Architecture, card_table, parse_card
 from pfmap.core.errors import ModelError
 from pfmap.core.tables import build
+from pfmap.net.fast import factor_head
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet
-from pfmap.net.pointflow import (
-    PointFlow,
-    attention_points,
-    flow_points,
-    to_target,
-    uniform_points,
-)
+from pfmap.net.pointflow import PointFlow, flow_points, largest_points, to_target, uniform_points
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -81,7 +76,7 @@ def test_the_factored_head_serves_every_variant(variant: dict[str, Any]) -> None
     image = torch.randn(1, 3, 64, 128)
     with torch.inference_mode():
         plain = net(image)
-        net.factored = True
+        factor_head(net)
         torch.testing.assert_close(net(image), plain, atol=1e-4, rtol=1e-4)
 
 
@@ -181,10 +176,10 @@ def test_uniform_points_are_the_pixels_at_the_centres_of_a_grid(
 
 def test_attention_points_are_the_largest_of_the_whole_map() -> None:
     saliency = torch.rand(2, 1, 20, 30)
-    at = attention_points(saliency, 49)
+    at = largest_points(saliency, 49)
     order = saliency.flatten(1).argsort(dim=1, descending=True)[:, :49]
     assert torch.equal(at.sort(dim=1).values, order.sort(dim=1).values)
-    assert attention_points(saliency[..., :2, :3], 49).shape == (2, 6)
+    assert largest_points(saliency[..., :2, :3], 49).shape == (2, 6)
 
 
 @pytest.mark.parametrize("kind", ["max_pool", "uniform", "attention"])
