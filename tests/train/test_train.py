@@ -316,6 +316,18 @@ def test_fine_tuning_starts_where_the_model_is_and_keeps_classes_by_name(
         assert torch.equal(new[leaf][2], old[leaf][0])
 
 
+def test_a_configuration_may_name_the_model_to_start_from(data: Path, config: TrainingConfig) -> None:
+    train(changed(config, steps=1), data, data / "first")
+    train(changed(config, steps=1, trained="head", start_from=str(data / "first")), data, data / "next")
+    one, two = (pfmap.load_model(data / name).network.state_dict() for name in ("first", "next"))
+    assert all(torch.equal(one[key], two[key]) for key in one if key.startswith("encoder."))
+
+
+def test_training_loads_what_draws_only_to_draw() -> None:
+    code = "import sys, pfmap.train.loop; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_model_of_another_architecture_is_refused(data: Path, config: TrainingConfig) -> None:
     train(changed(config, steps=1), data, data / "first")
     (data / "train.toml").write_text(CONFIG.replace("width = 16", "width = 24"))
