@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pfmap.core.card import InputSpec
 from pfmap.train.config import TrainingSettings
-from pfmap.train.data import Sample, Source, TrainingData
+from pfmap.train.data import Source, TrainingData
+from pfmap.train.labelled_image import Sample
 
 _COARSENED = 0.3  # share of the crops
 

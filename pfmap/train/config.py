@@ -64,7 +64,7 @@ class TrainingSettings:
     scale: tuple[float, ...] = (0.5, 2.0)
     """Smallest and largest random zoom."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """"auto" is bfloat16 on GPUs and float32 elsewhere."""
+    """With "auto", bfloat16 on GPUs and float32 elsewhere."""
     validations: int = 4
     """How often to validate, spread evenly over the steps; the best weights are kept."""
     checkpoint_minutes: float = 5.0

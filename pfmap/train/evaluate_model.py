@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import index_of
+from pfmap.core.classes import ClassSpec, index_of
 from pfmap.core.errors import TrainingError
 from pfmap.evaluate.comparison import Comparison, Labels, Tally
 from pfmap.evaluate.evaluation_page import Section, page
@@ -21,8 +21,9 @@ from pfmap.model.store import Model, load_model
 from pfmap.raster.preview import png
 from pfmap.trace.compare import NO_CODE
 from pfmap.train.config import read_config
-from pfmap.train.data import PIECE, Sample, load_data
+from pfmap.train.data import PIECE, Source, load_data
 from pfmap.train.label_layers import ClassSets
+from pfmap.train.labelled_image import Sample
 from pfmap.train.validate import mapped
 from pfmap.version import __version__
 
@@ -35,40 +36,34 @@ _PARTIAL = (
 
 @dataclass(frozen=True, slots=True)
 class SourceEvaluation:
-    """A model on one source.
-
-    Attributes:
-        name: of the source.
-        images: how many there were, or parts of images.
-        figures: all figures; classes that no sure label names have none.
-        picture: map of errors as a PNG file, if there is just one image; else empty.
-    """
+    """A model on one source."""
 
     name: str
+    """Of the source."""
     images: int
+    """How many there were, or parts of images."""
     figures: Evaluation
+    """Classes that no sure label names have none."""
     picture: bytes = b""
+    """Map of errors as a PNG file, if there is just one image; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEvaluation:
-    """A model on a data set.
-
-    Attributes:
-        model: its name.
-        data: the training configuration.
-        part: "validation" or "training".
-        labels: what the codes mean.
-        sources: in the configuration's order; those without images in this part are left out.
-        together: all pixels of all sources.
-    """
+    """A model on a data set."""
 
     model: str
+    """Its name."""
     data: str
+    """The training configuration."""
     part: str
+    """What of it: "validation" or "training"."""
     labels: Labels
+    """What the codes mean."""
     sources: tuple[SourceEvaluation, ...]
+    """In the configuration's order; those without images in this part are left out."""
     together: Evaluation
+    """All pixels of all sources."""
 
     def table(self) -> dict[str, Any]:
         """Return everything but the pictures as it is written to JSON.
@@ -132,38 +127,30 @@ def evaluate_model(
     Raises:
         PfmapError: the model, the configuration, or its data do not fit.
     """
-    config = read_config(Path(data))
-    folder = Path(data_folder) if data_folder is not None else Path(data).parent
+    name, config = os.fspath(data), read_config(Path(data))
     loaded = model if isinstance(model, Model) else load_model(os.fspath(model))
-    known = tuple(spec.name for spec in config.card.classes)
-    order = _order(loaded, known, os.fspath(data))
-    chosen = tuple(index_of(config.card.classes, name) for name in objects)
-    sources = load_data(config, folder)
-    job = _Job(
-        Predictor(loaded.network, loaded.card.input, choose_device(device)), order, sources.sets, chosen
-    )
-    job.labels = Labels(config.card.classes, job.partial)
-    parts = {
-        source.spec.name: source.validation
-        if part == "validation"
-        else [piece for sample in source.train for piece in sample.pieces(PIECE)]
-        for source in sources.sources
-    }
+    classes = config.card.classes
+    order = _order(loaded, tuple(spec.name for spec in classes), name)
+    chosen = tuple(index_of(classes, wanted) for wanted in objects)
+    found = load_data(config, Path(data_folder) if data_folder is not None else Path(data).parent)
+    parts = {source.spec.name: _part(source, part) for source in found.sources}
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
     if not total:
-        raise TrainingError(f"{os.fspath(data)} holds nothing out for {part}: choose another --part")
-    done = 0
-
-    def step(pixels: int) -> None:
-        nonlocal done
-        done += pixels
-        on_progress(done, total)
-
-    found = [job.source(name, samples, step) for name, samples in parts.items() if samples]
-    missing = [name for name, samples in parts.items() if not samples]
+        raise TrainingError(f"{name} holds nothing out for {part}: choose another --part")
+    predictor = Predictor(loaded.network, loaded.card.input, choose_device(device))
+    job = _Job(predictor, order, found.sets, classes, chosen, lambda done: on_progress(done, total))
+    sources = tuple(job.source(source, samples) for source, samples in parts.items() if samples)
+    missing = [source for source, samples in parts.items() if not samples]
     if missing:
         on_message(f"nothing is held out for {part} in {', '.join(missing)}")
-    return ModelEvaluation(loaded.card.name, os.fspath(data), part, job.labels, tuple(found), job.together())
+    return ModelEvaluation(loaded.card.name, name, part, job.labels, sources, job.together())
+
+
+def _part(source: Source, part: str) -> Sequence[Sample]:
+    """Return the images, or parts of them, that a model is measured on."""
+    if part == "validation":
+        return source.validation
+    return [piece for sample in source.train for piece in sample.pieces(PIECE)]
 
 
 def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.uint8]:
@@ -179,20 +166,34 @@ def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.ui
 
 
 class _Job:
-    """The sources of a data set, one after the other."""
+    """The sources of a data set, one after the other.
+
+    Args:
+        predictor: the model.
+        order: the data set's class for each of the model's.
+        sets: the table of label sets.
+        classes: of the data set.
+        objects: classes whose objects are matched.
+        on_pixels: called with the pixels done so far.
+    """
 
     def __init__(
-        self, predictor: Predictor, order: npt.NDArray[np.uint8], sets: ClassSets, objects: tuple[int, ...]
+        self,
+        predictor: Predictor,
+        order: npt.NDArray[np.uint8],
+        sets: ClassSets,
+        classes: tuple[ClassSpec, ...],
+        objects: tuple[int, ...],
+        on_pixels: Callable[[int], None],
     ) -> None:
-        self._predictor, self._order, self._objects = predictor, order, objects
-        self._codes, self.partial = _codes(sets)
+        self._predictor, self._order, self._objects, self._on_pixels = predictor, order, objects, on_pixels
+        self._codes, partial = _codes(sets)
+        self.labels = Labels(classes, partial)
         self._total = Tally()
-        self._judged = np.zeros(len(sets.classes), dtype=bool)
-        self.labels = Labels(())
+        self._judged = np.zeros(len(classes), dtype=bool)
+        self._done = 0
 
-    def source(
-        self, name: str, samples: Sequence[Sample], on_pixels: Callable[[int], None]
-    ) -> SourceEvaluation:
+    def source(self, name: str, samples: Sequence[Sample]) -> SourceEvaluation:
         """Evaluate one source."""
         tally, picture = Tally(), b""
         colors = self.labels.colors() if len(samples) == 1 else None
@@ -201,7 +202,8 @@ class _Job:
             comparison = Comparison(height, width, self.labels, tally, self._objects, colors)
             comparison.add(self._codes[true], self._order[predicted], confidence)
             picture = png(comparison.picture()) if colors is not None else b""
-            on_pixels(predicted.size)
+            self._done += predicted.size
+            self._on_pixels(self._done)
         rows, classes = len(self.labels.names), len(self.labels.classes)
         certain = settled(tally.counts[:rows, :classes], self.labels.allowed()[:rows, :classes])
         notes = () if certain.all() else (_PARTIAL,)
@@ -218,7 +220,7 @@ class _Job:
 
     def together(self) -> Evaluation:
         """Return the figures of all sources."""
-        notes = () if self._judged.all() and not self.partial else (_PARTIAL,)
+        notes = () if self._judged.all() and not self.labels.partial else (_PARTIAL,)
         return figures(
             self._total,
             self.labels,

@@ -1,5 +1,11 @@
-"""Where labels come from: rasters on the image's grid, and polygons of any vector file."""
+"""Labels: what a pixel may be, as rasters on the image's grid or polygons of any vector file say.
 
+A label is a set of classes. "Building" is a set of one, "not a building" a set of several, "unknown" the set
+of all. One byte per pixel points into one table for all sources, so that full, partial and missing labels are
+the same thing to everything that follows.
+"""
+
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -11,17 +17,21 @@ from pfmap.core.errors import TrainingError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.align import burn_values
 from pfmap.raster.classmap import image_size, read_image
-from pfmap.train.config import LayerSpec, Names
+from pfmap.train.config import LayerSpec
 from pfmap.vector.labels import LabelPolygons, PolygonFile
 
 Labels = npt.NDArray[np.uint8]
-
-
 """``(height, width)`` indices into a table of class sets; 0 is unknown."""
+
+_PLACES = 1000  # of polygons that are looked at in a large scene
 
 
 class ClassSets:
-    """The table of label sets; entry 0 is "unknown": every class, weight 0."""
+    """The table of label sets; entry 0 is "unknown": every class, weight 0.
+
+    Args:
+        classes: names of all classes.
+    """
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
@@ -38,8 +48,8 @@ class ClassSets:
         return self._entries.index(entry)
 
     def add_named(self, names: tuple[str, ...], weight: float) -> int:
-        """Find or make the entry for classes given by name."""
-        return self.add(frozenset(self.classes.index(name) for name in names), weight)
+        """Find or make the entry for classes given by name; no name is unknown."""
+        return self.add(frozenset(map(self.classes.index, names)), weight) if names else 0
 
     def members(self, index: int) -> frozenset[int]:
         """Return the classes of an entry."""
@@ -68,9 +78,6 @@ class ClassSets:
         return np.array([weight for _, weight in self._entries], dtype=np.float32)
 
 
-_PLACES = 1000  # of polygons that are looked at in a large scene
-
-
 class LabelLayer(Protocol):
     """Labels of one image."""
 
@@ -97,6 +104,8 @@ class RasterLayer:
         SourceError: it cannot be read.
     """
 
+    places: list[tuple[int, int]] = []  # noqa: RUF012 - never changed: a raster is looked at all over
+
     def __init__(
         self, path: Path, image: Path, shape: tuple[int, int], spec: LayerSpec, sets: ClassSets
     ) -> None:
@@ -107,11 +116,13 @@ class RasterLayer:
                 "rasters lie on the image's grid"
             )
         self._path = path
-        self._lookup = np.full(
-            256, sets.add_named(spec.rest, spec.weight) if spec.rest else 0, dtype=np.uint8
-        )
+        self._lookup = np.full(256, sets.add_named(spec.rest, spec.weight), dtype=np.uint8)
         for value, names in spec.values.items():
-            self._lookup[_byte(value, path)] = sets.add_named(names, spec.weight)
+            if not value.isdecimal() or int(value) > 255:
+                raise TrainingError(
+                    f"{path}: the label value {value!r} is none: rasters hold whole numbers up to 255"
+                )
+            self._lookup[int(value)] = sets.add_named(names, spec.weight)
 
     def read(self, rows: Span, cols: Span) -> Labels:
         """Read ``(rows, cols)`` label sets."""
@@ -119,11 +130,6 @@ class RasterLayer:
         found: Labels = self._lookup[values[0]]
         found[~valid] = 0
         return found
-
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """No place: pixels of a raster are looked at all over."""
-        return []
 
 
 class PolygonLegend:
@@ -134,38 +140,43 @@ class PolygonLegend:
         spec: what the texts mean; without any, they are class names.
         sets: the table of label sets.
 
-    Attributes:
-        index: text -> label set; None stands for polygons of a file without a column.
-        rest: label set of what lies outside.
-
     Raises:
         TrainingError: some have a class that is not in the list.
     """
 
     def __init__(self, file: PolygonFile, spec: LayerSpec, sets: ClassSets) -> None:
         self.file = file
-        self.rest = sets.add_named(spec.rest, spec.weight) if spec.rest else 0
-        found = [value for value in file.values if value is not None]
-        values = dict(spec.values) or {name: Names((name,)) for name in found}
-        any_text = values.pop("*", None)
-        if file.field is None and any_text is None:
+        self.rest = sets.add_named(spec.rest, spec.weight)
+        """Label set of what lies outside."""
+        self.index = {
+            value: sets.add_named(names, spec.weight)
+            for value, names in _meanings(file, spec, sets.classes).items()
+            if names
+        }
+        """Text -> label set; None stands for polygons of a file without a column."""
+
+
+def _meanings(
+    file: PolygonFile, spec: LayerSpec, classes: tuple[str, ...]
+) -> Mapping[str | None, tuple[str, ...]]:
+    """Say which classes polygons of each text may be of."""
+    any_text = spec.values.get("*")
+    if file.field is None:
+        if any_text is None:
             raise TrainingError(
                 f"{file.text} has no column class: name one with field, or say what all its polygons are "
                 'with values = { "*" = "building" }'
             )
-        meant = {value: values.get(value, any_text) for value in found}
-        unknown = sorted(value for value, names in meant.items() if names is None)
-        unknown += sorted({n for names in meant.values() if names for n in names} - set(sets.classes))
-        if unknown:
-            raise TrainingError(
-                f"{file.text} has classes {', '.join(unknown)} in column {file.field}, which are not in the "
-                f"list ({', '.join(sets.classes)}): add them to the classes, or say what they are with values"
-            )
-        self.index: dict[str | None, int] = {
-            value: sets.add_named(names, spec.weight) for value, names in meant.items() if names
-        }
-        if file.field is None and any_text is not None:
-            self.index[None] = sets.add_named(any_text, spec.weight)
+        return {None: any_text}
+    found = [value for value in file.values if value is not None]
+    meant = {value: spec.values.get(value, any_text) if spec.values else (value,) for value in found}
+    unknown = sorted(v for v, names in meant.items() if names is None or not set(names) <= set(classes))
+    if unknown:
+        raise TrainingError(
+            f"{file.text} has classes {', '.join(unknown)} in column {file.field}, which are not in the "
+            f"list ({', '.join(classes)}): add them to the classes, or say what they are with values"
+        )
+    return {value: names or () for value, names in meant.items()}
 
 
 class PolygonLayer:
@@ -195,12 +206,3 @@ class PolygonLayer:
     def places(self) -> list[tuple[int, int]]:
         """Points within polygons, some of every class."""
         return self._polygons.points(_PLACES)
-
-
-def _byte(value: str, path: Path) -> int:
-    """Read a raster value that a configuration names."""
-    if not value.isdecimal() or int(value) > 255:
-        raise TrainingError(
-            f"{path}: the label value {value!r} is none: rasters hold whole numbers up to 255"
-        )
-    return int(value)

@@ -1,5 +1,10 @@
-"""An image with its labels, of any size: kept in memory where it fits, else read window by window."""
+"""Images with labels: whole scenes of any size, and the parts of them that are trained or validated on.
 
+A scene is kept in memory where it fits, else read window by window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,21 @@ from pfmap.train.label_layers import LabelLayer, Labels
 
 Image = npt.NDArray[np.uint8]
 
+Box = tuple[Span, Span]
+"""Rows and columns of a scene."""
+
+Counts = npt.NDArray[np.float64]
+"""``(256,)`` pixels by label set."""
+
+Points = npt.NDArray[np.int32]
+"""``(n, 2)`` rows and columns."""
+
+LOOKS = 24
+"""Spots along each axis of a scene that is too large to be looked at whole."""
+
+_POINTS = 500  # remembered of every label
+_LOOK = 128  # side of a spot
+
 
 class LabelledScene:
     """An image and what is known of its pixels.
@@ -23,12 +43,6 @@ class LabelledScene:
         bands: 1-based band numbers, or None for what the model's card names.
         card: of the model to be.
 
-    Attributes:
-        path: as given.
-        geobox: the image's grid.
-        layers: where its labels come from; later ones lie over earlier ones. Filled by the caller, who needs
-            the grid for that.
-
     Raises:
         SourceError: it cannot be opened, or has no valid pixel.
         UsageError: the bands do not fit.
@@ -37,6 +51,8 @@ class LabelledScene:
     def __init__(self, path: Path, bands: tuple[int, ...] | None, card: Card) -> None:
         self.path = path
         self.layers: list[LabelLayer] = []
+        """Where its labels come from; later ones lie over earlier ones. Filled by the caller, who needs the
+        grid for that."""
         self._open = locate(path), card.input.bands, bands, card.name
         # What prediction shows the network where a scene has no data: the mean colour.
         self._neutral = (np.array(card.input.mean) * 255).round().astype(np.uint8)[:, None]
@@ -52,13 +68,18 @@ class LabelledScene:
         return self.geobox.height, self.geobox.width
 
     @property
+    def box(self) -> Box:
+        """All rows and columns."""
+        return Span(0, self.geobox.height), Span(0, self.geobox.width)
+
+    @property
     def size(self) -> int:
         """Bytes that image and labels take in memory."""
         return 4 * self.geobox.height * self.geobox.width
 
     def keep(self) -> None:
         """Read everything into memory: the scene is small."""
-        self._kept = self._load(Span(0, self.geobox.height), Span(0, self.geobox.width))
+        self._kept = self._load(*self.box)
 
     @property
     def kept(self) -> bool:
@@ -85,3 +106,146 @@ class LabelledScene:
         labels[~valid] = 0
         image[:, ~valid] = self._neutral
         return image, labels
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A part of a scene, to train on or to validate on."""
+
+    scene: LabelledScene
+    rows: Span
+    cols: Span
+    hidden: tuple[Box, ...]
+    """Parts of the scene whose labels do not count."""
+    anchors: dict[int, Points]
+    """Label set -> rows and columns, within the sample, of some pixels that have it."""
+    labelled: float
+    """Pixels with a label."""
+
+    @property
+    def name(self) -> str:
+        """The image's file name."""
+        return self.scene.path.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.rows.size, self.cols.size
+
+    def cut(self, top: int, left: int, height: int, width: int) -> tuple[Image, Labels]:
+        """Read a part: ``(3, height, width)`` and its ``(height, width)`` label sets."""
+        rows = Span(self.rows.start + top, self.rows.start + top + height)
+        cols = Span(self.cols.start + left, self.cols.start + left + width)
+        image, labels = self.scene.read(rows, cols)
+        return image, _without(self.hidden, labels, rows, cols)
+
+    def read(self) -> tuple[Image, Labels]:
+        """Read all of it."""
+        return self.cut(0, 0, *self.shape)
+
+    def pieces(self, side: int) -> list["Sample"]:
+        """Cut a large sample into samples of at most `side` pixels along each axis."""
+        return [replace(self, rows=rows, cols=cols) for rows, cols in pieces((self.rows, self.cols), side)]
+
+
+def pieces(box: Box, side: int) -> list[Box]:
+    """Cut a part of a scene into parts of at most `side` pixels along each axis."""
+    rows, cols = box
+    return [
+        (Span(top, min(top + side, rows.stop)), Span(left, min(left + side, cols.stop)))
+        for top in range(rows.start, rows.stop, side)
+        for left in range(cols.start, cols.stop, side)
+    ]
+
+
+def sample_of(scene: LabelledScene, box: Box, hidden: tuple[Box, ...] = ()) -> Sample | None:
+    """Make a sample of what is labelled in a part of a scene; None if nothing is.
+
+    Args:
+        scene: the scene.
+        box: the part; of a scene in memory only what holds all its labelled pixels is taken.
+        hidden: parts of the scene whose labels do not count.
+    """
+    counts, found = survey(scene, box, hidden)
+    if not counts.any():
+        return None
+    rows, cols = box
+    if scene.kept:
+        known = _without(hidden, scene.read(rows, cols)[1], rows, cols) > 0
+        y, x = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+        rows = Span(rows.start + int(y[0]), rows.start + int(y[-1]) + 1)
+        cols = Span(cols.start + int(x[0]), cols.start + int(x[-1]) + 1)
+    origin = np.array([rows.start, cols.start])
+    anchors = {index: (points - origin).astype(np.int32) for index, points in found.items()}
+    return Sample(scene, rows, cols, hidden, anchors, float(counts.sum()))
+
+
+def survey(
+    scene: LabelledScene, box: Box, hidden: tuple[Box, ...] = (), looks: int = LOOKS
+) -> tuple[Counts, dict[int, Points]]:
+    """Count the labels of a part of a scene, and remember where some of each are.
+
+    A scene in memory is counted pixel by pixel. Of a larger one spots all over it are looked at, and around
+    some of its polygons; counts are then estimates.
+
+    Args:
+        scene: the scene.
+        box: the part.
+        hidden: parts of the scene whose labels do not count.
+        looks: spots along each axis.
+
+    Returns:
+        ``(256,)`` pixels by label set, without the unknown ones, and rows and columns of the scene.
+    """
+    rng = np.random.default_rng(0)
+    counts = np.zeros(256)
+    places: dict[int, list[Points]] = {}
+    spots = _spots(scene, *box, looks)
+    for y, x in spots:
+        labels = _without(hidden, scene.read(y, x)[1], y, x)
+        here = np.bincount(labels.ravel(), minlength=256)
+        here[0] = 0
+        counts += here
+        for index in np.flatnonzero(here).tolist():
+            at = np.flatnonzero(labels == index)
+            some = rng.choice(at, min(len(at), max(2, 2 * _POINTS // len(spots))), replace=False)
+            row, col = np.divmod(some, x.size)
+            points = np.stack([row + y.start, col + x.start], axis=1).astype(np.int32)
+            places.setdefault(index, []).append(points)
+    seen = sum(y.size * x.size for y, x in spots)
+    counts *= box[0].size * box[1].size / max(1, seen)
+    anchors: dict[int, Points] = {}
+    for index, parts in places.items():
+        points = np.concatenate(parts)
+        anchors[index] = points[rng.permutation(len(points))[:_POINTS]]
+    return counts, anchors
+
+
+def _without(hidden: Sequence[Box], labels: Labels, rows: Span, cols: Span) -> Labels:
+    """Return the ``(rows, cols)`` labels of a part of a scene without those that are hidden."""
+    if not hidden:
+        return labels
+    labels = labels.copy()
+    for y, x in hidden:
+        top, left = max(0, y.start - rows.start), max(0, x.start - cols.start)
+        labels[top : max(0, y.stop - rows.start), left : max(0, x.stop - cols.start)] = 0
+    return labels
+
+
+def _spots(scene: LabelledScene, rows: Span, cols: Span, looks: int) -> list[Box]:
+    """Name the parts to look at: everything, or a grid of spots and the surroundings of some polygons."""
+    if scene.kept or max(rows.size, cols.size) <= looks * _LOOK:
+        return [(rows, cols)]
+    grid = [
+        (row, col)
+        for row in np.linspace(rows.start, rows.stop - 1, looks).astype(int).tolist()
+        for col in np.linspace(cols.start, cols.stop - 1, looks).astype(int).tolist()
+    ]
+    drawn = [place for layer in scene.layers for place in layer.places]
+    inside = [(r, c) for r, c in drawn if rows.start <= r < rows.stop and cols.start <= c < cols.stop]
+    return [(_around(row, rows), _around(col, cols)) for row, col in grid + inside]
+
+
+def _around(center: int, limits: Span) -> Span:
+    start = max(limits.start, min(center - _LOOK // 2, limits.stop - _LOOK))
+    return Span(start, min(start + _LOOK, limits.stop))

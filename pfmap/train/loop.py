@@ -16,17 +16,16 @@ from torch import Tensor, nn
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import publish
 from pfmap.core.stages import read_ahead
+from pfmap.model.device import choose_device
 from pfmap.model.predictor import Predictor
-from pfmap.model.store import CARD_NAME, Model, load_imagenet_lite0, write_model
-from pfmap.net.fast import factor_head
-from pfmap.net.pfnet import PFNet
+from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.report.curves import LOSS, RATE, Curves
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
-from pfmap.train.data import TrainingData, load_data
+from pfmap.train.data import load_data
 from pfmap.train.model_page import write_page
 from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer
-from pfmap.train.start import Team, gather, take_over
+from pfmap.train.start import Team, first_network, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -37,19 +36,16 @@ _LONGEST = 5.0  # norm of a gradient
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One training step, for whoever shows progress.
-
-    Attributes:
-        step: steps done.
-        steps: steps in all.
-        loss: smoothed total loss.
-        rate: the decoder's learning rate.
-    """
+    """One training step, for whoever shows progress."""
 
     step: int
+    """Steps done."""
     steps: int
+    """Steps in all."""
     loss: float
+    """Smoothed total loss."""
     rate: float
+    """The decoder's learning rate."""
 
 
 def train(
@@ -58,7 +54,7 @@ def train(
     output: Path,
     *,
     device: str = "cpu",
-    start_from: Model | None = None,
+    start_from: Model | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda _progress: None,
@@ -73,8 +69,9 @@ def train(
         config: the training configuration.
         data_folder: what its paths are relative to.
         output: the model folder to write; a `checkpoint.pt` lies there until the end.
-        device: torch device.
-        start_from: a trained model whose weights are taken over, as far as they fit.
+        device: torch device, or "auto".
+        start_from: a trained model whose weights are taken over, as far as they fit: by name or folder, or
+            loaded; None for the one that the configuration names, if it does.
         resume: go on from the checkpoint in `output`.
         overwrite: replace the model or checkpoint that is there.
         on_step: called after every step, in the process that leads.
@@ -87,11 +84,12 @@ def train(
         TrainingError: data, settings or checkpoint do not fit, or `output` is taken.
     """
     check_output(output, resume=resume, overwrite=overwrite)
-    with gather(device) as team:
-        run = _Run(config, data_folder, output, team, start_from)
+    start = start_from or config.training.start_from or None
+    with gather(str(choose_device(device))) as team:
+        model = load_model(start) if isinstance(start, str) else start
+        run = _Run(config, data_folder, output, team, model)
         if resume:
             run.load_checkpoint()
-        settings = config.training
         checkpoint_at = time.monotonic()
         with closing(run.batches()) as batches:
             for images, labels, annotated in batches:
@@ -106,7 +104,7 @@ def train(
                     if team.leads:
                         on_validation(run.done, run.validate())
                     team.wait()
-                if team.leads and time.monotonic() - checkpoint_at > settings.checkpoint_minutes * 60:
+                if team.leads and time.monotonic() - checkpoint_at > 60 * config.training.checkpoint_minutes:
                     run.save_checkpoint()
                     checkpoint_at = time.monotonic()
         return run.finish() if team.leads else {}
@@ -146,9 +144,9 @@ class _Run:
         self.output = output
         self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
-        self.data: TrainingData = load_data(config, data_folder)
-        self.share = _share(self.data, team)
-        self.network = _start(config, data_folder, start_from).to(self.device)
+        self.data = load_data(config, data_folder)
+        self.share = team.share(sum(source.per_batch for source in config.sources))
+        self.network = first_network(config, data_folder, start_from).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         self.frozen = freeze(self.network, settings.trained)
@@ -277,49 +275,16 @@ class _Run:
         assert self.best is not None
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
-        accuracy = dict(accuracy_table(figures))
-        fitted = calibrate(
-            Predictor(self.average, self.config.card.input, self.device), self.data, self.config.card
-        )
-        if fitted is not None:
-            accuracy["calibration_error_before"] = round(fitted.error_before, 4)
-            accuracy["calibration_error"] = round(fitted.error, 4)
+        card = self.config.card
+        fitted = calibrate(Predictor(self.average, card.input, self.device), self.data, card)
         card = dataclasses.replace(
-            self.config.card, accuracy=accuracy, temperature=fitted.temperature if fitted else 1.0
+            card,
+            accuracy=accuracy_table(figures, fitted),
+            temperature=fitted.temperature if fitted else 1.0,
         )
         write_model(self.output, card, self.average)
         self.curves.write_csv(self.output / "curves.csv")
         self.curves.write_png(self.output / CURVES_NAME)
-        write_page(self.output, card, figures, CURVES_NAME)
+        write_page(self.output, card, figures, fitted, CURVES_NAME)
         self.checkpoint.unlink(missing_ok=True)
         return figures
-
-
-def _start(config: TrainingConfig, data_folder: Path, start_from: Model | None) -> PFNet:
-    """Build the network with the weights that training starts from."""
-    settings, architecture = config.training, config.card.architecture
-    torch.manual_seed(settings.seed)
-    network = PFNet(architecture)
-    factor_head(network)
-    if start_from is not None:
-        take_over(network, config.card, start_from)
-    elif settings.encoder_weights:
-        if architecture.encoder != "efficientnet_lite0":
-            raise TrainingError("encoder_weights are read for efficientnet_lite0 only, so far")
-        load_imagenet_lite0(network.encoder, data_folder / settings.encoder_weights)
-    return network
-
-
-def _share(data: TrainingData, team: Team) -> slice:
-    """Say which crops of a batch this process makes.
-
-    Raises:
-        TrainingError: the processes would have unequal shares.
-    """
-    crops = sum(source.spec.per_batch for source in data.sources)
-    if crops % team.size:
-        raise TrainingError(
-            f"a batch of {crops} crops cannot be shared evenly by {team.size} processes: change per_batch in "
-            "the sources, or --nproc-per-node"
-        )
-    return slice(team.rank, None, team.size)

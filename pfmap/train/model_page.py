@@ -5,18 +5,21 @@ from pathlib import Path
 
 from pfmap.core.card import Card
 from pfmap.core.files import write_text
-from pfmap.train.validate import Validation
+from pfmap.train.validate import Calibration, Validation
 
 PAGE_NAME = "README.md"
 
 
-def write_page(folder: Path, card: Card, figures: Validation, curves: str) -> None:
+def write_page(
+    folder: Path, card: Card, figures: Validation, fitted: Calibration | None, curves: str
+) -> None:
     """Write a model's page as Markdown.
 
     Args:
         folder: the model folder.
         card: its card.
         figures: validation figures by source.
+        fitted: its temperature.
         curves: file name of the training curves.
     """
     low, high = card.input.gsd
@@ -37,7 +40,7 @@ def write_page(folder: Path, card: Card, figures: Validation, curves: str) -> No
         "is surely labelled so. The kept weights are the best of several validations on these parts, which "
         "makes the figures a little kind.",
         *([card.accuracy_note] if card.accuracy_note else []),
-        *_calibration(card),
+        *_calibration(fitted),
         "",
         f"![Loss and held-out figures over the steps]({curves})",
         "",
@@ -63,21 +66,18 @@ def _table(card: Card, figures: Validation) -> list[str]:
     return [_row(head), _row(["---"] * len(head)), *(_row(row) for row in rows)]
 
 
-def _calibration(card: Card) -> list[str]:
-    before, after = card.accuracy.get("calibration_error_before"), card.accuracy.get("calibration_error")
-    if before is None or after is None:
+def _calibration(fitted: Calibration | None) -> list[str]:
+    if fitted is None:
         return []
-    if card.temperature == 1:
-        return [
-            "",
-            f"Confidence: no temperature made it better; its expected calibration error is {after:.3f}.",
-        ]
-    return [
-        "",
-        f"Confidence: the logits are divided by a temperature of {card.temperature:g}, fitted on every other "
-        f"held-out window. On the windows between, the expected calibration error is {after:.3f} with it and "
-        f"{before:.3f} without.",
-    ]
+    if fitted.temperature == 1:
+        text = f"no temperature made it better; its expected calibration error is {fitted.error:.3f}."
+    else:
+        text = (
+            f"the logits are divided by a temperature of {fitted.temperature:g}, fitted on every other "
+            f"held-out window. On the windows between, the expected calibration error is {fitted.error:.3f} "
+            f"with it and {fitted.error_before:.3f} without."
+        )
+    return ["", f"Confidence: {text}"]
 
 
 def _number(value: float | None) -> str:

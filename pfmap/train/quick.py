@@ -18,7 +18,7 @@ from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import write_text
 from pfmap.core.grid import GeoBox, mean_size
-from pfmap.model.store import Model
+from pfmap.model.store import Model, load_model
 from pfmap.raster.classmap import ClassMap, default_color, read_image
 from pfmap.raster.gdal import RASTER_SUFFIXES, locate
 from pfmap.raster.source import Source
@@ -37,42 +37,41 @@ Tables = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class QuickOptions:
-    """What the user says of the data.
-
-    Attributes:
-        images: an orthophoto, or a folder of images.
-        labels: polygons, a label raster, or a folder of masks with the images' stems.
-        field: the polygons' column with the classes; None for `class`.
-        classes: names of the classes; () for what the labels or the model name.
-        rest: names of the classes outside the polygons; () for the default: if the polygons have one class,
-            all others, else unknown.
-        validation: share of the ground to hold out.
-        bands: numbers, from 1, of the bands that the model sees; None for those that its card names.
-        steps: optimiser steps.
-        trained: "all", "decoder" or "head".
-        seed: of everything random.
-        attribution: whom a map made with the model has to name for these data.
-    """
+    """What the user says of the data."""
 
     images: Path
+    """An orthophoto, or a folder of images."""
     labels: str
+    """Polygons, a label raster, or a folder of masks with the images' stems."""
     field: str | None = None
+    """The polygons' column with the classes; None for `class`."""
     classes: tuple[str, ...] = ()
+    """Their names; () for what the labels or the model name."""
     rest: tuple[str, ...] = ()
+    """Names of the classes outside the polygons; () for the default: if the polygons have one class, all
+    others, else unknown."""
     validation: float = 0.2
+    """Share of the ground to hold out."""
     bands: tuple[int, ...] | None = None
+    """Numbers, from 1, of the bands that the model sees; None for those that its card names."""
     steps: int = 400
+    """Optimiser steps."""
     trained: str = "all"
+    """What of the network changes; see `TrainingSettings`."""
     seed: int = 0
+    """Of everything random."""
     attribution: str = ""
+    """Whom a map made with the model has to name for these data."""
 
 
-def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bool = True) -> TrainingConfig:
+def quick_config(
+    options: QuickOptions, model: Model | str, output: Path, *, write: bool = True
+) -> TrainingConfig:
     """Make a configuration for fine-tuning, and write it beside the model to be.
 
     Args:
         options: what the user says of the data.
-        model: what to start from.
+        model: what to start from: a name or folder, or a loaded model.
         output: the model folder to be; its name becomes the model's.
         write: whether to write it.
 
@@ -80,7 +79,8 @@ def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bo
         TrainingError: data and options do not fit.
         SourceError: a file cannot be read.
     """
-    tables = quick_tables(options, model, output.resolve().name)
+    base = model if isinstance(model, Model) else load_model(model)
+    tables = quick_tables(options, base, output.resolve().name)
     config = parse_config(tables, output / CONFIG_NAME)
     if write:
         output.mkdir(parents=True, exist_ok=True)
@@ -156,18 +156,23 @@ def _find_images(images: Path) -> tuple[str, Path]:
         raise TrainingError(
             f"{images} does not exist: name an orthophoto, a folder of images, or a configuration"
         )
-    found = sorted(p for p in images.iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+    found, kinds = _rasters(images)
     if not found:
         raise TrainingError(
             f"{images} has no image ({', '.join(sorted(RASTER_SUFFIXES))}): name the folder that holds them"
         )
-    kinds = {p.suffix for p in found}
     if len(kinds) > 1:
         raise TrainingError(
-            f"{images} has images of several kinds ({', '.join(sorted(kinds))}): keep one kind in a folder, "
+            f"{images} has images of several kinds ({', '.join(kinds)}): keep one kind in a folder, "
             "so that masks are not taken for images"
         )
-    return f"{escape(str(images.resolve()))}/*{found[0].suffix}", found[0]
+    return f"{escape(str(images.resolve()))}/*{kinds[0]}", found[0]
+
+
+def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the rasters of a folder, and their suffixes."""
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+    return found, sorted({p.suffix for p in found})
 
 
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
@@ -204,30 +209,9 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
 
 def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a label raster or a folder of masks."""
-    folder = Path(options.labels)
-    if folder.is_dir():
-        kinds = sorted({p.suffix for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES})
-        masks = sorted(p for p in folder.iterdir() if p.suffix in kinds)
-        if len(kinds) != 1:
-            found = f"masks of several kinds ({', '.join(kinds)})" if kinds else "no mask"
-            raise TrainingError(f"{folder} has {found}: a mask of the image's stem is needed for each image")
-        images = sorted(p.stem for p in options.images.glob(f"*{first.suffix}"))
-        absent = sorted(set(images) - {p.stem for p in masks})
-        if absent:
-            raise TrainingError(
-                f"{folder} has no mask for {len(absent)} of {len(images)} images, such as {absent[0]}: masks "
-                "have the images' names"
-            )
-        path = f"{folder.resolve()}/{{stem}}{kinds[0]}"
-    elif folder.is_file():
-        masks, path = [folder], str(folder.resolve())
-    else:
-        raise TrainingError(f"labels {folder} do not exist: check the path")
+    masks, path = _find_masks(options, first)
     values = _values(masks)
-    with ClassMap(locate(masks[0]), None) as named:
-        names = {value: spec.name for value, spec in named.classes.items() if spec.name != str(value)}
-    known = options.classes or tuple(names.get(k, "") for k in range(max(names, default=-1) + 1))
-    known = known or tuple(spec.name for spec in card.classes)
+    known = options.classes or _named_in(masks[0]) or tuple(spec.name for spec in card.classes)
     strange = [value for value in values if value >= len(known) or not known[value]]
     if strange:
         raise TrainingError(
@@ -236,6 +220,34 @@ def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequenc
             f"({IGNORED} is ignored)"
         )
     return list(known), {"path": path, "values": {str(v): known[v] for v in values}}
+
+
+def _find_masks(options: QuickOptions, first: Path) -> tuple[list[Path], str]:
+    """Return the masks, one for each image, and their path in a configuration."""
+    folder = Path(options.labels)
+    if folder.is_file():
+        return [folder], str(folder.resolve())
+    if not folder.is_dir():
+        raise TrainingError(f"labels {folder} do not exist: check the path")
+    masks, kinds = _rasters(folder)
+    if len(kinds) != 1:
+        found = f"masks of several kinds ({', '.join(kinds)})" if kinds else "no mask"
+        raise TrainingError(f"{folder} has {found}: a mask of the image's stem is needed for each image")
+    images = sorted(p.stem for p in options.images.glob(f"*{first.suffix}"))
+    absent = sorted(set(images) - {p.stem for p in masks})
+    if absent:
+        raise TrainingError(
+            f"{folder} has no mask for {len(absent)} of {len(images)} images, such as {absent[0]}: masks "
+            "have the images' names"
+        )
+    return masks, f"{folder.resolve()}/{{stem}}{kinds[0]}"
+
+
+def _named_in(mask: Path) -> tuple[str, ...]:
+    """Return the names that a mask itself has for its values, "" for those between; () for none."""
+    with ClassMap(locate(mask), None) as named:
+        names = {value: spec.name for value, spec in named.classes.items() if spec.name != str(value)}
+    return tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
 
 
 def _values(masks: Sequence[Path]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Fine-tuning: what a new network takes over from a trained model."""
+"""Where a training begins: the weights of its network, and the processes that share the work."""
 
 import dataclasses
 import os
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -14,10 +15,28 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pfmap.core.card import Card
 from pfmap.core.errors import TrainingError
-from pfmap.model.store import Model
+from pfmap.model.store import Model, load_imagenet_lite0
+from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
+from pfmap.train.config import TrainingConfig
 
 _CLASSIFIER = "classify."
+_PATIENCE = timedelta(hours=4)  # the others wait while the first one validates
+
+
+def first_network(config: TrainingConfig, data_folder: Path, start_from: Model | None) -> PFNet:
+    """Build the network with the weights that training starts from."""
+    settings, architecture = config.training, config.card.architecture
+    torch.manual_seed(settings.seed)
+    network = PFNet(architecture)
+    factor_head(network)
+    if start_from is not None:
+        take_over(network, config.card, start_from)
+    elif settings.encoder_weights:
+        if architecture.encoder != "efficientnet_lite0":
+            raise TrainingError("encoder_weights are read for efficientnet_lite0 only, so far")
+        load_imagenet_lite0(network.encoder, data_folder / settings.encoder_weights)
+    return network
 
 
 def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
@@ -34,23 +53,7 @@ def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
     Raises:
         TrainingError: the architectures differ, or the input is scaled differently.
     """
-    mine, theirs = card.architecture, model.card.architecture
-    if mine != dataclasses.replace(theirs, classes=mine.classes):
-        differ = [
-            f"{f.name} is {getattr(mine, f.name)!r}, the model's {getattr(theirs, f.name)!r}"
-            for f in dataclasses.fields(mine)
-            if f.name != "classes" and getattr(mine, f.name) != getattr(theirs, f.name)
-        ]
-        raise TrainingError(
-            f"model {model.card.name!r} has another architecture: {'; '.join(differ)}; give the "
-            "configuration the model's [architecture]"
-        )
-    one, other = card.input, model.card.input
-    if (one.scale, one.mean, one.std) != (other.scale, other.mean, other.std):
-        raise TrainingError(
-            f"model {model.card.name!r} scales its input by scale {other.scale:g}, mean {list(other.mean)}, "
-            f"std {list(other.std)}: give the configuration the same [input]"
-        )
+    _refuse_other(card, model.card)
     state = model.network.state_dict()
     network.load_state_dict(
         {key: value for key, value in state.items() if not key.startswith(_CLASSIFIER)}, strict=False
@@ -65,27 +68,55 @@ def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
     return tuple(spec.name for spec in card.classes if spec.name not in known)
 
 
-_PATIENCE = timedelta(hours=4)  # the others wait while the first one validates
+def _refuse_other(card: Card, model: Card) -> None:
+    """Refuse a model whose weights do not fit, or mean something else."""
+    mine, theirs = (dataclasses.asdict(one.architecture) for one in (card, model))
+    differ = [
+        f"{name} is {value!r}, the model's {theirs[name]!r}"
+        for name, value in mine.items()
+        if name != "classes" and value != theirs[name]
+    ]
+    if differ:
+        raise TrainingError(
+            f"model {model.name!r} has another architecture: {'; '.join(differ)}; give the "
+            "configuration the model's [architecture]"
+        )
+    one, other = card.input, model.input
+    if (one.scale, one.mean, one.std) != (other.scale, other.mean, other.std):
+        raise TrainingError(
+            f"model {model.name!r} scales its input by scale {other.scale:g}, mean {list(other.mean)}, "
+            f"std {list(other.std)}: give the configuration the same [input]"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """This process's place among those that train together.
-
-    Attributes:
-        rank: its number; 0 validates and writes.
-        size: how many there are.
-        device: the one it computes on.
-    """
+    """This process's place among those that train together, as torch's own `torchrun` starts them."""
 
     rank: int
+    """Its number; 0 validates and writes."""
     size: int
+    """How many there are."""
     device: torch.device
+    """The one it computes on."""
 
     @property
     def leads(self) -> bool:
         """Whether this process validates and writes."""
         return self.rank == 0
+
+    def share(self, crops: int) -> slice:
+        """Say which crops of a batch this process makes.
+
+        Raises:
+            TrainingError: the processes would have unequal shares.
+        """
+        if crops % self.size:
+            raise TrainingError(
+                f"a batch of {crops} crops cannot be shared evenly by {self.size} processes: change "
+                "per_batch in the sources, or --nproc-per-node"
+            )
+        return slice(self.rank, None, self.size)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Have all processes average their gradients in every step."""

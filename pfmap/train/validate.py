@@ -1,6 +1,12 @@
-"""Validation: what the network says of the held-out parts, against full, partial and sparse labels."""
+"""Validation: figures of what was held out, and the temperature that makes the confidence mean what it says.
 
-from collections.abc import Iterable, Iterator, Mapping
+A temperature T divides all logits. It changes no class, only how sure the network is. Trained networks are
+mostly too sure; T is fitted on held-out windows, and its effect measured on others.
+
+Source: Guo et al., ICML 2017, section 4.2 (temperature scaling) and Eq. 3 (expected calibration error).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,24 +18,26 @@ from pfmap.core.card import Card
 from pfmap.evaluate.metrics import calibration, class_scores, overall_accuracy
 from pfmap.mapping.swaths import map_array
 from pfmap.model.predictor import Predictor
-from pfmap.train.data import Sample, Source, TrainingData, spread
+from pfmap.train.data import Source, TrainingData, spread
 from pfmap.train.label_layers import ClassSets, Labels
-from pfmap.train.labelled_image import Image
+from pfmap.train.labelled_image import Image, Sample
 
 _LIMIT = 32_000_000  # pixels of a source
+_WINDOWS = 40  # of a source, that the temperature is fitted and measured on
+_PER_WINDOW = 1000  # pixels
+_TEMPERATURES = np.geomspace(0.25, 4.0, 193)
+
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Validation figures of one source.
-
-    Attributes:
-        iou: intersection over union per class name; classes that occur nowhere are left out.
-        accuracy: share of the pixels labelled with one sure class that are right.
-    """
+    """Validation figures of one source."""
 
     iou: dict[str, float]
+    """Intersection over union per class name; classes that occur nowhere are left out."""
     accuracy: float
+    """Share of the pixels labelled with one sure class that are right."""
 
     @property
     def mean_iou(self) -> float:
@@ -39,6 +47,18 @@ class Figures:
 
 Validation = dict[str, Figures]
 """Figures by name of the source; sources without validation data are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fitted temperature."""
+
+    temperature: float
+    """Divides the logits."""
+    error_before: float
+    """Expected calibration error without it, on windows that were not fitted on."""
+    error: float
+    """The same with it."""
 
 
 def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.device) -> Validation:
@@ -65,6 +85,28 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
     return figures
 
 
+def mapped(
+    predictor: Predictor, samples: Iterable[Sample], classes: int
+) -> Iterator[tuple[Labels, Image, Image]]:
+    """Map images with the model's windows, as a scene would be.
+
+    Yields:
+        Each image's label sets, its classes, and their confidence in percent, all ``(height, width)`` uint8.
+    """
+    for sample in samples:
+        window, overlap = window_for(sample, predictor.spec.window)
+        image, labels = sample.read()  # once: it may lie on disk
+        yield labels, *map_array(predictor, image, classes, window, overlap)
+
+
+def window_for(sample: Sample, window: int) -> tuple[int, int]:
+    """Choose window and overlap: the model's, or for a chip smaller than that, the chip itself."""
+    side = min(sample.shape)
+    if side >= window:
+        return window, window // 8
+    return max(64, side // 32 * 32), 0
+
+
 def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
     """Turn counts into figures.
 
@@ -82,71 +124,51 @@ def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
     return Figures(iou, overall_accuracy(counts, allowed))
 
 
-def mapped(
-    predictor: Predictor, samples: Iterable[Sample], classes: int
-) -> Iterator[tuple[Labels, Image, Image]]:
-    """Map images with the model's windows, as a scene would be.
-
-    Args:
-        predictor: the network and its device.
-        samples: the images.
-        classes: number of classes.
-
-    Yields:
-        Each image's label sets, its classes, and their confidence in percent, all ``(height, width)`` uint8.
-    """
-    for sample in samples:
-        window, overlap = window_for(sample, predictor.spec.window)
-        image, labels = sample.cut(0, 0, *sample.shape)  # read once: it may lie on disk
-        yield labels, *map_array(predictor, image, classes, window, overlap)
-
-
-def accuracy_table(figures: Validation) -> Mapping[str, float]:
-    """Flatten figures for a model's card."""
+def accuracy_table(figures: Validation, fitted: Calibration | None) -> dict[str, float]:
+    """Write figures as a model's card has them."""
     table = {}
     for name, figure in figures.items():
         table[f"{name}_mean_iou"] = round(figure.mean_iou, 4)
         table |= {f"{name}_{klass}_iou": round(value, 4) for klass, value in figure.iou.items()}
         table[f"{name}_accuracy"] = round(figure.accuracy, 4)
+    if fitted is not None:
+        table["calibration_error_before"] = round(fitted.error_before, 4)
+        table["calibration_error"] = round(fitted.error, 4)
     return table
 
 
-def window_for(sample: Sample, window: int) -> tuple[int, int]:
-    """Choose window and overlap: the model's, or for a chip smaller than that, the chip itself."""
-    side = min(sample.shape)
-    if side >= window:
-        return window, window // 8
-    return max(64, side // 32 * 32), 0
-
-
-_WINDOWS = 40
-_PER_WINDOW = 1000
-_TEMPERATURES = np.geomspace(0.25, 4.0, 193)
-
-Scores = npt.NDArray[np.float64]
-
-
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """A fitted temperature.
-
-    Attributes:
-        temperature: divides the logits.
-        error_before: expected calibration error without it, on windows that were not fitted on.
-        error: the same with it.
-    """
-
-    temperature: float
-    error_before: float
-    error: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Pixels:
-    """Some labelled pixels of a source: ``(n, classes)`` log probabilities, and which classes each may be."""
+class Pixels:
+    """Some labelled pixels of a source."""
 
     scores: Scores
+    """``(n, classes)`` log probabilities."""
     allowed: npt.NDArray[np.bool_]
+    """``(n, classes)``: which classes each pixel may be."""
+
+    @classmethod
+    def join(cls, parts: Sequence["Pixels"]) -> "Pixels":
+        """Put several into one."""
+        return cls(np.concatenate([p.scores for p in parts]), np.concatenate([p.allowed for p in parts]))
+
+    def probabilities(self, temperature: float) -> Scores:
+        """Return ``(n, classes)`` probabilities under a temperature."""
+        scaled = self.scores / temperature
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    def cost(self, temperature: float) -> float:
+        """Return the mean of -log of the probability of what the labels allow."""
+        allowed = (self.probabilities(temperature) * self.allowed).sum(axis=1)
+        return float(-np.log(allowed.clip(1e-12)).mean())
+
+    def error(self, temperature: float) -> float:
+        """Return the expected calibration error, as `pfmap evaluate` measures it."""
+        probabilities = self.probabilities(temperature)
+        percent = np.rint(100 * probabilities.max(axis=1)).astype(np.int64)
+        right = self.allowed[np.arange(len(percent)), probabilities.argmax(axis=1)]
+        hits, misses = (np.bincount(percent[which], minlength=101) for which in (right, ~right))
+        return calibration(hits, misses).error
 
 
 def calibrate(predictor: Predictor, data: TrainingData, card: Card) -> Calibration | None:
@@ -163,76 +185,38 @@ def calibrate(predictor: Predictor, data: TrainingData, card: Card) -> Calibrati
     Returns:
         The fit; None where too little was held out.
     """
-    fit_on: list[_Pixels] = []
-    measure_on: list[_Pixels] = []
-    for source in data.sources:
-        windows = list(_windows(predictor, source, data, card))
-        if len(windows) > 1:
-            fit_on.append(_join(windows[::2]))
-            measure_on.append(_join(windows[1::2]))
-    if not fit_on:
+    windows = [list(_windows(predictor, source, data.sets, card)) for source in data.sources]
+    windows = [some for some in windows if len(some) > 1]
+    if not windows:
         return None
-    temperature = fit(fit_on)
-    before, after = (
-        float(np.mean([calibration_error(part, t) for part in measure_on])) for t in (1.0, temperature)
-    )
+    temperature = fit([Pixels.join(some[::2]) for some in windows])
+    between = [Pixels.join(some[1::2]) for some in windows]
+    before, after = (float(np.mean([part.error(t) for part in between])) for t in (1.0, temperature))
     if after >= before:  # labels that err where the network is sure fit a temperature that nobody needs
         return Calibration(1.0, before, before)
     return Calibration(round(temperature, 3), before, after)
 
 
-def fit(parts: list[_Pixels]) -> float:
+def fit(parts: Sequence[Pixels]) -> float:
     """Find the temperature under which the labels are most probable."""
-    costs = [np.mean([_cost(part, t) for part in parts]) for t in _TEMPERATURES]
+    costs = [np.mean([part.cost(t) for part in parts]) for t in _TEMPERATURES]
     return float(_TEMPERATURES[int(np.argmin(costs))])
 
 
-def _windows(predictor: Predictor, source: Source, data: TrainingData, card: Card) -> Iterator[_Pixels]:
+def _windows(predictor: Predictor, source: Source, sets: ClassSets, card: Card) -> Iterator[Pixels]:
     """Give labelled pixels of up to `_WINDOWS` held-out windows, spread over the source."""
     rng = np.random.default_rng(0)
-    table, known = data.sets.table(), data.sets.weights() > 0
-    places = []
+    table, known = sets.table(), sets.weights() > 0
+    windows = []
     for sample in source.validation:
         side, _ = window_for(sample, card.input.window)
-        height, width = sample.shape
-        rows = range(0, max(1, height - side + 1), side)
-        places += [
-            (sample, row, col, side) for row in rows for col in range(0, max(1, width - side + 1), side)
-        ]
-    chosen = sorted(rng.choice(len(places), min(_WINDOWS, len(places)), replace=False)) if places else []
-    for sample, row, col, side in (places[k] for k in chosen):
-        if row + side > sample.shape[0] or col + side > sample.shape[1]:
-            continue  # smaller than a window
-        image, labels = sample.cut(row, col, side, side)
+        windows += [piece for piece in sample.pieces(side) if piece.shape == (side, side)]
+    count = min(_WINDOWS, len(windows))
+    for k in sorted(rng.choice(len(windows), count, replace=False).tolist()) if windows else ():
+        image, labels = windows[k].read()
         at = np.flatnonzero(known[labels])
         if not len(at):
             continue
         at = rng.choice(at, min(_PER_WINDOW, len(at)), replace=False)
-        valid = np.ones(labels.shape, dtype=bool)
-        found = predictor.probabilities([image], [valid])[0].flatten(1)[:, at].T
-        yield _Pixels(np.log(found.double().cpu().numpy().clip(1e-12)), table[labels.ravel()[at]])
-
-
-def _join(parts: list[_Pixels]) -> _Pixels:
-    return _Pixels(np.concatenate([p.scores for p in parts]), np.concatenate([p.allowed for p in parts]))
-
-
-def _probabilities(scores: Scores, temperature: float) -> Scores:
-    scaled = scores / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _cost(part: _Pixels, temperature: float) -> float:
-    """Return the mean of -log of the probability of what the labels allow."""
-    allowed = (_probabilities(part.scores, temperature) * part.allowed).sum(axis=1)
-    return float(-np.log(allowed.clip(1e-12)).mean())
-
-
-def calibration_error(part: _Pixels, temperature: float) -> float:
-    """Return the expected calibration error, as `pfmap evaluate` measures it."""
-    probabilities = _probabilities(part.scores, temperature)
-    percent = np.rint(100 * probabilities.max(axis=1)).astype(np.int64)
-    right = part.allowed[np.arange(len(percent)), probabilities.argmax(axis=1)]
-    hits, misses = (np.bincount(percent[which], minlength=101) for which in (right, ~right))
-    return calibration(hits, misses).error
+        found = predictor.probabilities([image], [np.ones(labels.shape, dtype=bool)])[0].flatten(1)[:, at].T
+        yield Pixels(np.log(found.double().cpu().numpy().clip(1e-12)), table[labels.ravel()[at]])

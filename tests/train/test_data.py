@@ -14,7 +14,7 @@ from shapely.geometry import Point, box
 
 import pfmap
 from pfmap.train import data as data_module
-from pfmap.train import split as survey_module
+from pfmap.train import labelled_image
 from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, parse_config
 from pfmap.train.data import TrainingData, load_data
@@ -79,7 +79,7 @@ def source(images: Path | str, layer: dict, **more: object) -> dict:
 
 
 def all_labels(loaded: TrainingData, part: str = "train") -> list[np.ndarray]:
-    return [sample.labels for source in loaded.sources for sample in getattr(source, part)]
+    return [sample.read()[1] for source in loaded.sources for sample in getattr(source, part)]
 
 
 def classes_of(loaded: TrainingData, labels: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_polygons_become_the_labels_that_burning_them_all_gives(
     truth = features.rasterize(
         [(s, order.index(n)) for s, n in zip(shapes, names, strict=True)], (300, 320), fill=99
     )
-    read, labels = sample.scene.read(*(data_module.Span(0, n) for n in (300, 320)))
+    read, labels = sample.scene.read(*sample.scene.box)
     found = classes_of(loaded, labels)
     found[labels == 0] = 99
     # Through degrees and back a border may pass a pixel's centre on the other side.
@@ -150,9 +150,8 @@ def test_a_scene_that_stays_on_disk_gives_the_same_as_one_in_memory(
     config = config_of([source(tmp_path / "scene.tif", layer, validation={"rows": [200, 300]})])
     near = load_data(config, tmp_path)
     monkeypatch.setattr(data_module, "_SHARE", 1 << 60)
-    monkeypatch.setattr(
-        survey_module.survey, "__defaults__", (2,)
-    )  # as if the scene were too large to be looked at whole
+    # As if the scene were too large to be looked at whole.
+    monkeypatch.setattr(labelled_image.survey, "__defaults__", ((), 2))
     far = load_data(config, tmp_path)
     assert near.sources[0].train[0].scene.kept
     assert not far.sources[0].train[0].scene.kept
@@ -160,11 +159,11 @@ def test_a_scene_that_stays_on_disk_gives_the_same_as_one_in_memory(
     rows, cols = one.rows.start, one.cols.start
     for got, wanted in zip(two.cut(rows, cols, *one.shape), one.cut(0, 0, *one.shape), strict=True):
         assert np.array_equal(got, wanted)
-    assert not two.labels[200:].any()
-    assert not two.labels[:40].any()
-    assert (two.image[:, :40] == 128).all()  # what prediction shows the network there
+    assert not two.read()[1][200:].any()
+    assert not two.read()[1][:40].any()
+    assert (two.read()[0][:, :40] == 128).all()  # what prediction shows the network there
     for index, points in two.anchors.items():
-        assert (two.labels[points[:, 0], points[:, 1]] == index).all()
+        assert (two.read()[1][points[:, 0], points[:, 1]] == index).all()
     assert set(two.anchors) == set(one.anchors)
     images, labels, _ = Batches(far, config.training, config.card.input)[0]
     assert images.shape == (4, 3, 64, 64)
@@ -223,7 +222,7 @@ def test_blocks_of_ground_are_held_out_whatever_sheets_show_them(tmp_path: Path)
         for sample in getattr(loaded.sources[0], part):
             left = (0 if sample.name == "a.tif" else 320) + sample.cols.start
             top = sample.rows.start
-            seen[top : top + sample.shape[0], left : left + sample.shape[1]] += sample.labels > 0
+            seen[top : top + sample.shape[0], left : left + sample.shape[1]] += sample.read()[1] > 0
     assert not (trained.astype(bool) & held.astype(bool)).any()
     assert ((trained + held) > 0).all()
     assert 0.2 < held.astype(bool).mean() < 0.3
@@ -240,7 +239,7 @@ def test_parts_of_a_large_sample_are_spread_over_it(tmp_path: Path) -> None:
     assert data_module.spread(samples, 400_000) is samples
     parts = data_module.spread(samples, 200_000)
     assert [(p.cols.start, p.cols.stop) for p in parts] == [(0, 1024), (3072, 4000)]
-    assert np.array_equal(parts[1].image, samples[0].image[:, :, 3072:])
+    assert np.array_equal(parts[1].read()[0], samples[0].read()[0][:, :, 3072:])
 
 
 def test_chips_of_one_place_stay_together() -> None:
@@ -248,7 +247,7 @@ def test_chips_of_one_place_stay_together() -> None:
 
     def cells(col: int, number: int) -> set:
         geobox = GeoBox(256, 256, "WKT", (0.5, 0.0, 1000.0 + col * 0.5, 0.0, -0.5, 2000.0))
-        return {cell for cell, _, _ in Cells(geobox, 1024, number).boxes()}
+        return {cell for cell, _ in Cells(geobox, 1024, number).boxes()}
 
     same = [cells(col, k) for k, col in enumerate(range(0, 2048, 256))]
     assert len(set.union(*same)) in (2, 3)  # of eight chips in a row
@@ -264,7 +263,7 @@ def test_sixteen_bits_are_stretched_as_in_prediction(tmp_path: Path) -> None:
     write_scene(tmp_path / "labels.tif", labels)
     layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"}}
     loaded = load_data(config_of([source(tmp_path / "scene.tif", layer)]), tmp_path)
-    image = loaded.sources[0].train[0].image
+    image = loaded.sources[0].train[0].read()[0]
     low, high = np.percentile(wide, [2, 98])
     expected = np.clip((wide - low) / (high - low) * 255, 0, 255)
     assert np.abs(image - expected).max() <= 1
@@ -371,3 +370,16 @@ def test_a_temperature_that_does_not_help_on_other_windows_is_not_kept(tmp_path:
     fitted = calibrated(tmp_path, fitted_on & (np.random.default_rng(1).random((512, 512)) < 0.25))
     assert fitted.temperature == 1
     assert fitted.error == fitted.error_before == pytest.approx(0.03, abs=0.01)
+
+
+def test_one_polygon_file_may_serve_two_layers(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", noise(100, 100))
+    drawn = place([box(10, 10, 40, 40), box(50, 50, 90, 90)], ["house", "dune"], tmp_path / "drawn.gpkg")
+    houses = {"path": str(drawn), "field": "kind", "values": {"house": "roof", "dune": []}}
+    dunes = {"path": str(drawn), "field": "kind", "values": {"dune": "sand", "house": []}, "weight": 2.0}
+    one = {"name": "here", "images": str(tmp_path / "scene.tif"), "per_batch": 4, "layers": [houses, dunes]}
+    loaded = load_data(config_of([one]), tmp_path)
+    (labels,) = all_labels(loaded)
+    sets = loaded.sets
+    assert labels[20, 20] == sets.add_named(("roof",), 1.0)
+    assert labels[70, 70] == sets.add_named(("sand",), 2.0)

@@ -101,7 +101,7 @@ def test_folders_may_have_any_name(tmp_path: Path, landcover: Model) -> None:
     options = QuickOptions(folder, str(tmp_path / "masks"), classes=("x", "y"), validation=0.0)
     config = quick_config(options, landcover, tmp_path / "model")
     (sample,) = load_data(config, tmp_path).sources[0].train
-    assert np.unique(sample.labels).tolist() == [1, 2]
+    assert np.unique(sample.read()[1]).tolist() == [1, 2]
 
 
 def test_bad_data_is_refused_in_one_line_before_anything_is_written(

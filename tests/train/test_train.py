@@ -15,7 +15,6 @@ import torch
 import pfmap
 from pfmap.core.errors import TrainingError
 from pfmap.net.pfnet import PFNet
-from pfmap.train import validate as calibrate
 from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.data import load_data
@@ -23,7 +22,7 @@ from pfmap.train.label_layers import ClassSets
 from pfmap.train.loop import _Run, train
 from pfmap.train.optimise import learning_rate
 from pfmap.train.start import Team, take_over
-from pfmap.train.validate import figures_of
+from pfmap.train.validate import Pixels, figures_of, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -130,7 +129,7 @@ def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
     classes = scene(96, 128, 9)[1][:, :96]
     members = {
         (int(c), loaded.sets.members(int(i)), loaded.sets.weight(int(i)))
-        for c, i in zip(classes.ravel(), sample.labels.ravel(), strict=True)
+        for c, i in zip(classes.ravel(), sample.read()[1].ravel(), strict=True)
     }
     assert members == {
         (0, frozenset({0}), 1.0),
@@ -138,14 +137,14 @@ def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
         (2, frozenset({1, 2}), 1.0),
         (2, frozenset({2}), 3.0),
     }
-    assert partial.validation[0].labels.shape == (96, 32)
+    assert partial.validation[0].read()[1].shape == (96, 32)
 
 
 def test_validation_pixels_are_never_trained_on(data: Path, config: TrainingConfig) -> None:
     loaded = load_data(config, data)
     assert loaded.sources[1].train[0].shape == (96, 96)
-    held = loaded.sources[0].validation[0].image
-    assert not any(np.array_equal(held, s.image) for s in loaded.sources[0].train)
+    held = loaded.sources[0].validation[0].read()[0]
+    assert not any(np.array_equal(held, s.read()[0]) for s in loaded.sources[0].train)
 
 
 def test_green_decides_what_partial_labels_leave_open(data: Path, config: TrainingConfig) -> None:
@@ -317,6 +316,18 @@ def test_fine_tuning_starts_where_the_model_is_and_keeps_classes_by_name(
         assert torch.equal(new[leaf][2], old[leaf][0])
 
 
+def test_a_configuration_may_name_the_model_to_start_from(data: Path, config: TrainingConfig) -> None:
+    train(changed(config, steps=1), data, data / "first")
+    train(changed(config, steps=1, trained="head", start_from=str(data / "first")), data, data / "next")
+    one, two = (pfmap.load_model(data / name).network.state_dict() for name in ("first", "next"))
+    assert all(torch.equal(one[key], two[key]) for key in one if key.startswith("encoder."))
+
+
+def test_training_loads_what_draws_only_to_draw() -> None:
+    code = "import sys, pfmap.train.loop; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_model_of_another_architecture_is_refused(data: Path, config: TrainingConfig) -> None:
     train(changed(config, steps=1), data, data / "first")
     (data / "train.toml").write_text(CONFIG.replace("width = 16", "width = 24"))
@@ -426,10 +437,10 @@ def test_the_temperature_is_found_again() -> None:
     logits = rng.normal(0, 2, (20000, 4))
     truth = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # drawn from softmax(logits)
     scores = 2.5 * logits  # far too sure
-    part = calibrate._Pixels(scores - scores.max(1, keepdims=True), np.eye(4, dtype=bool)[truth])
-    assert calibrate.fit([part]) == pytest.approx(2.5, rel=0.05)
-    assert calibrate.calibration_error(part, 2.5) < 0.02
-    assert calibrate.calibration_error(part, 1.0) > 0.1
+    part = Pixels(scores - scores.max(1, keepdims=True), np.eye(4, dtype=bool)[truth])
+    assert fit([part]) == pytest.approx(2.5, rel=0.05)
+    assert part.error(2.5) < 0.02
+    assert part.error(1.0) > 0.1
 
 
 def test_a_temperature_in_the_card_makes_the_model_less_sure(data: Path, config: TrainingConfig) -> None:
