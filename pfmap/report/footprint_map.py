@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from pfmap.report.survey_figures import SceneFigures
 
 WIDTH = 1000.0
 """Units of the drawing across."""
@@ -59,51 +61,57 @@ class Drawing:
     """On the ground, as text."""
 
 
-def draw_footprints(
-    footprints: Sequence[Ring], names: Sequence[str], on_top: Sequence[bool]
-) -> Drawing | None:
-    """Lay out the footprints that have a place.
-
-    Args:
-        footprints: rings of (longitude, latitude); those that are none have no place.
-        names: of their scenes.
-        on_top: which of them lie over the others.
-
-    Returns:
-        The map, or None if no footprint has a place.
-    """
-    placed = {index: ring for index, ring in enumerate(map(_sound, footprints)) if ring}
+def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
+    """Lay out the footprints of those scenes that have a place; None if there are none."""
+    placed = {index: ring for index, scene in enumerate(scenes) if (ring := _sound(scene.footprint))}
     if not placed:
         return None
     first = next(iter(placed.values()))[0][0]
-    # Scenes on both sides of the antimeridian lie together.
-    rings = {
-        index: [(first + (lon - first + 180) % 360 - 180, lat) for lon, lat in ring]
-        for index, ring in placed.items()
-    }
-    lons = [lon for ring in rings.values() for lon, _ in ring]
-    lats = [lat for ring in rings.values() for _, lat in ring]
+    rings = {index: [(_near(lon, first), lat) for lon, lat in ring] for index, ring in placed.items()}
+    frame = _frame([point for ring in rings.values() for point in ring])
+    order = sorted(rings, key=lambda index: scenes[index].state == "failed")  # failures on top
+    outlines = [Outline(k, tuple(map(frame.place, rings[k])), _short(scenes[k].name)) for k in order]
+    if len(outlines) > _NAMED or any(one.span[0] <= 11 * len(one.name) for one in outlines):
+        outlines = [replace(one, name="") for one in outlines]
+    lat, lon = frame.lat, _near(frame.lon, 0.0)
+    middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
+    return Drawing(frame.height, tuple(outlines), middle, *_scale_bar(WIDTH / frame.scale * _METRES))
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where longitudes and latitudes lie on the drawing."""
+
+    lon: float
+    """Of the middle, as the latitude."""
+    lat: float
+    stretch: float
+    """How long a degree of longitude is there, beside one of latitude."""
+    scale: float
+    """Units of the drawing per degree of latitude."""
+    height: float
+
+    def place(self, point: tuple[float, float]) -> tuple[float, float]:
+        lon, lat = point
+        x = WIDTH / 2 + (lon - self.lon) * self.stretch * self.scale
+        return x, self.height / 2 + (self.lat - lat) * self.scale
+
+
+def _frame(points: Sequence[tuple[float, float]]) -> _Frame:
+    """Fit the drawing around points."""
+    lons, lats = zip(*points, strict=True)
     lon, lat = (min(lons) + max(lons)) / 2, (min(lats) + max(lats)) / 2
-    stretch = max(0.01, math.cos(math.radians(lat)))  # of a degree of longitude
+    stretch = max(0.01, math.cos(math.radians(lat)))
     wide = max((max(lons) - min(lons)) * stretch, 1e-6)
     tall = max(max(lats) - min(lats), 1e-6)
     room = WIDTH - 2 * _MARGIN
     height = min(max(tall / wide * room + 2 * _MARGIN, _LOW), _HIGH)
-    scale = min(room / wide, (height - 2 * _MARGIN) / tall)  # units per degree of latitude
+    return _Frame(lon, lat, stretch, min(room / wide, (height - 2 * _MARGIN) / tall), height)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return WIDTH / 2 + (x - lon) * stretch * scale, height / 2 + (lat - y) * scale
 
-    outlines = [
-        Outline(index, tuple(place(x, y) for x, y in ring), _short(names[index]))
-        for index, ring in rings.items()
-    ]
-    if len(outlines) > _NAMED or any(one.span[0] <= 11 * len(one.name) for one in outlines):
-        outlines = [Outline(one.index, one.points, "") for one in outlines]
-    outlines.sort(key=lambda one: on_top[one.index])
-    east = (lon + 180) % 360 - 180
-    middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(east):.4f}° {'E' if east >= 0 else 'W'}"
-    return Drawing(height, tuple(outlines), middle, *_scale_bar(WIDTH / scale * _METRES))
+def _near(lon: float, middle: float) -> float:
+    """Turn a longitude so that scenes on both sides of the antimeridian lie together."""
+    return middle + (lon - middle + 180) % 360 - 180
 
 
 def _sound(ring: Ring) -> list[tuple[float, float]]:

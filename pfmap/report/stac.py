@@ -5,7 +5,6 @@ programs that read catalogues open them as paths. Only #, ? and %, which cut an 
 """
 
 import base64
-import binascii
 import itertools
 import json
 import math
@@ -18,17 +17,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import pystac
+from pystac.extensions import mlm
 from pystac.extensions.classification import Classification, ClassificationExtension
-from pystac.extensions.mlm import (
-    InputStructure,
-    MLMExtension,
-    ModelInput,
-    ModelOutput,
-    ResultStructure,
-    TaskType,
-    ValueScaling,
-    ValueScalingType,
-)
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType
 
@@ -100,9 +90,9 @@ def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[
             name = safe_id(scene.name, taken)
             taken.add(name)
             items.append(_scene_item(scene, name, figures, output_dir, when))
-    whole = _around([item.bbox for item in items if item.bbox])
-    model = _model_item(figures, when, whole)
-    collection = _collection(figures, outputs, whole or _WORLD, when)
+    geometry, bbox = footprint_geometry(_around([item.bbox for item in items if item.bbox]))
+    model = _model_item(figures, when, geometry, bbox)
+    collection = _collection(figures, outputs, bbox or _WORLD, when)
     collection.add_items([model, *items])
     collection.normalize_hrefs(f"{_ROOT}{FOLDER}", skip_unresolved=True)
     collection.catalog_type = pystac.CatalogType.SELF_CONTAINED
@@ -206,74 +196,67 @@ def _class(item: ClassFigures, title: str | None = None) -> Classification:
     return Classification.create(item.class_id, item.name, name, title=title, color_hint=color)
 
 
-def _model_item(figures: SurveyFigures, when: datetime, bbox: list[float] | None) -> pystac.Item:
+def _model_item(
+    figures: SurveyFigures, when: datetime, geometry: dict[str, Any] | None, bbox: list[float] | None
+) -> pystac.Item:
     """Describe the model that mapped a survey, where and when it was used.
 
     The weights are no part of a survey's files: the asset that the extension asks for names them by their
     SHA-256 (RFC 6920), which says exactly which ones they are, wherever a copy lies.
     """
     card = figures.model
-    item = pystac.Item(
-        id=MODEL_ID,
-        geometry=_box_geometry(bbox),
-        bbox=bbox,
-        datetime=when,
-        properties={},
-    )
+    item = pystac.Item(MODEL_ID, geometry, bbox, when, properties={})
     item.common_metadata.title = fact(card.title)
     item.common_metadata.description = (
         "The model that mapped the survey. Time and place are those of its use here."
         + f" Licence: {card.provenance.licence}." * bool(card.provenance.licence)
     )
     item.common_metadata.license = "other" if card.provenance.licence else None
-    bands, side = list(card.input.bands), card.input.window
-    order = ["batch", "channel", "height", "width"]
-    given = ModelInput.create(
-        "orthophoto",
-        bands,
-        InputStructure.create([-1, len(bands), side, side], order, DataType.FLOAT32),
-        "Orthophotos of {:g} to {:g} m per pixel, others brought there.".format(*card.input.gsd),
-    )
-    given.properties["value_scaling"] = _scaling(card)
-    classes = figures.all_classes()
-    made = ModelOutput.create(
-        "logits",
-        [TaskType.SEMANTIC_SEGMENTATION],
-        ResultStructure.create([-1, len(classes), side, side], order, DataType.FLOAT32),
-        classes=[_class(found) for found in classes],
-    )
-    MLMExtension.ext(item, add_if_missing=True).apply(
-        name=_model_name(card.name),
-        architecture=f"PFNet, {card.architecture.encoder}",
-        tasks=[TaskType.SEMANTIC_SEGMENTATION],
-        input=[given],
-        output=[made],
-        framework="PyTorch",
-    )
-    del item.properties["mlm:pretrained_source"]  # null would say that training began from nothing
-    ClassificationExtension.add_to(item)
+    _apply_model(item, card, figures.all_classes())
     weights = pystac.Asset(
         href=_weights_name(figures.model_sha256),
         title=f"Weights of {card.name}, named by their SHA-256",
         description="The survey does not carry the weights: pfmap models list shows those at hand.",
         media_type="application/octet-stream; application=pytorch",
         roles=["mlm:model", "mlm:weights"],
-        extra_fields={"mlm:artifact_type": "safetensors", "bands": [{"name": name} for name in bands]},
+        extra_fields={"bands": [{"name": name} for name in card.input.bands]},
     )
     item.add_asset("weights", weights)
+    mlm.AssetGeneralMLMExtension.ext(weights).artifact_type = "safetensors"
     return item
 
 
-def _scaling(card: Card) -> list[dict[str, Any]]:
-    """Return how 8-bit values become the network's: one z-score per band, in the values' own units.
-
-    The extension has a list of them since its version 1.3; pystac's class still takes only one.
-    """
-    scale = card.input.scale
-    return [
-        ValueScaling.create(ValueScalingType.Z_SCORE, mean=mean * scale, stddev=std * scale).to_dict()
+def _apply_model(item: pystac.Item, card: Card, classes: Sequence[ClassFigures]) -> None:
+    """Say what the network takes and what it gives, in the terms of the MLM extension."""
+    bands, side, scale = list(card.input.bands), card.input.window, card.input.scale
+    order = ["batch", "channel", "height", "width"]
+    given = mlm.ModelInput.create(
+        "orthophoto",
+        bands,
+        mlm.InputStructure.create([-1, len(bands), side, side], order, DataType.FLOAT32),
+        "Orthophotos of {:g} to {:g} m per pixel, others brought there.".format(*card.input.gsd),
+    )
+    # A z-score per band, in units of 8-bit values. The extension has a list here, pystac's class only one.
+    given.properties["value_scaling"] = [
+        mlm.ValueScaling.create(mlm.ValueScalingType.Z_SCORE, mean=mean * scale, stddev=std * scale).to_dict()
         for mean, std in zip(card.input.mean, card.input.std, strict=True)
     ]
+    made = mlm.ModelOutput.create(
+        "logits",
+        [mlm.TaskType.SEMANTIC_SEGMENTATION],
+        mlm.ResultStructure.create([-1, len(classes), side, side], order, DataType.FLOAT32),
+        classes=[_class(found) for found in classes],
+    )
+    mlm.MLMExtension.ext(item, add_if_missing=True).apply(
+        name=_model_name(card.name),
+        architecture=f"PFNet, {card.architecture.encoder}",
+        tasks=[mlm.TaskType.SEMANTIC_SEGMENTATION],
+        input=[given],
+        output=[made],
+        framework="PyTorch",
+    )
+    del item.properties["mlm:pretrained_source"]  # null would say that training began from nothing
+    ClassificationExtension.add_to(item)
 
 
 def _model_name(name: str) -> str:
@@ -283,12 +266,9 @@ def _model_name(name: str) -> str:
 
 
 def _weights_name(sha256: str) -> str:
-    try:
-        digest = binascii.unhexlify(sha256)
-    except (binascii.Error, ValueError):
-        digest = b""
-    name = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    return f"ni:///sha-256;{name}" if len(digest) == 32 else "urn:pfmap:weights:unknown"
+    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        return "urn:pfmap:weights:unknown"
+    return f"ni:///sha-256;{base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip('=')}"
 
 
 def footprint_geometry(
@@ -309,19 +289,13 @@ def footprint_geometry(
     )
 
 
-def _around(boxes: Sequence[Sequence[float]]) -> list[float] | None:
+def _around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Return a ring around boxes; without any, no point."""
     if not boxes:
-        return None
-    west, south, east, north = zip(*boxes, strict=True)
-    return [min(west), min(south), max(east), max(north)]
-
-
-def _box_geometry(bbox: list[float] | None) -> dict[str, Any] | None:
-    if bbox is None:
-        return None
-    west, south, east, north = bbox
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return {"type": "Polygon", "coordinates": [ring]}
+        return []
+    west, south = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    east, north = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    return [(west, south), (east, south), (east, north), (west, north)]
 
 
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:

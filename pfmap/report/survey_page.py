@@ -8,7 +8,6 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pfmap.core.errors import TargetError
 from pfmap.report.footprint_map import WIDTH, draw_footprints
 from pfmap.report.html import render
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
@@ -38,15 +37,6 @@ class _Picture:
     media_type: str
     width: int
     height: int
-
-    @classmethod
-    def of(cls, content: bytes) -> "_Picture | None":
-        """Return what an `img` needs, or None where a file is no picture."""
-        try:
-            kind, width, height = picture_facts(content)
-        except TargetError:
-            return None
-        return cls(base64.b64encode(content).decode(), kind, width, height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,36 +102,37 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     areas = AreaUnit.fitting(figures.area, figures.unit)
     kept, left_out = _within_budget(figures, thumbnails)
     scenes = [
-        _Scene(f"scene-{number}", scene, _Picture.of(kept[scene.name]) if scene.name in kept else None)
+        _Scene(f"scene-{number}", scene, _picture(kept.get(scene.name, b"")))
         for number, scene in enumerate(figures.scenes, 1)
     ]
     failed = [scene for scene in scenes if scene.figures.state == "failed"]
-    drawing = draw_footprints(
-        [scene.footprint for scene in figures.scenes],
-        [scene.name for scene in figures.scenes],
-        [scene.state == "failed" for scene in figures.scenes],
-    )
+    drawing = draw_footprints(figures.scenes)
     files = {kind: path for kind, path in figures.outputs.items() if kind != "html"}
-    empty = {"failures": not failed, "map": drawing is None, "classes": not figures.classes}
-    empty |= {"details": not scenes, "files": not files}
+    filled = {"failures": failed, "map": drawing, "classes": figures.classes, "details": scenes}
+    filled["files"] = files
     page = render(
         "survey.html.jinja",
         title=f"{figures.title}: survey report",
         figures=figures,
         areas=areas,
-        sections={anchor: name for anchor, name in _SECTIONS.items() if not empty.get(anchor)},
+        sections={anchor: name for anchor, name in _SECTIONS.items() if filled.get(anchor, True)},
         totals=_totals(figures, areas),
         scenes=scenes,
         failed=failed,
         drawing=drawing,
         width=WIDTH,
-        nowhere=[scene.name for scene in figures.scenes if not scene.footprint],
         unfolded=len(scenes) <= _OPEN,
         left_out=left_out,
         files=files,
-        model={name: value for name, value in figures.model_facts().items() if name != "attribution"},
+        model=figures.model_facts(),
     )
     return printable(page)
+
+
+def _picture(content: bytes) -> _Picture | None:
+    """Return what an `img` needs; None where a file is no picture."""
+    facts = picture_facts(content)
+    return None if facts is None else _Picture(base64.b64encode(content).decode(), *facts)
 
 
 def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> tuple[dict[str, bytes], int]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import PfmapError, TargetError
+from pfmap.core.errors import PfmapError
 from pfmap.core.grid import GeoBox
 from pfmap.raster.bands import EIGHT_BIT, Scaling
 from pfmap.raster.preview import read_preview
@@ -135,14 +135,10 @@ def _small_webp(image: Image.Image, limit: int) -> bytes:
         image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
 
 
-def picture_facts(content: bytes) -> tuple[str, int, int]:
-    """Return the media type, width and height of an encoded picture.
-
-    Raises:
-        TargetError: it is none.
-    """
+def picture_facts(content: bytes) -> tuple[str, int, int] | None:
+    """Return the media type, width and height of an encoded picture; None if it is none."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return Image.MIME[image.format or ""], image.width, image.height
-    except (OSError, KeyError) as error:
-        raise TargetError(f"a picture of {len(content)} bytes cannot be read: {error}") from error
+    except (OSError, KeyError):
+        return None
