@@ -1,17 +1,23 @@
-"""Whole surveys from Python: many scenes with one model, and one map of them all."""
+"""Surveys from Python: `predict_all` maps many scenes with one model, `batch` also makes one map of them."""
 
 import logging
 import os
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from pfmap.cluster import opened_cluster
 from pfmap.core.bucket import output_folder
 from pfmap.core.errors import UsageError
+from pfmap.core.files import exists, file_names
 from pfmap.mapping.job import Progress
+from pfmap.mapping.objects import refuse_to_replace
 from pfmap.mapping.options import PredictOptions, Settings
 from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.work import locked, work_path
 from pfmap.model.store import DEFAULT_MODEL, Model
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
@@ -21,14 +27,8 @@ from pfmap.survey.run import SheetResult
 if TYPE_CHECKING:
     from pfmap.cluster.coordinator import Cluster
 
-import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from pfmap.core.files import exists, file_names
-from pfmap.mapping.objects import refuse_to_replace
-from pfmap.mapping.work import locked, work_path
+_OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
+"""Names of a survey's own files."""
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def batch(
     folder = output_folder(output_dir)
     choice = Choice(several(sources), folder, pattern, retry_failed, watch, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
-    with alone(folder, options), opened_cluster(cluster, workers, device, on_message) as where:
+    with _alone(folder, options), opened_cluster(cluster, workers, device, on_message) as where:
         runtime = Runtime.of(model, device, precision, options.batch_size, on_message, where)
         refuse_options(runtime, options)
         survey = Survey(folder, choice.listed, runtime, options, on_scene, on_progress, on_message)
@@ -171,11 +171,8 @@ def batch(
     return made
 
 
-_OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
-
-
 @contextmanager
-def alone(folder: Path, options: PredictOptions) -> Iterator[None]:
+def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
     """Make a survey's files in a folder, alone; those of an earlier survey are replaced.
 
     Raises:
