@@ -7,8 +7,10 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, unquote_to_bytes
 
+import jinja2
 import numpy as np
 import pyproj
 import pytest
@@ -16,6 +18,7 @@ from surveys import CARD, made_up
 
 from pfmap.core.card import Provenance
 from pfmap.core.errors import TargetError
+from pfmap.report.html import Table, render
 from pfmap.report.stac import safe_id
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
 from pfmap.report.survey_page import survey_page
@@ -310,3 +313,28 @@ def test_the_json_that_vouches_for_all_reports_is_not_there_if_one_cannot_be_wri
     (tmp_path / "file").write_text("")
     with pytest.raises(TargetError, match="could not be written"):
         write_reports(made_up(2), tmp_path / "file", {})
+
+
+def test_a_value_that_a_template_needs_and_does_not_get_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="pairs"):
+        render("evaluation.html.jinja", title="x", views=[], figure=str)
+
+
+def test_names_become_no_part_of_an_evaluation_page_either() -> None:
+    table = Table(EVIL, [EVIL] * 2, [[EVIL] * 2], [EVIL] * 2)
+    cell = SimpleNamespace(color="29,91,140", share=1.0, count=1234)
+    found = SimpleNamespace(
+        mean=SimpleNamespace(iou=0.5), accuracy=0.5, labelled=4, unmapped=1, notes=[EVIL], calibration=None
+    )
+    view = SimpleNamespace(
+        section=SimpleNamespace(title=EVIL, figures=found),
+        classes=table, boundaries=table, objects=table, bars=[], picture="AAAA",
+        confusion=SimpleNamespace(caption=EVIL, columns=[EVIL], rows=[(EVIL, [cell])]),
+        legend=[(EVIL, EVIL)],
+    )  # fmt: skip
+    html = render("evaluation.html.jinja", title=EVIL, pairs=[(EVIL, EVIL)], views=[view], figure=str)
+    page = Page(html)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count("<script>alert('1')</script>") > 20
+    assert not any("x.org" in value for value in page.values("style"))
+    assert "1,234" in page.text
