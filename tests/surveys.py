@@ -6,6 +6,7 @@ writes a report for ``make test-browser``: into FOLDER/many, of the survey that 
 many times over, with failures among its scenes.
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,9 @@ from pfmap.raster.gdal import locate
 from pfmap.raster.source import glance
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.report.survey_reports import write_reports
-from pfmap.report.tables import read_survey
 from pfmap.report.thumbnail import scene_thumbnail
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import model_facts, scene_figures
+from pfmap.survey.gather import scene_figures
 from pfmap.survey.run import SheetResult
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,8 @@ def made_up(count: int = 4, **changes: Any) -> SurveyFigures:
         finished="2026-11-20T09:30:05+00:00",
         seconds=5405.2,
         unit="m2",
-        model=model_facts(CARD, "ca6e53c8230705842eb9a4700582d8a1b250b2df9488331e92e33410613d829e"),
+        model=CARD,
+        model_sha256="ca6e53c8230705842eb9a4700582d8a1b250b2df9488331e92e33410613d829e",
         settings={"device": "cpu", "overlap": 48, "formats": ["gpkg", "fgb"], "bbox": None},
         crs="WGS 84 / UTM zone 45N",
         classes=_classes(count),
@@ -116,6 +117,33 @@ def _mapped_scene(path: Path, folder: Path, card: Card) -> SceneFigures:
     done = SheetResult(Sheet(location, path.parent, name), Result(scene["path"], outputs, report))
     unit = "m2" if "area_m2" in report["classes"][0] else "px"
     return scene_figures(done, glance(location), card, folder, unit)
+
+
+def read_survey(path: Path, card: Card = CARD) -> SurveyFigures:
+    """A survey's figures, read back from its JSON: all of them are there, by the names that are promised."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    unit = table["unit"]
+
+    def classes(rows: list[dict[str, Any]]) -> tuple[ClassFigures, ...]:
+        names = ("class_id", "class", "color", "pixels", f"area_{unit}", "objects")
+        return tuple(ClassFigures(*(row[name] for name in names)) for row in rows)
+
+    scenes = []
+    for row in table["scenes"]:
+        row["gsd"] = row.pop("gsd_m")
+        row["classes"], row["warnings"] = classes(row["classes"]), tuple(row["warnings"])
+        row["footprint"] = tuple((lon, lat) for lon, lat in row["footprint"])
+        scenes.append(SceneFigures(**row))
+    kept = ("title", "started", "finished", "seconds", "unit", "settings", "crs", "outputs")
+    return SurveyFigures(
+        **{key: table[key] for key in kept},
+        version=table["pfmap"],
+        model=card,
+        model_sha256=table["model"]["sha256"],
+        classes=classes(table["classes"]),
+        scenes=tuple(scenes),
+        warnings=tuple(table["warnings"]),
+    )
 
 
 def repeated(survey: SurveyFigures, times: int) -> SurveyFigures:

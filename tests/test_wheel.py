@@ -20,6 +20,8 @@ def test_the_wheel_carries_the_model_and_runs_elsewhere(tmp_path: Path) -> None:
         "pfmap/models/landcover/model.toml",
         "pfmap/models/landcover/weights.safetensors",
         "pfmap/py.typed",
+        "pfmap/report/templates/survey.html.jinja",
+        "pfmap/report/templates/survey.css",
     } <= names
     assert wheel.stat().st_size < 15e6
 

@@ -1,9 +1,11 @@
-"""How a training went: a CSV for machines and spreadsheets, a PNG for people."""
+"""Training curves, loss and validation figures over the steps: a CSV for spreadsheets, a PNG for people."""
 
 import csv
+import importlib.util
 import io
 from pathlib import Path
 
+from pfmap.core.errors import UsageError
 from pfmap.core.files import publish, write_text
 
 Row = tuple[int, str, float]
@@ -15,12 +17,20 @@ LOSS, RATE = "loss", "learning rate"
 class Curves:
     """Values by step: loss and learning rate as they go, figures at every validation.
 
-    Attributes:
-        rows: all values so far, in order; what a checkpoint has to keep.
+    Raises:
+        UsageError: matplotlib, which draws them, is not installed. Said at once, not after hours of training.
     """
 
+    rows: list[Row]
+    """All values so far, in order; what a checkpoint has to keep."""
+
     def __init__(self, rows: list[Row] | None = None) -> None:
-        self.rows: list[Row] = rows if rows is not None else []
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UsageError(
+                "training draws its curves with the package matplotlib, which is not here: pip install "
+                "'pfmap[train]'"
+            )
+        self.rows = rows if rows is not None else []
 
     def add(self, step: int, series: str, value: float) -> None:
         """Note a value."""

@@ -1,13 +1,14 @@
-"""The map of a survey's scenes: their footprints as a drawing that needs no tiles and no script."""
+"""The map of a survey's footprints: outlines placed on a drawing that needs no tiles and no script."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pfmap.report.survey_figures import SceneFigures
 
-_WIDTH, _LOW, _HIGH, _MARGIN = 1000.0, 320.0, 720.0, 40.0
+WIDTH = 1000.0
+"""Units of the drawing across."""
+_LOW, _HIGH, _MARGIN = 320.0, 720.0, 40.0
 _METRES = 6_371_008.8 * math.pi / 180
 """Per degree of latitude, on a sphere: good to 0.5 %, as good as a scale bar can be read."""
 
@@ -18,76 +19,99 @@ Ring = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
+class Outline:
+    """A footprint on the drawing, in its units from the upper left."""
+
+    index: int
+    """Of the scene among all."""
+    points: tuple[tuple[float, float], ...]
+    name: str
+    """Written below the mark, or ""."""
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Width and height."""
+        xs, ys = zip(*self.points, strict=True)
+        return max(xs) - min(xs), max(ys) - min(ys)
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Where the mark of the scene's state stands."""
+        xs, ys = zip(*self.points, strict=True)
+        return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
+
+    @property
+    def mark(self) -> float:
+        """Side of that mark."""
+        return max(_SMALL, min(34.0, 0.5 * min(self.span)))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The map, north up, equirectangular about its middle."""
+
+    height: float
+    outlines: tuple[Outline, ...]
+    """Those that are drawn later lie on top."""
+    middle: str
+    """Latitude and longitude of it, as text."""
+    bar: float
+    """Percent of the width that the scale bar takes."""
+    bar_length: str
+    """On the ground, as text."""
+
+
+def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
+    """Lay out the footprints of those scenes that have a place; None if there are none."""
+    placed = {index: ring for index, scene in enumerate(scenes) if (ring := _sound(scene.footprint))}
+    if not placed:
+        return None
+    first = next(iter(placed.values()))[0][0]
+    rings = {index: [(_near(lon, first), lat) for lon, lat in ring] for index, ring in placed.items()}
+    frame = _frame([point for ring in rings.values() for point in ring])
+    order = sorted(rings, key=lambda index: scenes[index].state == "failed")  # failures on top
+    outlines = [Outline(k, tuple(map(frame.place, rings[k])), _short(scenes[k].name)) for k in order]
+    if len(outlines) > _NAMED or any(one.span[0] <= 11 * len(one.name) for one in outlines):
+        outlines = [replace(one, name="") for one in outlines]
+    lat, lon = frame.lat, _near(frame.lon, 0.0)
+    middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
+    return Drawing(frame.height, tuple(outlines), middle, *_scale_bar(WIDTH / frame.scale * _METRES))
+
+
+@dataclass(frozen=True, slots=True)
 class _Frame:
-    """The local map: equirectangular about its middle, north up.
+    """Where longitudes and latitudes lie on the drawing."""
 
-    Attributes:
-        west: longitude of the drawing's left edge.
-        north: latitude of its upper edge.
-        stretch: cosine of the latitude of the middle.
-        scale: units of the drawing per degree of latitude.
-        height: of the drawing.
-    """
-
-    west: float
-    north: float
+    lon: float
+    """Of the middle, as the latitude."""
+    lat: float
     stretch: float
+    """How long a degree of longitude is there, beside one of latitude."""
     scale: float
+    """Units of the drawing per degree of latitude."""
     height: float
 
-    def place(self, lon: float, lat: float) -> tuple[float, float]:
-        return (lon - self.west) * self.stretch * self.scale, (self.north - lat) * self.scale
+    def place(self, point: tuple[float, float]) -> tuple[float, float]:
+        lon, lat = point
+        x = WIDTH / 2 + (lon - self.lon) * self.stretch * self.scale
+        return x, self.height / 2 + (self.lat - lat) * self.scale
 
 
-def footprint_map(
-    scenes: Sequence[SceneFigures], anchors: Sequence[str], describe: Callable[[SceneFigures], str]
-) -> str:
-    """Draw the scenes that have a place.
-
-    Args:
-        scenes: all of them.
-        anchors: where each is described on the page, an id.
-        describe: says in words what a scene is and how it went.
-
-    Returns:
-        A figure in HTML, or "" if no scene has a place.
-    """
-    placed = [
-        (scene, anchor, ring)
-        for scene, anchor in zip(scenes, anchors, strict=True)
-        if (ring := _sound(scene.footprint))
-    ]
-    if not placed:
-        return ""
-    middle = placed[0][2][0][0]
-    rings = [[(_near(lon, middle), lat) for lon, lat in ring] for _, _, ring in placed]
-    frame = _frame(rings)
-    order = sorted(range(len(placed)), key=lambda k: placed[k][0].state == "failed")  # failures on top
-    named = len(placed) <= _NAMED and all(
-        _across(ring, frame) > 11 * len(_short(scene))
-        for (scene, _, _), ring in zip(placed, rings, strict=True)
-    )
-    drawn = [_scene(placed[k][0], placed[k][1], rings[k], frame, describe, named=named) for k in order]
-    label = f"Map of {len(placed)} footprints, north up"
-    lon, lat = middle_of(rings)
-    where = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
-    return (
-        f'<figure class="map" style="--aspect:{_WIDTH / frame.height:.3f}">\n'
-        f'<svg viewBox="0 0 {_WIDTH:.0f} {frame.height:.0f}" role="group" '
-        f'aria-label="{label}">\n<defs><pattern id="hatch" width="9" height="9" '
-        'patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M0 0V9" stroke="#b2182b" '
-        'stroke-width="3"/></pattern></defs>\n'
-        f"{''.join(drawn)}</svg>\n{_scale_bar(frame)}\n"
-        f'<figcaption class="note">North is up. The middle is at {where}.</figcaption></figure>'
-    )
+def _frame(points: Sequence[tuple[float, float]]) -> _Frame:
+    """Fit the drawing around points."""
+    lons, lats = zip(*points, strict=True)
+    lon, lat = (min(lons) + max(lons)) / 2, (min(lats) + max(lats)) / 2
+    stretch = max(0.01, math.cos(math.radians(lat)))
+    wide = max((max(lons) - min(lons)) * stretch, 1e-6)
+    tall = max(max(lats) - min(lats), 1e-6)
+    room = WIDTH - 2 * _MARGIN
+    height = min(max(tall / wide * room + 2 * _MARGIN, _LOW), _HIGH)
+    return _Frame(lon, lat, stretch, min(room / wide, (height - 2 * _MARGIN) / tall), height)
 
 
-def middle_of(rings: Sequence[Ring]) -> tuple[float, float]:
-    """Return longitude (-180 to 180) and latitude of the middle of all."""
-    lons = [lon for ring in rings for lon, _ in ring]
-    lats = [lat for ring in rings for _, lat in ring]
-    lon = (min(lons) + max(lons)) / 2
-    return (lon + 180) % 360 - 180, (min(lats) + max(lats)) / 2
+def _near(lon: float, middle: float) -> float:
+    """Turn a longitude so that scenes on both sides of the antimeridian lie together."""
+    return middle + (lon - middle + 180) % 360 - 180
 
 
 def _sound(ring: Ring) -> list[tuple[float, float]]:
@@ -97,70 +121,14 @@ def _sound(ring: Ring) -> list[tuple[float, float]]:
     return points if fine and len(points) >= 4 else []
 
 
-def _near(lon: float, middle: float) -> float:
-    """Turn a longitude so that scenes on both sides of the antimeridian lie together."""
-    return middle + (lon - middle + 180) % 360 - 180
+def _short(name: str) -> str:
+    last = name.rsplit("/", 1)[-1]
+    return last if len(last) <= 20 else f"{last[:19]}…"
 
 
-def _frame(rings: Sequence[Ring]) -> _Frame:
-    lons = [lon for ring in rings for lon, _ in ring]
-    lats = [lat for ring in rings for _, lat in ring]
-    stretch = max(0.01, math.cos(math.radians((min(lats) + max(lats)) / 2)))
-    wide = max((max(lons) - min(lons)) * stretch, 1e-6)
-    tall = max(max(lats) - min(lats), 1e-6)
-    room = _WIDTH - 2 * _MARGIN
-    height = min(max(tall / wide * room + 2 * _MARGIN, _LOW), _HIGH)
-    scale = min(room / wide, (height - 2 * _MARGIN) / tall)
-    west = (min(lons) + max(lons)) / 2 - _WIDTH / 2 / scale / stretch
-    north = (min(lats) + max(lats)) / 2 + height / 2 / scale
-    return _Frame(west, north, stretch, scale, height)
-
-
-def _scene(
-    scene: SceneFigures,
-    anchor: str,
-    ring: Ring,
-    frame: _Frame,
-    describe: Callable[[SceneFigures], str],
-    *,
-    named: bool,
-) -> str:
-    points = [frame.place(lon, lat) for lon, lat in ring]
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    wide, tall = max(xs) - min(xs), max(ys) - min(ys)
-    x, y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
-    said = escape(describe(scene))
-    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-    hatch = f'<polygon points="{path}" fill="url(#hatch)" fill-opacity=".35"/>' * (scene.state == "failed")
-    side = max(_SMALL, min(34.0, 0.5 * min(wide, tall)))
-    mark = (
-        f'<use href="#mark-{scene.state}" x="{x - side / 2:.1f}" y="{y - side / 2:.1f}" '
-        f'width="{side:.1f}" height="{side:.1f}"/>'
-    )
-    text = ""
-    if named:
-        short = escape(_short(scene))
-        text = f'<text x="{x:.1f}" y="{y + side / 2 + 26:.1f}" aria-hidden="true">{short}</text>'
-    return (
-        f'<a href="#{anchor}" aria-label="{said}" class="{scene.state}"><title>{said}</title>'
-        f'<polygon points="{path}"/>{hatch}{mark}{text}</a>\n'
-    )
-
-
-def _short(scene: SceneFigures) -> str:
-    name = scene.name.rsplit("/", 1)[-1]
-    return name if len(name) <= 20 else f"{name[:19]}…"
-
-
-def _across(ring: Ring, frame: _Frame) -> float:
-    xs = [frame.place(lon, lat)[0] for lon, lat in ring]
-    return max(xs) - min(xs)
-
-
-def _scale_bar(frame: _Frame) -> str:
-    """Draw a round length; as HTML, whose letters stay legible when the map shrinks."""
-    across = _WIDTH / frame.scale * _METRES
+def _scale_bar(across: float) -> tuple[float, str]:
+    """Choose a round length for a map of so many metres; return its percent of the width, and its text."""
     power = 10 ** math.floor(math.log10(across / 4))
     length = max(step * power for step in (1, 2, 5, 10) if step * power <= across / 2.5)
     text = f"{length / 1000:,g} km" if length >= 1000 else f"{length:g} m"
-    return f'<div class="scale"><span style="width:{100 * length / across:.2f}%"></span><b>{text}</b></div>'
+    return 100 * length / across, text

@@ -1,11 +1,11 @@
-"""Pictures of points over an image: panels side by side, with titles and a legend, as a PNG; and small ones.
+"""A figure of points over an image: panels side by side, with titles and a legend, as a PNG.
 
 Drawn at twice the size and then halved, which smooths every edge. Blue circles and yellow diamonds differ in
 shape, in lightness, and in hue for every kind of colour vision (Okabe and Ito, 2008).
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,36 +29,26 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel.
-
-    Attributes:
-        title: one line.
-        subtitle: a smaller line under it.
-        circles: ``(N, 2)`` rows and columns in the image.
-        diamonds: likewise.
-    """
+    """One panel: the image, and points on it."""
 
     title: str
+    """One line."""
     subtitle: str
+    """A smaller line under it."""
     circles: Points
+    """``(N, 2)`` rows and columns in the image, as are the diamonds."""
     diamonds: Points
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the foot of the picture says.
-
-    Attributes:
-        circles: what the circles are.
-        diamonds: what the diamonds are.
-        line: what the outline surrounds.
-        captions: lines under the legend; those too long for the picture are set smaller.
-    """
+    """What the foot of the picture says: what circles and diamonds are, and what the outline surrounds."""
 
     circles: str
     diamonds: str
     line: str
     captions: Sequence[str]
+    """Lines under the legend; those too long for the picture are set smaller."""
 
 
 def write_picture(
@@ -174,69 +164,3 @@ def _foot(draw: ImageDraw.ImageDraw, words: Words, height: int) -> None:
 
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_DRAWN * size)
-
-
-_LAID = 0.62  # how much of a class's colour hides what lies under it
-_BETWEEN = 8  # pixels between the two panels
-_QUALITIES = (72, 58, 44, 30, 18)
-
-
-def class_picture(
-    pixels: npt.NDArray[np.uint8] | None,
-    seen: npt.NDArray[np.bool_],
-    classes: npt.NDArray[np.uint8],
-    colors: Mapping[int, tuple[int, int, int]],
-    limit: int,
-) -> bytes:
-    """Draw an image and, to its right, the same with classes laid over it, as a small WebP file.
-
-    Args:
-        pixels: ``(3, h, w)``, or None for the classes alone.
-        seen: ``(h, w)``: pixels of the image without data are transparent.
-        classes: ``(h, w)``.
-        colors: red, green and blue of the classes that are drawn.
-        limit: bytes; a picture that needs more is drawn worse, then smaller.
-    """
-    table = np.zeros((256, 4), dtype=np.float32)
-    for value, color in colors.items():
-        table[value] = (*color, 1)
-    laid = table[classes]
-    drawn = laid[..., 3] > 0
-    if pixels is None:
-        panels = [np.dstack([laid[..., :3].astype(np.uint8), np.where(drawn, 255, 0).astype(np.uint8)])]
-    else:
-        image = pixels.transpose(1, 2, 0)
-        mixed = np.where(drawn[..., None], image + _LAID * (laid[..., :3] - image), image)
-        alpha = np.where(seen, 255, 0).astype(np.uint8)
-        # Pixels that are mapped but have no data in few pixels keep their class: it is there in the raster.
-        over = np.where(seen | drawn, 255, 0).astype(np.uint8)
-        left = np.dstack([image, alpha])
-        right = np.dstack([mixed.round().astype(np.uint8), over])
-        panels = [left, np.zeros((left.shape[0], _BETWEEN, 4), dtype=np.uint8), right]
-    return _small_webp(Image.fromarray(np.concatenate(panels, axis=1)), limit)
-
-
-def _small_webp(image: Image.Image, limit: int) -> bytes:
-    """Encode a picture in at most so many bytes, as far as that can be."""
-    while True:
-        for quality in _QUALITIES:
-            content = io.BytesIO()
-            image.save(content, "WEBP", quality=quality, method=4, alpha_quality=60)
-            if content.tell() <= limit:
-                return content.getvalue()
-        if max(image.size) <= 64:
-            return content.getvalue()
-        image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
-
-
-def picture_facts(content: bytes) -> tuple[str, int, int]:
-    """Return the media type, width and height of an encoded picture.
-
-    Raises:
-        TargetError: it is none.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return Image.MIME[image.format or ""], image.width, image.height
-    except (OSError, KeyError) as error:
-        raise TargetError(f"a picture of {len(content)} bytes cannot be read: {error}") from error

@@ -14,24 +14,21 @@ _NEW = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer of a project.
-
-    Attributes:
-        name: as the legend says it; names of a project's layers differ.
-        source: what GDAL opens, relative to the project's folder where it begins with a dot; with
-            ``|layername=`` for a layer in a file.
-        style: as `pfmap.core.classes` makes it; empty for QGIS's own choice.
-        crs: WKT, or authority and code such as EPSG:4326; None without a CRS.
-        vector: whether it holds polygons, not pixels.
-        shown: whether it is switched on.
-    """
+    """A layer of a project."""
 
     name: str
+    """As the legend says it; names of a project's layers differ."""
     source: str
+    """What GDAL opens, relative to the project's folder where it begins with a dot; with ``|layername=`` for
+    a layer in a file."""
     style: str
+    """As `pfmap.core.classes` makes it; empty for QGIS's own choice."""
     crs: str | None
+    """WKT, or authority and code such as EPSG:4326; None without a CRS."""
     vector: bool = False
+    """Whether it holds polygons, not pixels."""
     shown: bool = True
+    """Whether it is switched on."""
 
     @property
     def key(self) -> str:

@@ -1,53 +1,50 @@
-"""What is known of a survey at its end: the figures that all its reports show."""
+"""The figures that all reports of a survey show, and what is read back from the reports of its scenes."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.core.card import Card
 from pfmap.core.classes import ClassSpec
+from pfmap.core.files import read_text
+from pfmap.core.grid import GeoBox
+from pfmap.raster.bands import EIGHT_BIT, Scaling
 
 State = Literal["done", "skipped", "failed"]
 """Of a scene: mapped in this run, mapped by an earlier one, or not mapped."""
 
+Unit = Literal["m2", "px"]
+"""Of areas: square metres, or pixels where there is no CRS."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """What there is of a class.
-
-    Attributes:
-        class_id: value in the class rasters.
-        name: as people call it.
-        color: ``#rrggbb``.
-        pixels: how many.
-        area: of these: square metres, or pixels where there is no CRS.
-        objects: polygons, of those classes that become polygons.
-    """
+    """How much there is of a class."""
 
     class_id: int
+    """Its value in the class rasters."""
     name: str
     color: str
+    """``#rrggbb``."""
     pixels: int
     area: float
+    """Of these pixels, in the survey's unit."""
     objects: int
+    """Polygons, of those classes that become polygons."""
 
 
 def class_figures(
     specs: Sequence[ClassSpec],
-    pixels: npt.NDArray[np.int64],
-    areas: npt.NDArray[np.float64],
+    pixels: Sequence[int] | npt.NDArray[np.int64],
+    areas: Sequence[float] | npt.NDArray[np.float64],
     objects: Sequence[int],
 ) -> tuple[ClassFigures, ...]:
-    """Put together what was counted per class.
-
-    Args:
-        specs: the classes, by value.
-        pixels: per value of the class raster.
-        areas: likewise: square metres, or pixels where there is no CRS.
-        objects: per class.
-    """
+    """Put together what was counted per class: pixels, their area, and objects, all by the class's value."""
     return tuple(
         ClassFigures(
             index, spec.name, spec.color, int(pixels[index]), round(float(areas[index]), 2), objects[index]
@@ -58,81 +55,185 @@ def class_figures(
 
 @dataclass(frozen=True, slots=True)
 class SceneFigures:
-    """One scene of a survey.
-
-    Attributes:
-        scene: as it was named or found.
-        name: of its outputs, below the output folder and without endings: unique in the survey.
-        state: whether it is mapped.
-        reason: why it failed, or "".
-        width: pixels, 0 if it could not be opened.
-        height: pixels, likewise.
-        gsd: metres per pixel, or None.
-        crs: name of its CRS, or "".
-        footprint: closed ring of (longitude, latitude) around its pixels, or empty where there is no CRS.
-        classes: what it shows; empty if it failed.
-        valid_pixels: pixels with a class.
-        mean_confidence: percent, over all valid pixels, or None.
-        seconds: of work per stage, and "total" on the clock.
-        warnings: what the user was warned of.
-        outputs: its files by kind, relative to the output folder.
-        finished: when, ISO 8601 in UTC, or "".
-        taken: when the image was taken, likewise, or "" where it does not say.
-    """
+    """One scene of a survey."""
 
     scene: str
+    """As it was named or found."""
     name: str
+    """Of its outputs, below the output folder and without endings: unique in the survey."""
     state: State
     reason: str = ""
+    """Why it failed, or ""."""
     width: int = 0
+    """Pixels; 0 if it could not be opened, as is the height."""
     height: int = 0
     gsd: float | None = None
+    """Metres per pixel."""
     crs: str = ""
+    """Name of its CRS, or ""."""
     footprint: tuple[tuple[float, float], ...] = ()
+    """Closed ring of (longitude, latitude) around its pixels, or empty where there is no CRS."""
     classes: tuple[ClassFigures, ...] = ()
+    """What it shows; empty if it failed."""
     valid_pixels: int = 0
+    """Pixels with a class."""
     mean_confidence: float | None = None
+    """Percent, over all valid pixels."""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of work per stage, and "total" on the clock."""
     warnings: tuple[str, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
+    """Its files by kind, relative to the output folder."""
     finished: str = ""
+    """When it was mapped, ISO 8601 in UTC, or ""."""
     taken: str = ""
+    """When the image was taken, likewise, or "" where it does not say."""
+
+    @property
+    def area(self) -> float:
+        """What of it has a class, in the survey's unit."""
+        return sum(item.area for item in self.classes)
+
+    @property
+    def objects(self) -> int:
+        """How many it shows, of all classes."""
+        return sum(item.objects for item in self.classes)
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyFigures:
-    """A survey.
-
-    Attributes:
-        title: for people: the name of the folder, or of the first source.
-        version: of pfmap.
-        started: ISO 8601 in UTC.
-        finished: likewise.
-        seconds: on the clock.
-        unit: of areas, "m2" or "px".
-        model: its name, sha256, attribution, task, window, gsd range, as facts by name.
-        settings: how it was mapped, as facts by name.
-        crs: name of the CRS of the survey's own outputs, or "".
-        classes: over the whole survey; where scenes overlap, each place counts once.
-        scenes: in order.
-        warnings: about the survey as a whole.
-        outputs: the survey's own files by kind, relative to the output folder.
-    """
+    """A survey."""
 
     title: str
+    """For people: the name of the folder, or of the first source."""
     version: str
+    """Of pfmap."""
     started: str
+    """ISO 8601 in UTC, as is the end."""
     finished: str
     seconds: float
-    unit: Literal["m2", "px"]
-    model: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    """On the clock."""
+    unit: Unit
+    model: Card
+    model_sha256: str
+    """Of its weights."""
+    settings: Mapping[str, object]
+    """How it was mapped, as facts by name: reports list them."""
     crs: str
+    """Name of the CRS of the survey's own outputs, or ""."""
     classes: tuple[ClassFigures, ...]
+    """Over the whole survey; where scenes overlap, each place counts once."""
     scenes: tuple[SceneFigures, ...]
     warnings: tuple[str, ...] = ()
+    """About the survey as a whole."""
     outputs: Mapping[str, str] = field(default_factory=dict)
+    """The survey's own files by kind, relative to the output folder."""
 
     def count(self, state: State) -> int:
         """Return how many scenes are in a state."""
         return sum(scene.state == state for scene in self.scenes)
+
+    @property
+    def area(self) -> float:
+        """What has a class, where scenes overlap once."""
+        return sum(item.area for item in self.classes)
+
+    @property
+    def objects(self) -> int:
+        """How many there are, of all classes."""
+        return sum(item.objects for item in self.classes)
+
+    @property
+    def mean_confidence(self) -> float | None:
+        """Percent, over the pixels of all scenes of which it is known."""
+        known = [(s.mean_confidence, s.valid_pixels) for s in self.scenes if s.mean_confidence is not None]
+        pixels = sum(count for _, count in known)
+        return sum(value * count for value, count in known) / pixels if pixels else None
+
+    def all_classes(self) -> list[ClassFigures]:
+        """Return the classes of the survey, and those that only its scenes have, by value."""
+        found = {item.class_id: item for scene in self.scenes for item in reversed(scene.classes)}
+        found |= {item.class_id: item for item in self.classes}
+        return [found[key] for key in sorted(found)]
+
+    def model_facts(self) -> dict[str, object]:
+        """Return what the page and the JSON say of the model, by name."""
+        card, spec = self.model, self.model.input
+        return {
+            "name": card.name,
+            "title": card.title,
+            "task": "semantic segmentation",
+            "architecture": f"PFNet, {card.architecture.encoder}",
+            "framework": "PyTorch",
+            "sha256": self.model_sha256,
+            "window": spec.window,
+            "gsd_range_m": spec.gsd,
+            "bands": spec.bands,
+            "scale": spec.scale,
+            "mean": spec.mean,
+            "std": spec.std,
+            "data": card.provenance.data,
+            "limits": card.provenance.limits,
+            "licence": card.provenance.licence,
+            "attribution": card.provenance.attribution,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SceneReport:
+    """What a survey needs to know of the report that lies beside a mapped scene's outputs."""
+
+    grid: GeoBox
+    """Of the outputs."""
+    gsd: float | None
+    bands: tuple[int, ...] | None
+    """1-based numbers of the bands that were mapped."""
+    scaling: Scaling
+    """How the scene's values became 8-bit."""
+    valid_pixels: int
+    mean_confidence: float | None
+    """Percent; None without a valid pixel."""
+    unit: Unit
+    pixels: tuple[int, ...]
+    """Per class, as are areas and objects."""
+    areas: tuple[float, ...]
+    objects: tuple[int, ...]
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...]
+    finished: str
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> "SceneReport":
+        """Take what is needed from the content of a report.
+
+        Raises:
+            KeyError: something is missing; or TypeError, ValueError: it is not what it should be.
+        """
+        scene, place, rows = table["scene"], table["map"], table["classes"]
+        unit: Unit = "m2" if all("area_m2" in row for row in rows) else "px"
+        scale, bands = scene.get("scale"), scene.get("bands")
+        return cls(
+            grid=GeoBox(place["width"], place["height"], scene["crs"], tuple(place["transform"])),
+            gsd=scene["gsd_m"],
+            bands=tuple(int(band) for band in bands) if bands else None,
+            scaling=Scaling(float(scale["min"]), float(scale["max"]), "report") if scale else EIGHT_BIT,
+            valid_pixels=scene["valid_pixels"],
+            mean_confidence=scene["mean_confidence"] if scene["valid_pixels"] else None,
+            unit=unit,
+            pixels=tuple(row["pixels"] for row in rows),
+            areas=tuple(row[f"area_{unit}"] for row in rows),
+            objects=tuple(row["objects"] for row in rows),
+            seconds=table["seconds"],
+            warnings=tuple(table["warnings"]),
+            finished=table["finished"],
+        )
+
+
+def read_scene_report(scene: SceneFigures, output_dir: Path) -> SceneReport | None:
+    """Read the report that lies beside a scene's outputs; None where there is none that can be read."""
+    if "report" not in scene.outputs:
+        return None
+    try:
+        return SceneReport.of(json.loads(read_text(output_dir / scene.outputs["report"])))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None

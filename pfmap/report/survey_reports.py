@@ -1,14 +1,15 @@
-"""All reports of a survey, written beside its outputs."""
+"""All reports of a survey: a web page, a STAC catalogue, JSON for machines and CSV for spreadsheets."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pfmap.core.files import make_folder, write_bytes, write_failed
-from pfmap.report.stac import FOLDER, survey_catalogue
-from pfmap.report.survey_figures import SurveyFigures
-from pfmap.report.survey_page import survey_page
-from pfmap.report.tables import csv_bytes, survey_csv, survey_json
+from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 
 REPORTS: Mapping[str, str] = {
     "html": "survey_report.html",
@@ -16,6 +17,11 @@ REPORTS: Mapping[str, str] = {
     "csv": "survey_report.csv",
 }
 """The reports' names by kind."""
+
+FORMAT = 1
+"""Of the JSON: goes up when a name changes its meaning or goes away, not when one is added."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_reports(
@@ -37,6 +43,10 @@ def write_reports(
     Raises:
         TargetError: a file cannot be written.
     """
+    # Mapping single scenes imports this module too, and does without pystac and jinja2.
+    from pfmap.report.stac import survey_catalogue
+    from pfmap.report.survey_page import survey_page
+
     stac = survey_catalogue(figures, output_dir, {**figures.outputs, **REPORTS})
     names = {**REPORTS, "stac": list(stac)[-1]}
     whole = replace(figures, outputs={**figures.outputs, **names})
@@ -53,4 +63,127 @@ def write_reports(
     return names
 
 
-__all__ = ["FOLDER", "REPORTS", "write_reports"]
+def survey_json(figures: SurveyFigures) -> str:
+    """Return all figures as JSON, with areas as `area_m2` or `area_px`.
+
+    Keys are always there, in the same order; what is not known is null, "" or empty. Numbers that JSON does
+    not have (infinite, not a number) become null.
+    """
+    table = {
+        "pfmap": figures.version,
+        "format": FORMAT,
+        "title": figures.title,
+        "started": figures.started,
+        "finished": figures.finished,
+        "seconds": figures.seconds,
+        "unit": figures.unit,
+        "crs": figures.crs,
+        "scenes_done": figures.count("done"),
+        "scenes_skipped": figures.count("skipped"),
+        "scenes_failed": figures.count("failed"),
+        "classes": [_class_row(item, figures.unit) for item in figures.classes],
+        "model": figures.model_facts(),
+        "settings": figures.settings,
+        "warnings": figures.warnings,
+        "outputs": figures.outputs,
+        "scenes": [_scene_row(scene, figures.unit) for scene in figures.scenes],
+    }
+    return json.dumps(_plain(table), indent=2, allow_nan=False) + "\n"
+
+
+def _class_row(item: ClassFigures, unit: str) -> dict[str, object]:
+    return {
+        "class_id": item.class_id,
+        "class": item.name,
+        "color": item.color,
+        "pixels": item.pixels,
+        f"area_{unit}": item.area,
+        "objects": item.objects,
+    }
+
+
+_SCENE = (
+    "scene", "name", "state", "reason", "width", "height", "gsd_m", "crs", "footprint", "valid_pixels",
+    "mean_confidence", "taken", "finished", "seconds", "classes", "warnings", "outputs",
+)  # fmt: skip
+"""Keys of a scene in the JSON, in their order."""
+
+
+def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
+    row = asdict(scene)
+    row["gsd_m"] = row.pop("gsd")
+    row["classes"] = [_class_row(item, unit) for item in scene.classes]
+    return {key: row[key] for key in _SCENE}
+
+
+def _plain(value: object) -> object:
+    """Make a value of facts by name into what JSON has."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, set | frozenset):
+        return [_plain(item) for item in sorted(value)]
+    return [_plain(item) for item in value] if isinstance(value, Sequence) else str(value)
+
+
+def survey_csv(figures: SurveyFigures) -> str:
+    """Return a table with a row per scene, for spreadsheets.
+
+    Lines end as RFC 4180 has it. A text that a spreadsheet would take for a formula, such as a file named
+    ``=A1.tif``, gets an apostrophe in front: opening a table must not run anything.
+    """
+    classes = figures.all_classes()
+    areas = [f"area_{figures.unit}_{item.name}" for item in classes]
+    head = [*_cells(SceneFigures("", "", "done")), *areas, *(f"objects_{item.name}" for item in classes)]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(map(_harmless, [*head, "warnings"]))
+    for scene in figures.scenes:
+        found = {item.class_id: item for item in scene.classes}
+        rows = [found.get(item.class_id) for item in classes]
+        cells = [
+            *_cells(scene).values(),
+            *(None if row is None else round(row.area, 2) for row in rows),
+            *(None if row is None else row.objects for row in rows),
+            "; ".join(scene.warnings),
+        ]
+        writer.writerow(map(_harmless, cells))
+    return text.getvalue()
+
+
+def _cells(scene: SceneFigures) -> dict[str, object]:
+    """Return the first cells of a scene's row by their column; None leaves a cell empty."""
+    return {
+        "scene": scene.scene,
+        "name": scene.name,
+        "state": scene.state,
+        "reason": scene.reason,
+        "width": scene.width or None,
+        "height": scene.height or None,
+        "gsd_m": scene.gsd,
+        "crs": scene.crs,
+        "valid_pixels": scene.valid_pixels if scene.classes else None,
+        "mean_confidence": _rounded(scene.mean_confidence),
+        "seconds": _rounded(scene.seconds.get("total")),
+        "finished": scene.finished,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def csv_bytes(text: str) -> bytes:
+    """Encode a CSV as UTF-8 with a byte order mark.
+
+    Without the mark Excel takes the file for the machine's old code page and breaks every accent; LibreOffice
+    and pandas (``encoding="utf-8-sig"``) know it too.
+    """
+    return text.encode("utf-8-sig", "backslashreplace")

@@ -1,23 +1,27 @@
-"""Small pictures of mapped scenes for the survey's page."""
+"""Small pictures of mapped scenes: the scene, and beside it the same with its classes laid over."""
 
-import json
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import PfmapError
-from pfmap.core.files import read_text
 from pfmap.core.grid import GeoBox
 from pfmap.raster.bands import EIGHT_BIT, Scaling
 from pfmap.raster.preview import read_preview
-from pfmap.report.picture import class_picture
-from pfmap.report.survey_figures import SceneFigures
+from pfmap.report.survey_figures import SceneFigures, read_scene_report
 
 SIDE = 320
 """Pixels of the longer side of each of the two panels, at most."""
 
-_LIMIT, _ALL = 15_000, 16_000_000
+_LIMIT, _ALL = 15_000, 16_000_000  # bytes
+_LAID = 0.62  # how much of a class's colour hides what lies under it
+_BETWEEN = 8  # pixels between the two panels
+_QUALITIES = (72, 58, 44, 30, 18)
 
 
 def thumbnail_limit(scenes: int) -> int:
@@ -77,55 +81,64 @@ def scene_thumbnail(
     """
     if scene.state == "failed" or "classes" not in scene.outputs:
         return b""
-    facts = read_scene_report(scene, output_dir).get("scene", {})
-    try:
-        scaling = _scaling(facts)
-        bands = tuple(int(band) for band in facts["bands"]) if "bands" in facts else None
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return b""
-    path = output_dir / scene.outputs["classes"]
-    return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
+    path, report = output_dir / scene.outputs["classes"], read_scene_report(scene, output_dir)
+    if report is None:
+        return thumbnail(scene.scene, path, classes, limit=limit)
+    return thumbnail(scene.scene, path, classes, scaling=report.scaling, bands=report.bands, limit=limit)
 
 
-def sheet_thumbnail(
-    scene: SceneFigures,
-    classes_path: Path,
-    box: GeoBox,
-    classes: Sequence[ClassSpec],
-    whole: Mapping[str, Any],
-    bands: tuple[int, ...] | None,
-    limit: int = _LIMIT,
+def class_picture(
+    pixels: npt.NDArray[np.uint8] | None,
+    seen: npt.NDArray[np.bool_],
+    classes: npt.NDArray[np.uint8],
+    colors: Mapping[int, tuple[int, int, int]],
+    limit: int,
 ) -> bytes:
-    """Draw a sheet of a mosaic.
+    """Draw an image and, to its right, the same with classes laid over it, as a small WebP file.
 
     Args:
-        scene: its figures.
-        classes_path: the one class raster of all sheets.
-        box: the sheet's grid.
-        classes: of the model, by value.
-        whole: the report of the mosaic.
-        bands: 1-based numbers of the sheet's bands, or None.
-        limit: bytes.
-
-    Returns:
-        As `thumbnail`.
+        pixels: ``(3, h, w)``, or None for the classes alone.
+        seen: ``(h, w)``: pixels of the image without data are transparent.
+        classes: ``(h, w)``.
+        colors: red, green and blue of the classes that are drawn.
+        limit: bytes; a picture that needs more is drawn worse, then smaller.
     """
-    scaling = _scaling(whole["scene"])
-    return thumbnail(scene.scene, classes_path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
+    table = np.zeros((256, 4), dtype=np.float32)
+    for value, color in colors.items():
+        table[value] = (*color, 1)
+    laid = table[classes]
+    drawn = laid[..., 3] > 0
+    if pixels is None:
+        panels = [np.dstack([laid[..., :3].astype(np.uint8), np.where(drawn, 255, 0).astype(np.uint8)])]
+    else:
+        image = pixels.transpose(1, 2, 0)
+        mixed = np.where(drawn[..., None], image + _LAID * (laid[..., :3] - image), image)
+        alpha = np.where(seen, 255, 0).astype(np.uint8)
+        # Pixels that are mapped but have no data in few pixels keep their class: it is there in the raster.
+        over = np.where(seen | drawn, 255, 0).astype(np.uint8)
+        left = np.dstack([image, alpha])
+        right = np.dstack([mixed.round().astype(np.uint8), over])
+        panels = [left, np.zeros((left.shape[0], _BETWEEN, 4), dtype=np.uint8), right]
+    return _small_webp(Image.fromarray(np.concatenate(panels, axis=1)), limit)
 
 
-def _scaling(facts: Mapping[str, Any]) -> Scaling:
-    """Return what a report says of how values became 8-bit."""
-    scale = facts.get("scale", {})
-    return Scaling(float(scale["min"]), float(scale["max"]), "report") if scale else EIGHT_BIT
+def _small_webp(image: Image.Image, limit: int) -> bytes:
+    """Encode a picture in at most so many bytes, as far as that can be."""
+    while True:
+        for quality in _QUALITIES:
+            content = io.BytesIO()
+            image.save(content, "WEBP", quality=quality, method=4, alpha_quality=60)
+            if content.tell() <= limit:
+                return content.getvalue()
+        if max(image.size) <= 64:
+            return content.getvalue()
+        image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
 
 
-def read_scene_report(scene: SceneFigures, output_dir: Path) -> dict[str, Any]:
-    """Return the report that lies beside a scene's outputs, or nothing where there is none."""
-    if "report" not in scene.outputs:
-        return {}
+def picture_facts(content: bytes) -> tuple[str, int, int] | None:
+    """Return the media type, width and height of an encoded picture; None if it is none."""
     try:
-        found = json.loads(read_text(output_dir / scene.outputs["report"]))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        with Image.open(io.BytesIO(content)) as image:
+            return Image.MIME[image.format or ""], image.width, image.height
+    except (OSError, KeyError):
+        return None

@@ -1,4 +1,4 @@
-"""A survey on its way: its scenes mapped, then one map and one report of them all."""
+"""A survey while it is made: its scenes are mapped, their maps joined, and reports of all of them written."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ from pfmap.mapping.plan import wanted_classes
 from pfmap.mapping.run_report import read_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
-from pfmap.report.survey_figures import SceneFigures, SurveyFigures
+from pfmap.report.survey_figures import SceneFigures, SceneReport, SurveyFigures
 from pfmap.report.survey_reports import write_reports
-from pfmap.report.thumbnail import scene_thumbnail, sheet_thumbnail, thumbnail_limit
+from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
 from pfmap.survey.choice import write_failures
 from pfmap.survey.find import Sheet
 from pfmap.survey.gather import scene_figures, sheet_figures, survey_figures, title_of, unit_of
@@ -34,17 +34,14 @@ _PICTURES = 2  # drawn at a time
 
 @dataclass(frozen=True, slots=True)
 class SurveyResult:
-    """What mapping a survey gave.
-
-    Attributes:
-        scenes: what became of each.
-        outputs: the survey's own files by kind: classes, confidence, each vector format, and the reports.
-        figures: all that the reports show.
-    """
+    """What mapping a survey gave."""
 
     scenes: Sequence[SheetResult]
+    """What became of each."""
     outputs: Mapping[str, Path]
+    """The survey's own files by kind: classes, confidence, each vector format, and the reports."""
     figures: SurveyFigures
+    """All that the reports show."""
 
 
 def _now() -> str:
@@ -53,33 +50,30 @@ def _now() -> str:
 
 @dataclass(slots=True)
 class Survey:
-    """A survey on its way.
-
-    Attributes:
-        folder: where the outputs go.
-        listed: folder of the list of failures.
-        runtime: the model on its device.
-        options: how scenes are mapped.
-        on_scene: called when a scene is finished.
-        on_progress: called with (pixels done, pixels in all).
-        on_message: called with lines for people.
-        results: what became of the scenes so far.
-    """
+    """A survey while it is made: map its scenes in one round or in several, and `finish` after each."""
 
     folder: Path
+    """Where the outputs go."""
     listed: Path
+    """Folder of the list of failures."""
     runtime: Runtime
     options: PredictOptions
     on_scene: Callable[[SheetResult], None]
+    """Called when a scene is finished."""
     on_progress: Progress
     on_message: Callable[[str], None]
+    """Called with lines for people."""
     results: dict[Sheet, SheetResult] = field(default_factory=dict)
+    """What became of the scenes so far."""
     _begun: float = field(default_factory=time.perf_counter)
     _started: str = field(default_factory=_now)
     _boxes: dict[Sheet, GeoBox] = field(default_factory=dict)
     _pictures: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
-    _sheets: Sequence[Sheet] = ()  # of a mosaic
+    """By a scene's name, when it was mapped, and how many bytes it may have."""
+    _sheets: Sequence[Sheet] = ()
+    """Of a mosaic."""
     _footprints: Footprints | None = None
+    """Of these sheets."""
 
     def map(self, sheets: Sequence[Sheet]) -> None:
         """Map scenes one by one."""
@@ -194,17 +188,18 @@ class Survey:
         limit, classes = thumbnail_limit(len(scenes)), self.runtime.model.card.classes
         boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
+        scaling = SceneReport.of(whole.report).scaling if whole and self._sheets else None
 
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit
             if key not in self._pictures:
                 box = boxes.get(scene.name)
-                if box is None or whole is None or merged is None or scene.state == "failed":
+                if box is None or scaling is None or merged is None or scene.state == "failed":
                     self._pictures[key] = scene_thumbnail(scene, self.folder, classes, limit)
                 else:
                     path, bands = merged.outputs["classes"], self.options.bands
-                    self._pictures[key] = sheet_thumbnail(
-                        scene, path, box, classes, whole.report, bands, limit
+                    self._pictures[key] = thumbnail(
+                        scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit
                     )
             return self._pictures[key]
 

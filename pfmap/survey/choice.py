@@ -1,4 +1,7 @@
-"""Which scenes of a survey are mapped, and when: all at once, those that failed, or as they appear."""
+"""Which scenes of a survey are mapped, and when: all at once, those that failed before, or as they appear.
+
+The scenes that failed stand in `failures.csv`, for people and for the next run.
+"""
 
 import csv
 import io
@@ -16,26 +19,39 @@ from pfmap.survey.find import Sheet, find_sheets
 Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A scene, a folder or ``@list.txt``, or several of them."""
 
+NAME = "failures.csv"
+"""Of the list of scenes that failed."""
+_FIELDS = ("scene", "reason")
+
+CALM = 5.0
+"""Seconds for which a file must have stayed as it is: then whoever writes it has finished."""
+_PAUSE = 0.2  # seconds
+
+Sign = tuple[int, int]
+"""What changes while a file is written: its size, and when it changed."""
+
+
+def several(sources: Sources) -> Sequence[str | os.PathLike[str]]:
+    """Return a list also of one source."""
+    return [sources] if isinstance(sources, (str, os.PathLike)) else sources
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which scenes are mapped.
-
-    Attributes:
-        sources: scenes, folders and lists, as `find_sheets` takes them.
-        folder: where the outputs go; None for beside each scene.
-        pattern: which files of folders are taken.
-        retry_failed: whether only those that `failures.csv` names.
-        watch: whether to go on with what appears in the folders.
-        reserved: what outputs in `folder` itself must not be called, or "".
-    """
+    """Which scenes are mapped."""
 
     sources: Sequence[str | os.PathLike[str]]
+    """Scenes, folders and lists, as `find_sheets` takes them."""
     folder: Path | None
+    """Where the outputs go; None for beside each scene."""
     pattern: str | None
+    """Which files of folders are taken."""
     retry_failed: bool
+    """Whether only those that `failures.csv` names."""
     watch: bool
+    """Whether to go on with what appears in the folders."""
     reserved: str = ""
+    """What outputs in `folder` itself must not be called, or ""."""
 
     @property
     def listed(self) -> Path:
@@ -50,16 +66,16 @@ class Choice:
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
         """Give the scenes that are mapped together; of a folder that is watched, as they come."""
         sheets = self.find()  # what is wrong shows now
-        refuse_foreign_list(self.listed)
+        _refuse_foreign_list(self.listed)
         if not self.watch:
             if self.retry_failed:
-                before = read_failures(self.listed)
+                before = _read_failures(self.listed)
                 sheets = [sheet for sheet in sheets if sheet.location.text in before]
             return iter([sheets])
         if self.retry_failed:
             raise UsageError("--watch maps again what failed once it changes: leave out --retry-failed")
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
-        return arrivals(self.find, lambda: on_progress(0, 0))
+        return _arrivals(self.find, lambda: on_progress(0, 0))
 
     def _renamed(self, sheet: Sheet) -> Sheet:
         """Call the outputs of survey.tif survey_tif, where a survey's own have that name."""
@@ -69,20 +85,7 @@ class Choice:
         return Sheet(replace(sheet.location, called=called), sheet.folder, called)
 
 
-def several(sources: Sources) -> Sequence[str | os.PathLike[str]]:
-    """Return a list also of one source."""
-    return [sources] if isinstance(sources, (str, os.PathLike)) else sources
-
-
-CALM = 5.0
-"""Seconds for which a file must have stayed as it is: then whoever writes it has finished."""
-
-_PAUSE = 0.2
-
-Sign = tuple[int, int]
-
-
-def arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:
+def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:
     """Yield scenes that have appeared, or changed, and are complete; never ends by itself.
 
     Args:
@@ -112,7 +115,7 @@ def arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> I
 
 
 def _sign(sheet: Sheet) -> Sign | None:
-    """Return what changes while a file is written: its size and time; None if it is gone."""
+    """Return a file's sign; None if it is gone. What lies elsewhere counts as complete."""
     if sheet.location.local is None:
         return 0, 0
     try:
@@ -120,10 +123,6 @@ def _sign(sheet: Sheet) -> Sign | None:
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns
-
-
-NAME = "failures.csv"
-_FIELDS = ("scene", "reason")
 
 
 def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path | None) -> Path:
@@ -138,12 +137,29 @@ def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path 
     return Path(os.path.commonpath(homes)) if homes else Path()
 
 
-def refuse_foreign_list(folder: Path) -> None:
-    """Refuse to replace a file of this name that is another's.
+def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
+    """Write which scenes failed and why; without any, remove what an earlier run wrote.
+
+    Args:
+        folder: where the list lies.
+        failures: reasons by scene.
 
     Raises:
-        UsageError: there is one.
+        TargetError: it cannot be written.
     """
+    path = folder / NAME
+    if not failures:
+        remove(path)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_FIELDS)
+    writer.writerows(failures.items())
+    write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
+
+
+def _refuse_foreign_list(folder: Path) -> None:
+    """Refuse to replace a file of this name that is another's."""
     path = folder / NAME
     try:
         lines = read_text(path, "utf-8-sig").splitlines()
@@ -155,41 +171,12 @@ def refuse_foreign_list(folder: Path) -> None:
         raise UsageError(f"{path} is no list that pfmap wrote: rename it, so that pfmap can write its own")
 
 
-def write_failures(folder: Path, failures: Mapping[str, str]) -> Path | None:
-    """Write which scenes failed and why; without any, remove what an earlier run wrote.
-
-    Args:
-        folder: where the list lies.
-        failures: reasons by scene.
-
-    Returns:
-        The list, if there is one.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
-    path = folder / NAME
-    if not failures:
-        remove(path)
-        return None
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_FIELDS)
-    writer.writerows(failures.items())
-    write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
-    return path
-
-
-def read_failures(folder: Path) -> dict[str, str]:
-    """Read the list of an earlier run.
-
-    Raises:
-        UsageError: there is none.
-    """
+def _read_failures(folder: Path) -> set[str]:
+    """Return the scenes that failed in an earlier run."""
     path = folder / NAME
     try:
         with io.StringIO(read_text(path, "utf-8-sig"), newline="") as file:
-            return {row["scene"]: row["reason"] for row in csv.DictReader(file)}
+            return {row["scene"] for row in csv.DictReader(file)}
     except FileNotFoundError:
         raise UsageError(
             f"{path} does not exist: no scene failed in an earlier run into this folder"

@@ -1,4 +1,4 @@
-"""The scenes of a survey: from files, folders and lists to what is mapped, and where the outputs go."""
+"""Find the scenes of a survey in files, folders and lists, and say where the outputs of each go."""
 
 import os
 from collections import defaultdict
@@ -16,17 +16,14 @@ _OWN = ("_classes", "_confidence")
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One scene of a survey.
-
-    Attributes:
-        location: where it is, and what its outputs are called.
-        folder: where they go.
-        name: of its outputs below the survey's output folder, without endings; unique in the survey.
-    """
+    """One scene of a survey."""
 
     location: Location
+    """Where it is, and what its outputs are called."""
     folder: Path
+    """Where they go."""
     name: str
+    """Of its outputs below the survey's output folder, without endings; unique in the survey."""
 
 
 def find_sheets(
@@ -58,21 +55,23 @@ def find_sheets(
     folders = [Path(text) for text in named if is_folder(text)]
     if output_dir is not None:
         _refuse_inside(output_dir, folders)
-    found: list[tuple[Location, Path]] = []  # and its folder below the output folder
+    sheets: list[Sheet] = []
     for text in named:
         path = Path(text)
         if path in folders:
-            below = Path(path.resolve().name) if len(folders) > 1 else Path()
+            # Below the output folder, each of several folders has one of its own name.
+            home = Path(path.resolve().name) if len(folders) > 1 else Path()
             files = _search(path, pattern, may_be_empty=may_be_empty)
-            found += [(locate(file), below / file.relative_to(path).parent) for file in files]
+            sheets += [_sheet(locate(f), output_dir, home / f.relative_to(path).parent) for f in files]
         elif len(named) == 1 or not _is_own(path):  # *.tif names what an earlier run wrote too
-            found.append((locate(text), Path()))
-    _refuse_twice([location for location, _ in found])
-    sheets = [
-        Sheet(location, location.folder if output_dir is None else output_dir / below, "")
-        for location, below in found
-    ]
+            sheets.append(_sheet(locate(text), output_dir, Path()))
+    _refuse_twice([sheet.location for sheet in sheets])
     return _told_apart(sheets, output_dir)
+
+
+def _sheet(location: Location, output_dir: Path | None, below: Path) -> Sheet:
+    """Say where a scene's outputs go; its name comes once all scenes are known."""
+    return Sheet(location, location.folder if output_dir is None else output_dir / below, "")
 
 
 def _plain(text: str) -> str:
@@ -103,7 +102,7 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
         except (OSError, UnicodeError) as error:
             raise SourceError(
                 f"the list {path} cannot be read ({error}): it needs a scene in each line"
-            ) from (error)
+            ) from error
         names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not names:
             raise SourceError(f"the list {path} names no scene: write one in each line")

@@ -17,7 +17,7 @@ from pfmap.core.card import Card
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
-from pfmap.mapping.job import Progress, Result
+from pfmap.mapping.job import Progress
 from pfmap.mapping.map_project import Map, map_project
 from pfmap.mapping.objects import ClassTable
 from pfmap.mapping.options import PredictOptions
@@ -35,36 +35,35 @@ from pfmap.raster.mosaic import (
     on_grid,
     write_mosaic,
 )
+from pfmap.report.survey_figures import SceneReport
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
 from pfmap.vector.geodesy import Measurer, pixel_area
 
 STEM = "survey"
+"""What the names of a survey's own files begin with."""
 
 _APART = "it is no part of the survey's own outputs"
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What one map of a survey gave.
-
-    Attributes:
-        grid: of the survey's rasters.
-        outputs: files by kind.
-        pixels: ``(256,)`` per value of the class raster; where scenes overlap, each place counts once.
-        areas: ``(256,)`` the same in square metres, or pixels where there is no CRS.
-        objects: per class name.
-        scenes: objects by name of the scene that shows them and value of the class.
-        warnings: about scenes that have no place among the others, or another grid.
-    """
+    """What one map of a survey gave."""
 
     grid: GeoBox
+    """Of the survey's rasters."""
     outputs: Mapping[str, Path]
+    """Files by kind."""
     pixels: npt.NDArray[np.int64]
+    """``(256,)`` per value of the class raster; where scenes overlap, each place counts once."""
     areas: npt.NDArray[np.float64]
+    """``(256,)`` the same in square metres, or pixels where there is no CRS."""
     objects: Mapping[str, int]
+    """Per class name."""
     scenes: Mapping[tuple[str, int], int]
+    """Objects by name of the scene that shows them and value of the class."""
     warnings: Sequence[str]
+    """About scenes that have no place among the others, or another grid."""
 
 
 def merge(
@@ -93,9 +92,13 @@ def merge(
     Raises:
         PfmapError: a scene's raster cannot be read or brought onto the grid of the others; a full disk.
     """
-    mapped = [(one.sheet.name, one.result) for one in results if one.result is not None]
-    placed, warnings = _with_place([(name, result, box_of(result.report)) for name, result in mapped])
-    boxes = [box for _, _, box in placed]
+    scenes = [
+        Placed(one.sheet.name, one.result.outputs, SceneReport.of(one.result.report).grid)
+        for one in results
+        if one.result is not None
+    ]
+    placed, warnings = _with_place(scenes)
+    boxes = [scene.box for scene in placed]
     grid = common_grid(boxes) if boxes else None
     if grid is not None:
         warnings += _about_grids(boxes, grid)
@@ -106,75 +109,57 @@ def merge(
     rasters = {"classes": _classes(placed, grid, folder, card)}
     if options.confidence:
         rasters["confidence"] = _confidence(placed, grid, folder)
-    shown = footprints or Footprints(boxes, [name for name, _, _ in placed], grid.crs_wkt)
+    wanted = wanted_classes(card, options.classes)
     tally = Tally(grid)
     with ExitStack() as opened:
         source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
-        vectorizer = Vectorizer(
+        vectorized = Vectorizer(
             source,
             certain[0] if certain else None,
             folder,
             STEM,
             ClassTable(dict(enumerate(card.classes)), lambda _value: ""),
-            frozenset(wanted_classes(card, options.classes)),
+            frozenset(wanted),
             frozenset(wanted_classes(card, options.shapes.regularize)),
             options.shapes,
-            shown,
+            footprints or Footprints(boxes, [scene.name for scene in placed], grid.crs_wkt),
             on_progress,
             tally.add,
             clusters([extent(box, grid) for box in boxes]),
-        )
-        vectorized = vectorizer.write(str(rasters["classes"]))
+        ).write(str(rasters["classes"]))
     outputs = rasters | vectorized.outputs
-    made = Map(
-        STEM,
-        _by_kind(outputs),
-        grid,
-        card.classes,
-        wanted_classes(card, options.classes),
-        options.shapes,
-    )
+    made = Map(STEM, _by_kind(outputs), grid, card.classes, wanted, options.shapes)
     outputs["project"] = folder / f"{STEM}.qgz"
     write_bytes(outputs["project"], map_project(made))
     return Merged(grid, outputs, tally.pixels, tally.areas, vectorized.counts, vectorized.scenes, warnings)
 
 
-def _by_kind(outputs: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """Put parts of a file, such as shp and shp_2, together."""
-    kinds: dict[str, list[Path]] = {}
-    for kind, path in outputs.items():
-        name, _, number = kind.rpartition("_")
-        part = kind.startswith("shp") and number.isdecimal() and name in outputs
-        kinds.setdefault(name if part else kind, []).append(path)
-    return kinds
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A mapped scene: the name and the files of its outputs, and their grid."""
 
-
-def box_of(report: Mapping[str, Any]) -> GeoBox:
-    """Return the grid of a scene's outputs, as its report has it."""
-    place = report["map"]
-    return GeoBox(place["width"], place["height"], report["scene"]["crs"], tuple(place["transform"]))
-
-
-Placed = tuple[str, Result, GeoBox]
+    name: str
+    outputs: Mapping[str, Path]
+    box: GeoBox
 
 
 def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
     """Leave out scenes that have no place among the others, and say so."""
-    some = any(box.crs_wkt is not None for _, _, box in scenes)
-    kept, warnings = [], []
+    some = any(scene.box.crs_wkt is not None for scene in scenes)
+    lacks = "CRS as the others have" if some else "georeferencing"
+    there, kept, warnings = [], [], []
     for scene in scenes:
-        name, _, box = scene
-        if box.crs_wkt is not None if some else box.georeferenced:
+        if scene.box.crs_wkt is not None if some else scene.box.georeferenced:
+            there.append(scene)
+        else:
+            warnings.append(f"{scene.name} has no {lacks}: {_APART}")
+    crs = common_crs([scene.box for scene in there]) if there else None
+    for scene in there:
+        if has_place_in(scene.box, crs):
             kept.append(scene)
         else:
-            lacks = "CRS as the others have" if some else "georeferencing"
-            warnings.append(f"{name} has no {lacks}: {_APART}")
-    crs = common_crs([box for _, _, box in kept]) if kept else None
-    for scene in list(kept):
-        name, _, box = scene
-        if not has_place_in(box, crs):
-            kept.remove(scene)
-            warnings.append(f"{name} cannot be brought from {box.crs_name} into the CRS of most: {_APART}")
+            theirs = scene.box.crs_name
+            warnings.append(f"{scene.name} cannot be brought from {theirs} into the CRS of most: {_APART}")
     return kept, warnings
 
 
@@ -193,6 +178,36 @@ def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
     ]
 
 
+def _classes(placed: Sequence[Placed], grid: GeoBox, folder: Path, card: Card) -> Path:
+    parts = [Part(str(scene.outputs["classes"]), scene.box) for scene in placed]
+    tags = {
+        "PFMAP_MODEL": card.name,
+        "PFMAP_CLASSES": ",".join(spec.name for spec in card.classes),
+        "PFMAP_ATTRIBUTION": card.provenance.attribution,
+    }
+    look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
+    path = write_mosaic(folder / f"{STEM}_classes.vrt", grid, parts, look)
+    write_text(path.with_suffix(".qml"), qml(class_raster_style(card.classes)))
+    return path
+
+
+def _confidence(placed: Sequence[Placed], grid: GeoBox, folder: Path) -> Path:
+    parts = [Part(str(scene.outputs["confidence"]), scene.box) for scene in placed]
+    path = write_mosaic(folder / f"{STEM}_confidence.vrt", grid, parts, Look("uint8", ("Gray",), NODATA))
+    write_text(path.with_suffix(".qml"), qml(confidence_raster_style()))
+    return path
+
+
+def _by_kind(outputs: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Put parts of a file, such as shp and shp_2, together."""
+    kinds: dict[str, list[Path]] = {}
+    for kind, path in outputs.items():
+        name, _, number = kind.rpartition("_")
+        part = kind.startswith("shp") and number.isdecimal() and name in outputs
+        kinds.setdefault(name if part else kind, []).append(path)
+    return kinds
+
+
 class Tally:
     """Pixels and ground area per class, added up row by row."""
 
@@ -207,23 +222,3 @@ class Tally:
         pixels = np.bincount(values.ravel(), minlength=256)
         self.pixels += pixels
         self.areas += pixels * pixel_area(self._grid, self._measurer, top + len(values) / 2)
-
-
-def _classes(placed: Sequence[Placed], grid: GeoBox, folder: Path, card: Card) -> Path:
-    parts = [Part(str(result.outputs["classes"]), box) for _, result, box in placed]
-    tags = {
-        "PFMAP_MODEL": card.name,
-        "PFMAP_CLASSES": ",".join(spec.name for spec in card.classes),
-        "PFMAP_ATTRIBUTION": card.provenance.attribution,
-    }
-    look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
-    path = write_mosaic(folder / f"{STEM}_classes.vrt", grid, parts, look)
-    write_text(path.with_suffix(".qml"), qml(class_raster_style(card.classes)))
-    return path
-
-
-def _confidence(placed: Sequence[Placed], grid: GeoBox, folder: Path) -> Path:
-    parts = [Part(str(result.outputs["confidence"]), box) for _, result, box in placed]
-    path = write_mosaic(folder / f"{STEM}_confidence.vrt", grid, parts, Look("uint8", ("Gray",), NODATA))
-    write_text(path.with_suffix(".qml"), qml(confidence_raster_style()))
-    return path

@@ -1,4 +1,4 @@
-"""Many scenes, one after another on the device, and side by side everywhere else.
+"""Map many scenes: one after another on the device, side by side everywhere else.
 
 Of three scenes that are in work one has the device, the next is planned and has its first windows ready, and
 the last one's outputs are being finished: however small the scenes are, the device does not wait for disks.
@@ -25,20 +25,16 @@ _AT_ONCE = 3
 
 @dataclass(frozen=True, slots=True)
 class SheetResult:
-    """What became of a scene.
-
-    Attributes:
-        sheet: the scene.
-        result: what mapping it gave, or None.
-        reason: why it failed, or "".
-        left_out: why it is no part of the survey though nothing failed: "outside" the area of interest, or
-            "empty", without a valid pixel; else "".
-    """
+    """What became of a scene."""
 
     sheet: Sheet
     result: Result | None
+    """What mapping it gave."""
     reason: str = ""
+    """Why it failed, or ""."""
     left_out: Literal["", "outside", "empty"] = ""
+    """Why it is no part of the survey though nothing failed: "outside" the area of interest, or "empty",
+    without a valid pixel."""
 
 
 class _Stopped(BaseException):
@@ -106,26 +102,26 @@ class Runner:
         return [results[sheet] for sheet in sheets]
 
     def _map(self, sheet: Sheet) -> SheetResult:
+        found = self._attempt(sheet)
+        if found.result is None or found.result.skipped:
+            self._pixels.leave_out(sheet)
+        return found
+
+    def _attempt(self, sheet: Sheet) -> SheetResult:
         job = Job(sheet.location, self._runtime, self._options, lambda line: self._say(sheet, line))
         try:
             result = job.run(sheet.folder, lambda done, total: self._advance(sheet, done, total))
         except OutsideError:
-            self._pixels.leave_out(sheet)
             return SheetResult(sheet, None, left_out="outside")
         except EmptyError:
-            self._pixels.leave_out(sheet)
             return SheetResult(sheet, None, left_out="empty")
         except PfmapError as error:
-            self._pixels.leave_out(sheet)
             return SheetResult(sheet, None, str(error))
         except Exception as error:  # a bug, or a library's: the others are still to be mapped
-            self._pixels.leave_out(sheet)
             log.debug("%s failed", sheet.location.text, exc_info=True)
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"unexpected {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
             return SheetResult(sheet, None, " ".join(reason.split()))
-        if result.skipped:
-            self._pixels.leave_out(sheet)
         return SheetResult(sheet, result)
 
     def _say(self, sheet: Sheet, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Whole surveys from Python: many scenes with one model, and one map of them all."""
+"""Surveys from Python: `predict_all` maps many scenes with one model, `batch` also makes one map of them."""
 
 import logging
 import os
@@ -28,6 +28,9 @@ from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import SheetResult
 from pfmap.survey.single import started
+
+_OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
+"""Names of a survey's own files."""
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +129,7 @@ def batch(
     folder = output_folder(output_dir)
     choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
-    with alone(folder, options), started(run, options.batch_size, on_message) as runtime:
+    with _alone(folder, options), started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
         survey = Survey(folder, choice.listed, runtime, options, on_scene, on_progress, on_message)
         for sheets in rounds:
@@ -140,11 +143,8 @@ def batch(
     return made
 
 
-_OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
-
-
 @contextmanager
-def alone(folder: Path, options: PredictOptions) -> Iterator[None]:
+def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
     """Make a survey's files in a folder, alone; those of an earlier survey are replaced.
 
     Raises:

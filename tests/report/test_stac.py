@@ -19,13 +19,13 @@ from conftest import Write, blobs, stand_in
 from jsonschema import Draft7Validator
 from pystac.validation.local_validator import get_local_schema_cache
 from referencing import Registry, Resource
-from surveys import made_up, mapped
+from surveys import CARD, made_up, mapped
 
 import pfmap
+from pfmap.core.card import Provenance
 from pfmap.report.stac import footprint_geometry
 from pfmap.report.survey_figures import SurveyFigures
 from pfmap.report.survey_reports import write_reports
-from pfmap.survey.gather import model_facts
 
 SCHEMAS = get_local_schema_cache()
 REGISTRY = Registry().with_resources([(k, Resource.from_contents(schema)) for k, schema in SCHEMAS.items()])
@@ -66,7 +66,7 @@ def real(write_scene: Write, tmp_path: Path) -> SurveyFigures:
         pfmap.predict(path, out / "flight 3", model=model)
     survey = mapped(out, model.card)
     return replace(
-        survey, model=model_facts(model.card, "ab" * 32), scenes=(*survey.scenes, made_up(7).scenes[6])
+        survey, model=model.card, model_sha256="ab" * 32, scenes=(*survey.scenes, made_up(7).scenes[6])
     )
 
 
@@ -202,18 +202,19 @@ def test_the_model_is_described_as_the_mlm_extension_asks(tmp_path: Path) -> Non
     assert {"mlm:model", "mlm:weights"} <= set(weights.roles or [])
     assert weights.extra_fields["mlm:artifact_type"]
     digest = base64.urlsafe_b64decode(weights.href.rsplit(";", 1)[1] + "=")
-    assert digest.hex() == survey.model["sha256"]
+    assert digest.hex() == survey.model_sha256
 
 
-@pytest.mark.parametrize("facts", [{}, {"name": "7"}, {"name": "a/b", "sha256": "zz", "mean": [0.5]}])
-def test_a_model_of_which_little_is_known_makes_a_sound_catalogue_too(
-    tmp_path: Path, facts: dict[str, Any]
+@pytest.mark.parametrize(("name", "sha256"), [("", ""), ("7", "ab"), ("a/b", "zz")])
+def test_a_model_of_an_odd_name_and_unknown_weights_makes_a_sound_catalogue_too(
+    tmp_path: Path, name: str, sha256: str
 ) -> None:
-    write_reports(made_up(3, model=facts), tmp_path, {})
+    bare = replace(CARD, name=name, title="", provenance=Provenance("", "", ""))
+    write_reports(made_up(3, model=bare, model_sha256=sha256), tmp_path, {})
     _, items = read(tmp_path)
     found = items["model"].properties
     assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]", found["mlm:name"])
-    assert found["mlm:input"][0]["value_scaling"] is None
+    assert items["model"].assets["weights"].href == "urn:pfmap:weights:unknown"
 
 
 def test_a_survey_of_which_nothing_could_be_mapped_has_a_catalogue(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 from sheets import OVERLAPPING, QUARTERS, sheets
+from surveys import read_survey
 from test_thumbnail import panels
 from torch import Tensor, nn
 
 import pfmap
 from pfmap.core.errors import SourceError, UsageError
-from pfmap.report.tables import read_survey
 from pfmap.survey.campaign import SurveyResult
 from pfmap.survey.scenes import batch
 

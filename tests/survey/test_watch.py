@@ -1,12 +1,13 @@
-import threading
-import time
+"""Folders that are watched, with a clock that goes on only while nothing happens: no test waits for it."""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Write, blobs, stand_in
 
 from pfmap.core.errors import UsageError
-from pfmap.survey import choice as watch
+from pfmap.survey import choice
 from pfmap.survey.run import SheetResult
 from pfmap.survey.scenes import batch, predict_all
 
@@ -15,55 +16,72 @@ class EnoughError(Exception):
     pass
 
 
+class Clock:
+    """What `choice` takes for the module `time`; `on_sleep` is called whenever time has passed."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.on_sleep: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.on_sleep()
+
+
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "CALM", 0.6)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(choice, "time", clock)
+    return clock
 
 
-def until(finished: list[SheetResult], count: int):
-    """Stop once so many scenes are finished, or after half a minute."""
-    end = time.monotonic() + 30
+def until(finished: list[SheetResult], count: int, clock: Clock):
+    """Stop once so many scenes are finished, or when a minute has passed in vain."""
 
     def on_progress(_done: int, _total: int) -> None:
-        if len(finished) >= count or time.monotonic() > end:
+        if len(finished) >= count or clock.now > 60:
             raise EnoughError
 
     return on_progress
 
 
-def test_what_appears_is_mapped_once_it_is_complete(write_scene: Write, tmp_path: Path) -> None:
+def test_what_appears_is_mapped_once_it_is_complete(write_scene: Write, tmp_path: Path, clock: Clock) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     content = write_scene(blobs(300, 300), "elsewhere.tif").read_bytes()
+    (folder / "first.tif").write_bytes(content)
+    slow = folder / "slow.tif"
+    slow.write_bytes(b"")
     finished: list[SheetResult] = []
-    times = {}
+    events: list[str] = []
 
-    def copy() -> None:
-        (folder / "first.tif").write_bytes(content)
-        with (folder / "slow.tif").open("wb") as file:
-            for start in range(0, len(content), len(content) // 8):
-                file.write(content[start : start + len(content) // 8])
-                file.flush()
-                time.sleep(0.25)
-        times["written"] = time.monotonic()
+    def go_on() -> None:
+        """Write an eighth of the file in each half of the time for which it has to stay as it is."""
+        have = slow.stat().st_size
+        if have < min(len(content), clock.now / (choice.CALM / 2) * len(content) / 8):
+            with slow.open("ab") as file:
+                file.write(content[have : have + len(content) // 8 + 1])
+            if slow.stat().st_size == len(content):
+                events.append("written")
 
     def on_scene(result: SheetResult) -> None:
-        times[result.sheet.name] = time.monotonic()
+        events.append(result.sheet.name)
         finished.append(result)
 
-    thread = threading.Thread(target=copy)
-    thread.start()
+    clock.on_sleep = go_on
     with pytest.raises(EnoughError):
         predict_all(
             folder, out, model=stand_in(), device="cpu", watch=True, on_scene=on_scene,
-            on_progress=until(finished, 2),
+            on_progress=until(finished, 2, clock),
         )  # fmt: skip
-    thread.join()
     assert [(result.sheet.name, result.reason) for result in finished] == [("first", ""), ("slow", "")]
-    assert times["first"] < times["written"] < times["slow"]
+    assert events == ["first", "written", "slow"]
 
 
-def test_what_failed_is_tried_again_when_it_changes(write_scene: Write, tmp_path: Path) -> None:
+def test_what_failed_is_tried_again_when_it_changes(write_scene: Write, tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "in").mkdir()
     broken = tmp_path / "in/scene.tif"
     broken.write_bytes(b"nothing")
@@ -78,18 +96,17 @@ def test_what_failed_is_tried_again_when_it_changes(write_scene: Write, tmp_path
     with pytest.raises(EnoughError):
         batch(
             tmp_path / "in", tmp_path / "out", model=stand_in(), device="cpu", watch=True, on_scene=on_scene,
-            on_progress=until(finished, 2),
+            on_progress=until(finished, 2, clock),
         )  # fmt: skip
     assert [bool(result.reason) for result in finished] == [True, False]
 
 
-def test_the_one_map_grows_with_what_appears(write_scene: Write, tmp_path: Path) -> None:
+def test_the_one_map_grows_with_what_appears(write_scene: Write, tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "in").mkdir()
     write_scene(blobs(80, 80), "in/a.tif")
     out = tmp_path / "out"
     finished: list[SheetResult] = []
     seen: list[bool] = []
-    end = time.monotonic() + 30
 
     def on_progress(_done: int, _total: int) -> None:
         whole = out / "survey_objects.gpkg"
@@ -97,7 +114,7 @@ def test_the_one_map_grows_with_what_appears(write_scene: Write, tmp_path: Path)
             seen.append(True)
             write_scene(blobs(80, 80), "in/b.tif")
         text = (out / "survey_classes.vrt").read_text() if seen else ""
-        if "b_classes.tif" in text or time.monotonic() > end:
+        if "b_classes.tif" in text or clock.now > 60:
             raise EnoughError
 
     with pytest.raises(EnoughError):
@@ -109,10 +126,12 @@ def test_the_one_map_grows_with_what_appears(write_scene: Write, tmp_path: Path)
     assert "b_classes.tif" in (out / "survey_classes.vrt").read_text()
 
 
-def test_an_empty_folder_can_be_watched_but_not_retried(tmp_path: Path) -> None:
+def test_an_empty_folder_can_be_watched_but_not_retried(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(EnoughError):
-        predict_all(tmp_path / "in", tmp_path / "out", model=stand_in(), watch=True, on_progress=until([], 0))
+        predict_all(
+            tmp_path / "in", tmp_path / "out", model=stand_in(), watch=True, on_progress=until([], 0, clock)
+        )
     with pytest.raises(UsageError, match="leave out --retry-failed"):
         predict_all(tmp_path / "in", tmp_path / "out", model=stand_in(), watch=True, retry_failed=True)
     with pytest.raises(UsageError, match="--mosaic all as one: leave one out"):

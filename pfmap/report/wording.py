@@ -1,12 +1,11 @@
-"""How figures of a survey read: areas, times, names and links."""
+"""The wording of reports: how areas, times, counts, settings and paths are written for people."""
 
 import os
 import re
-import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from pfmap.report.survey_figures import State
@@ -19,17 +18,13 @@ STATES: Mapping[State, str] = {"done": "mapped", "skipped": "mapped earlier", "f
 
 @dataclass(frozen=True, slots=True)
 class AreaUnit:
-    """A unit for all areas of a page, so that they can be compared at a glance.
-
-    Attributes:
-        name: as it is written.
-        size: square metres, or pixels.
-        digits: behind the point.
-    """
+    """A unit for all areas of a page, so that they can be compared at a glance."""
 
     name: str
     size: float
+    """Square metres, or pixels."""
     digits: int
+    """Behind the point."""
 
     @classmethod
     def fitting(cls, largest: float, unit: Literal["m2", "px"]) -> "AreaUnit":
@@ -81,12 +76,22 @@ def percent(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1f} %"
 
 
+def share(part: float, total: float) -> str:
+    """Write a part of a total in percent; "" where there is nothing in all."""
+    return f"{part / total:.1%}".replace("%", " %") if total > 0 else ""
+
+
+def thousands(count: int) -> str:
+    """Write a count with commas between thousands."""
+    return f"{count:,}"
+
+
 def plural(count: int, one: str) -> str:
     """Write a count with its noun."""
     return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
-def fact(value: Any) -> str:
+def fact(value: object) -> str:
     """Write the value of a setting, whatever it is."""
     if value is None or value in ("", [], ()):
         return "none"
@@ -115,21 +120,3 @@ def printable(text: str) -> str:
 def link(path: str) -> str:
     """Return a relative path as the address of a link, byte for byte: also with spaces, #, % or a colon."""
     return quote(os.fsencode(path.replace(os.sep, "/")), safe="/")
-
-
-def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:
-    """Make a name of letters, digits, dashes, dots and underscores that nobody has yet.
-
-    Args:
-        text: what it is made of.
-        taken: names that are in use; upper and lower case count as the same, as on some disks.
-        otherwise: the name where nothing of the text is left.
-    """
-    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", ascii_text).strip("-.")[:120] or otherwise
-    number, found = 1, name
-    lower = {item.lower() for item in taken}
-    while found.lower() in lower:
-        number += 1
-        found = f"{name}-{number}"
-    return found
