@@ -247,17 +247,7 @@ def _summed(edges: Longs, count: int) -> Longs:
 
 @compiled
 def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
-    """List the pairs of nodes along unit borders of small ones, and note who lies beside nodata.
-
-    Args:
-        labels: ``(h, w)`` pieces, or `NOTHING`.
-        node: ``(pieces,)`` of each piece.
-        small: ``(nodes,)``.
-        at_edge: ``(nodes,)``; changed.
-
-    Returns:
-        ``(n, 2)``, one pair for each unit of border.
-    """
+    """List ``(n, 2)`` nodes along each unit of border of small ones, and note who lies beside nodata."""
     height, width = labels.shape
     pairs = np.empty((1024, 2), dtype=np.int64)
     count = 0
@@ -320,12 +310,7 @@ def _merge_small(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Boo
 
     They wait in a queue by area and first pixel; one that grows by merging and is still small is put there
     again, and its older entry is passed over. One has to wait for more rows while a neighbour that would come
-    before it is not decided itself.
-
-    Args:
-        nodes: the regions; changed.
-        graph: their borders; lists of merged ones are joined.
-        limit: regions below this area are small.
+    before it is not decided itself. `nodes` and `graph` are changed.
 
     Returns:
         ``(n,)`` whom everyone belongs to now, and who has to wait.
@@ -417,12 +402,7 @@ def _fill_holes(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Bool
     """Fill small holes.
 
     Complete small regions that are neighbours form a group. What lies around it are its gates: complete large
-    regions, ones that go on below, and the edge. A group with one gate is a hole in it.
-
-    Args:
-        nodes: the regions; changed.
-        graph: which are neighbours.
-        limit: regions, and holes, below this area are small.
+    regions, ones that go on below, and the edge. A group with one gate is a hole in it. `nodes` is changed.
 
     Returns:
         ``(n,)`` whom everyone belongs to now; and who has to wait, because a gate may still become another's
@@ -523,15 +503,7 @@ def _find_inner_holes(
     the regions on the way from a gate and the next edge of each to look at. A region's `least` is the place
     of the earliest region, 0 for a gate, that it and what was found behind it are neighbours of. Whoever was
     found behind a region and reaches nothing before it lies in a hole of it; `inside` is that hole's area.
-
-    Args:
-        nodes: the regions.
-        graph: which are neighbours.
-        free: ``(n,)`` who may be a member.
-        group: the members.
-        limit: holes below this area are small.
-        place: ``(n,)`` zeros for the members; when each was met, afterwards.
-        into: ``(n,)`` -1 for the members; changed.
+    `place` says when each member was met, 0 before that.
     """
     order: list[Any] = [np.int64(0)]
     order.pop()

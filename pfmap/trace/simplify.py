@@ -63,6 +63,10 @@ class _Draft(NamedTuple):
     """``(n,)`` 1 at the points that are kept."""
     level: Bytes
     """``(n,)`` how often the tolerance of the segment from this point was halved; `_LEVELS` is as it was."""
+    fresh: Bytes
+    """``(n,)`` 1 where the segment from this point has not been checked."""
+    again: Bytes
+    """``(n,)`` 1 where the segment from this point has to be drawn again."""
     height: int
     """Of the tile, in steps of the coordinates, as is `width`."""
     width: int
@@ -99,10 +103,11 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
     """
     points, offsets = _with_middles(arcs)
     count = len(points)
+    marks = np.zeros((4, count), dtype=np.uint8)
     draft = _Draft(
         points, points.copy(), offsets, arcs.closed, np.empty(count, dtype=np.int32),
-        np.zeros(count, dtype=np.bool_), _reach(arcs, pieces, tolerance), np.zeros(count, dtype=np.uint8),
-        np.zeros(count, dtype=np.uint8), UNIT * height, UNIT * width,
+        np.zeros(count, dtype=np.bool_), _reach(arcs, pieces, tolerance), marks[0], marks[1], marks[2],
+        marks[3], UNIT * height, UNIT * width,
     )  # fmt: skip
     longest = 0
     for arc in range(len(arcs.left)):
@@ -213,13 +218,6 @@ def _fewest(draft: _Draft, room: _Room, start: int, last: int, tolerance: float)
     Sums over the points between i and j give the squared distances from the segment and the area on one side
     of it without looking at them again; that is why it is one loop, which carries a dozen numbers from point
     to point. The cone is unit vectors along its left and right side, or zeros while any direction will do.
-
-    Args:
-        draft: `keep` is set to 1 at the chosen points.
-        room: for the ways.
-        start: first point of the run, all of one arc.
-        last: last point of the run.
-        tolerance: steps of the coordinates.
     """
     hops, error, back = room
     size, origin = last - start, draft.offsets[draft.arc[start]]
@@ -277,13 +275,7 @@ def _narrowed(
 ) -> tuple[tuple[float, float, float, float], bool]:
     """Narrow a cone to the directions that pass a point within the tolerance, and say if any are left.
 
-    Args:
-        cone: unit vectors along its left and right side.
-        narrowed: whether there is a cone yet.
-        x: of the point, seen from the cone's tip, as is `y`.
-        y: see `x`.
-        d2: its squared distance, above that of the tolerance.
-        tolerance: of the distance from the point.
+    The point is seen from the cone's tip; its squared distance is above that of the tolerance.
     """
     lx, ly, rx, ry = cone
     if narrowed and (lx + rx) * x + (ly + ry) * y <= 0:
@@ -351,30 +343,27 @@ def _mend(draft: _Draft, room: _Room) -> None:
     """
     rows, cols = draft.height // _CELL + 1, draft.width // _CELL + 1
     posts, post_start = _posts(draft, rows, cols)
-    fresh = draft.keep.copy()  # segments that have not been checked
-    again = np.zeros(len(fresh), dtype=np.uint8)  # those that have to be drawn again
+    draft.fresh[:] = draft.keep
     while True:
         begin, end = _segments(draft)
-        meet = _find_meetings(draft, begin, end, rows, cols, fresh, again)
-        stray = _find_strays(draft, begin, end, posts, post_start, cols, fresh, again)
+        meet = _find_meetings(draft, begin, end, rows, cols)
+        stray = _find_strays(draft, begin, end, posts, post_start, cols)
         if not (meet or stray):
             return
-        fresh[:] = 0
+        draft.fresh[:] = 0
         progress = False
         for s in range(len(begin)):
-            if again[begin[s]]:
-                again[begin[s]] = 0
-                progress |= _redraw(draft, room, begin, end, s, fresh)
+            if draft.again[begin[s]]:
+                draft.again[begin[s]] = 0
+                progress |= _redraw(draft, room, begin, end, s)
         if not progress:
             return  # never: lines as they were do not meet
 
 
 @compiled
-def _find_meetings(
-    draft: _Draft, begin: Ints, end: Ints, rows: int, cols: int, fresh: Bytes, again: Bytes
-) -> bool:
-    """Mark in `again` the segments that meet where at least one is fresh; say if there are any."""
-    points, is_end = draft.points, draft.is_end
+def _find_meetings(draft: _Draft, begin: Ints, end: Ints, rows: int, cols: int) -> bool:
+    """Mark for drawing again the segments that meet where at least one is fresh; say if there are any."""
+    points, is_end, fresh, again = draft.points, draft.is_end, draft.fresh, draft.again
     member, cell_start = _by_cell(points, begin, end, rows, cols)
     found = False
     for cell in range(rows * cols):
@@ -389,38 +378,27 @@ def _find_meetings(
 
 
 @compiled
-def _find_strays(
-    draft: _Draft,
-    begin: Ints,
-    end: Ints,
-    posts: Longs,
-    post_start: Longs,
-    cols: int,
-    fresh: Bytes,
-    again: Bytes,
-) -> bool:
-    """Mark in `again` the fresh segments on the tile's side or over a post; say if there are any."""
+def _find_strays(draft: _Draft, begin: Ints, end: Ints, posts: Longs, post_start: Longs, cols: int) -> bool:
+    """Mark for drawing again the fresh segments on the tile's side or over a post; say if there are any."""
     points, level, arc_of, closed = draft.points, draft.level, draft.arc, draft.closed
     found = False
     for s in range(len(begin)):
         a, b = begin[s], end[s]
-        if fresh[a] and level[a] < _LEVELS:
-            own = arc_of[a] if closed[arc_of[a]] else NOTHING
-            if _on_side(points, a, b, draft.height, draft.width) or _jumps(
-                points, a, b, posts, post_start, cols, arc_of, own
-            ):
-                again[a] = 1
-                found = True
+        if not draft.fresh[a] or level[a] >= _LEVELS:
+            continue
+        own = arc_of[a] if closed[arc_of[a]] else NOTHING
+        if _on_side(points, a, b, draft.height, draft.width) or _jumps(
+            points, a, b, posts, post_start, cols, arc_of, own
+        ):
+            draft.again[a] = 1
+            found = True
     return found
 
 
 @compiled
-def _redraw(draft: _Draft, room: _Room, begin: Ints, end: Ints, s: int, fresh: Bytes) -> bool:
-    """Draw a segment again with half the tolerance, its ends where they were; say if anything changed.
-
-    What is new is marked in `fresh`.
-    """
-    points, exact, a, b = draft.points, draft.exact, begin[s], end[s]
+def _redraw(draft: _Draft, room: _Room, begin: Ints, end: Ints, s: int) -> bool:
+    """Draw a segment again with half the tolerance, its ends where they were; say if anything changed."""
+    points, exact, fresh, a, b = draft.points, draft.exact, draft.fresh, begin[s], end[s]
     changed = False
     for k in (a, b):
         if points[k, 0] != exact[k, 0] or points[k, 1] != exact[k, 1]:

@@ -124,11 +124,7 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
 
 @compiled
 def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
-    """Find the runs of equal pixels along the rows.
-
-    Returns:
-        ``(runs,)`` column in which each starts, and ``(h + 1,)`` where each row's runs start in it.
-    """
+    """Return ``(runs,)`` columns in which runs of equal pixels start, ``(h + 1,)`` where each row's start."""
     height, width = classes.shape
     count = height
     for y in range(height):
@@ -153,16 +149,7 @@ def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
 def _gather(
     classes: npt.NDArray[Any], confidence: Bytes, starts: Ints, row_starts: Longs, number: Ints, found: int
 ) -> tuple[Ints, Pieces]:
-    """Give each pixel the number of its piece, and sum up the pixels of each piece.
-
-    Args:
-        classes: ``(h, w)``.
-        confidence: ``(h, w)`` percent.
-        starts: ``(runs,)`` and ``(h + 1,)`` `row_starts`, as `_runs` gives them.
-        row_starts: see `starts`.
-        number: ``(runs,)`` piece of each run, or `NOTHING`.
-        found: how many pieces there are.
-    """
+    """Give each pixel the number of its piece, and sum up each piece; `number` is that of each run."""
     height, width = classes.shape
     labels = np.empty((height, width), dtype=np.int32)
     pieces = Pieces(
@@ -244,21 +231,10 @@ def _leads(lines: Bytes, x: int, y: int, bit_east: int, bit_south: int) -> tuple
 
 @compiled
 def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> int:
-    """Follow a line from a corner to the next node, or back to that corner.
+    """Follow a line from a corner to the next node, or back to that corner, and mark it as walked.
 
-    Its unit lines are marked as walked. Off the nodes just two lines meet, so there is one way on: ahead, or
-    one turn.
-
-    Args:
-        lines: ``(h + 1, w + 1)`` flags; changed.
-        x: column of the corner.
-        y: its row.
-        heading: 0 east, 1 south, 2 west, 3 north.
-        coords: ``(points, 2)`` where the line's bends and both its ends are written, from `at` on.
-        at: see `coords`.
-
-    Returns:
-        Where they end in `coords`.
+    Its ends and bends are written to `coords` from `at` on; where they end is returned. Headings are 0 east,
+    1 south, 2 west, 3 north. Off the nodes just two lines meet, so there is one way on: ahead, or one turn.
     """
     x0, y0 = x, y
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
@@ -402,15 +378,8 @@ def _walk_all(
 ) -> tuple[Ints, Longs, Longs, Longs]:
     """Walk all rings, each from the first of its halves that is not walked yet.
 
-    Args:
-        halves: ``(n,)`` each.
-        arriving: ``(n,)`` where each half ends, a number for region and corner.
-        order: ``(n,)`` the halves by where they begin.
-        leaving: ``(n,)`` where those begin, ascending.
-        coords: of the arcs, as are `offsets` and `closed`.
-        offsets: see `coords`.
-        closed: see `coords`.
-        keep_nodes: see `join`.
+    A number for region and corner says where halves end (`arriving`), and where they begin, in their order by
+    it (`leaving`).
 
     Returns:
         ``(points, 2)`` vertices, ``(rings + 1,)`` where each ring starts, and ``(rings,)`` its region and
