@@ -1,14 +1,15 @@
-"""Compare two class rasters pixel by pixel, and their boundaries: compiled loops.
+"""Compare two class rasters, rows after rows: pixels, boundaries, and objects one to one.
 
-Rasters hold *codes*: 0 to 254 for classes, and for truth also for labels that leave several classes open;
-`NO_CODE` for pixels that do not count.
+Rasters hold *codes*, uint8: 0 to 254 for classes, and for truth also for labels that leave several classes
+open; `NO_CODE` for pixels that do not count. An object is a 4-connected region of one class, as the tracer
+makes them. Only objects that reach the lowest row so far, or overlap with one that does, are remembered.
 """
 
 from typing import Any
 
 import numpy as np
 
-from pfmap.trace.arrays import NOTHING, Bools, Bytes, Ints, Longs, compiled, look_up, roots
+from pfmap.trace.arrays import NOTHING, Bools, Bytes, Ints, Longs, compiled, doubled, look_up, roots
 from pfmap.trace.tile import label
 
 NO_CODE = 255
@@ -17,14 +18,11 @@ CODES = 256
 
 @compiled
 def count_pixels(
-    truth: Bytes,
-    predicted: Bytes,
-    confidence: Bytes,
-    allowed: Bools,
-    counts: Longs,
-    levels: Longs,
+    truth: Bytes, predicted: Bytes, confidence: Bytes, allowed: Bools, counts: Longs, levels: Longs
 ) -> None:
-    """Count pixels by label, predicted class and confidence; those that do not count get `NO_CODE` in both.
+    """Count pixels by true label, predicted class and confidence.
+
+    A pixel that does not count in one raster gets `NO_CODE` in both.
 
     Args:
         truth: ``(h, w)`` codes; changed.
@@ -52,15 +50,15 @@ def count_pixels(
 
 @compiled
 def paint(truth: Bytes, predicted: Bytes, top: int, sums: Longs, colors: Bytes, step: int) -> None:
-    """Add rows of two rasters to a small picture; each of its cells sums up `step` x `step` pixels.
+    """Add rows of two rasters to a small picture of where they differ.
 
     Args:
         truth: ``(h, w)`` codes.
         predicted: ``(h, w)`` codes.
         top: row of the whole raster at which they begin.
-        sums: ``(rows, cols, 3)`` the picture; added to.
+        sums: ``(rows, cols, 3)`` the picture: sums of red, green and blue in each cell; added to.
         colors: ``(256, 256, 3)`` colour by true and predicted code.
-        step: pixels along a side of a cell.
+        step: rows and columns of pixels in a cell.
     """
     height, width = truth.shape
     for y in range(height):
@@ -84,7 +82,7 @@ def inner_boundary(codes: Bytes, margin: int) -> Bytes:
         margin: rows and columns of `NO_CODE` to add on every side.
 
     Returns:
-        ``(h + 2 margin, w + 2 margin)``.
+        ``(h + 2 margin, w + 2 margin)`` codes.
     """
     height, width = codes.shape
     out = np.full((height + 2 * margin, width + 2 * margin), NO_CODE, dtype=np.uint8)
@@ -103,14 +101,14 @@ def inner_boundary(codes: Bytes, margin: int) -> Bytes:
 
 
 @compiled
-def nearest_counts(
+def _nearest_counts(
     lines: Bytes, others: Bytes, rows: tuple[int, int], offsets: Ints, level: Ints, found: Longs
 ) -> None:
     """Count boundary pixels by how near the other boundary of their class is.
 
     Args:
         lines: ``(h, w)`` boundary pixels whose partners are looked for, with a margin as wide as the farthest
-            offset.
+            offset: so the partner's place is in the array without a check.
         others: ``(h, w)`` boundary pixels among which they are looked for.
         rows: first row whose pixels are looked at, and the row after the last.
         offsets: ``(n, 2)`` rows and columns to look at, the nearest first.
@@ -172,56 +170,35 @@ class Boundaries:
         if ready > self._done:
             lines = inner_boundary(predicted, self._reach), inner_boundary(truth, self._reach)
             rows = self._done - self._top + self._reach, ready - self._top + self._reach
-            nearest_counts(*lines, rows, self._offsets, self._level, self._predicted)
-            nearest_counts(*lines[::-1], rows, self._offsets, self._level, self._truth)
+            _nearest_counts(*lines, rows, self._offsets, self._level, self._predicted)
+            _nearest_counts(*lines[::-1], rows, self._offsets, self._level, self._truth)
             self._done = ready
         first = max(self._top, self._done - self._reach - 1)
         self._kept = [codes[first - self._top :].copy() for codes in (truth, predicted)]
         self._top = first
 
 
-@compiled
-def _shared_runs(first: Ints, second: Ints) -> Longs:
-    """Return ``(n, 3)``: along each row, the runs in which the same two pieces overlap, and their lengths."""
-    runs = np.empty((1024, 3), dtype=np.int64)
-    count = 0
-    height, width = first.shape
-    for y in range(height):
-        start = 0
-        for x in range(1, width + 1):
-            a, b = first[y, start], second[y, start]
-            if x < width and first[y, x] == a and second[y, x] == b:
-                continue
-            if a != NOTHING and b != NOTHING:  # noqa: PLR1714 - numba
-                if count == len(runs):
-                    more = np.empty((2 * count, 3), dtype=np.int64)
-                    more[:count] = runs
-                    runs = more
-                runs[count, 0], runs[count, 1], runs[count, 2] = a, b, x - start
-                count += 1
-            start = x
-    return runs[:count].copy()
-
-
 class _Side:
-    """The objects of one raster that are not forgotten yet.
-
-    Attributes:
-        klass: ``(n,)`` code.
-        pixels: ``(n,)`` so far.
-        open: ``(n,)`` whether it lies on the lowest row so far.
-        complete: ``(256,)`` complete objects by class.
-    """
+    """The objects of one raster that are not forgotten yet."""
 
     def __init__(self, width: int) -> None:
         self.klass = np.zeros(0, dtype=np.int64)
+        """``(n,)`` code."""
         self.pixels = np.zeros(0, dtype=np.int64)
+        """``(n,)`` number of pixels so far."""
         self.open: Bools = np.zeros(0, dtype=np.bool_)
+        """``(n,)`` whether it lies on the lowest row so far, and so may go on below."""
         self.complete = np.zeros(CODES, dtype=np.int64)
-        self._seam = np.full(width, NOTHING, dtype=np.int64)
+        """``(256,)`` number of complete objects by class."""
+        self._seam = np.full(width, NOTHING, dtype=np.int64)  # object on the lowest row, in each column
 
     def add(self, codes: Bytes, *, last: bool) -> tuple[Ints, Longs, Longs]:
-        """Take rows: the labels of their pieces, and what the pieces and the objects so far are now."""
+        """Take the next rows of codes; objects get new numbers.
+
+        Returns:
+            ``(h, w)`` pieces of the rows, ``(n,)`` new numbers of the objects so far, and ``(pieces,)``
+            those of the pieces.
+        """
         known = len(self.klass)
         labels, pieces = label(codes, np.zeros(codes.shape, dtype=np.uint8), NO_CODE)
         count = len(pieces.classes)
@@ -247,7 +224,7 @@ class _Side:
         return labels, number[:known], number[known:]
 
     def keep(self, needed: Bools) -> Longs:
-        """Forget all objects but the open and the needed ones; return the new numbers."""
+        """Forget all objects but the open and the ``(n,)`` needed ones; return ``(n,)`` new numbers."""
         kept = self.open | needed
         number = np.cumsum(kept) - 1
         self.klass, self.pixels, self.open = self.klass[kept], self.pixels[kept], self.open[kept]
@@ -264,11 +241,6 @@ class Matcher:
     Args:
         height: rows of the rasters.
         width: columns of the rasters.
-
-    Attributes:
-        truth: ``(256,)`` true objects by class, complete at the last row.
-        predicted: ``(256,)`` predicted objects by class.
-        matched: ``(256,)`` matches by class.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -276,15 +248,16 @@ class Matcher:
         self._true, self._found = _Side(width), _Side(width)
         self._pairs = np.zeros((0, 3), dtype=np.int64)  # true object, predicted object, pixels they share
         self.matched = np.zeros(CODES, dtype=np.int64)
+        """``(256,)`` matches by class, complete at the last row."""
 
     @property
     def truth(self) -> Longs:
-        """True objects by class that are complete."""
+        """``(256,)`` true objects by class that are complete."""
         return self._true.complete
 
     @property
     def predicted(self) -> Longs:
-        """Predicted objects by class that are complete."""
+        """``(256,)`` predicted objects by class that are complete."""
         return self._found.complete
 
     def add(self, truth: Bytes, predicted: Bytes) -> None:
@@ -317,3 +290,28 @@ class Matcher:
         needed[0][one], needed[1][two] = True, True
         one, two = true.keep(needed[0])[one], found.keep(needed[1])[two]
         self._pairs = np.column_stack([one, two, shared])
+
+
+@compiled
+def _shared_runs(first: Ints, second: Ints) -> Longs:
+    """Find the runs along rows in which the same two pieces of ``(h, w)`` rasters overlap.
+
+    Returns:
+        ``(n, 3)`` the two pieces, and the run's length.
+    """
+    runs = np.empty((1024, 3), dtype=np.int64)
+    count = 0
+    height, width = first.shape
+    for y in range(height):
+        start = 0
+        for x in range(1, width + 1):
+            a, b = first[y, start], second[y, start]
+            if x < width and first[y, x] == a and second[y, x] == b:
+                continue
+            if a != NOTHING and b != NOTHING:  # noqa: PLR1714 - numba
+                if count == len(runs):
+                    runs = doubled(runs)
+                runs[count, 0], runs[count, 1], runs[count, 2] = a, b, x - start
+                count += 1
+            start = x
+    return runs[:count].copy()

@@ -25,6 +25,7 @@ from pfmap.trace.arrays import (
     Ints,
     Longs,
     compiled,
+    doubled,
     look_up,
     no_class,
     root,
@@ -36,43 +37,62 @@ _CHUNK_PIXELS = 8 << 20
 
 
 class _Nodes(NamedTuple):
-    """Regions that are not forgotten yet.
-
-    Attributes:
-        klass: ``(n,)`` class, also after merging.
-        area: ``(n,)`` so far.
-        first: ``(n,)`` first pixel in reading order.
-        growing: ``(n,)`` whether it lies on the lowest row so far.
-        at_edge: ``(n,)`` whether it touches nodata or the raster's edge.
-        final: ``(n,)`` whether it is complete, and stays as it is.
-    """
+    """Regions that are not forgotten yet, as ``(n,)`` arrays."""
 
     klass: Longs
+    """Class, also after merging."""
     area: Floats
+    """So far, in the unit of the limit."""
     first: Longs
+    """First pixel in reading order."""
     growing: Bools
+    """Whether it lies on the lowest row so far."""
     at_edge: Bools
+    """Whether it touches nodata or the raster's edge."""
     final: Bools
+    """Whether it is complete, and stays as it is."""
+
+
+class _Graph(NamedTuple):
+    """Which regions are neighbours.
+
+    Each edge has two ends; end k is that of edge ``k // 2`` at its node ``k % 2``. The ends at a node form a
+    linked list, so that the lists of two nodes are joined in one step.
+    """
+
+    edges: Longs
+    """``(m, 3)`` two nodes and the length of their border in pixels."""
+    head: Longs
+    """``(n,)`` first end at each node; -1 for none."""
+    tail: Longs
+    """``(n,)`` last end at each node."""
+    following: Longs
+    """``(2 m,)`` end after each end; -1 for none."""
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """Rows that wait; `node` is the region of each of their pieces."""
+    """Rows that wait until all regions on them are decided."""
 
     classes: npt.NDArray[Any]
+    """``(rows, width)``."""
     confidence: Bytes
+    """``(rows, width)`` percent."""
     labels: Ints
+    """``(rows, width)`` piece of each pixel, or `NOTHING`."""
     node: Longs
+    """``(pieces,)`` region of each piece."""
 
 
 class Sieve:
-    """Takes rows of a class raster, top to bottom, and gives them back without small regions.
+    """Merges small regions, or fills small holes, of a class raster that comes in rows, top to bottom.
 
     Args:
         height: rows of the raster.
         width: columns of the raster.
         nodata: value that is no class; None for none. It never changes, and nothing becomes it.
-        limit: regions, or holes, of a smaller area are merged; a region without neighbours stays.
+        limit: regions, or holes, of a smaller area are merged, in the unit of `pixel_area`; a region without
+            neighbours stays.
         holes_only: whether only holes are merged, into the region around them.
         pixel_area: area of a pixel in a row, given the row.
     """
@@ -100,7 +120,16 @@ class Sieve:
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # node above each column
 
     def add(self, classes: npt.NDArray[Any], confidence: Bytes) -> Iterator[tuple[npt.NDArray[Any], Bytes]]:
-        """Take the next rows, and give those that are decided, with their confidence."""
+        """Take the next rows, and give those that are decided.
+
+        Args:
+            classes: ``(rows, width)`` of any integer type.
+            confidence: ``(rows, width)`` percent.
+
+        Yields:
+            Rows of classes and their confidence, as they were but for the merged regions' classes. All rows
+            have been given when the last one has been taken.
+        """
         have = sum(len(rows) for rows, _ in self._waiting)
         at = 0
         while at < len(classes):
@@ -115,7 +144,11 @@ class Sieve:
                 yield from self._release()
 
     def _take(self, classes: npt.NDArray[Any], confidence: Bytes) -> None:
-        """Add rows to what waits, and decide what can be decided."""
+        """Add rows to what waits, and decide what can be decided.
+
+        Their pieces become nodes, numbered after the known ones; those that meet one of their own class above
+        are united with it, and all others that meet get an edge.
+        """
         last = self._top + len(classes) == self._height
         nothing = no_class(classes.dtype, self._nodata)
         labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
@@ -125,25 +158,17 @@ class Sieve:
         growing = np.zeros(known + count, dtype=np.bool_)
         if not last:
             growing[numbers[-1][numbers[-1] >= 0]] = True
-        nodes = _Nodes(
-            np.concatenate([self._nodes.klass, pieces.classes]),
-            np.concatenate([self._nodes.area, pieces.pixels * pixel]),
-            np.concatenate([self._nodes.first, self._top * self._width + pieces.first]),
-            growing,
-            np.concatenate([self._nodes.at_edge, np.zeros(count, dtype=np.bool_)]),
-            np.concatenate([self._nodes.final, np.zeros(count, dtype=np.bool_)]),
-        )
+        no = np.zeros(count, dtype=np.bool_)
+        first = self._top * self._width + pieces.first
+        fresh = _Nodes(pieces.classes, pieces.pixels * pixel, first, no, no, no)
+        columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
+        nodes = _Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))
 
-        seam = np.stack([self._seam, numbers[0]], axis=1)
-        if self._top == 0:
-            nodes.at_edge[numbers[0][numbers[0] >= 0]] = True
-        else:
-            _mark(nodes.at_edge, seam)
-        _mark(nodes.at_edge, np.stack([numbers[:, 0], np.full(len(classes), NOTHING)], axis=1))
-        _mark(nodes.at_edge, np.stack([numbers[:, -1], np.full(len(classes), NOTHING)], axis=1))
-        if last:
-            nodes.at_edge[numbers[-1][numbers[-1] >= 0]] = True
+        seam = np.stack([self._seam, numbers[0]], axis=1)  # above the first row there is nothing
+        alone = seam.max(axis=1)[(seam == NOTHING).any(axis=1)]
+        for beside in (alone, numbers[:, 0], numbers[:, -1], numbers[-1] if last else alone):
+            nodes.at_edge[beside[beside >= 0]] = True
         seam = seam[(seam >= 0).all(axis=1)]
         alike = nodes.klass[seam[:, 0]] == nodes.klass[seam[:, 1]]
         nodes, number = _united(nodes, np.unique(seam[alike], axis=0))
@@ -166,7 +191,7 @@ class Sieve:
     def _decide(self, nodes: _Nodes) -> None:
         """Merge what can be merged, and forget what is not needed any more."""
         merge = _fill_holes if self._holes_only else _merge_small
-        parent, waits = merge(nodes, self._edges, self._limit)
+        parent, waits = merge(nodes, _graph(self._edges, len(nodes.klass)), self._limit)
         open_now = (nodes.growing & (nodes.area < self._limit)) | waits
         unsettled = open_now[parent]
         for chunk in self._chunks:
@@ -197,15 +222,8 @@ class Sieve:
         self._unsettled = self._unsettled[keep]
 
 
-def _mark(at_edge: Bools, pairs: Longs) -> None:
-    """Note who of each pair has nothing beside it."""
-    for side in (0, 1):
-        alone = (pairs[:, side] >= 0) & (pairs[:, 1 - side] == NOTHING)
-        at_edge[pairs[alone, side]] = True
-
-
 def _united(nodes: _Nodes, pairs: Longs) -> tuple[_Nodes, Longs]:
-    """Unite pairs of nodes: the new nodes, and the new number of each old one."""
+    """Unite ``(n, 2)`` pairs of nodes: the new nodes, and ``(nodes,)`` the new number of each old one."""
     least = roots(len(nodes.klass), pairs)
     _, first, number = np.unique(least, return_index=True, return_inverse=True)
     count = len(first)
@@ -220,7 +238,7 @@ def _united(nodes: _Nodes, pairs: Longs) -> tuple[_Nodes, Longs]:
 
 
 def _summed(edges: Longs, count: int) -> Longs:
-    """Add up the lengths of equal edges."""
+    """Add up the lengths of equal ``(m, 3)`` edges between `count` nodes; the lower node comes first."""
     low, high = edges[:, :2].min(axis=1), edges[:, :2].max(axis=1)
     keys, number = np.unique(low * count + high, return_inverse=True)
     length = np.bincount(number, weights=edges[:, 2], minlength=len(keys)).astype(np.int64)
@@ -229,11 +247,7 @@ def _summed(edges: Longs, count: int) -> Longs:
 
 @compiled
 def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
-    """List the pairs of nodes along unit borders of small ones, and note who lies beside nodata.
-
-    Returns:
-        ``(n, 2)``, one pair for each unit of border.
-    """
+    """List ``(n, 2)`` nodes along each unit of border of small ones, and note who lies beside nodata."""
     height, width = labels.shape
     pairs = np.empty((1024, 2), dtype=np.int64)
     count = 0
@@ -252,25 +266,58 @@ def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
                     at_edge[node[here]] = True
                 elif small[node[here]] or small[node[there]]:
                     if count == len(pairs):
-                        more = np.empty((2 * count, 2), dtype=np.int64)
-                        more[:count] = pairs
-                        pairs = more
+                        pairs = doubled(pairs)
                     pairs[count, 0], pairs[count, 1] = node[here], node[there]
                     count += 1
     return pairs[:count].copy()
 
 
 @compiled
-def _merge_small(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bools]:
-    """Merge small regions, the smallest first; `nodes` is changed in place.
+def _graph(edges: Longs, count: int) -> _Graph:
+    """List the ends of ``(m, 3)`` edges at each of `count` nodes."""
+    head = np.full(count, -1, dtype=np.int64)
+    tail = np.full(count, -1, dtype=np.int64)
+    following = np.full(2 * len(edges), -1, dtype=np.int64)
+    graph = _Graph(edges, head, tail, following)
+    for k in range(2 * len(edges)):
+        _append(graph, edges[k // 2, k % 2], k, k)
+    return graph
+
+
+@compiled
+def _append(graph: _Graph, node: int, first: int, last: int) -> None:
+    """Append a list of ends to those at a node."""
+    if graph.head[node] < 0:
+        graph.head[node] = first
+    else:
+        graph.following[graph.tail[node]] = first
+    graph.tail[node] = last
+
+
+@compiled
+def _absorb(nodes: _Nodes, parent: Longs, node: int, other: int) -> None:
+    """Make a region a part of another."""
+    parent[other] = node
+    nodes.area[node] += nodes.area[other]
+    nodes.first[node] = min(nodes.first[node], nodes.first[other])
+    nodes.growing[node] |= nodes.growing[other]
+    nodes.at_edge[node] |= nodes.at_edge[other]
+
+
+@compiled
+def _merge_small(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Bools]:
+    """Merge small complete regions into neighbours, the smallest first.
+
+    They wait in a queue by area and first pixel; one that grows by merging and is still small is put there
+    again, and its older entry is passed over. One has to wait for more rows while a neighbour that would come
+    before it is not decided itself. `nodes` and `graph` are changed.
 
     Returns:
-        Whom everyone belongs to now; and who has to wait, because what comes first is not complete.
+        ``(n,)`` whom everyone belongs to now, and who has to wait.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
     waits = np.zeros(count, dtype=np.bool_)
-    head, tail, following = _edge_lists(edges, count)  # merged nodes' lists are joined
     queue: list[Any] = [(np.inf, np.int64(0), np.int64(0))]
     for node in range(count):
         if nodes.area[node] < limit and not nodes.growing[node] and not nodes.final[node]:
@@ -281,23 +328,8 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bool
             break
         if parent[node] != node or nodes.area[node] != area:
             continue
-        neighbours: list[Any] = [np.int64(0)]
-        borders: list[Any] = [np.int64(0)]
-        neighbours.pop()
-        borders.pop()
-        edge = head[node]
-        while edge >= 0:
-            there = root(parent, edges[edge // 2, 1 - edge % 2])
-            if there != node:
-                neighbours.append(there)
-                borders.append(edges[edge // 2, 2])
-            edge = following[edge]
-        blocked = False
-        for there in neighbours:
-            earlier = (nodes.area[there], nodes.first[there]) < (area, first)
-            if earlier and (nodes.growing[there] or waits[there]):
-                blocked = True
-        if blocked:
+        neighbours, borders = _neighbours(graph, parent, node)
+        if _has_to_wait(nodes, waits, neighbours, area, first):
             waits[node] = True
             continue
         target = _target(nodes, neighbours, borders)
@@ -305,22 +337,7 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bool
             nodes.final[node] = True
             continue
         nodes.klass[node] = nodes.klass[target]
-        for there in neighbours:
-            other = root(parent, there)
-            if other == node or nodes.klass[other] != nodes.klass[node]:
-                continue
-            parent[other] = node
-            nodes.area[node] += nodes.area[other]
-            nodes.first[node] = min(nodes.first[node], nodes.first[other])
-            nodes.growing[node] |= nodes.growing[other]
-            nodes.at_edge[node] |= nodes.at_edge[other]
-            nodes.final[node] = False
-            if head[other] >= 0:
-                if head[node] < 0:
-                    head[node] = head[other]
-                else:
-                    following[tail[node]] = head[other]
-                tail[node] = tail[other]
+        _absorb_alike(nodes, graph, parent, neighbours, node)
         if nodes.area[node] < limit and not nodes.growing[node]:
             heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
     for node in range(count):
@@ -329,27 +346,46 @@ def _merge_small(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bool
 
 
 @compiled
-def _edge_lists(edges: Longs, count: int) -> tuple[Longs, Longs, Longs]:
-    """List the edges of each node: its first, its last, and which follows each; -1 for none.
+def _neighbours(graph: _Graph, parent: Longs, node: int) -> tuple[list[Any], list[Any]]:
+    """Return the regions beside one, as they are merged now, and the lengths of their borders."""
+    neighbours: list[Any] = [np.int64(0)]
+    borders: list[Any] = [np.int64(0)]
+    neighbours.pop()
+    borders.pop()
+    k = graph.head[node]
+    while k >= 0:
+        there = root(parent, graph.edges[k // 2, 1 - k % 2])
+        if there != node:
+            neighbours.append(there)
+            borders.append(graph.edges[k // 2, 2])
+        k = graph.following[k]
+    return neighbours, borders
 
-    Edge k // 2 seen from its end k % 2 is k.
-    """
-    head = np.full(count, -1, dtype=np.int64)
-    tail = np.full(count, -1, dtype=np.int64)
-    following = np.full(2 * len(edges), -1, dtype=np.int64)
-    for k in range(2 * len(edges)):
-        at = edges[k // 2, k % 2]
-        if head[at] < 0:
-            head[at] = k
-        else:
-            following[tail[at]] = k
-        tail[at] = k
-    return head, tail, following
+
+@compiled
+def _has_to_wait(nodes: _Nodes, waits: Bools, neighbours: list[Any], area: float, first: int) -> bool:
+    """Whether a neighbour that comes before a region of this area and first pixel is not decided yet."""
+    for there in neighbours:
+        earlier = (nodes.area[there], nodes.first[there]) < (area, first)
+        if earlier and (nodes.growing[there] or waits[there]):
+            return True
+    return False
+
+
+@compiled
+def _absorb_alike(nodes: _Nodes, graph: _Graph, parent: Longs, neighbours: list[Any], node: int) -> None:
+    """Make the neighbours that are of a region's class a part of it, with their borders."""
+    for there in neighbours:
+        other = root(parent, there)  # a neighbour along several borders is one with it after the first
+        if other != node and nodes.klass[other] == nodes.klass[node]:
+            _absorb(nodes, parent, node, other)
+            if graph.head[other] >= 0:
+                _append(graph, node, graph.head[other], graph.tail[other])
 
 
 @compiled
 def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any]) -> int:
-    """Return a neighbour of the class that a small region takes, or -1 if it has none."""
+    """Return a neighbour of the class with the longest border, the lowest of equals; -1 for none."""
     best, longest = -1, -1
     for k in range(len(neighbours)):
         length = 0
@@ -362,20 +398,19 @@ def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any]) -> int:
 
 
 @compiled
-def _fill_holes(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bools]:
-    """Fill small holes; `nodes` is changed in place.
+def _fill_holes(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Bools]:
+    """Fill small holes.
 
     Complete small regions that are neighbours form a group. What lies around it are its gates: complete large
-    regions, ones that go on below, and the edge. A group with one gate is a hole in it.
+    regions, ones that go on below, and the edge. A group with one gate is a hole in it. `nodes` is changed.
 
     Returns:
-        Whom everyone belongs to now; and who has to wait, because a gate may still become another's part, or
-        a part of the group.
+        ``(n,)`` whom everyone belongs to now; and who has to wait, because a gate may still become another's
+        part, or a part of the group.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
     waits = np.zeros(count, dtype=np.bool_)
-    head, _, following = _edge_lists(edges, count)
     free = (nodes.area < limit) & ~nodes.growing & ~nodes.final
     seen = np.zeros(count, dtype=np.bool_)
     place = np.zeros(count, dtype=np.int64)
@@ -383,80 +418,92 @@ def _fill_holes(nodes: _Nodes, edges: Longs, limit: float) -> tuple[Longs, Bools
     for start in range(count):
         if seen[start] or not free[start]:
             continue
-        group: list[Any] = [np.int64(start)]
-        seen[start] = True
-        total, complete, going, at = 0.0, -1, -1, 0
-        fixed, mixed, growing_small = False, False, False
-        while at < len(group):
-            node = group[at]
-            at += 1
+        group = _group(graph, free, seen, start)
+        total = 0.0
+        for node in group:
             total += nodes.area[node]
-            fixed |= bool(nodes.at_edge[node])
-            k = head[node]
-            while k >= 0:
-                there = int(edges[k // 2, 1 - k % 2])
-                k = following[k]
-                if free[there]:
-                    if not seen[there]:
-                        seen[there] = True
-                        group.append(np.int64(there))
-                elif not nodes.growing[there]:
-                    fixed |= complete >= 0 and there != complete
-                    complete = there
-                elif nodes.area[there] < limit:
-                    growing_small = True
-                elif going < 0:
-                    going = there
-                elif there != going:
-                    mixed = True  # they may turn out to be one
-                    fixed |= bool(nodes.klass[there] != nodes.klass[going])
-        fixed |= complete >= 0 and going >= 0
-        if not fixed and (growing_small or mixed):
+        gate, undecided = _gate(nodes, graph, free, group, limit)
+        if undecided:
             for node in group:
                 waits[node] = True
             continue
-        gate = max(complete, going)
-        if not fixed and gate >= 0 and total < limit:
+        if gate >= 0 and total < limit:
             for node in group:
                 into[node] = gate
         else:
-            _find_inner_holes(nodes, edges, head, following, free, group, limit, place, into)
+            _find_inner_holes(nodes, graph, free, group, limit, place, into)
         for node in group:
             nodes.final[node] = True
             if into[node] >= 0:
-                parent[node] = into[node]
-                nodes.area[into[node]] += nodes.area[node]
-                nodes.first[into[node]] = min(nodes.first[into[node]], nodes.first[node])
+                _absorb(nodes, parent, into[node], node)
     return parent, waits
 
 
 @compiled
+def _group(graph: _Graph, free: Bools, seen: Bools, start: int) -> list[Any]:
+    """Return the free regions that hang together with one, and mark them as seen."""
+    group: list[Any] = [np.int64(start)]
+    seen[start] = True
+    for node in group:  # which grows meanwhile
+        k = graph.head[node]
+        while k >= 0:
+            there = graph.edges[k // 2, 1 - k % 2]
+            if free[there] and not seen[there]:
+                seen[there] = True
+                group.append(there)
+            k = graph.following[k]
+    return group
+
+
+@compiled
+def _gate(nodes: _Nodes, graph: _Graph, free: Bools, group: list[Any], limit: float) -> tuple[int, bool]:
+    """Find the one region around a group.
+
+    Two complete regions, a complete one and one that goes on, two of different classes that go on, or the
+    edge stay different gates for ever. Two of one class that go on may turn out to be one, and a small one
+    that goes on may end, and belong to the group.
+
+    Returns:
+        The region, or -1 if there are several gates or none; and whether that is still undecided.
+    """
+    complete, going = -1, -1
+    several, undecided = False, False
+    for node in group:
+        several |= bool(nodes.at_edge[node])
+        k = graph.head[node]
+        while k >= 0:
+            there = int(graph.edges[k // 2, 1 - k % 2])
+            k = graph.following[k]
+            if free[there]:
+                continue
+            if not nodes.growing[there]:
+                several |= complete >= 0 and there != complete
+                complete = there
+            elif nodes.area[there] < limit:
+                undecided = True
+            elif going >= 0 and there != going:
+                undecided = True
+                several |= bool(nodes.klass[there] != nodes.klass[going])
+            else:
+                going = there
+    several |= complete >= 0 and going >= 0
+    return (-1 if several else max(complete, going)), undecided and not several
+
+
+@compiled
 def _find_inner_holes(
-    nodes: _Nodes,
-    edges: Longs,
-    head: Longs,
-    following: Longs,
-    free: Bools,
-    group: list[Any],
-    limit: float,
-    place: Longs,
-    into: Longs,
+    nodes: _Nodes, graph: _Graph, free: Bools, group: list[Any], limit: float, place: Longs, into: Longs
 ) -> None:
     """Note in `into` which members of a group lie in a small hole of another member.
 
     Such a member alone connects them with the group's gates: Tarjan's articulation points, found by going
     into depth from the gates. Source: Hopcroft and Tarjan, Algorithm 447, 1973.
 
-    Args:
-        nodes: the regions.
-        edges: between them.
-        head: first edge of each.
-        following: edge after each.
-        free: who may be a member.
-        group: the members.
-        limit: holes below this area are small.
-        place: ``(n,)`` zeros for the members; when each was met, afterwards.
-        into: ``(n,)`` -1 for the members.
+    It is one loop because numba compiles no recursion that is as fast: `path` and `todo` are the call stack,
+    the regions on the way from a gate and the next edge of each to look at. A region's `least` is the place
+    of the earliest region, 0 for a gate, that it and what was found behind it are neighbours of. Whoever was
+    found behind a region and reaches nothing before it lies in a hole of it; `inside` is that hole's area.
+    `place` says when each member was met, 0 before that.
     """
     order: list[Any] = [np.int64(0)]
     order.pop()
@@ -465,10 +512,10 @@ def _find_inner_holes(
     inside = {np.int64(-1): 0.0}
     gates = np.int64(0)
     for first in group:
-        if place[first] or not _has_gate(nodes, edges, head, following, free, first):
+        if place[first] or not _has_gate(nodes, graph, free, first):
             continue
         path = [first]
-        todo = [head[first]]
+        todo = [graph.head[first]]
         above[first] = np.int64(-1)
         order.append(first)
         place[first] = len(order)
@@ -483,8 +530,8 @@ def _find_inner_holes(
                     least[up] = min(least[up], least[node])
                     inside[up] += inside[node]
                 continue
-            todo[-1] = following[k]
-            there = edges[k // 2, 1 - k % 2]
+            todo[-1] = graph.following[k]
+            there = graph.edges[k // 2, 1 - k % 2]
             if not free[there]:
                 continue
             if place[there]:
@@ -493,11 +540,10 @@ def _find_inner_holes(
             order.append(there)
             place[there] = len(order)
             above[there] = node
-            out = _has_gate(nodes, edges, head, following, free, there)
-            least[there] = gates if out else place[there]
+            least[there] = gates if _has_gate(nodes, graph, free, there) else place[there]
             inside[there] = nodes.area[there]
             path.append(there)
-            todo.append(head[there])
+            todo.append(graph.head[there])
     for node in order:
         up = above[node]
         if up < 0:
@@ -509,13 +555,13 @@ def _find_inner_holes(
 
 
 @compiled
-def _has_gate(nodes: _Nodes, edges: Longs, head: Longs, following: Longs, free: Bools, node: int) -> bool:
+def _has_gate(nodes: _Nodes, graph: _Graph, free: Bools, node: int) -> bool:
     """Whether a member lies at the edge, or beside a region that is not free."""
     if nodes.at_edge[node]:
         return True
-    k = head[node]
+    k = graph.head[node]
     while k >= 0:
-        if not free[edges[k // 2, 1 - k % 2]]:
+        if not free[graph.edges[k // 2, 1 - k % 2]]:
             return True
-        k = following[k]
+        k = graph.following[k]
     return False

@@ -1,4 +1,4 @@
-"""Simplify the arcs of a tile without touching what they separate.
+"""Simplify the arcs of a tile, so that neighbours keep one common line and no region is lost.
 
 Each arc becomes the polyline with the fewest vertices that stays within the tolerance of it (Imai and Iri,
 "Polygonal approximations of a curve", 1988), chosen among its corners and the middles of its lines: a
@@ -11,11 +11,16 @@ as before.
 Then all arcs of the tile are looked at together. Where two segments cross or touch, or one would jump over a
 node or a small ring, those are drawn again with half the tolerance, in the end as they were. Nodes stay where
 they are. So every piece keeps its neighbours and none is lost. That check is exact: it is made on integers.
+
+Measured: `shapely.coverage_simplify` on 14,479 regions took 10.7 s against our 0.6 s, left 308k vertices
+against 249k, and an invalid coverage.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
-from pfmap.trace.arrays import NOTHING, Bools, Bytes, Floats, Ints, Longs, compiled
+from pfmap.trace.arrays import NOTHING, Bools, Bytes, Floats, Ints, Longs, compiled, doubled
 from pfmap.trace.tile import UNIT, Arcs, Pieces
 
 _LEVELS = 3
@@ -32,6 +37,50 @@ _SHARE = 0.75
 
 _BALANCE = 2.0
 """Weight of the area that a segment adds to one side, against the squared distances of its points."""
+
+
+class _Draft(NamedTuple):
+    """The arcs of a tile while it is chosen which of their points are kept.
+
+    A segment leads from a kept point to the next kept one of the arc, and is known by the place of its first.
+    """
+
+    points: Ints
+    """``(n, 2)`` column and row of all arcs' corners, at even places of each, and middles; kept ones move."""
+    exact: Ints
+    """``(n, 2)`` where they were."""
+    offsets: Longs
+    """``(arcs + 1,)`` where each arc starts in the points."""
+    closed: Bools
+    """``(arcs,)`` whether it is a ring that meets no node."""
+    arc: Ints
+    """``(n,)`` arc of each point."""
+    is_end: Bools
+    """``(n,)`` whether an arc starts or ends there."""
+    reach: Floats
+    """``(arcs,)`` tolerance, in steps of the coordinates; 0 where the arc stays as it is."""
+    keep: Bytes
+    """``(n,)`` 1 at the points that are kept."""
+    level: Bytes
+    """``(n,)`` how often the tolerance of the segment from this point was halved; `_LEVELS` is as it was."""
+    fresh: Bytes
+    """``(n,)`` 1 where the segment from this point has not been checked."""
+    again: Bytes
+    """``(n,)`` 1 where the segment from this point has to be drawn again."""
+    height: int
+    """Of the tile, in steps of the coordinates, as is `width`."""
+    width: int
+
+
+class _Room(NamedTuple):
+    """Room for `_fewest`: ``(longest arc,)`` each."""
+
+    hops: Ints
+    """Fewest segments that lead to a point."""
+    error: Floats
+    """Least sum of squares with so many."""
+    back: Ints
+    """Point before it on that way."""
 
 
 @compiled
@@ -53,44 +102,34 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
     Source: Imai and Iri 1988 for the polylines.
     """
     points, offsets = _with_middles(arcs)
-    keep = np.zeros(len(points), dtype=np.uint8)
-    level = np.zeros(len(points), dtype=np.uint8)
+    count = len(points)
+    marks = np.zeros((4, count), dtype=np.uint8)
+    draft = _Draft(
+        points, points.copy(), offsets, arcs.closed, np.empty(count, dtype=np.int32),
+        np.zeros(count, dtype=np.bool_), _reach(arcs, pieces, tolerance), marks[0], marks[1], marks[2],
+        marks[3], UNIT * height, UNIT * width,
+    )  # fmt: skip
     longest = 0
     for arc in range(len(arcs.left)):
         longest = max(longest, offsets[arc + 1] - offsets[arc])
-    hops = np.empty(longest, dtype=np.int32)
-    error = np.empty(longest, dtype=np.float64)
-    back = np.empty(longest, dtype=np.int32)
-    reach = _reach(arcs, pieces, tolerance)
-    exact = points.copy()
+        draft.arc[offsets[arc] : offsets[arc + 1]] = arc
+        draft.is_end[offsets[arc]] = draft.is_end[offsets[arc + 1] - 1] = True
+    room = _Room(np.empty(longest, np.int32), np.empty(longest, np.float64), np.empty(longest, np.int32))
     for arc in range(len(arcs.left)):
         start, last = offsets[arc], offsets[arc + 1] - 1
-        keep[start] = 1
-        if reach[arc] == 0.0 or last - start <= 2:
-            _keep_corners(start, last, start, keep, level)
+        draft.keep[start] = 1
+        if draft.reach[arc] == 0.0 or last - start <= 2:
+            _keep_corners(draft, start, last)
         else:
-            _fewest(points, start, last, start, reach[arc], keep, hops, error, back)
-            _balance(points, start, last, keep, UNIT * height, UNIT * width)
-    _mend(
-        points,
-        exact,
-        offsets,
-        arcs.closed,
-        reach,
-        UNIT * height,
-        UNIT * width,
-        keep,
-        level,
-        hops,
-        error,
-        back,
-    )
-    return _kept(arcs, points, offsets, keep)
+            _fewest(draft, room, start, last, draft.reach[arc])
+            _balance(draft, start, last)
+    _mend(draft, room)
+    return _kept(arcs, draft)
 
 
 @compiled
 def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
-    """Put the middle of each line between its corners, and start rings at a corner that looks real.
+    """Put the middle of each line between its corners, and start rings at their best corner.
 
     Returns:
         ``(points, 2)`` corners at even, middles at odd places of each arc; and where the arcs start.
@@ -119,7 +158,7 @@ def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
 
 @compiled
 def _best_start(coords: Ints, start: int, corners: int) -> int:
-    """Return which corner of a ring lies between the longest lines."""
+    """Return which corner of a ring lies between the longest lines: there it most likely bends in truth."""
     best, longest = 0, -1
     for k in range(corners - 1):
         here, after = start + k, start + k + 1
@@ -158,56 +197,40 @@ def _reach(arcs: Arcs, pieces: Pieces, tolerance: float) -> Floats:
 
 
 @compiled
-def _keep_corners(start: int, last: int, origin: int, keep: Bytes, level: Bytes) -> None:
-    """Keep a run as it was: its ends and all corners between."""
-    keep[last] = 1
-    level[start] = _LEVELS
+def _keep_corners(draft: _Draft, start: int, last: int) -> None:
+    """Keep a run of points as it was: its ends and all corners between."""
+    origin = draft.offsets[draft.arc[start]]
+    draft.keep[last] = 1
+    draft.level[start] = _LEVELS
     for k in range(start + 1, last):
         if (k - origin) % 2 == 0:
-            keep[k] = 1
-            level[k] = _LEVELS
+            draft.keep[k] = 1
+            draft.level[k] = _LEVELS
 
 
 @compiled
-def _fewest(
-    points: Ints,
-    start: int,
-    last: int,
-    origin: int,
-    tolerance: float,
-    keep: Bytes,
-    hops: Ints,
-    error: Floats,
-    back: Ints,
-) -> None:
-    """Choose which of the points from `start` to `last` are kept; `start` itself is not marked.
+def _fewest(draft: _Draft, room: _Room, start: int, last: int, tolerance: float) -> None:
+    """Choose which points from `start` to `last` are kept; `start` itself is not marked.
 
-    From each point on, the directions are known under which the corners since then lie within the tolerance:
-    a cone that narrows until it is empty.
-
-    Args:
-        points: ``(n, 2)`` of all arcs.
-        start: first point of the run.
-        last: last point of the run.
-        origin: first point of the arc: corners are an even number of points from it.
-        tolerance: steps of the coordinates.
-        keep: ``(n,)`` set to one at the points that are kept.
-        hops: room for the run, as have `error` and `back`.
-        error: see `hops`.
-        back: see `hops`.
+    A shortest way is looked for, from point i to every later j that a segment may lead to, in the points'
+    order (a dynamic programme). From i on, the directions are known under which all corners since then lie
+    within the tolerance: a cone that each corner narrows, until it is empty and no farther j is possible.
+    Sums over the points between i and j give the squared distances from the segment and the area on one side
+    of it without looking at them again; that is why it is one loop, which carries a dozen numbers from point
+    to point. The cone is unit vectors along its left and right side, or zeros while any direction will do.
     """
-    size = last - start
-    for k in range(size + 1):
-        hops[k] = 1 << 30
+    hops, error, back = room
+    size, origin = last - start, draft.offsets[draft.arc[start]]
+    hops[: size + 1] = 1 << 30
     hops[0], error[0] = 0, 0.0
     xs, ys = np.empty(size + 1), np.empty(size + 1)
     for k in range(size + 1):
-        xs[k], ys[k] = points[start + k]
+        xs[k], ys[k] = draft.points[start + k]
     square = tolerance * tolerance
     for i in range(size):
         if hops[i] >= hops[size]:
             continue  # the end is reached sooner without this point
-        lx = ly = rx = ry = 0.0  # unit vectors along the cone's left and right side
+        cone = (0.0, 0.0, 0.0, 0.0)
         narrowed = False
         farthest = 0.0
         sxx = sxy = syy = 0.0
@@ -217,12 +240,7 @@ def _fewest(
             d2 = x * x + y * y
             swept += before_x * y - before_y * x
             before_x, before_y = x, y
-            if (
-                hops[i] < hops[j]
-                and farthest <= d2
-                and d2 > 0
-                and (not narrowed or (lx * y - ly * x <= 0 and rx * y - ry * x >= 0))
-            ):
+            if hops[i] < hops[j] and farthest <= d2 and d2 > 0 and _in_cone(cone, x, y):
                 far = sxx * y * y - 2 * sxy * x * y + syy * x * x
                 off = error[i] + (far + _BALANCE * (j - i) * swept * swept) / d2
                 if hops[i] + 1 < hops[j] or off < error[j]:
@@ -232,33 +250,56 @@ def _fewest(
             syy += y * y
             if d2 <= square or (start + j - origin) % 2:
                 continue  # so near that any direction will do; or between two corners, which say it all
-            if narrowed and (lx + rx) * x + (ly + ry) * y <= 0:
-                break  # the line turns back
-            tangent = np.sqrt(d2 - square)
-            ax, ay = (x * tangent - y * tolerance) / d2, (y * tangent + x * tolerance) / d2
-            bx, by = (x * tangent + y * tolerance) / d2, (y * tangent - x * tolerance) / d2
-            if not narrowed or lx * ay - ly * ax < 0:
-                lx, ly = ax, ay
-            if not narrowed or rx * by - ry * bx > 0:
-                rx, ry = bx, by
-            if narrowed and rx * ly - ry * lx <= 0:
+            cone, is_open = _narrowed(cone, narrowed, x, y, d2, tolerance)
+            if not is_open:
                 break
             narrowed = True
             short = np.sqrt(d2) - tolerance / 2  # a segment must not end long before what it stands for
             farthest = max(farthest, short * short)
     k = size
     while k > 0:
-        keep[start + k] = 1
+        draft.keep[start + k] = 1
         k = back[k]
 
 
 @compiled
-def _balance(points: Ints, start: int, last: int, keep: Bytes, height: int, width: int) -> None:
+def _in_cone(cone: tuple[float, float, float, float], x: float, y: float) -> bool:
+    """Whether a direction lies in a cone; in one of zeros all do."""
+    lx, ly, rx, ry = cone
+    return lx * y - ly * x <= 0 and rx * y - ry * x >= 0
+
+
+@compiled
+def _narrowed(
+    cone: tuple[float, float, float, float], narrowed: bool, x: float, y: float, d2: float, tolerance: float
+) -> tuple[tuple[float, float, float, float], bool]:
+    """Narrow a cone to the directions that pass a point within the tolerance, and say if any are left.
+
+    The point is seen from the cone's tip; its squared distance is above that of the tolerance.
+    """
+    lx, ly, rx, ry = cone
+    if narrowed and (lx + rx) * x + (ly + ry) * y <= 0:
+        return cone, False  # the line turns back
+    tangent = np.sqrt(d2 - tolerance * tolerance)
+    ax, ay = (x * tangent - y * tolerance) / d2, (y * tangent + x * tolerance) / d2
+    bx, by = (x * tangent + y * tolerance) / d2, (y * tangent - x * tolerance) / d2
+    if not narrowed:
+        return (ax, ay, bx, by), True
+    if lx * ay - ly * ax < 0:
+        lx, ly = ax, ay
+    if rx * by - ry * bx > 0:
+        rx, ry = bx, by
+    return (lx, ly, rx, ry), rx * ly - ry * lx > 0
+
+
+@compiled
+def _balance(draft: _Draft, start: int, last: int) -> None:
     """Move the vertices of a simplified arc sideways, so that as much lies on either side as before.
 
     The ends stay. A vertex moves along the gradient of the enclosed area, which is perpendicular to the line
     between its neighbours and half as long.
     """
+    points, keep = draft.points, draft.keep
     wanted, weight = 0.0, 0.0
     before = start
     for k in range(start + 1, last + 1):
@@ -288,111 +329,104 @@ def _balance(points: Ints, start: int, last: int, keep: Bytes, height: int, widt
             size = np.hypot(gx, gy)
             if size > 0:
                 x, y = round(x1 + far * gx / size), round(y1 + far * gy / size)
-                if 0 < x < width and 0 < y < height:
+                if 0 < x < draft.width and 0 < y < draft.height:
                     points[middle, 0], points[middle, 1] = x, y
             x0, y0 = x1, y1
         middle = k
 
 
 @compiled
-def _mend(
-    points: Ints,
-    exact: Ints,
-    offsets: Longs,
-    closed: Bools,
-    reach: Floats,
-    height: int,
-    width: int,
-    keep: Bytes,
-    level: Bytes,
-    hops: Ints,
-    error: Floats,
-    back: Ints,
-) -> None:
-    """Draw segments again, more finely and without moving them, until none meets another."""
-    rows, cols = height // _CELL + 1, width // _CELL + 1
-    arc_of = np.empty(len(points), dtype=np.int32)
-    is_end = np.zeros(len(points), dtype=np.bool_)
-    for arc in range(len(reach)):
-        arc_of[offsets[arc] : offsets[arc + 1]] = arc
-        is_end[offsets[arc]] = is_end[offsets[arc + 1] - 1] = True
-    posts, post_start = _posts(points, offsets, closed, rows, cols, height, width)
-    fresh = keep.copy()  # segments, by their first point, that have not been checked
-    again = np.zeros(len(points), dtype=np.uint8)
+def _mend(draft: _Draft, room: _Room) -> None:
+    """Draw segments again, more finely and without moving them, until none meets another.
+
+    Only segments that are new since the last look are checked, against all: the others were.
+    """
+    rows, cols = draft.height // _CELL + 1, draft.width // _CELL + 1
+    posts, post_start = _posts(draft, rows, cols)
+    draft.fresh[:] = draft.keep
     while True:
-        begin, end = _segments(offsets, keep)
-        member, cell_start = _by_cell(points, begin, end, rows, cols)
-        clashes = False
-        for cell in range(rows * cols):
-            for k in range(cell_start[cell], cell_start[cell + 1]):
-                a = member[k]
-                for other in range(cell_start[cell], k):
-                    b = member[other]
-                    if (fresh[begin[a]] or fresh[begin[b]]) and _meet(
-                        points, is_end, begin[a], end[a], begin[b], end[b]
-                    ):
-                        again[begin[a]] = again[begin[b]] = 1
-                        clashes = True
-        for s in range(len(begin)):
-            if fresh[begin[s]] and level[begin[s]] < _LEVELS:
-                arc = arc_of[begin[s]]
-                if _on_side(points, begin[s], end[s], height, width) or _jumps(
-                    points, begin[s], end[s], arc, posts, post_start, cols, arc_of, closed
-                ):
-                    again[begin[s]] = 1
-                    clashes = True
-        if not clashes:
+        begin, end = _segments(draft)
+        meet = _find_meetings(draft, begin, end, rows, cols)
+        stray = _find_strays(draft, begin, end, posts, post_start, cols)
+        if not (meet or stray):
             return
+        draft.fresh[:] = 0
         progress = False
         for s in range(len(begin)):
-            fresh[begin[s]] = 0
-        for s in range(len(begin)):
-            a, b = begin[s], end[s]
-            if not again[a]:
-                continue
-            again[a] = 0
-            for k in (a, b):  # vertices go back to where they were
-                if not _at(points, k, exact[k, 0], exact[k, 1]):
-                    points[k] = exact[k]
-                    progress = True
-                    fresh[k] = 1
-                    if k == a:  # the segment before ends here
-                        fresh[begin[s - 1]] = 1
-            if level[a] >= _LEVELS:
-                continue
-            progress = True
-            arc = arc_of[a]
-            finer = level[a] + 1
-            if finer == _LEVELS:
-                _keep_corners(a, b, offsets[arc], keep, level)
-            else:
-                _fewest(points, a, b, offsets[arc], reach[arc] / 2**finer, keep, hops, error, back)
-            for k in range(a, b):
-                if keep[k]:
-                    level[k] = finer
-                    fresh[k] = 1
+            if draft.again[begin[s]]:
+                draft.again[begin[s]] = 0
+                progress |= _redraw(draft, room, begin, end, s)
         if not progress:
             return  # never: lines as they were do not meet
 
 
 @compiled
-def _segments(offsets: Longs, keep: Bytes) -> tuple[Ints, Ints]:
-    """List the segments between kept points."""
-    count = 0
-    for k in range(len(keep)):
-        count += keep[k]
-    count -= len(offsets) - 1
-    begin = np.empty(count, dtype=np.int32)
-    end = np.empty(count, dtype=np.int32)
-    at = 0
-    for arc in range(len(offsets) - 1):
-        previous = offsets[arc]
-        for k in range(offsets[arc] + 1, offsets[arc + 1]):
-            if keep[k]:
-                begin[at], end[at] = previous, k
-                previous = k
-                at += 1
-    return begin, end
+def _find_meetings(draft: _Draft, begin: Ints, end: Ints, rows: int, cols: int) -> bool:
+    """Mark for drawing again the segments that meet where at least one is fresh; say if there are any."""
+    points, is_end, fresh, again = draft.points, draft.is_end, draft.fresh, draft.again
+    member, cell_start = _by_cell(points, begin, end, rows, cols)
+    found = False
+    for cell in range(rows * cols):
+        for k in range(cell_start[cell], cell_start[cell + 1]):
+            a, b = begin[member[k]], end[member[k]]
+            for other in range(cell_start[cell], k):
+                c = begin[member[other]]
+                if (fresh[a] or fresh[c]) and _meet(points, is_end, a, b, c, end[member[other]]):
+                    again[a] = again[c] = 1
+                    found = True
+    return found
+
+
+@compiled
+def _find_strays(draft: _Draft, begin: Ints, end: Ints, posts: Longs, post_start: Longs, cols: int) -> bool:
+    """Mark for drawing again the fresh segments on the tile's side or over a post; say if there are any."""
+    points, level, arc_of, closed = draft.points, draft.level, draft.arc, draft.closed
+    found = False
+    for s in range(len(begin)):
+        a, b = begin[s], end[s]
+        if not draft.fresh[a] or level[a] >= _LEVELS:
+            continue
+        own = arc_of[a] if closed[arc_of[a]] else NOTHING
+        if _on_side(points, a, b, draft.height, draft.width) or _jumps(
+            points, a, b, posts, post_start, cols, arc_of, own
+        ):
+            draft.again[a] = 1
+            found = True
+    return found
+
+
+@compiled
+def _redraw(draft: _Draft, room: _Room, begin: Ints, end: Ints, s: int) -> bool:
+    """Draw a segment again with half the tolerance, its ends where they were; say if anything changed."""
+    points, exact, fresh, a, b = draft.points, draft.exact, draft.fresh, begin[s], end[s]
+    changed = False
+    for k in (a, b):
+        if points[k, 0] != exact[k, 0] or points[k, 1] != exact[k, 1]:
+            points[k] = exact[k]
+            changed = True
+            fresh[k] = 1
+            if k == a:  # the segment before ends here
+                fresh[begin[s - 1]] = 1
+    if draft.level[a] >= _LEVELS:
+        return changed
+    finer = draft.level[a] + 1
+    if finer == _LEVELS:
+        _keep_corners(draft, a, b)
+    else:
+        _fewest(draft, room, a, b, draft.reach[draft.arc[a]] / 2**finer)
+    for k in range(a, b):
+        if draft.keep[k]:
+            draft.level[k] = finer
+            fresh[k] = 1
+    return True
+
+
+@compiled
+def _segments(draft: _Draft) -> tuple[Ints, Ints]:
+    """List the first and last points of all segments, in the order of the points."""
+    kept = np.flatnonzero(draft.keep).astype(np.int32)
+    first = draft.arc[kept[:-1]] == draft.arc[kept[1:]]
+    return kept[:-1][first], kept[1:][first]
 
 
 @compiled
@@ -412,30 +446,35 @@ def _rows_at(points: Ints, a: int, b: int, column: int) -> tuple[int, int]:
 
 
 @compiled
-def _by_cell(points: Ints, begin: Ints, end: Ints, rows: int, cols: int) -> tuple[Ints, Longs]:
-    """Sort segments into the cells they pass: members, and where each cell's start."""
-    cell_start = np.zeros(rows * cols + 1, dtype=np.int64)
-    member = np.empty(0, dtype=np.int32)
-    for filling in (False, True):
-        for s in range(len(begin)):
-            a, b = begin[s], end[s]
-            west, east = points[a, 0], points[b, 0]
-            if west > east:
-                west, east = east, west
-            for column in range(west // _CELL, east // _CELL + 1):
-                top, bottom = _rows_at(points, a, b, column)
-                for row in range(top, bottom + 1):
-                    cell = row * cols + column
-                    if filling:
-                        cell_start[cell] -= 1
-                        member[cell_start[cell]] = s
-                    else:
-                        cell_start[cell] += 1
-        if not filling:
-            for cell in range(rows * cols):
-                cell_start[cell + 1] += cell_start[cell]
-            member = np.empty(cell_start[rows * cols], dtype=np.int32)
-    return member, cell_start
+def _by_cell(points: Ints, begin: Ints, end: Ints, rows: int, cols: int) -> tuple[Longs, Longs]:
+    """Sort segments into the cells they pass: their numbers, and where each cell's start."""
+    passed = np.empty((2 * len(begin) + 1, 2), dtype=np.int64)
+    count = 0
+    for s in range(len(begin)):
+        west, east = points[begin[s], 0], points[end[s], 0]
+        for column in range(min(west, east) // _CELL, max(west, east) // _CELL + 1):
+            top, bottom = _rows_at(points, begin[s], end[s], column)
+            for row in range(top, bottom + 1):
+                if count == len(passed):
+                    passed = doubled(passed)
+                passed[count, 0], passed[count, 1] = row * cols + column, s
+                count += 1
+    return _grouped(passed[:count], rows * cols)
+
+
+@compiled
+def _grouped(passed: Longs, cells: int) -> tuple[Longs, Longs]:
+    """Sort ``(n, 2)`` cells and what passes them: ``(n,)`` what, ``(cells + 1,)`` where each cell's start."""
+    start = np.zeros(cells + 1, dtype=np.int64)
+    for k in range(len(passed)):
+        start[passed[k, 0]] += 1
+    start = np.cumsum(start)
+    members = np.empty(len(passed), dtype=np.int64)
+    for k in range(len(passed)):
+        cell = passed[k, 0]
+        start[cell] -= 1
+        members[start[cell]] = passed[k, 1]
+    return members, start
 
 
 @compiled
@@ -443,17 +482,12 @@ def _turn(points: Ints, a: int, b: int, c: int) -> int:
     """Return on which side of the line from a to b point c lies: 1, 0 on it, -1."""
     ax, ay = np.int64(points[a, 0]), np.int64(points[a, 1])
     cross = (points[b, 0] - ax) * (points[c, 1] - ay) - (points[b, 1] - ay) * (points[c, 0] - ax)
-    return 1 if cross > 0 else (-1 if cross < 0 else 0)
+    return np.sign(cross)
 
 
 @compiled
 def _same(points: Ints, a: int, b: int) -> bool:
     return bool(points[a, 0] == points[b, 0] and points[a, 1] == points[b, 1])
-
-
-@compiled
-def _at(points: Ints, a: int, x: int, y: int) -> bool:
-    return points[a, 0] == x and points[a, 1] == y
 
 
 @compiled
@@ -463,23 +497,23 @@ def _linked(points: Ints, is_end: Bools, a: int, b: int) -> bool:
 
 
 @compiled
-def _between(points: Ints, a: int, b: int, c: int) -> bool:
-    """Whether c, which lies on the line through a and b, lies from a to b."""
-    return min(points[a, 0], points[b, 0]) <= points[c, 0] <= max(points[a, 0], points[b, 0]) and min(
-        points[a, 1], points[b, 1]
-    ) <= points[c, 1] <= max(points[a, 1], points[b, 1])
+def _apart(points: Ints, a: int, b: int, c: int, d: int, axis: int) -> bool:
+    """Whether segments a-b and c-d have no coordinate of this axis in common."""
+    one, other = points[a, axis], points[b, axis]
+    low, high = points[c, axis], points[d, axis]
+    return max(one, other) < min(low, high) or max(low, high) < min(one, other)
+
+
+@compiled
+def _touches(points: Ints, a: int, b: int, c: int, side: int) -> bool:
+    """Whether c lies on the segment a-b, given on which side of the line through them it lies."""
+    return side == 0 and not _apart(points, a, b, c, c, 0) and not _apart(points, a, b, c, c, 1)
 
 
 @compiled
 def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
     """Whether segments a-b and c-d have more in common than one end of each."""
-    if max(points[a, 0], points[b, 0]) < min(points[c, 0], points[d, 0]):
-        return False
-    if max(points[c, 0], points[d, 0]) < min(points[a, 0], points[b, 0]):
-        return False
-    if max(points[a, 1], points[b, 1]) < min(points[c, 1], points[d, 1]):
-        return False
-    if max(points[c, 1], points[d, 1]) < min(points[a, 1], points[b, 1]):
+    if _apart(points, a, b, c, d, 0) or _apart(points, a, b, c, d, 1):
         return False
     if _linked(points, is_end, b, c) or _linked(points, is_end, b, d):
         a, b = b, a
@@ -497,10 +531,10 @@ def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
     if c_side * d_side < 0 and a_side * b_side < 0:
         return True
     return (
-        (c_side == 0 and _between(points, a, b, c))
-        or (d_side == 0 and _between(points, a, b, d))
-        or (a_side == 0 and _between(points, c, d, a))
-        or (b_side == 0 and _between(points, c, d, b))
+        _touches(points, a, b, c, c_side)
+        or _touches(points, a, b, d, d_side)
+        or _touches(points, c, d, a, a_side)
+        or _touches(points, c, d, b, b_side)
     )
 
 
@@ -512,50 +546,30 @@ def _on_side(points: Ints, a: int, b: int, height: int, width: int) -> bool:
 
 
 @compiled
-def _posts(
-    points: Ints,
-    offsets: Longs,
-    closed: Bools,
-    rows: int,
-    cols: int,
-    height: int,
-    width: int,
-) -> tuple[Ints, Longs]:
-    """List by cell what no segment may jump over: nodes inside the tile, one point of each ring."""
-    cell_start = np.zeros(rows * cols + 1, dtype=np.int64)
-    posts = np.empty(0, dtype=np.int32)
-    for filling in (False, True):
-        for arc in range(len(offsets) - 1):
-            for end in range(1 if closed[arc] else 2):
-                point = offsets[arc + 1] - 1 if end else offsets[arc]
-                x, y = points[point, 0], points[point, 1]
-                if 0 < x < width and 0 < y < height:
-                    cell = y // _CELL * cols + x // _CELL
-                    if filling:
-                        cell_start[cell] -= 1
-                        posts[cell_start[cell]] = point
-                    else:
-                        cell_start[cell] += 1
-        if not filling:
-            for cell in range(rows * cols):
-                cell_start[cell + 1] += cell_start[cell]
-            posts = np.empty(cell_start[rows * cols], dtype=np.int32)
-    return posts, cell_start
+def _posts(draft: _Draft, rows: int, cols: int) -> tuple[Longs, Longs]:
+    """Sort by cell what no segment may jump over: nodes inside the tile, and one point of each ring.
+
+    Returns:
+        Their points, and ``(rows * cols + 1,)`` where each cell's start among them.
+    """
+    ends = np.empty((2 * len(draft.reach), 2), dtype=np.int64)
+    count = 0
+    for arc in range(len(draft.reach)):
+        for point in (draft.offsets[arc], draft.offsets[arc + 1] - 1):
+            x, y = draft.points[point, 0], draft.points[point, 1]
+            if 0 < x < draft.width and 0 < y < draft.height:
+                ends[count, 0], ends[count, 1] = y // _CELL * cols + x // _CELL, point
+                count += 1
+            if draft.closed[arc]:
+                break
+    return _grouped(ends[:count], rows * cols)
 
 
 @compiled
 def _jumps(
-    points: Ints,
-    a: int,
-    b: int,
-    arc: int,
-    posts: Ints,
-    post_start: Longs,
-    cols: int,
-    arc_of: Ints,
-    closed: Bools,
+    points: Ints, a: int, b: int, posts: Longs, post_start: Longs, cols: int, arc_of: Ints, own: int
 ) -> bool:
-    """Whether a post lies between a segment and the run of points that it stands for."""
+    """Whether a post, not of arc `own`, lies between a segment and the run of points it stands for."""
     west = east = points[a, 0]
     north = south = points[a, 1]
     for k in range(a + 1, b + 1):
@@ -566,7 +580,7 @@ def _jumps(
             cell = row * cols + column
             for k in range(post_start[cell], post_start[cell + 1]):
                 post = posts[k]
-                if _same(points, post, a) or _same(points, post, b) or (closed[arc] and arc_of[post] == arc):
+                if arc_of[post] == own or _same(points, post, a) or _same(points, post, b):
                     continue
                 if _inside(points, a, b, post):
                     return True
@@ -575,7 +589,7 @@ def _jumps(
 
 @compiled
 def _inside(points: Ints, a: int, b: int, post: int) -> bool:
-    """Whether a point lies in the polygon of the points from a to b."""
+    """Whether a point lies in the polygon of the points from a to b: how often a ray from it crosses it."""
     x, y = points[post, 0], points[post, 1]
     inside = False
     before = b
@@ -592,19 +606,8 @@ def _inside(points: Ints, a: int, b: int, post: int) -> bool:
 
 
 @compiled
-def _kept(arcs: Arcs, points: Ints, offsets: Longs, keep: Bytes) -> Arcs:
+def _kept(arcs: Arcs, draft: _Draft) -> Arcs:
     """Return the arcs with only the kept points."""
-    count = 0
-    for k in range(len(keep)):
-        count += keep[k]
-    coords = np.empty((count, 2), dtype=np.int32)
-    starts = np.empty(len(offsets), dtype=np.int64)
-    at = 0
-    for arc in range(len(offsets) - 1):
-        starts[arc] = at
-        for k in range(offsets[arc], offsets[arc + 1]):
-            if keep[k]:
-                coords[at, 0], coords[at, 1] = points[k, 0], points[k, 1]
-                at += 1
-    starts[len(offsets) - 1] = at
-    return Arcs(coords, starts, arcs.left, arcs.right, arcs.closed)
+    kept = np.flatnonzero(draft.keep)
+    offsets = np.searchsorted(kept, draft.offsets)
+    return Arcs(draft.points[kept], offsets, arcs.left, arcs.right, arcs.closed)

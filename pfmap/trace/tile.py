@@ -1,9 +1,10 @@
-"""Label the regions of a tile and trace the lines between them.
+"""Find the regions of one tile of a class raster and the lines between them, and join lines to rings.
 
-Two kinds of thing are found in one tile of a class raster: *pieces*, the 4-connected sets of pixels of one
-class, and *arcs*, the lines between two pieces from one node to the next. A node is a pixel corner where
-three or more lines meet, or where a line ends at the tile's side. What the sides themselves separate is left
-to whoever knows the neighbouring tiles.
+Two kinds of thing are found in a tile: *pieces*, the 4-connected sets of pixels of one class, and *arcs*, the
+lines between two pieces from one node to the next. A node is a pixel corner where three or more lines meet,
+or where a line ends at the tile's side. What the sides themselves separate is left to whoever knows the
+neighbouring tiles. Each arc lies between the same two pieces all along, so both get the same line from it,
+also when it is simplified; the rings of a region are its arcs, joined end to end.
 
 Lines run along pixel corners. Coordinates are integers, `UNIT` to a pixel, so that what is simplified later
 has room between the corners.
@@ -21,44 +22,66 @@ UNIT = 32
 
 
 class Pieces(NamedTuple):
-    """The pieces of a tile.
-
-    Attributes:
-        classes: ``(n,)`` int32 class.
-        pixels: ``(n,)`` number of pixels.
-        total: ``(n,)`` sum of their confidence, percent.
-        least: ``(n,)`` least confidence, percent.
-        first: ``(n,)`` first pixel in reading order, as row * width of the tile + column.
-    """
+    """The pieces of a tile, as ``(n,)`` arrays."""
 
     classes: Ints
     pixels: Longs
+    """Number of pixels."""
     total: Longs
+    """Sum of their confidence, percent."""
     least: Bytes
+    """Least confidence, percent."""
     first: Longs
+    """First pixel in reading order, as row * width of the tile + column."""
 
 
 class Arcs(NamedTuple):
-    """Lines between pieces, as ragged arrays.
-
-    Attributes:
-        coords: ``(points, 2)`` column and row of the corners, `UNIT` to a pixel, both ends included.
-        offsets: ``(n + 1,)`` where each arc starts in `coords`.
-        left: ``(n,)`` piece on the left as one walks along the arc (rows count downwards), or `NOTHING`.
-        right: ``(n,)`` piece on the right, or `NOTHING`.
-        closed: ``(n,)`` whether it is a ring that meets no node.
-    """
+    """Lines between pieces, as a ragged array. Rows count downwards: north is where they are low."""
 
     coords: Ints
+    """``(points, 2)`` column and row of the corners, `UNIT` to a pixel, both ends included."""
     offsets: Longs
+    """``(n + 1,)`` where each arc starts in `coords`."""
     left: Ints
+    """``(n,)`` piece on the left as one walks along the arc, or `NOTHING`."""
     right: Ints
+    """``(n,)`` piece on the right, or `NOTHING`."""
     closed: Bools
+    """``(n,)`` whether it is a ring that meets no node."""
+
+
+class Halves(NamedTuple):
+    """Arcs as seen from the regions beside them, each walked so that the region lies on its left.
+
+    An arc between two regions has two halves. All are ``(n,)`` arrays, ordered by region.
+    """
+
+    region: Longs
+    """Number of the region, ascending."""
+    arc: Longs
+    """Which arc."""
+    backward: Bools
+    """Whether the arc is walked from its end."""
+    loose_start: Bools
+    """Whether only two lines meet where the half begins: a node only because tiles end there."""
+    loose_end: Bools
+    """The same where it ends."""
+
+
+class Rings(NamedTuple):
+    """Rings of regions, as ragged arrays: of each region the outer ring first, then its holes."""
+
+    coords: Ints
+    """``(points, 2)`` columns and rows, `UNIT` to a pixel; rings are closed."""
+    ring_offsets: Longs
+    """``(rings + 1,)`` where each ring starts in `coords`."""
+    region_offsets: Longs
+    """``(regions + 1,)`` where each region starts in the rings."""
 
 
 @compiled
 def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
-    """Find the pieces of a tile.
+    """Find the 4-connected pieces of a tile.
 
     Runs of equal pixels are found row by row, and united with those above them (union-find).
 
@@ -68,7 +91,7 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
         nodata: value that belongs to no piece; -1 for none.
 
     Returns:
-        ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
+        ``(h, w)`` int32 number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
     """
     height, width = classes.shape
     starts, row_starts = _runs(classes)
@@ -101,7 +124,7 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
 
 @compiled
 def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
-    """Return the column in which each run of equal pixels starts, and where each row's runs start."""
+    """Return ``(runs,)`` columns in which runs of equal pixels start, ``(h + 1,)`` where each row's start."""
     height, width = classes.shape
     count = height
     for y in range(height):
@@ -126,7 +149,7 @@ def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
 def _gather(
     classes: npt.NDArray[Any], confidence: Bytes, starts: Ints, row_starts: Longs, number: Ints, found: int
 ) -> tuple[Ints, Pieces]:
-    """Number the pixels, and sum up what each piece's pixels say."""
+    """Give each pixel the number of its piece, and sum up each piece; `number` is that of each run."""
     height, width = classes.shape
     labels = np.empty((height, width), dtype=np.int32)
     pieces = Pieces(
@@ -162,7 +185,12 @@ _EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
 
 @compiled
 def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
-    """Say for each pixel corner which lines start there and if it is a node, and count the unit lines."""
+    """Find the unit lines between pixels of different classes.
+
+    Returns:
+        ``(h + 1, w + 1)`` the flags above for each pixel corner, and the number of unit lines. None runs
+        along the tile's sides.
+    """
     height, width = classes.shape
     lines = np.zeros((height + 1, width + 1), dtype=np.uint8)
     count = 0
@@ -203,9 +231,10 @@ def _leads(lines: Bytes, x: int, y: int, bit_east: int, bit_south: int) -> tuple
 
 @compiled
 def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> int:
-    """Follow a line from a corner to the next node, or back; write its corners from `at` on.
+    """Follow a line from a corner to the next node, or back to that corner, and mark it as walked.
 
-    Headings are 0 east, 1 south, 2 west, 3 north. Returns where the corners end.
+    Its ends and bends are written to `coords` from `at` on; where they end is returned. Headings are 0 east,
+    1 south, 2 west, 3 north. Off the nodes just two lines meet, so there is one way on: ahead, or one turn.
     """
     x0, y0 = x, y
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
@@ -254,14 +283,14 @@ def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
 
 @compiled
 def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
-    """Trace the lines inside a tile.
+    """Trace the lines inside a tile, from node to node.
 
     Args:
         classes: ``(h, w)`` uint8 or int32.
-        labels: ``(h, w)`` numbers of their pieces as `label` gives them.
+        labels: ``(h, w)`` numbers of their pieces, as `label` gives them.
 
     Returns:
-        The arcs, each once; rings start at their first corner in reading order.
+        The arcs, each once; closed ones start at their first corner in reading order.
     """
     height, width = labels.shape
     lines, count = _lines(classes)
@@ -271,7 +300,7 @@ def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
     right = np.empty(count, dtype=np.int32)
     closed = np.zeros(count, dtype=np.bool_)
     arcs, at = 0, 0
-    for rings in (False, True):  # what no node starts are rings
+    for rings in (False, True):  # what is left when all nodes' lines are walked are rings
         wanted = _NEW_EAST | _NEW_SOUTH if rings else _NODE
         for y in range(height + 1):
             for x in range(width + 1):
@@ -294,38 +323,6 @@ def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
     )
 
 
-class Halves(NamedTuple):
-    """Arcs as seen from the regions beside them: walked so that the region lies on the left.
-
-    Attributes:
-        region: ``(n,)`` number of the region, ascending.
-        arc: ``(n,)`` which arc.
-        backward: ``(n,)`` whether the arc is walked from its end.
-        loose_start: ``(n,)`` whether only two lines meet where the half begins.
-        loose_end: ``(n,)`` the same where it ends.
-    """
-
-    region: Longs
-    arc: Longs
-    backward: Bools
-    loose_start: Bools
-    loose_end: Bools
-
-
-class Rings(NamedTuple):
-    """Rings of regions, as ragged arrays: of each region the outer ring first, then its holes.
-
-    Attributes:
-        coords: ``(points, 2)`` columns and rows, `UNIT` to a pixel; rings are closed.
-        ring_offsets: ``(rings + 1,)`` where each ring starts in `coords`.
-        region_offsets: ``(regions + 1,)`` where each region starts in the rings.
-    """
-
-    coords: Ints
-    ring_offsets: Longs
-    region_offsets: Longs
-
-
 def join(
     halves: Halves,
     count: int,
@@ -335,7 +332,7 @@ def join(
     *,
     keep_nodes: bool,
 ) -> Rings:
-    """Join arcs into rings.
+    """Join the arcs around regions into rings.
 
     Where a region touches itself at a corner its rings do not cross over: they meet there, and each is
     simple. So polygons of them are valid.
@@ -344,11 +341,11 @@ def join(
         halves: all arcs around each region.
         count: number of regions.
         coords: ``(points, 2)`` of the arcs, `UNIT` to a pixel.
-        offsets: where each arc starts in `coords`.
-        closed: which arcs are rings by themselves.
+        offsets: ``(arcs + 1,)`` where each arc starts in `coords`.
+        closed: ``(arcs,)`` which arcs are rings by themselves.
         keep_nodes: whether a vertex stays where a ring goes straight on but a third line meets it.
     """
-    # Arcs start and end at pixel corners.
+    # Arcs start and end at pixel corners: region and corner in one number say where halves meet.
     starts, ends = (coords[at].astype(np.int64) // UNIT for at in (offsets[:-1], offsets[1:] - 1))
     span = int(coords[:, 0].max(initial=0)) // UNIT + 1
     places = (int(coords[:, 1].max(initial=0)) // UNIT + 1) * span
@@ -362,17 +359,85 @@ def join(
     )
     # Rows count downwards: with the region on the left, outer rings have a negative area.
     outer_first = np.lexsort((area > 0, region))
-    sizes = np.diff(ring_offsets)[outer_first]
-    sorted_offsets = offsets_of(sizes)
     if not (outer_first[1:] > outer_first[:-1]).all():
         points = take_ragged(points, ring_offsets, outer_first)
-    per_region = np.bincount(region, minlength=count)
-    return Rings(points, sorted_offsets, offsets_of(per_region))
+    sizes = np.diff(ring_offsets)[outer_first]
+    return Rings(points, offsets_of(sizes), offsets_of(np.bincount(region, minlength=count)))
+
+
+@compiled
+def _walk_all(
+    halves: Halves,
+    arriving: Longs,
+    order: Longs,
+    leaving: Longs,
+    coords: Ints,
+    offsets: Longs,
+    closed: Bools,
+    keep_nodes: bool,
+) -> tuple[Ints, Longs, Longs, Longs]:
+    """Walk all rings, each from the first of its halves that is not walked yet.
+
+    A number for region and corner says where halves end (`arriving`), and where they begin, in their order by
+    it (`leaving`).
+
+    Returns:
+        ``(points, 2)`` vertices, ``(rings + 1,)`` where each ring starts, and ``(rings,)`` its region and
+        twice its signed area.
+    """
+    size, count = 0, len(halves.arc)
+    for arc in halves.arc:
+        size += offsets[arc + 1] - offsets[arc]
+    points = np.empty((size, 2), dtype=np.int32)
+    loose = np.zeros(size, dtype=np.bool_)
+    ring_offsets = np.empty(count + 1, dtype=np.int64)
+    region = np.empty(count, dtype=np.int64)
+    area = np.empty(count, dtype=np.int64)
+    walked = np.zeros(count, dtype=np.bool_)
+    rings, at = 0, 0
+    near, far = 0, 0  # the region's halves: where the next half is looked for
+    for first in range(count):
+        if walked[first]:
+            continue
+        if first >= far:
+            near, far = first, first + 1
+            while far < count and halves.region[far] == halves.region[first]:
+                far += 1
+        start, half = at, first
+        while True:
+            walked[half] = True
+            arc, loose_end = halves.arc[half], halves.loose_end[half]
+            backward = halves.backward[half]
+            at = _put(coords, offsets[arc], offsets[arc + 1] - 1, backward, points, loose, at)
+            if not closed[arc]:
+                found = near + np.searchsorted(leaving[near:far], arriving[half])
+                half = _follow(halves, half, found, order, leaving, coords, offsets)
+            joint = start if half == first else at
+            if joint < size:
+                loose[joint] = not keep_nodes or loose_end or halves.loose_start[half]
+            if half == first:
+                break
+        at = _without_straight(points, loose, start, at)
+        ring_offsets[rings], region[rings] = start, halves.region[first]
+        area[rings] = _doubled_area(points, start, at)
+        rings += 1
+    ring_offsets[rings] = at
+    return points[:at].copy(), ring_offsets[: rings + 1].copy(), region[:rings].copy(), area[:rings].copy()
+
+
+@compiled
+def _put(coords: Ints, start: int, last: int, backward: bool, points: Ints, loose: Bools, at: int) -> int:
+    """Write an arc's points but its last, the next arc's first, from `at` on; return where they end."""
+    for k in range(last - start):
+        here = last - k if backward else start + k
+        points[at + k, 0], points[at + k, 1] = coords[here, 0], coords[here, 1]
+        loose[at + k] = loose[at + k] and k == 0
+    return at + last - start
 
 
 @compiled
 def _step(coords: Ints, offsets: Longs, halves: Halves, half: int, first: bool) -> tuple[int, int]:
-    """Return the direction in which a half leaves its first node, or reaches its last."""
+    """Return the step in x and y by which a half leaves its first node, or reaches its last."""
     start, last = offsets[halves.arc[half]], offsets[halves.arc[half] + 1] - 1
     sign = 1
     if halves.backward[half]:
@@ -385,7 +450,7 @@ def _step(coords: Ints, offsets: Longs, halves: Halves, half: int, first: bool) 
 def _follow(
     halves: Halves, half: int, at: int, order: Longs, leaving: Longs, coords: Ints, offsets: Longs
 ) -> int:
-    """Return the half that follows where two leave: the one farther to the right.
+    """Return the half that goes on from a node: where two leave it, the one farther to the right.
 
     So a ring goes around the pixel of somebody else, and the region's two pixels that touch at this corner
     are on one ring only if nothing lies between.
@@ -404,74 +469,11 @@ def _follow(
 
 
 @compiled
-def _straight(a: Ints, b: Ints, c: Ints) -> bool:
-    """Whether b lies on the line from a to c."""
-    return np.int64(b[0] - a[0]) * (c[1] - b[1]) == np.int64(b[1] - a[1]) * (c[0] - b[0])
-
-
-@compiled
-def _walk_all(
-    halves: Halves,
-    arriving: Longs,
-    order: Longs,
-    leaving: Longs,
-    coords: Ints,
-    offsets: Longs,
-    closed: Bools,
-    keep_nodes: bool,
-) -> tuple[Ints, Longs, Longs, Longs]:
-    """Walk all rings: points, where each ring starts, its region, and twice its signed area."""
-    size = 0
-    for arc in halves.arc:
-        size += offsets[arc + 1] - offsets[arc]
-    count = len(halves.arc)
-    points = np.empty((size, 2), dtype=np.int32)
-    loose = np.zeros(size, dtype=np.bool_)  # what may go if the ring goes straight on
-    ring_offsets = np.empty(count + 1, dtype=np.int64)
-    region = np.empty(count, dtype=np.int64)
-    area = np.empty(count, dtype=np.int64)
-    walked = np.zeros(count, dtype=np.bool_)
-    rings, at = 0, 0
-    near, far = 0, 0  # the region's halves, in any order
-    for first in range(count):
-        if walked[first]:
-            continue
-        if first >= far:
-            near, far = first, first + 1
-            while far < count and halves.region[far] == halves.region[first]:
-                far += 1
-        start, half = at, first
-        while True:
-            walked[half] = True
-            arc = halves.arc[half]
-            for k in range(offsets[arc + 1] - offsets[arc] - 1):  # the last point is the next half's first
-                points[at] = coords[offsets[arc + 1] - 1 - k if halves.backward[half] else offsets[arc] + k]
-                if k:
-                    loose[at] = False
-                at += 1
-            loose_end = halves.loose_end[half]
-            if not closed[arc]:
-                found = near + np.searchsorted(leaving[near:far], arriving[half])
-                half = _follow(halves, half, found, order, leaving, coords, offsets)
-            joint = start if half == first else at
-            if joint < size:
-                loose[joint] = not keep_nodes or loose_end or halves.loose_start[half]
-            if half == first:
-                break
-        at = _without_straight(points, loose, start, at)
-        ring_offsets[rings], region[rings] = start, halves.region[first]
-        doubled = np.int64(0)
-        for k in range(start, at - 1):
-            doubled += np.int64(points[k, 0]) * points[k + 1, 1] - np.int64(points[k + 1, 0]) * points[k, 1]
-        area[rings] = doubled
-        rings += 1
-    ring_offsets[rings] = at
-    return points[:at].copy(), ring_offsets[: rings + 1].copy(), region[:rings].copy(), area[:rings].copy()
-
-
-@compiled
 def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
-    """Drop the loose points of a ring at which it goes straight on, and close it; return where it ends."""
+    """Drop the loose points of a ring at which it goes straight on, and close it; return where it ends.
+
+    Loose are the joints of halves that may go: what only the cut into tiles made a node.
+    """
     size = stop - start
     for k in range(size):
         if loose[start + k]:
@@ -484,3 +486,18 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
             at += 1
     points[at] = points[start]
     return at + 1
+
+
+@compiled
+def _straight(a: Ints, b: Ints, c: Ints) -> bool:
+    """Whether b lies on the line from a to c."""
+    return np.int64(b[0] - a[0]) * (c[1] - b[1]) == np.int64(b[1] - a[1]) * (c[0] - b[0])
+
+
+@compiled
+def _doubled_area(points: Ints, start: int, stop: int) -> int:
+    """Return twice the signed area of a closed ring."""
+    doubled = np.int64(0)
+    for k in range(start, stop - 1):
+        doubled += np.int64(points[k, 0]) * points[k + 1, 1] - np.int64(points[k + 1, 0]) * points[k, 1]
+    return doubled

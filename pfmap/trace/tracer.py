@@ -1,4 +1,4 @@
-"""Trace a class raster of any height, rows after rows, in memory that only open regions take.
+"""Trace the regions of a class raster of any height, rows after rows, in memory that only open regions take.
 
 The raster is cut into tiles on a fixed grid, however many rows come at a time. A tile is traced, and its arcs
 are simplified, on its own. Along the sides of the tiles, pieces of equal class are one region (union-find),
@@ -13,9 +13,9 @@ that even a region which spans the whole raster takes no memory.
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ TILE = 512
 
 _REGION = np.dtype(
     [
-        ("class", np.int32),
+        ("classes", np.int32),
         ("pixels", np.int64),
         ("total", np.int64),
         ("least", np.uint8),
@@ -52,24 +52,20 @@ _REGION = np.dtype(
         ("row", np.int64),
     ]
 )
-"""What is known of an open region; `row` is the row of tiles in which it began."""
+"""What is known of an open region: that of `Pieces`, and `row`, the row of tiles in which it began."""
 
 
 class Tile(NamedTuple):
-    """What tracing one tile gives.
-
-    Attributes:
-        pieces: its pieces.
-        arcs: the lines between them, coordinates of the tile.
-        sides: the pieces along its top, bottom, left and right row of pixels.
-    """
+    """A traced tile, in coordinates of its own."""
 
     pieces: Pieces
     arcs: Arcs
+    """The lines between them."""
     sides: tuple[Ints, Ints, Ints, Ints]
+    """The pieces along its top, bottom, left and right row of pixels, or `NOTHING`."""
 
 
-def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tolerance: float = 0.0) -> Tile:
+def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tolerance: float) -> Tile:
     """Trace a tile.
 
     Args:
@@ -78,71 +74,53 @@ def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tol
         nodata: value that becomes no region; None for none.
         tolerance: by how many pixels the lines may be moved to simplify them; 0 leaves them.
     """
-    nothing = no_class(classes.dtype, nodata)
     pixels: Any = np.ascontiguousarray(classes)
-    labels, pieces = label(pixels, np.ascontiguousarray(confidence), nothing)
+    labels, pieces = label(pixels, np.ascontiguousarray(confidence), no_class(classes.dtype, nodata))
     arcs = arcs_between(pixels, labels)
     if tolerance > 0:
-        height, width = labels.shape
-        arcs = simplify(arcs, pieces, height, width, float(tolerance))
-    return Tile(
-        pieces,
-        arcs,
-        (labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()),
-    )
+        arcs = simplify(arcs, pieces, *labels.shape, float(tolerance))
+    top, bottom, left, right = (side.copy() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]))
+    return Tile(pieces, arcs, (top, bottom, left, right))
 
 
-@dataclass(slots=True)
-class _Lines:
-    """Arcs, and who lies beside them: the left side in column 0, the right in column 1.
-
-    Attributes:
-        coords: ``(points, 2)`` of the whole raster, `UNIT` to a pixel.
-        offsets: ``(n + 1,)``.
-        closed: ``(n,)`` whether an arc is a ring by itself.
-        loose: ``(n, 2)`` whether its start, its end, is no node but for the tiles: only two lines meet there.
-        piece: ``(n, 2)`` number of the piece, or `NOTHING`.
-        klass: ``(n, 2)`` class, or `NOTHING`.
-        region: ``(n, 2)`` open region that needs the arc, or `NOTHING`.
-    """
+class _Lines(NamedTuple):
+    """Arcs, and who lies beside them: on the left side in column 0, on the right in column 1."""
 
     coords: Ints
+    """``(points, 2)`` of the whole raster, `UNIT` to a pixel."""
     offsets: Longs
+    """``(n + 1,)`` where each arc starts in `coords`."""
     closed: Bools
+    """``(n,)`` whether an arc is a ring by itself."""
     loose: Bools
+    """``(n, 2)`` whether its start, its end, is no node but for the tiles: only two lines meet there."""
     piece: Longs
+    """``(n, 2)`` number of the piece, or `NOTHING`."""
     klass: Ints
+    """``(n, 2)`` class, or `NOTHING`."""
     region: Longs
+    """``(n, 2)`` open region that needs the arc, or `NOTHING`."""
 
-    def take(self, chosen: Any) -> "_Lines":
+    def take(self, chosen: Bools) -> "_Lines":
+        """Return the ``(n,)`` chosen arcs."""
         at = np.flatnonzero(chosen)
+        coords, offsets, *columns = self
+        sizes = np.diff(offsets)[at]
         return _Lines(
-            take_ragged(self.coords, self.offsets, at),
-            offsets_of(np.diff(self.offsets)[at]),
-            self.closed[at],
-            self.loose[at],
-            self.piece[at],
-            self.klass[at],
-            self.region[at],
+            take_ragged(coords, offsets, at), offsets_of(sizes), *(column[at] for column in columns)
         )
 
     @staticmethod
     def join(parts: Iterable["_Lines"]) -> "_Lines":
-        parts = list(parts)
-        return _Lines(
-            np.concatenate([part.coords for part in parts]),
-            offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
-            np.concatenate([part.closed for part in parts]),
-            np.concatenate([part.loose for part in parts]),
-            np.concatenate([part.piece for part in parts]),
-            np.concatenate([part.klass for part in parts]),
-            np.concatenate([part.region for part in parts]),
-        )
+        """Put several into one."""
+        coords, offsets, *columns = zip(*parts, strict=True)
+        sizes = np.concatenate([np.diff(part) for part in offsets])
+        return _Lines(np.concatenate(coords), offsets_of(sizes), *map(np.concatenate, columns))
 
 
 @dataclass(slots=True)
 class _Sheet:
-    """A row of tiles: the arcs that open regions still need, and its pieces, numbered from `base`."""
+    """A row of tiles: its pieces, numbered from `base`, and the arcs that open regions still need."""
 
     row: int
     base: int
@@ -158,7 +136,7 @@ def warm_up() -> None:
 
 
 class Tracer:
-    """Takes rows of a class raster, top to bottom, and gives its regions as they close.
+    """Traces the regions of a class raster that comes in rows, top to bottom, and gives them as they close.
 
     Use it as a context manager: it has threads and perhaps a temporary folder.
 
@@ -172,9 +150,6 @@ class Tracer:
         workers: threads.
         spool: folder for pieces of large open regions; None for the system's.
         tile: rows and columns of a tile.
-
-    Attributes:
-        piece_count: pieces found so far, wanted or not.
     """
 
     def __init__(
@@ -193,9 +168,12 @@ class Tracer:
         self._height, self._width, self._side = height, width, tile
         self._nodata, self._tolerance, self._split = nodata, tolerance, split
         self._wanted = None if wanted is None else np.array(sorted(wanted), dtype=np.int64)
-        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._resources = ExitStack()
+        self._map: Any = map
+        if workers > 1:
+            self._map = self._resources.enter_context(ThreadPoolExecutor(workers)).map
         self._spool_in = spool
-        self._spool: tempfile.TemporaryDirectory[str] | None = None
+        self._spool: Path | None = None
         # Rows of an unfinished row of tiles: how many there are, and their pixels.
         self._have = 0
         self._classes: npt.NDArray[Any] = np.zeros((0, width), dtype=np.uint8)
@@ -204,6 +182,7 @@ class Tracer:
         self._row = 0  # which row of tiles
         self._sheets: list[_Sheet] = []
         self.piece_count = 0
+        """Pieces found so far, wanted or not."""
         self._above = np.full((3, width), NOTHING, dtype=np.int64)  # piece, class, region above each column
         self._regions = np.zeros(64, dtype=_REGION)
         self._parent = np.arange(64, dtype=np.int64)  # regions that turned out to be one: the least of them
@@ -213,18 +192,8 @@ class Tracer:
     def __enter__(self) -> "Tracer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-        if self._spool is not None:
-            self._spool.cleanup()
-
-    @property
-    def open_regions(self) -> int:
-        """How many regions may go on below."""
-        return len(np.unique(self._above[2][self._above[2] >= 0]))
+    def __exit__(self, *error: object) -> None:
+        self._resources.close()
 
     def add(self, classes: npt.NDArray[Any], confidence: Bytes | None = None) -> Iterator[Regions]:
         """Take the next rows and give the regions that are closed then.
@@ -232,6 +201,9 @@ class Tracer:
         Args:
             classes: ``(rows, width)`` uint8 or int32.
             confidence: ``(rows, width)`` percent; None where it is not known.
+
+        Yields:
+            Regions of the whole raster, in pixels; all have been given when the last row has been taken.
 
         Raises:
             ValueError: more rows than the raster has, or rows of another width.
@@ -265,7 +237,7 @@ class Tracer:
             box = np.s_[:, x : x + self._side]
             return trace_tile(classes[box], confidence[box], self._nodata, self._tolerance)
 
-        tiles = list(self._pool.map(trace, lefts) if self._pool else map(trace, lefts))
+        tiles = list(self._map(trace, lefts))
         starts = offsets_of(np.array([len(tile.pieces.classes) for tile in tiles]))
         pieces = self._all_pieces(tiles, lefts)
         count = len(pieces.classes)
@@ -282,29 +254,21 @@ class Tracer:
 
         ends, beside = self._sides(tiles, starts, index_above, len(classes))
         region = self._unite(pieces, klass, known, beside)
-        inner = _inner_lines(tiles, starts, lefts, self._top)
-        sides = np.concatenate([inner[3], beside])
-        coords = np.concatenate([inner[0], ends.reshape(-1, 2)])
-        offsets = offsets_of(np.concatenate([np.diff(inner[1]), np.full(len(ends), 2)]))
-        lines = _Lines(
-            coords,
-            offsets,
-            np.concatenate([inner[2], np.zeros(len(ends), dtype=np.bool_)]),
-            self._loose(
-                tiles, np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // UNIT, len(classes)
-            ),
-            look_up(piece, sides),
-            look_up(klass, sides).astype(np.int32),
-            look_up(region, sides),
-        )
+        coords, sizes, closed, inside = _inner_lines(tiles, starts, lefts, self._top)
+        coords = np.concatenate([coords, ends.reshape(-1, 2)])
+        offsets = offsets_of(np.concatenate([sizes, np.full(len(ends), 2)]))
+        closed = np.concatenate([closed, np.zeros(len(ends), dtype=np.bool_)])
+        corners = np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // UNIT
+        loose = self._loose(tiles, corners, len(classes))
+        sides = np.concatenate([inside, beside])
+        of_sides = look_up(piece, sides), look_up(klass, sides).astype(np.int32), look_up(region, sides)
+        lines = _Lines(coords, offsets, closed, loose, *of_sides)
         _count_vertices(self._regions, lines.region, lines.klass, lines.offsets)
         lines = lines.take((lines.region >= 0).any(axis=1))
         self._sheets.append(_Sheet(self._row, self.piece_count, pieces, lines))
 
-        bottom = np.concatenate(
-            [_shift(tile.sides[1], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
-        )
         self._top += len(classes)
+        bottom = _along(tiles, starts, 1)
         if self._top == self._height:
             bottom = np.full_like(bottom, NOTHING)
         self._above = np.stack([look_up(table, bottom) for table in (piece, klass, region)])
@@ -341,19 +305,17 @@ class Tracer:
             along(_shift(tile.sides[2], starts[j]), west, j * self._side, self._top, down=True)
             west = _shift(tile.sides[3], starts[j])
         along(outside, west, self._width, self._top, down=True)
-        top, bottom = (
-            np.concatenate([_shift(tile.sides[k], start) for tile, start in zip(tiles, starts, strict=False)])
-            for k in (0, 1)
-        )
-        along(above, top, 0, self._top, down=False)
+        along(above, _along(tiles, starts, 0), 0, self._top, down=False)
         if self._top + height == self._height:
+            bottom = _along(tiles, starts, 1)
             along(bottom, np.full_like(bottom, NOTHING), 0, self._height, down=False)
         return np.concatenate(ends), np.concatenate(beside)
 
-    def _loose(self, tiles: list[Tile], ends: Ints, height: int) -> Bools:
-        """Say which ``(n, 2, 2)`` ends of arcs are no nodes but for the tiles.
+    def _loose(self, tiles: list[Tile], corners: Ints, height: int) -> Bools:
+        """Say at which ``(n, 2, 2)`` corners, where arcs start and end, only two lines meet.
 
-        What lies below the lowest row is not known yet: the arcs there will say it.
+        They are nodes only because tiles end there. What lies below the lowest row is not known yet: the arcs
+        there will say it.
         """
         classes = [[look_up(tile.pieces.classes, side) for side in tile.sides] for tile in tiles]
         top, bottom, west, east = zip(*classes, strict=True)
@@ -364,34 +326,43 @@ class Tracer:
             below = _two_lines(np.concatenate(bottom), outside[: self._width])
         outside = outside[:height]
         down = np.stack([_two_lines(a, b) for a, b in zip([outside, *east], [*west, outside], strict=True)])
-        x, y = ends[..., 0], ends[..., 1] - self._top
-        line = -(-x // self._side)
+        x, y = corners[..., 0], corners[..., 1] - self._top
         on_line = (x % self._side == 0) | (x == self._width)
-        loose = on_line & down[np.where(on_line, line, 0), y]
+        loose = on_line & down[np.where(on_line, -(-x // self._side), 0), y]
         loose = np.where(y == 0, across[x], loose)
         return np.where(y == height, below[x], loose)
 
     def _unite(self, pieces: Pieces, klass: Ints, known: Longs, beside: Longs) -> Longs:
-        """Unite what meets in one class, and say which region everyone belongs to, or `NOTHING`."""
+        """Unite what meets in one class, and say which region everyone belongs to.
+
+        Args:
+            pieces: ``(p,)`` of the row.
+            klass: ``(n,)`` class of everyone: the pieces, then those above.
+            known: ``(n,)`` region of those above, or `NOTHING`.
+            beside: ``(m, 2)`` who meets along the tiles' sides.
+
+        Returns:
+            ``(n,)`` open regions, or `NOTHING` where the class is not wanted.
+        """
         count = len(pieces.classes)
         wanted = np.ones(len(klass), dtype=np.bool_)
         if self._wanted is not None:
             wanted = np.isin(klass, self._wanted)
-        inside = (beside >= 0).all(axis=1)
-        pairs = beside[inside]
+        pairs = beside[(beside >= 0).all(axis=1)]
         pairs = pairs[klass[pairs[:, 0]] == klass[pairs[:, 1]]]
         # Pieces above that belong to one region already.
         _, first, again = np.unique(known[count:], return_index=True, return_inverse=True)
         same = np.stack([count + first[again], count + np.arange(len(klass) - count)], axis=1)
         group = roots(len(klass), np.concatenate([pairs, same[known[same[:, 1]] >= 0]]))
 
-        region = np.full(len(klass), np.iinfo(np.int64).max)
+        nobody = np.iinfo(np.int64).max
+        region = np.full(len(klass), nobody)
         old = known >= 0
         np.minimum.at(region, group[old], known[old])
-        fresh = np.unique(group[wanted & (region[group] == np.iinfo(np.int64).max)])
+        fresh = np.unique(group[wanted & (region[group] == nobody)])
         region[fresh] = self._new_regions(len(fresh))
         region = np.where(wanted, region[group], NOTHING)
-        self._regions["class"][region[wanted]] = klass[wanted]
+        self._regions["classes"][region[wanted]] = klass[wanted]
         for before, now in np.unique(np.stack([known[old], region[old]], axis=1), axis=0):
             if before != now:
                 self._merge(int(before), int(now))
@@ -399,6 +370,7 @@ class Tracer:
         return region
 
     def _new_regions(self, count: int) -> Longs:
+        """Take so many numbers of regions that are free."""
         while len(self._free) < count:
             size = len(self._regions)
             self._regions = np.concatenate([self._regions, np.zeros(size, dtype=_REGION)])
@@ -422,7 +394,13 @@ class Tracer:
             self._aside.setdefault(now, []).extend(self._aside.pop(before))
 
     def _close(self, closing: Longs) -> Iterator[Regions]:
-        """Give out these regions, and put aside what is complete of large open ones."""
+        """Build the polygons of regions that are closed, and keep only what open ones still need.
+
+        Of large open regions the pieces that are complete are built too, and stored on disk.
+
+        Args:
+            closing: ``(n,)`` numbers of the closed regions.
+        """
         whole, parts, growing = 1, 2, 3
         state = np.zeros(len(self._regions) + 1, dtype=np.uint8)  # the last stands for nobody
         state[closing] = whole
@@ -445,34 +423,31 @@ class Tracer:
             ready = (kind == parts) | ((kind == growing) & (sheet.lines.piece < self._sheets[-1].base))
             use = ready | ((kind == whole) & (root[:, :1] != root[:, 1:]))
             chosen = use.any(axis=1)
-            lines = sheet.lines.take(chosen)
-            found.append((lines, root[chosen], kind[chosen], use[chosen]))
+            found.append((sheet.lines.take(chosen), root[chosen], kind[chosen], use[chosen]))
             sheet.lines.region[ready | (kind == whole)] = NOTHING
             sheet.lines = sheet.lines.take((sheet.lines.region >= 0).any(axis=1))
-        lines = _Lines.join(part[0] for part in found)
-        root, kind, use = (np.concatenate([part[k] for part in found]) for k in (1, 2, 3))
+        all_lines, *columns = zip(*found, strict=True)
+        lines = _Lines.join(all_lines)
+        root, kind, use = map(np.concatenate, columns)
         yield self._as_regions(lines, root, use & (kind == whole))
         if self._split:
             yield from self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
         # Sheets that nobody needs go; the last one's pieces may be asked for.
         self._sheets = [s for s in self._sheets if len(s.lines.closed) or s is self._sheets[-1]]
-        self._free += np.flatnonzero(np.isin(self._parent, closing)).tolist()
-        back = np.isin(self._parent, closing)
-        self._parent[back] = np.flatnonzero(back)
+        back = np.flatnonzero(np.isin(self._parent, closing))
+        self._free += back.tolist()
+        self._parent[back] = back
 
     def _as_regions(self, lines: _Lines, root: Longs, use: Bools) -> Regions:
         """Build whole regions."""
         owner, rings, at_edge = self._join(lines, root, use)
         table = self._regions[owner]
-        return _regions(
-            rings, table["class"], table["first"], table["first"], table["pixels"], table["total"],
-            table["least"], at_edge, whole=True,
-        )  # fmt: skip
+        return _regions(rings, Pieces(*(table[name] for name in Pieces._fields)), at_edge, whole=True)
 
     def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> Iterator[Regions]:
-        """Build pieces of large regions; those of open ones are put aside, those of closed ones given out.
+        """Build pieces of large regions: give out those of closed ones, and store those of open ones.
 
-        What was put aside comes back one file at a time: a background goes over the whole raster.
+        What was stored comes back one file at a time: a background goes over the whole raster.
         """
         for region in sorted({*root[use].tolist(), *(closing & self._aside.keys())}):
             pieces = self._pieces_of(lines, use & (root == region))
@@ -485,8 +460,9 @@ class Tracer:
                     yield replace(part, region_ids=np.full(len(part), name))
             else:
                 if self._spool is None:
-                    self._spool = tempfile.TemporaryDirectory(dir=self._spool_in, prefix="pieces.")
-                path = Path(self._spool.name) / f"{self._row}.{region}.npz"
+                    folder = tempfile.TemporaryDirectory(dir=self._spool_in, prefix="pieces.")
+                    self._spool = Path(self._resources.enter_context(folder))
+                path = self._spool / f"{self._row}.{region}.npz"
                 pieces.save(path)
                 self._aside.setdefault(region, []).append(path)
 
@@ -501,59 +477,49 @@ class Tracer:
             tables.append([array[of_sheet] for array in self._sheets[k].pieces])
         if not tables:
             return Regions.none()
-        classes, pixels, total, least, first = (np.concatenate(part) for part in zip(*tables, strict=True))
-        return _regions(rings, classes, first, first, pixels, total, least, at_edge, whole=False)
+        return _regions(rings, Pieces(*map(np.concatenate, zip(*tables, strict=True))), at_edge, whole=False)
 
     def _join(self, lines: _Lines, owner: Longs, use: Bools) -> tuple[Longs, Rings, Bools]:
-        """Join arcs to rings: the owners, ascending, their rings, and which of them touch the edge.
+        """Join arcs to rings.
 
         Args:
-            lines: arcs.
+            lines: ``n`` arcs.
             owner: ``(n, 2)`` who is left and right of them.
             use: ``(n, 2)`` whether the arc bounds the one on this side.
+
+        Returns:
+            ``(k,)`` owners, ascending; their rings; and ``(k,)`` which of them touch the raster's edge.
         """
         arcs = np.arange(len(use))
         arc = np.concatenate([arcs[use[:, 0]], arcs[use[:, 1]]])
         backward = np.arange(len(arc)) >= np.count_nonzero(use[:, 0])
         mine = np.concatenate([owner[use[:, 0], 0], owner[use[:, 1], 1]])
-        there = 1 - backward.astype(np.int64)  # column of the other side
         owners, number = np.unique(mine, return_inverse=True)
         order = np.argsort(number, kind="stable")
-        number, arc, backward, there = number[order], arc[order], backward[order], there[order]
-        start = backward.astype(np.int64)
+        number, arc, backward = number[order], arc[order], backward[order]
+        start = backward.astype(np.int64)  # also the column of this side
         halves = Halves(number, arc, backward, lines.loose[arc, start], lines.loose[arc, 1 - start])
         rings = join(
-            halves, len(owners), lines.coords, lines.offsets, lines.closed,
-            keep_nodes=self._tolerance > 0,
-        )  # fmt: skip
+            halves, len(owners), lines.coords, lines.offsets, lines.closed, keep_nodes=self._tolerance > 0
+        )
         at_edge = np.zeros(len(owners), dtype=np.bool_)
-        at_edge[number[lines.piece[arc, there] == NOTHING]] = True
+        at_edge[number[lines.piece[arc, 1 - start] == NOTHING]] = True
         return owners, rings, at_edge
 
 
-def _regions(
-    rings: Rings,
-    classes: Ints,
-    ids: Longs,
-    region_ids: Longs,
-    pixels: Longs,
-    total: Longs,
-    least: Bytes,
-    at_edge: Bools,
-    *,
-    whole: bool,
-) -> Regions:
+def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, *, whole: bool) -> Regions:
+    """Put together what is known of regions, or of pieces of them."""
     return Regions(
-        classes=classes,
+        classes=pieces.classes,
         coords=rings.coords / UNIT,
         ring_offsets=rings.ring_offsets,
         region_offsets=rings.region_offsets,
-        ids=ids,
-        region_ids=region_ids,
-        whole=np.full(len(ids), whole),
-        pixels=pixels,
-        confidence_sum=total,
-        confidence_min=least,
+        ids=pieces.first,
+        region_ids=pieces.first,
+        whole=np.full(len(at_edge), whole),
+        pixels=pieces.pixels,
+        confidence_sum=pieces.total,
+        confidence_min=pieces.least,
         at_edge=at_edge,
     )
 
@@ -561,18 +527,20 @@ def _regions(
 def _inner_lines(
     tiles: list[Tile], starts: Longs, lefts: range, top: int
 ) -> tuple[Ints, Longs, Bools, Longs]:
-    """Return the arcs of a row of tiles in coordinates of the raster, and who is beside them."""
+    """Return the arcs of a row of tiles in coordinates of the raster, their sizes, and who is beside them."""
     coords, sizes, closed, beside = [], [], [], []
     for tile, start, x in zip(tiles, starts[:-1], lefts, strict=True):
         coords.append(tile.arcs.coords + np.array([UNIT * x, UNIT * top], dtype=np.int32))
         sizes.append(np.diff(tile.arcs.offsets))
         closed.append(tile.arcs.closed)
         beside.append(_shift(np.stack([tile.arcs.left, tile.arcs.right], axis=1), start))
-    return (
-        np.concatenate(coords),
-        offsets_of(np.concatenate(sizes)),
-        np.concatenate(closed),
-        np.concatenate(beside),
+    return np.concatenate(coords), np.concatenate(sizes), np.concatenate(closed), np.concatenate(beside)
+
+
+def _along(tiles: list[Tile], starts: Longs, side: int) -> Longs:
+    """Return the ``(width,)`` pieces along the top (0) or bottom (1) of a row of tiles."""
+    return np.concatenate(
+        [_shift(tile.sides[side], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
     )
 
 
