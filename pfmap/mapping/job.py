@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pfmap.core.classes import scene_style
 from pfmap.core.files import read_text, scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size
 from pfmap.core.stages import Clock
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
-from pfmap.mapping.map_project import scene_project
 from pfmap.mapping.mapper import Mapped, Mapper
 from pfmap.mapping.objects import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
@@ -29,6 +29,7 @@ from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import Location, gdal_settings
 from pfmap.raster.source import Source
+from pfmap.report.qgis import Layer, Map, map_project, place_beside
 
 _LONG = 200  # windows: a run of more is worth a probe of a few seconds
 
@@ -189,7 +190,7 @@ class Job:
             warnings=warnings,
         )
         project = work.finals / f"{self.location.stem}.qgz"
-        write_bytes(project, scene_project(plan, mapped.files, output_dir))
+        write_bytes(project, _project(plan, mapped, output_dir))
         report = work.finals / f"{self.location.stem}_report.json"
         outputs = {
             kind if number == 1 else f"{kind}_{number}": path.name
@@ -214,6 +215,17 @@ class Job:
             f"{stem}.qgz",
             f"{stem}_report.json",
         ]
+
+
+def _project(plan: Plan, mapped: Mapped, output_dir: Path) -> bytes:
+    """Make the QGIS project of the scene and what was made of it, to lie in `output_dir`."""
+    scene, scaling, shapes = plan.scene, plan.scaling, plan.options.shapes
+    stem, classes = scene.location.stem, plan.card.classes
+    # As the network sees it; a palette is QGIS's own matter.
+    style = "" if scene.palette else scene_style(scene.bands[:3], scene.alpha, scaling.low, scaling.high)
+    below = Layer(stem, place_beside(scene.location, output_dir), style, scene.geobox.crs_wkt)
+    made = Map(stem, mapped.files, plan.geobox, classes, plan.wanted, shapes.formats, shapes.split_by_class)
+    return map_project(made, [below])
 
 
 def _about_damage(mapped: Mapped, scene: str) -> list[str]:

@@ -1,12 +1,24 @@
 """QGIS projects (`.qgz`): layers in order, named and styled, that open with a double click."""
 
 import io
+import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from pfmap.core.classes import HEAD
+from pfmap.core import bucket
+from pfmap.core.classes import HEAD, ClassSpec, class_raster_style, confidence_raster_style, objects_style
+from pfmap.core.grid import GeoBox
+from pfmap.raster.gdal import Location
+from pfmap.vector.formats import LAYER
+
+_PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet")
+"""QGIS is quickest with the first; not every build of it opens the last."""
+
+_OPACITY = 0.3
+"""Of the class raster: the scene below it and the polygons above it stay in sight."""
 
 _NEW = (1980, 1, 1, 0, 0, 0)
 """Date of the project inside the archive: the same run gives the same bytes."""
@@ -34,6 +46,71 @@ class Layer:
     def key(self) -> str:
         """What it is called inside the project: QGIS loses layers whose key is short."""
         return f"pfmap_layer_{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """What was made of a scene or a survey; its files lie beside the project."""
+
+    stem: str
+    """What the layers' names begin with."""
+    files: Mapping[str, Sequence[Path]]
+    """By kind: classes, confidence and the vector formats."""
+    geobox: GeoBox
+    """The grid of its rasters."""
+    classes: Sequence[ClassSpec]
+    wanted: Sequence[int]
+    """Indices of the classes that become polygons."""
+    formats: Sequence[str]
+    """Of its vector files."""
+    split_by_class: bool
+    """Whether each class has vector files of its own."""
+
+
+def map_project(made: Map, below: Sequence[Layer] = ()) -> bytes:
+    """Make the content of the `.qgz` file that opens what was made.
+
+    Args:
+        made: the map.
+        below: layers under it.
+    """
+    stem, crs = made.stem, made.geobox.crs_wkt
+    layers = list(_objects(made))
+    if "confidence" in made.files:
+        source = f"./{made.files['confidence'][0].name}"
+        layers.append(Layer(f"{stem} confidence", source, confidence_raster_style(), crs, shown=False))
+    source = f"./{made.files['classes'][0].name}"
+    layers.append(Layer(f"{stem} classes", source, class_raster_style(made.classes, _OPACITY), crs))
+    return qgis_project(stem, [*layers, *below], crs, made.geobox.bounds)
+
+
+def _objects(made: Map) -> Iterator[Layer]:
+    """Yield the layers of one vector format: one for each file."""
+    wanted = [made.classes[index] for index in made.wanted]
+    kind = next(kind for kind in _PREFERRED if kind in made.formats)
+    crs = "EPSG:4326" if kind == "geojson" and made.geobox.crs_wkt else made.geobox.crs_wkt
+    groups = [("objects", kind, wanted)]
+    if made.split_by_class:
+        groups = [(spec.name, f"{kind}.{spec.name}", [spec]) for spec in wanted]
+    for name, key, classes in groups:
+        for number, path in enumerate(made.files[key], 1):
+            further = f" {number}" if number > 1 else ""
+            source = f"./{path.name}" + (f"|layername={LAYER}" if kind == "gpkg" else "")
+            title = f"{made.stem} {name}{further}"
+            yield Layer(title, source, objects_style(classes), crs, vector=True)
+
+
+def place_beside(location: Location, output_dir: Path) -> str:
+    """Say where a scene lies from a project's folder, so that both can be moved together."""
+    if location.local is None or location.gdal.startswith("/vsi"):
+        return location.vsi
+    if bucket.is_inside(output_dir):
+        return os.fspath(location.local.resolve())
+    try:
+        path = Path(os.path.relpath(location.local.resolve(), output_dir.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return os.fspath(location.local.resolve())
+    return path if path.startswith("../") else f"./{path}"
 
 
 def qgis_project(

@@ -18,7 +18,6 @@ from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_sty
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.mapping.job import Progress
-from pfmap.mapping.map_project import Map, map_project
 from pfmap.mapping.objects import ClassTable
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import wanted_classes
@@ -35,6 +34,7 @@ from pfmap.raster.mosaic import (
     on_grid,
     write_mosaic,
 )
+from pfmap.report.qgis import Map, map_project
 from pfmap.report.survey_figures import SceneReport
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
@@ -128,7 +128,9 @@ def merge(
             clusters([extent(box, grid) for box in boxes]),
         ).write(str(rasters["classes"]))
     outputs = rasters | vectorized.outputs
-    made = Map(STEM, _by_kind(outputs), grid, card.classes, wanted, options.shapes)
+    shapes = options.shapes
+    files = _by_kind(outputs)
+    made = Map(STEM, files, grid, card.classes, wanted, shapes.formats, shapes.split_by_class)
     outputs["project"] = folder / f"{STEM}.qgz"
     write_bytes(outputs["project"], map_project(made))
     return Merged(grid, outputs, tally.pixels, tally.areas, vectorized.counts, vectorized.scenes, warnings)

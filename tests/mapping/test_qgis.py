@@ -14,9 +14,9 @@ from conftest import Write, blobs, stand_in
 
 import pfmap
 from pfmap.core.errors import TargetError
-from pfmap.mapping import map_project as qgis
 from pfmap.mapping.job import Result
 from pfmap.raster.gdal import locate
+from pfmap.report import qgis
 
 
 def read(path: Path) -> ET.Element:
