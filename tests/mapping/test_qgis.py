@@ -116,7 +116,7 @@ def test_the_scene_is_found_however_it_was_named(
     ],
 )
 def test_scenes_on_servers_are_named_as_gdal_has_it(address: str, name: str) -> None:
-    assert qgis._source(locate(address), Path("out")) == name
+    assert qgis.place_beside(locate(address), Path("out")) == name
 
 
 @pytest.mark.parametrize(
