@@ -124,6 +124,36 @@ def test_the_network_is_loaded_once_and_sees_one_scene_at_a_time(survey: Path, t
     assert sum(changes) == 2
 
 
+def test_while_one_scene_has_the_network_two_others_are_prepared(tmp_path: Path, write_scene: Write) -> None:
+    """Each scene lacks a CRS, and says so as soon as it is read; none is finished before all have."""
+    names = {f"sheet{index}" for index in range(3)}
+    (tmp_path / "in").mkdir()
+    for name in names:
+        write_scene(blobs(100, 100), f"in/{name}.tif", crs=None)
+    read: set[str] = set()
+    together: list[set[str]] = []
+    all_read = threading.Event()
+
+    class Waits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Pointwise(3)
+
+        def forward(self, image: Tensor) -> Tensor:
+            if not together:
+                all_read.wait(timeout=60)  # against a hang
+                together.append(set(read))
+            return self.inner(image)
+
+    def hear(line: str) -> None:
+        read.update(name for name in names if f"{name}.tif: has no CRS" in line)
+        if read == names:
+            all_read.set()
+
+    run(tmp_path / "in", tmp_path / "out", model=stand_in(network=Waits()), on_message=hear)
+    assert together[0] == names
+
+
 def test_a_bug_in_one_scene_does_not_end_a_night_of_work(survey: Path, tmp_path: Path) -> None:
     class Stumbles(nn.Module):
         def __init__(self) -> None:
