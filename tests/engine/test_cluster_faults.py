@@ -17,8 +17,7 @@ import psutil
 import pytest
 import rasterio
 from conftest import NORTH_UP, UTM, Write
-from test_distributed import OPTIONS, noise, on_workers, small_model
-from test_resume import equal_outputs
+from runs import SWATHS, equal_outputs, noise, on_workers, small_model
 
 import pfmap
 from pfmap.engine.cluster import dispatch, opened_cluster
@@ -67,7 +66,7 @@ def worker_processes() -> list[psutil.Process]:
 
 def test_three_kills_cost_a_swath_each(model: Model, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(noise(12_000, 170))
-    pfmap.predict(scene, tmp_path / "one", model=model, **OPTIONS)
+    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
     watch, said, killed = Watch(tmp_path / "two/.scene.pfmap"), [], []
     shares = [0.2, 0.45, 0.7]
 
@@ -82,7 +81,7 @@ def test_three_kills_cost_a_swath_each(model: Model, write_scene: Write, tmp_pat
 
     result = pfmap.predict(
         scene, tmp_path / "two", model=model, workers=2, on_progress=on_progress, on_message=said.append,
-        **OPTIONS,
+        **SWATHS,
     )  # fmt: skip
     equal_outputs(tmp_path / "one", tmp_path / "two")
     assert len(killed) == 3
@@ -117,7 +116,7 @@ def test_a_swath_that_ends_every_worker_is_named(
     with opened_cluster(None, 2, "cpu", print) as cluster:
         on_workers(cluster, make)
         with pytest.raises(ClusterError, match="while they mapped rows 280 to 336 of the map") as caught:
-            pfmap.predict(scene, tmp_path / "out", model=model, cluster=cluster, **OPTIONS)
+            pfmap.predict(scene, tmp_path / "out", model=model, cluster=cluster, **SWATHS)
         print(caught.value)
 
 
@@ -181,7 +180,7 @@ def test_a_scheduler_that_is_restarted_costs_what_was_in_work(
     model: Model, write_scene: Write, tmp_path: Path
 ) -> None:
     scene = write_scene(noise(12_000, 170))
-    pfmap.predict(scene, tmp_path / "one", model=model, **OPTIONS)
+    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
     port, said, watch = free_port(), [], Watch(tmp_path / "two/.scene.pfmap")
     at: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -198,7 +197,7 @@ def test_a_scheduler_that_is_restarted_costs_what_was_in_work(
 
         result = pfmap.predict(
             scene, tmp_path / "two", model=model, cluster=f"tcp://127.0.0.1:{port}",
-            on_progress=on_progress, on_message=said.append, **OPTIONS,
+            on_progress=on_progress, on_message=said.append, **SWATHS,
         )  # fmt: skip
     equal_outputs(tmp_path / "one", tmp_path / "two")
     assert at[0] < result.report["swaths"]["all"]
@@ -233,8 +232,8 @@ def test_no_worker_outlives_a_killed_client(model: Model, write_scene: Write, tm
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     before = watch.look()
-    pfmap.predict(scene, tmp_path / "one", model=model, **OPTIONS)
-    result = pfmap.predict(scene, tmp_path / "out", model=model, workers=2, **OPTIONS)
+    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
+    result = pfmap.predict(scene, tmp_path / "out", model=model, workers=2, **SWATHS)
     assert result.report["swaths"]["from_earlier_runs"] == before
     equal_outputs(tmp_path / "one", tmp_path / "out")
 

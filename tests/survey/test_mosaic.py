@@ -9,10 +9,10 @@ import rasterio
 import shapely
 from affine import Affine
 from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
+from pictures import panels
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 from sheets import OVERLAPPING, QUARTERS, sheets
-from test_thumbnail import panels
 from torch import Tensor, nn
 
 import pfmap
