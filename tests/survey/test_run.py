@@ -1,6 +1,5 @@
 import csv
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from commands import HANG
 from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from torch import Tensor, nn
 
@@ -141,7 +141,7 @@ def test_while_one_scene_has_the_network_two_others_are_prepared(tmp_path: Path,
 
         def forward(self, image: Tensor) -> Tensor:
             if not together:
-                all_read.wait(timeout=60)  # against a hang
+                all_read.wait(60)  # against a hang: nothing is waited for where all works
                 together.append(set(read))
             return self.inner(image)
 
@@ -277,11 +277,14 @@ def test_a_second_survey_has_as_many_threads_as_the_first(survey: Path, tmp_path
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner, self.threads = Pointwise(3), set[int]()
+            self.inner, self.threads, self.both = Pointwise(3), set[int](), threading.Event()
 
         def forward(self, image: Tensor) -> Tensor:
             self.threads.add(threading.get_ident())
-            time.sleep(0.02)
+            if len(self.threads) < 2:
+                self.both.wait(HANG)
+            else:
+                self.both.set()
             return self.inner(image)
 
     before = torch.get_num_threads()
