@@ -1,12 +1,37 @@
-"""The command line in a process of its own, as a user meets it."""
+"""The command line in a process of its own, as a user meets it, and other processes that tests start."""
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 PFMAP = str(Path(sys.executable).with_name("pfmap"))
+
+HANG = 300
+"""Seconds after which a test gives up: a guard against hangs alone, far beyond what a busy machine takes."""
+
+_HEED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def pfmap(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [PFMAP, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def interruptible(*command: object) -> list[str]:
+    """The same command, heeding SIGINT also where this process was told to ignore it, as by nohup."""
+    return [sys.executable, "-c", _HEED, *map(str, command)]
+
+
+def wait_until(happened: Callable[[], object], process: subprocess.Popen) -> None:
+    """Wait for something that a process does; it has to be alive meanwhile."""
+    end = time.monotonic() + HANG
+    while not happened():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)

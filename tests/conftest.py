@@ -23,6 +23,8 @@ from pfmap.core.classes import ClassSpec
 from pfmap.model.store import Model, user_models, write_model
 from pfmap.net.pfnet import PFNet
 
+pytest.register_assert_rewrite("chips", "pictures", "rasters", "runs", "sheets", "surveys")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would be in each other's way
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import HANG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ COUNTS = {"scene": 150, "mosaic": 150, "area": 120, "card": 300, "weights": 150,
 def test_mutated_files_are_refused_or_read(kind: str, tmp_path: Path) -> None:
     """In a process of its own: a crash or a hang fails too. It asserts the memory it took."""
     command = [sys.executable, str(HERE / "fuzz.py"), kind, "11", str(COUNTS[kind]), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG)
     last = done.stdout.strip().splitlines()[-1:]
     assert done.returncode == 0, f"{last}: {done.stderr[-2000:]}"
     answers = re.findall(r"^\d+ (\w+)", done.stdout, flags=re.MULTILINE)

@@ -6,14 +6,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import torch
-from commands import PFMAP, pfmap
+from commands import HANG, PFMAP, interruptible, pfmap, wait_until
 from conftest import Write, blobs
 
 from pfmap.model.store import user_models
@@ -151,15 +150,11 @@ def test_existing_outputs_are_refused(small: str, write_scene: Write) -> None:
 def test_ctrl_c_leaves_no_half_file(small: str, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(3000, 3000))
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [PFMAP, "predict", scene, "-m", small, "-o", out], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not out.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)
+    command = interruptible(PFMAP, "predict", scene, "-m", small, "-o", out)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: out.is_dir() and any(out.iterdir()), process)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=HANG)
     assert process.returncode == 130
     assert "Traceback" not in error
     assert list(out.iterdir()) == []

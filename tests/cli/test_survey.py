@@ -1,10 +1,8 @@
 """Surveys from the command line: whole processes."""
 
 import json
-import os
-import signal
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 import geopandas as gpd
@@ -104,23 +102,31 @@ def test_what_is_no_survey_is_refused_in_a_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+UNTIL_ONE_IS_DONE = """
+import sys, threading, pfmap
+def stay(result):
+    print("one is done", flush=True)
+    threading.Event().wait()
+pfmap.batch(sys.argv[1], sys.argv[2], model=sys.argv[3], on_scene=stay)
+"""
+
+
 def test_a_killed_survey_goes_on_where_it_was(small: str, write_scene: Write, tmp_path: Path) -> None:
     image = blobs(700, 700, smooth=21)
     (tmp_path / "in").mkdir()
     for number in range(6):
         write_scene(image, f"in/s{number}.tif", transform=NORTH_UP @ Affine.translation(700 * number, 0))
     out = tmp_path / "out"
-    command = [PFMAP, "batch", tmp_path / "in", "-o", out, "-m", small]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not (found := sorted(out.glob("*_report.json"))) and time.monotonic() < end:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    begin = [sys.executable, "-c", UNTIL_ONE_IS_DONE, tmp_path / "in", out, small]
+    with subprocess.Popen(begin, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "one is done\n"
+        process.kill()
+    found = sorted(out.glob("*_report.json"))
     assert found
     before = {path: path.read_text() for path in found}
     assert not (out / "survey_objects.gpkg").exists()
-    done = pfmap(*command[1:], "--json")
+    done = pfmap("batch", tmp_path / "in", "-o", out, "-m", small, "--json")
     assert done.returncode == 0, done.stderr
     states = {row["name"]: row["state"] for row in json.loads(done.stdout)["scenes"]}
     assert {path: path.read_text() for path in found} == before  # not mapped again, also if only just done

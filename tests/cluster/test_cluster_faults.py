@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
+from commands import HANG, interruptible, wait_until
 from conftest import NORTH_UP, UTM, Write
-from test_distributed import OPTIONS, noise, on_workers, small_model
-from test_resume import equal_outputs
+from runs import SWATHS, equal_outputs, noise, on_workers, small_model
 
 import pfmap
 from pfmap.cluster import dispatch, opened_cluster
@@ -67,7 +67,7 @@ def worker_processes() -> list[psutil.Process]:
 
 def test_three_kills_cost_a_swath_each(model: Model, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(noise(12_000, 170))
-    pfmap.predict(scene, tmp_path / "one", model=model, **OPTIONS)
+    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
     watch, said, killed = Watch(tmp_path / "two/.scene.pfmap"), [], []
     shares = [0.2, 0.45, 0.7]
 
@@ -75,14 +75,14 @@ def test_three_kills_cost_a_swath_each(model: Model, write_scene: Write, tmp_pat
         if len(killed) < len(shares) and done >= shares[len(killed)] * total:
             victim = min(worker_processes(), key=lambda process: process.create_time())
             victim.send_signal(signal.SIGKILL)
-            victim.wait(10)
+            victim.wait(HANG)
             killed.append(watch.look())
         else:
             watch.look()
 
     result = pfmap.predict(
         scene, tmp_path / "two", model=model, workers=2, on_progress=on_progress, on_message=said.append,
-        **OPTIONS,
+        **SWATHS,
     )  # fmt: skip
     equal_outputs(tmp_path / "one", tmp_path / "two")
     assert len(killed) == 3
@@ -117,7 +117,7 @@ def test_a_swath_that_ends_every_worker_is_named(
     with opened_cluster(None, 2, "cpu", print) as cluster:
         on_workers(cluster, make)
         with pytest.raises(ClusterError, match="while they mapped rows 280 to 336 of the map") as caught:
-            pfmap.predict(scene, tmp_path / "out", model=model, cluster=cluster, **OPTIONS)
+            pfmap.predict(scene, tmp_path / "out", model=model, cluster=cluster, **SWATHS)
         print(caught.value)
 
 
@@ -181,7 +181,7 @@ def test_a_scheduler_that_is_restarted_costs_what_was_in_work(
     model: Model, write_scene: Write, tmp_path: Path
 ) -> None:
     scene = write_scene(noise(12_000, 170))
-    pfmap.predict(scene, tmp_path / "one", model=model, **OPTIONS)
+    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
     port, said, watch = free_port(), [], Watch(tmp_path / "two/.scene.pfmap")
     at: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -198,7 +198,7 @@ def test_a_scheduler_that_is_restarted_costs_what_was_in_work(
 
         result = pfmap.predict(
             scene, tmp_path / "two", model=model, cluster=f"tcp://127.0.0.1:{port}",
-            on_progress=on_progress, on_message=said.append, **OPTIONS,
+            on_progress=on_progress, on_message=said.append, **SWATHS,
         )  # fmt: skip
     equal_outputs(tmp_path / "one", tmp_path / "two")
     assert at[0] < result.report["swaths"]["all"]
@@ -221,20 +221,17 @@ def test_no_worker_outlives_a_killed_client(model: Model, write_scene: Write, tm
     script.write_text(CLIENT)
     command = [sys.executable, str(script), str(scene), str(tmp_path / "out"), str(model.folder)]
     client = subprocess.Popen(command, env=ENV, cwd=tmp_path)
-    watch, end = Watch(tmp_path / "out/.scene.pfmap"), time.monotonic() + 60
-    while watch.look() < 20:
-        assert client.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    watch = Watch(tmp_path / "out/.scene.pfmap")
+    wait_until(lambda: watch.look() >= 20, client)
     children = psutil.Process(client.pid).children(recursive=True)
     assert len(children) >= 2
     client.kill()
     client.wait()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=HANG)
     assert not alive
     before = watch.look()
-    pfmap.predict(scene, tmp_path / "one", model=model, **OPTIONS)
-    result = pfmap.predict(scene, tmp_path / "out", model=model, workers=2, **OPTIONS)
+    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
+    result = pfmap.predict(scene, tmp_path / "out", model=model, workers=2, **SWATHS)
     assert result.report["swaths"]["from_earlier_runs"] == before
     equal_outputs(tmp_path / "one", tmp_path / "out")
 
@@ -245,24 +242,21 @@ def test_ctrl_c_ends_everything_without_noise(model: Model, write_scene: Write, 
     command = [sys.executable, "-m", "pfmap", "predict", str(scene), "-o", str(tmp_path / "out"), "--model"]
     command += [str(model.folder), "--device", "cpu", "--workers", "2"]
     client = subprocess.Popen(
-        command,
+        interruptible(*command),
         env=ENV,
         cwd=tmp_path,
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    watch, end = Watch(tmp_path / "out/.scene.pfmap"), time.monotonic() + 60
-    while watch.look() < 1:
-        assert client.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    watch = Watch(tmp_path / "out/.scene.pfmap")
+    wait_until(watch.look, client)
     children = psutil.Process(client.pid).children(recursive=True)
     os.killpg(client.pid, signal.SIGINT)
-    said, _ = client.communicate(timeout=10)
+    said, _ = client.communicate(timeout=HANG)
     assert client.returncode == 130
     assert b"Traceback" not in said, said.decode()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=HANG)
     assert not alive
 
 
@@ -285,8 +279,7 @@ def test_the_scheduler_knows_no_more_of_many_swaths_than_of_few(tmp_path: Path) 
     with scheduler(port, tmp_path) as process, supervised_workers(port, 2, tmp_path):
         address = f"tcp://127.0.0.1:{port}"
         with opened_cluster(address, None, "cpu", print) as cluster:
-            cluster._present()
-            time.sleep(3)
+            cluster._link._client.wait_for_workers(2, timeout=HANG)
             on_workers(cluster, make)
             memory = psutil.Process(process.pid).memory_info
             for count in (100, 100, 1000, 10_000):

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Write
-from test_distributed import noise, small_model
-from test_resume import equal_outputs
+from runs import equal_outputs, noise, small_model
 
 import pfmap
 from pfmap.cluster.link import local_cluster

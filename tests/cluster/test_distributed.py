@@ -6,39 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import rasterio
-import torch
 from affine import Affine
-from conftest import NORTH_UP, UTM, Write, stand_in
-from test_resume import equal_outputs
+from conftest import NORTH_UP, UTM, Write
+from runs import SWATHS, equal_outputs, noise, on_workers, small_model, stop
 
 import pfmap
 from pfmap.cluster import link, opened_cluster
 from pfmap.cluster.coordinator import Cluster
 from pfmap.core.errors import PfmapError
-from pfmap.model.store import Model, load_model, write_model
-from pfmap.net.pfnet import PFNet
+from pfmap.model.store import Model, write_model
 
 pytest.importorskip("distributed")
-
-OPTIONS: dict[str, Any] = {"device": "cpu", "precision": "float32", "swath_pixels": 12_000}
-
-
-def small_model(folder: Path, seed: int = 0, window: int = 64) -> Model:
-    """A real PFNet of few channels, in a folder: workers load it from there."""
-    card = stand_in(window=window).card
-    card = dataclasses.replace(
-        card, architecture=dataclasses.replace(card.architecture, width=16, embedding=8)
-    )
-    torch.manual_seed(seed)
-    write_model(folder, card, PFNet(card.architecture).eval())
-    return load_model(folder)
-
-
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (3, height, width), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +34,10 @@ def cluster() -> Iterator[Cluster]:
         yield opened
 
 
-def on_workers(cluster: Cluster, make: Callable[[], Callable[[], Any]]) -> dict[str, Any]:
-    """Have every worker call a function that is sent as it is: these tests cannot be imported there."""
-    return cluster._link._client.run(make())
-
-
-def stop(done: int, total: int) -> None:
-    """End a run on its way, as Ctrl-C does."""
-    if done > total / 4:
-        raise KeyboardInterrupt
-
-
 def refusal(scene: Path, out: Path, model: Model, **options: Any) -> str:
     """What is said when nothing is done: one line, and no trace of the run."""
     with pytest.raises(PfmapError) as caught:
-        pfmap.predict(scene, out, model=model, **OPTIONS | options)
+        pfmap.predict(scene, out, model=model, **SWATHS | options)
     assert not out.exists() or not list(out.iterdir())
     text = str(caught.value)
     assert "\n" not in text
@@ -86,11 +55,11 @@ def test_two_workers_give_the_bytes_of_one_process(
     spec = dataclasses.replace(model.card.input, gsd=(0.5 * ratio, 0.5 * ratio))
     folder = tmp_path / "model"
     write_model(folder, dataclasses.replace(model.card, input=spec), model.network)
-    whole = pfmap.predict(scene, tmp_path / "one", model=folder, **OPTIONS | options)
+    whole = pfmap.predict(scene, tmp_path / "one", model=folder, **SWATHS | options)
     done: list[int] = []
     spread = pfmap.predict(
         scene, tmp_path / "two", model=folder, cluster=cluster,
-        on_progress=lambda pixels, _total: done.append(pixels), **OPTIONS | options,
+        on_progress=lambda pixels, _total: done.append(pixels), **SWATHS | options,
     )  # fmt: skip
     assert spread.report["swaths"] == whole.report["swaths"]
     assert spread.report["swaths"]["all"] > 4
@@ -111,13 +80,13 @@ def test_a_stopped_run_goes_on_in_one_process(
 ) -> None:
     """And the other way round: what is on disk does not depend on who computed it."""
     scene = write_scene(noise(600, 170))
-    pfmap.predict(scene, tmp_path / "whole", model=model, **OPTIONS)
+    pfmap.predict(scene, tmp_path / "whole", model=model, **SWATHS)
 
     with pytest.raises(KeyboardInterrupt):
-        pfmap.predict(scene, tmp_path / "cut", model=model, cluster=cluster, on_progress=stop, **OPTIONS)
+        pfmap.predict(scene, tmp_path / "cut", model=model, cluster=cluster, on_progress=stop, **SWATHS)
     left = sorted((tmp_path / "cut/.scene.pfmap").iterdir())
     assert not [path.name for path in left if path.name.startswith("pfmap-")]
-    resumed = pfmap.predict(scene, tmp_path / "cut", model=model, **OPTIONS)
+    resumed = pfmap.predict(scene, tmp_path / "cut", model=model, **SWATHS)
     assert 0 < resumed.report["swaths"]["from_earlier_runs"] < resumed.report["swaths"]["all"]
     equal_outputs(tmp_path / "whole", tmp_path / "cut")
 
@@ -130,10 +99,10 @@ def test_a_damaged_scene_ends_the_run_with_its_own_words(
     content[len(content) // 2 : len(content) // 2 + 20_000] = bytes(20_000)
     scene.write_bytes(content)
     with pytest.raises(pfmap.PfmapError, match=r"scene.tif cannot be read at .* \(on worker tcp://"):
-        pfmap.predict(scene, tmp_path / "out", model=model, cluster=cluster, **OPTIONS)
-    one = pfmap.predict(scene, tmp_path / "one", model=model, on_read_error="nodata", **OPTIONS)
+        pfmap.predict(scene, tmp_path / "out", model=model, cluster=cluster, **SWATHS)
+    one = pfmap.predict(scene, tmp_path / "one", model=model, on_read_error="nodata", **SWATHS)
     two = pfmap.predict(
-        scene, tmp_path / "two", model=model, cluster=cluster, on_read_error="nodata", **OPTIONS
+        scene, tmp_path / "two", model=model, cluster=cluster, on_read_error="nodata", **SWATHS
     )
     blocks = one.report["scene"]["unreadable_blocks"]
     assert blocks

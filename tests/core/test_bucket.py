@@ -2,9 +2,11 @@
 
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from commands import HANG
 
 from pfmap.core import bucket, files
 from pfmap.core.errors import TargetError
@@ -53,19 +55,21 @@ def test_more_files_than_a_page_are_listed_and_deleted(store: Path) -> None:
 
 
 def test_a_name_is_held_by_one_at_a_time(store: Path) -> None:
-    held, entered, said = threading.Lock(), [], set()
+    held, entered, said, refused = threading.Lock(), [], set(), threading.Event()
 
     def hold(number: int) -> None:
         while True:
             try:
                 with bucket.leased(store / "lock", f"machine{number} here"):
                     assert held.acquire(blocking=False)
-                    time.sleep(0.02)
+                    assert refused.wait(HANG)
                     entered.append(number)
                     held.release()
                     return
             except BlockingIOError as error:
                 said.add(error.strerror.rstrip("012345"))
+                if "held by machine" in said:
+                    refused.set()
 
     threads = [threading.Thread(target=hold, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -75,6 +79,11 @@ def test_a_name_is_held_by_one_at_a_time(store: Path) -> None:
     assert sorted(entered) == list(range(6))
     assert "held by machine" in said
     assert bucket.walk(store) == []
+
+
+def written(path: Path) -> datetime:
+    """When an object was last written, by the server's clock."""
+    return bucket._client().head_object(Bucket=path.parts[2], Key="/".join(path.parts[3:]))["LastModified"]
 
 
 def test_what_a_dead_process_held_becomes_free(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +96,11 @@ def test_what_a_dead_process_held_becomes_free(store: Path, monkeypatch: pytest.
     monkeypatch.setattr(bucket, "LEASE", 1.0)
     time.sleep(2.1)  # the server counts whole seconds
     with bucket.leased(store / "lock", "me folder"):
-        time.sleep(2.1)  # longer than a lease: it is renewed
+        taken, end = written(store / "lock"), time.monotonic() + HANG
+        while written(store / "lock") == taken:  # until it is renewed
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        monkeypatch.setattr(bucket, "LEASE", 10.0 * HANG)  # a busy machine may be late
         with pytest.raises(BlockingIOError), bucket.leased(store / "lock", "third folder"):
             pass
 

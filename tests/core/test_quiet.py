@@ -2,6 +2,7 @@ import threading
 import warnings
 
 import pytest
+from commands import HANG
 
 from pfmap.core.errors import quietly
 
@@ -26,14 +27,14 @@ def test_a_thread_that_leaves_early_changes_nothing_for_others() -> None:
     def first() -> None:
         with quietly():
             steps[0].set()
-            steps[1].wait(10)
+            steps[1].wait(HANG)
         steps[2].set()
 
     def second() -> None:
-        steps[0].wait(10)
+        steps[0].wait(HANG)
         with quietly():
             steps[1].set()
-            steps[2].wait(10)
+            steps[2].wait(HANG)
             try:
                 warnings.warn(EXPECTED, stacklevel=1)
             except UserWarning as error:
@@ -43,6 +44,6 @@ def test_a_thread_that_leaves_early_changes_nothing_for_others() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG)
     assert not errors
     assert list(warnings.filters) == before

@@ -1,11 +1,11 @@
 """Threads that read ahead: order, errors, and stopping."""
 
 import threading
-import time
 import weakref
 from collections.abc import Generator, Iterator
 
 import pytest
+from commands import HANG
 
 from pfmap.core.errors import SourceError
 from pfmap.core.stages import Feed, read_ahead
@@ -46,7 +46,7 @@ def test_no_more_items_are_alive_than_said(depth: int) -> None:
         pass
 
     alive: weakref.WeakSet[Item] = weakref.WeakSet()
-    most = 0
+    most, made = 0, threading.Semaphore(0)
 
     def items() -> Generator[Item, None, None]:
         nonlocal most
@@ -54,16 +54,19 @@ def test_no_more_items_are_alive_than_said(depth: int) -> None:
             item = Item()
             alive.add(item)
             most = max(most, len(alive))
+            made.release()
             yield item
             del item
 
-    count = 0
+    count = seen = 0
     for item in read_ahead(items(), depth, name="count"):
-        time.sleep(0.002)
+        while seen < min(40, count + 1 + depth):  # all are alive that may be
+            assert made.acquire(timeout=HANG)
+            seen += 1
         count += 1
         del item
     assert count == 40
-    assert 2 <= most <= depth + 1
+    assert most == depth + 1
 
 
 def test_a_feed_hands_over_all_items_in_order() -> None:

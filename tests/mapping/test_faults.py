@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from commands import HANG
 from conftest import Pointwise, Write, blobs, pointwise_reference, stand_in
 from torch import Tensor, nn
 
@@ -313,26 +313,34 @@ def test_errors_while_swaths_are_made_stop_the_reading_thread(
 
 
 INTERRUPT = """
-import os, sys, time
+import os, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np, rasterio, rasterio.shutil
 from conftest import Pointwise, stand_in
 import pfmap, pfmap.survey.single, pfmap.cli.main
 kind = sys.argv[2]
+asked, never, passes = threading.Event(), threading.Event(), []
+def heed(*arguments):  # also where SIGINT was ignored, as under nohup
+    asked.set()
+    signal.default_int_handler(*arguments)
+signal.signal(signal.SIGINT, heed)
 class Slow(Pointwise):
     def forward(self, image):
         if kind == "network":
+            passes.append(0)
             os.write(1, b"now\\n")
-            time.sleep(0.05)
+            if len(passes) >= 10:
+                asked.wait()
+                time.sleep(0.2)
         return super().forward(image)
 real_copy, real_read = rasterio.shutil.copy, pfmap.raster.source.Source.read
 def slow_copy(*args, **options):  # both rasters at once: a line is one write
     os.write(1, b"now\\n")
-    time.sleep(20)  # stands for a long call into GDAL: in a thread no signal interrupts it
+    never.wait()  # stands for a long call into GDAL: in a thread no signal interrupts it
 def slow_read(self, *args):
     if self.info.location.stem == "scene" and kind == "read" and args[0].start > 100:
         os.write(1, b"now\\n")
-        time.sleep(20)
+        never.wait()
     return real_read(self, *args)
 if kind == "assembly":
     rasterio.shutil.copy = slow_copy
@@ -347,7 +355,7 @@ pfmap.cli.main.run(["predict", *sys.argv[3:]])
 
 
 @pytest.mark.parametrize("kind", ["network", "read", "assembly"])
-def test_ctrl_c_ends_within_two_seconds_and_can_be_resumed(
+def test_ctrl_c_waits_for_no_long_call_and_can_be_resumed(
     kind: str, write_scene: Write, tmp_path: Path
 ) -> None:
     scene = write_scene(blobs(300, 300, smooth=20))
@@ -366,15 +374,15 @@ def test_ctrl_c_ends_within_two_seconds_and_can_be_resumed(
     assert process.stdout is not None
     for _ in range(10 if kind == "network" else 1):
         assert process.stdout.readline().strip() == "now"
-    begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=HANG)
     assert process.returncode == 130, error
-    assert time.monotonic() - begun < 2
     assert "Traceback" not in error
     assert "Interrupted" in error
     assert "same command goes on" in error
     assert [p.name for p in out.iterdir()] == [".scene.pfmap"]
     result = pfmap.predict(scene, out, model=stand_in(), device="auto", swath_pixels=1)
     assert result.report["swaths"]["from_earlier_runs"] > 0
+    if kind != "assembly":
+        assert result.report["swaths"]["from_earlier_runs"] < result.report["swaths"]["all"]
     assert np.array_equal(read(result.outputs["classes"]), pointwise_reference(blobs(300, 300, smooth=20)))

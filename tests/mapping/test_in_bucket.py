@@ -12,8 +12,7 @@ import torch
 from affine import Affine
 from commands import pfmap as command
 from conftest import NORTH_UP, Write, blobs, server_settings, stand_in
-from test_distributed import noise, small_model, stop
-from test_resume import OPTIONS, PowerError, breaking, equal_outputs
+from runs import SWATHS, TWO_FORMATS, PowerError, breaking, equal_outputs, noise, small_model, stop
 
 import pfmap
 from pfmap.cluster import opened_cluster
@@ -45,8 +44,8 @@ def nothing_left(cache: Path) -> bool:
 
 def test_the_outputs_are_those_of_a_folder(store: Path, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(300, 170))
-    pfmap.predict(scene, tmp_path / "disk", model=stand_in(), **OPTIONS)
-    result = pfmap.predict(scene, f"s3://{store.name}/maps", model=stand_in(), **OPTIONS)
+    pfmap.predict(scene, tmp_path / "disk", model=stand_in(), **TWO_FORMATS)
+    result = pfmap.predict(scene, f"s3://{store.name}/maps", model=stand_in(), **TWO_FORMATS)
     assert result.outputs["classes"] == store / "maps/scene_classes.tif"
     equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
     with rasterio.open(str(result.outputs["classes"])) as src:  # as QGIS would
@@ -56,25 +55,25 @@ def test_the_outputs_are_those_of_a_folder(store: Path, write_scene: Write, tmp_
 
 def test_the_same_again_is_left_alone_and_another_is_refused(store: Path, write_scene: Write) -> None:
     scene, out = write_scene(blobs(100, 100)), store / "maps"
-    pfmap.predict(scene, out, model=stand_in(), **OPTIONS)
+    pfmap.predict(scene, out, model=stand_in(), **TWO_FORMATS)
     before = bucket._client().list_objects_v2(Bucket=store.name)["Contents"]
-    assert pfmap.predict(scene, out, model=stand_in(), **OPTIONS).skipped
+    assert pfmap.predict(scene, out, model=stand_in(), **TWO_FORMATS).skipped
     with pytest.raises(TargetError, match=r"scene_classes.tif, .* exist already \(of other options\)"):
-        pfmap.predict(scene, out, model=stand_in(), overlap=16, **OPTIONS)
+        pfmap.predict(scene, out, model=stand_in(), overlap=16, **TWO_FORMATS)
     after = bucket._client().list_objects_v2(Bucket=store.name)["Contents"]
     assert [item["LastModified"] for item in before] == [item["LastModified"] for item in after]
-    assert not pfmap.predict(scene, out, model=stand_in(), overlap=16, overwrite=True, **OPTIONS).skipped
+    assert not pfmap.predict(scene, out, model=stand_in(), overlap=16, overwrite=True, **TWO_FORMATS).skipped
 
 
 def test_a_run_that_broke_off_leaves_nothing_in_the_bucket_and_goes_on(
     store: Path, write_scene: Write, tmp_path: Path
 ) -> None:
     scene = write_scene(blobs(300, 170))
-    pfmap.predict(scene, tmp_path / "disk", model=breaking(None), **OPTIONS)
+    pfmap.predict(scene, tmp_path / "disk", model=breaking(None), **TWO_FORMATS)
     with pytest.raises(PowerError):
-        pfmap.predict(scene, store / "maps", model=breaking(12), **OPTIONS)
+        pfmap.predict(scene, store / "maps", model=breaking(12), **TWO_FORMATS)
     assert names(store) == []
-    resumed = pfmap.predict(scene, store / "maps", model=breaking(None), **OPTIONS)
+    resumed = pfmap.predict(scene, store / "maps", model=breaking(None), **TWO_FORMATS)
     assert resumed.report["swaths"]["from_earlier_runs"] > 0
     equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
 
@@ -85,7 +84,7 @@ def test_a_run_that_broke_off_while_its_files_went_up_ends_well(
 ) -> None:
     """The report goes up last: without it nothing counts as done."""
     scene = write_scene(blobs(300, 170))
-    pfmap.predict(scene, tmp_path / "disk", model=breaking(None), **OPTIONS)
+    pfmap.predict(scene, tmp_path / "disk", model=breaking(None), **TWO_FORMATS)
     upload, left = bucket.upload, [uploads]
 
     def breaks(file: Path, path: Path) -> None:
@@ -97,11 +96,11 @@ def test_a_run_that_broke_off_while_its_files_went_up_ends_well(
     with monkeypatch.context() as patch:
         patch.setattr(bucket, "upload", breaks)
         with pytest.raises(TargetError, match="the network is gone"):
-            pfmap.predict(scene, store / "maps", model=breaking(None), **OPTIONS)
+            pfmap.predict(scene, store / "maps", model=breaking(None), **TWO_FORMATS)
     assert len(names(store)) == uploads
     assert "maps/scene_report.json" not in names(store)
     calls = breaking(None)
-    pfmap.predict(scene, store / "maps", model=calls, **OPTIONS)
+    pfmap.predict(scene, store / "maps", model=calls, **TWO_FORMATS)
     assert calls.network.passes == 0
     equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
     assert nothing_left(tmp_path / "cache")
@@ -115,8 +114,8 @@ def test_two_machines_do_not_map_one_scene_at_a_time(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
         monkeypatch.setattr(bucket, "this_machine", lambda: "other")
         with pytest.raises(TargetError, match=r"another pfmap maps this scene into .* now \(held by "):
-            pfmap.predict(scene, store, model=stand_in(), **OPTIONS)
-    pfmap.predict(scene, store, model=stand_in(), **OPTIONS)
+            pfmap.predict(scene, store, model=stand_in(), **TWO_FORMATS)
+    pfmap.predict(scene, store, model=stand_in(), **TWO_FORMATS)
 
 
 @pytest.mark.usefixtures("store")
@@ -138,7 +137,7 @@ def test_what_cannot_be_written_ends_before_anything_is_computed(
 
 
 def test_polygons_of_a_raster_in_a_bucket_go_into_it(store: Path, write_scene: Write, tmp_path: Path) -> None:
-    pfmap.predict(write_scene(blobs(200, 200)), store, model=stand_in(), **OPTIONS)
+    pfmap.predict(write_scene(blobs(200, 200)), store, model=stand_in(), **TWO_FORMATS)
     raster = store / "scene_classes.tif"
     pfmap.vectorize(raster, f"s3://{store.name}/polygons")
     assert "polygons/scene_objects.gpkg" in names(store)
@@ -167,20 +166,17 @@ def cluster(s3_server: str) -> Iterator[Cluster]:
         running.__exit__(None, None, None)
 
 
-CLUSTER = {"device": "cpu", "precision": "float32", "swath_pixels": 12_000}
-
-
 def test_workers_hand_swaths_over_in_the_bucket(
     store: Path, cluster: Cluster, write_scene: Write, tmp_path: Path
 ) -> None:
     model = small_model(tmp_path / "model")
     scene = write_scene(noise(600, 170))
     bucket.upload(scene, store / "in/scene.tif")
-    pfmap.predict(store / "in/scene.tif", tmp_path / "disk", model=model, **CLUSTER)
+    pfmap.predict(store / "in/scene.tif", tmp_path / "disk", model=model, **SWATHS)
     seen: set[str] = set()
     result = pfmap.predict(
         store / "in/scene.tif", store / "maps", model=model, cluster=cluster,
-        on_progress=lambda _done, _total: seen.update(names(store / "maps")), **CLUSTER,
+        on_progress=lambda _done, _total: seen.update(names(store / "maps")), **SWATHS,
     )  # fmt: skip
     assert result.report["swaths"]["all"] > 4
     assert sum(name.endswith(".zip") for name in seen) > 2
@@ -191,11 +187,11 @@ def test_workers_hand_swaths_over_in_the_bucket(
 
 def test_workers_of_this_machine_need_no_detour(store: Path, write_scene: Write, tmp_path: Path) -> None:
     model, scene = small_model(tmp_path / "model"), write_scene(noise(600, 170))
-    pfmap.predict(scene, tmp_path / "disk", model=model, **CLUSTER)
+    pfmap.predict(scene, tmp_path / "disk", model=model, **SWATHS)
     seen: set[str] = set()
     pfmap.predict(
         scene, store, model=model, workers=2, on_progress=lambda _done, _total: seen.update(names(store)),
-        **CLUSTER,
+        **SWATHS,
     )  # fmt: skip
     assert not [name for name in seen if name.endswith(".zip")]
     equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
@@ -206,10 +202,10 @@ def test_a_stopped_run_goes_on_from_what_is_in_the_bucket_on_another_machine(
 ) -> None:
     model = small_model(tmp_path / "model")
     scene = write_scene(noise(600, 170))
-    pfmap.predict(scene, tmp_path / "disk", model=model, **CLUSTER)
+    pfmap.predict(scene, tmp_path / "disk", model=model, **SWATHS)
 
     with pytest.raises(KeyboardInterrupt):
-        pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=stop, **CLUSTER)
+        pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=stop, **SWATHS)
     before = {
         item["Key"]: item["LastModified"]
         for item in bucket._client().list_objects_v2(Bucket=store.name)["Contents"]
@@ -223,7 +219,7 @@ def test_a_stopped_run_goes_on_from_what_is_in_the_bucket_on_another_machine(
         for item in bucket._client().list_objects_v2(Bucket=store.name).get("Contents", ()):
             kept[item["Key"]] = item["LastModified"]
 
-    pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=look, **CLUSTER)
+    pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=look, **SWATHS)
     assert {key: kept[key] for key in before} == before  # never computed again
     equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
 
@@ -235,9 +231,9 @@ def test_swaths_of_another_run_in_the_bucket_are_not_taken(
     scene = write_scene(noise(600, 170))
 
     with pytest.raises(KeyboardInterrupt):
-        pfmap.predict(scene, store, model=one, cluster=cluster, on_progress=stop, **CLUSTER)
-    pfmap.predict(scene, tmp_path / "disk", model=other, **CLUSTER)
-    pfmap.predict(scene, store, model=other, cluster=cluster, **CLUSTER)
+        pfmap.predict(scene, store, model=one, cluster=cluster, on_progress=stop, **SWATHS)
+    pfmap.predict(scene, tmp_path / "disk", model=other, **SWATHS)
+    pfmap.predict(scene, store, model=other, cluster=cluster, **SWATHS)
     equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
 
 
@@ -261,7 +257,7 @@ def test_workers_without_the_keys_are_refused_before_the_start(
     client.run(make("127.0.0.1:9"))
     try:
         with pytest.raises(pfmap.PfmapError) as caught:
-            pfmap.predict(write_scene(noise(100, 100)), store, model=model, cluster=cluster, **CLUSTER)
+            pfmap.predict(write_scene(noise(100, 100)), store, model=model, cluster=cluster, **SWATHS)
     finally:
         client.run(make(os.environ["AWS_S3_ENDPOINT"]))
     text = str(caught.value)

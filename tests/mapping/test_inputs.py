@@ -66,6 +66,13 @@ def test_values_of_every_type_are_scaled_once_for_the_whole_scene(
         assert np.array_equal(src.read(1), pointwise_reference(stretched(values, *scale)))
 
 
+def test_two_percent_of_the_values_are_cut_off_at_either_end(write_scene: Write, tmp_path: Path) -> None:
+    """Of values that are all as frequent; those of other tests lie in a few heaps."""
+    values = np.random.default_rng(0).permutation(30_000).reshape(3, 100, 100).astype(np.uint16) + 500
+    scale = run(write_scene(values), tmp_path).report["scene"]["scale"]
+    assert (scale["min"], scale["max"]) == pytest.approx((500 + 600, 500 + 29_400), abs=1)
+
+
 def test_the_scaling_comes_from_the_overviews_of_a_large_scene(write_scene: Write, tmp_path: Path) -> None:
     """Also where the scene is sampled, windows full of one value do not get a scaling of their own."""
     values = (blobs(700, 900).astype(np.uint16) * 100 + 50).astype(np.uint16)

@@ -2,11 +2,11 @@
 
 import random
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from commands import HANG
 
 from pfmap.core.errors import TargetError
 from pfmap.core.grid import Span
@@ -23,7 +23,7 @@ def test_what_a_left_over_worker_finishes_while_a_run_begins_is_whole_or_not_the
     """A worker whose run was stopped may still write: neither its files nor its folder get lost by halves."""
     folder = tmp_path / ".scene.pfmap"
     folder.mkdir()
-    stop = threading.Event()
+    stop, written = threading.Event(), threading.Semaphore(0)
 
     def left_over() -> None:
         row = 0
@@ -31,6 +31,7 @@ def test_what_a_left_over_worker_finishes_while_a_run_begins_is_whole_or_not_the
             with suppress(TargetError, OSError), Work(folder, tmp_path).writing(Span(row, row + 1)) as part:
                 for number in range(FILES):
                     (part / f"{number}").write_bytes(b"x")
+                    written.release()
             row += 1
 
     thread = threading.Thread(target=left_over)
@@ -38,7 +39,8 @@ def test_what_a_left_over_worker_finishes_while_a_run_begins_is_whole_or_not_the
     pauses, seen = random.Random(0), 0
     try:
         for _ in range(60):
-            time.sleep(pauses.uniform(0, 0.1))
+            for _ in range(pauses.randint(0, 3 * FILES)):
+                assert written.acquire(timeout=HANG)
             with suppress(KeyboardInterrupt), opened(tmp_path, "scene", RUN, resume=resume, say=str) as work:
                 (work.path / "0-0").mkdir(exist_ok=True)  # so that the folder stays
                 raise KeyboardInterrupt

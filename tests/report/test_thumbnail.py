@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import Write, blobs, stand_in
+from pictures import GAP, panels
 from PIL import Image
 from surveys import mapped
 
@@ -18,17 +19,6 @@ from pfmap.raster import source
 from pfmap.raster.bands import Scaling
 from pfmap.report.survey_figures import SceneFigures
 from pfmap.report.thumbnail import SIDE, scene_thumbnail, thumbnail, thumbnail_limit
-
-GAP = 8
-
-
-def panels(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right half of a picture, (h, w, 4) each."""
-    with Image.open(io.BytesIO(content)) as image:
-        assert image.format == "WEBP"
-        pixels = np.asarray(image.convert("RGBA")).astype(int)
-    wide = (pixels.shape[1] - GAP) // 2
-    return pixels[:, :wide], pixels[:, -wide:]
 
 
 def run(path: Path, out: Path, **options: object) -> tuple[SceneFigures, Card]:

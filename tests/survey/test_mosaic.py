@@ -9,11 +9,11 @@ import rasterio
 import shapely
 from affine import Affine
 from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
+from pictures import panels
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 from sheets import OVERLAPPING, QUARTERS, sheets
 from surveys import read_survey
-from test_thumbnail import panels
 from torch import Tensor, nn
 
 import pfmap

@@ -1,6 +1,5 @@
 import csv
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from commands import HANG
 from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from torch import Tensor, nn
 
@@ -122,6 +122,36 @@ def test_the_network_is_loaded_once_and_sees_one_scene_at_a_time(survey: Path, t
     assert len(network.seen) == 3 * 4
     changes = [a != b for a, b in zip(network.seen, network.seen[1:], strict=False)]
     assert sum(changes) == 2
+
+
+def test_while_one_scene_has_the_network_two_others_are_prepared(tmp_path: Path, write_scene: Write) -> None:
+    """Each scene lacks a CRS, and says so as soon as it is read; none is finished before all have."""
+    names = {f"sheet{index}" for index in range(3)}
+    (tmp_path / "in").mkdir()
+    for name in names:
+        write_scene(blobs(100, 100), f"in/{name}.tif", crs=None)
+    read: set[str] = set()
+    together: list[set[str]] = []
+    all_read = threading.Event()
+
+    class Waits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Pointwise(3)
+
+        def forward(self, image: Tensor) -> Tensor:
+            if not together:
+                all_read.wait(60)  # against a hang: nothing is waited for where all works
+                together.append(set(read))
+            return self.inner(image)
+
+    def hear(line: str) -> None:
+        read.update(name for name in names if f"{name}.tif: has no CRS" in line)
+        if read == names:
+            all_read.set()
+
+    run(tmp_path / "in", tmp_path / "out", model=stand_in(network=Waits()), on_message=hear)
+    assert together[0] == names
 
 
 def test_a_bug_in_one_scene_does_not_end_a_night_of_work(survey: Path, tmp_path: Path) -> None:
@@ -247,11 +277,14 @@ def test_a_second_survey_has_as_many_threads_as_the_first(survey: Path, tmp_path
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner, self.threads = Pointwise(3), set[int]()
+            self.inner, self.threads, self.both = Pointwise(3), set[int](), threading.Event()
 
         def forward(self, image: Tensor) -> Tensor:
             self.threads.add(threading.get_ident())
-            time.sleep(0.02)
+            if len(self.threads) < 2:
+                self.both.wait(HANG)
+            else:
+                self.both.set()
             return self.inner(image)
 
     before = torch.get_num_threads()

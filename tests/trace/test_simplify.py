@@ -70,6 +70,17 @@ def test_nothing_moves_farther_than_the_tolerance() -> None:
         assert areas[1] == pytest.approx(areas[0], rel=0.01)
 
 
+@pytest.mark.parametrize("radius", [80, 100, 120])
+def test_a_round_region_keeps_its_area(radius: int) -> None:
+    """Chords cut a circle's area off on one side; the vertices move out to make up for it."""
+    rows, cols = np.mgrid[0:300, 0:300]
+    classes = ((rows - 150) ** 2 + (cols - 150) ** 2 < radius**2).astype(np.uint8)
+    found = traced(classes, percent(classes), tolerance=1.25)
+    (disk,) = polygons(found)[found.classes == 1]
+    assert shapely.get_num_coordinates(disk) < 30
+    assert disk.area == pytest.approx(classes.sum(), rel=5e-4)
+
+
 def test_what_is_small_keeps_its_form() -> None:
     classes = np.zeros((40, 40), np.uint8)
     classes[5, 5] = classes[10:12, 10:12] = classes[20:26, 20:24] = 1

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chips import COLORS, CONFIG, data, scene, write
 from click.testing import CliRunner
 from sklearn import metrics as sk
-from test_train import COLORS, CONFIG, data, scene, write
 from torch import Tensor, nn
 
 import pfmap
