@@ -295,7 +295,7 @@ def local_workers(workers: int, device: str, say: Callable[[str], None]) -> Iter
 def _refuse_numbered(device: str) -> None:
     if device.startswith("cuda:"):
         raise ClusterError(
-            f"device {device!r} names one GPU of this machine; workers have a GPU each: use --device cuda"
+            f"device {device!r} names one GPU of this machine; workers have a GPU each: use device='cuda'"
         )
 
 
@@ -307,7 +307,7 @@ def _refuse_unlike(found: Sequence[Abilities]) -> None:
             raise ClusterError(
                 f"worker {first.address} would run on {first.device} in {first.precision}, worker "
                 f"{other.address} on {other.device} in {other.precision}: all have to do alike; say how with "
-                "--device and --precision, or leave out one kind"
+                "device= and precision=, or leave out one kind"
             )
         if other.device == "cuda" and other.gpus < 1:
             raise ClusterError(
@@ -326,7 +326,7 @@ def _await_answer(job: ClusterJob, address: str) -> None:
         if time.monotonic() > end:
             raise ClusterError(
                 f"worker {address}: what it writes into {job.folder.parent} does not arrive here: choose a "
-                "folder on storage that all machines share with --output-dir"
+                "folder on storage that all machines share with output_dir="
             )
         time.sleep(_LOOK)
 

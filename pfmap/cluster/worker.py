@@ -128,7 +128,7 @@ def enter(job: ClusterJob, sharers: int) -> None:
     if needed > (free := free_memory()):
         raise ClusterError(
             f"the {sharers} workers of {platform.node()} need {gigabytes(needed)} of memory for a scene this "
-            f"wide, {gigabytes(free)} are free: start fewer, or map a narrower part with --bbox"
+            f"wide, {gigabytes(free)} are free: start fewer, or map a narrower part with bbox="
         )
     with _turn:
         _network(job)
@@ -325,7 +325,7 @@ def _check_folder(job: ClusterJob) -> None:
         raise ClusterError(
             f"does not see the folder that the run writes into, {job.folder.parent} "
             f"({error.strerror or error}): "
-            "choose one that all machines have under this name with --output-dir"
+            "choose one that all machines have under this name with output_dir="
         ) from error
     if sign != job.sign:
         raise ClusterError(
@@ -337,7 +337,7 @@ def _check_folder(job: ClusterJob) -> None:
         why = getattr(error.__cause__, "strerror", error)
         raise ClusterError(
             f"cannot write into {job.folder.parent} ({why}): give its user the right to, or choose another "
-            "folder with --output-dir"
+            "folder with output_dir="
         ) from error
 
 

@@ -53,10 +53,10 @@ def choose_bands(
     wanted = f"model {model!r} needs {len(names)} ({', '.join(names)})"
     if bands is not None:
         if len(bands) != len(names):
-            raise UsageError(f"--bands names {len(bands)} bands; {wanted}")
+            raise UsageError(f"bands= names {len(bands)} bands; {wanted}")
         absent = [str(b) for b in bands if not 1 <= b <= src.count]
         if absent:
-            raise UsageError(f"{scene} has bands 1 to {src.count}, not {', '.join(absent)}: correct --bands")
+            raise UsageError(f"{scene} has bands 1 to {src.count}, not {', '.join(absent)}: correct bands=")
         return tuple(bands)
     for labels in ([c.name for c in src.colorinterp], [_plain(text) for text in src.descriptions]):
         if all(labels.count(name) == 1 for name in names):
@@ -67,12 +67,12 @@ def choose_bands(
         return (colors[0],) * 3
     if len(colors) < len(names):
         raise UsageError(
-            f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with --bands"
+            f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with bands="
         )
     if names != RGB:
         raise UsageError(
             f"{scene} does not say which of its {len(colors)} bands are {', '.join(names)}, as model "
-            f"{model!r} needs them: name them with --bands, such as --bands 1,2,3 for this order"
+            f"{model!r} needs them: name them with bands=, such as bands=(1, 2, 3) for this order"
         )
     return tuple(colors[: len(names)])
 

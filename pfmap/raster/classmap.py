@@ -22,7 +22,7 @@ from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, reason
 from pfmap.raster.scene import check_place, describe
 
 _PIXELS = 16 << 20  # read at a time
-_CHOOSE = "choose it with --band, or map the scene first with pfmap predict"
+_CHOOSE = "choose it with band=, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
 _NAME_USAGE = "2"  # GDAL's number for the column of a raster attribute table that holds names
 
@@ -143,7 +143,7 @@ class ClassMap:
                 raise SourceError(f"{name} has {src.count} bands; a class raster has one: {self._advice}")
             band = 1
         if not 1 <= band <= src.count:
-            raise SourceError(f"{name} has bands 1 to {src.count}, not {band}: choose one with --band")
+            raise SourceError(f"{name} has bands 1 to {src.count}, not {band}: choose one with band=")
         if np.dtype(src.dtypes[band - 1]).kind not in "ui":
             raise SourceError(
                 f"{name} holds {src.dtypes[band - 1]} values; classes are whole numbers: convert it with "

@@ -151,7 +151,7 @@ def evaluate_model(
     }
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
     if not total:
-        raise TrainingError(f"{os.fspath(data)} holds nothing out for {part}: choose another --part")
+        raise TrainingError(f"{os.fspath(data)} holds nothing out for {part}: choose another part=")
     done = 0
 
     def step(pixels: int) -> None:
