@@ -40,13 +40,20 @@ def opened_cluster(
         raise UsageError(
             "mapping with workers needs the package distributed, which is not here: pip install 'pfmap[dask]'"
         )
-    from pfmap.cluster import coordinator as clusters  # dask takes a second to load
+    from pfmap.cluster.coordinator import Cluster, refuse_numbered  # dask takes a second to load
+    from pfmap.cluster.link import Link, local_cluster, quiet
+    from pfmap.cluster.worker import look_around
+    from pfmap.model.device import choose_device
 
-    if isinstance(cluster, clusters.Cluster):
+    if isinstance(cluster, Cluster):
         yield cluster
     elif cluster is not None:
-        with clusters.running_cluster(str(cluster), say) as running:
-            yield running
+        with quiet(), Link(str(cluster), say) as link:
+            yield Cluster(link, say)
     elif workers is not None:
-        with clusters.local_workers(workers, device, say) as local:
-            yield local
+        refuse_numbered(device)
+        chosen = choose_device(device)
+        with quiet(), local_cluster(workers, chosen) as started, Link(started, say) as link:
+            for address in link.workers():  # torch loads there while the scene is being looked at here
+                link.submit(look_around, device, "auto", worker=address, on_done=lambda: None)
+            yield Cluster(link, say, chosen)

@@ -1,39 +1,37 @@
-"""Swaths on the workers of a Dask cluster: processes of this machine, or a cluster that runs already."""
+"""Have a scene's swaths computed by the workers of a Dask cluster, and fetch each as soon as it is there."""
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 
-from pfmap.cluster import worker as there
 from pfmap.cluster.dispatch import Dispatcher
-from pfmap.cluster.handover import Handover
-from pfmap.cluster.link import Link, LinkLostError, local_cluster, quiet
+from pfmap.cluster.handover import Handover, await_answer, signed
+from pfmap.cluster.link import Link, LinkLostError, ResultLostError, outcome
 from pfmap.cluster.task import Abilities, ClusterJob
+from pfmap.cluster.worker import enter_job, look_around, measure_piece
 from pfmap.core.errors import ClusterError, PfmapError
-from pfmap.core.files import file_names, read_text, remove, write_text
+from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.stages import Clock
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Probe
 from pfmap.mapping.swaths import lead_rows
 from pfmap.mapping.work import RUN_NAME, Work
-from pfmap.model.device import PRECISIONS, choose_device, choose_precision
+from pfmap.model.device import PRECISIONS, choose_precision
+from pfmap.version import __version__
 
 _PATIENCE = 60.0  # seconds that workers have to appear, and to answer
 _LOOK = 0.1
 
-T = TypeVar("T")
-
 
 class Cluster:
-    """A cluster that maps scenes, one after the other. Made by `running_cluster` and `local_workers`.
+    """The workers of a Dask cluster, as mapping asks for them (`pfmap.mapping.runtime.Workers`).
 
     Threads may map several scenes with it: each waits until all swaths of the one before are on disk.
 
@@ -45,35 +43,21 @@ class Cluster:
 
     def __init__(self, link: Link, say: Callable[[str], None], device: torch.device | None = None) -> None:
         self._link, self._say, self._device = link, say, device
-        self._local = device is not None
         self._turn = threading.Lock()
 
     def settle(self, device: str, precision: str) -> tuple[torch.device, torch.dtype]:
         """Find out on what and in what arithmetic the workers run the network: all of them alike.
-
-        Args:
-            device: auto, cpu, cuda or mps.
-            precision: auto, or by name.
 
         Raises:
             ClusterError: no worker answers, they differ, or one has a GPU that was not declared.
         """
         if self._device is not None:
             return self._device, choose_precision(precision, self._device)
-        _refuse_numbered(device)
+        refuse_numbered(device)
         with self._needed():
             workers = self._present()
-            self._link.refuse_other_versions(workers)
-            answers = self._link.ask(
-                there.look_around,
-                device,
-                precision,
-                workers=workers,
-                seconds=_PATIENCE,
-                resources={},
-                on_wait=lambda: None,
-            )
-        found = self._agreed(answers)
+            _refuse_other_versions(self._link, workers)
+            found = list(self._ask(workers, look_around, device, precision).values())
         _refuse_unlike(found)
         first = found[0]
         self._say(
@@ -85,22 +69,14 @@ class Cluster:
     def probe(self, plan: Plan, stem: str, on_step: Callable[[], None]) -> Probe:
         """Have a worker map a piece of a scene, and say what it takes all of them.
 
-        Args:
-            plan: how the scene is to be mapped.
-            stem: what the outputs' names begin with.
-            on_step: called often; it may raise to stop.
-
         Raises:
             PfmapError: the worker cannot do it.
         """
         job = ClusterJob.of(plan, stem, None)
         with self._needed(), self._own_turn(on_step):
             workers = self._present()
-            first = sorted(workers)[:1]
-            answers = self._link.ask(
-                there.measure, job, workers=first, seconds=_PATIENCE, resources=job.resources, on_wait=on_step
-            )
-        probe: Probe = self._agreed(answers)[0]
+            answers = self._ask([min(workers)], measure_piece, job, resources=job.resources, on_wait=on_step)
+        probe: Probe = next(iter(answers.values()))
         return replace(probe, window_seconds=probe.window_seconds / len(workers))
 
     def compute(
@@ -114,14 +90,6 @@ class Cluster:
     ) -> Generator[Span, None, None]:
         """Give the output rows of each swath, top to bottom, as soon as it is on disk.
 
-        Args:
-            work: the opened work folder.
-            plan: what is being done.
-            stem: what the outputs' names begin with.
-            swaths: output rows by window rows of those that are not on disk yet.
-            clock: where the workers' times go.
-            on_pixels: called often, with the pixels of the outputs that are done; it may raise to stop.
-
         Raises:
             ClusterError: a worker cannot do it, none is left, or a swath ends every worker that computes it.
             PfmapError: the scene cannot be read, or the work folder not be written.
@@ -129,56 +97,33 @@ class Cluster:
         if not swaths:
             return
         todo = list(swaths.items())
-        handover = Handover(self._folder(work), read_text(work.path / RUN_NAME))
+        # Workers on other machines need not see this one's disk.
+        folder = (work.path if self._device is not None else work.shared).absolute()
+        handover = Handover(folder, read_text(work.path / RUN_NAME))
+        width = plan.geobox.width
         done = plan.geobox.height - sum(rows.size for _, rows in todo)
+
+        def on_wait() -> None:
+            on_pixels(done * width)
+
         with ExitStack() as turn:
-            turn.enter_context(self._own_turn(lambda: on_pixels(done * plan.geobox.width)))
+            turn.enter_context(self._own_turn(on_wait))
+            handover.begin()
+            job = ClusterJob.of(plan, stem, folder)
+            turn.enter_context(signed(job))
+            workers = self._entered(job, on_wait)
             dispatcher = turn.enter_context(
-                self._dispatching(work, handover, plan, stem, todo, clock, on_pixels, done)
+                Dispatcher(self._link, job, todo, lead_rows(plan), workers, clock, self._say)
             )
             for index, (_, rows) in enumerate(todo):
                 ready = False
                 while not ready:
                     ready = dispatcher.wait(index, _LOOK)
-                    on_pixels((done + dispatcher.rows_written) * plan.geobox.width)
+                    on_pixels((done + dispatcher.rows_written) * width)
                 if dispatcher.finished:
                     turn.close()  # the next scene need not wait until these are read
                 handover.fetch(rows, work)
                 yield rows
-
-    @contextmanager
-    def _dispatching(
-        self,
-        work: Work,
-        handover: Handover,
-        plan: Plan,
-        stem: str,
-        todo: Sequence[tuple[Span, Span]],
-        clock: Clock,
-        on_pixels: Callable[[int], None],
-        done: int,
-    ) -> Iterator[Dispatcher]:
-        """Have workers compute these swaths."""
-        folder = self._folder(work)
-        handover.begin()
-        job = ClusterJob.of(plan, stem, folder)
-        try:
-            write_text(folder / job.sign_name, job.sign)
-            workers = self._entered(job, lambda: on_pixels(done * plan.geobox.width))
-            dispatcher = Dispatcher(self._link, job, todo, lead_rows(plan), workers, clock, self._say)
-            dispatcher.start()
-            try:
-                yield dispatcher
-            finally:
-                dispatcher.stop()
-        finally:
-            with suppress(OSError):  # whatever ended the run says more
-                for name in file_names(folder, job.id):
-                    remove(folder / name)
-
-    def _folder(self, work: Work) -> Path:
-        """Return where swaths are handed over: workers on other machines need not see this one's disk."""
-        return (work.path if self._local else work.shared).absolute()
 
     @contextmanager
     def _own_turn(self, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -192,18 +137,15 @@ class Cluster:
 
     def _entered(self, job: ClusterJob, on_wait: Callable[[], None]) -> frozenset[str]:
         """Show the job to all workers before any of them starts, and return those that can do it: all."""
-        assert job.folder is not None
         with self._needed():
             workers = self._present()
-            self._link.refuse_other_versions(workers)
+            _refuse_other_versions(self._link, workers)
             hosts = Counter(_host(address) for address in workers)
-            answers = self._link.ask(
-                there.enter, job, max(hosts.values()),
-                workers=workers, seconds=_PATIENCE, resources=job.resources, on_wait=on_wait,
-            )  # fmt: skip
-        self._agreed(answers)
+            answers = self._ask(
+                workers, enter_job, job, max(hosts.values()), resources=job.resources, on_wait=on_wait
+            )
         for address in answers:
-            _await_answer(job, address)
+            await_answer(job, address, _PATIENCE)
         return frozenset(answers)
 
     def _present(self) -> frozenset[str]:
@@ -221,20 +163,54 @@ class Cluster:
             time.sleep(_LOOK)
         return workers
 
-    def _agreed(self, answers: Mapping[str, T]) -> Sequence[T]:
-        """Return what workers gave, unless one refused, or none answered."""
+    def _ask(
+        self,
+        workers: Iterable[str],
+        function: Callable[..., Any],
+        *arguments: Any,
+        resources: Mapping[str, float] | None = None,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Have workers call a function, side by side; those that are busy or gone for long are left out.
+
+        Args:
+            workers: their addresses.
+            function: what they call.
+            arguments: what it takes.
+            resources: what the call needs of a worker beside a thread.
+            on_wait: called often; it may raise to stop.
+
+        Returns:
+            What each gave, by address.
+
+        Raises:
+            ClusterError: none answered in time, or one refused.
+            LinkLostError: the scheduler does not answer.
+        """
+        futures = {
+            worker: self._link.submit(function, *arguments, worker=worker, resources=resources)
+            for worker in sorted(workers)
+        }
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end and not all(future.done() for future in futures.values()):
+            on_wait()
+            time.sleep(_LOOK)
+        answers = {worker: outcome(future) for worker, future in futures.items() if future.done()}
+        for answer in answers.values():
+            if isinstance(answer, LinkLostError | ResultLostError):
+                raise LinkLostError from answer
         if not answers:
             raise ClusterError(
                 f"none of the workers at {self._link.name} answered within {_PATIENCE:.0f} s: other work "
                 "keeps them busy, or they lack the resource GPU; wait, or start workers of their own, with "
                 'dask worker --resources "GPU=1" for GPUs'
             )
-        for address, answer in sorted(answers.items()):
+        for address, answer in answers.items():
             if isinstance(answer, PfmapError):
                 raise ClusterError(f"worker {address}: {answer}") from answer
             if isinstance(answer, BaseException):
                 raise answer
-        return [answers[address] for address in sorted(answers)]
+        return answers
 
     @contextmanager
     def _needed(self) -> Iterator[None]:
@@ -247,56 +223,46 @@ class Cluster:
             ) from error
 
 
-@contextmanager
-def running_cluster(where: str, say: Callable[[str], None]) -> Iterator[Cluster]:
-    """Use a cluster that runs already.
-
-    Args:
-        where: its scheduler's address, such as tcp://10.0.0.1:8786, or its scheduler file.
-        say: called with lines for people.
+def refuse_numbered(device: str) -> None:
+    """Refuse one GPU by its number.
 
     Raises:
-        ClusterError: nobody answers there.
+        ClusterError: it is one.
     """
-    with quiet():
-        link = Link(where, say)
-        try:
-            yield Cluster(link, say)
-        finally:
-            link.close()
-
-
-@contextmanager
-def local_workers(workers: int, device: str, say: Callable[[str], None]) -> Iterator[Cluster]:
-    """Start worker processes on this machine; they end with this process at the latest.
-
-    Args:
-        workers: how many.
-        device: auto, cpu, cuda or mps.
-        say: called with lines for people.
-
-    Raises:
-        ClusterError: more than there are GPUs.
-    """
-    _refuse_numbered(device)
-    chosen = choose_device(device)
-    with quiet(), local_cluster(workers, chosen) as cluster:
-        link = Link(cluster, say)
-        try:
-            for address in link.workers():  # torch loads there while the scene is being looked at here
-                link.submit(there.look_around, device, "auto", worker=address).add_done_callback(
-                    lambda _: None
-                )
-            yield Cluster(link, say, chosen)
-        finally:
-            link.close()
-
-
-def _refuse_numbered(device: str) -> None:
     if device.startswith("cuda:"):
         raise ClusterError(
             f"device {device!r} names one GPU of this machine; workers have a GPU each: use device='cuda'"
         )
+
+
+def _refuse_other_versions(link: Link, workers: Collection[str]) -> None:
+    """Refuse workers with another pfmap than this one, before anything of it is sent to them."""
+    versions = link.run(_version_teller(), workers=workers)
+    others = sorted(address for address, version in versions.items() if version != __version__)
+    if not others:
+        return
+    has = versions[others[0]]
+    words = f"has pfmap {has}" if has else "has no pfmap"
+    if isinstance(has, BaseException):
+        words = f"cannot say which pfmap it has ({' '.join(str(has).split())}): is its Python another?"
+    more = f" ({len(others)} of {len(versions)} workers differ)" if len(others) > 1 else ""
+    raise ClusterError(
+        f"worker {others[0]} {words}, this machine has pfmap {__version__}{more}: install "
+        f"pfmap[dask] {__version__} in the workers' environment"
+    )
+
+
+def _version_teller() -> Callable[[], str | None]:
+    """Make the function that says which pfmap a worker has: sent as it is, for the worker may have none."""
+
+    def tell() -> str | None:
+        try:
+            from pfmap import version
+        except ImportError:
+            return None
+        return version.__version__
+
+    return tell
 
 
 def _refuse_unlike(found: Sequence[Abilities]) -> None:
@@ -312,23 +278,8 @@ def _refuse_unlike(found: Sequence[Abilities]) -> None:
         if other.device == "cuda" and other.gpus < 1:
             raise ClusterError(
                 f"worker {other.address} has a GPU that was not declared, so that nothing keeps it to one "
-                "swath "
-                'at a time: start it with dask worker --resources "GPU=1", one worker per GPU'
+                'swath at a time: start it with dask worker --resources "GPU=1", one worker per GPU'
             )
-
-
-def _await_answer(job: ClusterJob, address: str) -> None:
-    """See what a worker left in the work folder."""
-    assert job.folder is not None
-    name = there.answer_name(job, address)
-    end = time.monotonic() + _PATIENCE
-    while name not in file_names(job.folder, job.id):
-        if time.monotonic() > end:
-            raise ClusterError(
-                f"worker {address}: what it writes into {job.folder.parent} does not arrive here: choose a "
-                "folder on storage that all machines share with output_dir="
-            )
-        time.sleep(_LOOK)
 
 
 def _host(address: str) -> str:

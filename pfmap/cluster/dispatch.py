@@ -1,4 +1,4 @@
-"""Hand runs of swaths to workers until all swaths are on disk, whatever becomes of workers and scheduler.
+"""Hand runs of swaths to workers until all are on disk, even if workers or the scheduler fail on the way.
 
 What is on disk is the truth: a swath is finished when its folder is there. Dask is told of one run per worker
 at a time, by name and address; its scheduler never holds more than that, however many swaths there are.
@@ -9,16 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from distributed import Future
 from distributed.scheduler import KilledWorker
 
-from pfmap.cluster import worker as there
 from pfmap.cluster.handover import Handover
 from pfmap.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
 from pfmap.cluster.runs import Run, Runs
-from pfmap.cluster.task import ClusterJob, Done
+from pfmap.cluster.task import AbandonedError, ClusterJob, Done, UnknownJobError
+from pfmap.cluster.worker import compute_swaths, enter_job, shorten_run
 from pfmap.core.errors import ClusterError, PfmapError
 from pfmap.core.grid import Span
 from pfmap.core.stages import Clock
@@ -31,7 +31,7 @@ _VISIBLE = 60.0  # seconds that shared storage may take to show what another mac
 
 
 class Dispatcher:
-    """Has swaths computed.
+    """Has swaths computed, in a thread of its own, as long as its context lasts.
 
     Args:
         link: to the scheduler.
@@ -41,9 +41,6 @@ class Dispatcher:
         workers: those that were checked, and may be given runs.
         clock: where the workers' seconds go.
         say: called with lines for people.
-
-    Attributes:
-        rows_written: output rows of the swaths that are on disk.
     """
 
     def __init__(
@@ -60,6 +57,7 @@ class Dispatcher:
         self._link, self._job, self._swaths, self._lead = link, job, swaths, lead
         self._handover, self._clock, self._say = Handover(job.folder, job.run), clock, say
         self.rows_written = 0
+        """Output rows of the swaths that are on disk."""
         self._runs = Runs([span.size for span, _ in swaths], job.id)
         self._alive = self._allowed = workers
         self._refused: set[str] = set()
@@ -73,9 +71,18 @@ class Dispatcher:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work_off, name="pfmap-dispatch", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Give up what is in work."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+        for future in (*self._computing.values(), *self._entering.values()):
+            with suppress(Exception):  # of a scheduler that is gone
+                future.cancel()
 
     @property
     def finished(self) -> bool:
@@ -96,15 +103,6 @@ class Dispatcher:
             if self._error is not None:
                 raise self._error
         return False
-
-    def stop(self) -> None:
-        """Give up what is in work."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join()
-        for future in (*self._computing.values(), *self._entering.values()):
-            with suppress(Exception):  # of a scheduler that is gone
-                future.cancel()
 
     def _work_off(self) -> None:
         try:
@@ -164,14 +162,7 @@ class Dispatcher:
         self._refused &= self._alive
         new = self._alive - self._allowed - self._refused - set(self._entering)
         for address in new:
-            self._entering[address] = self._link.submit(
-                there.enter,
-                self._job,
-                1,
-                worker=address,
-                resources=self._job.resources,
-                on_done=self._wake.set,
-            )
+            self._entering[address] = self._submit(address, enter_job, self._job, 1)
         if self._allowed:
             self._seen = now
         elif now - self._seen > PATIENCE:
@@ -209,9 +200,9 @@ class Dispatcher:
             self._give_back(run)
         elif isinstance(answer, KilledWorker):
             self._give_back(run, blame=True)
-        elif isinstance(answer, there.AbandonedError | ResultLostError):
+        elif isinstance(answer, AbandonedError | ResultLostError):
             self._give_back(run)
-        elif isinstance(answer, there.UnknownJobError):  # the worker is a new one, at the old one's address
+        elif isinstance(answer, UnknownJobError):  # the worker is a new one, at the old one's address
             self._allowed -= {run.worker}
             self._give_back(run)
         elif isinstance(answer, LinkLostError):
@@ -260,15 +251,14 @@ class Dispatcher:
             run = self._runs.take(address, len(idle) - number)
             if run is None:
                 return
-            self._computing[address] = self._link.submit(
-                there.compute,
-                self._job.id,
-                run.id,
-                self._swaths[run.start : run.stop],
-                worker=address,
-                resources=self._job.resources,
-                on_done=self._wake.set,
-            )
+            swaths = self._swaths[run.start : run.stop]
+            self._computing[address] = self._submit(address, compute_swaths, self._job.id, run.id, swaths)
+
+    def _submit(self, address: str, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        resources = self._job.resources
+        return self._link.submit(
+            function, *arguments, worker=address, resources=resources, on_done=self._wake.set
+        )
 
     def _take_over(self) -> None:
         """Take the end of a long run from its worker."""
@@ -276,8 +266,9 @@ class Dispatcher:
         if found is None:
             return
         run, stop = found
-        keeps = self._link.now(there.shorten, run.id, stop - run.start, worker=run.worker)
-        if keeps is not None:
+        answers = self._link.run(shorten_run, run.id, stop - run.start, workers=[run.worker])
+        keeps = answers.get(run.worker)
+        if isinstance(keeps, int):  # else the worker is gone, or going
             self._runs.shorten(run, run.start + keeps)
 
     def _start_over(self) -> None:

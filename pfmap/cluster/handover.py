@@ -1,17 +1,25 @@
-"""Where workers leave finished swaths for whoever asked for them: a disk that all share, or a bucket."""
+"""The folder in which workers hand over finished swaths: on a disk that all machines share, or in a bucket.
+
+Whether a worker sees the same folder as the machine where the run was started is tried before the first
+swath: each finds a sign there, and leaves an answer.
+"""
 
 import hashlib
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pfmap.cluster.task import ClusterJob
 from pfmap.core import bucket
-from pfmap.core.errors import SourceError
-from pfmap.core.files import write_failed, write_text
+from pfmap.core.errors import ClusterError, SourceError, TargetError
+from pfmap.core.files import file_names, read_text, remove, write_failed, write_text
 from pfmap.core.grid import Span
 from pfmap.mapping.work import RUN_NAME, Work
+
+_LOOK = 0.1
 
 
 class Handover:
@@ -118,3 +126,67 @@ class Handover:
 
     def _archive(self, rows: Span) -> Path:
         return self._folder / f"{rows.start:010d}-{rows.stop:010d}{self._ending}"
+
+
+@contextmanager
+def signed(job: ClusterJob) -> Iterator[None]:
+    """Leave a job's sign in its folder; at the end it goes, and what workers answered there.
+
+    Raises:
+        TargetError: the folder cannot be written.
+    """
+    assert job.folder is not None
+    try:
+        write_text(job.folder / job.sign_name, job.sign)
+        yield
+    finally:
+        with suppress(OSError):  # whatever ended the run says more
+            for name in file_names(job.folder, job.id):
+                remove(job.folder / name)
+
+
+def answer_sign(job: ClusterJob, address: str) -> None:
+    """Look for a job's sign in its folder, and leave the answer of the worker at an address.
+
+    Raises:
+        ClusterError: the worker sees no such folder, or another one, or cannot write there.
+    """
+    assert job.folder is not None
+    try:
+        sign = read_text(job.folder / job.sign_name)
+    except OSError as error:
+        why = error.strerror or error
+        raise ClusterError(
+            f"does not see the folder that the run writes into, {job.folder.parent} ({why}): choose one that "
+            "all machines have under this name with output_dir="
+        ) from error
+    if sign != job.sign:
+        raise ClusterError(
+            f"sees another folder {job.folder.parent} than the machine where the run was started"
+        )
+    try:
+        write_text(job.folder / job.answer_name(address), job.sign)
+    except TargetError as error:
+        why = getattr(error.__cause__, "strerror", error)
+        raise ClusterError(
+            f"cannot write into {job.folder.parent} ({why}): give its user the right to, or choose another "
+            "folder with output_dir="
+        ) from error
+
+
+def await_answer(job: ClusterJob, address: str, seconds: float) -> None:
+    """Wait until what a worker left in the folder is seen here.
+
+    Raises:
+        ClusterError: it is not, in so many seconds.
+    """
+    assert job.folder is not None
+    name = job.answer_name(address)
+    end = time.monotonic() + seconds
+    while name not in file_names(job.folder, job.id):
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"worker {address}: what it writes into {job.folder.parent} does not arrive here: choose a "
+                "folder on storage that all machines share with output_dir="
+            )
+        time.sleep(_LOOK)

@@ -1,4 +1,7 @@
-"""The link to a Dask scheduler: made, lost and made again, and what is asked of the workers through it."""
+"""The connection to a Dask scheduler, which may be lost and made again; and one with workers of this machine.
+
+What runs on a worker is named by module and function, so that the scheduler needs nothing of pfmap.
+"""
 
 import logging
 import os
@@ -7,11 +10,11 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dask
 import torch
@@ -19,13 +22,11 @@ from distributed import Client, Future, Nanny, Scheduler
 from distributed.deploy.spec import SpecCluster
 
 from pfmap.core.errors import ClusterError
-from pfmap.version import __version__
 
 CONNECT_SECONDS = 10.0
 """How long a scheduler has to answer the first time."""
 PATIENCE = 300.0
 """Seconds that a run waits for a scheduler or workers that have gone to come back."""
-_LOOK = 0.05
 
 
 class LinkLostError(Exception):
@@ -37,11 +38,14 @@ class ResultLostError(Exception):
 
 
 class Link:
-    """A link to a scheduler.
+    """A connection to a scheduler. Use it as a context manager.
 
     Args:
         where: its address, or the name of its scheduler file; or a cluster of this process.
         say: called with lines for people.
+
+    Raises:
+        ClusterError: no scheduler answers there.
     """
 
     def __init__(self, where: "str | SpecCluster", say: Callable[[str], None]) -> None:
@@ -56,7 +60,10 @@ class Link:
                 "check the address, the network and, for tls://, the certificates in Dask's configuration"
             ) from error
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
         """Let go of the scheduler, and of what it does for us."""
         _close(self._client)
 
@@ -105,7 +112,7 @@ class Link:
         resources: Mapping[str, float] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> "Future[Any]":
-        """Have one worker, and no other, call a function of `pfmap.cluster.worker`.
+        """Have one worker, and no other, call a function of a module of pfmap.
 
         Raises:
             LinkLostError: the scheduler does not answer.
@@ -113,6 +120,7 @@ class Link:
         with self._lost():
             future = self._client.submit(
                 _caller(),
+                function.__module__,
                 function.__name__,
                 pickle.dumps(arguments),
                 key=f"pfmap-{function.__name__}-{secrets.token_hex(8)}",
@@ -126,79 +134,22 @@ class Link:
                 future.add_done_callback(lambda _future: on_done())
         return future
 
-    def now(self, function: Callable[..., Any], *arguments: Any, worker: str) -> Any:
-        """Call a short function on a worker at once, beside what it computes; None if the worker is gone.
-
-        Raises:
-            LinkLostError: the scheduler does not answer.
-        """
-        with self._lost():
-            answers = self._client.run(function, *arguments, workers=[worker], on_error="return")
-        answer = answers.get(worker)
-        return None if isinstance(answer, BaseException) else answer
-
-    def ask(
-        self,
-        function: Callable[..., Any],
-        *arguments: Any,
-        workers: Iterable[str],
-        seconds: float,
-        resources: Mapping[str, float],
-        on_wait: Callable[[], None],
-    ) -> dict[str, Any]:
-        """Have workers call a function, side by side.
-
-        Args:
-            function: what they call.
-            arguments: what it takes.
-            workers: their addresses.
-            seconds: how long to wait for those that are busy or gone.
-            resources: what the call needs beside a thread.
-            on_wait: called often; it may raise to stop.
+    def run(
+        self, function: Callable[..., Any], *arguments: Any, workers: Collection[str]
+    ) -> Mapping[str, Any]:
+        """Call a short function on workers at once, beside what they compute.
 
         Returns:
-            What each gave, or the error that it raised; a worker that did not answer in time is left out.
+            What each gave, or the error that it raised, by address; one that is gone may be missing.
 
         Raises:
-            LinkLostError: the scheduler does not answer.
-        """
-        futures = {
-            worker: self.submit(function, *arguments, worker=worker, resources=resources)
-            for worker in workers
-        }
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not all(future.done() for future in futures.values()):
-            on_wait()
-            time.sleep(_LOOK)
-        answers = {worker: outcome(future) for worker, future in futures.items() if future.done()}
-        for answer in answers.values():
-            if isinstance(answer, LinkLostError | ResultLostError):
-                raise LinkLostError from answer
-        return answers
-
-    def refuse_other_versions(self, workers: Collection[str]) -> None:
-        """Refuse workers with another pfmap than this one, before anything of it is sent to them.
-
-        Raises:
-            ClusterError: there is such a worker.
             LinkLostError: the scheduler does not answer.
         """
         with self._lost():
-            versions = self._client.run(_version_teller(), workers=list(workers), on_error="return")
-        others = sorted(address for address, version in versions.items() if version != __version__)
-        if others:
-            has = versions[others[0]]
-            if isinstance(has, BaseException):
-                words = (
-                    f"cannot say which pfmap it has ({' '.join(str(has).split())}): is its Python another?"
-                )
-            else:
-                words = f"has {f'pfmap {has}' if has else 'no pfmap'}"
-            more = f" ({len(others)} of {len(versions)} workers differ)" if len(others) > 1 else ""
-            raise ClusterError(
-                f"worker {others[0]} {words}, this machine has pfmap {__version__}{more}: install "
-                f"pfmap[dask] {__version__} in the workers' environment"
+            answers: Mapping[str, Any] = self._client.run(
+                function, *arguments, workers=list(workers), on_error="return"
             )
+        return answers
 
     def _connected(self, seconds: float) -> Client:
         if isinstance(self._where, str) and Path(self._where).is_file():
@@ -220,32 +171,18 @@ class Link:
             raise LinkLostError from error
 
 
-def _version_teller() -> Callable[[], str | None]:
-    """Make the function that says which pfmap a worker has: sent as it is, for the worker may have none."""
-
-    def tell() -> str | None:
-        try:
-            from pfmap import version
-        except ImportError:
-            return None
-        return version.__version__
-
-    return tell
-
-
-def _caller() -> Callable[[str, bytes], Any]:
+def _caller() -> Callable[[str, str, bytes], Any]:
     """Make the function that calls another on a worker.
 
-    The scheduler unpacks what it is given: so it gets nothing but a name and bytes, and has to have neither
+    The scheduler unpacks what it is given: so it gets nothing but names and bytes, and has to have neither
     pfmap nor torch, nor the memory for them.
     """
 
-    def call(name: str, arguments: bytes) -> Any:
+    def call(module: str, name: str, arguments: bytes) -> Any:
+        import importlib
         import pickle
 
-        from pfmap.cluster import worker
-
-        return getattr(worker, name)(*pickle.loads(arguments))
+        return getattr(importlib.import_module(module), name)(*pickle.loads(arguments))
 
     return call
 

@@ -1,4 +1,4 @@
-"""Which swaths a worker computes next.
+"""Share swaths out to workers: which run of neighbouring ones each computes next, and who takes over whose.
 
 Workers get runs of neighbouring swaths: the window row above a run is computed twice, once for the swath that
 it belongs to and once for the blend below, so that runs of single swaths would nearly double the work. A
@@ -16,21 +16,18 @@ _LAST_ROWS = 48  # of the last runs, so that no small ones are left over
 
 @dataclass(slots=True)
 class Run:
-    """Neighbouring swaths that a worker computes.
-
-    Attributes:
-        id: its own name.
-        worker: the worker's address.
-        start: the first swath, counted over all that are to be computed.
-        stop: behind the last one.
-        next: the first one that is not known to be on disk.
-    """
+    """Neighbouring swaths that a worker computes."""
 
     id: str
+    """Its own name."""
     worker: str
+    """The worker's address."""
     start: int
+    """The first swath, counted over all that are to be computed."""
     stop: int
+    """Behind the last one."""
     next: int
+    """The first one that is not known to be on disk."""
 
 
 class Runs:
@@ -43,15 +40,11 @@ class Runs:
 
     def __init__(self, rows: Sequence[int], name: str) -> None:
         self._rows, self._name, self._given = rows, name, 0
-        self._waiting = [(0, len(rows))] if rows else []
+        self.waiting = [(0, len(rows))] if rows else []
+        """Swaths that nobody computes, as runs without what is in work or on disk."""
         self.running: dict[str, Run] = {}
         self.written = bytearray(len(rows))
         self.left = len(rows)
-
-    @property
-    def waiting(self) -> Sequence[tuple[int, int]]:
-        """Swaths that nobody computes, as runs without what is in work or on disk."""
-        return self._waiting
 
     def take(self, worker: str, idle: int) -> Run | None:
         """Give a worker a run; None if no swath waits.
@@ -60,10 +53,10 @@ class Runs:
             worker: its address; it has no run.
             idle: workers that have none, itself included: together they take what waits, if it is little.
         """
-        if not self._waiting:
+        if not self.waiting:
             return None
-        start, end = self._waiting.pop(0)
-        waiting = sum(self._height(*gap) for gap in [(start, end), *self._waiting])
+        start, end = self.waiting.pop(0)
+        waiting = sum(self._height(*gap) for gap in [(start, end), *self.waiting])
         share = -(-waiting // idle)
         wanted = share if share <= _LAST_ROWS else MOST_ROWS
         stop, rows = start, 0
@@ -71,7 +64,7 @@ class Runs:
             rows += self._rows[stop]
             stop += 1
         if stop < end:
-            self._waiting.insert(0, (stop, end))
+            self.waiting.insert(0, (stop, end))
         self._given += 1
         run = self.running[worker] = Run(f"{self._name}-{self._given}", worker, start, stop, start)
         return run
@@ -121,4 +114,4 @@ class Runs:
 
     def _put_back(self, start: int, stop: int) -> None:
         if start < stop:
-            self._waiting = sorted([*self._waiting, (start, stop)])
+            self.waiting = sorted([*self.waiting, (start, stop)])

@@ -1,4 +1,4 @@
-"""What a worker has to know of a run, and what it says of itself: small, and no pixels."""
+"""What coordinator and workers tell each other: the job, what a worker has, and what it did; never pixels."""
 
 import dataclasses
 import secrets
@@ -22,29 +22,34 @@ from pfmap.version import __version__
 _SAMPLE = 64  # pixels of the scene's sample along a side: enough to know where it has data
 
 
+class UnknownJobError(Exception):
+    """The worker has not been shown the job, or has forgotten it."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the run any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterJob:
-    """A scene that is mapped by workers.
-
-    Attributes:
-        id: its own name.
-        version: pfmap's.
-        plan: what to do; without the network, and with little of the scene's sample.
-        stem: what the outputs' names begin with.
-        scene: the scene's fingerprint, as seen from where the run was started.
-        folder: where finished swaths are handed over, absolute; None while there is none yet.
-        run: what its run file says: which run it belongs to.
-        sign: what a file in it says, whose name is `sign_name`: proof that the worker sees the same folder.
-    """
+    """A scene that is mapped by workers."""
 
     id: str
+    """Its own name."""
     version: str
+    """Of pfmap."""
     plan: Plan
+    """What to do; without the network, and with little of the scene's sample."""
     stem: str
+    """What the outputs' names begin with."""
     scene: str
+    """The scene's fingerprint, as seen from where the run was started."""
     folder: Path | None
+    """Where finished swaths are handed over, absolute; None while there is none yet."""
     run: str
+    """What its run file says: which run it belongs to."""
     sign: str
+    """What the file `sign_name` in it says: proof that a worker sees the same folder."""
 
     @classmethod
     def of(cls, plan: Plan, stem: str, folder: Path | None) -> "ClusterJob":
@@ -80,6 +85,10 @@ class ClusterJob:
         """Name of the file that holds the sign."""
         return f"{self.id}.sign"
 
+    def answer_name(self, address: str) -> str:
+        """Name the file that a worker leaves where it found the sign."""
+        return f"{self.id}.{''.join(c if c.isalnum() else '-' for c in address)}"
+
     @property
     def resources(self) -> dict[str, float]:
         """What a task needs of a worker beside a thread."""
@@ -108,35 +117,24 @@ def _thinned(sample: Sample) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a worker has.
-
-    Attributes:
-        address: its own.
-        host: name of its machine.
-        device: type of the device that it would use: cpu, cuda or mps.
-        precision: name of the arithmetic that it would use.
-        about: the device by name.
-        threads: threads that a run on a CPU takes.
-        gpus: the resource GPU that was declared for it.
-    """
+    """What a worker has."""
 
     address: str
-    host: str
     device: str
+    """Type of the device that it would use: cpu, cuda or mps."""
     precision: str
+    """Name of the arithmetic that it would use."""
     about: str
-    threads: int
+    """The device by name."""
     gpus: float
+    """The resource GPU that was declared for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a worker's run of swaths gave: references, never pixels.
-
-    Attributes:
-        rows: output rows of the swaths that it wrote.
-        seconds: of work per stage.
-    """
+    """What a worker's run of swaths gave: references, never pixels."""
 
     rows: tuple[Span, ...]
+    """Output rows of the swaths that it wrote."""
     seconds: Mapping[str, float]
+    """Of work per stage."""

@@ -1,4 +1,4 @@
-"""What runs on a worker: it says what it has, is shown a job, and computes runs of swaths.
+"""What runs on a worker of the cluster: it says what it has, is shown a job, and computes runs of swaths.
 
 Every swath gets its own name on disk as soon as it is finished, so that a worker that is killed loses the one
 in work, and nothing else. A worker keeps the networks that it has loaded. It has one run in work at a time,
@@ -19,11 +19,11 @@ import torch
 from distributed import get_worker
 from distributed.core import Status
 
-from pfmap.cluster.handover import Handover
-from pfmap.cluster.task import Abilities, ClusterJob, Done, open_source
+from pfmap.cluster.handover import Handover, answer_sign
+from pfmap.cluster.task import AbandonedError, Abilities, ClusterJob, Done, UnknownJobError, open_source
 from pfmap.core.card import card_table, read_card
 from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError
-from pfmap.core.files import read_text, write_text
+from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory, keep_memory
 from pfmap.core.stages import Clock, read_ahead
@@ -62,14 +62,6 @@ _lengths: dict[str, int] = {}  # of runs, where they were shortened
 _reached: dict[str, int] = {}  # by runs in work: the swath being computed
 
 
-class UnknownJobError(Exception):
-    """The worker has not been shown the job, or has forgotten it."""
-
-
-class AbandonedError(Exception):
-    """Nobody waits for the run any more."""
-
-
 def _plainly(function: Callable[P, T]) -> Callable[P, T]:
     """Have errors leave without what caused them: GDAL's own cannot be sent."""
 
@@ -101,17 +93,15 @@ def look_around(device: str, precision: str) -> Abilities:
     _prepare_process()
     return Abilities(
         address=worker.address,
-        host=platform.node(),
         device=chosen.type,
         precision=str(kind).removeprefix("torch."),
         about=describe(chosen, kind),
-        threads=worker.state.nthreads,
         gpus=float(worker.state.total_resources.get("GPU", 0)),
     )
 
 
 @_plainly
-def enter(job: ClusterJob, sharers: int) -> None:
+def enter_job(job: ClusterJob, sharers: int) -> None:
     """Check whether this worker can do a job, and load what it needs.
 
     Args:
@@ -122,7 +112,7 @@ def enter(job: ClusterJob, sharers: int) -> None:
         PfmapError: another version of pfmap, the model or the scene, no such device, too little memory, or a
             work folder that this worker does not see or cannot write.
     """
-    _check_folder(job)
+    answer_sign(job, get_worker().address)
     _admit(job)
     needed = sharers * memory_of(job.plan)
     if needed > (free := free_memory()):
@@ -132,17 +122,15 @@ def enter(job: ClusterJob, sharers: int) -> None:
         )
     with _turn:
         _network(job)
-    _jobs[job.id] = job
-    while len(_jobs) > _KEPT:
-        _jobs.popitem(last=False)
+    _keep(_jobs, job.id, job)
 
 
 @_plainly
-def measure(job: ClusterJob) -> Probe:
+def measure_piece(job: ClusterJob) -> Probe:
     """Map a piece of a scene here, and say what it took.
 
     Raises:
-        PfmapError: as `enter`.
+        PfmapError: as `enter_job`.
     """
     _admit(job)
     gone = _whether_abandoned()
@@ -156,12 +144,12 @@ def measure(job: ClusterJob) -> Probe:
 
 
 @_plainly
-def compute(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]) -> Done:
+def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]) -> Done:
     """Compute neighbouring swaths, and write each into the work folder; those that are there are left out.
 
     Args:
         job_id: of a job that this worker was shown.
-        run_id: by which `shorten` knows the run.
+        run_id: by which `shorten_run` knows the run.
         swaths: window rows and output rows of each, top to bottom.
 
     Raises:
@@ -176,15 +164,14 @@ def compute(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]) -> Do
     try:
         if job_id not in _jobs:
             raise UnknownJobError
-        _jobs.move_to_end(job_id)
-        return _compute(_jobs[job_id], run_id, swaths, gone)
+        return _compute(_keep(_jobs, job_id, _jobs[job_id]), run_id, swaths, gone)
     finally:
         _turn.release()
         _reached.pop(run_id, None)
         _lengths.pop(run_id, None)
 
 
-def shorten(run_id: str, length: int) -> int:
+def shorten_run(run_id: str, length: int) -> int:
     """Have a run end early; called while it is in work.
 
     Args:
@@ -278,14 +265,20 @@ def _network(job: ClusterJob) -> Predictor:
     plan = job.plan
     card = json.dumps(card_table(plan.card), sort_keys=True)
     key = f"{plan.model_hash} {plan.device} {plan.precision} {plan.batch_size} {card}"
-    if key not in _networks:
-        model = load_model(_find_model(job))
-        runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
-        _networks[key] = runtime.predictor
-        while len(_networks) > _KEPT:
-            _networks.popitem(last=False)
-    _networks.move_to_end(key)
-    return _networks[key]
+    if key in _networks:
+        return _keep(_networks, key, _networks[key])
+    model = load_model(_find_model(job))
+    runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
+    return _keep(_networks, key, runtime.predictor)
+
+
+def _keep(kept: OrderedDict[str, T], key: str, value: T) -> T:
+    """Keep what was used last, and give it back."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)
+    return value
 
 
 def _find_model(job: ClusterJob) -> str:
@@ -313,37 +306,6 @@ def _find_model(job: ClusterJob) -> str:
         f"{has}, the run was started with model {plan.card.name!r} of weights {plan.model_hash[:12]}: "
         "install the same model there, or keep it where all machines see it and name its folder"
     )
-
-
-def _check_folder(job: ClusterJob) -> None:
-    """Look for the sign in the work folder, and leave one there."""
-    assert job.folder is not None
-    address = get_worker().address
-    try:
-        sign = read_text(job.folder / job.sign_name)
-    except OSError as error:
-        raise ClusterError(
-            f"does not see the folder that the run writes into, {job.folder.parent} "
-            f"({error.strerror or error}): "
-            "choose one that all machines have under this name with output_dir="
-        ) from error
-    if sign != job.sign:
-        raise ClusterError(
-            f"sees another folder {job.folder.parent} than the machine where the run was started"
-        )
-    try:
-        write_text(job.folder / answer_name(job, address), job.sign)
-    except TargetError as error:
-        why = getattr(error.__cause__, "strerror", error)
-        raise ClusterError(
-            f"cannot write into {job.folder.parent} ({why}): give its user the right to, or choose another "
-            "folder with output_dir="
-        ) from error
-
-
-def answer_name(job: ClusterJob, address: str) -> str:
-    """Name the file that a worker leaves where it found the sign."""
-    return f"{job.id}.{''.join(c if c.isalnum() else '-' for c in address)}"
 
 
 def _refuse_another_run(job: ClusterJob) -> None:

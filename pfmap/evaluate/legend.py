@@ -45,9 +45,6 @@ class Legend:
         truth: classes that the truth names, by value; None for polygons, which name theirs in each feature.
         sources: names of the two files, for messages.
 
-    Attributes:
-        notes: what to tell the user.
-
     Raises:
         UsageError: a class that is asked for does not exist.
     """
@@ -61,6 +58,7 @@ class Legend:
     ) -> None:
         self.options = options
         self.notes: list[str] = []
+        """What to tell the user."""
         self._sources = sources
         specs = _named(prediction) | {
             value: ClassSpec(name, prediction[value].color if value in prediction else default_color(value))

@@ -1,7 +1,6 @@
 """Truth on a prediction's grid, from a class raster or from polygons: codes of some rows at a time."""
 
 from contextlib import ExitStack
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +17,6 @@ ADVICE = "take one with gdal_translate -b 1, or map the scene first with pfmap p
 """What to do about a class raster with several bands."""
 
 Codes = npt.NDArray[np.uint8]
-
-
-class Truth(Protocol):
-    """What a prediction is compared with."""
-
-    def rows(self, rows: Span) -> Codes:
-        """Return the ``(rows, width)`` codes of rows; each row is asked for once, top to bottom.
-
-        Raises:
-            SourceError: they cannot be read, or have classes that are unknown.
-        """
-
-    def remarks(self) -> list[str]:
-        """Say at the end what is to be known about it.
-
-        Raises:
-            SourceError: nothing of it lies on the prediction.
-        """
 
 
 def open_truth(
@@ -76,11 +57,15 @@ class RasterTruth:
         self._translate = Translator(source.nodata, legend.true, legend.unknown, name)
 
     def rows(self, rows: Span) -> Codes:
-        """See `Truth`."""
+        """Return the ``(rows, width)`` codes of rows; each row is asked for once, top to bottom.
+
+        Raises:
+            SourceError: they cannot be read, or have classes that are unknown.
+        """
         return self._translate(self._source.read(rows))
 
     def remarks(self) -> list[str]:
-        """See `Truth`."""
+        """Say at the end what is to be known about it: nothing."""
         return []
 
 
@@ -118,12 +103,16 @@ class PolygonTruth:
         self._codes |= {value: code for value, code in codes.items() if code is not None}
 
     def rows(self, rows: Span) -> Codes:
-        """See `Truth`."""
+        """Return the codes of rows; as `RasterTruth.rows`."""
         burnt = [(shape, self._codes[value]) for shape, value in self._shapes.strip(rows)]
         return burn_values(burnt, rows, Span(0, self._geobox.width), self._rest)
 
     def remarks(self) -> list[str]:
-        """See `Truth`."""
+        """Say at the end what is to be known about it.
+
+        Raises:
+            SourceError: nothing of it lies on the prediction.
+        """
         file, counted, box = self._shapes.file, self._shapes.tally, self._geobox
         if not counted.placed:
             raise SourceError(
@@ -142,3 +131,7 @@ class PolygonTruth:
         if outside > 0:
             remarks.append(f"{outside:,} of {file.layer.count:,} features lie outside the scene")
         return remarks
+
+
+Truth = RasterTruth | PolygonTruth
+"""What a prediction is compared with."""

@@ -1,4 +1,4 @@
-"""Which device and precision to use."""
+"""Choose the device that the network runs on, the precision of its arithmetic, and windows per pass."""
 
 import torch
 

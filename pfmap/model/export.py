@@ -1,4 +1,4 @@
-"""Models as ONNX files, with the metadata by which GeoDeep and Deepness run them."""
+"""Export a model as an ONNX file, with the metadata by which GeoDeep and Deepness run it."""
 
 import importlib.util
 import json

@@ -1,8 +1,12 @@
-"""Model folders: finding, loading and writing them."""
+"""Model folders, each a card (model.toml) and weights (safetensors): find, load and write them.
+
+Weights are checked key by key before they are taken, so that a file that does not fit says where.
+"""
 
 import hashlib
 import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
 from pfmap.core.errors import ModelError, TrainingError
-from pfmap.core.files import publish, write_text
+from pfmap.core.files import write_bytes, write_text
 from pfmap.net.pfnet import PFNet
 
 CARD_NAME = "model.toml"
@@ -26,17 +30,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model.
-
-    Attributes:
-        card: what is known of it.
-        network: in evaluation mode; normalised ``(B, 3, H, W)`` float32 to logits ``(B, classes, H, W)``,
-            divided by the card's temperature.
-        folder: where it lies.
-    """
+    """A loaded model."""
 
     card: Card
     network: nn.Module
+    """In evaluation mode; normalised ``(B, 3, H, W)`` float32 to logits ``(B, classes, H, W)``, which are
+    divided by the card's temperature."""
     folder: Path
 
 
@@ -124,23 +123,25 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str
 
 
 def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model folder: weights first, so that a folder with a card is complete."""
+    """Write a model folder: weights first, so that a folder with a card is complete.
+
+    Args:
+        folder: made where it is missing.
+        card: what is known of the model.
+        network: its weights.
+        dtype: of floating-point tensors in the file.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(network, folder / WEIGHTS_NAME, dtype)
-    write_text(folder / CARD_NAME, tomli_w.dumps(card_table(card)))
-
-
-def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a network's weights as safetensors, floating-point tensors as `dtype`."""
     state = {
         key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")
+        for key, value in _without_counters(network.state_dict()).items()
     }
-    part = path.with_name(f".{path.name}.part")
     # Written here and not by safetensors, which would let nobody but the owner read it.
-    part.write_bytes(save(state))
-    publish(part, path)
+    write_bytes(folder / WEIGHTS_NAME, save(state))
+    write_text(folder / CARD_NAME, tomli_w.dumps(card_table(card)))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -164,36 +165,42 @@ def load_weights(network: nn.Module, path: Path) -> None:
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
 
 
-def misfits(network: nn.Module, state: dict[str, Tensor]) -> list[str]:
+def misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """List every missing, unexpected and misshapen key; `num_batches_tracked` may be absent."""
-    wanted = {
-        key: tuple(value.shape)
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    given = {
-        key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")
-    }
-    missing = [f"{key} is missing" for key in wanted if key not in given]
-    unexpected = [f"{key} is unexpected" for key in given if key not in wanted]
-    misshapen = [
-        f"{key} is {given[key]}, needs {shape}"
-        for key, shape in wanted.items()
-        if key in given and given[key] != shape
+    wanted, given = (
+        {key: tuple(value.shape) for key, value in _without_counters(tensors).items()}
+        for tensors in (network.state_dict(), state)
+    )
+    return [
+        *(f"{key} is missing" for key in wanted if key not in given),
+        *(f"{key} is unexpected" for key in given if key not in wanted),
+        *(
+            f"{key} is {given[key]}, needs {shape}"
+            for key, shape in wanted.items()
+            if given.get(key, shape) != shape
+        ),
     ]
-    return missing + unexpected + misshapen
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out batch norm's counters of training batches, which nothing reads."""
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def rename_key(key: str, renames: Iterable[tuple[str, str]]) -> str:
+    """Put our names where patterns find how a published key begins; a key that none knows stays as it is."""
+    for pattern, ours in renames:
+        if match := re.match(pattern, key):
+            return match.expand(ours) + key[match.end() :]
+    return key
 
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 _LITE0_PARTS = {
     "_expand_conv": "expand.0",
     "_bn0": "expand.1",
@@ -214,16 +221,15 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
         published = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; the file is the cause of all of them
         raise TrainingError(f"encoder weights {path} cannot be read: {error}") from error
-    blocks = [f"stages.{stage}.{index}" for stage, n in enumerate(_LITE0_REPEATS) for index in range(n)]
-    state = {}
-    for key, value in published.items():
-        if key.startswith("_conv_stem."):
-            state[key.replace("_conv_stem", "stem.0")] = value
-        elif key.startswith("_bn0."):
-            state[key.replace("_bn0", "stem.1")] = value
-        elif match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key):
-            number, part, leaf = match.groups()
-            state[f"{blocks[int(number)]}.{_LITE0_PARTS[part]}.{leaf}"] = value
+    keys = (key.split(".") for key in encoder.state_dict() if key.startswith("stages."))
+    blocks = dict.fromkeys(f"stages.{stage}.{index}" for _, stage, index, *_ in keys)
+    renames = [(r"_conv_stem\.", "stem.0."), (r"_bn0\.", "stem.1.")]
+    for number, block in enumerate(blocks):  # numbered throughout there, by stage here
+        renames += [
+            (rf"_blocks\.{number}\.{part}\.", f"{block}.{ours}.") for part, ours in _LITE0_PARTS.items()
+        ]
+    named = {key: rename_key(key, renames) for key in published}
+    state = {ours: published[key] for key, ours in named.items() if ours != key}
     problems = misfits(encoder, state)
     if problems:
         raise TrainingError(f"encoder weights {path} do not fit: {'; '.join(problems[:5])}")

@@ -1,4 +1,4 @@
-"""Import of the published PFNet checkpoints, and the presets that say what they were trained for."""
+"""Import published PFNet checkpoints as model folders; presets say what each was trained for."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 from pfmap.core.card import Architecture, Card, Encoder, InputSpec, Provenance
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import CheckpointError
-from pfmap.model.store import CARD_NAME, check_name, misfits, user_models, write_model
+from pfmap.model.store import CARD_NAME, check_name, misfits, rename_key, user_models, write_model
 from pfmap.net.encoders import BLOCKS
 from pfmap.net.pfnet import PFNet
 
@@ -23,23 +23,20 @@ _STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What a published checkpoint was trained for.
-
-    Attributes:
-        title: one line for people.
-        classes: in index order.
-        bands: in file order.
-        window: side of the training crops.
-        gsd: metres per pixel of the training images, smallest and largest.
-        data: what it was trained on, with its terms.
-    """
+    """What a published checkpoint was trained for."""
 
     title: str
+    """One line for people."""
     classes: tuple[ClassSpec, ...]
+    """In index order."""
     bands: tuple[str, str, str]
+    """In file order."""
     window: int
+    """Side of the training crops."""
     gsd: tuple[float, float]
+    """Metres per pixel of the training images, smallest and largest."""
     data: str
+    """What it was trained on, with its terms."""
 
 
 _RGB = ("red", "green", "blue")
@@ -105,31 +102,28 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 # The published names, as patterns, and ours. Levels are numbered fine to coarse in both.
-_RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), ours)
-    for pattern, ours in (
-        (r"layer0\.0\.0\.", "encoder.stem.0.0."),
-        (r"layer0\.0\.1\.", "encoder.stem.0.1."),
-        (r"layer0\.0\.3\.", "encoder.stem.1.0."),
-        (r"layer0\.0\.4\.", "encoder.stem.1.1."),
-        (r"layer0\.0\.6\.", "encoder.stem.2.0."),
-        (r"layer0\.1\.", "encoder.stem.2.1."),
-        (r"layer1\.", "encoder.stages.0."),
-        (r"layer2\.", "encoder.stages.1."),
-        (r"layer3\.", "encoder.stages.2."),
-        (r"layer4\.", "encoder.stages.3."),
-        (r"head\.ppm\.stages\.(\d)\.1\.", r"ppm.projections.\1.0."),
-        (r"head\.ppm\.stages\.(\d)\.2\.", r"ppm.projections.\1.1."),
-        (r"head\.ppm\.bottleneck\.", "ppm.fuse."),
-        (r"head\.fpn_in\.", "laterals."),
-        (r"head\.fpn_out\.(\d)\.0\.", r"smooth.\1."),
-        (r"head\.fpn_out_align\.(\d)\.point_matcher\.match_conv\.", r"flows.\1.match."),
-        (r"head\.fpn_out_align\.(\d)\.down_h\.", r"flows.\1.embed_coarse."),
-        (r"head\.fpn_out_align\.(\d)\.down_l\.", r"flows.\1.embed_fine."),
-        (r"head\.fpn_out_align\.(\d)\.edge_final\.", r"flows.\1.edge."),
-        (r"head\.conv_last\.0\.", "head."),
-        (r"head\.conv_last\.1\.", "classify."),
-    )
+_RENAMES = (
+    (r"layer0\.0\.0\.", "encoder.stem.0.0."),
+    (r"layer0\.0\.1\.", "encoder.stem.0.1."),
+    (r"layer0\.0\.3\.", "encoder.stem.1.0."),
+    (r"layer0\.0\.4\.", "encoder.stem.1.1."),
+    (r"layer0\.0\.6\.", "encoder.stem.2.0."),
+    (r"layer0\.1\.", "encoder.stem.2.1."),
+    (r"layer1\.", "encoder.stages.0."),
+    (r"layer2\.", "encoder.stages.1."),
+    (r"layer3\.", "encoder.stages.2."),
+    (r"layer4\.", "encoder.stages.3."),
+    (r"head\.ppm\.stages\.(\d)\.1\.", r"ppm.projections.\1.0."),
+    (r"head\.ppm\.stages\.(\d)\.2\.", r"ppm.projections.\1.1."),
+    (r"head\.ppm\.bottleneck\.", "ppm.fuse."),
+    (r"head\.fpn_in\.", "laterals."),
+    (r"head\.fpn_out\.(\d)\.0\.", r"smooth.\1."),
+    (r"head\.fpn_out_align\.(\d)\.point_matcher\.match_conv\.", r"flows.\1.match."),
+    (r"head\.fpn_out_align\.(\d)\.down_h\.", r"flows.\1.embed_coarse."),
+    (r"head\.fpn_out_align\.(\d)\.down_l\.", r"flows.\1.embed_fine."),
+    (r"head\.fpn_out_align\.(\d)\.edge_final\.", r"flows.\1.edge."),
+    (r"head\.conv_last\.0\.", "head."),
+    (r"head\.conv_last\.1\.", "classify."),
 )
 
 
@@ -192,10 +186,7 @@ def import_checkpoint(
 
 def rename(key: str) -> str:
     """Translate a published key to ours; unknown keys come back as they are."""
-    for pattern, ours in _RENAMES:
-        if match := pattern.match(key):
-            return match.expand(ours) + key[match.end() :]
-    return key
+    return rename_key(key, _RENAMES)
 
 
 def _unpickle(path: Path) -> Any:
