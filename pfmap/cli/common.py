@@ -26,9 +26,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 # A name with nothing before it, "=", and a value: Python's, a word in capitals that stands for one, or none.
 # What goes on otherwise is no option but part of a path, such as /maps/scale=2/scene.tif.
 _NAMED = re.compile(
-    r"(?<![\w./\\-])([a-z]\w*)="
-    r"('[^']*'|\"[^\"]*\"|\([^()]*\)|\{[^{}]*\}|-?\d+(?:\.\d+)?|True|False|None|[A-Z][A-Z,:]*)?"
-    r"(?=[\s,;:!?)]|\.?$|\.\s)"
+    r"""(?<![\w./\\-]) ([a-z]\w*) =
+        ( '[^']*' | "[^"]*"
+        | \( (?: '[^']*' | "[^"]*" | [^()'"] )* \)
+        | \{ (?: '[^']*' | "[^"]*" | [^{}'"] )* \}
+        | -?\d+(?:\.\d+)? | True | False | None
+        | [A-Z][A-Z,:]* )?
+        (?= [\s,;:!?)] | \.?$ | \.\s )""",
+    re.VERBOSE,
 )
 
 

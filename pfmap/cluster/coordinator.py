@@ -231,7 +231,7 @@ def refuse_numbered(device: str) -> None:
     """
     if device.startswith("cuda:"):
         raise ClusterError(
-            f"device {device!r} names one GPU of this machine; workers have a GPU each: use --device cuda"
+            f"device {device!r} names one GPU of this machine; workers have a GPU each: use device='cuda'"
         )
 
 
@@ -273,7 +273,7 @@ def _refuse_unlike(found: Sequence[Abilities]) -> None:
             raise ClusterError(
                 f"worker {first.address} would run on {first.device} in {first.precision}, worker "
                 f"{other.address} on {other.device} in {other.precision}: all have to do alike; say how with "
-                "--device and --precision, or leave out one kind"
+                "device= and precision=, or leave out one kind"
             )
         if other.device == "cuda" and other.gpus < 1:
             raise ClusterError(

@@ -158,7 +158,7 @@ def answer_sign(job: ClusterJob, address: str) -> None:
         why = error.strerror or error
         raise ClusterError(
             f"does not see the folder that the run writes into, {job.folder.parent} ({why}): choose one that "
-            "all machines have under this name with --output-dir"
+            "all machines have under this name with output_dir="
         ) from error
     if sign != job.sign:
         raise ClusterError(
@@ -170,7 +170,7 @@ def answer_sign(job: ClusterJob, address: str) -> None:
         why = getattr(error.__cause__, "strerror", error)
         raise ClusterError(
             f"cannot write into {job.folder.parent} ({why}): give its user the right to, or choose another "
-            "folder with --output-dir"
+            "folder with output_dir="
         ) from error
 
 
@@ -187,6 +187,6 @@ def await_answer(job: ClusterJob, address: str, seconds: float) -> None:
         if time.monotonic() > end:
             raise ClusterError(
                 f"worker {address}: what it writes into {job.folder.parent} does not arrive here: choose a "
-                "folder on storage that all machines share with --output-dir"
+                "folder on storage that all machines share with output_dir="
             )
         time.sleep(_LOOK)

@@ -252,7 +252,7 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
     if workers > gpus:
         raise ClusterError(
             f"{workers} workers are asked for, and {gpus} device{'s' * (gpus != 1)} {device.type!r} "
-            f"{'are' if gpus != 1 else 'is'} here, one for each: use --workers {gpus}, or --device cpu"
+            f"{'are' if gpus != 1 else 'is'} here, one for each: use workers={gpus}, or device='cpu'"
         )
     common: dict[str, Any] = {
         "host": _HOST,

@@ -118,7 +118,7 @@ def enter_job(job: ClusterJob, sharers: int) -> None:
     if needed > (free := free_memory()):
         raise ClusterError(
             f"the {sharers} workers of {platform.node()} need {gigabytes(needed)} of memory for a scene this "
-            f"wide, {gigabytes(free)} are free: start fewer, or map a narrower part with --bbox"
+            f"wide, {gigabytes(free)} are free: start fewer, or map a narrower part with bbox="
         )
     with _turn:
         _network(job)

@@ -132,7 +132,7 @@ def _asked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise TargetError(
             f"{folder} cannot be written ({error.strerror}): check the bucket's name and the AWS_ settings, "
-            "or choose another folder with --output-dir"
+            "or choose another folder with output_dir="
         ) from error
 
 
@@ -161,7 +161,7 @@ def write_failed(path: Path, error: Exception) -> TargetError:
         )
     return TargetError(
         f"{path.name} could not be written to {path.parent} ({reason}): is the disk full, or the folder "
-        "gone? Free some space and run the same command again, or choose another folder with --output-dir"
+        "gone? Free some space and run the same command again, or choose another folder with output_dir="
     )
 
 

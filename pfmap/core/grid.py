@@ -185,7 +185,7 @@ class Axis:
         if not 0 <= self.overlap <= self.window // 2:
             raise UsageError(
                 f"overlap {self.overlap} does not fit window {self.window}: "
-                f"choose 0 to {self.window // 2} with --overlap"
+                f"choose 0 to {self.window // 2} with overlap="
             )
 
     @property

@@ -91,9 +91,9 @@ class Legend:
         """Say so where the values of one side are taken as those of the other."""
         one, two = self._sources
         if self._prediction and not self._truth and not self.options.mapping:
-            bare, named, names, option = two, one, self._prediction, "--map"
+            bare, named, names, option = two, one, self._prediction, "mapping="
         elif self._truth and not self._prediction:
-            bare, named, names, option = one, two, self._truth, "--names"
+            bare, named, names, option = one, two, self._truth, "names="
         else:
             return
         values = ", ".join(f"{value} {name}" for value, name in sorted(names.items()))
@@ -149,7 +149,7 @@ class Legend:
         if rest == "ignore":
             return NO_CODE
         if rest == OTHER and OTHER not in self._codes:
-            raise UsageError("--rest other needs --only: which classes are not other?")
+            raise UsageError("rest='other' needs only=: which classes are not other?")
         return self._code(rest)
 
     def unknown(self, values: Sequence[object]) -> SourceError:
@@ -157,10 +157,11 @@ class Legend:
         one, two = self._sources
         some = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
         known = ", ".join(spec.name for spec in self._classes)
-        first = values[0]
+        first = str(values[0])
         return SourceError(
             f"{two} has classes that {one} does not have: {some}; it has {known}: say which they are with "
-            f"--map {first}=NAME, leave them out with --ignore {first}, or choose classes with --only"
+            f"mapping={{{first!r}: 'NAME'}}, leave them out with ignore=({first!r},), or choose classes with "
+            "only="
         )
 
     def code(self, name: str) -> int:
@@ -244,7 +245,7 @@ class Translator:
 def _check_choice(options: MatchOptions, known: Collection[str], source: str) -> None:
     """Refuse classes that are asked for and that a prediction which names its classes does not have."""
     if OTHER in options.only:
-        raise UsageError(f"--only {OTHER}: name the classes themselves; all the rest is called {OTHER}")
+        raise UsageError(f"only={OTHER!r}: name the classes themselves; all the rest is called {OTHER}")
     asked = [*options.only, *([options.rest] if options.rest not in (None, "ignore", OTHER) else [])]
     unknown = [name for name in asked if name not in known]
     if known and unknown:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pfmap.core.classes import NODATA
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, worded
 from pfmap.core.grid import Span
 from pfmap.core.stages import read_ahead
 from pfmap.evaluate.comparison import Comparison, Labels, Tally
@@ -115,7 +115,7 @@ def evaluate(
     job = _Job(options, tuple(objects), field, on_progress, on_message)
     pairs = find_pairs(prediction, truth)
     if len(pairs) > 1 and confidence is not None:
-        raise SourceError("--confidence is for one prediction: for folders it is found beside each of them")
+        raise SourceError("confidence= is for one prediction: for folders it is found beside each of them")
     for number, (one, two) in enumerate(pairs):
         given = None if confidence is None else locate(confidence).text
         job.compare(one, two, given, left=len(pairs) - number - 1)
@@ -248,7 +248,7 @@ class _Job:
         true = [labels.names[code] for code in np.flatnonzero(occurs)]
         vague = [labels.names[code] for code in np.flatnonzero(occurs & ~ends_known(self.tally, classes))]
         if len(true) == 1:
-            hint = "" if self.options.only else "; --only tells a class from all the rest"
+            hint = "" if self.options.only else "; only= tells a class from all the rest"
             self._say([f"warning: the truth is all {true[0]}: the figures say little{hint}"])
         elif vague:
             some = ", ".join(vague)
@@ -262,7 +262,7 @@ class _Job:
         return tuple(legend.code(name) for name in self.objects)
 
     def _say(self, lines: Sequence[str]) -> None:
-        for line in lines:
+        for line in map(worded, lines):
             if line and line not in self.notes:
                 self.notes.append(line)
                 self.on_message(line)
@@ -283,7 +283,7 @@ def _refuse_nothing(tally: Tally, labels: Labels, one: str, two: str, *, closed:
         )
         raise SourceError(
             f"{one} and {two} have no class in common: {ours} against {theirs}; bring them together with "
-            "--names or --map"
+            "names= or mapping="
         )
 
 
@@ -300,6 +300,6 @@ def _percent(confidence: ClassMap, rows: Span, name: str) -> Codes:
     if (values[~unknown] > 100).any():
         raise SourceError(
             f"{name} has the value {values[~unknown].max()}: percent, 0 to 100, is needed; choose another "
-            "with --confidence"
+            "with confidence="
         )
     return np.where(unknown, NODATA, values).astype(np.uint8)

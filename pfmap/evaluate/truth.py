@@ -39,7 +39,7 @@ def open_truth(
     if is_vector(text):
         return LabelPolygons(PolygonFile(text, field), geobox, prediction)
     if field is not None or rest is not None:
-        raise UsageError(f"--field and --rest are for polygons: {text} is none")
+        raise UsageError(f"field= and rest= are for polygons: {text} is none")
     return stack.enter_context(AlignedMap(locate(text), geobox, ADVICE, prediction))
 
 
@@ -89,8 +89,8 @@ class PolygonTruth:
         file, only = shapes.file, legend.options.only
         if file.field is None and len(only) != 1:
             raise UsageError(
-                f"{file.text} has no field class: name the field with --field, or, if all polygons are of "
-                "one class, that class with --only"
+                f"{file.text} has no field class: name the field with field=, or, if all polygons are of "
+                "one class, that class with only="
             )
         self._codes: dict[str | None, int] = {None: NO_CODE}
         if file.field is None:

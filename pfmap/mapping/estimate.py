@@ -94,7 +94,7 @@ def refuse_without_memory(plan: Plan, estimated: Estimate) -> None:
         raise SourceError(
             f"{plan.scene.name} ({box.width:,} x {box.height:,} pixels in blocks of {block[1]:,} x "
             f"{block[0]:,}) needs about {gigabytes(estimated.memory)} of memory, "
-            f"{gigabytes(estimated.free_memory)} are free: map a narrower part with --bbox, or store the "
+            f"{gigabytes(estimated.free_memory)} are free: map a narrower part with bbox=, or store the "
             "scene in tiles with gdal_translate -co TILED=YES"
         )
 
@@ -109,7 +109,7 @@ def refuse_without_disk(plan: Plan, estimated: Estimate, output_dir: Path) -> No
         raise TargetError(
             f"{plan.scene.name} needs up to {gigabytes(estimated.temporary)} of disk in {output_dir}, "
             f"{gigabytes(estimated.free_disk)} are free: free some space, choose another folder with "
-            "--output-dir, or leave out the confidence with --no-confidence"
+            "output_dir=, or leave out the confidence with confidence=False"
         )
 
 

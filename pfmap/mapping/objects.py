@@ -45,7 +45,7 @@ def refuse_unwanted(
         if value not in wanted:
             raise UsageError(
                 f"class {classes[value].name!r} is to be squared, but does not become polygons: name it in "
-                "--classes too"
+                "classes= too"
             )
 
 
@@ -70,7 +70,7 @@ def refuse_odd_names(folder: Path, stem: str) -> None:
     if odd:
         raise TargetError(
             f"{folder / stem} has {' and '.join(odd)} in its name, which writers of vector files cannot "
-            "handle: choose another folder with --output-dir, or rename the scene"
+            "handle: choose another folder with output_dir=, or rename the scene"
         )
 
 
@@ -102,8 +102,8 @@ def refuse_to_replace(folder: Path, names: Iterable[str], *, overwrite: bool, no
     there = [str(folder / name) for name in existing(folder, names)]
     if there and not overwrite:
         raise TargetError(
-            f"{', '.join(there)} exist{'s' * (len(there) == 1)} already{note}: replace with --overwrite, or "
-            "choose another folder with --output-dir"
+            f"{', '.join(there)} exist{'s' * (len(there) == 1)} already{note}: replace with overwrite=True, "
+            "or choose another folder with output_dir="
         )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from pfmap.core.card import Card, card_table
 from pfmap.core.classes import index_of
-from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.mapping.objects import refuse_unwanted
@@ -283,8 +283,8 @@ def _factors(
     low, high = card.input.gsd
     known = f"model {card.name!r} knows {low:g} to {high:g} m"
     if gsd is None:
-        unknown = f"{scene} does not say how large its pixels are; {known}: state it with --gsd METRES"
-        return (1.0, 1.0), [unknown]
+        unknown = f"{scene} does not say how large its pixels are; {known}: state it with gsd=METRES"
+        return (1.0, 1.0), [worded(unknown)]
     mean = mean_size(gsd)
     outside = not (low / _TOLERANCE <= mean <= high * _TOLERANCE)
     slanted = max(gsd) / min(gsd) > _SQUARE
@@ -292,15 +292,15 @@ def _factors(
         return (1.0, 1.0), []
     if outside and not options.resample:
         raise UsageError(
-            f"{scene} has {mean:.3g} m per pixel, {known}: leave out --no-resample, correct the resolution "
-            "with --gsd, or choose another model"
+            f"{scene} has {mean:.3g} m per pixel, {known}: leave out resample=False, correct the resolution "
+            "with gsd=, or choose another model"
         )
     target = min(max(mean, low), high)
     factors = target / gsd[0], target / gsd[1]
     if max(factors) > _FINEST or min(factors) < 1 / _COARSEST:
         raise UsageError(
             f"{scene} has {mean:.3g} m per pixel, {known}: too far apart to bridge by resampling; correct "
-            "the resolution with --gsd, or choose another model"
+            "the resolution with gsd=, or choose another model"
         )
     if not outside:
         return factors, []

@@ -273,8 +273,8 @@ def out_of_memory_explained() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            "the device's memory does not hold the overlaps of a scene this wide: lower --overlap, map a "
-            "narrower part with --bbox, or use --device cpu"
+            "the device's memory does not hold the overlaps of a scene this wide: lower overlap=, map a "
+            "narrower part with bbox=, or use device='cpu'"
         ) from error
 
 

@@ -193,12 +193,12 @@ def locked(output_dir: Path, stem: str, what: str) -> Iterator[Path]:
         except (filelock.Timeout, BlockingIOError) as error:
             raise TargetError(
                 f"another pfmap maps {what} into {output_dir} now{_holder(error)}: wait for it, or choose "
-                "another folder with --output-dir"
+                "another folder with output_dir="
             ) from error
         except (OSError, NotImplementedError) as error:
             raise TargetError(
                 f"{output_dir} cannot be written ({getattr(error, 'strerror', error)}): choose another "
-                "folder with --output-dir"
+                "folder with output_dir="
             ) from error
         yield path
 
@@ -235,7 +235,7 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: C
         work.finals.mkdir(exist_ok=True)
     except OSError as error:
         raise TargetError(
-            f"{work.target} cannot be written ({error.strerror}): choose another folder with --output-dir"
+            f"{work.target} cannot be written ({error.strerror}): choose another folder with output_dir="
         ) from error
 
 

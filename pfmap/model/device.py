@@ -26,10 +26,10 @@ def choose_device(wanted: str) -> torch.device:
         if (device.index or 0) >= count:
             built = "this torch was built without CUDA" if torch.version.cuda is None else "none answers"
             found = f"{count} CUDA devices are here" if count else f"no CUDA device is here ({built})"
-            raise DeviceError(f"device {wanted!r} is asked for, but {found}: use --device cpu or auto")
+            raise DeviceError(f"device {wanted!r} is asked for, but {found}: use device='cpu' or auto")
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
-            raise DeviceError("device 'mps' is asked for, but is not here: use --device cpu or auto")
+            raise DeviceError("device 'mps' is asked for, but is not here: use device='cpu' or auto")
     elif device.type != "cpu":
         raise DeviceError(f"device {wanted!r} is not supported: use auto, cpu, cuda, cuda:N or mps")
     return device

@@ -92,7 +92,7 @@ def _check(path: Path, card: Card, gsd: float | None, *, overwrite: bool) -> Non
     if gsd is not None and not low <= gsd <= high:
         raise UsageError(f"model {card.name!r} knows {low:g} to {high:g} m per pixel, not {gsd:g}")
     if path.exists() and not overwrite:
-        raise TargetError(f"{path} exists already: replace it with --overwrite, or choose another name")
+        raise TargetError(f"{path} exists already: replace it with overwrite=True, or choose another name")
     if not path.parent.is_dir():
         raise TargetError(f"{path.parent} is no folder: make it first")
 

@@ -140,7 +140,7 @@ class Predictor:
         if self.batch_size == 1:
             raise DeviceError(
                 "the device ran out of memory with a single window per pass: close other programs that use "
-                "it, choose a model with smaller windows, try --precision bfloat16, or use --device cpu"
+                "it, choose a model with smaller windows, try precision='bfloat16', or use device='cpu'"
             )
         self.batch_size //= 2
         if self.device.type == "cuda":

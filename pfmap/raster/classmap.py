@@ -23,7 +23,7 @@ from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time
-_CHOOSE = "choose it with --band, or map the scene first with pfmap predict"
+_CHOOSE = "choose it with band=, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
 _COLORS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22",
@@ -145,7 +145,7 @@ class ClassMap:
                 raise SourceError(f"{name} has {src.count} bands; a class raster has one: {advice}")
             band = 1
         if not 1 <= band <= src.count:
-            raise SourceError(f"{name} has bands 1 to {src.count}, not {band}: choose one with --band")
+            raise SourceError(f"{name} has bands 1 to {src.count}, not {band}: choose one with band=")
         if np.dtype(src.dtypes[band - 1]).kind not in "ui":
             raise SourceError(
                 f"{name} holds {src.dtypes[band - 1]} values; classes are whole numbers: convert it with "

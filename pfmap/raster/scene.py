@@ -205,12 +205,12 @@ def choose_bands(
         return (colors[0],) * 3
     if len(colors) < len(names):
         raise UsageError(
-            f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with --bands"
+            f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with bands="
         )
     if names != RGB:
         raise UsageError(
             f"{scene} does not say which of its {len(colors)} bands are {', '.join(names)}, as model "
-            f"{model!r} needs them: name them with --bands, such as --bands 1,2,3 for this order"
+            f"{model!r} needs them: name them with bands=, such as bands=(1, 2, 3) for this order"
         )
     return tuple(colors[: len(names)])
 
@@ -220,10 +220,10 @@ def _given(
 ) -> tuple[int, ...]:
     """Check the bands that the user gave."""
     if len(bands) != count:
-        raise UsageError(f"--bands names {len(bands)} bands; {wanted}")
+        raise UsageError(f"bands= names {len(bands)} bands; {wanted}")
     absent = [str(band) for band in bands if not 1 <= band <= src.count]
     if absent:
-        raise UsageError(f"{scene} has bands 1 to {src.count}, not {', '.join(absent)}: correct --bands")
+        raise UsageError(f"{scene} has bands 1 to {src.count}, not {', '.join(absent)}: correct bands=")
     return tuple(bands)
 
 

@@ -105,7 +105,7 @@ class Source:
         return SourceError(
             f"{self.info.name} cannot be read{place}: the source is damaged, incomplete or gone "
             f"({reason(error)}); mend or copy it again, or count what cannot be read as nodata with "
-            "--on-read-error nodata"
+            "on_read_error='nodata'"
         )
 
     def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:

@@ -65,7 +65,7 @@ def read_pattern(path: str) -> npt.NDArray[np.uint8]:
         if src.count < 3 or set(src.dtypes[:3]) != {"uint8"}:
             raise SourceError(
                 f"{path} has {src.count} bands of {src.dtypes[0]}; a scene to be repeated needs three 8-bit "
-                "bands: leave out --size to measure it as it is"
+                "bands: leave out size= to measure it as it is"
             )
         width, height = min(src.width, PATTERN), min(src.height, PATTERN)
         left, top = (src.width - width) // 2, (src.height - height) // 2

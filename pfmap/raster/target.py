@@ -99,7 +99,7 @@ class RasterTarget:
                 values: npt.NDArray[np.uint8] = src.read(1)
         except (RasterioError, OSError) as error:
             raise TargetError(
-                f"{path} of an earlier run cannot be read ({error}): start afresh with --no-resume"
+                f"{path} of an earlier run cannot be read ({error}): start afresh with resume=False"
             ) from error
         return values
 

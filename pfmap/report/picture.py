@@ -98,7 +98,7 @@ def write_picture(
     try:
         write_bytes(path, content.getvalue())
     except OSError as error:
-        raise TargetError(f"{path} cannot be written: choose another file with --output") from error
+        raise TargetError(f"{path} cannot be written: choose another file with output=") from error
 
 
 def _image(

@@ -115,8 +115,8 @@ class Survey:
                 "masks and nodata values with gdalinfo"
             )
         raise UsageError(
-            f"the area of interest touches none of the {len(self.results)} scenes: check --aoi and "
-            "--bbox, whose numbers are in the scenes' CRS"
+            f"the area of interest touches none of the {len(self.results)} scenes: check aoi= and "
+            "bbox=, whose numbers are in the scenes' CRS"
         )
 
     def add_earlier(self, sheets: Sequence[Sheet]) -> None:
@@ -126,7 +126,7 @@ class Survey:
                 continue
             report = read_report(sheet.folder / f"{sheet.location.stem}_report.json")
             if report is None:
-                reason = "it is not mapped yet: run without --retry-failed"
+                reason = "it is not mapped yet: run without retry_failed=True"
                 self.results[sheet] = SheetResult(sheet, None, reason)
                 continue
             result = Result.of(sheet.location.text, report, sheet.folder, skipped=True)

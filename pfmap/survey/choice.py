@@ -73,7 +73,7 @@ class Choice:
                 sheets = [sheet for sheet in sheets if sheet.location.text in before]
             return iter([sheets])
         if self.retry_failed:
-            raise UsageError("--watch maps again what failed once it changes: leave out --retry-failed")
+            raise UsageError("watch=True maps again what failed once it changes: leave out retry_failed=True")
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
         return _arrivals(self.find, lambda: on_progress(0, 0))
 

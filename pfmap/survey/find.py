@@ -121,7 +121,7 @@ def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Pa
         some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
         raise SourceError(
             f"{folder} has {what} (it has {some or 'no file at all'}): scenes such as GeoTIFFs are needed; "
-            "name them, or choose files with --glob"
+            "name them, or choose files with pattern="
         )
     return chosen
 
@@ -164,7 +164,7 @@ def _refuse_inside(output_dir: Path, folders: Sequence[Path]) -> None:
         if output_dir.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
                 f"the output folder {output_dir} lies in {folder}, which is searched for scenes: choose one "
-                "outside it, or leave out --output-dir to have outputs beside their scenes"
+                "outside it, or leave out output_dir= to have outputs beside their scenes"
             )
 
 

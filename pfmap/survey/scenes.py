@@ -123,8 +123,8 @@ def batch(
     which, left = take(SurveyOptions, settings)
     run, own = take(RunOptions, left)
     if mosaic and (which.retry_failed or which.watch):
-        other = "--retry-failed" if which.retry_failed else "--watch"
-        raise UsageError(f"{other} maps scenes one by one and --mosaic all as one: leave one out")
+        other = "retry_failed=True" if which.retry_failed else "watch=True"
+        raise UsageError(f"{other} maps scenes one by one and mosaic=True all as one: leave one out")
     options = PredictOptions.of(**own)
     folder = output_folder(output_dir)
     choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch, reserved=STEM)

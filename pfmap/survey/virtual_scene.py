@@ -77,17 +77,17 @@ def _refuse_mixed(infos: Sequence[SceneInfo]) -> None:
         if info.palette:
             raise SourceError(
                 f"{info.name} has a colour table, which a mosaic cannot show: expand it with gdal_translate "
-                "-expand rgb, or map the sheets without --mosaic"
+                "-expand rgb, or map the sheets without mosaic=True"
             )
         if info.dtype != first.dtype:
             raise SourceError(
                 f"{first.name} has {first.dtype} values and {info.name} {info.dtype}: a mosaic needs the "
-                "same in all; convert them with gdal_translate -ot, or map the sheets without --mosaic"
+                "same in all; convert them with gdal_translate -ot, or map the sheets without mosaic=True"
             )
         if not info.geobox.georeferenced or (info.geobox.crs_wkt is None) != (first.geobox.crs_wkt is None):
             lacking = info if info.geobox.crs_wkt is None else first
             raise SourceError(
                 f"{lacking.name} has no {'CRS' if lacking.geobox.georeferenced else 'georeferencing'}: a "
                 "mosaic needs a place for every sheet; state it with gdal_edit.py -a_srs, leave the sheet "
-                "out, or map the sheets without --mosaic"
+                "out, or map the sheets without mosaic=True"
             )

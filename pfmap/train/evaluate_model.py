@@ -136,7 +136,7 @@ def evaluate_model(
     parts = {source.spec.name: _part(source, part) for source in found.sources}
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
     if not total:
-        raise TrainingError(f"{name} holds nothing out for {part}: choose another --part")
+        raise TrainingError(f"{name} holds nothing out for {part}: choose another part=")
     predictor = Predictor(loaded.network, loaded.card.input, choose_device(device))
     job = _Job(predictor, order, found.sets, classes, chosen, lambda done: on_progress(done, total))
     sources = tuple(job.source(source, samples) for source, samples in parts.items() if samples)

@@ -123,12 +123,12 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     elif not overwrite:
         if checkpoint.is_file():
             raise TrainingError(
-                f"{output} holds the checkpoint of an unfinished training: go on with --resume, or start "
-                "anew with --overwrite"
+                f"{output} holds the checkpoint of an unfinished training: go on with resume=True, or start "
+                "anew with overwrite=True"
             )
         if (output / CARD_NAME).is_file():
             raise TrainingError(
-                f"{output} holds a model: choose another folder, or replace it with --overwrite"
+                f"{output} holds a model: choose another folder, or replace it with overwrite=True"
             )
 
 

@@ -183,7 +183,7 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
     if polygons.field is None:
         if len(options.classes) != 1:
             raise TrainingError(
-                f"{options.labels} has no column class: choose one with --field, or say with --classes what "
+                f"{options.labels} has no column class: choose one with field=, or say with classes= what "
                 "all its polygons are"
             )
         drawn = list(options.classes)
@@ -191,7 +191,7 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
     classes = _class_list(options, card, drawn)
     if set(drawn) - set(classes):
         raise TrainingError(
-            f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which --classes "
+            f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which classes= "
             "does not name: add them, or take their polygons out"
         )
     rest = options.rest
@@ -201,7 +201,7 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
         rest = tuple(c for c in classes if c not in drawn)
     if set(rest) - set(classes):
         raise TrainingError(
-            f"--rest names {', '.join(sorted(set(rest) - set(classes)))}, which is no class: there are "
+            f"rest= names {', '.join(sorted(set(rest) - set(classes)))}, which is no class: there are "
             f"{', '.join(classes)}"
         )
     return classes, layer | ({"rest": list(rest)} if rest else {})
@@ -216,7 +216,7 @@ def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequenc
     if strange:
         raise TrainingError(
             f"{options.labels} holds the values {', '.join(map(str, strange))}, but there are {len(known)} "
-            f"classes ({', '.join(known)}): name a class for each value, from 0 up, with --classes "
+            f"classes ({', '.join(known)}): name a class for each value, from 0 up, with classes= "
             f"({IGNORED} is ignored)"
         )
     return list(known), {"path": path, "values": {str(v): known[v] for v in values}}

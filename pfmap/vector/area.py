@@ -94,7 +94,7 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
         shapes.append(shape)
     if bbox is not None:
         if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
-            raise UsageError(f"--bbox {bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
+            raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
         shapes.append(shapely.box(*bbox))
     a, b, c, d, e, f = geobox.inverse()
     matrix, shift = np.array([[a, d], [b, e]]), np.array([c, f])
@@ -104,7 +104,7 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
         geometry = geometry.intersection(shapely.make_valid(pixels))
     geometry = _polygons_of(np.array([geometry], dtype=object))
     if geometry.is_empty or geometry.area == 0:
-        named = " and ".join(name for name in (text, bbox and f"--bbox {','.join(map(str, bbox))}") if name)
+        named = " and ".join(name for name in (text, bbox and f"bbox={bbox}") if name)
         raise OutsideError(f"{named} does not touch {scene}, which covers {_extent(geobox)} in its CRS")
     x0, y0, x1, y1 = geometry.bounds
     rows = Span(int(np.floor(y0 + _PIXEL)), int(np.ceil(y1 - _PIXEL)))

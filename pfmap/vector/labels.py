@@ -63,7 +63,7 @@ class PolygonFile:
         if field is not None and field not in layer.fields:
             raise UsageError(
                 f"{text} has no field {field!r}: choose one of "
-                f"{', '.join(layer.fields) or 'none'} with --field"
+                f"{', '.join(layer.fields) or 'none'} with field="
             )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
         self.values: dict[str | None, int] = {}

@@ -127,7 +127,7 @@ def test_workers_and_a_cluster_exclude_each_other(model: Model, write_scene: Wri
     scene = write_scene(noise(100, 100))
     assert "choose one" in refusal(scene, tmp_path / "out", model, cluster="tcp://127.0.0.1:9", workers=2)
     assert "use 1 or more" in refusal(scene, tmp_path / "out", model, workers=0)
-    assert "use --device cuda" in refusal(scene, tmp_path / "out", model, workers=1, device="cuda:0")
+    assert "use device='cuda'" in refusal(scene, tmp_path / "out", model, workers=1, device="cuda:0")
 
 
 def test_workers_with_another_pfmap_are_refused_and_both_are_named(

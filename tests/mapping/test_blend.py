@@ -65,7 +65,7 @@ def test_no_window_lies_wholly_outside(axis: Axis) -> None:
 
 @pytest.mark.parametrize("overlap", [33, -1])
 def test_an_overlap_beyond_half_a_window_is_refused(overlap: int) -> None:
-    with pytest.raises(UsageError, match="--overlap"):
+    with pytest.raises(UsageError, match="overlap="):
         Axis(100, 64, overlap)
 
 

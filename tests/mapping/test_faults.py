@@ -65,7 +65,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
 
 
 def test_out_of_memory_with_a_single_window_says_what_to_do(write_scene: Write, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=r"single window per pass.*--device cpu"):
+    with pytest.raises(DeviceError, match=r"single window per pass.*device='cpu'"):
         pfmap.predict(
             write_scene(blobs(200, 300)),
             tmp_path / "out",
@@ -82,7 +82,7 @@ def test_overlaps_that_do_not_fit_on_the_device_say_what_to_do(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("pfmap.mapping.blend.Blender.add", fail)
-    with pytest.raises(DeviceError, match=r"overlaps of a scene this wide: lower --overlap"):
+    with pytest.raises(DeviceError, match=r"overlaps of a scene this wide: lower overlap="):
         pfmap.predict(write_scene(blobs(200, 300)), tmp_path, model=stand_in(), device="cpu")
 
 
@@ -120,7 +120,7 @@ def test_a_corrupt_block_fails_with_its_place_and_can_be_mended(write_scene: Wri
     whole = scene.read_bytes()
     damage(scene, 3, 3)
     options: dict[str, Any] = {"model": stand_in(), "device": "cpu", "swath_pixels": 1}
-    with pytest.raises(SourceError, match=r"cannot be read at column \d+, row 168.*--on-read-error nodata"):
+    with pytest.raises(SourceError, match=r"cannot be read at column \d+, row 168.*on_read_error='nodata'"):
         pfmap.predict(scene, tmp_path / "out", **options)
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".scene.pfmap"]
     scene.write_bytes(whole)
@@ -272,7 +272,7 @@ def test_a_run_that_cannot_fit_on_the_disk_is_refused_at_once(
     write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pfmap.mapping.estimate.free_disk", lambda _folder: 1_200_000)
-    with pytest.raises(TargetError, match=r"needs up to 1\.. MB of disk.*1\.2 MB are free.*--output-dir"):
+    with pytest.raises(TargetError, match=r"needs up to 1\.. MB of disk.*1\.2 MB are free.*output_dir="):
         pfmap.predict(write_scene(blobs(300, 300)), tmp_path / "out", model=stand_in(), device="cpu")
     assert not (tmp_path / "out").exists()
 

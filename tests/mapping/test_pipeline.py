@@ -297,7 +297,7 @@ def test_existing_outputs_are_refused_and_kept(write_scene: Write) -> None:
     scene = write_scene(blobs(80, 80))
     first = pfmap.predict(scene, model=stand_in(), device="cpu")
     before = {p: p.read_bytes() for p in scene.parent.iterdir()}
-    with pytest.raises(TargetError, match=r"already \(of other options\): replace with --overwrite"):
+    with pytest.raises(TargetError, match=r"already \(of other options\): replace with overwrite=True"):
         pfmap.predict(scene, model=stand_in(), device="cpu", min_area=3)
     assert {p: p.read_bytes() for p in scene.parent.iterdir()} == before
     again = pfmap.predict(scene, model=stand_in(), device="cpu", min_area=3, overwrite=True)

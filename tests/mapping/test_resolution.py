@@ -199,7 +199,7 @@ def test_pixels_are_measured_on_the_ground(crs: str, transform: Affine) -> None:
 
 def test_resampling_can_be_refused(write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(80, 80))
-    with pytest.raises(UsageError, match=r"0\.5 m per pixel, model 'stand_in' knows 1 to 2 m.*--gsd"):
+    with pytest.raises(UsageError, match=r"0\.5 m per pixel, model 'stand_in' knows 1 to 2 m.*gsd="):
         pfmap.predict(scene, tmp_path / "out", model=model_for(1, 2), device="cpu", resample=False)
     assert not (tmp_path / "out").exists()
     inside = pfmap.predict(scene, tmp_path, model=model_for(0.4, 2), device="cpu", resample=False)
@@ -219,7 +219,7 @@ def test_the_user_can_state_the_resolution(write_scene: Write, tmp_path: Path) -
     model = model_for(0.2, 0.2)
     unknown = pfmap.predict(scene, tmp_path / "a", model=model, device="cpu", on_message=said.append)
     assert unknown.report["options"]["read_at_gsd_m"] is None
-    assert any("--gsd METRES" in line for line in said)
+    assert any("gsd=METRES" in line for line in said)
     known = pfmap.predict(scene, tmp_path / "b", model=model, device="cpu", gsd=0.1)
     assert known.report["options"]["read_at_gsd_m"] == pytest.approx(0.2)
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):

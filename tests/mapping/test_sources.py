@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_written_wants_another(write_scene: Write, tmp_p
     """The rights of a folder mean nothing to root, so something else stands in the way."""
     scene = write_scene(blobs(80, 90))
     (tmp_path / ".scene.pfmap").write_text("in the way")
-    with pytest.raises(pfmap.PfmapError, match=r"cannot be written.*--output-dir"):
+    with pytest.raises(pfmap.PfmapError, match=r"cannot be written.*output_dir="):
         mapped(scene, tmp_path)
     assert mapped(scene, tmp_path / "out").shape == (80, 90)
 
@@ -319,7 +319,7 @@ def test_scenes_in_read_only_folders_are_mapped_elsewhere(write_scene: Write, tm
     assert done.returncode == 0, done.stderr
     refusal, written = done.stdout.splitlines()
     assert "cannot be written (Read-only file system)" in refusal
-    assert "--output-dir" in refusal
+    assert "output_dir=" in refusal
     assert written == "True"
     assert [p.name for p in folder.iterdir()] == ["scene.tif"]
 

@@ -16,7 +16,9 @@ from rasters import blotches, percent, polygons, traced
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.core.errors import SourceError, TargetError, UsageError
+from pfmap.core.errors import PfmapError, SourceError, TargetError, UsageError
+from pfmap.mapping import polygonize
+from pfmap.raster.classmap import ClassMap
 
 NORTH_UP = Affine(0.5, 0, 300000, 0, -0.5, 3000000)
 
@@ -153,12 +155,32 @@ def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="drop_small=True needs min_area="):
         pfmap.vectorize(raster, drop_small=True)
     pfmap.vectorize(raster)
-    with pytest.raises(TargetError, match="--overwrite"):
+    with pytest.raises(TargetError, match="overwrite=True"):
         pfmap.vectorize(raster)
     empty = tmp_path / "empty.tif"
     empty.touch()
     with pytest.raises(SourceError, match="cannot be opened"):
         pfmap.vectorize(empty)
+
+
+@pytest.mark.parametrize(("size", "message"), [(30, "replace with overwrite=True"), (31, "of the same map")])
+def test_an_error_leaves_no_raster_open(
+    size: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raster = write(tmp_path / "cover.tif", blotches(1, 30, 30, 3, 2.0), nodata=255)
+    certain = write(tmp_path / "percent.tif", np.full((size, size), 50, np.uint8))
+    (tmp_path / "cover_objects.gpkg").touch()
+    opened: list[ClassMap] = []
+
+    class Watched(ClassMap):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            opened.append(self)
+
+    monkeypatch.setattr(polygonize, "ClassMap", Watched)
+    with pytest.raises(PfmapError, match=message):
+        pfmap.vectorize(raster, confidence=certain)
+    assert [one._src.closed for one in opened] == [True, True]
 
 
 def test_a_raster_without_a_crs_is_announced_and_measured_in_pixels(tmp_path: Path) -> None:

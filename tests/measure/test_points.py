@@ -133,7 +133,7 @@ def test_foreground_is_what_is_named_or_no_background_or_building(write_scene: W
         ((80, 0), {"model": stand_in(window=SIDE)}, ModelError, "no PointFlow module"),
         ((80, 0), {"foreground": ["lawn"]}, ModelError, "class 'lawn' is unknown"),
         ((80, 0), {"foreground": []}, UsageError, "foreground="),
-        ((80, 0), {"bands": (1, 2, 9)}, UsageError, "--bands"),
+        ((80, 0), {"bands": (1, 2, 9)}, UsageError, "bands="),
     ],
 )
 def test_bad_input_is_refused(

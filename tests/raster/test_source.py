@@ -42,7 +42,7 @@ def test_colour_interpretation_chooses_the_bands(interpretation, names, expected
 
 def test_near_infrared_has_to_be_named(write_scene: Write) -> None:
     path = write_scene(numbered(3))
-    with pytest.raises(UsageError, match=r"nir, red, green.*--bands 1,2,3"):
+    with pytest.raises(UsageError, match=r"nir, red, green.*bands=\(1, 2, 3\)"):
         Source(locate(path), ("nir", "red", "green"), model="vaihingen")
     with Source(locate(path), ("nir", "red", "green"), (1, 2, 3)) as source:
         assert source.info.bands == (1, 2, 3)

@@ -96,7 +96,7 @@ def test_what_cannot_be_a_survey_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"empty has no raster \(it has no file at all\)"):
         find_sheets([tmp_path / "empty"])
-    with pytest.raises(SourceError, match=r"notes has no raster \(it has readme.md\).*--glob"):
+    with pytest.raises(SourceError, match=r"notes has no raster \(it has readme.md\).*pattern="):
         find_sheets([tmp_path / "notes"])
     with pytest.raises(SourceError, match=r"b.tif does not exist"):
         find_sheets([tmp_path / "in/b.tif"])

@@ -214,7 +214,7 @@ def test_warnings_say_which_scene_they_are_about(survey: Path, tmp_path: Path, w
     assert said == [
         f"warning: {name}: has no CRS: areas and lengths are in pixels",
         f"warning: {name}: does not say how large its pixels are; model 'stand_in' knows 0.01 to 10 m: "
-        "state it with --gsd METRES",
+        "state it with gsd=METRES",
     ]
     assert torch.get_num_threads() >= 1
 

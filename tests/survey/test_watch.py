@@ -132,7 +132,7 @@ def test_an_empty_folder_can_be_watched_but_not_retried(tmp_path: Path, clock: C
         predict_all(
             tmp_path / "in", tmp_path / "out", model=stand_in(), watch=True, on_progress=until([], 0, clock)
         )
-    with pytest.raises(UsageError, match="leave out --retry-failed"):
+    with pytest.raises(UsageError, match="leave out retry_failed=True"):
         predict_all(tmp_path / "in", tmp_path / "out", model=stand_in(), watch=True, retry_failed=True)
-    with pytest.raises(UsageError, match="--mosaic all as one: leave one out"):
+    with pytest.raises(UsageError, match="mosaic=True all as one: leave one out"):
         batch(tmp_path / "in", tmp_path / "out", model=stand_in(), watch=True, mosaic=True)

@@ -120,11 +120,11 @@ def test_bad_data_is_refused_in_one_line_before_anything_is_written(
     assert "has no image (.bmp" in message(images=tmp_path / "empty")
     assert "labels" in message(labels=str(tmp_path / "gone.gpkg"))
     assert "has no field 'kind'" in message(field="kind")
-    assert "has no column class: choose one with --field" in message()
-    assert "has classes building, which --classes does not name" in message(
+    assert "has no column class: choose one with field=" in message()
+    assert "has classes building, which classes= does not name" in message(
         field="what", classes=("tree", "pond")
     )
-    assert "--rest names pond, which is no class" in message(field="what", rest=("pond",))
+    assert "rest= names pond, which is no class" in message(field="what", rest=("pond",))
     write(tmp_path / "images" / "a.png", np.zeros((3, 64, 64), np.uint8), placed=False)
     write(tmp_path / "images" / "b.png", np.zeros((3, 64, 64), np.uint8), placed=False)
     write(tmp_path / "masks" / "a.png", np.full((1, 64, 64), 7, np.uint8), placed=False)
@@ -202,7 +202,7 @@ def test_a_class_that_no_polygon_has_is_no_error(scene: Path, landcover: Model) 
     )  # fmt: skip
     tables = quick_tables(options, landcover, "mine")
     assert len(tables["classes"]) == 3
-    with pytest.raises(TrainingError, match="--rest"):
+    with pytest.raises(TrainingError, match="rest="):
         quick_tables(
             QuickOptions(scene, options.labels, field="what", classes=("building", "x"), rest=("y",)),
             landcover,

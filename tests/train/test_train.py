@@ -204,7 +204,7 @@ def test_a_model_or_checkpoint_is_never_replaced_unasked(data: Path, config: Tra
     with pytest.raises(TrainingError, match="holds a model: choose another folder"):
         train(config, data, data / "model")
     (data / "model" / "checkpoint.pt").write_bytes(b"")
-    with pytest.raises(TrainingError, match="unfinished training: go on with --resume"):
+    with pytest.raises(TrainingError, match="unfinished training: go on with resume=True"):
         train(config, data, data / "model")
     assert (data / "model" / "weights.safetensors").read_bytes() == before
     train(changed(config, seed=5), data, data / "model", overwrite=True)
