@@ -19,11 +19,10 @@ from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
-from pfmap.vector.attributes import SceneNames
 from pfmap.vector.formats import FORMATS, PART
 from pfmap.vector.geodesy import Measurer, pixel_area
 from pfmap.vector.regularize import Regularizer
-from pfmap.vector.write import ObjectWriter, file_part
+from pfmap.vector.write import ObjectWriter, SceneNames, file_part
 
 _SIMPLIFY_PIXELS = 1.25
 """Default of `simplify`: enough that the steps of a slanted edge vanish, and its noise of one pixel."""

@@ -30,8 +30,8 @@ from pfmap.mapping.objects import (
 from pfmap.mapping.plan import pixel_size
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.gdal import Location, locate
-from pfmap.vector.attributes import SceneNames
 from pfmap.vector.geodesy import Measurer
+from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
