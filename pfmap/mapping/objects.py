@@ -19,11 +19,10 @@ from pfmap.core.regions import Regions
 from pfmap.mapping.options import ShapeOptions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
-from pfmap.vector.attributes import SceneNames
 from pfmap.vector.formats import PART
 from pfmap.vector.geodesy import Measurer, pixel_area, pixel_size
 from pfmap.vector.regularize import Regularizer
-from pfmap.vector.write import ObjectWriter, file_part
+from pfmap.vector.write import ObjectWriter, SceneNames, file_part
 
 Rows = npt.NDArray[Any]
 

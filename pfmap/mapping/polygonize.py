@@ -28,7 +28,7 @@ from pfmap.mapping.objects import (
 from pfmap.mapping.options import ShapeOptions, ShapeSettings, explained, take
 from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
 from pfmap.raster.gdal import locate
-from pfmap.vector.attributes import SceneNames
+from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]

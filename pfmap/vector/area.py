@@ -1,4 +1,4 @@
-"""The area of interest: polygons from any vector file, or a bounding box, in a scene's pixel coordinates."""
+"""Bring the area of interest, polygons of a file or a bounding box, into a scene's pixel coordinates."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,42 +9,33 @@ import numpy.typing as npt
 import pyogrio
 import pyproj
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly
 from pfmap.core.grid import GeoBox, Span
+from pfmap.vector.layer import explained, only_layer
 
 Bounds = tuple[float, float, float, float]
-_UNREADABLE = (
-    DataSourceError,
-    DataLayerError,
-    OSError,
-    ValueError,
-    RuntimeError,
-    GEOSException,
-)
 _PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
+_REMOTE = ("/vsi", "http:", "https:", "s3:", "gs:")
+_POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area of interest over a scene.
-
-    Attributes:
-        geometry: polygon or multipolygon, in pixels of the scene (x is the column).
-        rows: the scene's rows that it reaches.
-        cols: the scene's columns that it reaches.
-        rectangle: whether it is exactly those rows and columns.
-        note: what to tell the user of it, or "".
-    """
+    """An area of interest over a scene."""
 
     geometry: BaseGeometry
+    """Polygon or multipolygon, in pixels of the scene (x is the column)."""
     rows: Span
+    """The scene's rows that it reaches."""
     cols: Span
+    """The scene's columns that it reaches."""
     rectangle: bool
+    """Whether it is exactly those rows and columns."""
     note: str = ""
+    """What to tell the user of it."""
     _tree: shapely.STRtree = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,16 +87,11 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
         if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
             raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
         shapes.append(shapely.box(*bbox))
-    a, b, c, d, e, f = geobox.inverse()
-    matrix, shift = np.array([[a, d], [b, e]]), np.array([c, f])
-    geometry: BaseGeometry = shapely.box(0, 0, geobox.width, geobox.height)
-    for shape in shapes:
-        pixels = shapely.transform(shape, lambda xy: xy @ matrix + shift)
-        geometry = geometry.intersection(shapely.make_valid(pixels))
-    geometry = _polygons_of(np.array([geometry], dtype=object))
+    geometry = _in_pixels(shapes, geobox)
     if geometry.is_empty or geometry.area == 0:
         named = " and ".join(name for name in (text, bbox and f"bbox={bbox}") if name)
-        raise OutsideError(f"{named} does not touch {scene}, which covers {_extent(geobox)} in its CRS")
+        extent = ",".join(f"{value:.10g}" for value in geobox.bounds)
+        raise OutsideError(f"{named} does not touch {scene}, which covers {extent} in its CRS")
     x0, y0, x1, y1 = geometry.bounds
     rows = Span(int(np.floor(y0 + _PIXEL)), int(np.ceil(y1 - _PIXEL)))
     cols = Span(int(np.floor(x0 + _PIXEL)), int(np.ceil(x1 - _PIXEL)))
@@ -117,17 +103,25 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
     return Area(geometry, rows, cols, upright, note)
 
 
+def _in_pixels(shapes: list[BaseGeometry], geobox: GeoBox) -> BaseGeometry:
+    """Return what all shapes, and the scene, cover: in pixels of the scene."""
+    a, b, c, d, e, f = geobox.inverse()
+    matrix, shift = np.array([[a, d], [b, e]]), np.array([c, f])
+    geometry: BaseGeometry = shapely.box(0, 0, geobox.width, geobox.height)
+    for shape in shapes:
+        pixels = shapely.transform(shape, lambda xy: xy @ matrix + shift)
+        geometry = geometry.intersection(shapely.make_valid(pixels))
+    return _polygons_of(np.array([geometry], dtype=object))
+
+
 def _centres(low: float, high: float, size: int) -> Span:
+    """Return the pixels along one axis whose centre lies in a range; if there is none, the one around it."""
     start = int(np.ceil(low - 0.5 - _PIXEL))
     stop = int(np.ceil(high - 0.5 - _PIXEL))
     if stop <= start:  # thinner than a pixel: the one it lies in
         start = min(size - 1, int(np.floor((low + high) / 2)))
         stop = start + 1
     return Span(max(0, start), min(size, stop))
-
-
-def _extent(geobox: GeoBox) -> str:
-    return ",".join(f"{value:.10g}" for value in geobox.bounds)
 
 
 def check_area(text: str) -> None:
@@ -137,47 +131,25 @@ def check_area(text: str) -> None:
         SourceError: it does not exist, or is no vector file.
     """
     path, layer = _split(text)
-    try:
-        with quietly():
-            pyogrio.read_info(path, layer=layer)
-    except _UNREADABLE as error:
-        raise SourceError(f"area {text} cannot be read ({' '.join(str(error).split())})") from error
+    with explained(f"area {text}"), quietly():
+        pyogrio.read_info(path, layer=layer)
 
 
 def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:
+    """Return all polygons of a file, united, in the CRS of the scene; and what to tell the user of it."""
     path, layer = _split(text)
-    try:
-        with quietly():
-            if layer is None:
-                layers = pyogrio.list_layers(path)
-                spatial = [str(name) for name, kind in layers if kind is not None]
-                if len(spatial) > 1:
-                    raise UsageError(
-                        f"{path} has layers {', '.join(spatial)}: name one, as in {path}:{spatial[0]}"
-                    )
-                layer = spatial[0] if spatial else None
-            frame = gpd.read_file(path, layer=layer, columns=[])
-    except UsageError:
-        raise
-    except _UNREADABLE as error:
-        raise SourceError(f"area {text} cannot be read ({' '.join(str(error).split())})") from error
+    with explained(f"area {text}"), quietly():
+        frame = gpd.read_file(path, layer=layer or only_layer(path), columns=[])
     if not isinstance(frame, gpd.GeoDataFrame):
         raise SourceError(f"area {text} has no geometry: polygons are needed")
     note = ""
-    geometry = frame.geometry
     if frame.crs is None and geobox.crs_wkt is not None:
         note = f"area {text} names no CRS: taken to be in the scene's"
-    elif frame.crs is not None and geobox.crs_wkt is None:
-        raise UsageError(f"area {text} has a CRS and {scene} has none: they cannot be brought together")
-    elif frame.crs is not None:
-        try:
-            geometry = geometry.to_crs(pyproj.CRS.from_wkt(str(geobox.crs_wkt)).to_2d())
-        except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
-            raise UsageError(f"area {text} cannot be brought into the CRS of {scene}: {error}") from error
+    geometry = _in_crs(frame.geometry, geobox.crs_wkt, text, scene)
     try:
         shapes = shapely.force_2d(np.asarray(geometry, dtype=object))
-        shapes = shapes[shapely.is_geometry(shapes) & ~shapely.is_empty(shapes)]
-        finite = np.array([np.isfinite(s.bounds).all() for s in shapes], dtype=bool)
+        # Bounds of nothing, and of what is empty, are no numbers.
+        finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
         shape = _polygons_of(shapely.make_valid(shapes[finite]))
     except GEOSException as error:
         raise SourceError(f"area {text} has polygons that cannot be mended ({error})") from error
@@ -186,18 +158,29 @@ def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry,
     return shape, note
 
 
+def _in_crs(geometry: gpd.GeoSeries, wkt: str | None, text: str, scene: str) -> gpd.GeoSeries:
+    """Return geometries in the CRS of the scene; as they are if they name none."""
+    if geometry.crs is None:
+        return geometry
+    if wkt is None:
+        raise UsageError(f"area {text} has a CRS and {scene} has none: they cannot be brought together")
+    try:
+        return geometry.to_crs(pyproj.CRS.from_wkt(wkt).to_2d())
+    except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
+        raise UsageError(f"area {text} cannot be brought into the CRS of {scene}: {error}") from error
+
+
 def _polygons_of(shapes: npt.NDArray[np.object_]) -> BaseGeometry:
     """Unite whatever is polygonal."""
-    parts = shapely.get_parts(shapely.get_parts(shapes)) if len(shapes) else shapes
-    polygons = [p for p in parts if isinstance(p, (shapely.Polygon, shapely.MultiPolygon))]
-    return shapely.union_all(polygons) if polygons else shapely.Polygon()
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), _POLYGONS)])
 
 
 def _split(text: str) -> tuple[str, str | None]:
     """Take ``FILE:layer`` apart; a colon may also belong to the path."""
     head, colon, layer = text.rpartition(":")
     if not colon or Path(text).exists() or text.startswith("/vsi") or "/" in layer or "\\" in layer:
-        if not Path(text).exists() and not text.startswith(("/vsi", "http:", "https:", "s3:", "gs:")):
+        if not Path(text).exists() and not text.startswith(_REMOTE):
             raise SourceError(f"area {text} does not exist: check the path")
         return text, None
     if not Path(head).exists() and not head.startswith("/vsi"):

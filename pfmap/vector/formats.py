@@ -1,4 +1,4 @@
-"""The vector formats: how each is written piece by piece."""
+"""Write vector files piece by piece: one class for each way in which a format can be written."""
 
 import contextlib
 import json
@@ -24,6 +24,8 @@ from pfmap.core.files import write_failed
 from pfmap.core.stages import Feed
 
 LAYER = "objects"
+"""Name of the layer in formats that name it."""
+
 FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet")
 
 SHAPEFILE_BYTES = 2_000_000_000
@@ -53,23 +55,20 @@ _FAILURES = (DataSourceError, pa.ArrowException, sqlite3.Error, RuntimeError, OS
 
 @dataclass(slots=True)
 class Sink(ABC):
-    """One vector file, or one in parts, while it is being written.
-
-    Attributes:
-        folder: where it goes.
-        stem: its name without the ending.
-        crs: of the geometries, or None.
-        metadata: run parameters.
-    """
+    """A vector file, or one in parts, while it is being written; it has to be closed, also after an error."""
 
     folder: Path
+    """Where it goes."""
     stem: str
+    """Its name without the ending."""
     crs: pyproj.CRS | None
+    """Of the geometries."""
     metadata: Mapping[str, str]
+    """Run parameters."""
     begun: bool = field(default=False, init=False)
 
     def append(self, frame: gpd.GeoDataFrame) -> None:
-        """Add objects.
+        """Add objects: polygons in the CRS, and columns of attributes.
 
         Raises:
             TargetError: the file cannot be written.
@@ -82,8 +81,11 @@ class Sink(ABC):
         """Complete the file, with its style, and return its paths, without those of sidecars.
 
         Args:
-            empty: makes no objects, but all fields: what is written where there are none.
+            empty: makes a table with all fields and no objects: what is written where there are none.
             qml: QGIS style.
+
+        Raises:
+            TargetError: the file cannot be written.
         """
         with self._explained():
             if not self.begun:
@@ -191,6 +193,11 @@ class _Parquet(Sink):
         self._style(self._path("parquet"), qml)
         return [self._path("parquet")]
 
+    def close(self) -> None:
+        with contextlib.suppress(*_FAILURES):  # one that was not finished is given up
+            if self._writer is not None:
+                self._writer.close()
+
 
 @dataclass(slots=True)
 class _Streamed(Sink):
@@ -255,10 +262,8 @@ def sink(form: str, folder: Path, stem: str, crs: pyproj.CRS | None, metadata: M
         return _Parquet(*common)
     if form == "fgb":
         return _Streamed(*common, driver="FlatGeobuf", ending="fgb")
-    return _Streamed(*common, driver="GeoJSON", ending="geojson", options=_RFC7946 if crs is not None else {})
-
-
-_RFC7946 = {"RFC7946": "YES"}
+    options = {} if crs is None else {"RFC7946": "YES"}
+    return _Streamed(*common, driver="GeoJSON", ending="geojson", options=options)
 
 
 def _table(frame: gpd.GeoDataFrame) -> pa.Table:

@@ -1,4 +1,4 @@
-"""True areas and lengths on the ground, whatever the scene's CRS."""
+"""Measure true areas and lengths on the ground, whatever the CRS, and name a CRS for other programs."""
 
 import math
 from functools import lru_cache
@@ -16,17 +16,6 @@ _METRIC_TOLERANCE = 0.002
 """A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""
 
 
-@lru_cache(maxsize=16)
-def _systems(wkt: str) -> tuple[pyproj.CRS, pyproj.CRS | None, pyproj.Transformer | None]:
-    """Return a CRS, its geographic one, and the way there: a survey's scenes have few."""
-    crs = pyproj.CRS.from_wkt(wkt).to_2d()
-    geographic = pyproj.CRS.from_wkt(wkt).geodetic_crs
-    if geographic is None or geographic.ellipsoid is None:
-        return crs, None, None
-    geographic = geographic.to_2d()
-    return crs, geographic, pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
-
-
 class Measurer:
     """Measures geometries of one scene in square metres and metres.
 
@@ -38,15 +27,13 @@ class Measurer:
         crs_wkt: the scene's CRS, or None: then units are pixels.
         center: x, y of the scene's centre in that CRS.
 
-    Attributes:
-        units: "m" or "px".
-
     Raises:
         SourceError: the CRS is not one that can be measured in.
     """
 
     def __init__(self, crs_wkt: str | None, center: tuple[float, float]) -> None:
         self.units = "px" if crs_wkt is None else "m"
+        """Of lengths: "m", or "px" without a CRS."""
         self._factor = 1.0
         self._to_equal_area: pyproj.Transformer | None = None
         if crs_wkt is None:
@@ -77,7 +64,7 @@ class Measurer:
         self._to_equal_area = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_dict(local), always_xy=True)
 
     def ground(self, geometry: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
-        """Return geometries where lengths and areas are true: in metres; in pixels without a CRS."""
+        """Return ``(n,)`` geometries where lengths and areas are true: in metres; in pixels without a CRS."""
         if self._to_equal_area is not None:
             geometry = shapely.transform(geometry, self._project)
         if self._factor != 1.0:
@@ -87,7 +74,7 @@ class Measurer:
     def measure(
         self, geometry: npt.NDArray[np.object_]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return areas in square metres and perimeters in metres, holes included; pixels without a CRS."""
+        """Return ``(n,)`` areas and perimeters, holes included: square metres and metres, or in pixels."""
         geometry = self.ground(geometry)
         return shapely.area(geometry), shapely.length(geometry)
 
@@ -113,6 +100,17 @@ def pixel_area(geobox: GeoBox, measurer: Measurer, row: float) -> float:
     return measurer.area(np.array(corners))
 
 
+@lru_cache(maxsize=16)
+def _systems(wkt: str) -> tuple[pyproj.CRS, pyproj.CRS | None, pyproj.Transformer | None]:
+    """Return a CRS, its geographic one, and the way there: a survey's scenes have few."""
+    crs = pyproj.CRS.from_wkt(wkt).to_2d()
+    geographic = pyproj.CRS.from_wkt(wkt).geodetic_crs
+    if geographic is None or geographic.ellipsoid is None:
+        return crs, None, None
+    geographic = geographic.to_2d()
+    return crs, geographic, pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
+
+
 def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) -> bool:
     """Whether areas in this projected CRS are true at this place."""
     to_grid = pyproj.Transformer.from_crs(geographic, crs, always_xy=True)
@@ -131,7 +129,7 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
 
 
 def crs_code(wkt: str) -> str | None:
-    """Return a CRS's number with its authority, such as EPSG:32645, or None where none is certain.
+    """Return a CRS's authority and number, such as EPSG:32645, or None where none is certain.
 
     Raises:
         SourceError: the text is no CRS.
@@ -141,7 +139,7 @@ def crs_code(wkt: str) -> str | None:
 
 
 def crs_wkt2(wkt: str) -> str:
-    """Return a CRS as WKT of the year 2019, whichever WKT it came in.
+    """Return a CRS as WKT 2 of the year 2019, the standard's latest, whichever WKT it came in.
 
     Raises:
         SourceError: the text is no CRS.

@@ -1,4 +1,4 @@
-"""Polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
+"""Read polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import VECTOR_FAILURES, Shapes, open_layer
+from pfmap.vector.layer import VECTOR_FAILURES, Shapes, explained, open_layer
 
 _DEFAULT_FIELD = "class"
 _INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
@@ -24,17 +24,14 @@ _POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 @dataclass(slots=True)
 class PolygonTally:
-    """What became of the polygons so far; each counts in the first rows that it reaches.
-
-    Attributes:
-        placed: those that reach the raster.
-        mended: invalid ones among them, which were made valid.
-        lost: features in reach without an area, or without finite coordinates.
-    """
+    """What became of the polygons so far; each counts in the first rows that it reaches."""
 
     placed: int = 0
+    """Those that reach the raster."""
     mended: int = 0
+    """Invalid ones among them, which were made valid."""
     lost: int = 0
+    """Features in reach without an area, or without finite coordinates."""
 
 
 class PolygonFile:
@@ -43,12 +40,6 @@ class PolygonFile:
     Args:
         text: a vector file, or ``FILE:layer``.
         field: column with the classes; None for `class` if there is one, else for none.
-
-    Attributes:
-        text: as given.
-        layer: the opened layer.
-        field: the column with the classes, or None.
-        values: classes that occur, as text, and how many features have each; None for those without one.
 
     Raises:
         SourceError: the file cannot be read, or has no features.
@@ -66,15 +57,15 @@ class PolygonFile:
                 f"{', '.join(layer.fields) or 'none'} with field="
             )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
+        """The column with the classes, or None."""
         self.values: dict[str | None, int] = {}
+        """Classes that occur, as text, and how many features have each; None for those without one."""
         self._everything: tuple[Shapes, list[str | None]] | None = None
-        try:
+        with explained(text):
             if self.field is not None:
                 for value, count in layer.values(self.field).items():
                     key = _text(value)
                     self.values[key] = self.values.get(key, 0) + count
-        except VECTOR_FAILURES as error:
-            raise self.unreadable(error) from error
 
     def everything(self) -> tuple[Shapes, list[str | None]]:
         """Return all geometries as they are, and their classes; read once."""
@@ -88,10 +79,6 @@ class PolygonFile:
             self._everything = np.concatenate(shapes) if shapes else np.zeros(0, dtype=object), values
         return self._everything
 
-    def unreadable(self, error: Exception) -> SourceError:
-        """Say that the file cannot be read, and why."""
-        return SourceError(f"{self.text} cannot be read ({' '.join(str(error).split())})")
-
 
 class LabelPolygons:
     """A polygon file over a raster.
@@ -101,11 +88,6 @@ class LabelPolygons:
         geobox: the raster's grid.
         raster: its name, for messages.
 
-    Attributes:
-        file: the polygons.
-        tally: what became of them.
-        note: what to tell the user about how the two were brought together, or "".
-
     Raises:
         SourceError: the file cannot be read.
         UsageError: the CRSs cannot be brought together.
@@ -114,16 +96,16 @@ class LabelPolygons:
     def __init__(self, file: PolygonFile, geobox: GeoBox, raster: str) -> None:
         self.file = file
         self._geobox = geobox
-        self.tally, self.note = PolygonTally(), ""
+        self.tally = PolygonTally()
+        self.note = ""
+        """What to tell the user about how the two were brought together."""
         self._onto = self._transformer(raster)
         a, b, c, d, e, f = geobox.inverse()
         self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
         self._all: tuple[Shapes, list[str | None], shapely.STRtree] | None = None
         if file.layer.driver not in _INDEXED:
-            try:
+            with explained(file.text):
                 self._all = self._read_all()
-            except VECTOR_FAILURES as error:
-                raise file.unreadable(error) from error
 
     def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, str | None]]:
         """Yield the polygons that reach these rows, in the file's order, cut to them, with their classes.
@@ -131,13 +113,9 @@ class LabelPolygons:
         Raises:
             SourceError: the file cannot be read.
         """
-        try:
+        with explained(self.file.text):
             shapes, values = self._near(rows)
             yield from self._cut(shapes, values, rows)
-        except VECTOR_FAILURES as error:
-            if isinstance(error, SourceError):
-                raise
-            raise self.file.unreadable(error) from error
 
     def box(self, rows: Span, cols: Span) -> list[tuple[BaseGeometry, str | None]]:
         """Return the polygons that reach a box of pixels, in the file's order, with their classes.
@@ -145,21 +123,19 @@ class LabelPolygons:
         Raises:
             SourceError: the file cannot be read.
         """
-        try:
+        with explained(self.file.text):
             shapes, values = self._near(rows, cols)
             at = np.flatnonzero(_drawn(shapes))
             drawn = shapes[at]
             pieces = _pieces(_mended(drawn, shapely.is_valid(drawn)), rows, cols)
             return [(piece, values[at[k]]) for k, piece in pieces]
-        except VECTOR_FAILURES as error:
-            raise self.file.unreadable(error) from error
 
     def points(self, count: int) -> list[tuple[int, int]]:
         """Return row and column of a point within each of some polygons, about as many of every class."""
         rng = np.random.default_rng(0)
         share = max(1, count // max(1, len(self.file.values)))
         found: dict[str | None, list[tuple[int, int]]] = {}
-        try:
+        with explained(self.file.text):
             shapes, values, _ = self._all or self._read_all()
             for value in dict.fromkeys(values):
                 at = np.flatnonzero([v == value for v in values])
@@ -167,17 +143,15 @@ class LabelPolygons:
                 some = some[np.isin(shapely.get_type_id(some), _POLYGONS)]
                 inner = shapely.get_coordinates(shapely.point_on_surface(shapely.make_valid(some)))
                 inner = inner[np.isfinite(inner).all(axis=1)]
-                inside = (inner >= 0).all(axis=1) & (inner < (self._geobox.width, self._geobox.height)).all(
-                    axis=1
-                )
+                size = self._geobox.width, self._geobox.height
+                inside = ((inner >= 0) & (inner < size)).all(axis=1)
                 found[value] = [(int(y), int(x)) for x, y in inner[inside][:share]]
-        except VECTOR_FAILURES as error:
-            raise self.file.unreadable(error) from error
         return [place for places in found.values() for place in places]
 
     def _cut(
         self, shapes: Shapes, values: list[str | None], rows: Span
     ) -> Iterator[tuple[BaseGeometry, str | None]]:
+        """Cut polygons to some rows, and count those that begin in them."""
         bounds = shapely.bounds(shapes)
         width, height = self._geobox.width, self._geobox.height
         finite = np.isfinite(bounds).all(axis=1)

@@ -28,26 +28,13 @@ from pfmap.core.regions import Regions
 LEAST_IOU = 0.85
 """A squared outline that agrees less than that with the outline as traced is not taken."""
 
-_WALL = 1.0
-"""Metres: shorter walls are smoothed away, if the pixels do not ask for more."""
-
-_WALL_PIXELS = 4.0
-"""The same in pixels: shorter walls are noise of the map."""
-
-_CLEARANCE = 0.01
-"""Metres, or pixels, that walls keep from one another."""
-
-_FINER = 3
-"""How often a shorter wall is tried where an outline does not come out well: each time half as long."""
-
-_SPREAD = math.radians(4.0)
-"""How much the directions of the edges of one wall differ."""
-
-_APART = math.radians(15.0)
-"""How much a second direction, to be tried too, has to differ from the first."""
-
-_BEHIND = 2048
-"""Rows for which objects are remembered, so that later ones do not overlap them."""
+_WALL = 1.0  # metres: shorter walls are smoothed away, if the pixels do not ask for more
+_WALL_PIXELS = 4.0  # pixels: shorter walls are noise of the map
+_CLEARANCE = 0.01  # metres, or pixels, that walls keep from one another
+_FINER = 3  # times a shorter wall is tried where an outline does not come out well, each time half as long
+_SPREAD = math.radians(4.0)  # how much the directions of the edges of one wall differ
+_APART = math.radians(15.0)  # how much a second direction, to be tried too, has to differ from the first
+_BEHIND = 2048  # rows for which objects are remembered, so that later ones do not overlap them
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,16 +45,14 @@ class Regularizer:
 
     Left as they are: objects that agree too little with their squared outline, are smaller than the square
     of the shortest wall, end at nodata or the scene's edge, or are pieces of a large one.
-
-    Attributes:
-        classes: values of the classes.
-        pixel: width and height of a pixel on the ground, metres; 1, 1 without a CRS.
-        has_unit: whether `pixel` is in metres.
     """
 
     classes: frozenset[int]
+    """Values of the classes."""
     pixel: tuple[float, float]
+    """Width and height of a pixel on the ground, metres; 1, 1 without a CRS."""
     has_unit: bool
+    """Whether `pixel` is in metres."""
     _earlier: npt.NDArray[np.object_] = field(default_factory=lambda: np.zeros(0, dtype=object))
 
     @property
@@ -77,25 +62,21 @@ class Regularizer:
         return max(_WALL, least) if self.has_unit else least
 
     def __call__(self, outlines: npt.NDArray[np.object_], regions: Regions) -> npt.NDArray[np.object_]:
-        """Return the polygons, those of the classes squared where that is good.
+        """Return ``(n,)`` polygons, those of the classes squared where that is good.
 
         Args:
             outlines: ``(n,)`` polygons in pixel coordinates, in the order in which they were closed.
-            regions: what they were made of.
+            regions: the `n` regions that they were made of.
         """
         chosen = np.flatnonzero(np.isin(regions.classes, list(self.classes)))
         if not len(chosen):
             return outlines
         grounds = shapely.transform(outlines[chosen], lambda xy: xy * self.pixel)
         whole = regions.whole[chosen] & ~regions.at_edge[chosen]
-        large = shapely.area(grounds) >= self.wall**2
-        squares = [
-            square(ground, self.wall) if wanted else None
-            for ground, wanted in zip(grounds, whole & large, strict=True)
-        ]
-        results = self._apart(grounds, squares)
+        wanted = whole & (shapely.area(grounds) >= self.wall**2)
+        squares = [square(ground, self.wall) if wanted[k] else None for k, ground in enumerate(grounds)]
         outlines = outlines.copy()
-        outlines[chosen] = shapely.transform(results, lambda xy: xy / self.pixel)
+        outlines[chosen] = shapely.transform(self._apart(grounds, squares), lambda xy: xy / self.pixel)
         return outlines
 
     def _apart(
@@ -112,12 +93,8 @@ class Regularizer:
             near = tree.query(found.polygon, predicate="intersects")
             # What others are as traced is theirs; of what they won by squaring the first may keep it.
             traced, before, behind = near[near < count], near[near < count + number] - count, near - 2 * count
-            taken = (
-                grounds[traced[traced != number]],
-                results[before[before >= 0]],
-                self._earlier[behind[behind >= 0]],
-            )
-            fitted = found.without(np.concatenate(taken))
+            others = grounds[traced[traced != number]], results[before[before >= 0]]
+            fitted = found.without(np.concatenate([*others, self._earlier[behind[behind >= 0]]]))
             if fitted is not None and iou(fitted, grounds[number]) >= LEAST_IOU:
                 results[number] = fitted
         bottom = shapely.bounds(grounds)[:, 3].max()
@@ -128,15 +105,12 @@ class Regularizer:
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A polygon with right angles only.
-
-    Attributes:
-        polygon: as it lies on the ground.
-        angle: of its walls to the x axis, radians.
-    """
+    """A polygon with right angles only."""
 
     polygon: shapely.Polygon
+    """As it lies on the ground."""
     angle: float
+    """Of its walls to the x axis, radians."""
 
     def without(self, others: npt.NDArray[np.object_]) -> shapely.Polygon | None:
         """Return the polygon with what others take cut out in right angles; None if nothing good is left."""
@@ -213,9 +187,7 @@ def _squared(outline: shapely.Polygon, angle: float, least: float) -> shapely.Po
     outer, *holes = (_largest(shapely.Polygon(_squared_ring(ring, least))) for ring in rings)
     if outer is not None and holes:
         # A hole may have come to touch the wall: taking it out, not noting it as a ring, keeps all valid.
-        outer = _largest(
-            shapely.difference(outer, shapely.union_all([hole for hole in holes if hole is not None]))
-        )
+        outer = _largest(shapely.difference(outer, shapely.union_all(holes)))
     return _sound(outer, angle)
 
 
@@ -239,8 +211,7 @@ def _squared_ring(ring: Floats, least: float) -> Floats:
             continue
         if cost >= least:
             break
-        for gone in (line, chain.after[line]):
-            version[gone] = -1
+        version[line] = version[chain.after[line]] = -1
         near = chain.take_out(line)
         for _ in range(7):
             version[near] += 1
@@ -250,22 +221,16 @@ def _squared_ring(ring: Floats, least: float) -> Floats:
 
 
 class _Chain:
-    """A ring of lines that run along the x axis and the y axis by turns.
-
-    Attributes:
-        place: of each line, y where it runs along x, x where it runs along y.
-        weight: length of the edges that it stands for.
-        before: the line before each.
-        after: the line after each.
-        count: lines that are left.
-    """
+    """A ring of lines that run along the x axis and the y axis by turns."""
 
     def __init__(self, ring: Floats) -> None:
         step = np.diff(ring, axis=0)
         along_y = np.abs(step[:, 1]) > np.abs(step[:, 0])
         points, size, runs = ring.tolist(), np.abs(step).tolist(), along_y.astype(int).tolist()
         self.place: list[float] = []
+        """Of each line: y where it runs along x, x where it runs along y."""
         self.weight: list[float] = []
+        """Of each line: length of the edges that it stands for."""
         self._first = runs[0]
         for number, run in enumerate(runs):
             here, there = points[number], points[number + 1]
@@ -274,7 +239,7 @@ class _Chain:
             if runs[(number + 1) % len(runs)] == run:
                 self.place.append(there[run])  # a line of no length across keeps the turns
                 self.weight.append(0.0)
-        self.count = len(self.place)
+        self.count = len(self.place)  # of lines that are left
         self.before = [(line - 1) % self.count for line in range(self.count)]
         self.after = [(line + 1) % self.count for line in range(self.count)]
 

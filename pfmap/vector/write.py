@@ -1,4 +1,4 @@
-"""Write objects to GIS files, chunk by chunk."""
+"""Turn regions into objects with attributes, and write them to GIS files, chunk by chunk."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,14 @@ from pfmap.core.classes import ClassSpec, objects_style, qml
 from pfmap.core.errors import UsageError
 from pfmap.core.grid import GeoBox
 from pfmap.core.regions import Regions
-from pfmap.vector.attributes import Chunk, SceneNames, attributes
-from pfmap.vector.formats import LAYER, Sink, sink
+from pfmap.vector.formats import Sink, sink
 from pfmap.vector.geodesy import Measurer
 from pfmap.vector.regularize import Regularizer
+
+Column = npt.NDArray[np.generic] | npt.NDArray[np.object_]
+
+SceneNames = Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]]
+"""Says for ``(n,)`` polygons in the CRS which scene shows each."""
 
 Coords = npt.NDArray[np.float64]
 
@@ -33,40 +37,41 @@ _CHUNK_POINTS = 1_000_000
 class ObjectWriter:
     """Collects closed regions and appends them, as objects, to all wanted files in chunks.
 
-    Attributes:
-        folder: staging folder.
-        stem: file names without their endings.
-        formats: which files to write.
-        classes: their names and colours, by their value in the class raster.
-        wanted: values that become objects, which get a file even where there are none; None if not known.
-        geobox: the grid of the regions' coordinates.
-        measurer: gives areas and lengths.
-        scene: name of the scene, or what says it for each object.
-        min_area: smaller objects are left out; square metres, or pixels without a CRS.
-        metadata: run parameters, kept in the files that have a place for them.
-        by_class: whether each class gets files of its own.
-        has_confidence: whether the regions' confidences are known.
-        regularizer: squares some of the objects, if any.
-        counts: objects written so far, per class.
-        areas: their area, per class.
+    It has to be closed, also after an error: some files are written by a thread.
     """
 
     folder: Path
+    """Staging folder."""
     stem: str
+    """File names without their endings."""
     formats: Sequence[str]
+    """Which files to write."""
     classes: Mapping[int, ClassSpec]
+    """Their names and colours, by their value in the class raster."""
     wanted: frozenset[int] | None
+    """Values that become objects, which get a file even where there are none; None if not known."""
     geobox: GeoBox
+    """The grid of the regions' coordinates."""
     measurer: Measurer
+    """Gives areas and lengths."""
     scene: str | SceneNames
+    """Name of the scene, or what says it for each object."""
     min_area: float
+    """Smaller objects are left out; square metres, or pixels without a CRS."""
     metadata: Mapping[str, str]
+    """Run parameters, kept in the files that have a place for them."""
     by_class: bool = False
+    """Whether each class gets files of its own."""
     has_confidence: bool = True
+    """Whether the regions' confidences are known."""
     regularizer: Regularizer | None = None
+    """Squares some of the objects, if any."""
     counts: dict[int, int] = field(init=False)
+    """Objects written so far, per class."""
     areas: dict[int, float] = field(init=False)
+    """Their area, per class."""
     scenes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Objects per scene and class, where `scene` says it for each."""
     _crs: pyproj.CRS | None = field(init=False)
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[Regions] = field(default_factory=list)
@@ -87,9 +92,8 @@ class ObjectWriter:
                     raise UsageError(
                         f"classes {other!r} and {name!r} would have the same file {stem}: rename one"
                     )
-            self._sinks[name] = [
-                sink(form, self.folder, stem, self._crs, self.metadata) for form in self.formats
-            ]
+            common = self.folder, stem, self._crs, self.metadata
+            self._sinks[name] = [sink(form, *common) for form in self.formats]
         return self._sinks[name]
 
     def add(self, regions: Regions) -> None:
@@ -114,11 +118,8 @@ class ObjectWriter:
         """
         self._flush()
         style = qml(objects_style([self.classes[value] for value in sorted(self.counts)]))
-        if self.by_class:
-            for value in self.counts:
-                self._sinks_of(value)
-        else:
-            self._sinks_of(None)
+        for value in self.counts if self.by_class else (None,):
+            self._sinks_of(value)
         files = {}
         for name, sinks in self._sinks.items():
             for form, one in zip(self.formats, sinks, strict=True):
@@ -133,6 +134,7 @@ class ObjectWriter:
                 one.close()
 
     def _frame(self, regions: Regions) -> gpd.GeoDataFrame:
+        """Make objects of regions: polygons in the CRS, and their attributes."""
         a, b, c, d, e, f = self.geobox.transform
         matrix = np.array([[a, d], [b, e]])
 
@@ -146,16 +148,55 @@ class ObjectWriter:
         geometry = placed(lambda xy: xy @ matrix + (c, f))
         # Without a CRS pixels are the measure, and north is up.
         measured = geometry if self.measurer.units == "m" else placed(lambda xy: xy * (1, -1))
-        names = {value: self.classes[value].name for value in np.unique(regions.classes).tolist()}
+        ground = self.measurer.ground(measured)
+        frame = gpd.GeoDataFrame(self._attributes(regions, geometry, ground), geometry=geometry, crs=None)
+        frame = frame.rename_geometry("geom")
+        return frame[shapely.area(ground) >= self.min_area] if self.min_area else frame
+
+    def _attributes(
+        self, regions: Regions, geometry: npt.NDArray[np.object_], ground: npt.NDArray[np.object_]
+    ) -> dict[str, Column]:
+        """Return ``(n,)`` what is said of every object, by the names of the fields, in their order.
+
+        Args:
+            regions: as traced.
+            geometry: ``(n,)`` their polygons in the CRS.
+            ground: ``(n,)`` the same where lengths and areas are true: metres, or pixels without a CRS.
+        """
+        unit = self.measurer.units
+        values, which = np.unique(regions.classes, return_inverse=True)
+        names = np.array([self.classes[value].name for value in values.tolist()], dtype=object)
+        box = rectangles(ground)
+        columns: dict[str, Column] = {
+            # The place of its first pixel in reading order, row * width of the class raster + column: a
+            # number that stays the same as long as the class raster does.
+            "object_id": regions.ids,
+            # What all pieces of one large region share; `object_id` of all others.
+            "region_id": regions.region_ids,
+            "class_id": regions.classes,  # the value in the class raster
+            "class": names[which],
+            # Of the polygon on the ground, without its holes; the outline has them.
+            "area_m2" if unit == "m" else "area_px": np.asarray(shapely.area(ground)).round(6),
+            f"perimeter_{unit}": np.asarray(shapely.length(ground)).round(6),
+            # The sides of the smallest rectangle around it, and where the longer one points: degrees
+            # clockwise from north, 0 to below 180. North is that of the CRS where it is metric; else true
+            # north at the scene's middle, and up in the raster without a CRS.
+            f"length_{unit}": box[:, 0].round(6),
+            f"width_{unit}": box[:, 1].round(6),
+            "azimuth_deg": box[:, 2].round(2) % 180,
+        }
+        if self.has_confidence:  # of the blended probability over its pixels, 0 to 1
+            mean = regions.confidence_sum / np.maximum(regions.pixels, 1) / 100
+            columns |= {"confidence_mean": mean.round(4), "confidence_min": regions.confidence_min / 100}
         scene = self.scene if isinstance(self.scene, str) else self.scene(geometry)
-        chunk = Chunk(regions, self.measurer.ground(measured), names, scene, self.has_confidence)
-        columns = attributes(chunk, self.measurer)
-        frame = gpd.GeoDataFrame(columns, geometry=geometry, crs=None).rename_geometry("geom")
-        if self.min_area:
-            frame = frame[shapely.area(chunk.ground) >= self.min_area]
-        return frame
+        # At the scene's edge or at nodata it may go on.
+        return columns | {
+            "touches_edge": regions.at_edge,
+            "scene": np.full(len(regions), scene, dtype=object),
+        }
 
     def _flush(self) -> None:
+        """Write what waits, and count it."""
         if not self._waiting:
             return
         frame = self._frame(Regions.join(self._waiting))
@@ -165,14 +206,12 @@ class ObjectWriter:
             self.counts[int(value)] = self.counts.get(int(value), 0) + len(part)
             self.areas[int(value)] = self.areas.get(int(value), 0.0) + float(part.sum())
         if not isinstance(self.scene, str):
-            self.scenes.update(zip(frame["scene"].tolist(), frame["class_id"].tolist(), strict=True))
-        if self.by_class:
-            for value, part in frame.groupby("class_id"):
-                for one in self._sinks_of(int(value)):
-                    one.append(part)
-        else:
-            for one in self._sinks_of(None):
-                one.append(frame)
+            for (scene, value), count in frame.groupby(["scene", "class_id"]).size().items():
+                self.scenes[scene, int(value)] += int(count)
+        parts = frame.groupby("class_id") if self.by_class else [(None, frame)]
+        for value, part in parts:
+            for one in self._sinks_of(None if value is None else int(value)):
+                one.append(part)
 
 
 def file_part(name: str) -> str:
@@ -181,7 +220,7 @@ def file_part(name: str) -> str:
 
 
 def polygons(regions: Regions) -> npt.NDArray[np.object_]:
-    """Build polygons in pixel coordinates, x the column and y the row of pixel corners."""
+    """Build ``(n,)`` polygons in pixel coordinates, x the column and y the row of pixel corners."""
     if not len(regions):
         return np.zeros(0, dtype=object)
     return np.asarray(
@@ -192,4 +231,19 @@ def polygons(regions: Regions) -> npt.NDArray[np.object_]:
     )
 
 
-__all__ = ["LAYER", "ObjectWriter", "file_part", "polygons"]
+def rectangles(polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+    """Measure the rectangles of least area around ``(n,)`` polygons.
+
+    Returns:
+        ``(n, 3)`` the longer side, the shorter one, and the direction of the longer: degrees clockwise from
+        north, 0 to 180.
+    """
+    if not len(polygons):
+        return np.zeros((0, 3))
+    corners = shapely.get_coordinates(shapely.oriented_envelope(polygons)).reshape(-1, 5, 2)
+    sides = np.diff(corners[:, :3], axis=1)  # two neighbouring sides
+    lengths = np.hypot(sides[..., 0], sides[..., 1])
+    longer = lengths.argmax(axis=1)
+    along = np.take_along_axis(sides, longer[:, None, None], axis=1)[:, 0]
+    degrees = np.degrees(np.arctan2(along[:, 0], along[:, 1])) % 180
+    return np.stack([lengths.max(axis=1), lengths.min(axis=1), degrees], axis=1)

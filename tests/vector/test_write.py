@@ -1,6 +1,8 @@
 """Every vector format holds every object, in however many chunks and parts it comes."""
 
 import json
+import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from pfmap.trace.tracer import Tracer
 from pfmap.vector import formats, write
 from pfmap.vector.formats import FORMATS
 from pfmap.vector.geodesy import Measurer
-from pfmap.vector.write import ObjectWriter
+from pfmap.vector.write import ObjectWriter, rectangles
 
 CLASSES = {
     0: ClassSpec("Häuser & co", "#d7301f"),
@@ -42,10 +44,10 @@ def written(
         folder=folder, stem="objects", formats=forms, classes=CLASSES, geobox=geobox,
         measurer=Measurer(crs, geobox.center), **(settings | options),
     )  # fmt: skip
-    with Tracer(120, 150, nodata=255, tolerance=1.25, tile=30) as tracer:
+    with closing(writer), Tracer(120, 150, nodata=255, tolerance=1.25, tile=30) as tracer:
         for regions in tracer.add(RASTER, percent(RASTER)):
             writer.add(regions)
-    return writer.finish()
+        return writer.finish()
 
 
 @pytest.fixture(autouse=True)
@@ -151,8 +153,10 @@ def test_no_objects_give_layers_with_all_fields(tmp_path: Path) -> None:
         tmp_path, "objects", FORMATS, CLASSES, frozenset({0, 1}), geobox, Measurer(UTM, geobox.center),
         "scene", 0.0, {},
     )  # fmt: skip
-    writer.add(Regions.none())
-    for form, (path,) in writer.finish().items():
+    with closing(writer):
+        writer.add(Regions.none())
+        files = writer.finish()
+    for form, (path,) in files.items():
         frame = read(path)
         assert len(frame) == 0
         if form != "geojson":  # which has no place for them
@@ -185,14 +189,12 @@ def test_the_geopackage_has_an_index_a_style_and_the_runs_parameters(tmp_path: P
 
 
 def test_rectangles_say_length_width_and_direction() -> None:
-    from pfmap.vector.attributes import _rectangles
-
     shapes = [shapely.box(0, 0, 4, 2)]
     for degrees in (10, 45, 80, 135, 179):
         # A rectangle whose longer side points so many degrees clockwise from north.
         upright = shapely.box(-1, -3, 1, 3)
         shapes.append(shapely.affinity.rotate(upright, -degrees))
-    found = _rectangles(np.array(shapes, dtype=object))
+    found = rectangles(np.array(shapes, dtype=object))
     np.testing.assert_allclose(found[0], [4, 2, 90])
     np.testing.assert_allclose(found[1:, :2], np.tile([6, 2], (5, 1)))
     np.testing.assert_allclose(found[1:, 2], [10, 45, 80, 135, 179])
@@ -201,5 +203,7 @@ def test_rectangles_say_length_width_and_direction() -> None:
 def test_two_classes_never_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alike = {0: ClassSpec("a b", "#d7301f"), 1: ClassSpec("a/b", "#4daf4a"), 2: ClassSpec("c", "#377eb8")}
     monkeypatch.setitem(globals(), "CLASSES", alike)
+    before = threading.active_count()
     with pytest.raises(UsageError, match="the same file"):
-        written(tmp_path, ("gpkg",), by_class=True)
+        written(tmp_path, ("gpkg", "parquet"), by_class=True)
+    assert threading.active_count() == before  # none goes on writing
