@@ -55,7 +55,7 @@ def class_figures(
 
 @dataclass(frozen=True, slots=True)
 class SceneFigures:
-    """One scene of a survey."""
+    """One scene of a survey; its fields are keys of the JSON report, in this order."""
 
     scene: str
     """As it was named or found."""
@@ -73,21 +73,21 @@ class SceneFigures:
     """Name of its CRS, or ""."""
     footprint: tuple[tuple[float, float], ...] = ()
     """Closed ring of (longitude, latitude) around its pixels, or empty where there is no CRS."""
-    classes: tuple[ClassFigures, ...] = ()
-    """What it shows; empty if it failed."""
     valid_pixels: int = 0
     """Pixels with a class."""
     mean_confidence: float | None = None
     """Percent, over all valid pixels."""
+    taken: str = ""
+    """When the image was taken, ISO 8601 in UTC, or "" where it does not say."""
+    finished: str = ""
+    """When it was mapped, likewise, or ""."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Of work per stage, and "total" on the clock."""
+    classes: tuple[ClassFigures, ...] = ()
+    """What it shows; empty if it failed."""
     warnings: tuple[str, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Its files by kind, relative to the output folder."""
-    finished: str = ""
-    """When it was mapped, ISO 8601 in UTC, or ""."""
-    taken: str = ""
-    """When the image was taken, likewise, or "" where it does not say."""
 
     @property
     def area(self) -> float:

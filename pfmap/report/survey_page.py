@@ -108,13 +108,8 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     failed = [scene for scene in scenes if scene.figures.state == "failed"]
     drawing = draw_footprints(figures.scenes)
     files = {kind: path for kind, path in figures.outputs.items() if kind != "html"}
-    filled: dict[str, object] = {
-        "failures": failed,
-        "map": drawing,
-        "classes": figures.classes,
-        "details": scenes,
-        "files": files,
-    }
+    filled: dict[str, object] = {"failures": failed, "map": drawing, "classes": figures.classes}
+    filled |= {"details": scenes, "files": files}
     page = render(
         "survey.html.jinja",
         title=f"{figures.title}: survey report",

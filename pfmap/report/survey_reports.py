@@ -102,18 +102,9 @@ def _class_row(item: ClassFigures, unit: str) -> dict[str, object]:
     }
 
 
-_SCENE = (
-    "scene", "name", "state", "reason", "width", "height", "gsd_m", "crs", "footprint", "valid_pixels",
-    "mean_confidence", "taken", "finished", "seconds", "classes", "warnings", "outputs",
-)  # fmt: skip
-"""Keys of a scene in the JSON, in their order."""
-
-
 def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
-    row = asdict(scene)
-    row["gsd_m"] = row.pop("gsd")
-    row["classes"] = [_class_row(item, unit) for item in scene.classes]
-    return {key: row[key] for key in _SCENE}
+    row = asdict(scene) | {"classes": [_class_row(item, unit) for item in scene.classes]}
+    return {"gsd_m" if key == "gsd" else key: value for key, value in row.items()}
 
 
 def _plain(value: object) -> object:

@@ -27,7 +27,7 @@ from pfmap.report.survey_figures import (
     class_figures,
 )
 from pfmap.survey.find import Sheet
-from pfmap.survey.merge import Merged, Tally
+from pfmap.survey.merge import ClassSums, Merged
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import lonlat_ring
 from pfmap.version import __version__
@@ -133,16 +133,16 @@ def sheet_figures(
     if whole.result is None or box is None or merged is None:
         return figures
     within = _clipped(extent(box, merged.grid), merged.grid)
-    tally, top = Tally(merged.grid), within[0].start
+    sums, top = ClassSums(merged.grid), within[0].start
     for values in _rows(merged.outputs["classes"], within):
-        tally.add(top, values)
+        sums.add(top, values)
         top += len(values)
-    valid = int(tally.pixels[:NODATA].sum())
+    valid = int(sums.pixels[:NODATA].sum())
     objects = [merged.scenes.get((sheet.name, index), 0) for index in range(len(card.classes))]
     return replace(
         figures,
         gsd=SceneReport.of(whole.result.report).gsd,
-        classes=class_figures(card.classes, tally.pixels, tally.areas, objects),
+        classes=class_figures(card.classes, sums.pixels, sums.areas, objects),
         valid_pixels=valid,
         mean_confidence=_confidence(merged, within) if valid else None,
     )

@@ -110,7 +110,7 @@ def merge(
     if options.confidence:
         rasters["confidence"] = _confidence(placed, grid, folder)
     wanted = wanted_classes(card, options.classes)
-    tally = Tally(grid)
+    sums = ClassSums(grid)
     with ExitStack() as opened:
         source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
         vectorized = Vectorizer(
@@ -124,7 +124,7 @@ def merge(
             options.shapes,
             footprints or Footprints(boxes, [scene.name for scene in placed], grid.crs_wkt),
             on_progress,
-            tally.add,
+            sums.add,
             clusters([extent(box, grid) for box in boxes]),
         ).write(str(rasters["classes"]))
     outputs = rasters | vectorized.outputs
@@ -133,7 +133,7 @@ def merge(
     made = Map(STEM, files, grid, card.classes, wanted, shapes.formats, shapes.split_by_class)
     outputs["project"] = folder / f"{STEM}.qgz"
     write_bytes(outputs["project"], map_project(made))
-    return Merged(grid, outputs, tally.pixels, tally.areas, vectorized.counts, vectorized.scenes, warnings)
+    return Merged(grid, outputs, sums.pixels, sums.areas, vectorized.counts, vectorized.scenes, warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,8 @@ def _by_kind(outputs: Mapping[str, Path]) -> dict[str, list[Path]]:
     return kinds
 
 
-class Tally:
-    """Pixels and ground area per class, added up row by row."""
+class ClassSums:
+    """Pixels and ground area per class of a class raster, added up as its rows come."""
 
     def __init__(self, grid: GeoBox) -> None:
         self._grid = grid
