@@ -57,7 +57,7 @@ def build(kind: type[T], tables: object, where: str = "") -> T:
     except (ClassValidationError, IterableValidationError) as error:
         raise ModelError("; ".join(_problems(error, tables, where))) from error
     except ModelError as error:
-        raise ModelError(f"{where} {error}") from error
+        raise ModelError(f"{where} {error}".strip()) from error
 
 
 def check_choices(settings: Any, error: type[PfmapError]) -> None:
@@ -76,8 +76,9 @@ def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
     for inner, note in noted:
         key = note.name if isinstance(note, AttributeValidationNote) else note.index
         part = None if isinstance(inner, KeyError) else tables[key]
-        name = key if isinstance(key, str) else isinstance(part, Mapping) and part.get("name")
-        path = f"{where}.{name}".removeprefix(".") if name else f"{where}[{key}]"
+        name = part.get("name") if isinstance(part, Mapping) and isinstance(key, int) else key
+        plain = isinstance(name, str) and name.isprintable()
+        path = f"{where}.{name}".removeprefix(".") if plain else f"{where}[{key!r}]"
         if isinstance(inner, ClassValidationError | IterableValidationError):
             yield from _problems(inner, part, path)
         elif isinstance(inner, KeyError):
@@ -103,7 +104,7 @@ def _with_hints(error: ForbiddenExtraKeysError) -> str:
 
 def _choice(value: object, kind: Any) -> object:
     if value not in get_args(kind):
-        raise ModelError(f"{value!r} is unknown: use one of {', '.join(get_args(kind))}")
+        raise ModelError(f"{shown(value)} is unknown: use one of {', '.join(get_args(kind))}")
     return value
 
 
@@ -132,15 +133,19 @@ def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
         raise ModelError(f"has to be a list of {_LISTS[item]}, not {shown(list(value))}") from error
 
 
-def _table(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+def _settings(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     make = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    return lambda value, kind: make(_table(value), kind)
 
-    def structure(value: Any, kind: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise ModelError(f"has to be a table, not {shown(value)}")
-        return make(value, kind)
 
-    return structure
+def _mapping(value: Any, kind: Any) -> Mapping[Any, Any]:
+    return CONVERTER.structure(_table(value), dict[get_args(kind)])  # type: ignore[arg-type, misc]
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ModelError(f"has to be a table, not {shown(value)}")
+    return value
 
 
 def _is(origin: Any) -> Callable[[Any], bool]:
@@ -149,8 +154,9 @@ def _is(origin: Any) -> Callable[[Any], bool]:
 
 CONVERTER = Converter()
 """Turns parsed TOML into settings; a module with a kind of field of its own registers how that is read."""
-CONVERTER.register_structure_hook_factory(is_dataclass, _table)
+CONVERTER.register_structure_hook_factory(is_dataclass, _settings)
 CONVERTER.register_structure_hook_func(_is(Literal), _choice)
 CONVERTER.register_structure_hook_func(_is(tuple), _tuple)
+CONVERTER.register_structure_hook_func(_is(Mapping), _mapping)
 for _kind in (int, float, str, bool):
     CONVERTER.register_structure_hook(_kind, _exactly)

@@ -166,16 +166,7 @@ def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.ui
 
 
 class _Job:
-    """The sources of a data set, one after the other.
-
-    Args:
-        predictor: the model.
-        order: the data set's class for each of the model's.
-        sets: the table of label sets.
-        classes: of the data set.
-        objects: classes whose objects are matched.
-        on_pixels: called with the pixels done so far.
-    """
+    """The sources of a data set, one after the other; `order` has its class for each of the model's."""
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ def test_lists_become_tuples_and_whole_numbers_stand_for_others() -> None:
         ({"leaves": [{"name": "a", "size": 0}]}, "t.leaves.a: size is 0: it has to be 1 or more"),
         ({"leaves": [], "kind": "elm"}, "t.kind 'elm' is unknown: use one of oak, ash"),
         ({"leaves": [], "tall": 1}, "t.tall has to be bool, not 1"),
+        ({"leaves": [], "places": "x"}, "t.places has to be a table, not 'x'"),
         ({"leaves": [], "places": {"x": [1.5]}}, "t.places.x has to be a list of whole numbers, not [1.5]"),
         ({"leaves": [], "heigth": 2.0}, "t has unknown keys: heigth (is height meant?)"),
         ({"leaves": [], "colour": "red"}, "t has unknown keys: colour"),
