@@ -109,14 +109,14 @@ def bench(
     options = PredictOptions(overlap=overlap)
     with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
         folder = Path(name)
+        path: str | Path
         if scene is not None and size is None:
             path, title = scene, scene
         else:
-            path, title = str(folder / "scene.tif"), f"{scene or 'made up'}, stored as {kind}"
+            path, title = folder / "scene.tif", f"{scene or 'made up'}, stored as {kind}"
             width, height = size or (_SIZE, _SIZE)
             on_message(f"making a scene of {width:,} x {height:,} pixels")
-            pattern = make_pattern() if scene is None else read_pattern(scene)
-            write_scene(Path(path), pattern, width, height, max(0.1, loaded.card.input.gsd[0]), kind)
+            _make_scene(path, scene, width, height, loaded.card.input.gsd[0], kind)
         job = Job(locate(path), Runtime.of(loaded, device, precision, None, on_message), options, on_message)
         with job.planned() as (source, plan):
             begun = time.perf_counter()
@@ -148,6 +148,12 @@ def bench(
             idle_memory=idle,
             runs=tuple(measured),
         )
+
+
+def _make_scene(path: Path, scene: str | None, width: int, height: int, gsd: float, kind: Kind) -> None:
+    """Write a scene of any size: of a piece of another, repeated, or of made-up ground."""
+    pattern = make_pattern() if scene is None else read_pattern(scene)
+    write_scene(path, pattern, width, height, max(0.1, gsd), kind)
 
 
 def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Window], folder: Path) -> Run:
