@@ -100,7 +100,8 @@ def write_scene(
             if kind == "sparse":
                 return
             across = -(-width // pattern.shape[2]) + 1
-            wide = np.tile(pattern, (1, 2, across))
+            down = -(-BLOCK // pattern.shape[1]) + 1
+            wide = np.tile(pattern, (1, down, across))
             for top in range(0, height, BLOCK):
                 rows = min(BLOCK, height - top)
                 start = top % pattern.shape[1]

@@ -1,0 +1,71 @@
+"""Rasters on one grid: the mosaic is what painting them one over the other gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from conftest import NORTH_UP, UTM, Write, stand_in
+
+from pfmap.core.errors import SourceError
+from pfmap.core.grid import GeoBox
+from pfmap.raster.mosaic import Look, Part, common_crs, common_grid, extent, on_grid, write_mosaic
+
+WKT = rasterio.crs.CRS.from_string(UTM).to_wkt()
+OTHER = rasterio.crs.CRS.from_string("EPSG:32644").to_wkt()
+
+
+def box(col: float, row: float, width: int, height: int, scale: float = 1.0, wkt: str | None = WKT) -> GeoBox:
+    place = NORTH_UP @ Affine.translation(col, row) @ Affine.scale(scale)
+    return GeoBox(width, height, wkt, tuple(place)[:6])
+
+
+def test_later_rasters_lie_over_earlier_ones_but_for_their_nodata(write_scene: Write, tmp_path: Path) -> None:
+    rng, boxes, parts = np.random.default_rng(0), [], []
+    painted = np.full((90, 100), 255, np.uint8)
+    for number, (col, row, width, height) in enumerate([(0, 0, 60, 50), (40, 20, 60, 70), (10, 30, 50, 40)]):
+        values = rng.choice([0, 1, 2, 255], (1, height, width)).astype(np.uint8)
+        place = NORTH_UP @ Affine.translation(col, row)
+        path = write_scene(values, f"part{number}.tif", transform=place, nodata=255)
+        boxes.append(box(col, row, width, height))
+        parts.append(Part(str(path), boxes[-1]))
+        under = painted[row : row + height, col : col + width]
+        under[values[0] != 255] = values[0][values[0] != 255]
+    grid = common_grid(boxes)
+    look = Look("uint8", ("Palette",), 255, stand_in().card.classes, {"NOTE": "a & <b>"})
+    path = write_mosaic(tmp_path / "all.vrt", grid, parts, look)
+    with rasterio.open(path) as src:
+        assert np.array_equal(src.read(1), painted)
+        assert (src.transform, src.crs, src.nodata) == (NORTH_UP, UTM, 255)
+        assert src.tags()["NOTE"] == "a & <b>"
+        assert src.colormap(1)[1][:3] == stand_in().card.classes[1].rgb
+    before = path.stat().st_mtime_ns
+    write_mosaic(path, grid, parts, look)
+    assert path.stat().st_mtime_ns == before  # what would not change is left as it is
+
+
+def test_the_grid_is_that_of_most_pixels_and_covers_all() -> None:
+    boxes = [box(-10, 5, 50, 40), box(100, 80, 60, 60), box(3, 3, 10, 10, scale=0.5)]
+    grid = common_grid(boxes)
+    assert grid == box(-10, 3, 170, 137)
+    assert common_crs([*boxes, GeoBox(500, 500, OTHER, boxes[0].transform)]) == OTHER
+    assert [on_grid(one, grid) for one in boxes] == [True, True, False]
+    rows, cols = extent(boxes[1], grid)
+    assert (rows.start, rows.stop, cols.start, cols.stop) == (77, 137, 110, 170)
+    with pytest.raises(SourceError, match="with and without a CRS"):
+        common_grid([boxes[0], box(0, 0, 9, 9, wkt=None)])
+
+
+def test_a_raster_on_another_grid_is_warped_beside_the_mosaic(write_scene: Write, tmp_path: Path) -> None:
+    """Pixels half as large: of four, the mosaic shows one, or the mean where it is smooth."""
+    values = np.random.default_rng(0).integers(0, 200, (1, 80, 60), dtype=np.uint8)
+    path = write_scene(values, transform=NORTH_UP @ Affine.scale(0.5), nodata=255)
+    grid, part = box(0, 0, 30, 40), Part(str(path), box(0, 0, 60, 80, scale=0.5))
+    nearest = write_mosaic(tmp_path / "nearest.vrt", grid, [part], Look("uint8", ("Gray",), 255))
+    smooth = write_mosaic(tmp_path / "smooth.vrt", grid, [part], Look("uint8", ("Gray",), 255, smooth=True))
+    assert (tmp_path / "nearest.parts" / "00000.vrt").is_file()
+    four = values[0].reshape(40, 2, 30, 2).transpose(0, 2, 1, 3).reshape(40, 30, 4)
+    with rasterio.open(nearest) as src, rasterio.open(smooth) as other:
+        assert (four == src.read(1)[..., None]).any(axis=-1).all()
+        assert np.abs(other.read(1) - four.mean(axis=-1)).max() <= 1
