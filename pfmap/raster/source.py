@@ -224,10 +224,10 @@ class Source:
     def _sample_spots(self) -> Sample:
         box, count = self.info.geobox, _FEW if self.info.location.remote else _SPOTS
         values, masks = [], []
-        for rows in _spots(box.height, count):
-            spots = [self._sample_spot(window_of(rows, cols)) for cols in _spots(box.width, count)]
-            values.append(np.concatenate([pixels for pixels, _ in spots], axis=2))
-            masks.append(np.concatenate([valid for _, valid in spots], axis=1))
+        for rows in spots(box.height, count):
+            found = [self._sample_spot(window_of(rows, cols)) for cols in spots(box.width, count)]
+            values.append(np.concatenate([pixels for pixels, _ in found], axis=2))
+            masks.append(np.concatenate([valid for _, valid in found], axis=1))
         return self._as_sample(np.concatenate(values, axis=1), np.concatenate(masks, axis=0))
 
     def _sample_spot(self, window: Window) -> tuple[Values, Bools]:
@@ -258,7 +258,7 @@ class Source:
             stat = path.stat()
             digest.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
         if not self.info.files:
-            rows, cols = _spots(src.height, _SPOTS), _spots(src.width, _SPOTS)
+            rows, cols = spots(src.height, _SPOTS), spots(src.width, _SPOTS)
             for share in (0, 2, 4):
                 window = window_of(rows[(len(rows) - 1) * share // 4], cols[(len(cols) - 1) * share // 4])
                 with contextlib.suppress(*GDAL_ERRORS):
@@ -266,7 +266,7 @@ class Source:
         return digest.hexdigest()
 
 
-def _spots(size: int, count: int) -> list[Span]:
+def spots(size: int, count: int) -> list[Span]:
     """Lay short runs of pixels evenly along an axis; on a short one, end to end."""
     if size <= count * _SPOT:
         return [Span(start, min(start + _SPOT, size)) for start in range(0, size, _SPOT)]

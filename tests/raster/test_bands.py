@@ -9,7 +9,7 @@ from conftest import Write
 from rasterio.enums import ColorInterp
 
 from pfmap.core.errors import UsageError
-from pfmap.raster.bands import RGB, choose_bands
+from pfmap.raster.scene import RGB, choose_bands
 
 IRRG = ("nir", "red", "green")
 
