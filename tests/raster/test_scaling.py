@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from pfmap.core.errors import EmptyError
 from pfmap.core.grid import Span
-from pfmap.raster.bands import EIGHT_BIT, Sample, Scaling
+from pfmap.raster.bands import EIGHT_BIT, Sample, Scaling, sampled_scaling
 from pfmap.raster.gdal import locate
 from pfmap.raster.source import Source, spots
 
@@ -51,12 +52,14 @@ def test_a_small_scene_is_its_own_sample_and_nodata_has_no_say(write_scene: Writ
     values[:, :20] = 0
     path = write_scene(values, nodata=0)
     with Source(locate(path)) as source:
-        sample = source.sample(values=True)
+        sample, scene = source.sample(values=True), source.info
     with rasterio.open(path) as src:
         valid = src.dataset_mask() > 0
     assert sample.valid_share == pytest.approx(valid.mean())
-    assert sample.percentiles(2, 98) == pytest.approx(np.percentile(values[:, valid], [2, 98]))
-    assert Sample(values, np.zeros((60, 80), bool)).percentiles(2, 98) is None
+    scaling = sampled_scaling(sample, scene)
+    assert (scaling.low, scaling.high) == pytest.approx(np.percentile(values[:, valid], [2, 98]))
+    with pytest.raises(EmptyError):
+        sampled_scaling(Sample(values, np.zeros((60, 80), bool)), scene)
 
 
 @given(st.integers(1, 5000), st.sampled_from([8, 24]))
