@@ -17,7 +17,7 @@ from pfmap.core.errors import PfmapError
 from pfmap.version import __version__
 
 if TYPE_CHECKING:
-    from pfmap.evaluate.prediction import evaluate
+    from pfmap.evaluation.prediction import evaluate
     from pfmap.mapping.polygonize import vectorize
     from pfmap.model.store import load_model
     from pfmap.model.upstream import import_checkpoint
@@ -51,7 +51,7 @@ _HOMES = {
     "SurveyResult": "pfmap.survey.campaign",
     "inspect": "pfmap.survey.single",
     "load_model": "pfmap.model.store",
-    "evaluate": "pfmap.evaluate.prediction",
+    "evaluate": "pfmap.evaluation.prediction",
     "evaluate_model": "pfmap.train.evaluate_model",
     "vectorize": "pfmap.mapping.polygonize",
     "import_checkpoint": "pfmap.model.upstream",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from examples.ablation.run import HERE, SEEDS, VARIANTS
-from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.train.evaluate_model import evaluate_model
 
 RESULTS = HERE / "results.csv"

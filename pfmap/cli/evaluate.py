@@ -11,7 +11,7 @@ from pfmap.cli.common import Command, options, pairs, split
 from pfmap.cli.progress import run_with_progress
 
 if TYPE_CHECKING:
-    from pfmap.evaluate.prediction import Evaluated
+    from pfmap.evaluation.prediction import Evaluated
     from pfmap.train.evaluate_model import ModelEvaluation
 
 _OF_MAPS = ("mapping", "names", "ignore", "only", "field", "rest", "confidence")
@@ -152,7 +152,7 @@ def evaluate(
         raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
     else:
         _refuse(ctx, _OF_MODELS, "needs --model")
-        from pfmap.evaluate.prediction import evaluate as compare
+        from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(
             compare,

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec, index_of
 from pfmap.core.errors import TrainingError
-from pfmap.evaluate.comparison import Comparison, Labels, Tally
-from pfmap.evaluate.evaluation_page import Section, page
-from pfmap.evaluate.figures import Evaluation, ends_known, figures, lines_of
-from pfmap.evaluate.metrics import settled
+from pfmap.evaluation.comparison import Comparison, Labels, Tally
+from pfmap.evaluation.evaluation_page import Section, page
+from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
+from pfmap.evaluation.metrics import settled
 from pfmap.model.device import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model

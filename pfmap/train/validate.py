@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pfmap.core.card import Card
-from pfmap.evaluate.metrics import calibration, class_scores, overall_accuracy
+from pfmap.evaluation.metrics import calibration, class_scores, overall_accuracy
 from pfmap.mapping.swaths import map_array
 from pfmap.model.predictor import Predictor
 from pfmap.train.data import Source, TrainingData, spread

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rasters import NODATA, blotches, spiral
 from scipy import ndimage
 
-from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.trace.compare import Boundaries, Matcher, count_pixels, inner_boundary, paint
 
 FOUR = ndimage.generate_binary_structure(2, 1)

@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pfmap.evaluate.comparison import FALSE_ALARM, MISSED, RIGHT_SHARE, WRONG, Labels
-from pfmap.evaluate.figures import Evaluation, figure
-from pfmap.evaluate.metrics import BOUNDARY_DISTANCES, Calibration
+from pfmap.evaluation.comparison import FALSE_ALARM, MISSED, RIGHT_SHARE, WRONG, Labels
+from pfmap.evaluation.figures import Evaluation, figure
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES, Calibration
 from pfmap.report.html import Table, render
 
 _RIGHT, _OPEN, _WRONG = "29,91,140", "110,110,110", "178,24,43"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
-from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.raster.classmap import default_color
 from pfmap.trace.compare import CODES, NO_CODE, Boundaries, Matcher, count_pixels, paint
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pfmap.core.classes import ClassSpec
-from pfmap.evaluate.comparison import Labels, Tally
-from pfmap.evaluate.metrics import (
+from pfmap.evaluation.comparison import Labels, Tally
+from pfmap.evaluation.metrics import (
     BOUNDARY_DISTANCES,
     Bools,
     Calibration,

@@ -16,11 +16,11 @@ from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, worded
 from pfmap.core.grid import Span
 from pfmap.core.stages import read_ahead
-from pfmap.evaluate.comparison import Comparison, Labels, Tally
-from pfmap.evaluate.evaluation_page import Section, page
-from pfmap.evaluate.figures import Evaluation, ends_known, figures, lines_of
-from pfmap.evaluate.legend import Legend, MatchOptions, Translator
-from pfmap.evaluate.truth import ADVICE, Codes, PolygonTruth, RasterTruth, Truth, open_truth
+from pfmap.evaluation.comparison import Comparison, Labels, Tally
+from pfmap.evaluation.evaluation_page import Section, page
+from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
+from pfmap.evaluation.legend import Legend, MatchOptions, Translator
+from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, RasterTruth, Truth, open_truth
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
 from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from pfmap.evaluate import metrics
+from pfmap.evaluation import metrics
 
 CLASSES = 5
 

@@ -22,8 +22,8 @@ from sklearn import metrics as sk
 import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import PfmapError, SourceError, UsageError
-from pfmap.evaluate.comparison import FALSE_ALARM, MISSED, Comparison, Labels, Tally
-from pfmap.evaluate.metrics import BOUNDARY_DISTANCES
+from pfmap.evaluation.comparison import FALSE_ALARM, MISSED, Comparison, Labels, Tally
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.raster import classmap
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

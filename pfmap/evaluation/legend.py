@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import SourceError, UsageError
-from pfmap.evaluate.comparison import Labels
+from pfmap.evaluation.comparison import Labels
 from pfmap.raster.classmap import default_color
 from pfmap.trace.compare import NO_CODE
 

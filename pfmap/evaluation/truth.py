@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.evaluate.legend import Legend, Translator
+from pfmap.evaluation.legend import Legend, Translator
 from pfmap.raster.align import AlignedMap, burn_values
 from pfmap.raster.gdal import locate
 from pfmap.trace.compare import NO_CODE
