@@ -166,6 +166,7 @@ def cluster(s3_server: str) -> Iterator[Cluster]:
         running.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 def test_workers_hand_swaths_over_in_the_bucket(
     store: Path, cluster: Cluster, write_scene: Write, tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_workers_hand_swaths_over_in_the_bucket(
     assert nothing_left(tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_workers_of_this_machine_need_no_detour(store: Path, write_scene: Write, tmp_path: Path) -> None:
     model, scene = small_model(tmp_path / "model"), write_scene(noise(600, 170))
     pfmap.predict(scene, tmp_path / "disk", model=model, **SWATHS)
@@ -224,6 +226,7 @@ def test_a_stopped_run_goes_on_from_what_is_in_the_bucket_on_another_machine(
     equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
 
 
+@pytest.mark.slow
 def test_swaths_of_another_run_in_the_bucket_are_not_taken(
     store: Path, cluster: Cluster, write_scene: Write, tmp_path: Path
 ) -> None:
@@ -271,6 +274,7 @@ def survey(sources: Path | str, out: Path | str, **options: Any) -> SurveyResult
     return pfmap.batch(sources, out, model=stand_in(), device="cpu", **options)
 
 
+@pytest.mark.slow
 def test_a_survey_in_a_bucket_is_that_on_a_disk(store: Path, write_scene: Write, tmp_path: Path) -> None:
     image = blobs(150, 300)
     for number, col in enumerate((0, 150)):

@@ -173,6 +173,7 @@ def test_bad_configurations_are_refused_before_training(data: Path, old: str, ne
         train(read_config(data / "train.toml"), data, data / "model")
 
 
+@pytest.mark.slow
 def test_the_command_trains_shows_figures_and_writes_a_model(data: Path) -> None:
     pfmap_command = Path(sys.executable).with_name("pfmap")
     done = subprocess.run(
@@ -272,6 +273,7 @@ def test_only_the_parts_to_be_trained_move(
     assert moved == moves - {"classify"}  # which the temperature scales besides
 
 
+@pytest.mark.slow
 def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingConfig) -> None:
     config = changed(
         config, optimizer="sgd", schedule="poly", hard_pixels=500, steps=120, warmup=0,
@@ -288,6 +290,7 @@ def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingCo
     assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * (1 / 120) ** 0.9)
 
 
+@pytest.mark.slow
 def test_processes_share_a_batch_and_end_with_the_same_weights(data: Path) -> None:
     # Each process writes what it ends with; they may only agree if gradients were averaged.
     (data / "join.py").write_text(
