@@ -132,8 +132,8 @@ def accuracy_table(figures: Validation, fitted: Calibration | None) -> dict[str,
         table |= {f"{name}_{klass}_iou": round(value, 4) for klass, value in figure.iou.items()}
         table[f"{name}_accuracy"] = round(figure.accuracy, 4)
     if fitted is not None:
-        table["calibration_error_before"] = round(fitted.error_before, 4)
-        table["calibration_error"] = round(fitted.error, 4)
+        table["calibration_error_before"] = fitted.error_before
+        table["calibration_error"] = fitted.error
     return table
 
 
@@ -193,8 +193,9 @@ def calibrate(predictor: Predictor, data: TrainingData, card: Card) -> Calibrati
     between = [Pixels.join(some[1::2]) for some in windows]
     before, after = (float(np.mean([part.error(t) for part in between])) for t in (1.0, temperature))
     if after >= before:  # labels that err where the network is sure fit a temperature that nobody needs
-        return Calibration(1.0, before, before)
-    return Calibration(round(temperature, 3), before, after)
+        temperature, after = 1.0, before
+    # Rounded here, so that the card and the page beside it say the same.
+    return Calibration(round(temperature, 3), round(before, 4), round(after, 4))
 
 
 def fit(parts: Sequence[Pixels]) -> float:
