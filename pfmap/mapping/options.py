@@ -1,21 +1,19 @@
-"""The options of mapping: what the command line, the Python signatures and their docs are made from.
+"""The options of mapping: name, type, default and sentence of each, once.
 
-Each option is a field, which says once its name, its type, its default and its sentence. `Settings` names
-them again with their types, because type checkers and editors read nothing else; a test holds the two alike.
-Nothing heavy is imported here: ``pfmap predict --help`` reads this module.
+`Settings` names them again with their types, because type checkers and editors read nothing else; a test
+holds the two alike. Nothing heavy is imported here: ``pfmap predict --help`` reads this module.
 """
 # ruff: noqa: RUF009 - option() makes a field, as dataclasses.field does
 
-import inspect
 import math
 import os
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, get_args
 
 from pfmap.core.errors import UsageError
+from pfmap.core.option import PYTHON_ONLY, about, option, register, take
 
 if TYPE_CHECKING:
     from pfmap.model.store import Model
@@ -41,52 +39,6 @@ class OpenedCluster(Protocol):
 
     def settle(self, device: str, precision: str) -> Any:
         """Find out on what and in what arithmetic its workers run the network."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """What is to be known of an option beyond its name, its type and its default."""
-
-    text: str
-    """A sentence for everybody, in which other options are named like ``min_area=``."""
-    more: str
-    """What only who calls from Python has to know."""
-    default: str
-    """The default in words, where the value does not say it."""
-    flags: tuple[str, ...]
-    """On the command line, if not the name with dashes; `PYTHON_ONLY` for none."""
-    metavar: str | None
-    """Stands for the value in the command's help."""
-    example: str
-    """A list of numbers, as the command line takes it."""
-    choices: tuple[str, ...]
-    """The values that are possible; empty for all of the type."""
-    least: float | None
-    """The smallest number that is possible."""
-    above: bool
-    """Whether `least` itself is not possible."""
-
-
-PYTHON_ONLY = ("",)
-
-
-def option(
-    default: T,
-    text: str,
-    *,
-    more: str = "",
-    words: str = "",
-    flags: tuple[str, ...] = (),
-    metavar: str | None = None,
-    example: str = "",
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    above: bool = False,
-) -> T:
-    """Make the field of an option; see `Option`, whose `default` is `words` here."""
-    about = Option(text, more, words, flags, metavar, example, choices, least, above)
-    made: T = field(default=default, metadata={"option": about})
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,66 +333,4 @@ class SurveySettings(Settings, total=False):
     watch: bool
 
 
-def about(kind: type, name: str) -> Option:
-    """Return what is to be known of an option."""
-    found: Option = kind.__dataclass_fields__[name].metadata["option"]  # type: ignore[attr-defined]
-    return found
-
-
-OPTIONS: Mapping[str, Field[Any]] = {
-    one.name: one
-    for kind in (RunOptions, SurveyOptions, ShapeOptions, PredictOptions)
-    for one in fields(kind)
-    if "option" in one.metadata
-}
-"""All options by name."""
-
-
-def take(kind: type[T], settings: Mapping[str, object]) -> tuple[T, dict[str, Any]]:
-    """Make options of those settings that are theirs; the others are left for whoever knows them."""
-    left: dict[str, Any] = {name: _plain(name, value) for name, value in settings.items()}
-    own = {name: left.pop(name) for name in kind.__dataclass_fields__ if name in left}  # type: ignore[attr-defined]
-    return kind(**own), left
-
-
-def _plain(name: str, value: Any) -> Any:
-    """Return a setting as options keep it: lists as tuples, a path as text."""
-    if name in {"bands", "classes", "regularize", "formats"} and value is not None:
-        return tuple(dict.fromkeys(value)) if name == "formats" else tuple(value)
-    return os.fspath(value) if name == "aoi" and value is not None else value
-
-
-def explained(call: F) -> F:
-    """Complete the docstring and the signature of a function that takes ``**settings: Unpack[...]``.
-
-    Each option comes after what the docstring says itself of the arguments, in the order of the settings.
-    """
-    signature = inspect.signature(call)
-    *own, settings = signature.parameters.values()
-    (names,) = get_args(settings.annotation)
-    options = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[name].default, annotation=OPTIONS[name].type
-        )
-        for name in names.__annotations__
-    ]
-    call.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    assert call.__doc__ is not None
-    before, args, after = call.__doc__.partition("Args:\n")
-    arguments, gap, rest = after.partition("\n\n")
-    entries = "\n".join(_entry(OPTIONS[name]) for name in names.__annotations__)
-    call.__doc__ = f"{before}{args}{arguments}\n{entries}{gap}{rest}"
-    return call
-
-
-def _entry(one: Field[Any]) -> str:
-    """Write the entry of an option in a docstring."""
-    found: Option = one.metadata["option"]
-    parts = [
-        found.text,
-        found.more,
-        f"One of {', '.join(found.choices)}." * bool(found.choices),
-        f"Default: {found.default}." * bool(found.default),
-    ]
-    text = f"{one.name}: {' '.join(filter(None, parts))}"
-    return textwrap.fill(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 12)
+register(RunOptions, SurveyOptions, ShapeOptions, PredictOptions)

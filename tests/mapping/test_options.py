@@ -13,10 +13,9 @@ import pytest
 import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import UsageError
+from pfmap.core.option import OPTIONS, PYTHON_ONLY, take
 from pfmap.mapping import options
 from pfmap.mapping.options import (
-    OPTIONS,
-    PYTHON_ONLY,
     PredictOptions,
     RunOptions,
     SceneSettings,
@@ -25,7 +24,6 @@ from pfmap.mapping.options import (
     ShapeSettings,
     SurveyOptions,
     SurveySettings,
-    take,
 )
 from pfmap.model.device import PRECISIONS
 from pfmap.model.store import DEFAULT_MODEL, Model
