@@ -13,8 +13,8 @@ from rasterio.vrt import WarpedVRT
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.bands import Scaling
 from pfmap.raster.gdal import crs_of, locate, opened
+from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB, geobox_of
 from pfmap.raster.source import Source
 

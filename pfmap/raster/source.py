@@ -14,8 +14,8 @@ from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.bands import EIGHT_BIT, Sample
 from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, reason, window_of
+from pfmap.raster.scaling import EIGHT_BIT, Sample
 from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
 
 Bytes = npt.NDArray[np.uint8]
