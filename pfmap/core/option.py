@@ -5,11 +5,14 @@ heavy is imported here: ``pfmap predict --help`` reads this module.
 """
 
 import inspect
+import math
 import os
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar, get_args
+
+from pfmap.core.errors import UsageError
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,6 +77,29 @@ def about(kind: type, name: str) -> Option:
     """Return what is to be known of an option."""
     found: Option = kind.__dataclass_fields__[name].metadata["option"]  # type: ignore[attr-defined]
     return found
+
+
+def check(options: Any) -> None:
+    """Refuse values that no option of this dataclass has.
+
+    Raises:
+        UsageError: one is none of the choices, or too small.
+    """
+    for one in fields(options):
+        found: Option | None = one.metadata.get("option")
+        value, name = getattr(options, one.name), one.name.replace("_", " ")
+        if found is None or value is None:
+            continue
+        if found.choices:
+            values = (value,) if isinstance(value, str) else value
+            unknown = [repr(each) for each in values if each not in found.choices]
+            if unknown:
+                known = ", ".join(found.choices)
+                raise UsageError(f"{name.removesuffix('s')} {unknown[0]} is unknown: use one of {known}")
+        elif found.least is not None:
+            least, word = found.least, "more than {:g}" if found.above else "{:g} or more"
+            if not (least <= value < math.inf) or (found.above and value == least):
+                raise UsageError(f"{name} {value} is not possible: use {word.format(least)}")
 
 
 def take(kind: type[T], settings: Mapping[str, object]) -> tuple[T, dict[str, Any]]:

@@ -7,19 +7,16 @@ holds the two alike. Nothing heavy is imported here: ``pfmap predict --help`` re
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack, get_args
 
 from pfmap.core.errors import UsageError
-from pfmap.core.option import PYTHON_ONLY, about, option, register, take
+from pfmap.core.option import PYTHON_ONLY, about, check, option, register, take
 
 if TYPE_CHECKING:
     from pfmap.model.store import Model
-
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 SWATH_PIXELS = 4 << 20
 """Pixels of the outputs per swath: few, so that a scene's last ones do not keep most stages waiting."""
@@ -148,18 +145,12 @@ class ShapeOptions:
     split_by_class: bool = option(False, "Write vector files for each class.")
 
     def __post_init__(self) -> None:
-        known = about(ShapeOptions, "formats").choices
-        unknown = [form for form in self.formats if form not in known]
-        if unknown:
-            raise UsageError(f"format {unknown[0]!r} is unknown: use {', '.join(known)}")
+        check(self)
         if not self.formats:
-            raise UsageError(f"no vector format is named: use one or more of {', '.join(known)}")
+            known = ", ".join(about(ShapeOptions, "formats").choices)
+            raise UsageError(f"no vector format is named: use one or more of {known}")
         if self.drop_small and not self.min_area:
             raise UsageError("drop_small=True needs min_area=: how small is small?")
-        for name in ("simplify", "min_area", "fill_holes", "split_large"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UsageError(f"{name.replace('_', ' ')} {value} is not possible: use 0 or more")
 
     def tolerance(self, gsd: float) -> float:
         """Return `simplify` in pixels.
@@ -259,17 +250,11 @@ class PredictOptions:
         return cls(shapes=shapes, **own)
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"batch size {self.batch_size} is not possible: use 1 or more")
+        check(self)
         if self.scale is not None and not (
             all(map(math.isfinite, self.scale)) and self.scale[0] < self.scale[1]
         ):
             raise UsageError(f"scale {self.scale[0]:g},{self.scale[1]:g} is not possible: give MIN below MAX")
-        if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
-            raise UsageError(f"gsd {self.gsd} is not possible: give metres per pixel, above 0")
-        for value, kind in ((self.grid, OutputGrid), (self.on_read_error, OnReadError)):
-            if value not in get_args(kind):
-                raise UsageError(f"{value!r} is unknown: use {' or '.join(get_args(kind))}")
 
 
 class ShapeSettings(TypedDict, total=False):
