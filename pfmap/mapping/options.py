@@ -251,9 +251,7 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.scale is not None and not (
-            all(map(math.isfinite, self.scale)) and self.scale[0] < self.scale[1]
-        ):
+        if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
             raise UsageError(f"scale {self.scale[0]:g},{self.scale[1]:g} is not possible: give MIN below MAX")
 
 
