@@ -160,7 +160,7 @@ class Sieve:
             growing[numbers[-1][numbers[-1] >= 0]] = True
         no = np.zeros(count, dtype=np.bool_)
         first = self._top * self._width + pieces.first
-        fresh = _Nodes(pieces.classes, pieces.pixels * pixel, first, no, no, no)
+        fresh = pieces.classes, pieces.pixels * pixel, first, no, no, no
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
         nodes = _Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))

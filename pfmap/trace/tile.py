@@ -500,4 +500,4 @@ def _doubled_area(points: Ints, start: int, stop: int) -> int:
     doubled = np.int64(0)
     for k in range(start, stop - 1):
         doubled += np.int64(points[k, 0]) * points[k + 1, 1] - np.int64(points[k + 1, 0]) * points[k, 1]
-    return doubled
+    return int(doubled)

@@ -78,7 +78,8 @@ def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tol
     labels, pieces = label(pixels, np.ascontiguousarray(confidence), no_class(classes.dtype, nodata))
     arcs = arcs_between(pixels, labels)
     if tolerance > 0:
-        arcs = simplify(arcs, pieces, *labels.shape, float(tolerance))
+        height, width = labels.shape
+        arcs = simplify(arcs, pieces, height, width, float(tolerance))
     top, bottom, left, right = (side.copy() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]))
     return Tile(pieces, arcs, (top, bottom, left, right))
 
@@ -101,14 +102,12 @@ class _Lines(NamedTuple):
     region: Longs
     """``(n, 2)`` open region that needs the arc, or `NOTHING`."""
 
-    def take(self, chosen: Bools) -> "_Lines":
+    def take(self, chosen: Any) -> "_Lines":
         """Return the ``(n,)`` chosen arcs."""
         at = np.flatnonzero(chosen)
-        coords, offsets, *columns = self
-        sizes = np.diff(offsets)[at]
-        return _Lines(
-            take_ragged(coords, offsets, at), offsets_of(sizes), *(column[at] for column in columns)
-        )
+        columns: list[Any] = [column[at] for column in self[2:]]
+        sizes = np.diff(self.offsets)[at]
+        return _Lines(take_ragged(self.coords, self.offsets, at), offsets_of(sizes), *columns)
 
     @staticmethod
     def join(parts: Iterable["_Lines"]) -> "_Lines":

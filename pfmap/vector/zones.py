@@ -69,14 +69,7 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
         SourceError: a file cannot be read, or is not what is needed.
         UsageError: the two CRSs cannot be brought together.
     """
-    layer = open_layer(objects, "objects")
-    if "class" not in layer.fields:
-        raise SourceError(
-            f"{objects} has no field class (it has {', '.join(layer.fields) or 'none'}): polygons of pfmap "
-            "predict or vectorize are needed"
-        )
-    if not layer.count:
-        raise SourceError(f"{objects} has no objects: there is nothing to sum up")
+    layer = _open_objects(objects)
     places = None if zones is None else _read_zones(zones, zone_field, layer.crs, objects)
     rows: dict[tuple[int, str], Row] = {}
     columns = [name for name in ("class", "object_id", "region_id") if name in layer.fields]
@@ -91,6 +84,18 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
             for part in everywhere if places is None else places.split(shapes, measurer):
                 _add(rows, part, fields["class"][part.which].astype(str), whole[part.which])
     return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)])
+
+
+def _open_objects(objects: str) -> Layer:
+    layer = open_layer(objects, "objects")
+    if "class" not in layer.fields:
+        raise SourceError(
+            f"{objects} has no field class (it has {', '.join(layer.fields) or 'none'}): polygons of pfmap "
+            "predict or vectorize are needed"
+        )
+    if not layer.count:
+        raise SourceError(f"{objects} has no objects: there is nothing to sum up")
+    return layer
 
 
 def _add(
