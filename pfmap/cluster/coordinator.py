@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,10 +103,7 @@ class Cluster:
         handover = Handover(folder, read_text(work.path / RUN_NAME))
         width = plan.geobox.width
         done = plan.geobox.height - sum(rows.size for _, rows in todo)
-
-        def on_wait() -> None:
-            on_pixels(done * width)
-
+        on_wait = partial(on_pixels, done * width)
         with ExitStack() as turn:
             turn.enter_context(self._own_turn(on_wait))
             handover.begin()
@@ -171,17 +169,9 @@ class Cluster:
         resources: Mapping[str, float] | None = None,
         on_wait: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """Have workers call a function, side by side; those that are busy or gone for long are left out.
+        """Have workers call a function, side by side, and return what each gave, by address.
 
-        Args:
-            workers: their addresses.
-            function: what they call.
-            arguments: what it takes.
-            resources: what the call needs of a worker beside a thread.
-            on_wait: called often; it may raise to stop.
-
-        Returns:
-            What each gave, by address.
+        Those that are busy or gone for long are left out. `on_wait` may raise to stop.
 
         Raises:
             ClusterError: none answered in time, or one refused.
@@ -224,11 +214,7 @@ class Cluster:
 
 
 def refuse_numbered(device: str) -> None:
-    """Refuse one GPU by its number.
-
-    Raises:
-        ClusterError: it is one.
-    """
+    """Refuse one GPU by its number."""
     if device.startswith("cuda:"):
         raise ClusterError(
             f"device {device!r} names one GPU of this machine; workers have a GPU each: use device='cuda'"

@@ -78,11 +78,7 @@ def _plainly(function: Callable[P, T]) -> Callable[P, T]:
 
 @_plainly
 def look_around(device: str, precision: str) -> Abilities:
-    """Say what this worker has.
-
-    Args:
-        device: auto, cpu, cuda or mps.
-        precision: auto, or by name.
+    """Say what this worker has of a device (auto, cpu, cuda or mps) and of arithmetic (auto, or by name).
 
     Raises:
         DeviceError: the device is not here.
@@ -172,11 +168,7 @@ def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]
 
 
 def shorten_run(run_id: str, length: int) -> int:
-    """Have a run end early; called while it is in work.
-
-    Args:
-        run_id: of the run.
-        length: swaths that it is to keep.
+    """Have a run that is in work end after so many swaths.
 
     Returns:
         How many it keeps: that in work is finished in any case.
