@@ -34,12 +34,8 @@ _LOOK = 0.1
 class Cluster:
     """The workers of a Dask cluster, as mapping asks for them (`pfmap.mapping.runtime.Workers`).
 
-    Threads may map several scenes with it: each waits until all swaths of the one before are on disk.
-
-    Args:
-        link: to its scheduler.
-        say: called with lines for people.
-        device: what its workers run the network on, where they are processes of this machine.
+    Threads may map several scenes with it: each waits until all swaths of the one before are on disk. The
+    device is given where the workers are processes of this machine.
     """
 
     def __init__(self, link: Link, say: Callable[[str], None], device: torch.device | None = None) -> None:

@@ -33,14 +33,8 @@ _VISIBLE = 60.0  # seconds that shared storage may take to show what another mac
 class Dispatcher:
     """Has swaths computed, in a thread of its own, as long as its context lasts.
 
-    Args:
-        link: to the scheduler.
-        job: what is done.
-        swaths: window rows and output rows of each swath, top to bottom.
-        lead: window rows above a run that are computed again.
-        workers: those that were checked, and may be given runs.
-        clock: where the workers' seconds go.
-        say: called with lines for people.
+    Each swath is its window rows and its output rows; `lead` window rows above a run are computed again. The
+    workers were checked, and may be given runs; the clock gets their seconds.
     """
 
     def __init__(

@@ -75,10 +75,7 @@ class Link:
         _close(self._client)
 
     def reconnect(self, on_wait: Callable[[], None]) -> None:
-        """Wait for the scheduler to come back, or for another one at its address.
-
-        Args:
-            on_wait: called often; it may raise to stop.
+        """Wait for the scheduler, or another one at its address, to come back; `on_wait` may raise to stop.
 
         Raises:
             ClusterError: it does not within `PATIENCE`.
@@ -138,8 +135,7 @@ class Link:
     ) -> Mapping[str, Any]:
         """Call a short function on workers at once, beside what they compute.
 
-        Returns:
-            What each gave, or the error that it raised, by address; one that is gone may be missing.
+        Return what each gave, or the error that it raised, by address; one that is gone may be missing.
         """
         with self._lost():
             answers: Mapping[str, Any] = self._client.run(

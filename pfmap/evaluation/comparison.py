@@ -100,15 +100,10 @@ class Labels:
 
 
 class Comparison:
-    """Takes rows of one scene, top to bottom, in memory that does not grow with its height.
+    """Takes rows of one scene, top to bottom, and counts into a tally.
 
-    Args:
-        height: rows of the scene.
-        width: columns of the scene.
-        labels: what the codes mean.
-        tally: what is counted into.
-        objects: codes of the classes whose objects are matched.
-        colors: those of the map of errors, or None for no map.
+    Objects are matched of the classes with the codes `objects`; `colors` are those of the map of errors, or
+    None for no map.
     """
 
     def __init__(
@@ -120,8 +115,7 @@ class Comparison:
         objects: Sequence[int],
         colors: Bytes | None,
     ) -> None:
-        self._width, self._row, self._tally = width, 0, tally
-        self._height = height
+        self._height, self._width, self._row, self._tally = height, width, 0, tally
         self._allowed = labels.allowed()
         self._boundaries = Boundaries(height, BOUNDARY_DISTANCES, tally.predicted_lines, tally.true_lines)
         self._matcher = Matcher(height, width) if objects else None
@@ -134,12 +128,9 @@ class Comparison:
         self._sums = _zeros(*shape, 3)
 
     def add(self, truth: Bytes, predicted: Bytes, confidence: Bytes | None) -> None:
-        """Take the next rows.
+        """Take the next rows, all ``(rows, width)``.
 
-        Args:
-            truth: ``(rows, width)`` codes of labels.
-            predicted: ``(rows, width)`` codes of classes.
-            confidence: ``(rows, width)`` percent, above 100 for unknown; or None.
+        Truth has codes of labels, the prediction those of classes, confidence percent, above 100 for unknown.
         """
         step = max(1, _STEP_PIXELS // self._width)
         for top in range(0, len(truth), step):

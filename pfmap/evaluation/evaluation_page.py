@@ -24,13 +24,7 @@ class Section:
 
 
 def page(title: str, pairs: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
-    """Write the page.
-
-    Args:
-        title: of the page.
-        pairs: names and values that say what was compared.
-        sections: evaluations, in order.
-    """
+    """Write the page; pairs are names and values that say what was compared."""
     return render(
         "evaluation.html.jinja",
         title=title,

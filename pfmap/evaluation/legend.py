@@ -37,13 +37,9 @@ class MatchOptions:
 
 
 class Legend:
-    """Gives the classes of a prediction and of its truth common codes.
+    """Gives the classes of a prediction and of its truth, which each names by value, common codes.
 
-    Args:
-        options: how classes are brought together.
-        prediction: classes that the prediction names, by value.
-        truth: classes that the truth names, by value; None for polygons, which name theirs in each feature.
-        sources: names of the two files, for messages.
+    Truth is None for polygons, which name theirs in each feature; `sources` are the names of the two files.
 
     Raises:
         UsageError: a class that is asked for does not exist.
@@ -192,13 +188,9 @@ class Legend:
 
 
 class CodedMap:
-    """A class raster whose values are read as codes; the code of each value is asked for once.
+    """A class raster on the prediction's grid, whose values are read as codes.
 
-    Args:
-        source: the raster, on the prediction's grid.
-        code: gives the code of a value, or None if it has none.
-        unknown: makes the error about values without a code.
-        name: of the raster, for messages.
+    The code of each value is asked for once; for those without one, `unknown` makes the error.
     """
 
     def __init__(

@@ -125,26 +125,18 @@ def evaluate(
 def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """Pair predictions with their truth.
 
-    In a folder that pfmap predict wrote to, its `*_classes.tif` are the predictions; in others all rasters.
-
-    Args:
-        prediction: a file, or a folder.
-        truth: a file, or a folder with rasters of the same names, without `_classes` and whatever their
-            format.
-
-    Returns:
-        (prediction, truth), in the order of their names.
+    Both are files, or folders of rasters with the same names, whatever their format. In a folder that pfmap
+    predict wrote to, its `*_classes.tif` are the predictions, named without `_classes`; else all rasters.
 
     Raises:
         SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
     """
     one, two = Path(prediction), Path(truth)
-    folders = [path for path in (one, two) if path.is_dir()]
-    if not folders:
+    if one.is_dir() != two.is_dir():
+        folder, other = (one, two) if one.is_dir() else (two, one)
+        raise SourceError(f"{folder} is a folder and {other} is not: give two files, or two folders")
+    if not one.is_dir():
         return [(os.fspath(prediction), os.fspath(truth))]
-    if len(folders) == 1:
-        other = two if folders[0] is one else one
-        raise SourceError(f"{folders[0]} is a folder and {other} is not: give two files, or two folders")
     predicted, true = _rasters(one), _rasters(two)
     ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
     found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}

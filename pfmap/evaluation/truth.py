@@ -22,15 +22,10 @@ Codes = npt.NDArray[np.uint8]
 def open_truth(
     stack: ExitStack, text: str, field: str | None, rest: str | None, geobox: GeoBox, prediction: str
 ) -> AlignedMap | LabelPolygons:
-    """Open a truth, whose classes are not brought together with the prediction's yet.
+    """Open a truth, whose classes are not brought together with the prediction's yet; the stack closes it.
 
-    Args:
-        stack: closes it.
-        text: a class raster, or a file of polygons, or ``FILE:layer``.
-        field: column of the polygons with their classes, or None.
-        rest: what lies outside all polygons, or None; as in `MatchOptions`.
-        geobox: the prediction's grid.
-        prediction: its name, for messages.
+    Its text is a class raster, or a file of polygons, or ``FILE:layer``; field and rest are for polygons, as
+    in `evaluate`.
 
     Raises:
         SourceError: it cannot be opened, or not be brought onto the grid.
@@ -45,12 +40,6 @@ def open_truth(
 
 class PolygonTruth:
     """Polygons as truth: a pixel is what the last polygon says that its centre lies in.
-
-    Args:
-        shapes: the polygons over the prediction.
-        legend: what brings their classes together with the prediction's.
-        geobox: the prediction's grid.
-        prediction: its name, for messages.
 
     Raises:
         SourceError: they have classes that the prediction does not have.

@@ -245,14 +245,7 @@ def pad_to(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Pad a window at the bottom and right by reflection, as often as needed.
 
-    Args:
-        pixels: ``(bands, h, w)``.
-        valid: ``(h, w)``; reflected too.
-        height: wanted height, h or more.
-        width: wanted width, w or more.
-
-    Returns:
-        ``(bands, height, width)`` and ``(height, width)``.
+    ``(bands, h, w)`` pixels become ``(bands, height, width)``, the ``(h, w)`` mask ``(height, width)``.
     """
     pad = ((0, height - valid.shape[0]), (0, width - valid.shape[1]))
     if pad == ((0, 0), (0, 0)):
