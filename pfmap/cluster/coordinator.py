@@ -134,7 +134,7 @@ class Cluster:
         with self._needed():
             workers = self._present()
             _refuse_other_versions(self._link, workers)
-            hosts = Counter(_host(address) for address in workers)
+            hosts = Counter(address.rpartition("://")[2].rpartition(":")[0] for address in workers)
             answers = self._ask(
                 workers, enter_job, job, max(hosts.values()), resources=job.resources, on_wait=on_wait
             )
@@ -262,7 +262,3 @@ def _refuse_unlike(found: Sequence[Abilities]) -> None:
                 f"worker {other.address} has a GPU that was not declared, so that nothing keeps it to one "
                 'swath at a time: start it with dask worker --resources "GPU=1", one worker per GPU'
             )
-
-
-def _host(address: str) -> str:
-    return address.rpartition("://")[2].rpartition(":")[0]

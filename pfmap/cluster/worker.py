@@ -114,7 +114,8 @@ def enter_job(job: ClusterJob, sharers: int) -> None:
         )
     with _turn:
         _network(job)
-    _keep(_jobs, job.id, job)
+    _jobs[job.id] = job
+    _used(_jobs, job.id)
 
 
 @_plainly
@@ -147,7 +148,7 @@ def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]
     try:
         if job_id not in _jobs:
             raise UnknownJobError
-        return _compute(_keep(_jobs, job_id, _jobs[job_id]), run_id, swaths, refuse_abandoned)
+        return _compute(_used(_jobs, job_id), run_id, swaths, refuse_abandoned)
     finally:
         _turn.release()
         _reached.pop(run_id, None)
@@ -241,20 +242,19 @@ def _network(job: ClusterJob) -> Predictor:
     plan = job.plan
     card = json.dumps(card_table(plan.card), sort_keys=True)
     key = f"{plan.model_hash} {plan.device} {plan.precision} {plan.batch_size} {card}"
-    if key in _networks:
-        return _keep(_networks, key, _networks[key])
-    model = load_model(_find_model(job))
-    runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
-    return _keep(_networks, key, runtime.predictor)
+    if key not in _networks:
+        model = load_model(_find_model(job))
+        runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
+        _networks[key] = runtime.predictor
+    return _used(_networks, key)
 
 
-def _keep(kept: OrderedDict[str, T], key: str, value: T) -> T:
-    """Keep what was used last, and give it back."""
-    kept[key] = value
+def _used(kept: OrderedDict[str, T], key: str) -> T:
+    """Return what is used now, and forget what was not used for longest."""
     kept.move_to_end(key)
     while len(kept) > _KEPT:
         kept.popitem(last=False)
-    return value
+    return kept[key]
 
 
 def _find_model(job: ClusterJob) -> str:
@@ -275,9 +275,9 @@ def _find_model(job: ClusterJob) -> str:
         if weights == plan.model_hash and same:
             return str(folder)
         found.append(f"{weights[:12]}{'' if same else ' with another card'} in {folder}")
-    has = (
-        f"has weights {' and '.join(found)}" if found else f"does not have it (looked in {plan.model.folder})"
-    )
+    has = f"has weights {' and '.join(found)}"
+    if not found:
+        has = f"does not have it (looked in {plan.model.folder})"
     raise ClusterError(
         f"{has}, the run was started with model {plan.card.name!r} of weights {plan.model_hash[:12]}: "
         "install the same model there, or keep it where all machines see it and name its folder"

@@ -17,9 +17,7 @@ from pfmap.trace.compare import CODES, NO_CODE, Boundaries, Matcher, count_pixel
 
 _STEP_PIXELS = 8 << 20  # compared at a time
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 1500, 3000  # at most
-
-RIGHT_SHARE = 0.35
-"""How strongly right pixels of a class have its colour in the map of errors; the rest is white."""
+_RIGHT_SHARE = 0.35  # of its class's colour in a right pixel of the map of errors; the rest is white
 
 WRONG = "#b2182b"
 MISSED = "#e08214"
@@ -86,7 +84,7 @@ class Labels:
         """Return the ``(256, 256, 3)`` colours of the map of errors, by label and predicted class."""
         unnamed = [_rgb(default_color(code)) for code in range(len(self.classes), CODES)]
         right = np.array([*(spec.rgb for spec in self.classes), *unnamed])
-        muted = (255 - RIGHT_SHARE * (255 - right)).round()
+        muted = (255 - _RIGHT_SHARE * (255 - right)).round()
         colors: Bytes = np.where(self.allowed()[..., None], muted, _rgb(WRONG)).astype(np.uint8)
         if self.binary:
             colors[0, 1], colors[1, 0] = _rgb(MISSED), _rgb(FALSE_ALARM)
