@@ -49,7 +49,7 @@ class Runs:
     def take(self, worker: str, idle: int) -> Run | None:
         """Give a run to a worker that has none; None if no swath waits.
 
-        So many are idle, itself included: together they take what waits, if it is little.
+        So many are `idle`, itself included: together they take what waits, if it is little.
         """
         if not self.waiting:
             return None

@@ -78,7 +78,7 @@ def _plainly(function: Callable[P, T]) -> Callable[P, T]:
 
 @_plainly
 def look_around(device: str, precision: str) -> Abilities:
-    """Say what this worker has of a device (auto, cpu, cuda or mps) and of arithmetic (auto, or by name).
+    """Say what this worker has: of devices (auto, cpu, cuda or mps), and of precisions (auto, or by name).
 
     Raises:
         DeviceError: the device is not here.
@@ -98,7 +98,7 @@ def look_around(device: str, precision: str) -> Abilities:
 
 @_plainly
 def enter_job(job: ClusterJob, sharers: int) -> None:
-    """Check whether this worker can do a job, and load what it needs; sharers are workers of this machine.
+    """Check whether this worker can do a job, and load what it needs; so many workers share its memory.
 
     Raises:
         PfmapError: another version of pfmap, the model or the scene, no such device, too little memory, or a

@@ -37,7 +37,7 @@ class MatchOptions:
 
 
 class Legend:
-    """Gives the classes of a prediction and of its truth, which each names by value, common codes.
+    """Gives the classes that a prediction and its truth name, each by value, common codes.
 
     Truth is None for polygons, which name theirs in each feature; `sources` are the names of the two files.
 

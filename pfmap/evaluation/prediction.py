@@ -278,7 +278,7 @@ def _strips(
     certain: ClassMap | None,
     name: str,
 ) -> Generator[tuple[Codes, Codes, Codes | None], None, None]:
-    """Yield codes of the truth and of the prediction, and percent from the confidence of a name."""
+    """Yield codes of the truth and of the prediction, and confidence in percent; the name is its raster's."""
     with gdal_settings(cache=_CACHE):
         for strip in rows:
             percent = None if certain is None else _percent(certain, strip, name)
