@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,12 +34,8 @@ _LOOK = 0.1
 class Cluster:
     """The workers of a Dask cluster, as mapping asks for them (`pfmap.mapping.runtime.Workers`).
 
-    Threads may map several scenes with it: each waits until all swaths of the one before are on disk.
-
-    Args:
-        link: to its scheduler.
-        say: called with lines for people.
-        device: what its workers run the network on, where they are processes of this machine.
+    Threads may map several scenes with it: each waits until all swaths of the one before are on disk. The
+    device is given where the workers are processes of this machine.
     """
 
     def __init__(self, link: Link, say: Callable[[str], None], device: torch.device | None = None) -> None:
@@ -102,10 +99,7 @@ class Cluster:
         handover = Handover(folder, read_text(work.path / RUN_NAME))
         width = plan.geobox.width
         done = plan.geobox.height - sum(rows.size for _, rows in todo)
-
-        def on_wait() -> None:
-            on_pixels(done * width)
-
+        on_wait = partial(on_pixels, done * width)
         with ExitStack() as turn:
             turn.enter_context(self._own_turn(on_wait))
             handover.begin()
@@ -140,7 +134,7 @@ class Cluster:
         with self._needed():
             workers = self._present()
             _refuse_other_versions(self._link, workers)
-            hosts = Counter(_host(address) for address in workers)
+            hosts = Counter(address.rpartition("://")[2].rpartition(":")[0] for address in workers)
             answers = self._ask(
                 workers, enter_job, job, max(hosts.values()), resources=job.resources, on_wait=on_wait
             )
@@ -171,17 +165,9 @@ class Cluster:
         resources: Mapping[str, float] | None = None,
         on_wait: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """Have workers call a function, side by side; those that are busy or gone for long are left out.
+        """Have workers call a function, side by side, and return what each gave, by address.
 
-        Args:
-            workers: their addresses.
-            function: what they call.
-            arguments: what it takes.
-            resources: what the call needs of a worker beside a thread.
-            on_wait: called often; it may raise to stop.
-
-        Returns:
-            What each gave, by address.
+        Those that are busy or gone for long are left out. `on_wait` may raise to stop.
 
         Raises:
             ClusterError: none answered in time, or one refused.
@@ -224,11 +210,7 @@ class Cluster:
 
 
 def refuse_numbered(device: str) -> None:
-    """Refuse one GPU by its number.
-
-    Raises:
-        ClusterError: it is one.
-    """
+    """Refuse one GPU by its number."""
     if device.startswith("cuda:"):
         raise ClusterError(
             f"device {device!r} names one GPU of this machine; workers have a GPU each: use device='cuda'"
@@ -280,7 +262,3 @@ def _refuse_unlike(found: Sequence[Abilities]) -> None:
                 f"worker {other.address} has a GPU that was not declared, so that nothing keeps it to one "
                 'swath at a time: start it with dask worker --resources "GPU=1", one worker per GPU'
             )
-
-
-def _host(address: str) -> str:
-    return address.rpartition("://")[2].rpartition(":")[0]

@@ -33,14 +33,8 @@ _VISIBLE = 60.0  # seconds that shared storage may take to show what another mac
 class Dispatcher:
     """Has swaths computed, in a thread of its own, as long as its context lasts.
 
-    Args:
-        link: to the scheduler.
-        job: what is done.
-        swaths: window rows and output rows of each swath, top to bottom.
-        lead: window rows above a run that are computed again.
-        workers: those that were checked, and may be given runs.
-        clock: where the workers' seconds go.
-        say: called with lines for people.
+    Each swath is its window rows and its output rows; `lead` window rows above a run are computed again. The
+    workers were checked, and may be given runs; the clock gets their seconds.
     """
 
     def __init__(
@@ -197,20 +191,13 @@ class Dispatcher:
         if isinstance(answer, Done):
             self._await_storage(run, answer)
             self._clock.add(answer.seconds)
-            self._give_back(run)
-        elif isinstance(answer, KilledWorker):
-            self._give_back(run, blame=True)
-        elif isinstance(answer, AbandonedError | ResultLostError):
-            self._give_back(run)
         elif isinstance(answer, UnknownJobError):  # the worker is a new one, at the old one's address
             self._allowed -= {run.worker}
-            self._give_back(run)
-        elif isinstance(answer, LinkLostError):
-            raise answer
         elif isinstance(answer, PfmapError):
             raise type(answer)(f"{answer} (on worker {run.worker})") from answer
-        else:
+        elif not isinstance(answer, KilledWorker | AbandonedError | ResultLostError):
             raise answer
+        self._give_back(run, blame=isinstance(answer, KilledWorker))
 
     def _give_back(self, run: Run, *, blame: bool = False) -> None:
         self._look_at(run)
@@ -262,14 +249,12 @@ class Dispatcher:
 
     def _take_over(self) -> None:
         """Take the end of a long run from its worker."""
-        found = self._runs.split(self._lead)
-        if found is None:
-            return
-        run, stop = found
-        answers = self._link.run(shorten_run, run.id, stop - run.start, workers=[run.worker])
-        keeps = answers.get(run.worker)
-        if isinstance(keeps, int):  # else the worker is gone, or going
-            self._runs.shorten(run, run.start + keeps)
+        if found := self._runs.split(self._lead):
+            run, stop = found
+            answers = self._link.run(shorten_run, run.id, stop - run.start, workers=[run.worker])
+            keeps = answers.get(run.worker)
+            if isinstance(keeps, int):  # else the worker is gone, or going
+                self._runs.shorten(run, run.start + keeps)
 
     def _start_over(self) -> None:
         """Go on with a scheduler that knows nothing."""

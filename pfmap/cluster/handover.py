@@ -23,7 +23,7 @@ _LOOK = 0.1
 
 
 class Handover:
-    """Finished swaths, each there as a whole or not at all.
+    """Finished swaths, each there as a whole or not at all; what cannot be done there raises a `TargetError`.
 
     On a disk they are folders, and the folder is the scene's work folder; in a bucket each is one archive,
     named after its run, so that what a left-over worker of another run still brings is not taken for its own.
@@ -44,11 +44,7 @@ class Handover:
         return 0.1 if self._work else 0.5
 
     def begin(self) -> None:
-        """Make the folder the run's; what others left there goes.
-
-        Raises:
-            TargetError: it cannot be written.
-        """
+        """Make the folder the run's; what others left there goes."""
         if self._work:
             return
         path = self._folder / RUN_NAME
@@ -61,11 +57,7 @@ class Handover:
             raise write_failed(path, error) from error
 
     def has(self, rows: Span) -> bool:
-        """Whether a swath is finished.
-
-        Raises:
-            TargetError: that cannot be found out.
-        """
+        """Whether a swath is finished."""
         if self._work:
             return self._work.swath(rows).is_dir()
         try:
@@ -82,11 +74,7 @@ class Handover:
 
     @contextmanager
     def writing(self, rows: Span) -> Iterator[Path]:
-        """Give a folder to write a swath into; at the end the swath is finished.
-
-        Raises:
-            TargetError: it cannot be written.
-        """
+        """Give a folder to write a swath into; at the end the swath is finished."""
         if self._work:
             with self._work.writing(rows) as folder:
                 yield folder
@@ -108,7 +96,6 @@ class Handover:
 
         Raises:
             SourceError: it cannot be read.
-            TargetError: the work folder cannot be written.
         """
         if self._work or work.swath(rows).is_dir():
             return
@@ -130,11 +117,7 @@ class Handover:
 
 @contextmanager
 def signed(job: ClusterJob) -> Iterator[None]:
-    """Leave a job's sign in its folder; at the end it goes, and what workers answered there.
-
-    Raises:
-        TargetError: the folder cannot be written.
-    """
+    """Leave a job's sign in its folder; at the end it goes, and what workers answered there."""
     assert job.folder is not None
     try:
         write_text(job.folder / job.sign_name, job.sign)

@@ -29,6 +29,11 @@ PATIENCE = 300.0
 """Seconds that a run waits for a scheduler or workers that have gone to come back."""
 
 
+_HOST = "127.0.0.1"  # nobody else's business
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
+_SILENT = logging.CRITICAL + 1  # what goes wrong is said once, by pfmap
+
+
 class LinkLostError(Exception):
     """The scheduler has gone, and with it all that it knew."""
 
@@ -38,7 +43,9 @@ class ResultLostError(Exception):
 
 
 class Link:
-    """A connection to a scheduler. Use it as a context manager.
+    """A connection to a scheduler; use it as a context manager.
+
+    Whatever asks a scheduler that has gone raises `LinkLostError`.
 
     Args:
         where: its address, or the name of its scheduler file; or a cluster of this process.
@@ -68,10 +75,7 @@ class Link:
         _close(self._client)
 
     def reconnect(self, on_wait: Callable[[], None]) -> None:
-        """Wait for the scheduler to come back, or for another one at its address.
-
-        Args:
-            on_wait: called often; it may raise to stop.
+        """Wait for the scheduler, or another one at its address, to come back; `on_wait` may raise to stop.
 
         Raises:
             ClusterError: it does not within `PATIENCE`.
@@ -95,11 +99,7 @@ class Link:
         )
 
     def workers(self) -> frozenset[str]:
-        """Return the addresses of the workers that are there now.
-
-        Raises:
-            LinkLostError: the scheduler does not answer.
-        """
+        """Return the addresses of the workers that are there now."""
         with self._lost():
             found: Mapping[str, int] = self._client.nthreads()
         return frozenset(found)
@@ -112,11 +112,7 @@ class Link:
         resources: Mapping[str, float] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> "Future[Any]":
-        """Have one worker, and no other, call a function of a module of pfmap.
-
-        Raises:
-            LinkLostError: the scheduler does not answer.
-        """
+        """Have one worker, and no other, call a function of a module of pfmap."""
         with self._lost():
             future = self._client.submit(
                 _caller(),
@@ -139,11 +135,7 @@ class Link:
     ) -> Mapping[str, Any]:
         """Call a short function on workers at once, beside what they compute.
 
-        Returns:
-            What each gave, or the error that it raised, by address; one that is gone may be missing.
-
-        Raises:
-            LinkLostError: the scheduler does not answer.
+        Return what each gave, or the error that it raised, by address; one that is gone may be missing.
         """
         with self._lost():
             answers: Mapping[str, Any] = self._client.run(
@@ -217,7 +209,7 @@ def quiet() -> Iterator[None]:
 
     for logger, level in before:
         if level or logger.name == "distributed":
-            logger.setLevel(logging.CRITICAL + 1)
+            logger.setLevel(_SILENT)
     try:
         yield
     except Exception:
@@ -229,11 +221,6 @@ def quiet() -> Iterator[None]:
 def _close(client: Client) -> None:
     with suppress(Exception):  # a scheduler that is gone cannot be told
         client.close(timeout=5)
-
-
-_HOST = "127.0.0.1"  # nobody else's business
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
-_SILENT = logging.CRITICAL + 1  # what goes wrong is said once, by pfmap
 
 
 @contextmanager
@@ -263,12 +250,11 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
         "preload": "pfmap.cluster.preload",
         "config": {"distributed.worker.profile.enabled": False},  # looks at all threads 100 times a second
     }
-    specs = {}
-    for number in range(workers):
-        own: dict[str, Any] = {}
-        if device.type == "cuda":
+    specs = {number: {"cls": Nanny, "options": common} for number in range(workers)}
+    if device.type == "cuda":
+        for number, spec in specs.items():
             own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": _visible(number)}}
-        specs[number] = {"cls": Nanny, "options": {**common, **own}}
+            spec["options"] = common | own
     scheduler = {
         "cls": Scheduler,
         "options": {"host": _HOST, "port": 0, "dashboard": False, "dashboard_address": f"{_HOST}:0"},

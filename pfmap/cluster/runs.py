@@ -47,11 +47,9 @@ class Runs:
         self.left = len(rows)
 
     def take(self, worker: str, idle: int) -> Run | None:
-        """Give a worker a run; None if no swath waits.
+        """Give a run to a worker that has none; None if no swath waits.
 
-        Args:
-            worker: its address; it has no run.
-            idle: workers that have none, itself included: together they take what waits, if it is little.
+        So many are `idle`, itself included: together they take what waits, if it is little.
         """
         if not self.waiting:
             return None
@@ -84,14 +82,9 @@ class Runs:
         self._put_back(run.next, run.stop)
 
     def split(self, lead: int) -> tuple[Run, int] | None:
-        """Find the run to be shortened for a worker without one, and where it is to stop.
+        """Find the run with most ahead, and the first swath that it is to give up to a worker without one.
 
-        Args:
-            lead: window rows above a run that are computed again.
-
-        Returns:
-            The run with most ahead of it, and the first swath that it is to give up; None where none has
-            enough ahead for both to gain.
+        None where no run has enough ahead for both to gain: `lead` window rows above it are computed again.
         """
         ahead = {id_: self._height(run.next + 1, run.stop) for id_, run in self.running.items()}
         if not ahead:

@@ -78,11 +78,7 @@ def _plainly(function: Callable[P, T]) -> Callable[P, T]:
 
 @_plainly
 def look_around(device: str, precision: str) -> Abilities:
-    """Say what this worker has.
-
-    Args:
-        device: auto, cpu, cuda or mps.
-        precision: auto, or by name.
+    """Say what this worker has: of devices (auto, cpu, cuda or mps), and of precisions (auto, or by name).
 
     Raises:
         DeviceError: the device is not here.
@@ -102,11 +98,7 @@ def look_around(device: str, precision: str) -> Abilities:
 
 @_plainly
 def enter_job(job: ClusterJob, sharers: int) -> None:
-    """Check whether this worker can do a job, and load what it needs.
-
-    Args:
-        job: what is to be done.
-        sharers: workers that share this machine's memory.
+    """Check whether this worker can do a job, and load what it needs; so many workers share its memory.
 
     Raises:
         PfmapError: another version of pfmap, the model or the scene, no such device, too little memory, or a
@@ -122,7 +114,8 @@ def enter_job(job: ClusterJob, sharers: int) -> None:
         )
     with _turn:
         _network(job)
-    _keep(_jobs, job.id, job)
+    _jobs[job.id] = job
+    _used(_jobs, job.id)
 
 
 @_plainly
@@ -133,38 +126,29 @@ def measure_piece(job: ClusterJob) -> Probe:
         PfmapError: as `enter_job`.
     """
     _admit(job)
-    gone = _whether_abandoned()
-
-    def on_step() -> None:
-        if gone():
-            raise AbandonedError
-
     with _turn, open_source(job.plan) as source:
-        return probe(source, job.plan, _network(job), on_step, _PROBE_SECONDS)
+        return probe(source, job.plan, _network(job), _watch(), _PROBE_SECONDS)
 
 
 @_plainly
 def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]) -> Done:
     """Compute neighbouring swaths, and write each into the work folder; those that are there are left out.
 
-    Args:
-        job_id: of a job that this worker was shown.
-        run_id: by which `shorten_run` knows the run.
-        swaths: window rows and output rows of each, top to bottom.
+    The job was shown to this worker; `shorten_run` knows the run by its id. Each swath is its window rows and
+    its output rows.
 
     Raises:
         UnknownJobError: it was not.
         AbandonedError: nobody waits for this any more.
         PfmapError: the scene cannot be read, the work folder not written, or the device is out of memory.
     """
-    gone = _whether_abandoned()
+    refuse_abandoned = _watch()
     while not _turn.acquire(timeout=0.5):
-        if gone():
-            raise AbandonedError
+        refuse_abandoned()
     try:
         if job_id not in _jobs:
             raise UnknownJobError
-        return _compute(_keep(_jobs, job_id, _jobs[job_id]), run_id, swaths, gone)
+        return _compute(_used(_jobs, job_id), run_id, swaths, refuse_abandoned)
     finally:
         _turn.release()
         _reached.pop(run_id, None)
@@ -172,11 +156,7 @@ def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]
 
 
 def shorten_run(run_id: str, length: int) -> int:
-    """Have a run end early; called while it is in work.
-
-    Args:
-        run_id: of the run.
-        length: swaths that it is to keep.
+    """Have a run that is in work end after so many swaths.
 
     Returns:
         How many it keeps: that in work is finished in any case.
@@ -187,7 +167,7 @@ def shorten_run(run_id: str, length: int) -> int:
 
 
 def _compute(
-    job: ClusterJob, run_id: str, swaths: Sequence[tuple[Span, Span]], gone: Callable[[], bool]
+    job: ClusterJob, run_id: str, swaths: Sequence[tuple[Span, Span]], on_window: Callable[[int], None]
 ) -> Done:
     assert job.folder is not None
     plan, handover, clock, done = job.plan, Handover(job.folder, job.run), Clock(), []
@@ -195,10 +175,6 @@ def _compute(
     predictor = _network(job)
     rasters = raster_targets(plan, job.stem)
     todo = [(number, span, rows) for number, (span, rows) in enumerate(swaths) if not handover.has(rows)]
-
-    def on_window(_pixels: int) -> None:
-        if gone():
-            raise AbandonedError
 
     with gdal_settings(), open_source(plan) as source:
         runs = runs_of(plan, [span for _, span, _ in todo])
@@ -230,17 +206,18 @@ def _prepare_process() -> None:
     keep_memory()
 
 
-def _whether_abandoned() -> Callable[[], bool]:
-    """Return what tells whether the task of this thread is still wanted: dask cannot interrupt it."""
+def _watch() -> Callable[..., None]:
+    """Return what raises once nobody waits for this thread's task any more: dask cannot interrupt it."""
     worker = get_worker()
     key = worker.get_current_task()
 
-    def gone() -> bool:
+    def refuse_abandoned(*_progress: object) -> None:
         task = worker.state.tasks.get(key)
         ends = worker.status not in (Status.running, Status.paused, Status.closing_gracefully)
-        return ends or task is None or task.state in ("cancelled", "released", "forgotten")
+        if ends or task is None or task.state in ("cancelled", "released", "forgotten"):
+            raise AbandonedError
 
-    return gone
+    return refuse_abandoned
 
 
 def _admit(job: ClusterJob) -> None:
@@ -265,20 +242,19 @@ def _network(job: ClusterJob) -> Predictor:
     plan = job.plan
     card = json.dumps(card_table(plan.card), sort_keys=True)
     key = f"{plan.model_hash} {plan.device} {plan.precision} {plan.batch_size} {card}"
-    if key in _networks:
-        return _keep(_networks, key, _networks[key])
-    model = load_model(_find_model(job))
-    runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
-    return _keep(_networks, key, runtime.predictor)
+    if key not in _networks:
+        model = load_model(_find_model(job))
+        runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
+        _networks[key] = runtime.predictor
+    return _used(_networks, key)
 
 
-def _keep(kept: OrderedDict[str, T], key: str, value: T) -> T:
-    """Keep what was used last, and give it back."""
-    kept[key] = value
+def _used(kept: OrderedDict[str, T], key: str) -> T:
+    """Return what is used now, and forget what was not used for longest."""
     kept.move_to_end(key)
     while len(kept) > _KEPT:
         kept.popitem(last=False)
-    return value
+    return kept[key]
 
 
 def _find_model(job: ClusterJob) -> str:
@@ -299,9 +275,9 @@ def _find_model(job: ClusterJob) -> str:
         if weights == plan.model_hash and same:
             return str(folder)
         found.append(f"{weights[:12]}{'' if same else ' with another card'} in {folder}")
-    has = (
-        f"has weights {' and '.join(found)}" if found else f"does not have it (looked in {plan.model.folder})"
-    )
+    has = f"has weights {' and '.join(found)}"
+    if not found:
+        has = f"does not have it (looked in {plan.model.folder})"
     raise ClusterError(
         f"{has}, the run was started with model {plan.card.name!r} of weights {plan.model_hash[:12]}: "
         "install the same model there, or keep it where all machines see it and name its folder"

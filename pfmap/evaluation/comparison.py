@@ -17,9 +17,7 @@ from pfmap.trace.compare import CODES, NO_CODE, Boundaries, Matcher, count_pixel
 
 _STEP_PIXELS = 8 << 20  # compared at a time
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 1500, 3000  # at most
-
-RIGHT_SHARE = 0.35
-"""How strongly right pixels of a class have its colour in the map of errors; the rest is white."""
+_RIGHT_SHARE = 0.35  # of its class's colour in a right pixel of the map of errors; the rest is white
 
 WRONG = "#b2182b"
 MISSED = "#e08214"
@@ -86,7 +84,7 @@ class Labels:
         """Return the ``(256, 256, 3)`` colours of the map of errors, by label and predicted class."""
         unnamed = [_rgb(default_color(code)) for code in range(len(self.classes), CODES)]
         right = np.array([*(spec.rgb for spec in self.classes), *unnamed])
-        muted = (255 - RIGHT_SHARE * (255 - right)).round()
+        muted = (255 - _RIGHT_SHARE * (255 - right)).round()
         colors: Bytes = np.where(self.allowed()[..., None], muted, _rgb(WRONG)).astype(np.uint8)
         if self.binary:
             colors[0, 1], colors[1, 0] = _rgb(MISSED), _rgb(FALSE_ALARM)
@@ -100,15 +98,10 @@ class Labels:
 
 
 class Comparison:
-    """Takes rows of one scene, top to bottom, in memory that does not grow with its height.
+    """Takes rows of one scene, top to bottom, and counts into a tally.
 
-    Args:
-        height: rows of the scene.
-        width: columns of the scene.
-        labels: what the codes mean.
-        tally: what is counted into.
-        objects: codes of the classes whose objects are matched.
-        colors: those of the map of errors, or None for no map.
+    Objects are matched of the classes with the codes `objects`; `colors` are those of the map of errors, or
+    None for no map.
     """
 
     def __init__(
@@ -120,8 +113,7 @@ class Comparison:
         objects: Sequence[int],
         colors: Bytes | None,
     ) -> None:
-        self._width, self._row, self._tally = width, 0, tally
-        self._height = height
+        self._height, self._width, self._row, self._tally = height, width, 0, tally
         self._allowed = labels.allowed()
         self._boundaries = Boundaries(height, BOUNDARY_DISTANCES, tally.predicted_lines, tally.true_lines)
         self._matcher = Matcher(height, width) if objects else None
@@ -134,12 +126,9 @@ class Comparison:
         self._sums = _zeros(*shape, 3)
 
     def add(self, truth: Bytes, predicted: Bytes, confidence: Bytes | None) -> None:
-        """Take the next rows.
+        """Take the next rows, all ``(rows, width)``.
 
-        Args:
-            truth: ``(rows, width)`` codes of labels.
-            predicted: ``(rows, width)`` codes of classes.
-            confidence: ``(rows, width)`` percent, above 100 for unknown; or None.
+        Truth has codes of labels, the prediction those of classes, confidence percent, above 100 for unknown.
         """
         step = max(1, _STEP_PIXELS // self._width)
         for top in range(0, len(truth), step):

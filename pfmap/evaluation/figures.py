@@ -8,20 +8,9 @@ from typing import Any
 import numpy as np
 
 from pfmap.core.classes import ClassSpec
+from pfmap.evaluation import metrics
 from pfmap.evaluation.comparison import Labels, Tally
-from pfmap.evaluation.metrics import (
-    BOUNDARY_DISTANCES,
-    Bools,
-    Calibration,
-    Match,
-    Scores,
-    calibration,
-    class_scores,
-    match_scores,
-    mean_of,
-    overall_accuracy,
-    settled,
-)
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES, Bools, Calibration, Match, Scores
 from pfmap.trace.compare import NO_CODE
 
 
@@ -164,9 +153,9 @@ def figures(
     """
     classes, rows = len(labels.classes), len(labels.names)
     counts, allowed = tally.counts[:rows, :classes], labels.allowed()[:rows, :classes]
-    scores = class_scores(counts, allowed)
+    scores = metrics.class_scores(counts, allowed)
     hidden: Bools = (scores.truth == 0) & np.full(classes, named_only)
-    certain = settled(counts, allowed) if certain is None else certain
+    certain = metrics.settled(counts, allowed) if certain is None else certain
     ends = certain & ~hidden & ends_known(tally, classes)
     codes = np.arange(classes)
     matched = ends & np.isin(codes, objects)
@@ -190,9 +179,9 @@ def figures(
     cells = np.ix_(occurring, shown)
     return Evaluation(
         classes=tuple(found[code] for code in shown),
-        mean=mean_of(Scores, [item.scores for item in counted]),
-        accuracy=overall_accuracy(counts, allowed),
-        boundary=tuple(mean_of(Match, matches) for matches in boundaries),
+        mean=metrics.mean_of(Scores, [item.scores for item in counted]),
+        accuracy=metrics.overall_accuracy(counts, allowed),
+        boundary=tuple(metrics.mean_of(Match, matches) for matches in boundaries),
         calibration=_calibration(tally, certain & in_mean),
         labels=tuple(labels.names[code] for code in occurring),
         confusion=tuple(map(tuple, counts[cells].tolist())),
@@ -220,18 +209,18 @@ def _boundary(tally: Tally, code: int, *, known: bool) -> tuple[Match, ...]:
     predicted, true = tally.predicted_lines[code], tally.true_lines[code]
     totals = int(predicted.sum()), int(true.sum())
     within = zip(np.cumsum(predicted)[:-1].tolist(), np.cumsum(true)[:-1].tolist(), strict=True)
-    return tuple(match_scores(some, totals[0], others, totals[1]) for some, others in within)
+    return tuple(metrics.match_scores(some, totals[0], others, totals[1]) for some, others in within)
 
 
 def _objects(tally: Tally, code: int) -> Objects:
     truth, predicted, matched = tally.objects[code].tolist()
-    return Objects(truth, predicted, matched, match_scores(matched, predicted, matched, truth))
+    return Objects(truth, predicted, matched, metrics.match_scores(matched, predicted, matched, truth))
 
 
 def _calibration(tally: Tally, judged: Bools) -> Calibration | None:
     """Measure the confidence of the classes for which every label says whether they are right."""
     levels = tally.levels[: len(judged)][judged].sum(axis=0)
-    return calibration(levels[:, 1], levels[:, 0]) if levels.any() else None
+    return metrics.calibration(levels[:, 1], levels[:, 0]) if levels.any() else None
 
 
 def _boundary_table(matches: tuple[Match, ...]) -> dict[str, list[float]]:

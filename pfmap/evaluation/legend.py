@@ -6,15 +6,15 @@ without a name is nodata, as usual.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.grid import Span
 from pfmap.evaluation.comparison import Labels
-from pfmap.raster.classmap import default_color
+from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.trace.compare import NO_CODE
 
 OTHER = "other"
@@ -37,13 +37,9 @@ class MatchOptions:
 
 
 class Legend:
-    """Gives the classes of a prediction and of its truth common codes.
+    """Gives the classes that a prediction and its truth name, each by value, common codes.
 
-    Args:
-        options: how classes are brought together.
-        prediction: classes that the prediction names, by value.
-        truth: classes that the truth names, by value; None for polygons, which name theirs in each feature.
-        sources: names of the two files, for messages.
+    Truth is None for polygons, which name theirs in each feature; `sources` are the names of the two files.
 
     Raises:
         UsageError: a class that is asked for does not exist.
@@ -191,41 +187,38 @@ class Legend:
         return code
 
 
-class Translator:
-    """Turns values of a raster into codes, each of which is asked for once.
+class CodedMap:
+    """A class raster on the prediction's grid, whose values are read as codes.
 
-    Args:
-        nodata: value without a class, or None.
-        code: gives the code of a value, or None if it has none.
-        unknown: makes the error about values without a code.
-        source: name of the raster, for messages.
+    The code of each value is asked for once; for those without one, `unknown` makes the error.
     """
 
     def __init__(
         self,
-        nodata: int | None,
+        source: ClassMap,
         code: Callable[[int], int | None],
         unknown: Callable[[Sequence[object]], SourceError],
-        source: str,
+        name: str,
     ) -> None:
-        self._nodata, self._code, self._unknown, self._source = nodata, code, unknown, source
+        self._source, self._code, self._unknown, self._name = source, code, unknown, name
         self._table = np.full(_LARGEST + 2, _UNASKED, dtype=np.uint8)
         self._table[-1] = NO_CODE
-        if nodata is not None and nodata <= _LARGEST:
-            self._table[nodata] = NO_CODE
+        if source.nodata is not None and source.nodata <= _LARGEST:
+            self._table[source.nodata] = NO_CODE
 
-    def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Translate ``(rows, width)`` uint8 or int32.
+    def rows(self, rows: Span) -> npt.NDArray[np.uint8]:
+        """Return the ``(rows, width)`` codes of rows.
 
         Raises:
-            SourceError: there are values without a code.
+            SourceError: they cannot be read, or there are values without a code.
         """
+        values = self._source.read(rows)
         index = values
         if values.dtype != np.uint8:
-            gone = values == self._nodata
+            gone = values == self._source.nodata
             if (values[~gone] > _LARGEST).any():
                 raise SourceError(
-                    f"{self._source} has the value {values[~gone].max()}: classes from 0 to {_LARGEST} are "
+                    f"{self._name} has the value {values[~gone].max()}: classes from 0 to {_LARGEST} are "
                     "needed"
                 )
             index = np.where(gone, _LARGEST + 1, values)

@@ -160,12 +160,9 @@ class Calibration:
 
 
 def calibration(right: Counts, wrong: Counts, bins: int = CALIBRATION_BINS) -> Calibration:
-    """Compute the reliability curve and the expected calibration error.
+    """Compute the reliability curve, in bins of equal width, and the expected calibration error.
 
-    Args:
-        right: ``(101,)`` right pixels by confidence in percent.
-        wrong: ``(101,)`` wrong pixels by confidence in percent.
-        bins: bins of equal width.
+    ``right`` and ``wrong`` are ``(101,)`` pixels by confidence in percent.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equations 2 to 5.
     """

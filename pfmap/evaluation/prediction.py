@@ -19,8 +19,8 @@ from pfmap.core.stages import read_ahead
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.evaluation_page import Section, page
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
-from pfmap.evaluation.legend import Legend, MatchOptions, Translator
-from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, RasterTruth, Truth, open_truth
+from pfmap.evaluation.legend import CodedMap, Legend, MatchOptions
+from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
 from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate
@@ -125,26 +125,18 @@ def evaluate(
 def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """Pair predictions with their truth.
 
-    In a folder that pfmap predict wrote to, its `*_classes.tif` are the predictions; in others all rasters.
-
-    Args:
-        prediction: a file, or a folder.
-        truth: a file, or a folder with rasters of the same names, without `_classes` and whatever their
-            format.
-
-    Returns:
-        (prediction, truth), in the order of their names.
+    Both are files, or folders of rasters with the same names, whatever their format. In a folder that pfmap
+    predict wrote to, its `*_classes.tif` are the predictions, named without `_classes`; else all rasters.
 
     Raises:
         SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
     """
     one, two = Path(prediction), Path(truth)
-    folders = [path for path in (one, two) if path.is_dir()]
-    if not folders:
+    if one.is_dir() != two.is_dir():
+        folder, other = (one, two) if one.is_dir() else (two, one)
+        raise SourceError(f"{folder} is a folder and {other} is not: give two files, or two folders")
+    if not one.is_dir():
         return [(os.fspath(prediction), os.fspath(truth))]
-    if len(folders) == 1:
-        other = two if folders[0] is one else one
-        raise SourceError(f"{folders[0]} is a folder and {other} is not: give two files, or two folders")
     predicted, true = _rasters(one), _rasters(two)
     ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
     found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}
@@ -207,33 +199,25 @@ class _Job:
             classes = opened.classes if isinstance(opened, AlignedMap) else None
             legend = self.legend or Legend(self.options, source.classes, classes, (name, truth))
             self.legend = legend
-            bound = (
-                RasterTruth(opened, legend, truth)
+            true = (
+                CodedMap(opened, legend.true, legend.unknown, truth)
                 if isinstance(opened, AlignedMap)
                 else PolygonTruth(opened, legend, box, name)
             )
+            predicted = CodedMap(source, legend.predicted, legend.unknown, name)
             self._say([*legend.notes, opened.note])
             chosen, labels = self._chosen(legend), legend.labels
             comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
             total = self.done + (1 + left) * box.width * box.height
-            codes = Translator(source.nodata, legend.predicted, legend.unknown, name)
-            ahead = read_ahead(self._strips(source, codes, bound, certain), depth=1, name="read")
-            with closing(ahead) as strips:
-                for true, predicted, percent in strips:
-                    comparison.add(true, predicted, percent)
-                    self.done += true.size
+            strips = _strips(source.strips(), true, predicted, certain, str(given))
+            with closing(read_ahead(strips, depth=1, name="read")) as ahead:
+                for codes in ahead:
+                    comparison.add(*codes)
+                    self.done += codes[0].size
                     self.on_progress(self.done, total)
-            self._say(bound.remarks())
+            if isinstance(true, PolygonTruth):
+                self._say(true.remarks())
             self.picture = png(comparison.picture()) if not left else b""
-
-    def _strips(
-        self, source: ClassMap, codes: Translator, truth: Truth, certain: ClassMap | None
-    ) -> Generator[tuple[Codes, Codes, Codes | None], None, None]:
-        """Yield rows of the truth's codes, of the prediction's, and of confidence in percent."""
-        with gdal_settings(cache=_CACHE):
-            for rows in source.strips():
-                percent = None if certain is None else _percent(certain, rows, str(self.confidence))
-                yield truth.rows(rows), codes(source.read(rows)), percent
 
     def result(self, prediction: str, truth: str) -> Evaluated:
         """Turn what was counted into figures.
@@ -285,6 +269,20 @@ def _refuse_nothing(tally: Tally, labels: Labels, one: str, two: str, *, closed:
             f"{one} and {two} have no class in common: {ours} against {theirs}; bring them together with "
             "names= or mapping="
         )
+
+
+def _strips(
+    rows: Sequence[Span],
+    true: CodedMap | PolygonTruth,
+    predicted: CodedMap,
+    certain: ClassMap | None,
+    name: str,
+) -> Generator[tuple[Codes, Codes, Codes | None], None, None]:
+    """Yield codes of the truth and of the prediction, and confidence in percent; the name is its raster's."""
+    with gdal_settings(cache=_CACHE):
+        for strip in rows:
+            percent = None if certain is None else _percent(certain, strip, name)
+            yield true.rows(strip), predicted.rows(strip), percent
 
 
 def _percent(confidence: ClassMap, rows: Span, name: str) -> Codes:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.evaluation.legend import Legend, Translator
+from pfmap.evaluation.legend import Legend
 from pfmap.raster.align import AlignedMap, burn_values
 from pfmap.raster.gdal import locate
 from pfmap.trace.compare import NO_CODE
@@ -22,15 +22,10 @@ Codes = npt.NDArray[np.uint8]
 def open_truth(
     stack: ExitStack, text: str, field: str | None, rest: str | None, geobox: GeoBox, prediction: str
 ) -> AlignedMap | LabelPolygons:
-    """Open a truth, whose classes are not brought together with the prediction's yet.
+    """Open a truth, whose classes are not brought together with the prediction's yet; the stack closes it.
 
-    Args:
-        stack: closes it.
-        text: a class raster, or a file of polygons, or ``FILE:layer``.
-        field: column of the polygons with their classes, or None.
-        rest: what lies outside all polygons, or None; as in `MatchOptions`.
-        geobox: the prediction's grid.
-        prediction: its name, for messages.
+    Its text is a class raster, or a file of polygons, or ``FILE:layer``; field and rest are for polygons, as
+    in `evaluate`.
 
     Raises:
         SourceError: it cannot be opened, or not be brought onto the grid.
@@ -43,40 +38,8 @@ def open_truth(
     return stack.enter_context(AlignedMap(locate(text), geobox, ADVICE, prediction))
 
 
-class RasterTruth:
-    """A class raster as truth.
-
-    Args:
-        source: the raster on the prediction's grid.
-        legend: what brings its classes together with the prediction's.
-        name: of the raster, for messages.
-    """
-
-    def __init__(self, source: AlignedMap, legend: Legend, name: str) -> None:
-        self._source = source
-        self._translate = Translator(source.nodata, legend.true, legend.unknown, name)
-
-    def rows(self, rows: Span) -> Codes:
-        """Return the ``(rows, width)`` codes of rows; each row is asked for once, top to bottom.
-
-        Raises:
-            SourceError: they cannot be read, or have classes that are unknown.
-        """
-        return self._translate(self._source.read(rows))
-
-    def remarks(self) -> list[str]:
-        """Say at the end what is to be known about it: nothing."""
-        return []
-
-
 class PolygonTruth:
     """Polygons as truth: a pixel is what the last polygon says that its centre lies in.
-
-    Args:
-        shapes: the polygons over the prediction.
-        legend: what brings their classes together with the prediction's.
-        geobox: the prediction's grid.
-        prediction: its name, for messages.
 
     Raises:
         SourceError: they have classes that the prediction does not have.
@@ -103,7 +66,7 @@ class PolygonTruth:
         self._codes |= {value: code for value, code in codes.items() if code is not None}
 
     def rows(self, rows: Span) -> Codes:
-        """Return the codes of rows; as `RasterTruth.rows`."""
+        """Return the ``(rows, width)`` codes of rows; each row is asked for once, top to bottom."""
         burnt = [(shape, self._codes[value]) for shape, value in self._shapes.strip(rows)]
         return burn_values(burnt, rows, Span(0, self._geobox.width), self._rest)
 
@@ -131,7 +94,3 @@ class PolygonTruth:
         if outside > 0:
             remarks.append(f"{outside:,} of {file.layer.count:,} features lie outside the scene")
         return remarks
-
-
-Truth = RasterTruth | PolygonTruth
-"""What a prediction is compared with."""

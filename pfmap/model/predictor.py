@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 _FULL = 255.0  # pixels are 8-bit: this is 1.0
 _MOST_WORKERS = 8  # each holds a window's activations
 
+Pixels = Sequence[npt.NDArray[np.uint8]]
+"""Of windows, each ``(3, window, window)``."""
+Masks = Sequence[npt.NDArray[np.bool_]]
+"""Of windows, each ``(window, window)``: which of the pixels have data; the network sees others as the mean
+colour."""
+
 Predicted = tuple["Window", Tensor | None]
 """A window and its ``(classes, window, window)`` probabilities; None if it has no pixel to see."""
 
@@ -85,7 +91,7 @@ class Predictor:
         self._pool: ThreadPoolExecutor | None = None
         self._streams = 0  # that use it
         self._lock = threading.Lock()
-        # One multiplication and one addition take a pixel value to the network's input.
+        # One multiplication and one addition take a pixel value to (value / 255 - mean) / std.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
         self._gain = (1 / (std * _FULL)).view(1, 3, 1, 1)
@@ -96,18 +102,8 @@ class Predictor:
         """Windows to have read when others are being computed: a batch for each worker, and one more."""
         return (self.workers + 1) * self.batch_size
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Turn ``(B, 3, H, W)`` pixel values into the network's input: (value / 255 - mean) / std."""
-        return pixels.float() * self._gain + self._offset
-
-    def probabilities(
-        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
-    ) -> Tensor:
+    def probabilities(self, windows: Pixels, valid: Masks) -> Tensor:
         """Compute class probabilities of windows, in as many passes as the device needs.
-
-        Args:
-            windows: each ``(3, window, window)``.
-            valid: each ``(window, window)``; invalid pixels are shown to the network as the mean colour.
 
         Returns:
             ``(len(windows), classes, window, window)`` float32, on the device.
@@ -127,12 +123,15 @@ class Predictor:
                 done = batch.stop
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _pass_if_it_fits(
-        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
-    ) -> Tensor | None:
+    def _pass_if_it_fits(self, windows: Pixels, valid: Masks) -> Tensor | None:
         """Compute up to a batch of windows; None if the device's memory is too small for it."""
         try:
-            return self._pass(windows, valid)
+            with torch.inference_mode():
+                seen = self.prepare(windows, valid)
+                mixed = self.precision != torch.float32
+                with torch.autocast(self.device.type, self.precision, enabled=mixed):
+                    logits = self.network(seen)
+                return torch.softmax(logits[: len(windows)].float(), dim=1)
         except torch.OutOfMemoryError:
             return None  # and with the error goes what the failed pass held
 
@@ -147,19 +146,7 @@ class Predictor:
             torch.cuda.empty_cache()
         self._say(f"warning: the device ran out of memory: going on with {self.batch_size} windows per pass")
 
-    def _pass(
-        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
-    ) -> Tensor:
-        """Compute up to a batch of windows."""
-        with torch.inference_mode():
-            seen = self.prepare(windows, valid)
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                logits = self.network(seen)
-            return torch.softmax(logits[: len(windows)].float(), dim=1)
-
-    def prepare(
-        self, windows: Sequence[npt.NDArray[np.uint8]], valid: Sequence[npt.NDArray[np.bool_]]
-    ) -> Tensor:
+    def prepare(self, windows: Pixels, valid: Masks) -> Tensor:
         """Put up to a batch of windows on the device, normalised, as the network is to see them.
 
         Returns:
@@ -171,7 +158,7 @@ class Predictor:
         for index in range(len(windows)):
             pixels[index] = torch.from_numpy(windows[index])
             mask[index, 0] = torch.from_numpy(valid[index])
-        seen = self.normalise(pixels.to(self.device)) * mask.to(self.device)
+        seen = (pixels.to(self.device).float() * self._gain + self._offset) * mask.to(self.device)
         return seen.contiguous(memory_format=torch.channels_last)
 
     def stream(
@@ -258,14 +245,7 @@ def pad_to(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Pad a window at the bottom and right by reflection, as often as needed.
 
-    Args:
-        pixels: ``(bands, h, w)``.
-        valid: ``(h, w)``; reflected too.
-        height: wanted height, h or more.
-        width: wanted width, w or more.
-
-    Returns:
-        ``(bands, height, width)`` and ``(height, width)``.
+    ``(bands, h, w)`` pixels become ``(bands, height, width)``, the ``(h, w)`` mask ``(height, width)``.
     """
     pad = ((0, height - valid.shape[0]), (0, width - valid.shape[1]))
     if pad == ((0, 0), (0, 0)):

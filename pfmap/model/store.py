@@ -52,7 +52,7 @@ def user_models() -> Path:
     return Path(given) if given else Path(platformdirs.user_data_dir("pfmap", appauthor=False)) / "models"
 
 
-def check_name(name: str) -> str:
+def check_name(name: str) -> None:
     """Refuse a model name that could leave its folder.
 
     Raises:
@@ -63,7 +63,6 @@ def check_name(name: str) -> str:
             f"model name {name!r} is not possible: use letters, digits, '.', '_' and '-', starting "
             "with a letter or digit"
         )
-    return name
 
 
 def list_models() -> list[tuple[Path, Card | ModelError]]:
@@ -125,11 +124,7 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str
 def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype = torch.float16) -> None:
     """Write a model folder: weights first, so that a folder with a card is complete.
 
-    Args:
-        folder: made where it is missing.
-        card: what is known of the model.
-        network: its weights.
-        dtype: of floating-point tensors in the file.
+    Floating-point tensors are stored as `dtype`.
 
     Raises:
         TargetError: it cannot be written.

@@ -41,37 +41,36 @@ class Preset:
 
 _RGB = ("red", "green", "blue")
 
-_ISAID = tuple(
-    ClassSpec(name, f"#{r:02x}{g:02x}{b:02x}", background=name == "background")
-    for name, (r, g, b) in {
-        "background": (0, 0, 0),
-        "ship": (0, 0, 63),
-        "storage_tank": (0, 63, 63),
-        "baseball_diamond": (0, 63, 0),
-        "tennis_court": (0, 63, 127),
-        "basketball_court": (0, 63, 191),
-        "ground_track_field": (0, 63, 255),
-        "bridge": (0, 127, 63),
-        "large_vehicle": (0, 127, 127),
-        "small_vehicle": (0, 0, 127),
-        "helicopter": (0, 0, 191),
-        "swimming_pool": (0, 0, 255),
-        "roundabout": (0, 191, 127),
-        "soccer_ball_field": (0, 127, 191),
-        "plane": (0, 127, 255),
-        "harbor": (0, 100, 155),
-    }.items()
+
+def _classes(**colors: str) -> tuple[ClassSpec, ...]:
+    return tuple(ClassSpec(name, color, background=name == "background") for name, color in colors.items())
+
+
+_ISAID = _classes(
+    background="#000000",
+    ship="#00003f",
+    storage_tank="#003f3f",
+    baseball_diamond="#003f00",
+    tennis_court="#003f7f",
+    basketball_court="#003fbf",
+    ground_track_field="#003fff",
+    bridge="#007f3f",
+    large_vehicle="#007f7f",
+    small_vehicle="#00007f",
+    helicopter="#0000bf",
+    swimming_pool="#0000ff",
+    roundabout="#00bf7f",
+    soccer_ball_field="#007fbf",
+    plane="#007fff",
+    harbor="#00649b",
 )
-_ISPRS = tuple(
-    ClassSpec(name, color)
-    for name, color in {
-        "impervious_surface": "#ffffff",
-        "building": "#0000ff",
-        "low_vegetation": "#00ffff",
-        "tree": "#00ff00",
-        "car": "#ffff00",
-        "clutter": "#ff0000",
-    }.items()
+_ISPRS = _classes(
+    impervious_surface="#ffffff",
+    building="#0000ff",
+    low_vegetation="#00ffff",
+    tree="#00ff00",
+    car="#ffff00",
+    clutter="#ff0000",
 )
 
 PRESETS: Mapping[str, Preset] = {
@@ -103,16 +102,12 @@ PRESETS: Mapping[str, Preset] = {
 
 # The published names, as patterns, and ours. Levels are numbered fine to coarse in both.
 _RENAMES = (
-    (r"layer0\.0\.0\.", "encoder.stem.0.0."),
-    (r"layer0\.0\.1\.", "encoder.stem.0.1."),
-    (r"layer0\.0\.3\.", "encoder.stem.1.0."),
-    (r"layer0\.0\.4\.", "encoder.stem.1.1."),
-    (r"layer0\.0\.6\.", "encoder.stem.2.0."),
+    *(
+        (rf"layer0\.0\.{position}\.", f"encoder.stem.{ours}.")
+        for position, ours in {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2.0"}.items()
+    ),
     (r"layer0\.1\.", "encoder.stem.2.1."),
-    (r"layer1\.", "encoder.stages.0."),
-    (r"layer2\.", "encoder.stages.1."),
-    (r"layer3\.", "encoder.stages.2."),
-    (r"layer4\.", "encoder.stages.3."),
+    *((rf"layer{number + 1}\.", f"encoder.stages.{number}.") for number in range(4)),
     (r"head\.ppm\.stages\.(\d)\.1\.", r"ppm.projections.\1.0."),
     (r"head\.ppm\.stages\.(\d)\.2\.", r"ppm.projections.\1.1."),
     (r"head\.ppm\.bottleneck\.", "ppm.fuse."),
@@ -235,20 +230,16 @@ def _read_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
     architecture = Architecture(encoder, classes if 2 <= classes <= 255 else 2)
     with torch.device("meta"):
         network = PFNet(architecture)
-    renamed: dict[str, Tensor] = {}
     published = {rename(key): key for key in state}
-    for key, value in state.items():
-        ours = rename(key)
-        # A key that is spelled our way is not a published one.
-        renamed[f"{key} (not a published name)" if ours == key else ours] = value
-    problems = misfits(network, renamed)
+    # A key that is spelled our way is not a published one.
+    named = {
+        f"{key} (not a published name)" if rename(key) == key else rename(key): value
+        for key, value in state.items()
+    }
+    problems = misfits(network, named)
     if problems:
-        listed = "; ".join(_in_published_names(p, published) for p in problems)
+        # Each begins with a key: it is named as in the checkpoint, where it stands there.
+        split = (problem.split(" ", maxsplit=1) for problem in problems)
+        listed = "; ".join(f"{published.get(key, key)} {rest}" for key, rest in split)
         raise CheckpointError(f"{path} is not a PFNet checkpoint with {encoder}: {listed}")
     return architecture
-
-
-def _in_published_names(problem: str, published: Mapping[str, str]) -> str:
-    """Say a problem with the key as it stands in the checkpoint, where it stands there."""
-    key, rest = problem.split(" ", maxsplit=1)
-    return f"{published.get(key, key)} {rest}"

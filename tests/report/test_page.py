@@ -335,22 +335,22 @@ def test_the_json_that_vouches_for_all_reports_is_not_there_if_one_cannot_be_wri
 
 def test_a_value_that_a_template_needs_and_does_not_get_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError, match="pairs"):
-        render("evaluation.html.jinja", title="x", views=[], figure=str)
+        render("evaluation.html.jinja", title="x", sections=[], figure=str)
 
 
 def test_names_become_no_part_of_an_evaluation_page_either() -> None:
     table = Table(EVIL, [EVIL] * 2, [[EVIL] * 2], [EVIL] * 2)
-    cell = SimpleNamespace(color="29,91,140", share=1.0, count=1234)
     found = SimpleNamespace(
-        mean=SimpleNamespace(iou=0.5), accuracy=0.5, labelled=4, unmapped=1, notes=[EVIL], calibration=None
-    )
-    view = SimpleNamespace(
-        section=SimpleNamespace(title=EVIL, figures=found),
-        classes=table, boundaries=table, objects=table, bars=[], picture="AAAA",
-        confusion=SimpleNamespace(caption=EVIL, columns=[EVIL], rows=[(EVIL, [cell])]),
-        legend=[(EVIL, EVIL)],
+        mean=SimpleNamespace(iou=0.5), accuracy=0.5, labelled=4, unmapped=1, notes=[EVIL], calibration=None,
+        classes=[SimpleNamespace(spec=SimpleNamespace(name=EVIL))], labels=[EVIL], confusion=[[1234]],
+        allowed=[[True]],
     )  # fmt: skip
-    html = render("evaluation.html.jinja", title=EVIL, pairs=[(EVIL, EVIL)], views=[view], figure=str)
+    section = SimpleNamespace(title=EVIL, figures=found, picture=b"AAAA")
+    html = render(
+        "evaluation.html.jinja", title=EVIL, pairs=[(EVIL, EVIL)], sections=[section], figure=str,
+        base64=base64.b64encode, legend=lambda _section: [(EVIL, EVIL)],
+        **dict.fromkeys(("classes", "boundaries", "objects"), lambda _figures: table),
+    )  # fmt: skip
     page = Page(html)
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count("<script>alert('1')</script>") > 20
