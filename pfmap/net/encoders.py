@@ -54,10 +54,7 @@ class ResNet(nn.Module):
 
     Bottleneck blocks with the stride in the 3x3 convolution, a deep stem of three 3x3 convolutions, and, as
     in the published checkpoints, dilated 3x3 convolutions in stages 3 and 4 while the strides stay: output
-    stride 32 with a wider view.
-
-    Args:
-        blocks: in each of the four stages.
+    stride 32 with a wider view. `blocks` says how many there are in each of the four stages.
 
     Source: He et al., CVPR 2016 (residual blocks); He et al., CVPR 2019 (deep stem).
     """
