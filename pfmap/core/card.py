@@ -184,14 +184,10 @@ def read_card(path: Path) -> Card:
 
 
 def parse_card(data: Mapping[str, Any], path: Path) -> Card:
-    """Build a card from parsed TOML.
-
-    Args:
-        data: the tables of a `model.toml`.
-        path: for messages.
+    """Build a card from the tables of a `model.toml`.
 
     Raises:
-        ModelError: a key is missing, unknown or of the wrong kind.
+        ModelError: a key is missing, unknown or of the wrong kind; the message names the file.
     """
     tables = dict(data)
     classes, architecture, accuracy = (tables.get(key) for key in ("classes", "architecture", "accuracy"))

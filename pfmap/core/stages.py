@@ -33,11 +33,6 @@ def read_ahead(items: Generator[T, None, None], depth: int, *, name: str) -> Gen
     When the caller closes this generator early, the thread stops after the item it is at, and closes `items`
     itself: what they hold, such as GDAL's settings, belongs to that thread. If `items` read ahead too, they
     stop waiting for their own.
-
-    Args:
-        items: made in the thread.
-        depth: how many may be ready.
-        name: of the stage; the thread is called pfmap-NAME, as debuggers and `py-spy` show it.
     """
     ready: queue.SimpleQueue[object] = queue.SimpleQueue()
     free = threading.Semaphore(depth)
@@ -92,10 +87,7 @@ class Feed(Generic[T]):
     """Hands items to a function that iterates over them in a thread.
 
     Whoever feeds is at most one item ahead. A feed that is given up must be cancelled, else its thread stays
-    until the process ends.
-
-    Args:
-        consume: called in the thread with an iterator; its errors are raised by the next `put` or `finish`.
+    until the process ends. Errors of the function are raised by the next `put` or `finish`.
     """
 
     def __init__(self, consume: Callable[[Iterator[T]], None]) -> None:

@@ -8,7 +8,7 @@ the same thing to everything that follows.
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,56 +26,40 @@ Labels = npt.NDArray[np.uint8]
 _PLACES = 1000  # of polygons that are looked at in a large scene
 
 
-class ClassSets:
-    """The table of label sets; entry 0 is "unknown": every class, weight 0.
+class LabelSet(NamedTuple):
+    """The classes that a pixel may be of, and how much it counts."""
 
-    Args:
-        classes: names of all classes.
-    """
+    members: frozenset[int]
+    weight: float
+
+
+class ClassSets:
+    """The table of label sets; entry 0 is "unknown": every class, weight 0."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
-        everything = frozenset(range(len(classes)))
-        self._entries: list[tuple[frozenset[int], float]] = [(everything, 0.0)]
+        self.entries = [LabelSet(frozenset(range(len(classes))), 0.0)]
 
     def add(self, members: frozenset[int], weight: float) -> int:
         """Find or make the entry for these classes with this weight, and return its index."""
-        entry = (members, weight)
-        if entry not in self._entries:
-            if len(self._entries) == 256:
+        entry = LabelSet(members, weight)
+        if entry not in self.entries:
+            if len(self.entries) == 256:
                 raise TrainingError("the sources use more than 255 different label sets")
-            self._entries.append(entry)
-        return self._entries.index(entry)
+            self.entries.append(entry)
+        return self.entries.index(entry)
 
     def add_named(self, names: tuple[str, ...], weight: float) -> int:
         """Find or make the entry for classes given by name; no name is unknown."""
         return self.add(frozenset(map(self.classes.index, names)), weight) if names else 0
 
-    def members(self, index: int) -> frozenset[int]:
-        """Return the classes of an entry."""
-        return self._entries[index][0]
-
-    def weight(self, index: int) -> float:
-        """Return the weight of an entry."""
-        return self._entries[index][1]
-
-    def sure(self, index: int) -> bool:
-        """Say whether an entry names one class."""
-        return len(self._entries[index][0]) == 1
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def table(self) -> npt.NDArray[np.bool_]:
         """Return ``(S, classes)`` bool: which classes each entry allows."""
-        out = np.zeros((len(self), len(self.classes)), dtype=bool)
-        for index, (members, _) in enumerate(self._entries):
-            out[index, sorted(members)] = True
-        return out
+        return np.array([[k in members for k in range(len(self.classes))] for members, _ in self.entries])
 
     def weights(self) -> npt.NDArray[np.float32]:
         """Return ``(S,)`` float32 weights."""
-        return np.array([weight for _, weight in self._entries], dtype=np.float32)
+        return np.array([weight for _, weight in self.entries], dtype=np.float32)
 
 
 class LabelLayer(Protocol):
@@ -92,15 +76,8 @@ class LabelLayer(Protocol):
 class RasterLayer:
     """Labels in a raster on the image's own grid.
 
-    Args:
-        path: the raster.
-        image: path of the image.
-        shape: height and width of the image.
-        spec: what its values mean.
-        sets: the table of label sets.
-
     Raises:
-        TrainingError: it has another size.
+        TrainingError: it has another size than the image, or the values are none of a raster's.
         SourceError: it cannot be read.
     """
 
@@ -134,11 +111,6 @@ class RasterLayer:
 
 class PolygonLegend:
     """What the texts in a polygon file's column mean, as label sets.
-
-    Args:
-        file: the polygons.
-        spec: what the texts mean; without any, they are class names.
-        sets: the table of label sets.
 
     Raises:
         TrainingError: some have a class that is not in the list.
@@ -181,11 +153,6 @@ def _meanings(
 
 class PolygonLayer:
     """Labels drawn as polygons; the last of several over one another counts.
-
-    Args:
-        legend: the polygons and what they mean.
-        image: path of the image.
-        geobox: its grid.
 
     Raises:
         SourceError: the file cannot be read.

@@ -38,10 +38,7 @@ _LOOK = 128  # side of a spot
 class LabelledScene:
     """An image and what is known of its pixels.
 
-    Args:
-        path: the image.
-        bands: 1-based band numbers, or None for what the model's card names.
-        card: of the model to be.
+    The bands, whose numbers count from 1, are those that the card of the model to be names, unless given.
 
     Raises:
         SourceError: it cannot be opened, or has no valid pixel.
@@ -56,7 +53,8 @@ class LabelledScene:
         self._open = locate(path), card.input.bands, bands, card.name
         # What prediction shows the network where a scene has no data: the mean colour.
         self._neutral = (np.array(card.input.mean) * 255).round().astype(np.uint8)[:, None]
-        self._kept: tuple[Image, Labels] | None = None
+        self.kept: tuple[Image, Labels] | None = None
+        """All of it, if it is kept in memory."""
         with Source(*self._open) as source:
             self.geobox: GeoBox = source.info.geobox
             known = known_scaling(source.info, card, None)
@@ -79,19 +77,14 @@ class LabelledScene:
 
     def keep(self) -> None:
         """Read everything into memory: the scene is small."""
-        self._kept = self._load(*self.box)
-
-    @property
-    def kept(self) -> bool:
-        """Whether the scene is in memory."""
-        return self._kept is not None
+        self.kept = self._load(*self.box)
 
     def read(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
         """Read a part: ``(3, rows, cols)`` as the network is to see it, and ``(rows, cols)`` label sets."""
-        if self._kept is None:
+        if self.kept is None:
             return self._load(rows, cols)
         box = np.s_[rows.start : rows.stop, cols.start : cols.stop]
-        image, labels = self._kept
+        image, labels = self.kept
         return image[:, *box], labels[box]
 
     def _load(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
@@ -121,11 +114,6 @@ class Sample:
     """Label set -> rows and columns, within the sample, of some pixels that have it."""
     labelled: float
     """Pixels with a label."""
-
-    @property
-    def name(self) -> str:
-        """The image's file name."""
-        return self.scene.path.name
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -159,12 +147,9 @@ def pieces(box: Box, side: int) -> list[Box]:
 
 
 def sample_of(scene: LabelledScene, box: Box, hidden: tuple[Box, ...] = ()) -> Sample | None:
-    """Make a sample of what is labelled in a part of a scene; None if nothing is.
+    """Make a sample of what is labelled in a part of a scene, and not hidden; None if nothing is.
 
-    Args:
-        scene: the scene.
-        box: the part; of a scene in memory only what holds all its labelled pixels is taken.
-        hidden: parts of the scene whose labels do not count.
+    Of a scene in memory only what holds all labelled pixels of the part is taken.
     """
     counts, found = survey(scene, box, hidden)
     if not counts.any():
@@ -186,13 +171,7 @@ def survey(
     """Count the labels of a part of a scene, and remember where some of each are.
 
     A scene in memory is counted pixel by pixel. Of a larger one spots all over it are looked at, and around
-    some of its polygons; counts are then estimates.
-
-    Args:
-        scene: the scene.
-        box: the part.
-        hidden: parts of the scene whose labels do not count.
-        looks: spots along each axis.
+    some of its polygons; counts are then estimates. What is hidden does not count.
 
     Returns:
         ``(256,)`` pixels by label set, without the unknown ones, and rows and columns of the scene.

@@ -117,19 +117,19 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         TrainingError: there is something, or nothing to resume.
     """
     checkpoint = output / CHECKPOINT_NAME
-    if resume:
-        if not checkpoint.is_file():
-            raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")
-    elif not overwrite:
-        if checkpoint.is_file():
-            raise TrainingError(
-                f"{output} holds the checkpoint of an unfinished training: go on with resume=True, or start "
-                "anew with overwrite=True"
-            )
-        if (output / CARD_NAME).is_file():
-            raise TrainingError(
-                f"{output} holds a model: choose another folder, or replace it with overwrite=True"
-            )
+    if resume and not checkpoint.is_file():
+        raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")
+    if resume or overwrite:
+        return
+    if checkpoint.is_file():
+        raise TrainingError(
+            f"{output} holds the checkpoint of an unfinished training: go on with resume=True, or start "
+            "anew with overwrite=True"
+        )
+    if (output / CARD_NAME).is_file():
+        raise TrainingError(
+            f"{output} holds a model: choose another folder, or replace it with overwrite=True"
+        )
 
 
 class _Run:
@@ -170,7 +170,7 @@ class _Run:
 
     def batches(self) -> Generator[Batch, None, None]:
         """Give the batches that are left, prepared ahead in a thread."""
-        batches = Batches(self.data, self.config.training, self.config.card.input, self.share)
+        batches = Batches(self.data, self.config, self.share)
         left = range(self.done, self.config.training.steps)
         return read_ahead((batches[step] for step in left), depth=4, name="batches")
 
@@ -276,7 +276,7 @@ class _Run:
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
         card = self.config.card
-        fitted = calibrate(Predictor(self.average, card.input, self.device), self.data, card)
+        fitted = calibrate(Predictor(self.average, card.input, self.device), self.data)
         card = dataclasses.replace(
             card,
             accuracy=accuracy_table(figures, fitted),

@@ -13,15 +13,7 @@ PAGE_NAME = "README.md"
 def write_page(
     folder: Path, card: Card, figures: Validation, fitted: Calibration | None, curves: str
 ) -> None:
-    """Write a model's page as Markdown.
-
-    Args:
-        folder: the model folder.
-        card: its card.
-        figures: validation figures by source.
-        fitted: its temperature.
-        curves: file name of the training curves.
-    """
+    """Write a model's page as Markdown into its folder, where the training curves are the file `curves`."""
     low, high = card.input.gsd
     spec = card.provenance
     lines = [
