@@ -13,7 +13,6 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,7 @@ def gdal_endpoint() -> dict[str, str]:
 def read(path: Path) -> bytes:
     """Return what a file holds."""
     with _asked(path) as (client, place):
-        content: bytes = client.get_object(**place)["Body"].read()
-    return content
+        return bytes(client.get_object(**place)["Body"].read())
 
 
 def write(path: Path, content: bytes) -> None:
@@ -192,19 +190,15 @@ def _take(path: Path, holder: str) -> None:
         with suppress(FileNotFoundError, FileExistsError), _asked(path) as (client, place):
             found = client.get_object(**place)
             other = found["Body"].read().decode(errors="replace")
-            now = found["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-            if other != holder and _seconds_since(found["LastModified"], now) < LEASE:
+            now = found["ResponseMetadata"]["HTTPHeaders"].get("date", "")  # by the server's clock
+            silent = (parsedate_to_datetime(now) - found["LastModified"]).total_seconds() if now else 0.0
+            if other != holder and silent < LEASE:
                 break
             client.put_object(**place, Body=content, IfMatch=found["ETag"])
             return
     else:
         other = "others in turn"
     raise BlockingIOError(errno.EAGAIN, f"held by {other.partition(' ')[0]}", str(path))
-
-
-def _seconds_since(then: datetime, now: str) -> float:
-    """Return how long ago something was, by the server's clock."""
-    return (parsedate_to_datetime(now) - then).total_seconds() if now else 0.0
 
 
 def this_machine() -> str:

@@ -107,11 +107,18 @@ class Feed(Generic[T]):
 
     def put(self, item: T) -> None:
         """Hand over an item, as soon as the one before has been taken."""
-        self._put(item)
+        while self._thread.is_alive():
+            try:
+                self._ready.put(item, timeout=_PATIENCE)
+            except queue.Full:
+                continue
+            return
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         """Say that there are no more items, and wait for the function's end."""
-        self._put(_END)
+        self.put(_END)  # type: ignore[arg-type]
         self._thread.join()
         self.cancel()
         if self._error is not None:
@@ -122,16 +129,6 @@ class Feed(Generic[T]):
         self._stop.set()
         self._thread.join()
         atexit.unregister(self.cancel)
-
-    def _put(self, item: object) -> None:
-        while self._thread.is_alive():
-            try:
-                self._ready.put(item, timeout=_PATIENCE)
-            except queue.Full:
-                continue
-            return
-        if self._error is not None:
-            raise self._error
 
     def _items(self) -> Iterator[T]:
         while not self._stop.is_set():
