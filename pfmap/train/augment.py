@@ -53,7 +53,8 @@ class Batches:
         if source.spec.coarsen > 1 and rng.random() < _COARSENED:
             factor = math.exp(rng.uniform(0, math.log(source.spec.coarsen)))
             image = _resize(_resize(image, round(self._settings.crop / factor)), self._settings.crop)
-        annotated = _nearest(annotated, self._settings.crop)
+        nearest = ((torch.arange(self._settings.crop) + 0.5) * side / self._settings.crop).long()
+        annotated = annotated[nearest][:, nearest]
         turns = int(rng.integers(4))
         image, annotated = image.rot90(turns, (1, 2)), annotated.rot90(turns, (0, 1))
         if rng.integers(2):
@@ -119,12 +120,6 @@ def _resize(image: Tensor, side: int) -> Tensor:
         return image
     scaled = F.interpolate(image[None], size=(side, side), mode="bilinear", antialias=True)
     return scaled[0].clamp(0, 1)
-
-
-def _nearest(labels: Tensor, crop: int) -> Tensor:
-    """Resize ``(n, n)`` labels to ``(crop, crop)``."""
-    at = ((torch.arange(crop) + 0.5) * labels.shape[0] / crop).long()
-    return labels[at][:, at]
 
 
 def _apply_green(image: Tensor, labels: Tensor, source: Source) -> Tensor:

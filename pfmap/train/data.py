@@ -90,7 +90,7 @@ def _open_scenes(
         for number, layer in enumerate(spec.layers):
             path = folder / layer.path.replace("{stem}", scene.path.stem)
             if not is_vector(str(path)):
-                scene.layers.append(RasterLayer(path, scene.path, scene.shape, layer, sets))
+                scene.layers.append(RasterLayer(path, scene.path, scene.geobox, layer, sets))
                 continue
             if (number, path) not in legends:
                 file = PolygonFile(str(path), layer.field or None)

@@ -8,7 +8,7 @@ the same thing to everything that follows.
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,17 +62,6 @@ class ClassSets:
         return np.array([weight for _, weight in self.entries], dtype=np.float32)
 
 
-class LabelLayer(Protocol):
-    """Labels of one image."""
-
-    def read(self, rows: Span, cols: Span) -> Labels:
-        """Read ``(rows, cols)`` label sets; 0 where this layer says nothing."""
-
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """Rows and columns where something is labelled; none if any place is as good."""
-
-
 class RasterLayer:
     """Labels in a raster on the image's own grid.
 
@@ -81,16 +70,15 @@ class RasterLayer:
         SourceError: it cannot be read.
     """
 
-    places: list[tuple[int, int]] = []  # noqa: RUF012 - never changed: a raster is looked at all over
+    places: tuple[tuple[int, int], ...] = ()
+    """Empty: any place is as good."""
 
-    def __init__(
-        self, path: Path, image: Path, shape: tuple[int, int], spec: LayerSpec, sets: ClassSets
-    ) -> None:
+    def __init__(self, path: Path, image: Path, geobox: GeoBox, spec: LayerSpec, sets: ClassSets) -> None:
         height, width = image_size(path)
-        if (height, width) != shape:
+        if (height, width) != (geobox.height, geobox.width):
             raise TrainingError(
-                f"{path} is {width} x {height} pixels, its image {image} {shape[1]} x {shape[0]}: label "
-                "rasters lie on the image's grid"
+                f"{path} is {width} x {height} pixels, its image {image} {geobox.width} x {geobox.height}: "
+                "label rasters lie on the image's grid"
             )
         self._path = path
         self._lookup = np.full(256, sets.add_named(spec.rest, spec.weight), dtype=np.uint8)
@@ -102,7 +90,7 @@ class RasterLayer:
             self._lookup[int(value)] = sets.add_named(names, spec.weight)
 
     def read(self, rows: Span, cols: Span) -> Labels:
-        """Read ``(rows, cols)`` label sets."""
+        """Read ``(rows, cols)`` label sets; 0 where nothing is said."""
         values, valid = read_image(self._path, rows, cols)
         found: Labels = self._lookup[values[0]]
         found[~valid] = 0
@@ -171,5 +159,8 @@ class PolygonLayer:
 
     @cached_property
     def places(self) -> list[tuple[int, int]]:
-        """Points within polygons, some of every class."""
+        """Rows and columns of points within polygons, some of every class."""
         return self._polygons.points(_PLACES)
+
+
+LabelLayer = RasterLayer | PolygonLayer

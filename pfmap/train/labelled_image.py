@@ -5,6 +5,7 @@ A scene is kept in memory where it fits, else read window by window.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,6 @@ class LabelledScene:
             self.geobox: GeoBox = source.info.geobox
             known = known_scaling(source.info, card, None)
             self._scaling = known or sampled_scaling(source.sample(values=True), source.info)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.geobox.height, self.geobox.width
 
     @property
     def box(self) -> Box:
@@ -193,11 +189,7 @@ def survey(
             places.setdefault(index, []).append(points)
     seen = sum(y.size * x.size for y, x in spots)
     counts *= box[0].size * box[1].size / max(1, seen)
-    anchors: dict[int, Points] = {}
-    for index, parts in places.items():
-        points = np.concatenate(parts)
-        anchors[index] = points[rng.permutation(len(points))[:_POINTS]]
-    return counts, anchors
+    return counts, {k: rng.permutation(np.concatenate(parts))[:_POINTS] for k, parts in places.items()}
 
 
 def _without(hidden: Sequence[Box], labels: Labels, rows: Span, cols: Span) -> Labels:
@@ -215,14 +207,10 @@ def _spots(scene: LabelledScene, rows: Span, cols: Span, looks: int) -> list[Box
     """Name the parts to look at: everything, or a grid of spots and the surroundings of some polygons."""
     if scene.kept or max(rows.size, cols.size) <= looks * _LOOK:
         return [(rows, cols)]
-    grid = [
-        (row, col)
-        for row in np.linspace(rows.start, rows.stop - 1, looks).astype(int).tolist()
-        for col in np.linspace(cols.start, cols.stop - 1, looks).astype(int).tolist()
-    ]
+    lines = (np.linspace(span.start, span.stop - 1, looks).astype(int).tolist() for span in (rows, cols))
     drawn = [place for layer in scene.layers for place in layer.places]
     inside = [(r, c) for r, c in drawn if rows.start <= r < rows.stop and cols.start <= c < cols.stop]
-    return [(_around(row, rows), _around(col, cols)) for row, col in grid + inside]
+    return [(_around(row, rows), _around(col, cols)) for row, col in (*product(*lines), *inside)]
 
 
 def _around(center: int, limits: Span) -> Span:

@@ -23,13 +23,12 @@ from pfmap.report.curves import LOSS, RATE, Curves
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
 from pfmap.train.data import load_data
-from pfmap.train.model_page import write_page
+from pfmap.train.model_page import CURVES_NAME, write_page
 from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer
 from pfmap.train.start import Team, first_network, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CURVES_NAME = "curves.png"
 _POINTS = 500  # of a curve
 _LONGEST = 5.0  # norm of a gradient
 
@@ -151,16 +150,8 @@ class _Run:
         self.average = copy.deepcopy(self.network).eval()
         self.frozen = freeze(self.network, settings.trained)
         self.optimizer = make_optimizer(self.network, settings)
-        precision = settings.precision
-        if precision == "auto":
-            precision = "bfloat16" if self.device.type == "cuda" else "float32"
-        objective = Objective(
-            self.network,
-            torch.from_numpy(self.data.sets.table()),
-            torch.from_numpy(self.data.sets.weights()),
-            settings,
-            getattr(torch, precision),
-        )
+        table, weights = self.data.sets.table(), self.data.sets.weights()
+        objective = Objective(self.network, torch.from_numpy(table), torch.from_numpy(weights), settings)
         self.objective = team.wrap(objective.to(self.device))
         self.curves = Curves()
         self.done = 0
@@ -278,13 +269,11 @@ class _Run:
         card = self.config.card
         fitted = calibrate(Predictor(self.average, card.input, self.device), self.data)
         card = dataclasses.replace(
-            card,
-            accuracy=accuracy_table(figures, fitted),
-            temperature=fitted.temperature if fitted else 1.0,
+            card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0
         )
         write_model(self.output, card, self.average)
         self.curves.write_csv(self.output / "curves.csv")
         self.curves.write_png(self.output / CURVES_NAME)
-        write_page(self.output, card, figures, fitted, CURVES_NAME)
+        write_page(self.output, card, figures, fitted)
         self.checkpoint.unlink(missing_ok=True)
         return figures

@@ -19,21 +19,13 @@ class Objective(nn.Module):
 
     The loss is that of the segmentation, and one of contours per PointFlow module (paper section 3.3). All is
     one module, so that several devices can share a step through torch's own data parallelism. Label sets and
-    their weights are as in `pfmap.net.losses`; the network computes in `precision`, the losses in float32.
+    their weights are as in `pfmap.net.losses`, which compute in float32 whatever the network does.
     """
 
-    def __init__(
-        self,
-        network: PFNet,
-        sets: Tensor,
-        weights: Tensor,
-        settings: TrainingSettings,
-        precision: torch.dtype,
-    ) -> None:
+    def __init__(self, network: PFNet, sets: Tensor, weights: Tensor, settings: TrainingSettings) -> None:
         super().__init__()
         self.network = network
         self.settings = settings
-        self.precision = precision
         # Constants, not state: a checkpoint has no use for them.
         self.register_buffer("sets", sets, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
@@ -41,8 +33,9 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
         """Return the loss of a batch, as `augment.Batches` gives it."""
         settings = self.settings
-        low = self.precision != torch.float32
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+        kind = images.device.type
+        low = settings.precision == "bfloat16" or (settings.precision == "auto" and kind == "cuda")
+        with torch.autocast(kind, torch.bfloat16, enabled=low):
             output = self.network.compute(images)
         sets, weights = self.get_buffer("sets"), self.get_buffer("weights")
         logits = resize(output.logits.float(), images.shape[-2:])

@@ -18,7 +18,7 @@ from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import write_text
 from pfmap.core.grid import GeoBox, mean_size
-from pfmap.model.store import Model, load_model
+from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color, read_image
 from pfmap.raster.gdal import RASTER_SUFFIXES, locate
 from pfmap.raster.source import Source
@@ -64,9 +64,7 @@ class QuickOptions:
     """Whom a map made with the model has to name for these data."""
 
 
-def quick_config(
-    options: QuickOptions, model: Model | str, output: Path, *, write: bool = True
-) -> TrainingConfig:
+def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bool = True) -> TrainingConfig:
     """Make a configuration for fine-tuning a model, and write it beside the model to be.
 
     The name of the folder `output` becomes the model's.
@@ -75,8 +73,7 @@ def quick_config(
         TrainingError: data and options do not fit.
         SourceError: a file cannot be read.
     """
-    base = model if isinstance(model, Model) else load_model(model)
-    tables = quick_tables(options, base, output.resolve().name)
+    tables = quick_tables(options, model, output.resolve().name)
     config = parse_config(tables, output / CONFIG_NAME)
     if write:
         output.mkdir(parents=True, exist_ok=True)
