@@ -43,12 +43,12 @@ class View:
 
 def views(model: Model, source: Source, data: TrainingData) -> Iterator[View]:
     """Map what a source holds out, and cut it into windows."""
-    allowed, sets = data.sets.table(), data.sets
+    allowed = data.sets.table()
     colors = np.array([spec.rgb for spec in model.card.classes], dtype=np.uint8)
     shown = np.array(
         [
-            UNKNOWN if not sets.weight(k) else colors[min(sets.members(k))] if sets.sure(k) else LEFT_OPEN
-            for k in range(len(sets))
+            UNKNOWN if not weight else colors[min(members)] if len(members) == 1 else LEFT_OPEN
+            for members, weight in data.sets.entries
         ],
         dtype=np.uint8,
     )
@@ -65,7 +65,7 @@ def views(model: Model, source: Source, data: TrainingData) -> Iterator[View]:
                 if told.mean() < LABELLED:
                     continue
                 yield View(
-                    f"{source.spec.name}: {sample.name}, {top}, {left}",
+                    f"{source.spec.name}: {sample.scene.path.name}, {top}, {left}",
                     image[:, *at].transpose(1, 2, 0),
                     shown[labels[at]],
                     colors[predicted[at]],

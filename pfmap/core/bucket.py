@@ -13,7 +13,6 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,7 @@ _AT_ONCE = 1000  # keys that one request deletes
 def output_folder(name: str | os.PathLike[str]) -> Path:
     """Return where outputs go: a folder, or a place in a bucket, as ``/vsis3/bucket/key``.
 
-    Args:
-        name: a path, ``s3://bucket/key``, or ``/vsis3/bucket/key``.
+    The name may also be ``s3://bucket/key``.
 
     Raises:
         TargetError: it is somewhere that nothing can be written to, or what it takes is missing.
@@ -58,7 +56,7 @@ def output_folder(name: str | os.PathLike[str]) -> Path:
                 f"to {other[0]}"
             )
         return Path(text)
-    if not _split(Path(text))[0]:
+    if not _place(Path(text))["Bucket"]:
         raise TargetError(f"{text} names no bucket: outputs go to s3://bucket/folder")
     _client()
     return Path(text)
@@ -86,89 +84,76 @@ def gdal_endpoint() -> dict[str, str]:
 
 def read(path: Path) -> bytes:
     """Return what a file holds."""
-    bucket, key = _split(path)
-    with _as_files(path):
-        content: bytes = _client().get_object(Bucket=bucket, Key=key)["Body"].read()
-    return content
+    with _asked(path) as (client, place):
+        return bytes(client.get_object(**place)["Body"].read())
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a small file."""
-    bucket, key = _split(path)
-    with _as_files(path):
-        _client().put_object(Bucket=bucket, Key=key, Body=content, **_kind(path))
+    with _asked(path) as (client, place):
+        client.put_object(**place, Body=content, **_kind(path))
 
 
 def upload(file: Path, path: Path) -> None:
     """Write a file of any size, from a file of this machine."""
-    bucket, key = _split(path)
-    with _as_files(path):
-        _client().upload_file(str(file), bucket, key, ExtraArgs=_kind(path))
+    with _asked(path) as (client, place):
+        client.upload_file(str(file), **place, ExtraArgs=_kind(path))
 
 
 def download(path: Path, file: Path) -> None:
     """Bring a file of any size onto this machine."""
-    bucket, key = _split(path)
-    with _as_files(path):
-        _client().download_file(bucket, key, str(file))
+    with _asked(path) as (client, place):
+        client.download_file(**place, Filename=str(file))
 
 
 def exists(path: Path) -> bool:
     """Whether there is such a file."""
-    bucket, key = _split(path)
-    try:
-        with _as_files(path):
-            _client().head_object(Bucket=bucket, Key=key)
-    except FileNotFoundError:
-        return False
-    return True
+    with suppress(FileNotFoundError), _asked(path) as (client, place):
+        client.head_object(**place)
+        return True
+    return False
 
 
 def names(folder: Path, prefix: str = "") -> list[str]:
     """Return the names of the files in a folder that begin with something, in order."""
-    bucket, key = _split(folder)
-    start = f"{key}/" if key else ""
-    found = []
-    with _as_files(folder):
-        for page in _pages(Bucket=bucket, Prefix=f"{start}{prefix}", Delimiter="/"):
-            found += [item["Key"].removeprefix(start) for item in page.get("Contents", ())]
-    return sorted(name for name in found if name)
+    return sorted(_listed(folder, prefix, Delimiter="/"))
 
 
 def walk(folder: Path) -> list[Path]:
     """Return all files in a folder and those in it, in order."""
-    bucket, key = _split(folder)
-    found = []
-    with _as_files(folder):
-        for page in _pages(Bucket=bucket, Prefix=f"{key}/" if key else ""):
-            found += [item["Key"] for item in page.get("Contents", ())]
-    return sorted(Path(f"{_ROOT}{bucket}/{name}") for name in found if not name.endswith("/"))
+    return sorted(folder / name for name in _listed(folder) if not name.endswith("/"))
+
+
+def _listed(folder: Path, prefix: str = "", **how: str) -> list[str]:
+    """Return the keys of all objects in a folder that begin with something, without the folder's own."""
+    with _asked(folder) as (client, place):
+        start = f"{place['Key']}/" if place["Key"] else ""
+        where = {"Bucket": place["Bucket"], "Prefix": start + prefix}
+        pages = client.get_paginator("list_objects_v2").paginate(**where, **how)
+        keys = [item["Key"].removeprefix(start) for page in pages for item in page.get("Contents", ())]
+    return [key for key in keys if key]
 
 
 def remove(path: Path) -> None:
     """Delete a file, if it is there."""
-    bucket, key = _split(path)
-    with _as_files(path):
-        _client().delete_object(Bucket=bucket, Key=key)
+    with _asked(path) as (client, place):
+        client.delete_object(**place)
 
 
 def remove_all(folder: Path) -> None:
     """Delete a folder and all that is in it."""
-    bucket = _split(folder)[0]
-    keys = [{"Key": _split(path)[1]} for path in walk(folder)]
-    with _as_files(folder):
+    keys = [{"Key": _place(path)["Key"]} for path in walk(folder)]
+    with _asked(folder) as (client, place):
         for first in range(0, len(keys), _AT_ONCE):
             some = {"Objects": keys[first : first + _AT_ONCE], "Quiet": True}
-            _client().delete_objects(Bucket=bucket, Delete=some)
+            client.delete_objects(Bucket=place["Bucket"], Delete=some)
 
 
 @contextmanager
 def leased(path: Path, holder: str) -> Iterator[None]:
     """Hold a name in a bucket against everyone else, until the end or until this process is gone.
 
-    Args:
-        path: the name.
-        holder: says who holds it: whoever says the same may take it over, once it is known to be dead.
+    Whoever gives the same `holder` may take it over: it is to do so only once that one is known to be dead.
 
     Raises:
         BlockingIOError: somebody else holds it.
@@ -196,28 +181,24 @@ def leased(path: Path, holder: str) -> Iterator[None]:
 
 
 def _take(path: Path, holder: str) -> None:
-    bucket, key = _split(path)
-    client = _client()
+    content = holder.encode()
     for _ in range(_TRIES):
-        with suppress(FileExistsError), _as_files(path):
-            client.put_object(Bucket=bucket, Key=key, Body=holder.encode(), IfNoneMatch="*")
+        with suppress(FileExistsError), _asked(path) as (client, place):
+            client.put_object(**place, Body=content, IfNoneMatch="*")
             return
-        with suppress(FileNotFoundError, FileExistsError), _as_files(path):  # another is just as quick
-            found = client.get_object(Bucket=bucket, Key=key)
+        # another is just as quick
+        with suppress(FileNotFoundError, FileExistsError), _asked(path) as (client, place):
+            found = client.get_object(**place)
             other = found["Body"].read().decode(errors="replace")
-            now = found["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-            if other != holder and _seconds_since(found["LastModified"], now) < LEASE:
+            now = found["ResponseMetadata"]["HTTPHeaders"].get("date", "")  # by the server's clock
+            silent = (parsedate_to_datetime(now) - found["LastModified"]).total_seconds() if now else 0.0
+            if other != holder and silent < LEASE:
                 break
-            client.put_object(Bucket=bucket, Key=key, Body=holder.encode(), IfMatch=found["ETag"])
+            client.put_object(**place, Body=content, IfMatch=found["ETag"])
             return
     else:
         other = "others in turn"
     raise BlockingIOError(errno.EAGAIN, f"held by {other.partition(' ')[0]}", str(path))
-
-
-def _seconds_since(then: datetime, now: str) -> float:
-    """Return how long ago something was, by the server's clock."""
-    return (parsedate_to_datetime(now) - then).total_seconds() if now else 0.0
 
 
 def this_machine() -> str:
@@ -237,38 +218,35 @@ def _client() -> Any:  # boto3 has no types
         raise TargetError(
             "writing into a bucket needs boto3, which is not here: pip install 'pfmap[s3]'"
         ) from error
-    settings: dict[str, Any] = {}
-    signs: dict[str, Any] = {}
+    endpoint = None
     if host := os.environ.get("AWS_S3_ENDPOINT"):
-        insecure = os.environ.get("AWS_HTTPS", "YES").upper() in _NO
-        settings["endpoint_url"] = f"{'http' if insecure else 'https'}://{host.rpartition('://')[2]}"
-    if os.environ.get("AWS_NO_SIGN_REQUEST", "NO").upper() not in _NO:  # public ones, to read from
-        signs = {"signature_version": UNSIGNED}
-    by_path = os.environ.get("AWS_VIRTUAL_HOSTING", "TRUE").upper() in _NO
+        endpoint = f"{'https' if _says('AWS_HTTPS', 'YES') else 'http'}://{host.rpartition('://')[2]}"
     config = Config(
         retries={"max_attempts": 5, "mode": "standard"},
         connect_timeout=10,
         max_pool_connections=32,
-        **signs,
-        s3={"addressing_style": "path"} if by_path else {},
+        # Public ones, to read from.
+        signature_version=UNSIGNED if _says("AWS_NO_SIGN_REQUEST", "NO") else None,
+        s3={} if _says("AWS_VIRTUAL_HOSTING", "TRUE") else {"addressing_style": "path"},
         # Servers other than Amazon's do not all know its newer checksums.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     try:
-        return Session().client("s3", config=config, **settings)
+        return Session().client("s3", config=config, endpoint_url=endpoint)
     except (BotoCoreError, ValueError) as error:
         raise TargetError(f"buckets cannot be reached ({error}): check the AWS_ settings") from error
 
 
-def _pages(**where: str) -> Any:
-    return _client().get_paginator("list_objects_v2").paginate(**where)
+def _says(setting: str, default: str) -> bool:
+    """Whether one of GDAL's settings says yes."""
+    return os.environ.get(setting, default).upper() not in _NO
 
 
-def _split(path: Path) -> tuple[str, str]:
-    """Take a path apart into the bucket and the object's key."""
+def _place(path: Path) -> dict[str, str]:
+    """Name the bucket and the object's key in it as the server's calls do."""
     bucket, _, key = path.as_posix().removeprefix(_ROOT).partition("/")
-    return bucket, key
+    return {"Bucket": bucket, "Key": key}
 
 
 def _kind(path: Path) -> dict[str, str]:
@@ -278,17 +256,18 @@ def _kind(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _as_files(path: Path) -> Iterator[None]:
-    """Turn errors into those that files have."""
-    _client()  # says so where boto3 is missing
+def _asked(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Give the client, and a path's place for its calls, whose errors become those that files have."""
+    client = _client()  # says so where boto3 is missing
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        yield
+        yield client, _place(path)
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        said = error.response.get("Error", {}).get("Message", "") or code
+        answer = error.response.get("Error", {})
+        code = str(answer.get("Code", ""))
+        said = answer.get("Message", "") or code
         if code in _GONE:
             raise FileNotFoundError(errno.ENOENT, "no such object in the bucket", str(path)) from error
         if code in _TAKEN:

@@ -11,17 +11,15 @@ from typing import Any, Literal, get_args
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import ModelError
-from pfmap.core.tables import build, check_choices, read_toml
+from pfmap.core.toml import build, check_choices, read_toml
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
 Context = Literal["ppm", "aspp", "none"]
 
 ENCODERS: tuple[str, ...] = get_args(Encoder)
 
-STRIDES = (4, 8, 16, 32)
-"""Strides of the pyramid's maps, fine to coarse."""
-FLOW_LEVELS = STRIDES[:-1]
-"""A level is named by the stride of the finer of the two maps between which it lies."""
+FLOW_LEVELS = (4, 8, 16)
+"""A level lies between two maps of the pyramid, and is named by the stride of the finer one."""
 WINDOW_MULTIPLE = 32
 """The encoders' output stride: window sides are multiples of it."""
 WINDOW_MIN = 64
@@ -184,14 +182,10 @@ def read_card(path: Path) -> Card:
 
 
 def parse_card(data: Mapping[str, Any], path: Path) -> Card:
-    """Build a card from parsed TOML.
-
-    Args:
-        data: the tables of a `model.toml`.
-        path: for messages.
+    """Build a card from the tables of a `model.toml`.
 
     Raises:
-        ModelError: a key is missing, unknown or of the wrong kind.
+        ModelError: a key is missing, unknown or of the wrong kind; the message names the file.
     """
     tables = dict(data)
     classes, architecture, accuracy = (tables.get(key) for key in ("classes", "architecture", "accuracy"))

@@ -53,19 +53,16 @@ def index_of(classes: tuple[ClassSpec, ...], name: str) -> int:
     Raises:
         ModelError: there is no such class.
     """
-    for index, spec in enumerate(classes):
-        if spec.name == name:
-            return index
-    names = ", ".join(spec.name for spec in classes)
-    raise ModelError(f"class {name!r} is unknown: the model has {names}")
+    names = [spec.name for spec in classes]
+    if name not in names:
+        raise ModelError(f"class {name!r} is unknown: the model has {', '.join(names)}")
+    return names.index(name)
 
 
 def parse_names(pairs: Iterable[str], kind: Callable[[str], V]) -> dict[V, str]:
     """Read names of classes that are written as ``VALUE=NAME``, such as 10=trees.
 
-    Args:
-        pairs: the texts.
-        kind: int where values are those of a raster; str where they may be names too.
+    The kind is int where values are those of a raster, and str where they may be names too.
 
     Raises:
         UsageError: one is no such pair.
@@ -107,13 +104,9 @@ def confidence_raster_style() -> str:
 
 
 def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float) -> str:
-    """Style a scene: three bands as red, green and blue.
+    """Style a scene: three bands as red, green and blue, from black at `low` to white at `high`.
 
-    Args:
-        bands: 1-based numbers of the bands.
-        alpha: 1-based number of the alpha band, if there is one.
-        low: value that is black.
-        high: value that is white.
+    The numbers of the bands, and of the alpha band if there is one, count from 1.
     """
     colors = ("red", "green", "blue")
     numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(colors, bands, strict=False))

@@ -1,7 +1,8 @@
 """Writing without half-written files: everything gets a temporary name first, then its own.
 
 A path may lie in a bucket, as /vsis3/bucket/key: then a file is made on this machine, and appears there as a
-whole.
+whole. What writes a file or asks whether it exists raises `TargetError` where it cannot; what makes folders,
+reads or deletes raises `OSError`.
 """
 
 import hashlib
@@ -29,11 +30,7 @@ def scratch(folder: Path) -> Path:
 
 
 def publish(staged: Path, final: Path) -> None:
-    """Give a finished file its final name, replacing what is there.
-
-    Raises:
-        TargetError: the name cannot be taken.
-    """
+    """Give a finished file its final name, replacing what is there."""
     try:
         if bucket.is_inside(final):
             bucket.upload(staged, final)
@@ -45,21 +42,13 @@ def publish(staged: Path, final: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those around it; in a bucket there are none.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Make a folder, and those around it; in a bucket there are none."""
     if not bucket.is_inside(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file.
-
-    Raises:
-        TargetError: it is in a bucket that cannot be asked.
-    """
+    """Whether there is such a file."""
     if not bucket.is_inside(path):
         return path.is_file()
     with _asked(path.parent):
@@ -67,11 +56,7 @@ def exists(path: Path) -> bool:
 
 
 def existing(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return those names that files of a folder have; a bucket is asked once.
-
-    Raises:
-        TargetError: it cannot be.
-    """
+    """Return those names that files of a folder have; a bucket is asked once."""
     wanted = list(names)
     if not bucket.is_inside(folder):
         return [name for name in wanted if (folder / name).exists()]
@@ -81,11 +66,7 @@ def existing(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def file_names(folder: Path, prefix: str = "") -> list[str]:
-    """Return the names of the files in a folder that begin with something, in order.
-
-    Raises:
-        TargetError: it is in a bucket that cannot be asked.
-    """
+    """Return the names of the files in a folder that begin with something, in order."""
     if bucket.is_inside(folder):
         with _asked(folder):
             return bucket.names(folder, prefix)
@@ -95,21 +76,12 @@ def file_names(folder: Path, prefix: str = "") -> list[str]:
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a small text file.
-
-    Raises:
-        OSError: it cannot be read.
-        UnicodeError: it is no text.
-    """
+    """Read a small text file; a `UnicodeError` where it is no text."""
     return bucket.read(path).decode(encoding) if bucket.is_inside(path) else path.read_text(encoding)
 
 
 def remove(path: Path) -> None:
-    """Delete a file, if it is there.
-
-    Raises:
-        OSError: it cannot be deleted.
-    """
+    """Delete a file, if it is there."""
     if bucket.is_inside(path):
         bucket.remove(path)
     else:
@@ -137,11 +109,7 @@ def _asked(folder: Path) -> Iterator[None]:
 
 
 def settle(folder: Path) -> None:
-    """Have the system bring all files of a folder onto the disk, so that even a power cut leaves them whole.
-
-    Raises:
-        TargetError: it cannot.
-    """
+    """Have the system bring all files of a folder onto the disk, for a power cut to leave them whole."""
     for path in folder.iterdir():
         try:
             with path.open("rb+") as file:
@@ -166,20 +134,12 @@ def write_failed(path: Path, error: Exception) -> TargetError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file as UTF-8, under a temporary name first.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
+    """Write a small text file as UTF-8, under a temporary name first."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file, under a temporary name first.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
+    """Write a small file, under a temporary name first."""
     part = path.with_name(f".{path.name}.part")
     try:
         if bucket.is_inside(path):

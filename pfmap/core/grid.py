@@ -9,6 +9,7 @@ other does.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 from pfmap.core.errors import UsageError
 
@@ -248,7 +249,5 @@ class Grid:
         return Span(self.rows.block(swath.start).start, self.rows.block(swath.stop - 1).stop)
 
     def windows(self, rows: Span) -> Iterator[tuple[int, int]]:
-        """Yield (row, column) of the windows in these window rows, in reading order."""
-        for row in range(rows.start, rows.stop):
-            for col in range(self.cols.count):
-                yield row, col
+        """Return (row, column) of the windows in these window rows, in reading order."""
+        return product(range(rows.start, rows.stop), range(self.cols.count))

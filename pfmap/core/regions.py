@@ -81,13 +81,9 @@ class Regions:
         return Regions(**special, **{name: getattr(self, name)[start:stop] for name in names})
 
     def moved(self, row: int, col: int, narrow: int, wide: int) -> "Regions":
-        """Return them as regions of a larger raster, of which theirs is a part.
+        """Return them as regions of a larger raster, in which their own begins at a row and column.
 
-        Args:
-            row: of the larger raster, in which theirs begins.
-            col: likewise.
-            narrow: width of their raster.
-            wide: width of the larger one.
+        `narrow` is the width of their own raster, `wide` that of the larger one.
         """
 
         def place(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -33,11 +33,6 @@ def read_ahead(items: Generator[T, None, None], depth: int, *, name: str) -> Gen
     When the caller closes this generator early, the thread stops after the item it is at, and closes `items`
     itself: what they hold, such as GDAL's settings, belongs to that thread. If `items` read ahead too, they
     stop waiting for their own.
-
-    Args:
-        items: made in the thread.
-        depth: how many may be ready.
-        name: of the stage; the thread is called pfmap-NAME, as debuggers and `py-spy` show it.
     """
     ready: queue.SimpleQueue[object] = queue.SimpleQueue()
     free = threading.Semaphore(depth)
@@ -92,10 +87,7 @@ class Feed(Generic[T]):
     """Hands items to a function that iterates over them in a thread.
 
     Whoever feeds is at most one item ahead. A feed that is given up must be cancelled, else its thread stays
-    until the process ends.
-
-    Args:
-        consume: called in the thread with an iterator; its errors are raised by the next `put` or `finish`.
+    until the process ends. Errors of the function are raised by the next `put` or `finish`.
     """
 
     def __init__(self, consume: Callable[[Iterator[T]], None]) -> None:
@@ -115,11 +107,18 @@ class Feed(Generic[T]):
 
     def put(self, item: T) -> None:
         """Hand over an item, as soon as the one before has been taken."""
-        self._put(item)
+        while self._thread.is_alive():
+            try:
+                self._ready.put(item, timeout=_PATIENCE)
+            except queue.Full:
+                continue
+            return
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         """Say that there are no more items, and wait for the function's end."""
-        self._put(_END)
+        self.put(_END)  # type: ignore[arg-type]
         self._thread.join()
         self.cancel()
         if self._error is not None:
@@ -130,16 +129,6 @@ class Feed(Generic[T]):
         self._stop.set()
         self._thread.join()
         atexit.unregister(self.cancel)
-
-    def _put(self, item: object) -> None:
-        while self._thread.is_alive():
-            try:
-                self._ready.put(item, timeout=_PATIENCE)
-            except queue.Full:
-                continue
-            return
-        if self._error is not None:
-            raise self._error
 
     def _items(self) -> Iterator[T]:
         while not self._stop.is_set():

@@ -54,10 +54,7 @@ class ResNet(nn.Module):
 
     Bottleneck blocks with the stride in the 3x3 convolution, a deep stem of three 3x3 convolutions, and, as
     in the published checkpoints, dilated 3x3 convolutions in stages 3 and 4 while the strides stay: output
-    stride 32 with a wider view.
-
-    Args:
-        blocks: in each of the four stages.
+    stride 32 with a wider view. `blocks` says how many there are in each of the four stages.
 
     Source: He et al., CVPR 2016 (residual blocks); He et al., CVPR 2019 (deep stem).
     """
@@ -121,16 +118,9 @@ class SameConv2d(nn.Conv2d):
         return super().forward(features)
 
 
-def _conv_bn(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, *, relu: bool = True
-) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        SameConv2d(inputs, outputs, kernel, stride, groups),
-        nn.BatchNorm2d(outputs, eps=_BN_EPS),
-    ]
-    if relu:
-        layers.append(nn.ReLU6(inplace=True))
-    return nn.Sequential(*layers)
+def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    convolve = SameConv2d(inputs, outputs, kernel, stride, groups)
+    return nn.Sequential(convolve, nn.BatchNorm2d(outputs, eps=_BN_EPS), nn.ReLU6(inplace=True))
 
 
 class MBConv(nn.Module):
@@ -141,7 +131,7 @@ class MBConv(nn.Module):
         hidden = inputs * expansion
         self.expand = _conv_bn(inputs, hidden, 1) if expansion != 1 else nn.Identity()
         self.depthwise = _conv_bn(hidden, hidden, kernel, stride, groups=hidden)
-        self.project = _conv_bn(hidden, outputs, 1, relu=False)
+        self.project = _conv_bn(hidden, outputs, 1)[:2]  # no ReLU
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, features: Tensor) -> Tensor:
@@ -167,11 +157,10 @@ class EfficientNetLite0(nn.Module):
         self.stages = nn.ModuleList()
         inputs = 32
         for repeat, kernel, stride, expansion, outputs in _STAGES:
-            blocks = []
-            for index in range(repeat):
-                blocks.append(MBConv(inputs, outputs, kernel, stride if index == 0 else 1, expansion))
-                inputs = outputs
-            self.stages.append(nn.Sequential(*blocks))
+            stage = [MBConv(inputs, outputs, kernel, stride, expansion)]
+            inputs = outputs
+            stage += [MBConv(inputs, outputs, kernel, 1, expansion) for _ in range(repeat - 1)]
+            self.stages.append(nn.Sequential(*stage))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map ``(B, 3, H, W)`` to four maps, fine to coarse, of 24, 40, 112 and 320 channels.

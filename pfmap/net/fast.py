@@ -26,11 +26,6 @@ def for_inference(network: PFNet, device: torch.device, precision: torch.dtype) 
     Batch norms are folded into convolutions, the head reads its coarse levels at their own size
     (`PyramidConv`), weights lie as channels-last arithmetic wants them, and where the device has no
     units for matrix products of its own, wide 3x3 convolutions multiply less (`WinogradConv2d`).
-
-    Args:
-        network: left as it is.
-        device: where the copy goes.
-        precision: type of the heavy arithmetic.
     """
     fast = fold_batch_norm(network)
     fast.head[0] = PyramidConv(_head_conv(fast))
@@ -86,10 +81,7 @@ class FactoredConv(LevelsConv):
     matrices. At 512 x 512 the ResNet-50 layer takes 15.8 G multiply-adds instead of 38.6 G.
 
     All maps are taken with their channels last in memory, so that each step is a plain batch of matrix
-    products and the sums are made in place.
-
-    Args:
-        plain: what it takes the place of; weights are shared.
+    products and the sums are made in place. The weights are those of the convolution that it replaces.
     """
 
     def __init__(self, plain: LevelsConv) -> None:
@@ -105,11 +97,7 @@ class FactoredConv(LevelsConv):
 
 
 class PyramidConv(nn.Module):
-    """`FactoredConv` with its weights laid out once and for all, for inference.
-
-    Args:
-        conv: over the concatenated levels; left as it is.
-    """
+    """`FactoredConv` with its weights laid out once and for all, for inference."""
 
     def __init__(self, conv: LevelsConv) -> None:
         super().__init__()
@@ -202,10 +190,8 @@ class WinogradConv2d(nn.Module):
     infinity; with these points the error in float32 is that of direct convolution (root mean square 6e-7
     against 4e-7 for 256 channels), a third of what the usual points 0, +-1, +-2 leave.
 
-    Dilated by d, it is one of d * d maps on its own, each of every d-th row and column.
-
-    Args:
-        conv: one that `suits`: stride 1, and the map keeps its size.
+    Dilated by d, it is one of d * d maps on its own, each of every d-th row and column. It is made of a
+    convolution that `suits`.
 
     Source: Lavin and Gray, CVPR 2016, section 4; on the points: Barabasz et al., ACM TOMS 46(4), 2020.
     """

@@ -43,18 +43,6 @@ def average_pool(features: Tensor, bins: int) -> Tensor:
     return F.adaptive_avg_pool2d(features, bins)
 
 
-def max_pool(features: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Find the largest of ``(B, 1, h, w)`` in each of ``bins x bins`` cells; the first of equals.
-
-    Returns:
-        ``(B, 1, bins, bins)`` maxima and their ``(B, bins ** 2)`` flat indices into ``h * w``.
-    """
-    if torch.onnx.is_in_onnx_export():
-        return max_by_gathering(features, bins)
-    peaks, at = F.adaptive_max_pool2d(features, bins, return_indices=True)
-    return peaks, at.flatten(1)
-
-
 def average_by_products(features: Tensor, bins: int) -> Tensor:
     """Do as `average_pool`, by two matrix products."""
     batch, channels, height, width = features.shape
@@ -68,14 +56,14 @@ def average_by_products(features: Tensor, bins: int) -> Tensor:
 
 
 def max_by_gathering(features: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Do as `max_pool`, over the pixels of each cell laid side by side."""
+    """Do as `pointflow.salient_points`, over the pixels of each cell laid side by side."""
     height, width = features.shape[-2:]
     cells = _cells(height, width, bins, features.device)
     values = features.flatten(1)[:, cells]  # (B, bins ** 2, pixels of a cell)
     first = values.argmax(dim=-1, keepdim=True)
     peaks = values.gather(-1, first).view(-1, 1, bins, bins)
     at = cells.expand(len(values), -1, -1).gather(-1, first)
-    return peaks, at.squeeze(-1)
+    return at.squeeze(-1), peaks
 
 
 def _bounds(size: int, bins: int) -> list[tuple[int, int]]:

@@ -4,6 +4,10 @@ The paper trains with cross-entropy plus one binary cross-entropy per edge map (
 labels are often partial ("not a building"), so cross-entropy is generalised to *sets* of classes: the loss
 of a pixel is ``-log`` of the probability that its class is in the set. A set of one is plain cross-entropy;
 the set of all classes is no information and weighs nothing.
+
+Throughout, labels are ``(B, H, W)`` indices into `sets`, ``(S, classes)`` bool, which says what classes each
+label allows; a pixel with a label weighs `weights`, ``(S,)``, and 0 ignores it. Logits are ``(B, classes, H,
+W)``, and a loss is a scalar.
 """
 
 import torch
@@ -24,19 +28,10 @@ def set_cross_entropy(
     hard_pixels: int = 0,
     hard_probability: float = 0.7,
 ) -> Tensor:
-    """Mean of ``-log p(class in set)`` over the labelled pixels, or over the hard ones among them.
+    """Mean of ``-log p(class in set)`` over the labelled pixels, or over the hard ones among them; 0 if none.
 
-    Args:
-        logits: ``(B, classes, H, W)``.
-        labels: ``(B, H, W)`` indices into `sets`.
-        sets: ``(S, classes)`` bool: which classes each label allows.
-        weights: ``(S,)`` weight of a pixel with that label; 0 ignores it.
-        hard_pixels: online hard example mining: at least so many pixels count, the least probable ones; 0
-            for all pixels.
-        hard_probability: with mining, all pixels below this probability count.
-
-    Returns:
-        A scalar; 0 where no pixel has a weight.
+    Online hard example mining: at least `hard_pixels` pixels count, the least probable ones, and all below
+    `hard_probability`; with 0 all pixels do.
 
     Source: Shrivastava et al., CVPR 2016 (mining), over pixels as in the published training.
     """
@@ -56,16 +51,7 @@ def overlap_loss(logits: Tensor, labels: Tensor, sets: Tensor, weights: Tensor) 
 
     Cross-entropy counts pixels, the IoU counts classes; this term brings rare classes up to their share. A
     pixel whose set holds a class among others says nothing about that class; one whose set leaves it out
-    is a negative.
-
-    Args:
-        logits: ``(B, classes, H, W)``.
-        labels: ``(B, H, W)`` indices into `sets`.
-        sets: ``(S, classes)`` bool: which classes each label allows.
-        weights: ``(S,)``; labels with weight 0 do not count.
-
-    Returns:
-        A scalar; classes without a sure pixel in the batch are left out.
+    is a negative. Classes without a sure pixel in the batch are left out.
 
     Source: Milletari et al., 3DV 2016, Eq. 3, without the squares.
     """
@@ -85,10 +71,6 @@ def overlap_loss(logits: Tensor, labels: Tensor, sets: Tensor, weights: Tensor) 
 
 def contours(labels: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Draw the contours between labels that exclude each other.
-
-    Args:
-        labels: ``(B, H, W)`` indices into `sets`.
-        sets: ``(S, classes)`` bool.
 
     Returns:
         ``(B, 1, H, W)`` float, 1 on contours; and ``(B, 1, H, W)`` bool, True where that is known: on
@@ -116,11 +98,8 @@ def edge_loss(edge_logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
 
     Args:
         edge_logits: ``(B, 1, h, w)``.
-        target: ``(B, 1, H, W)`` float, 1 on contours.
-        known: ``(B, 1, H, W)`` bool; other pixels do not count.
-
-    Returns:
-        A scalar.
+        target: what `contours` draws.
+        known: where it knows them; other pixels do not count.
     """
     logits = resize(edge_logits.float(), (target.shape[-2], target.shape[-1]))
     total = known.sum().clamp(min=1)

@@ -200,12 +200,9 @@ class AtrousPooling(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            [
-                conv_bn_relu(inputs, width, 1),
-                *(conv_bn_relu(inputs, width, 3, dilation=rate) for rate in RATES),
-            ]
-        )
+        pixel = conv_bn_relu(inputs, width, 1)
+        around = (conv_bn_relu(inputs, width, 3, dilation=rate) for rate in RATES)
+        self.branches = nn.ModuleList([pixel, *around])
         self.whole = conv_bn_relu(inputs, width, 1)
         self.fuse = conv_bn_relu((len(self.branches) + 1) * width, width, 1)
         self.dropout = nn.Dropout2d(0.1)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pfmap.core.card import Architecture
-from pfmap.net.layers import average_pool, conv_bn_relu, max_pool, resize, without_autocast
+from pfmap.net.layers import average_pool, conv_bn_relu, max_by_gathering, resize, without_autocast
 
 
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
@@ -32,8 +32,10 @@ def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 
     Source: Li et al., CVPR 2021, Eq. 4.
     """
-    peaks, at = max_pool(saliency, bins)
-    return at, peaks
+    if torch.onnx.is_in_onnx_export():
+        return max_by_gathering(saliency, bins)
+    peaks, at = F.adaptive_max_pool2d(saliency, bins, return_indices=True)
+    return at.flatten(1), peaks
 
 
 def uniform_points(saliency: Tensor, bins: int) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfmap.core.card import InputSpec
-from pfmap.train.config import TrainingSettings
+from pfmap.train.config import TrainingConfig
 from pfmap.train.data import Source, TrainingData
-from pfmap.train.labelled_image import Sample
+from pfmap.train.label_layers import Labels
+from pfmap.train.labelled_image import Image, Sample
 
 _COARSENED = 0.3  # share of the crops
 
@@ -26,28 +26,17 @@ class Batches:
     """Training batches by step number: the same number gives the same batch.
 
     An item is the normalised image ``(B, 3, crop, crop)`` float32, the labels ``(B, crop, crop)`` uint8 with
-    the colour rules applied, and the labels as annotated, whose contours are real.
-
-    Args:
-        data: the sources, each with so many crops per batch.
-        settings: crop, zoom, seed.
-        input_spec: how the network's input is scaled.
-        share: the crops of a batch that this process makes, where several train together; by number, so that
-            all of them together make the batch that one alone would.
+    the colour rules applied, and the labels as annotated, whose contours are real. Where several processes
+    train together, `share` says which crops of a batch this one makes; by number, so that all of them
+    together make the batch that one alone would.
     """
 
-    def __init__(
-        self,
-        data: TrainingData,
-        settings: TrainingSettings,
-        input_spec: InputSpec,
-        share: slice = slice(None),
-    ) -> None:
+    def __init__(self, data: TrainingData, config: TrainingConfig, share: slice = slice(None)) -> None:
         self._plan = [source for source in data.sources for _ in range(source.spec.per_batch)]
         self._mine = range(len(self._plan))[share]
-        self._settings = settings
-        self._mean = torch.tensor(input_spec.mean).view(3, 1, 1)
-        self._std = torch.tensor(input_spec.std).view(3, 1, 1)
+        self._settings = config.training
+        self._mean = torch.tensor(config.card.input.mean).view(3, 1, 1)
+        self._std = torch.tensor(config.card.input.std).view(3, 1, 1)
 
     def __getitem__(self, step: int) -> Batch:
         crops = [
@@ -57,17 +46,18 @@ class Batches:
         images, labels, annotated = zip(*crops, strict=True)
         return torch.stack(images), torch.stack(labels), torch.stack(annotated)
 
-    def _crop(self, source: Source, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _crop(self, source: Source, rng: np.random.Generator) -> Batch:
         side = max(32, round(self._settings.crop / self._zoom(source, rng)))
-        image, annotated = _cut(source, side, rng)
+        image, annotated = map(torch.from_numpy, _cut(source, side, rng))
         image = _resize(image.float() / 255, self._settings.crop)
         if source.spec.coarsen > 1 and rng.random() < _COARSENED:
             factor = math.exp(rng.uniform(0, math.log(source.spec.coarsen)))
             image = _resize(_resize(image, round(self._settings.crop / factor)), self._settings.crop)
-        annotated = _nearest(annotated, self._settings.crop)
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        nearest = ((torch.arange(self._settings.crop) + 0.5) * side / self._settings.crop).long()
+        annotated = annotated[nearest][:, nearest]
+        turns = int(rng.integers(4))
         image, annotated = image.rot90(turns, (1, 2)), annotated.rot90(turns, (0, 1))
-        if flip:
+        if rng.integers(2):
             image, annotated = image.flip(2), annotated.flip(1)
         labels = _apply_green(image, annotated, source)
         image = (_recolor(image, rng) - self._mean) / self._std
@@ -84,7 +74,7 @@ class Batches:
         return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
-def _cut(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _cut(source: Source, side: int, rng: np.random.Generator) -> tuple[Image, Labels]:
     """Cut a square of `side` pixels; small images are tiled until they suffice.
 
     Half of the squares hold a pixel of a random class, however rare that is; the others any labelled pixel.
@@ -103,11 +93,10 @@ def _cut(source: Source, side: int, rng: np.random.Generator) -> tuple[Tensor, T
     row, col = points[int(rng.integers(len(points)))]
     top = int(np.clip(row - rng.integers(side), 0, height - side))
     left = int(np.clip(col - rng.integers(side), 0, width - side))
-    image, labels = sample.cut(top, left, side, side)
-    return torch.from_numpy(image), torch.from_numpy(labels)
+    return sample.cut(top, left, side, side)
 
 
-def _tile(source: Source, first: Sample, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _tile(source: Source, first: Sample, side: int, rng: np.random.Generator) -> tuple[Image, Labels]:
     """Lay images of the source side by side, `first` and then random ones, until `side` pixels are filled."""
     image = np.zeros((3, side, side), dtype=np.uint8)
     labels = np.zeros((side, side), dtype=np.uint8)
@@ -122,7 +111,7 @@ def _tile(source: Source, first: Sample, side: int, rng: np.random.Generator) ->
             tall = min(tall, height)
             sample = source.train[int(rng.choice(len(source.train), p=source.chances))]
         top += tall
-    return torch.from_numpy(image), torch.from_numpy(labels)
+    return image, labels
 
 
 def _resize(image: Tensor, side: int) -> Tensor:
@@ -133,21 +122,16 @@ def _resize(image: Tensor, side: int) -> Tensor:
     return scaled[0].clamp(0, 1)
 
 
-def _nearest(labels: Tensor, crop: int) -> Tensor:
-    """Resize ``(n, n)`` labels to ``(crop, crop)``."""
-    at = ((torch.arange(crop) + 0.5) * labels.shape[0] / crop).long()
-    return labels[at][:, at]
-
-
 def _apply_green(image: Tensor, labels: Tensor, source: Source) -> Tensor:
     rule = source.spec.green
-    if rule is None or source.green_above is None or source.green_below is None:
+    if rule is None:
         return labels
+    above, below = map(torch.from_numpy, source.green)
     red, green, blue = image
     excess = (2 * green - red - blue) / (red + green + blue).clamp(min=1e-3)
     number = labels.long()
-    out = torch.where(excess > rule.above, torch.from_numpy(source.green_above)[number], labels)
-    return torch.where(excess < rule.below, torch.from_numpy(source.green_below)[number], out)
+    out = torch.where(excess > rule.above, above[number], labels)
+    return torch.where(excess < rule.below, below[number], out)
 
 
 def _recolor(image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NewType
 
 from pfmap.core.card import Card, parse_card
 from pfmap.core.errors import ModelError, TrainingError
-from pfmap.core.tables import CONVERTER, build, check_choices, read_toml
+from pfmap.core.toml import CONVERTER, build, check_choices, read_toml
 
 CONFIG_NAME = "train.toml"
 """The configuration that lies beside a model."""
@@ -189,22 +189,14 @@ def read_config(path: Path) -> TrainingConfig:
     Raises:
         TrainingError: the file is missing, no TOML, or does not fit; the message names it.
     """
-    try:
-        tables = read_toml(path)
-    except ModelError as error:
-        raise TrainingError(str(error)) from error
-    return parse_config(tables, path)
+    return parse_config(read_toml(path, TrainingError), path)
 
 
 def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
     """Build a configuration from parsed TOML.
 
-    Args:
-        tables: of the file.
-        path: for messages.
-
     Raises:
-        TrainingError: they do not fit; the message names the file.
+        TrainingError: the tables do not fit; the message names the file.
     """
     left = dict(tables)
     try:
@@ -212,8 +204,7 @@ def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
         sources = build(tuple[SourceSpec, ...], left.pop("sources", []), "sources")
         card = parse_card(left, path)
     except ModelError as error:
-        message = str(error)
-        raise TrainingError(message if str(path) in message else f"{path}: {message}") from error
+        raise TrainingError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     if not sources:
         raise TrainingError(f"{path} has no [[sources]]: name at least one data set")
     known = {spec.name for spec in card.classes}

@@ -31,14 +31,12 @@ class Source:
     """What is trained on."""
     validation: tuple[Sample, ...]
     """What is held out."""
-    holders: dict[int, tuple[int, ...]]
+    holders: dict[int, list[int]]
     """Label set -> indices of the training samples that have it, for sets of one class."""
     chances: npt.NDArray[np.float64]
     """How likely each training sample is drawn: by its labelled pixels."""
-    green_above: Labels | None
-    """What the colour rule makes of each label where the image is green; None without a rule."""
-    green_below: Labels | None
-    """The same where it is not."""
+    green: tuple[Labels, Labels]
+    """What the colour rule makes of each label where the image is green, and where it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +49,6 @@ class TrainingData:
 
 def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
     """Open all sources of a configuration; what fits into memory is read at once.
-
-    Args:
-        config: the training configuration.
-        folder: what its paths are relative to.
 
     Raises:
         TrainingError: a source has no images, no labels, only one class, or sizes differ.
@@ -96,7 +90,7 @@ def _open_scenes(
         for number, layer in enumerate(spec.layers):
             path = folder / layer.path.replace("{stem}", scene.path.stem)
             if not is_vector(str(path)):
-                scene.layers.append(RasterLayer(path, scene.path, scene.shape, layer, sets))
+                scene.layers.append(RasterLayer(path, scene.path, scene.geobox, layer, sets))
                 continue
             if (number, path) not in legends:
                 file = PolygonFile(str(path), layer.field or None)
@@ -147,24 +141,24 @@ def _split(spec: SourceSpec, scenes: Sequence[LabelledScene], seed: int) -> tupl
 
 
 def _source(spec: SourceSpec, train: list[Sample], validation: list[Sample], sets: ClassSets) -> Source:
-    found = dict.fromkeys(index for sample in train for index in sample.anchors if sets.sure(index))
-    holders = {
-        index: tuple(k for k, sample in enumerate(train) if index in sample.anchors) for index in found
-    }
+    holders: dict[int, list[int]] = {}
+    for k, sample in enumerate(train):
+        for index in sample.anchors:
+            if len(sets.entries[index].members) == 1:
+                holders.setdefault(index, []).append(k)
     labelled = np.array([sample.labelled for sample in train])
-    above, below = _green_lookups(spec, sets)
-    return Source(spec, tuple(train), tuple(validation), holders, labelled / labelled.sum(), above, below)
+    chances = labelled / labelled.sum()
+    return Source(spec, tuple(train), tuple(validation), holders, chances, _green_lookups(spec, sets))
 
 
-def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels | None, Labels | None]:
+def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels, Labels]:
     """Say what each label becomes where the image is green, and where it is not."""
-    if spec.green is None:
-        return None, None
-    green = frozenset([sets.classes.index(spec.green.name)])
     above = np.arange(256, dtype=np.uint8)
     below = above.copy()
-    for index in range(len(sets)):
-        members, weight = sets.members(index), sets.weight(index)
+    if spec.green is None:
+        return above, below
+    green = frozenset([sets.classes.index(spec.green.name)])
+    for index, (members, weight) in enumerate(tuple(sets.entries)):
         if weight and len(members) > 1 and green <= members:
             above[index] = sets.add(green, weight)
             below[index] = sets.add(members - green, weight)
@@ -174,7 +168,7 @@ def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels | None, La
 def _refuse_one_class(sources: Sequence[Source], sets: ClassSets) -> None:
     """Refuse data that cannot teach a difference: every labelled pixel may be of one and the same class."""
     used = {index for source in sources for sample in source.train for index in sample.anchors}
-    common = frozenset.intersection(*(sets.members(index) for index in used))
+    common = frozenset.intersection(*(sets.entries[index].members for index in used))
     if common:
         name = sets.classes[min(common)]
         raise TrainingError(

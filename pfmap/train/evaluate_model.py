@@ -230,12 +230,11 @@ def _codes(sets: ClassSets) -> tuple[npt.NDArray[np.uint8], tuple[frozenset[int]
     """
     codes = np.full(256, NO_CODE, dtype=np.uint8)
     partial: list[frozenset[int]] = []
-    for index in range(len(sets)):
-        members = sets.members(index)
-        if not sets.weight(index) or len(members) == len(sets.classes):
+    for index, (members, weight) in enumerate(sets.entries):
+        if not weight or len(members) == len(sets.classes):
             continue
         if len(members) == 1:
-            codes[index] = next(iter(members))
+            codes[index] = min(members)
             continue
         if members not in partial:
             partial.append(members)

@@ -8,7 +8,7 @@ the same thing to everything that follows.
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,94 +26,59 @@ Labels = npt.NDArray[np.uint8]
 _PLACES = 1000  # of polygons that are looked at in a large scene
 
 
-class ClassSets:
-    """The table of label sets; entry 0 is "unknown": every class, weight 0.
+class LabelSet(NamedTuple):
+    """The classes that a pixel may be of, and how much it counts."""
 
-    Args:
-        classes: names of all classes.
-    """
+    members: frozenset[int]
+    weight: float
+
+
+class ClassSets:
+    """The table of label sets; entry 0 is "unknown": every class, weight 0."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
-        everything = frozenset(range(len(classes)))
-        self._entries: list[tuple[frozenset[int], float]] = [(everything, 0.0)]
+        self.entries = [LabelSet(frozenset(range(len(classes))), 0.0)]
 
     def add(self, members: frozenset[int], weight: float) -> int:
         """Find or make the entry for these classes with this weight, and return its index."""
-        entry = (members, weight)
-        if entry not in self._entries:
-            if len(self._entries) == 256:
+        entry = LabelSet(members, weight)
+        if entry not in self.entries:
+            if len(self.entries) == 256:
                 raise TrainingError("the sources use more than 255 different label sets")
-            self._entries.append(entry)
-        return self._entries.index(entry)
+            self.entries.append(entry)
+        return self.entries.index(entry)
 
     def add_named(self, names: tuple[str, ...], weight: float) -> int:
         """Find or make the entry for classes given by name; no name is unknown."""
         return self.add(frozenset(map(self.classes.index, names)), weight) if names else 0
 
-    def members(self, index: int) -> frozenset[int]:
-        """Return the classes of an entry."""
-        return self._entries[index][0]
-
-    def weight(self, index: int) -> float:
-        """Return the weight of an entry."""
-        return self._entries[index][1]
-
-    def sure(self, index: int) -> bool:
-        """Say whether an entry names one class."""
-        return len(self._entries[index][0]) == 1
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def table(self) -> npt.NDArray[np.bool_]:
         """Return ``(S, classes)`` bool: which classes each entry allows."""
-        out = np.zeros((len(self), len(self.classes)), dtype=bool)
-        for index, (members, _) in enumerate(self._entries):
-            out[index, sorted(members)] = True
-        return out
+        return np.array([[k in members for k in range(len(self.classes))] for members, _ in self.entries])
 
     def weights(self) -> npt.NDArray[np.float32]:
         """Return ``(S,)`` float32 weights."""
-        return np.array([weight for _, weight in self._entries], dtype=np.float32)
-
-
-class LabelLayer(Protocol):
-    """Labels of one image."""
-
-    def read(self, rows: Span, cols: Span) -> Labels:
-        """Read ``(rows, cols)`` label sets; 0 where this layer says nothing."""
-
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """Rows and columns where something is labelled; none if any place is as good."""
+        return np.array([weight for _, weight in self.entries], dtype=np.float32)
 
 
 class RasterLayer:
     """Labels in a raster on the image's own grid.
 
-    Args:
-        path: the raster.
-        image: path of the image.
-        shape: height and width of the image.
-        spec: what its values mean.
-        sets: the table of label sets.
-
     Raises:
-        TrainingError: it has another size.
+        TrainingError: it has another size than the image, or the values are none of a raster's.
         SourceError: it cannot be read.
     """
 
-    places: list[tuple[int, int]] = []  # noqa: RUF012 - never changed: a raster is looked at all over
+    places: tuple[tuple[int, int], ...] = ()
+    """Empty: any place is as good."""
 
-    def __init__(
-        self, path: Path, image: Path, shape: tuple[int, int], spec: LayerSpec, sets: ClassSets
-    ) -> None:
+    def __init__(self, path: Path, image: Path, geobox: GeoBox, spec: LayerSpec, sets: ClassSets) -> None:
         height, width = image_size(path)
-        if (height, width) != shape:
+        if (height, width) != (geobox.height, geobox.width):
             raise TrainingError(
-                f"{path} is {width} x {height} pixels, its image {image} {shape[1]} x {shape[0]}: label "
-                "rasters lie on the image's grid"
+                f"{path} is {width} x {height} pixels, its image {image} {geobox.width} x {geobox.height}: "
+                "label rasters lie on the image's grid"
             )
         self._path = path
         self._lookup = np.full(256, sets.add_named(spec.rest, spec.weight), dtype=np.uint8)
@@ -125,7 +90,7 @@ class RasterLayer:
             self._lookup[int(value)] = sets.add_named(names, spec.weight)
 
     def read(self, rows: Span, cols: Span) -> Labels:
-        """Read ``(rows, cols)`` label sets."""
+        """Read ``(rows, cols)`` label sets; 0 where nothing is said."""
         values, valid = read_image(self._path, rows, cols)
         found: Labels = self._lookup[values[0]]
         found[~valid] = 0
@@ -134,11 +99,6 @@ class RasterLayer:
 
 class PolygonLegend:
     """What the texts in a polygon file's column mean, as label sets.
-
-    Args:
-        file: the polygons.
-        spec: what the texts mean; without any, they are class names.
-        sets: the table of label sets.
 
     Raises:
         TrainingError: some have a class that is not in the list.
@@ -182,11 +142,6 @@ def _meanings(
 class PolygonLayer:
     """Labels drawn as polygons; the last of several over one another counts.
 
-    Args:
-        legend: the polygons and what they mean.
-        image: path of the image.
-        geobox: its grid.
-
     Raises:
         SourceError: the file cannot be read.
         UsageError: the CRSs cannot be brought together.
@@ -204,5 +159,8 @@ class PolygonLayer:
 
     @cached_property
     def places(self) -> list[tuple[int, int]]:
-        """Points within polygons, some of every class."""
+        """Rows and columns of points within polygons, some of every class."""
         return self._polygons.points(_PLACES)
+
+
+LabelLayer = RasterLayer | PolygonLayer

@@ -5,6 +5,7 @@ A scene is kept in memory where it fits, else read window by window.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,7 @@ _LOOK = 128  # side of a spot
 class LabelledScene:
     """An image and what is known of its pixels.
 
-    Args:
-        path: the image.
-        bands: 1-based band numbers, or None for what the model's card names.
-        card: of the model to be.
+    The bands, whose numbers count from 1, are those that the card of the model to be names, unless given.
 
     Raises:
         SourceError: it cannot be opened, or has no valid pixel.
@@ -56,16 +54,12 @@ class LabelledScene:
         self._open = locate(path), card.input.bands, bands, card.name
         # What prediction shows the network where a scene has no data: the mean colour.
         self._neutral = (np.array(card.input.mean) * 255).round().astype(np.uint8)[:, None]
-        self._kept: tuple[Image, Labels] | None = None
+        self.kept: tuple[Image, Labels] | None = None
+        """All of it, if it is kept in memory."""
         with Source(*self._open) as source:
             self.geobox: GeoBox = source.info.geobox
             known = known_scaling(source.info, card, None)
             self._scaling = known or sampled_scaling(source.sample(values=True), source.info)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.geobox.height, self.geobox.width
 
     @property
     def box(self) -> Box:
@@ -79,19 +73,14 @@ class LabelledScene:
 
     def keep(self) -> None:
         """Read everything into memory: the scene is small."""
-        self._kept = self._load(*self.box)
-
-    @property
-    def kept(self) -> bool:
-        """Whether the scene is in memory."""
-        return self._kept is not None
+        self.kept = self._load(*self.box)
 
     def read(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
         """Read a part: ``(3, rows, cols)`` as the network is to see it, and ``(rows, cols)`` label sets."""
-        if self._kept is None:
+        if self.kept is None:
             return self._load(rows, cols)
         box = np.s_[rows.start : rows.stop, cols.start : cols.stop]
-        image, labels = self._kept
+        image, labels = self.kept
         return image[:, *box], labels[box]
 
     def _load(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
@@ -121,11 +110,6 @@ class Sample:
     """Label set -> rows and columns, within the sample, of some pixels that have it."""
     labelled: float
     """Pixels with a label."""
-
-    @property
-    def name(self) -> str:
-        """The image's file name."""
-        return self.scene.path.name
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -159,12 +143,9 @@ def pieces(box: Box, side: int) -> list[Box]:
 
 
 def sample_of(scene: LabelledScene, box: Box, hidden: tuple[Box, ...] = ()) -> Sample | None:
-    """Make a sample of what is labelled in a part of a scene; None if nothing is.
+    """Make a sample of what is labelled in a part of a scene, and not hidden; None if nothing is.
 
-    Args:
-        scene: the scene.
-        box: the part; of a scene in memory only what holds all its labelled pixels is taken.
-        hidden: parts of the scene whose labels do not count.
+    Of a scene in memory only what holds all labelled pixels of the part is taken.
     """
     counts, found = survey(scene, box, hidden)
     if not counts.any():
@@ -186,13 +167,7 @@ def survey(
     """Count the labels of a part of a scene, and remember where some of each are.
 
     A scene in memory is counted pixel by pixel. Of a larger one spots all over it are looked at, and around
-    some of its polygons; counts are then estimates.
-
-    Args:
-        scene: the scene.
-        box: the part.
-        hidden: parts of the scene whose labels do not count.
-        looks: spots along each axis.
+    some of its polygons; counts are then estimates. What is hidden does not count.
 
     Returns:
         ``(256,)`` pixels by label set, without the unknown ones, and rows and columns of the scene.
@@ -214,11 +189,7 @@ def survey(
             places.setdefault(index, []).append(points)
     seen = sum(y.size * x.size for y, x in spots)
     counts *= box[0].size * box[1].size / max(1, seen)
-    anchors: dict[int, Points] = {}
-    for index, parts in places.items():
-        points = np.concatenate(parts)
-        anchors[index] = points[rng.permutation(len(points))[:_POINTS]]
-    return counts, anchors
+    return counts, {k: rng.permutation(np.concatenate(parts))[:_POINTS] for k, parts in places.items()}
 
 
 def _without(hidden: Sequence[Box], labels: Labels, rows: Span, cols: Span) -> Labels:
@@ -236,14 +207,10 @@ def _spots(scene: LabelledScene, rows: Span, cols: Span, looks: int) -> list[Box
     """Name the parts to look at: everything, or a grid of spots and the surroundings of some polygons."""
     if scene.kept or max(rows.size, cols.size) <= looks * _LOOK:
         return [(rows, cols)]
-    grid = [
-        (row, col)
-        for row in np.linspace(rows.start, rows.stop - 1, looks).astype(int).tolist()
-        for col in np.linspace(cols.start, cols.stop - 1, looks).astype(int).tolist()
-    ]
+    lines = (np.linspace(span.start, span.stop - 1, looks).astype(int).tolist() for span in (rows, cols))
     drawn = [place for layer in scene.layers for place in layer.places]
     inside = [(r, c) for r, c in drawn if rows.start <= r < rows.stop and cols.start <= c < cols.stop]
-    return [(_around(row, rows), _around(col, cols)) for row, col in grid + inside]
+    return [(_around(row, rows), _around(col, cols)) for row, col in (*product(*lines), *inside)]
 
 
 def _around(center: int, limits: Span) -> Span:

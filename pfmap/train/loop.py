@@ -23,13 +23,12 @@ from pfmap.report.curves import LOSS, RATE, Curves
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
 from pfmap.train.data import load_data
-from pfmap.train.model_page import write_page
+from pfmap.train.model_page import CURVES_NAME, write_page
 from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer
 from pfmap.train.start import Team, first_network, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
 
 CHECKPOINT_NAME = "checkpoint.pt"
-CURVES_NAME = "curves.png"
 _POINTS = 500  # of a curve
 _LONGEST = 5.0  # norm of a gradient
 
@@ -117,19 +116,19 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         TrainingError: there is something, or nothing to resume.
     """
     checkpoint = output / CHECKPOINT_NAME
-    if resume:
-        if not checkpoint.is_file():
-            raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")
-    elif not overwrite:
-        if checkpoint.is_file():
-            raise TrainingError(
-                f"{output} holds the checkpoint of an unfinished training: go on with resume=True, or start "
-                "anew with overwrite=True"
-            )
-        if (output / CARD_NAME).is_file():
-            raise TrainingError(
-                f"{output} holds a model: choose another folder, or replace it with overwrite=True"
-            )
+    if resume and not checkpoint.is_file():
+        raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")
+    if resume or overwrite:
+        return
+    if checkpoint.is_file():
+        raise TrainingError(
+            f"{output} holds the checkpoint of an unfinished training: go on with resume=True, or start "
+            "anew with overwrite=True"
+        )
+    if (output / CARD_NAME).is_file():
+        raise TrainingError(
+            f"{output} holds a model: choose another folder, or replace it with overwrite=True"
+        )
 
 
 class _Run:
@@ -151,16 +150,8 @@ class _Run:
         self.average = copy.deepcopy(self.network).eval()
         self.frozen = freeze(self.network, settings.trained)
         self.optimizer = make_optimizer(self.network, settings)
-        precision = settings.precision
-        if precision == "auto":
-            precision = "bfloat16" if self.device.type == "cuda" else "float32"
-        objective = Objective(
-            self.network,
-            torch.from_numpy(self.data.sets.table()),
-            torch.from_numpy(self.data.sets.weights()),
-            settings,
-            getattr(torch, precision),
-        )
+        table, weights = self.data.sets.table(), self.data.sets.weights()
+        objective = Objective(self.network, torch.from_numpy(table), torch.from_numpy(weights), settings)
         self.objective = team.wrap(objective.to(self.device))
         self.curves = Curves()
         self.done = 0
@@ -170,7 +161,7 @@ class _Run:
 
     def batches(self) -> Generator[Batch, None, None]:
         """Give the batches that are left, prepared ahead in a thread."""
-        batches = Batches(self.data, self.config.training, self.config.card.input, self.share)
+        batches = Batches(self.data, self.config, self.share)
         left = range(self.done, self.config.training.steps)
         return read_ahead((batches[step] for step in left), depth=4, name="batches")
 
@@ -276,15 +267,13 @@ class _Run:
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
         card = self.config.card
-        fitted = calibrate(Predictor(self.average, card.input, self.device), self.data, card)
+        fitted = calibrate(Predictor(self.average, card.input, self.device), self.data)
         card = dataclasses.replace(
-            card,
-            accuracy=accuracy_table(figures, fitted),
-            temperature=fitted.temperature if fitted else 1.0,
+            card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0
         )
         write_model(self.output, card, self.average)
         self.curves.write_csv(self.output / "curves.csv")
         self.curves.write_png(self.output / CURVES_NAME)
-        write_page(self.output, card, figures, fitted, CURVES_NAME)
+        write_page(self.output, card, figures, fitted)
         self.checkpoint.unlink(missing_ok=True)
         return figures

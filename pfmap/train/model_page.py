@@ -8,20 +8,11 @@ from pfmap.core.files import write_text
 from pfmap.train.validate import Calibration, Validation
 
 PAGE_NAME = "README.md"
+CURVES_NAME = "curves.png"
 
 
-def write_page(
-    folder: Path, card: Card, figures: Validation, fitted: Calibration | None, curves: str
-) -> None:
-    """Write a model's page as Markdown.
-
-    Args:
-        folder: the model folder.
-        card: its card.
-        figures: validation figures by source.
-        fitted: its temperature.
-        curves: file name of the training curves.
-    """
+def write_page(folder: Path, card: Card, figures: Validation, fitted: Calibration | None) -> None:
+    """Write a model's page as Markdown into its folder, beside the training curves."""
     low, high = card.input.gsd
     spec = card.provenance
     lines = [
@@ -42,7 +33,7 @@ def write_page(
         *([card.accuracy_note] if card.accuracy_note else []),
         *_calibration(fitted),
         "",
-        f"![Loss and held-out figures over the steps]({curves})",
+        f"![Loss and held-out figures over the steps]({CURVES_NAME})",
         "",
         "## Data and rights",
         "",

@@ -18,43 +18,24 @@ class Objective(nn.Module):
     """The network together with its loss: what one training step differentiates.
 
     The loss is that of the segmentation, and one of contours per PointFlow module (paper section 3.3). All is
-    one module, so that several devices can share a step through torch's own data parallelism.
-
-    Args:
-        network: what is trained.
-        sets: ``(S, classes)`` bool: which classes each label allows.
-        weights: ``(S,)`` weight of a pixel with that label.
-        settings: the losses' weights.
-        precision: type of the network's heavy arithmetic; losses are float32.
+    one module, so that several devices can share a step through torch's own data parallelism. Label sets and
+    their weights are as in `pfmap.net.losses`, which compute in float32 whatever the network does.
     """
 
-    def __init__(
-        self,
-        network: PFNet,
-        sets: Tensor,
-        weights: Tensor,
-        settings: TrainingSettings,
-        precision: torch.dtype,
-    ) -> None:
+    def __init__(self, network: PFNet, sets: Tensor, weights: Tensor, settings: TrainingSettings) -> None:
         super().__init__()
         self.network = network
         self.settings = settings
-        self.precision = precision
         # Constants, not state: a checkpoint has no use for them.
         self.register_buffer("sets", sets, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
-        """Return the loss of a batch.
-
-        Args:
-            images: ``(B, 3, H, W)``, normalised.
-            labels: ``(B, H, W)`` indices into the label sets.
-            annotated: the same without colour rules: its contours are real ones.
-        """
+        """Return the loss of a batch, as `augment.Batches` gives it."""
         settings = self.settings
-        low = self.precision != torch.float32
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+        kind = images.device.type
+        low = settings.precision == "bfloat16" or (settings.precision == "auto" and kind == "cuda")
+        with torch.autocast(kind, torch.bfloat16, enabled=low):
             output = self.network.compute(images)
         sets, weights = self.get_buffer("sets"), self.get_buffer("weights")
         logits = resize(output.logits.float(), images.shape[-2:])

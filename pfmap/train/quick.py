@@ -18,7 +18,7 @@ from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import write_text
 from pfmap.core.grid import GeoBox, mean_size
-from pfmap.model.store import Model, load_model
+from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color, read_image
 from pfmap.raster.gdal import RASTER_SUFFIXES, locate
 from pfmap.raster.source import Source
@@ -46,7 +46,7 @@ class QuickOptions:
     field: str | None = None
     """The polygons' column with the classes; None for `class`."""
     classes: tuple[str, ...] = ()
-    """Their names; () for what the labels or the model name."""
+    """Their names; () for the model's own if they cover the labels, else what the labels name."""
     rest: tuple[str, ...] = ()
     """Names of the classes outside the polygons; () for the default: if the polygons have one class, all
     others, else unknown."""
@@ -64,23 +64,16 @@ class QuickOptions:
     """Whom a map made with the model has to name for these data."""
 
 
-def quick_config(
-    options: QuickOptions, model: Model | str, output: Path, *, write: bool = True
-) -> TrainingConfig:
-    """Make a configuration for fine-tuning, and write it beside the model to be.
+def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bool = True) -> TrainingConfig:
+    """Make a configuration for fine-tuning a model, and write it beside the model to be.
 
-    Args:
-        options: what the user says of the data.
-        model: what to start from: a name or folder, or a loaded model.
-        output: the model folder to be; its name becomes the model's.
-        write: whether to write it.
+    The name of the folder `output` becomes the model's.
 
     Raises:
         TrainingError: data and options do not fit.
         SourceError: a file cannot be read.
     """
-    base = model if isinstance(model, Model) else load_model(model)
-    tables = quick_tables(options, base, output.resolve().name)
+    tables = quick_tables(options, model, output.resolve().name)
     config = parse_config(tables, output / CONFIG_NAME)
     if write:
         output.mkdir(parents=True, exist_ok=True)
@@ -89,15 +82,7 @@ def quick_config(
 
 
 def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
-    """Write down how to fine-tune a model on a user's data.
-
-    Args:
-        options: what the user says of them.
-        model: what to start from.
-        name: of the new model.
-
-    Returns:
-        The tables of a training configuration, all paths absolute.
+    """Write down how to fine-tune a model, under a new name, on a user's data: all paths are absolute.
 
     Raises:
         TrainingError: no images, no labels for some of them, or classes that are not in the list.
@@ -188,7 +173,8 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
             )
         drawn = list(options.classes)
         layer["values"] = {"*": drawn[0]}
-    classes = _class_list(options, card, drawn)
+    own = [spec.name for spec in card.classes]
+    classes = list(options.classes) or (own if set(drawn) <= set(own) else list(drawn))
     if set(drawn) - set(classes):
         raise TrainingError(
             f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which classes= "
@@ -258,14 +244,6 @@ def _values(masks: Sequence[Path]) -> list[int]:
         values, valid = read_image(path)
         found |= set(np.unique(values[0][valid]).tolist())
     return sorted(found - {IGNORED})
-
-
-def _class_list(options: QuickOptions, card: Card, drawn: Sequence[str]) -> list[str]:
-    """Choose the new model's classes: as given, else the model's own if they cover the labels, else those."""
-    if options.classes:
-        return list(options.classes)
-    own = [spec.name for spec in card.classes]
-    return own if set(drawn) <= set(own) else list(drawn)
 
 
 def _resolution(card: Card, box: GeoBox) -> list[float]:

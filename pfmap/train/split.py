@@ -27,7 +27,7 @@ def hold_out(spec: SourceSpec, scenes: Sequence[LabelledScene], seed: int) -> li
     """
     if not spec.validation.share:
         return [_named_part(spec.validation, scene) for scene in scenes]
-    cut = [Cells(scene.geobox, spec.validation.block, number).boxes() for number, scene in enumerate(scenes)]
+    cut = [cells(scene.geobox, spec.validation.block, number) for number, scene in enumerate(scenes)]
     counts: dict[Cell, Counts] = {}
     for scene, boxes in zip(scenes, cut, strict=True):
         looks = max(2, min(LOOKS, math.isqrt(_LOOKS_IN_ALL // len(boxes))))
@@ -51,43 +51,38 @@ def _named_part(split: Split, scene: LabelledScene) -> list[Box]:
     return [(part[0], part[1])]
 
 
-class Cells:
-    """How one scene is cut into blocks, aligned with those of all scenes on the same grid of the ground.
+def cells(geobox: GeoBox, side: int, number: int) -> list[tuple[Cell, Box]]:
+    """Cut a scene into blocks, aligned with those of all scenes on the same grid of the ground.
 
     Args:
         geobox: the scene's grid.
         side: of the blocks, in pixels.
         number: of the scene among those of its source, in the order of their names.
+
+    Returns:
+        The blocks that the scene has a part of, with its rows and columns of each.
     """
+    a, b, c, d, e, f = geobox.transform
+    plane: Hashable = ("scene", number)
+    top = left = 0
+    if geobox.georeferenced and b == d == 0:
+        # Blocks count from the CRS's origin, so that two sheets of one place share them.
+        plane = (geobox.crs_wkt, round(abs(a), 9), round(abs(e), 9))
+        top, left = round(f / e), round(c / a)
+    elif max(geobox.height, geobox.width) <= side:
+        plane, side = ("run", number // _RUN), max(geobox.height, geobox.width)
+    return [
+        ((plane, row, col), (rows, cols))
+        for row, rows in _runs(top, geobox.height, side)
+        for col, cols in _runs(left, geobox.width, side)
+    ]
 
-    def __init__(self, geobox: GeoBox, side: int, number: int) -> None:
-        self.height, self.width, self.side = geobox.height, geobox.width, side
-        a, b, c, d, e, f = geobox.transform
-        self._top = self._left = 0
-        if geobox.georeferenced and b == d == 0:
-            # Blocks count from the CRS's origin, so that two sheets of one place share them.
-            self.plane: Hashable = (geobox.crs_wkt, round(abs(a), 9), round(abs(e), 9))
-            self._left, self._top = round(c / a), round(f / e)
-        elif max(geobox.height, geobox.width) <= side:
-            self.plane = ("run", number // _RUN)
-            self.side = max(geobox.height, geobox.width)
-        else:
-            self.plane = ("scene", number)
 
-    def boxes(self) -> list[tuple[Cell, Box]]:
-        """Name all blocks that the scene has a part of, with its rows and columns of each."""
-        return [
-            ((self.plane, row, col), (rows, cols))
-            for row, rows in self._runs(self._top, self.height)
-            for col, cols in self._runs(self._left, self.width)
-        ]
-
-    def _runs(self, first: int, size: int) -> list[tuple[int, Span]]:
-        side = self.side
-        return [
-            (k, Span(max(0, k * side - first), min(size, (k + 1) * side - first)))
-            for k in range(first // side, (first + size - 1) // side + 1)
-        ]
+def _runs(first: int, size: int, side: int) -> list[tuple[int, Span]]:
+    return [
+        (k, Span(max(0, k * side - first), min(size, (k + 1) * side - first)))
+        for k in range(first // side, (first + size - 1) // side + 1)
+    ]
 
 
 def _choose_blocks(counts: Mapping[Cell, Counts], share: float, seed: int, source: str) -> frozenset[Cell]:

@@ -42,13 +42,8 @@ def first_network(config: TrainingConfig, data_folder: Path, start_from: Model |
 def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
     """Fill a network with a trained model's weights; the classifier keeps the classes that both know by name.
 
-    Args:
-        network: the network to be trained.
-        card: its card; all of its architecture but the number of classes is the model's.
-        model: the trained model.
-
     Returns:
-        The classes that start from chance.
+        The classes of `card`, the network's own, that start from chance.
 
     Raises:
         TrainingError: the architectures differ, or the input is scaled differently.
@@ -62,9 +57,8 @@ def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
     with torch.no_grad():
         for index, spec in enumerate(card.classes):
             if spec.name in known:
-                for leaf in ("weight", "bias"):
-                    value = state[f"{_CLASSIFIER}{leaf}"][known[spec.name]]
-                    network.classify.get_parameter(leaf)[index] = value
+                for leaf, parameter in network.classify.named_parameters():
+                    parameter[index] = state[f"{_CLASSIFIER}{leaf}"][known[spec.name]]
     return tuple(spec.name for spec in card.classes if spec.name not in known)
 
 

@@ -65,15 +65,9 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
     """Map what is held out with the model's windows, as a scene would be, and compare.
 
     Of a source with more than 32 million pixels, parts from all over it: `pfmap evaluate` measures all.
-
-    Args:
-        network: in evaluation mode.
-        data: sources and class sets.
-        card: the model to be: window, input settings, classes.
-        device: where the network runs.
     """
     predictor = Predictor(network, card.input, device)
-    classes, labels = len(card.classes), len(data.sets)
+    classes, labels = len(card.classes), len(data.sets.entries)
     figures: Validation = {}
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
@@ -111,11 +105,8 @@ def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
     """Turn counts into figures.
 
     A class's IoU counts sure pixels of it, and as false alarms all labelled pixels whose set leaves it out:
-    so "not building" serves the building's IoU though it names no class.
-
-    Args:
-        counts: ``(S, classes)`` pixels by label set and predicted class.
-        sets: the table of label sets.
+    so "not building" serves the building's IoU though it names no class. `counts` is ``(S, classes)``: pixels
+    by label set and predicted class.
     """
     known = sets.weights() > 0
     counts, allowed = counts[known], sets.table()[known]
@@ -171,21 +162,13 @@ class Pixels:
         return calibration(hits, misses).error
 
 
-def calibrate(predictor: Predictor, data: TrainingData, card: Card) -> Calibration | None:
+def calibrate(predictor: Predictor, data: TrainingData) -> Calibration | None:
     """Fit the temperature on every other held-out window, and keep it if it helps on those between.
 
     Sources weigh alike, however many pixels they have. A partial label ("not a building") is met by any of
-    its classes.
-
-    Args:
-        predictor: the trained network.
-        data: sources and class sets.
-        card: the model to be.
-
-    Returns:
-        The fit; None where too little was held out.
+    its classes. None where too little was held out.
     """
-    windows = [list(_windows(predictor, source, data.sets, card)) for source in data.sources]
+    windows = [list(_windows(predictor, source, data.sets)) for source in data.sources]
     windows = [some for some in windows if len(some) > 1]
     if not windows:
         return None
@@ -204,13 +187,13 @@ def fit(parts: Sequence[Pixels]) -> float:
     return float(_TEMPERATURES[int(np.argmin(costs))])
 
 
-def _windows(predictor: Predictor, source: Source, sets: ClassSets, card: Card) -> Iterator[Pixels]:
+def _windows(predictor: Predictor, source: Source, sets: ClassSets) -> Iterator[Pixels]:
     """Give labelled pixels of up to `_WINDOWS` held-out windows, spread over the source."""
     rng = np.random.default_rng(0)
     table, known = sets.table(), sets.weights() > 0
     windows = []
     for sample in source.validation:
-        side, _ = window_for(sample, card.input.window)
+        side, _ = window_for(sample, predictor.spec.window)
         windows += [piece for piece in sample.pieces(side) if piece.shape == (side, side)]
     count = min(_WINDOWS, len(windows))
     for k in sorted(rng.choice(len(windows), count, replace=False).tolist()) if windows else ():

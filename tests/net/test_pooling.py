@@ -18,7 +18,7 @@ def test_averages_are_those_of_adaptive_pooling(height: int, width: int, bins: i
 @pytest.mark.parametrize(("height", "width", "bins"), SIZES)
 def test_maxima_and_their_places_are_those_of_adaptive_pooling(height: int, width: int, bins: int) -> None:
     features = torch.randint(0, 6, (2, 1, height, width)).float()  # many equal ones: the first counts
-    peaks, at = max_by_gathering(features, bins)
+    at, peaks = max_by_gathering(features, bins)
     wanted, places = F.adaptive_max_pool2d(features, bins, return_indices=True)
     assert torch.equal(peaks, wanted)
     assert torch.equal(at, places.flatten(1))

@@ -18,7 +18,7 @@ from pfmap.train import labelled_image
 from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, parse_config
 from pfmap.train.data import TrainingData, load_data
-from pfmap.train.split import Cells
+from pfmap.train.split import cells
 from pfmap.train.validate import Calibration, calibrate
 
 CRS = "EPSG:32645"
@@ -127,7 +127,7 @@ def test_what_lies_outside_the_polygons_may_be_said(tmp_path: Path) -> None:
     (labels,) = all_labels(loaded)
     inside = np.zeros((100, 100), bool)
     inside[20:60, 20:50] = True
-    members = [loaded.sets.members(k) for k in range(len(loaded.sets))]
+    members = [entry.members for entry in loaded.sets.entries]
     assert {members[k] for k in np.unique(labels[inside])} == {frozenset({0})}
     assert {members[k] for k in np.unique(labels[~inside])} == {frozenset({1, 2})}
 
@@ -165,7 +165,7 @@ def test_a_scene_that_stays_on_disk_gives_the_same_as_one_in_memory(
     for index, points in two.anchors.items():
         assert (two.read()[1][points[:, 0], points[:, 1]] == index).all()
     assert set(two.anchors) == set(one.anchors)
-    images, labels, _ = Batches(far, config.training, config.card.input)[0]
+    images, labels, _ = Batches(far, config)[0]
     assert images.shape == (4, 3, 64, 64)
     assert labels.any()
 
@@ -178,7 +178,7 @@ def test_a_rare_class_is_in_every_other_crop(tmp_path: Path) -> None:
     layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass"}}
     config = config_of([source(tmp_path / "scene.tif", layer)], scale=[1.0, 1.0])
     loaded = load_data(config, tmp_path)
-    batches = Batches(loaded, config.training, config.card.input)
+    batches = Batches(loaded, config)
     rare = loaded.sets.add(frozenset({0}), 1.0)
     share = np.mean([(crop == rare).any().item() for k in range(15) for crop in batches[k][2]])
     assert share > 0.2  # half of a half; by chance it would be 0.02
@@ -193,7 +193,7 @@ def test_coarsened_crops_lose_their_detail_and_keep_their_labels(tmp_path: Path)
     def detail(coarsen: float) -> list[float]:
         one = source(tmp_path / "scene.tif", layer, coarsen=coarsen)
         config = config_of([one], scale=[1.0, 1.0])
-        batches = Batches(load_data(config, tmp_path), config.training, config.card.input)
+        batches = Batches(load_data(config, tmp_path), config)
         crops = [crop for step in range(6) for crop in zip(*batches[step][:2], strict=True)]
         assert all(len(labels.unique()) == 3 for _, labels in crops)
         return [float((image[:, 1:] - image[:, :-1]).abs().mean() / image.std()) for image, _ in crops]
@@ -220,7 +220,7 @@ def test_blocks_of_ground_are_held_out_whatever_sheets_show_them(tmp_path: Path)
     trained, held = np.zeros((640, 960), int), np.zeros((640, 960), int)
     for part, seen in (("train", trained), ("validation", held)):
         for sample in getattr(loaded.sources[0], part):
-            left = (0 if sample.name == "a.tif" else 320) + sample.cols.start
+            left = (0 if sample.scene.path.name == "a.tif" else 320) + sample.cols.start
             top = sample.rows.start
             seen[top : top + sample.shape[0], left : left + sample.shape[1]] += sample.read()[1] > 0
     assert not (trained.astype(bool) & held.astype(bool)).any()
@@ -245,14 +245,14 @@ def test_parts_of_a_large_sample_are_spread_over_it(tmp_path: Path) -> None:
 def test_chips_of_one_place_stay_together() -> None:
     from pfmap.core.grid import UNPLACED, GeoBox
 
-    def cells(col: int, number: int) -> set:
+    def blocks(col: int, number: int) -> set:
         geobox = GeoBox(256, 256, "WKT", (0.5, 0.0, 1000.0 + col * 0.5, 0.0, -0.5, 2000.0))
-        return {cell for cell, _ in Cells(geobox, 1024, number).boxes()}
+        return {cell for cell, _ in cells(geobox, 1024, number)}
 
-    same = [cells(col, k) for k, col in enumerate(range(0, 2048, 256))]
+    same = [blocks(col, k) for k, col in enumerate(range(0, 2048, 256))]
     assert len(set.union(*same)) in (2, 3)  # of eight chips in a row
     unplaced = [GeoBox(256, 256, None, UNPLACED)] * 24
-    groups = [Cells(g, 1024, k).boxes()[0][0] for k, g in enumerate(unplaced)]
+    groups = [cells(g, 1024, k)[0][0] for k, g in enumerate(unplaced)]
     assert [groups.index(g) // 8 for g in groups] == [k // 8 for k in range(24)]
 
 
@@ -325,7 +325,8 @@ def test_crops_do_not_leave_the_training_part(tmp_path: Path) -> None:
     layer = {"path": str(tmp_path / "labels.tif"), "values": {"0": "roof", "1": "grass", "2": "sand"}}
     config = config_of([source(tmp_path / "scene.tif", layer, validation={"columns": [128, 256]})])
     loaded = load_data(config, tmp_path)
-    batches = Batches(loaded, dataclasses.replace(config.training, crop=96), config.card.input)
+    small = dataclasses.replace(config.training, crop=96)
+    batches = Batches(loaded, dataclasses.replace(config, training=small))
     grass = loaded.sets.add(frozenset({1}), 1.0)
     for step in range(5):
         assert not torch.eq(batches[step][1], grass).any()
@@ -343,13 +344,15 @@ def calibrated(tmp_path: Path, wrong: np.ndarray) -> Calibration:
     config = config_of([source(tmp_path / "scene.tif", layer, validation={"rows": [256, 512]})])
 
     class Sure:
+        spec = config.card.input
+
         def probabilities(self, windows: list[np.ndarray], _valid: object) -> torch.Tensor:
             number = torch.from_numpy(windows[0][0] // 100).long()
             return torch.tensor([0.97, 0.015, 0.015])[(torch.arange(3)[:, None, None] - number[None]) % 3][
                 None
             ]
 
-    found = calibrate(Sure(), load_data(config, tmp_path), config.card)
+    found = calibrate(Sure(), load_data(config, tmp_path))
     assert found is not None
     return found
 

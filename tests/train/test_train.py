@@ -42,7 +42,7 @@ def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
     (sample,) = partial.train
     classes = scene(96, 128, 9)[1][:, :96]
     members = {
-        (int(c), loaded.sets.members(int(i)), loaded.sets.weight(int(i)))
+        (int(c), *loaded.sets.entries[int(i)])
         for c, i in zip(classes.ravel(), sample.read()[1].ravel(), strict=True)
     }
     assert members == {
@@ -64,12 +64,12 @@ def test_validation_pixels_are_never_trained_on(data: Path, config: TrainingConf
 def test_green_decides_what_partial_labels_leave_open(data: Path, config: TrainingConfig) -> None:
     loaded = load_data(config, data)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, scale=(1.0, 1.0)))
-    images, labels, annotated = Batches(loaded, config.training, config.card.input)[0]
+    images, labels, annotated = Batches(loaded, config)[0]
     sets = loaded.sets
-    open_before = {i for i in range(len(sets)) if sets.members(i) == {1, 2} and sets.weight(i)}
+    open_before = {i for i, (members, weight) in enumerate(sets.entries) if members == {1, 2} and weight}
     was_open = torch.isin(annotated[2:], torch.tensor(list(open_before), dtype=torch.uint8))
     assert was_open.any()
-    after = {sets.members(int(i)) for i in labels[2:][was_open].unique()}
+    after = {sets.entries[int(i)].members for i in labels[2:][was_open].unique()}
     # Grass is green, sand is not, and noise decides nothing in between.
     assert {frozenset({1}), frozenset({2})} <= after
     # Sure labels are untouched.
@@ -80,9 +80,9 @@ def test_green_decides_what_partial_labels_leave_open(data: Path, config: Traini
 
 def test_batches_depend_on_seed_and_step_alone(data: Path, config: TrainingConfig) -> None:
     loaded = load_data(config, data)
-    batches = Batches(loaded, config.training, config.card.input)
+    batches = Batches(loaded, config)
     batches[0], batches[1]
-    again = Batches(load_data(config, data), config.training, config.card.input)
+    again = Batches(load_data(config, data), config)
     for one, two in zip(batches[4], again[4], strict=True):
         assert torch.equal(one, two)
     assert not torch.equal(batches[4][0], batches[5][0])
@@ -93,7 +93,7 @@ def test_labels_follow_the_image_through_augmentation(data: Path, config: Traini
     # The class of a sure label is the only one in its set; -1 for the others.
     table = torch.from_numpy(loaded.sets.table())
     truth = torch.where(table.sum(1) == 1, table.byte().argmax(1), -1)
-    batches = Batches(loaded, config.training, config.card.input)
+    batches = Batches(loaded, config)
     right = total = 0
     for step in range(6):
         images, _, annotated = batches[step]
@@ -280,7 +280,7 @@ def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingCo
         encoder_rate=0.02, decoder_rate=0.02, weight_decay=1e-4,
     )  # fmt: skip
     run = _Run(config, data, data / "model", Team(0, 1, torch.device("cpu")), None)
-    batch = Batches(run.data, config.training, config.card.input)[0]
+    batch = Batches(run.data, config)[0]
     losses = []
     for _ in range(120):
         run.loss = float("nan")  # no smoothing
@@ -323,8 +323,8 @@ def test_processes_share_a_batch_and_end_with_the_same_weights(data: Path) -> No
 
 def test_shares_of_a_batch_make_the_whole(data: Path, config: TrainingConfig) -> None:
     loaded = load_data(config, data)
-    whole = Batches(loaded, config.training, config.card.input)[3]
-    parts = [Batches(loaded, config.training, config.card.input, slice(k, None, 2))[3] for k in (0, 1)]
+    whole = Batches(loaded, config)[3]
+    parts = [Batches(loaded, config, slice(k, None, 2))[3] for k in (0, 1)]
     for all_of, even, odd in zip(whole, *parts, strict=True):
         assert torch.equal(all_of[0::2], even)
         assert torch.equal(all_of[1::2], odd)
@@ -382,7 +382,7 @@ def test_resuming_nothing_is_refused(data: Path, config: TrainingConfig) -> None
 def test_partial_labels_count_in_the_figures() -> None:
     sets = ClassSets(("roof", "grass", "sand"))
     roof, open_set = sets.add_named(("roof",), 1.0), sets.add_named(("grass", "sand"), 1.0)
-    counts = np.zeros((len(sets), 3), dtype=np.int64)
+    counts = np.zeros((len(sets.entries), 3), dtype=np.int64)
     counts[roof] = [80, 15, 5]  # of 100 roof pixels, 80 are found
     counts[open_set] = [20, 50, 30]  # of 100 that are no roof, 20 are called one
     counts[0] = [1000, 1000, 1000]  # unlabelled: no say

@@ -27,27 +27,20 @@ from pfmap.core.errors import ModelError, PfmapError
 T = TypeVar("T")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read any TOML file, with errors that name it.
-
-    Raises:
-        ModelError: the file cannot be read or is no TOML.
-    """
+def read_toml(path: Path, kind: type[PfmapError] = ModelError) -> dict[str, Any]:
+    """Read any TOML file; an error of this kind says that it cannot be read or is no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+        raise kind(f"{path} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not valid TOML: {error}") from error
+        raise kind(f"{path} is not valid TOML: {error}") from error
 
 
 def build(kind: type[T], tables: object, where: str = "") -> T:
     """Build a settings dataclass, or a tuple of them, from parsed TOML; its fields' types say what fits.
 
-    Args:
-        kind: what to build.
-        tables: as `tomllib` reads them.
-        where: their key in the file, for messages.
+    Messages name keys in full, below the key `where` of the file.
 
     Raises:
         ModelError: keys are missing, unknown or of the wrong kind; the message names all of them.
