@@ -16,6 +16,7 @@ The inputs are those beside this file, the code is that of the folder it is run 
 import argparse
 import csv
 import hashlib
+import html
 import json
 import os
 import re
@@ -172,7 +173,7 @@ def of_file(path: Path) -> Iterator[tuple[str, Any]]:
         with path.open(newline="") as file:
             yield from flat("", list(csv.DictReader(file)))
     elif path.suffix == ".html":
-        yield "words", NUMBERS.sub(" ", path.read_text()).split()
+        yield "words", NUMBERS.sub(" ", html.unescape(path.read_text())).split()
     elif path.suffix == ".qgz":
         with zipfile.ZipFile(path) as archive:
             yield from ((f"content of {name}", digest([archive.read(name)])) for name in archive.namelist())
