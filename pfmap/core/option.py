@@ -94,10 +94,10 @@ def check(options: Any) -> None:
             values = (value,) if isinstance(value, str) else value
             unknown = [repr(each) for each in values if each not in found.choices]
             if unknown:
-                known = ", ".join(found.choices)
-                raise UsageError(f"{name.removesuffix('s')} {unknown[0]} is unknown: use one of {known}")
+                known = f"{', '.join(found.choices[:-1])} or {found.choices[-1]}"
+                raise UsageError(f"{name.removesuffix('s')} {unknown[0]} is unknown: use {known}")
         elif found.least is not None:
-            least, word = found.least, "more than {:g}" if found.above else "{:g} or more"
+            least, word = found.least, "a number above {:g}" if found.above else "{:g} or more"
             if not (least <= value < math.inf) or (found.above and value == least):
                 raise UsageError(f"{name} {value} is not possible: use {word.format(least)}")
 

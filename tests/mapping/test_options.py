@@ -119,7 +119,7 @@ def test_options_take_what_is_theirs_and_leave_the_rest() -> None:
         ({"split_large": -1}, "split large -1 is not possible"),
         ({"formats": ()}, "no vector format is named"),
         ({"formats": ("dwg",)}, "format 'dwg' is unknown"),
-        ({"grid": "own"}, "grid 'own' is unknown: use one of scene, model"),
+        ({"grid": "own"}, "grid 'own' is unknown: use scene or model"),
         ({"gsd": 0}, "gsd 0 is not possible"),
         ({"batch_size": 0}, "batch size 0 is not possible"),
         ({"scale": (2, 1)}, "scale 2,1 is not possible"),

@@ -178,6 +178,7 @@ def test_an_error_leaves_no_raster_open(
             opened.append(self)
 
     monkeypatch.setattr(polygonize, "ClassMap", Watched)
+    monkeypatch.setattr("pfmap.raster.classmap.ClassMap", Watched)
     with pytest.raises(PfmapError, match=message):
         pfmap.vectorize(raster, confidence=certain)
     assert [one._src.closed for one in opened] == [True, True]
