@@ -66,14 +66,17 @@ class Choice:
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
         """Give the scenes that are mapped together; of a folder that is watched, as they come."""
         sheets = self.find()  # what is wrong shows now
-        _refuse_foreign_list(self.listed)
-        if not self.watch:
-            if self.retry_failed:
-                before = _read_failures(self.listed)
-                sheets = [sheet for sheet in sheets if sheet.location.text in before]
-            return iter([sheets])
-        if self.retry_failed:
+        failed = _read_failures(self.listed)
+        if self.watch and self.retry_failed:
             raise UsageError("watch=True maps again what failed once it changes: leave out retry_failed=True")
+        if self.retry_failed:
+            if failed is None:
+                raise UsageError(
+                    f"{self.listed / NAME} does not exist: no scene failed in an earlier run into this folder"
+                )
+            sheets = [sheet for sheet in sheets if sheet.location.text in failed]
+        if not self.watch:
+            return iter([sheets])
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
         return _arrivals(self.find, lambda: on_progress(0, 0))
 
@@ -138,11 +141,7 @@ def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path 
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
-    """Write which scenes failed and why; without any, remove what an earlier run wrote.
-
-    Args:
-        folder: where the list lies.
-        failures: reasons by scene.
+    """Write which scenes failed and why, by scene; without any, remove what an earlier run wrote.
 
     Raises:
         TargetError: it cannot be written.
@@ -158,28 +157,19 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
     write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
 
 
-def _refuse_foreign_list(folder: Path) -> None:
-    """Refuse to replace a file of this name that is another's."""
+def _read_failures(folder: Path) -> set[str] | None:
+    """Return the scenes that failed in an earlier run; None without a list.
+
+    Raises:
+        UsageError: the file of this name is another's, and must not be replaced.
+    """
     path = folder / NAME
     try:
-        lines = read_text(path, "utf-8-sig").splitlines()
+        head, *rows = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
     except FileNotFoundError:
-        return
-    except (OSError, UnicodeError):
-        lines = []
-    if tuple(next(csv.reader(lines), ())) != _FIELDS:
+        return None
+    except (OSError, ValueError, csv.Error):
+        head, rows = [], []
+    if tuple(head) != _FIELDS:
         raise UsageError(f"{path} is no list that pfmap wrote: rename it, so that pfmap can write its own")
-
-
-def _read_failures(folder: Path) -> set[str]:
-    """Return the scenes that failed in an earlier run."""
-    path = folder / NAME
-    try:
-        with io.StringIO(read_text(path, "utf-8-sig"), newline="") as file:
-            return {row["scene"] for row in csv.DictReader(file)}
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path} does not exist: no scene failed in an earlier run into this folder"
-        ) from None
-    except (OSError, UnicodeError, KeyError) as error:
-        raise UsageError(f"{path} cannot be read as a list of failures ({error}): delete it") from error
+    return {row[0] for row in rows if row}
