@@ -16,17 +16,25 @@ from pfmap.mapping.plan import wanted_classes
 from pfmap.mapping.run_report import read_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
-from pfmap.report.survey_figures import SceneFigures, SceneReport, SurveyFigures
+from pfmap.report.survey_figures import SceneFigures, SceneReport, SurveyFigures, class_figures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
 from pfmap.survey.choice import write_failures
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import scene_figures, sheet_figures, survey_figures, title_of, unit_of
+from pfmap.survey.gather import (
+    relative_names,
+    scene_figures,
+    settings_facts,
+    sheet_figures,
+    title_of,
+    unit_of,
+)
 from pfmap.survey.merge import Merged, merge
 from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.virtual_scene import make_mosaic
 from pfmap.vector.area import check_area
 from pfmap.vector.footprints import Footprints
+from pfmap.version import __version__
 
 _LOOKS = 8  # scenes looked at at a time: servers take their time
 _PICTURES = 2  # drawn at a time
@@ -143,44 +151,61 @@ class Survey:
         merged = merge(
             results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
         )
-        scenes = self._scenes(results, merged)
-        figures = survey_figures(
-            title_of(self._sheets or [result.sheet for result in results]),
-            scenes,
-            merged,
-            self.runtime,
-            self.options,
-            folder,
-            (self._started, _now(), time.perf_counter() - self._begun),
-            [*([] if merged is None else merged.warnings), *self._about_empty()],
+        sheets = self._sheets or [result.sheet for result in results]
+        scenes = self._scenes(sheets, results, merged)
+        figures = SurveyFigures(
+            title=title_of(sheets),
+            version=__version__,
+            started=self._started,
+            finished=_now(),
+            seconds=round(time.perf_counter() - self._begun, 3),
+            unit=unit_of(merged),
+            model=card,
+            model_sha256=self.runtime.model_hash,
+            settings=settings_facts(self.runtime, self.options),
+            crs="",
+            classes=(),
+            scenes=tuple(scenes),
+            warnings=self._about_empty(),
         )
+        outputs: dict[str, Path] = {}
+        if merged is not None:
+            outputs |= merged.outputs
+            objects = [merged.objects.get(spec.name, 0) for spec in card.classes]
+            figures = replace(
+                figures,
+                crs="" if merged.grid.crs_wkt is None else merged.grid.crs_name,
+                classes=class_figures(card.classes, merged.pixels, merged.areas, objects),
+                warnings=(*merged.warnings, *figures.warnings),
+                outputs=relative_names(outputs, folder),
+            )
         reports = write_reports(figures, folder, self._draw(scenes, merged))
-        outputs = dict(merged.outputs) if merged is not None else {}
         outputs |= {kind: folder / name for kind, name in reports.items()}
         return SurveyResult(results, outputs, figures)
 
     def _empty(self) -> list[str]:
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
 
-    def _about_empty(self) -> list[str]:
+    def _about_empty(self) -> tuple[str, ...]:
         """Say which scenes are left out though they are in the folder."""
         names = self._empty()
         if not names:
-            return []
+            return ()
         some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-        return [f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}"]
+        return (f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}",)
 
-    def _scenes(self, results: Sequence[SheetResult], merged: Merged | None) -> list[SceneFigures]:
+    def _scenes(
+        self, sheets: Sequence[Sheet], results: Sequence[SheetResult], merged: Merged | None
+    ) -> list[SceneFigures]:
         """Gather what is known of each scene; of a mosaic, of its sheets."""
-        scenes = self._sheets or [result.sheet for result in results]
-        self._boxes |= look_at([sheet for sheet in scenes if sheet not in self._boxes])
+        self._boxes |= look_at([sheet for sheet in sheets if sheet not in self._boxes])
         boxes, unit = self._boxes, unit_of(merged)
         card, found = self.runtime.model.card, {result.sheet: result for result in results}
         return [
             scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
             if sheet in found
             else sheet_figures(sheet, results[0], boxes.get(sheet), merged, card)
-            for sheet in scenes
+            for sheet in sheets
         ]
 
     def _draw(self, scenes: Sequence[SceneFigures], merged: Merged | None) -> dict[str, bytes]:
