@@ -13,13 +13,8 @@ import click
 from pfmap.core.bucket import is_inside, output_folder
 from pfmap.core.classes import parse_names
 from pfmap.core.errors import PfmapError, UsageError, worded_by
-from pfmap.mapping.options import (
-    OPTIONS,
-    Option,
-    SceneSettings,
-    ShapeSettings,
-    SurveyOptions,
-)
+from pfmap.core.option import OPTIONS, Option
+from pfmap.mapping.options import SceneSettings, ShapeSettings, SurveyOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 

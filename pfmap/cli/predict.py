@@ -9,7 +9,8 @@ import click
 
 from pfmap.cli.common import Command, options, output_dir, scene_options, shape_options, survey_options
 from pfmap.cli.progress import run_with_progress
-from pfmap.mapping.options import SurveyOptions, SurveySettings, take
+from pfmap.core.option import take
+from pfmap.mapping.options import SurveyOptions, SurveySettings
 
 if TYPE_CHECKING:
     from pfmap.survey.run import SheetResult

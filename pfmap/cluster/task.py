@@ -15,7 +15,7 @@ from pfmap.core.grid import Span
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.work import RUN_NAME
 from pfmap.model.store import Model, bundled_models
-from pfmap.raster.bands import Sample
+from pfmap.raster.scaling import Sample
 from pfmap.raster.source import Source
 from pfmap.version import __version__
 

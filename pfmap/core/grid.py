@@ -7,7 +7,7 @@ columns are blended with the neighbours before it. All of this is in integers: w
 other does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from pfmap.core.errors import UsageError
@@ -24,6 +24,20 @@ class Span:
     def size(self) -> int:
         """Number of pixels."""
         return self.stop - self.start
+
+    def clip(self, limits: "Span") -> "Span":
+        """Return those pixels that lie in another run too; there are none if the size is below 1."""
+        return Span(max(self.start, limits.start), min(self.stop, limits.stop))
+
+    def within(self, whole: "Span") -> slice:
+        """Return where in an array with the pixels of another run these are."""
+        return slice(self.start - whole.start, self.stop - whole.start)
+
+    @staticmethod
+    def hull(spans: Iterable["Span"]) -> "Span":
+        """Return the shortest run with all pixels of some runs."""
+        starts, stops = zip(*((span.start, span.stop) for span in spans), strict=True)
+        return Span(min(starts), max(stops))
 
 
 Affine = tuple[float, float, float, float, float, float]

@@ -34,8 +34,8 @@ from pfmap.mapping.swaths import (
 from pfmap.mapping.work import Work
 from pfmap.model.predictor import Predictor
 from pfmap.raster.align import burn
-from pfmap.raster.bands import no_valid_pixel
 from pfmap.raster.gdal import gdal_settings
+from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
 from pfmap.raster.target import RasterTarget, finish
 from pfmap.raster.view import Inside, View

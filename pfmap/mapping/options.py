@@ -1,27 +1,22 @@
-"""The options of mapping: what the command line, the Python signatures and their docs are made from.
+"""The options of mapping: name, type, default and sentence of each, once.
 
-Each option is a field, which says once its name, its type, its default and its sentence. `Settings` names
-them again with their types, because type checkers and editors read nothing else; a test holds the two alike.
-Nothing heavy is imported here: ``pfmap predict --help`` reads this module.
+`Settings` names them again with their types, because type checkers and editors read nothing else; a test
+holds the two alike. Nothing heavy is imported here: ``pfmap predict --help`` reads this module.
 """
 # ruff: noqa: RUF009 - option() makes a field, as dataclasses.field does
 
-import inspect
 import math
 import os
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack, get_args
 
 from pfmap.core.errors import UsageError
+from pfmap.core.option import PYTHON_ONLY, about, check, option, register, take
 
 if TYPE_CHECKING:
     from pfmap.model.store import Model
-
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 SWATH_PIXELS = 4 << 20
 """Pixels of the outputs per swath: few, so that a scene's last ones do not keep most stages waiting."""
@@ -41,52 +36,6 @@ class OpenedCluster(Protocol):
 
     def settle(self, device: str, precision: str) -> Any:
         """Find out on what and in what arithmetic its workers run the network."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """What is to be known of an option beyond its name, its type and its default."""
-
-    text: str
-    """A sentence for everybody, in which other options are named like ``min_area=``."""
-    more: str
-    """What only who calls from Python has to know."""
-    default: str
-    """The default in words, where the value does not say it."""
-    flags: tuple[str, ...]
-    """On the command line, if not the name with dashes; `PYTHON_ONLY` for none."""
-    metavar: str | None
-    """Stands for the value in the command's help."""
-    example: str
-    """A list of numbers, as the command line takes it."""
-    choices: tuple[str, ...]
-    """The values that are possible; empty for all of the type."""
-    least: float | None
-    """The smallest number that is possible."""
-    above: bool
-    """Whether `least` itself is not possible."""
-
-
-PYTHON_ONLY = ("",)
-
-
-def option(
-    default: T,
-    text: str,
-    *,
-    more: str = "",
-    words: str = "",
-    flags: tuple[str, ...] = (),
-    metavar: str | None = None,
-    example: str = "",
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    above: bool = False,
-) -> T:
-    """Make the field of an option; see `Option`, whose `default` is `words` here."""
-    about = Option(text, more, words, flags, metavar, example, choices, least, above)
-    made: T = field(default=default, metadata={"option": about})
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,18 +145,12 @@ class ShapeOptions:
     split_by_class: bool = option(False, "Write vector files for each class.")
 
     def __post_init__(self) -> None:
-        known = about(ShapeOptions, "formats").choices
-        unknown = [form for form in self.formats if form not in known]
-        if unknown:
-            raise UsageError(f"format {unknown[0]!r} is unknown: use {', '.join(known)}")
+        check(self)
         if not self.formats:
-            raise UsageError(f"no vector format is named: use one or more of {', '.join(known)}")
+            known = ", ".join(about(ShapeOptions, "formats").choices)
+            raise UsageError(f"no vector format is named: use one or more of {known}")
         if self.drop_small and not self.min_area:
             raise UsageError("drop_small=True needs min_area=: how small is small?")
-        for name in ("simplify", "min_area", "fill_holes", "split_large"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UsageError(f"{name.replace('_', ' ')} {value} is not possible: use 0 or more")
 
     def tolerance(self, gsd: float) -> float:
         """Return `simplify` in pixels.
@@ -307,17 +250,9 @@ class PredictOptions:
         return cls(shapes=shapes, **own)
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"batch size {self.batch_size} is not possible: use 1 or more")
-        if self.scale is not None and not (
-            all(map(math.isfinite, self.scale)) and self.scale[0] < self.scale[1]
-        ):
+        check(self)
+        if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
             raise UsageError(f"scale {self.scale[0]:g},{self.scale[1]:g} is not possible: give MIN below MAX")
-        if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
-            raise UsageError(f"gsd {self.gsd} is not possible: give metres per pixel, above 0")
-        for value, kind in ((self.grid, OutputGrid), (self.on_read_error, OnReadError)):
-            if value not in get_args(kind):
-                raise UsageError(f"{value!r} is unknown: use {' or '.join(get_args(kind))}")
 
 
 class ShapeSettings(TypedDict, total=False):
@@ -381,66 +316,4 @@ class SurveySettings(Settings, total=False):
     watch: bool
 
 
-def about(kind: type, name: str) -> Option:
-    """Return what is to be known of an option."""
-    found: Option = kind.__dataclass_fields__[name].metadata["option"]  # type: ignore[attr-defined]
-    return found
-
-
-OPTIONS: Mapping[str, Field[Any]] = {
-    one.name: one
-    for kind in (RunOptions, SurveyOptions, ShapeOptions, PredictOptions)
-    for one in fields(kind)
-    if "option" in one.metadata
-}
-"""All options by name."""
-
-
-def take(kind: type[T], settings: Mapping[str, object]) -> tuple[T, dict[str, Any]]:
-    """Make options of those settings that are theirs; the others are left for whoever knows them."""
-    left: dict[str, Any] = {name: _plain(name, value) for name, value in settings.items()}
-    own = {name: left.pop(name) for name in kind.__dataclass_fields__ if name in left}  # type: ignore[attr-defined]
-    return kind(**own), left
-
-
-def _plain(name: str, value: Any) -> Any:
-    """Return a setting as options keep it: lists as tuples, a path as text."""
-    if name in {"bands", "classes", "regularize", "formats"} and value is not None:
-        return tuple(dict.fromkeys(value)) if name == "formats" else tuple(value)
-    return os.fspath(value) if name == "aoi" and value is not None else value
-
-
-def explained(call: F) -> F:
-    """Complete the docstring and the signature of a function that takes ``**settings: Unpack[...]``.
-
-    Each option comes after what the docstring says itself of the arguments, in the order of the settings.
-    """
-    signature = inspect.signature(call)
-    *own, settings = signature.parameters.values()
-    (names,) = get_args(settings.annotation)
-    options = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[name].default, annotation=OPTIONS[name].type
-        )
-        for name in names.__annotations__
-    ]
-    call.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    assert call.__doc__ is not None
-    before, args, after = call.__doc__.partition("Args:\n")
-    arguments, gap, rest = after.partition("\n\n")
-    entries = "\n".join(_entry(OPTIONS[name]) for name in names.__annotations__)
-    call.__doc__ = f"{before}{args}{arguments}\n{entries}{gap}{rest}"
-    return call
-
-
-def _entry(one: Field[Any]) -> str:
-    """Write the entry of an option in a docstring."""
-    found: Option = one.metadata["option"]
-    parts = [
-        found.text,
-        found.more,
-        f"One of {', '.join(found.choices)}." * bool(found.choices),
-        f"Default: {found.default}." * bool(found.default),
-    ]
-    text = f"{one.name}: {' '.join(filter(None, parts))}"
-    return textwrap.fill(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 12)
+register(RunOptions, SurveyOptions, ShapeOptions, PredictOptions)

@@ -18,7 +18,7 @@ from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.device import default_batch_size
 from pfmap.model.store import Model
-from pfmap.raster.bands import Sample, Scaling, known_scaling, sampled_scaling
+from pfmap.raster.scaling import Sample, Scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
 from pfmap.vector.area import Area, read_area

@@ -16,6 +16,7 @@ from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, TargetError, UsageError
 from pfmap.core.files import publish, scratch, write_failed
 from pfmap.core.grid import Span
+from pfmap.core.option import explained, take
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.objects import (
     ClassTable,
@@ -25,7 +26,7 @@ from pfmap.mapping.objects import (
     refuse_odd_names,
     refuse_unwanted,
 )
-from pfmap.mapping.options import ShapeOptions, ShapeSettings, explained, take
+from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
 from pfmap.raster.gdal import locate
 from pfmap.vector.write import SceneNames

@@ -19,7 +19,8 @@ from pfmap.core.card import Card
 from pfmap.core.classes import index_of
 from pfmap.core.errors import ModelError, SourceError, UsageError
 from pfmap.core.grid import Span, mean_size
-from pfmap.mapping.options import PredictOptions, RunOptions, WindowSettings, explained, take
+from pfmap.core.option import explained, take
+from pfmap.mapping.options import PredictOptions, RunOptions, WindowSettings
 from pfmap.mapping.plan import Plan, make_plan
 from pfmap.model.device import choose_device
 from pfmap.model.predictor import Predictor, pad_to

@@ -134,18 +134,12 @@ def burn(
     Returns:
         ``(rows, cols)``, True inside.
     """
-    shape = rows.size, cols.size
-    if not geometries:
-        return np.zeros(shape, dtype=bool)
-    origin = Affine.translation(cols.start, rows.start)
-    burnt = features.rasterize(
-        geometries, out_shape=shape, transform=origin, fill=0, dtype="uint8", all_touched=touched
-    )
-    return np.asarray(burnt, dtype=bool)
+    shapes = [(geometry, 1) for geometry in geometries]
+    return burn_values(shapes, rows, cols, 0, touched=touched).astype(bool)
 
 
 def burn_values(
-    shapes: Sequence[tuple[object, int]], rows: Span, cols: Span, fill: int
+    shapes: Sequence[tuple[object, int]], rows: Span, cols: Span, fill: int, *, touched: bool = False
 ) -> npt.NDArray[np.uint8]:
     """Give pixels the value of the geometry that their centre lies in, the last of several.
 
@@ -154,11 +148,13 @@ def burn_values(
         rows: pixel rows.
         cols: pixel columns.
         fill: value outside all of them.
+        touched: whether touching is enough.
 
     Returns:
         ``(rows, cols)``.
     """
     out = np.full((rows.size, cols.size), fill, dtype=np.uint8)
     if shapes:
-        features.rasterize(shapes, out=out, transform=Affine.translation(cols.start, rows.start))
+        place = Affine.translation(cols.start, rows.start)
+        features.rasterize(shapes, out=out, transform=place, all_touched=touched)
     return out

@@ -97,9 +97,7 @@ class ClassMap:
         block = max(1, self._src.block_shapes[self._band - 1][0])
         step = max(block, _PIXELS // width // block * block)
         first = rows.start // block * block
-        return [
-            Span(max(top, rows.start), min(top + step, rows.stop)) for top in range(first, rows.stop, step)
-        ]
+        return [Span(top, top + step).clip(rows) for top in range(first, rows.stop, step)]
 
     def read(self, rows: Span, cols: Span | None = None) -> npt.NDArray[Any]:
         """Read rows, or some columns of them: ``(rows, width)`` uint8 or int32.

@@ -94,11 +94,7 @@ def common_grid(boxes: Sequence[GeoBox]) -> GeoBox:
     a, b, x, d, e, y = first.transform
     grid = GeoBox(first.width, first.height, wkt, (hypot(a, d), 0.0, x, 0.0, -hypot(b, e), y))
     rows, cols = zip(*(_cover(box, grid) for box in boxes), strict=True)
-    return grid.crop(_union(rows), _union(cols))
-
-
-def _union(spans: Sequence[Span]) -> Span:
-    return Span(min(span.start for span in spans), max(span.stop for span in spans))
+    return grid.crop(Span.hull(rows), Span.hull(cols))
 
 
 def _pixel(box: GeoBox) -> tuple[float, float]:

@@ -13,8 +13,8 @@ from rasterio.vrt import WarpedVRT
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.bands import Scaling
 from pfmap.raster.gdal import crs_of, locate, opened
+from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB, geobox_of
 from pfmap.raster.source import Source
 
@@ -104,8 +104,8 @@ def _covered(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
     corners = [part.place(0, 0), part.place(part.width, part.height)]
     cols = sorted(round(a * x + b * y + c) for x, y in corners)
     rows = sorted(round(d * x + e * y + f) for x, y in corners)
-    x = Span(max(0, cols[0]), min(scene.width, cols[1]))
-    y = Span(max(0, rows[0]), min(scene.height, rows[1]))
+    x = Span(*cols).clip(Span(0, scene.width))
+    y = Span(*rows).clip(Span(0, scene.height))
     if x.size < 1 or y.size < 1:
         raise SourceError(f"{name} is no longer where its class raster lies: map it again")
     return y, x

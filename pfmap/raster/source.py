@@ -14,8 +14,8 @@ from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.bands import EIGHT_BIT, Sample
 from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, reason, window_of
+from pfmap.raster.scaling import EIGHT_BIT, Sample
 from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
 
 Bytes = npt.NDArray[np.uint8]
@@ -123,11 +123,8 @@ class Source:
         size = self.info.geobox
         for top in range(rows.start // high * high, rows.stop, high):
             for left in range(cols.start // wide * wide, cols.stop, wide):
-                y = Span(max(top, rows.start), min(top + high, rows.stop))
-                x = Span(max(left, cols.start), min(left + wide, cols.stop))
-                box = np.s_[
-                    y.start - rows.start : y.stop - rows.start, x.start - cols.start : x.stop - cols.start
-                ]
+                y, x = Span(top, top + high).clip(rows), Span(left, left + wide).clip(cols)
+                box = y.within(rows), x.within(cols)
                 try:
                     pixels[:, *box], valid[box] = self._read(y, x)
                 except GDAL_ERRORS:

@@ -65,34 +65,32 @@ class View:
             SourceError: the pixels cannot be read.
         """
         frame = self._frame
-        rows = Span(rows.start, min(rows.stop, frame.rows.size))
-        cols = Span(cols.start, min(cols.stop, frame.cols.size))
+        rows, cols = rows.clip(Span(0, frame.rows.size)), cols.clip(Span(0, frame.cols.size))
         if not frame.resampled:
             pixels, seen = self._load(rows, cols)
-            return Tile(pixels, seen, _part(seen, rows, cols, block_rows, block_cols))
+            return Tile(pixels, seen, seen[block_rows.within(rows), block_cols.within(cols)])
         pixels = np.empty((3, rows.size, cols.size), dtype=np.uint8)
         share = np.empty((rows.size, cols.size), dtype=np.float32)
         valid = np.zeros((block_rows.size, block_cols.size), dtype=bool)
         across = frame.cols.cover(cols)
         if self._native:
-            across = Span(min(across.start, block_cols.start), max(across.stop, block_cols.stop))
+            across = Span.hull([across, block_cols])
         for strip in _strips(rows, frame.rows, across.size):
             down = frame.rows.cover(strip)
             if self._native:  # the outermost strips also load what the block has beyond the window
                 first = block_rows.start if strip.start == rows.start else down.start
                 last = block_rows.stop if strip.stop == rows.stop else down.stop
-                down = Span(min(first, down.start), max(last, down.stop))
+                down = Span.hull([down, Span(first, last)])
             loaded, has_data = self._load(down, across)
-            at = np.s_[strip.start - rows.start : strip.stop - rows.start]
+            at = strip.within(rows)
             pixels[:, at], share[at] = resample(
                 loaded, has_data, (down.start, across.start), (frame.rows, strip), (frame.cols, cols)
             )
-            both = Span(max(down.start, block_rows.start), min(down.stop, block_rows.stop))
-            if self._native and both.size > 0:
-                here = np.s_[both.start - block_rows.start : both.stop - block_rows.start]
-                valid[here] = _part(has_data, down, across, both, block_cols)
+            done = down.clip(block_rows)
+            if self._native and done.size > 0:
+                valid[done.within(block_rows)] = has_data[done.within(down), block_cols.within(across)]
         if not self._native:
-            valid = _part(share >= 0.5, rows, cols, block_rows, block_cols)
+            valid = share[block_rows.within(rows), block_cols.within(cols)] >= 0.5
         return Tile(pixels, share > 0, valid)
 
     def _load(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
@@ -106,12 +104,6 @@ class View:
             return np.zeros((3, rows.size, cols.size), dtype=np.uint8), inside
         pixels, valid = self._source.read(y, x)
         return pixels, valid & inside
-
-
-def _part(values: Bools, its_rows: Span, its_cols: Span, rows: Span, cols: Span) -> Bools:
-    """Return some rows and columns of an array that has its own ones of the same grid."""
-    top, left = its_rows.start, its_cols.start
-    return values[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
 
 
 def _strips(rows: Span, scale: Scale, width: int) -> list[Span]:

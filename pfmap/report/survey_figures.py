@@ -13,7 +13,7 @@ from pfmap.core.card import Card
 from pfmap.core.classes import ClassSpec
 from pfmap.core.files import read_text
 from pfmap.core.grid import GeoBox
-from pfmap.raster.bands import EIGHT_BIT, Scaling
+from pfmap.raster.scaling import EIGHT_BIT, Scaling
 
 State = Literal["done", "skipped", "failed"]
 """Of a scene: mapped in this run, mapped by an earlier one, or not mapped."""

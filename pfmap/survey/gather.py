@@ -119,10 +119,7 @@ def relative_names(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
 
 def _clipped(place: tuple[Span, Span], grid: GeoBox) -> tuple[Span, Span]:
     rows, cols = place
-    return (
-        Span(max(0, rows.start), min(grid.height, rows.stop)),
-        Span(max(0, cols.start), min(grid.width, cols.stop)),
-    )
+    return rows.clip(Span(0, grid.height)), cols.clip(Span(0, grid.width))
 
 
 def _rows(raster: Path, within: tuple[Span, Span]) -> Iterator[npt.NDArray[Any]]:

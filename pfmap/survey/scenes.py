@@ -12,16 +12,10 @@ from typing import Unpack
 from pfmap.core.bucket import output_folder
 from pfmap.core.errors import UsageError
 from pfmap.core.files import exists, file_names
+from pfmap.core.option import explained, take
 from pfmap.mapping.job import Progress
 from pfmap.mapping.objects import refuse_to_replace
-from pfmap.mapping.options import (
-    PredictOptions,
-    RunOptions,
-    SurveyOptions,
-    SurveySettings,
-    explained,
-    take,
-)
+from pfmap.mapping.options import PredictOptions, RunOptions, SurveyOptions, SurveySettings
 from pfmap.mapping.work import locked, work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several

@@ -76,14 +76,10 @@ def clusters(places: Sequence[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
             np.minimum.at(group, pairs[0], before[pairs[1]])
             changed = bool((group != before).any())
         found = [[boxes[i] for i in np.flatnonzero(group == number)] for number in np.unique(group)]
-        merged = [(_around([y for y, _ in some]), _around([x for _, x in some])) for some in found]
+        merged = [(Span.hull(y for y, _ in some), Span.hull(x for _, x in some)) for some in found]
         if len(merged) == len(boxes):
             return sorted(merged, key=lambda part: (part[0].start, part[1].start))
         boxes = merged
-
-
-def _around(spans: Sequence[Span]) -> Span:
-    return Span(min(span.start for span in spans), max(span.stop for span in spans))
 
 
 def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:

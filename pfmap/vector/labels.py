@@ -168,7 +168,7 @@ class LabelPolygons:
         self.tally.lost += int(np.count_nonzero(first)) - int(np.count_nonzero(first[chosen] & area))
         if rows.start == 0:
             self.tally.lost += int(np.count_nonzero(~finite))
-        cut = Span(max(0, rows.start), min(height, rows.stop)), Span(0, width)
+        cut = rows.clip(Span(0, height)), Span(0, width)
         for k, piece in _pieces(mended, *cut):
             yield piece, values[chosen[k]]
 

@@ -13,10 +13,9 @@ import pytest
 import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import UsageError
+from pfmap.core.option import OPTIONS, PYTHON_ONLY, take
 from pfmap.mapping import options
 from pfmap.mapping.options import (
-    OPTIONS,
-    PYTHON_ONLY,
     PredictOptions,
     RunOptions,
     SceneSettings,
@@ -25,7 +24,6 @@ from pfmap.mapping.options import (
     ShapeSettings,
     SurveyOptions,
     SurveySettings,
-    take,
 )
 from pfmap.model.device import PRECISIONS
 from pfmap.model.store import DEFAULT_MODEL, Model
@@ -121,7 +119,7 @@ def test_options_take_what_is_theirs_and_leave_the_rest() -> None:
         ({"split_large": -1}, "split large -1 is not possible"),
         ({"formats": ()}, "no vector format is named"),
         ({"formats": ("dwg",)}, "format 'dwg' is unknown"),
-        ({"grid": "own"}, "'own' is unknown: use scene or model"),
+        ({"grid": "own"}, "grid 'own' is unknown: use one of scene, model"),
         ({"gsd": 0}, "gsd 0 is not possible"),
         ({"batch_size": 0}, "batch size 0 is not possible"),
         ({"scale": (2, 1)}, "scale 2,1 is not possible"),

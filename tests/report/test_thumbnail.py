@@ -16,7 +16,7 @@ import pfmap
 from pfmap.core.card import Card
 from pfmap.model.store import Model
 from pfmap.raster import source
-from pfmap.raster.bands import Scaling
+from pfmap.raster.scaling import Scaling
 from pfmap.report.survey_figures import SceneFigures
 from pfmap.report.thumbnail import SIDE, scene_thumbnail, thumbnail, thumbnail_limit
 

@@ -1,0 +1,152 @@
+"""Options that are said once: a field has its type, its default and its sentence, for everybody.
+
+The command line, the signatures and the docstrings of Python functions are made from these fields. Nothing
+heavy is imported here: ``pfmap predict --help`` reads this module.
+"""
+
+import inspect
+import math
+import os
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar, get_args
+
+from pfmap.core.errors import UsageError
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPTIONS: dict[str, Field[Any]] = {}
+"""All options by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is to be known of an option beyond its name, its type and its default."""
+
+    text: str
+    """A sentence for everybody, in which other options are named like ``min_area=``."""
+    more: str
+    """What only who calls from Python has to know."""
+    default: str
+    """The default in words, where the value does not say it."""
+    flags: tuple[str, ...]
+    """On the command line, if not the name with dashes; `PYTHON_ONLY` for none."""
+    metavar: str | None
+    """Stands for the value in the command's help."""
+    example: str
+    """A list of numbers, as the command line takes it."""
+    choices: tuple[str, ...]
+    """The values that are possible; empty for all of the type."""
+    least: float | None
+    """The smallest number that is possible."""
+    above: bool
+    """Whether `least` itself is not possible."""
+
+
+PYTHON_ONLY = ("",)
+
+
+def option(
+    default: T,
+    text: str,
+    *,
+    more: str = "",
+    words: str = "",
+    flags: tuple[str, ...] = (),
+    metavar: str | None = None,
+    example: str = "",
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    above: bool = False,
+) -> T:
+    """Make the field of an option; see `Option`, whose `default` is `words` here."""
+    about = Option(text, more, words, flags, metavar, example, choices, least, above)
+    made: T = field(default=default, metadata={"option": about})
+    return made
+
+
+def register(*kinds: type) -> None:
+    """Note the options among the fields of dataclasses."""
+    for kind in kinds:
+        OPTIONS.update({one.name: one for one in fields(kind) if "option" in one.metadata})
+
+
+def about(kind: type, name: str) -> Option:
+    """Return what is to be known of an option."""
+    found: Option = kind.__dataclass_fields__[name].metadata["option"]  # type: ignore[attr-defined]
+    return found
+
+
+def check(options: Any) -> None:
+    """Refuse values that no option of this dataclass has.
+
+    Raises:
+        UsageError: one is none of the choices, or too small.
+    """
+    for one in fields(options):
+        found: Option | None = one.metadata.get("option")
+        value, name = getattr(options, one.name), one.name.replace("_", " ")
+        if found is None or value is None:
+            continue
+        if found.choices:
+            values = (value,) if isinstance(value, str) else value
+            unknown = [repr(each) for each in values if each not in found.choices]
+            if unknown:
+                known = ", ".join(found.choices)
+                raise UsageError(f"{name.removesuffix('s')} {unknown[0]} is unknown: use one of {known}")
+        elif found.least is not None:
+            least, word = found.least, "more than {:g}" if found.above else "{:g} or more"
+            if not (least <= value < math.inf) or (found.above and value == least):
+                raise UsageError(f"{name} {value} is not possible: use {word.format(least)}")
+
+
+def take(kind: type[T], settings: Mapping[str, object]) -> tuple[T, dict[str, Any]]:
+    """Make options of those settings that are theirs; the others are left for whoever knows them."""
+    left: dict[str, Any] = {name: _plain(name, value) for name, value in settings.items()}
+    own = {name: left.pop(name) for name in kind.__dataclass_fields__ if name in left}  # type: ignore[attr-defined]
+    return kind(**own), left
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a setting as options keep it: lists as tuples, a path as text."""
+    if name in {"bands", "classes", "regularize", "formats"} and value is not None:
+        return tuple(dict.fromkeys(value)) if name == "formats" else tuple(value)
+    return os.fspath(value) if name == "aoi" and value is not None else value
+
+
+def explained(call: F) -> F:
+    """Complete the docstring and the signature of a function that takes ``**settings: Unpack[...]``.
+
+    Each option comes after what the docstring says itself of the arguments, in the order of the settings.
+    """
+    signature = inspect.signature(call)
+    *own, settings = signature.parameters.values()
+    (names,) = get_args(settings.annotation)
+    options = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS[name].default, annotation=OPTIONS[name].type
+        )
+        for name in names.__annotations__
+    ]
+    call.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    assert call.__doc__ is not None
+    before, args, after = call.__doc__.partition("Args:\n")
+    arguments, gap, rest = after.partition("\n\n")
+    entries = "\n".join(_entry(OPTIONS[name]) for name in names.__annotations__)
+    call.__doc__ = f"{before}{args}{arguments}\n{entries}{gap}{rest}"
+    return call
+
+
+def _entry(one: Field[Any]) -> str:
+    """Write the entry of an option in a docstring."""
+    found: Option = one.metadata["option"]
+    parts = [
+        found.text,
+        found.more,
+        f"One of {', '.join(found.choices)}." * bool(found.choices),
+        f"Default: {found.default}." * bool(found.default),
+    ]
+    text = f"{one.name}: {' '.join(filter(None, parts))}"
+    return textwrap.fill(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 12)
