@@ -136,14 +136,12 @@ def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> t
     kept: dict[str, bytes] = {}
     room, left_out = _PICTURES, 0
     for scene in figures.scenes:
-        picture = thumbnails.get(scene.name, b"")
-        if not picture or scene.state == "failed":
-            continue
+        picture = b"" if scene.state == "failed" else thumbnails.get(scene.name, b"")
         if len(picture) > room:
             left_out += 1
-            continue
-        kept[scene.name] = picture
-        room -= len(picture)
+        else:
+            kept[scene.name] = picture
+            room -= len(picture)
     return kept, left_out
 
 

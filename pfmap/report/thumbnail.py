@@ -72,9 +72,8 @@ def scene_thumbnail(
     if scene.state == "failed" or "classes" not in scene.outputs:
         return b""
     path, report = output_dir / scene.outputs["classes"], read_scene_report(scene, output_dir)
-    if report is None:
-        return thumbnail(scene.scene, path, classes, limit=limit)
-    return thumbnail(scene.scene, path, classes, scaling=report.scaling, bands=report.bands, limit=limit)
+    scaling, bands = (EIGHT_BIT, None) if report is None else (report.scaling, report.bands)
+    return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
 
 
 def class_picture(

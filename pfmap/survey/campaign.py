@@ -83,24 +83,21 @@ class Survey:
     _footprints: Footprints | None = None
     """Of these sheets."""
 
-    def map(self, sheets: Sequence[Sheet]) -> None:
-        """Map scenes one by one."""
-        self._map(sheets, self.options)
-
     def map_as_one(self, sheets: Sequence[Sheet]) -> None:
         """Map scenes as one virtual scene."""
         card = self.runtime.model.card
         whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, self.options)
         own = replace(self.options, bands=tuple(range(1, len(card.input.bands) + 1)))
-        self._map([whole], own)
+        self.map([whole], own)
         self._sheets = sheets
         self.results |= {result.sheet: result for result in failed}
 
-    def _map(self, sheets: Sequence[Sheet], options: PredictOptions) -> None:
+    def map(self, sheets: Sequence[Sheet], own: PredictOptions | None = None) -> None:
+        """Map scenes one by one, also with options of their own."""
         boxes = look_at(sheets)
         self._boxes |= boxes
         sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
-        runner = Runner(self.runtime, options, self.on_scene, self.on_progress, self.on_message)
+        runner = Runner(self.runtime, own or self.options, self.on_scene, self.on_progress, self.on_message)
         self.results |= {result.sheet: result for result in runner.run(sheets, sizes)}
 
     def list_failures(self) -> None:
@@ -215,17 +212,17 @@ class Survey:
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
         scaling = SceneReport.of(whole.report).scaling if whole and self._sheets else None
 
+        def draw_new(scene: SceneFigures) -> bytes:
+            box = boxes.get(scene.name)
+            if box is None or scaling is None or merged is None or scene.state == "failed":
+                return scene_thumbnail(scene, self.folder, classes, limit)
+            path, bands = merged.outputs["classes"], self.options.bands
+            return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
+
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit
             if key not in self._pictures:
-                box = boxes.get(scene.name)
-                if box is None or scaling is None or merged is None or scene.state == "failed":
-                    self._pictures[key] = scene_thumbnail(scene, self.folder, classes, limit)
-                else:
-                    path, bands = merged.outputs["classes"], self.options.bands
-                    self._pictures[key] = thumbnail(
-                        scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit
-                    )
+                self._pictures[key] = draw_new(scene)
             return self._pictures[key]
 
         with ThreadPoolExecutor(_PICTURES, "pfmap-draw") as pool:
@@ -257,5 +254,5 @@ def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:
             return None
 
     with ThreadPoolExecutor(_LOOKS, "pfmap-look") as pool:
-        found = dict(zip(sheets, pool.map(look, sheets), strict=True))
-    return {sheet: box for sheet, box in found.items() if box is not None}
+        found = zip(sheets, pool.map(look, sheets), strict=True)
+        return {sheet: box for sheet, box in found if box is not None}

@@ -14,6 +14,7 @@ from pathlib import Path
 from pfmap.core.errors import UsageError
 from pfmap.core.files import read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
+from pfmap.mapping.options import SurveyOptions
 from pfmap.survey.find import Sheet, find_sheets
 
 Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -44,12 +45,7 @@ class Choice:
     """Scenes, folders and lists, as `find_sheets` takes them."""
     folder: Path | None
     """Where the outputs go; None for beside each scene."""
-    pattern: str | None
-    """Which files of folders are taken."""
-    retry_failed: bool
-    """Whether only those that `failures.csv` names."""
-    watch: bool
-    """Whether to go on with what appears in the folders."""
+    options: SurveyOptions
     reserved: str = ""
     """What outputs in `folder` itself must not be called, or ""."""
 
@@ -60,22 +56,22 @@ class Choice:
 
     def find(self) -> list[Sheet]:
         """Find all scenes that are there now."""
-        sheets = find_sheets(self.sources, self.folder, self.pattern, may_be_empty=self.watch)
+        sheets = find_sheets(self.sources, self.folder, self.options.pattern, may_be_empty=self.options.watch)
         return [self._renamed(sheet) for sheet in sheets]
 
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
         """Give the scenes that are mapped together; of a folder that is watched, as they come."""
         sheets = self.find()  # what is wrong shows now
         failed = _read_failures(self.listed)
-        if self.watch and self.retry_failed:
+        if self.options.watch and self.options.retry_failed:
             raise UsageError("watch=True maps again what failed once it changes: leave out retry_failed=True")
-        if self.retry_failed:
+        if self.options.retry_failed:
             if failed is None:
                 raise UsageError(
                     f"{self.listed / NAME} does not exist: no scene failed in an earlier run into this folder"
                 )
             sheets = [sheet for sheet in sheets if sheet.location.text in failed]
-        if not self.watch:
+        if not self.options.watch:
             return iter([sheets])
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
         return _arrivals(self.find, lambda: on_progress(0, 0))

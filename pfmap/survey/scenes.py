@@ -65,7 +65,7 @@ def predict_all(
     run, own = take(RunOptions, left)
     options = PredictOptions.of(**own)
     folder = None if output_dir is None else output_folder(output_dir)
-    choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch)
+    choice = Choice(several(sources), folder, which)
     rounds = choice.rounds(on_progress, on_message)
     with started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
@@ -121,7 +121,7 @@ def batch(
         raise UsageError(f"{other} maps scenes one by one and mosaic=True all as one: leave one out")
     options = PredictOptions.of(**own)
     folder = output_folder(output_dir)
-    choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch, reserved=STEM)
+    choice = Choice(several(sources), folder, which, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
     with _alone(folder, options), started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
