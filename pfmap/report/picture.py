@@ -102,7 +102,7 @@ def _image(pixels: Pixels, seen: Mask, outlined: Mask) -> Image.Image:
     """Return the image under the points, at the size in which it is drawn."""
     color = pixels.transpose(1, 2, 0).astype(np.float32)
     faded = color + _FADED * (color.mean(axis=-1, keepdims=True) - color)
-    shown = np.where(seen[..., None], faded, np.float32(_EMPTY)).round().astype(np.uint8)
+    shown = np.where(seen[..., None], faded, np.array(_EMPTY, dtype=np.float32)).round().astype(np.uint8)
     size = (_DRAWN * _SIDE, _DRAWN * _SIDE)
     drawn = np.array(Image.fromarray(shown).resize(size, Image.Resampling.BICUBIC))
     inside = np.asarray(Image.fromarray(outlined).resize(size, Image.Resampling.NEAREST), dtype=bool)

@@ -299,12 +299,9 @@ def _around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 
 
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:
-    """Make a name of letters, digits, dashes, dots and underscores that nobody has yet.
+    """Make a text a name of letters, digits, dashes, dots and underscores that is not taken yet.
 
-    Args:
-        text: what it is made of.
-        taken: names that are in use; upper and lower case count as the same, as on some disks.
-        otherwise: the name where nothing of the text is left.
+    Upper and lower case count as the same, as on some disks. Where nothing is left of it, it is `otherwise`.
     """
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._]+", "-", ascii_text).strip("-.")[:120] or otherwise

@@ -85,12 +85,7 @@ class _Scene:
 
 
 def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
-    """Write the page.
-
-    Args:
-        figures: of the survey.
-        thumbnails: small pictures by the scenes' names, each WebP, PNG or JPEG; empty ones count as none.
-    """
+    """Write the page, with small pictures (WebP, PNG or JPEG) by the scenes' names; empty ones are none."""
     areas = AreaUnit.fitting(figures.area, figures.unit)
     kept, left_out = _within_budget(figures, thumbnails)
     scenes = [

@@ -1,7 +1,7 @@
 """A survey while it is made: its scenes are mapped, their maps joined, and reports of all of them written."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError
 from pfmap.core.grid import GeoBox
-from pfmap.mapping.job import Progress, Result
+from pfmap.mapping.job import Result
 from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import wanted_classes
@@ -64,13 +64,8 @@ class Survey:
     """Where the outputs go."""
     listed: Path
     """Folder of the list of failures."""
-    runtime: Runtime
-    options: PredictOptions
-    on_scene: Callable[[SheetResult], None]
-    """Called when a scene is finished."""
-    on_progress: Progress
-    on_message: Callable[[str], None]
-    """Called with lines for people."""
+    runner: Runner
+    """What maps its scenes."""
     results: dict[Sheet, SheetResult] = field(default_factory=dict)
     """What became of the scenes so far."""
     _begun: float = field(default_factory=time.perf_counter)
@@ -85,19 +80,21 @@ class Survey:
 
     def map_as_one(self, sheets: Sequence[Sheet]) -> None:
         """Map scenes as one virtual scene."""
-        card = self.runtime.model.card
-        whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, self.options)
-        own = replace(self.options, bands=tuple(range(1, len(card.input.bands) + 1)))
-        self.map([whole], own)
+        card, options = self.runner.runtime.model.card, self.runner.options
+        whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, options)
+        own = replace(options, bands=tuple(range(1, len(card.input.bands) + 1)))
+        self._map([whole], replace(self.runner, options=own))
         self._sheets = sheets
         self.results |= {result.sheet: result for result in failed}
 
-    def map(self, sheets: Sequence[Sheet], own: PredictOptions | None = None) -> None:
-        """Map scenes one by one, also with options of their own."""
+    def map(self, sheets: Sequence[Sheet]) -> None:
+        """Map scenes one by one."""
+        self._map(sheets, self.runner)
+
+    def _map(self, sheets: Sequence[Sheet], runner: Runner) -> None:
         boxes = look_at(sheets)
         self._boxes |= boxes
         sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
-        runner = Runner(self.runtime, own or self.options, self.on_scene, self.on_progress, self.on_message)
         self.results |= {result.sheet: result for result in runner.run(sheets, sizes)}
 
     def list_failures(self) -> None:
@@ -141,13 +138,13 @@ class Survey:
     def finish(self) -> SurveyResult:
         """Make the survey's own files of what is mapped so far."""
         results = [result for result in self.results.values() if not result.left_out]
-        card, folder = self.runtime.model.card, self.folder
+        folder, runtime, options = self.folder, self.runner.runtime, self.runner.options
+        card = runtime.model.card
         self.refuse_if_all_left_out()
         self.list_failures()
-        self.on_message("joining the maps of all scenes")
-        merged = merge(
-            results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
-        )
+        say = self.runner.on_message
+        say("joining the maps of all scenes")
+        merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints)
         sheets = self._sheets or [result.sheet for result in results]
         scenes = self._scenes(sheets, results, merged)
         figures = SurveyFigures(
@@ -158,8 +155,8 @@ class Survey:
             seconds=round(time.perf_counter() - self._begun, 3),
             unit=unit_of(merged),
             model=card,
-            model_sha256=self.runtime.model_hash,
-            settings=settings_facts(self.runtime, self.options),
+            model_sha256=runtime.model_hash,
+            settings=settings_facts(runtime, options),
             crs="",
             classes=(),
             scenes=tuple(scenes),
@@ -197,7 +194,7 @@ class Survey:
         """Gather what is known of each scene; of a mosaic, of its sheets."""
         self._boxes |= look_at([sheet for sheet in sheets if sheet not in self._boxes])
         boxes, unit = self._boxes, unit_of(merged)
-        card, found = self.runtime.model.card, {result.sheet: result for result in results}
+        card, found = self.runner.runtime.model.card, {result.sheet: result for result in results}
         return [
             scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
             if sheet in found
@@ -207,7 +204,7 @@ class Survey:
 
     def _draw(self, scenes: Sequence[SceneFigures], merged: Merged | None) -> dict[str, bytes]:
         """Draw small pictures of the scenes; of those that were drawn already only what has changed."""
-        limit, classes = thumbnail_limit(len(scenes)), self.runtime.model.card.classes
+        limit, classes = thumbnail_limit(len(scenes)), self.runner.runtime.model.card.classes
         boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
         scaling = SceneReport.of(whole.report).scaling if whole and self._sheets else None
@@ -216,7 +213,7 @@ class Survey:
             box = boxes.get(scene.name)
             if box is None or scaling is None or merged is None or scene.state == "failed":
                 return scene_thumbnail(scene, self.folder, classes, limit)
-            path, bands = merged.outputs["classes"], self.options.bands
+            path, bands = merged.outputs["classes"], self.runner.options.bands
             return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
 
         def draw(scene: SceneFigures) -> bytes:

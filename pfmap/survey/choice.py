@@ -85,11 +85,9 @@ class Choice:
 
 
 def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:
-    """Yield scenes that have appeared, or changed, and are complete; never ends by itself.
+    """Yield those scenes found that have appeared, or changed, and are complete; never ends by itself.
 
-    Args:
-        find: gives all scenes that are there now.
-        on_pause: called several times a second while nothing happens; it may raise to stop.
+    `on_pause` is called several times a second while nothing happens; it may raise to stop.
     """
     since: dict[Sheet, tuple[Sign, float]] = {}
     given: dict[Sheet, Sign] = {}

@@ -60,14 +60,9 @@ class Runner:
     _stop: BaseException | None = None
 
     def run(self, sheets: Sequence[Sheet], sizes: Mapping[Sheet, int]) -> list[SheetResult]:
-        """Map scenes; one that fails does not keep the others from being mapped.
+        """Map scenes; say what became of each, in their order.
 
-        Args:
-            sheets: the scenes.
-            sizes: their pixels, as far as they are known.
-
-        Returns:
-            What became of each, in their order.
+        One that fails does not keep the others from being mapped. `sizes` are in pixels, of those known.
 
         Raises:
             BaseException: whatever a callback raised.

@@ -20,7 +20,7 @@ from pfmap.mapping.work import locked, work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
-from pfmap.survey.run import SheetResult
+from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.single import started
 
 _OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
@@ -69,7 +69,8 @@ def predict_all(
     rounds = choice.rounds(on_progress, on_message)
     with started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
-        survey = Survey(folder or Path(), choice.listed, runtime, options, on_scene, on_progress, on_message)
+        runner = Runner(runtime, options, on_scene, on_progress, on_message)
+        survey = Survey(folder or Path(), choice.listed, runner)
         for sheets in rounds:
             survey.map(sheets)
             survey.list_failures()
@@ -125,7 +126,8 @@ def batch(
     rounds = choice.rounds(on_progress, on_message)
     with _alone(folder, options), started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
-        survey = Survey(folder, choice.listed, runtime, options, on_scene, on_progress, on_message)
+        runner = Runner(runtime, options, on_scene, on_progress, on_message)
+        survey = Survey(folder, choice.listed, runner)
         for sheets in rounds:
             if mosaic:
                 survey.map_as_one(sheets)
