@@ -116,7 +116,8 @@ def bench(
             path, title = folder / "scene.tif", f"{scene or 'made up'}, stored as {kind}"
             width, height = size or (_SIZE, _SIZE)
             on_message(f"making a scene of {width:,} x {height:,} pixels")
-            _make_scene(path, scene, width, height, loaded.card.input.gsd[0], kind)
+            pattern = make_pattern() if scene is None else read_pattern(scene)
+            write_scene(path, pattern, width, height, max(0.1, loaded.card.input.gsd[0]), kind)
         job = Job(locate(path), Runtime.of(loaded, device, precision, None, on_message), options, on_message)
         with job.planned() as (source, plan):
             begun = time.perf_counter()
@@ -148,12 +149,6 @@ def bench(
             idle_memory=idle,
             runs=tuple(measured),
         )
-
-
-def _make_scene(path: Path, scene: str | None, width: int, height: int, gsd: float, kind: Kind) -> None:
-    """Write a scene of any size: of a piece of another, repeated, or of made-up ground."""
-    pattern = make_pattern() if scene is None else read_pattern(scene)
-    write_scene(path, pattern, width, height, max(0.1, gsd), kind)
 
 
 def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Window], folder: Path) -> Run:

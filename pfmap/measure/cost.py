@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.hooks import RemovableHandle
 
 from pfmap.core.card import ENCODERS, Architecture, read_card
 from pfmap.core.errors import ModelError, UsageError
@@ -118,11 +116,7 @@ def _value(text: str) -> Any:
 
 
 def cost_of(architecture: Architecture, size: int) -> Cost:
-    """Count parameters and multiply-adds of a network.
-
-    Args:
-        architecture: of the network.
-        size: side of the window, pixels.
+    """Count parameters, and multiply-adds of a window of `size` pixels a side.
 
     Raises:
         ModelError: a window that the network cannot take.
@@ -158,21 +152,12 @@ def _run(network: PFNet, size: int, counter: FlopCounterMode) -> int:
 def _by_part(network: PFNet, size: int) -> dict[str, int]:
     """Count the multiply-adds of each part: of what runs outermost in the network itself."""
     counter = _counter()
-    operations = dict.fromkeys(_PARTS.values(), 0)
-    entered: list[int] = []  # what had been counted when each module that is running was entered
-
-    def watch(part: str, module: nn.Module) -> list[RemovableHandle]:
-        def leave(*_: object) -> None:
-            before = entered.pop()
-            if not entered:
-                operations[part] += counter.get_total_flops() - before
-
-        enter = module.register_forward_pre_hook(lambda *_: entered.append(counter.get_total_flops()))
-        return [enter, module.register_forward_hook(leave)]
-
-    modules = [(name, module) for name, module in network.named_modules() if name]
-    hooks = [hook for name, module in modules for hook in watch(_PARTS[name.split(".")[0]], module)]
     _run(network, size, counter)
-    for hook in hooks:
-        hook.remove()
+    counts = counter.get_flop_counts()  # of every module, with what runs in it
+    operations = dict.fromkeys(_PARTS.values(), 0)
+    for module, found in counts.items():
+        root, *path = module.split(".")
+        around = (f"{root}.{'.'.join(path[:depth])}" for depth in range(1, len(path)))
+        if path and not any(outer in counts for outer in around):
+            operations[_PARTS[path[0]]] += sum(found.values())
     return {part: count // 2 for part, count in operations.items()}

@@ -11,7 +11,6 @@ from pathlib import Path, PurePath
 from typing import Any, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,15 +29,10 @@ from pfmap.net.pfnet import PFNet, PFNetOutput
 from pfmap.raster.gdal import gdal_settings, locate
 from pfmap.raster.source import Source
 from pfmap.raster.view import View
-from pfmap.report.picture import Panel, Words, write_picture
+from pfmap.report.picture import Mask, Panel, Pixels, Points, Words, write_picture
 
 _USUAL_FOREGROUND = "building"
 _FEW = 3  # class names in a line
-
-Pixels = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.float64]
-"""``(P, 2)``: row and column of the points' centres in the window, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +162,7 @@ def find_points(
     options = PredictOptions.of(**own, grid="model")
     chosen = run.model if isinstance(run.model, Model) else load_model(run.model)
     network = _with_flow(chosen)
-    names = _foreground(chosen.card, foreground)
+    wanted = _foreground(chosen.card, foreground)
     location = locate(scene)
     with Source(location, chosen.card.input.bands, options.bands, chosen.card.name) as source:
         plan = make_plan(source, chosen, "", options, choose_device(run.device), torch.float32)
@@ -182,7 +176,6 @@ def find_points(
             "choose another with window="
         )
     output, classes = _compute(plan, network, pixels, shown)
-    wanted = [index_of(chosen.card.classes, name) for name in names]
     return WindowPoints(
         scene=plan.scene.name,
         model=chosen.card.name,
@@ -191,7 +184,7 @@ def find_points(
         gsd=None if plan.model_gsd is None else round(mean_size(plan.model_gsd), 6),
         pixels=pixels,
         seen=seen,
-        foreground=names,
+        foreground=tuple(chosen.card.classes[index].name for index in wanted),
         on_foreground=np.isin(classes, wanted) & seen,
         levels=_levels(output, seen),
         notes=tuple(plan.warnings),
@@ -209,22 +202,21 @@ def _with_flow(model: Model) -> PFNet:
     return network
 
 
-def _foreground(card: Card, names: Sequence[str] | None) -> tuple[str, ...]:
-    """Decide which classes are foreground."""
+def _foreground(card: Card, names: Sequence[str] | None) -> list[int]:
+    """Decide which classes are foreground, by their indices."""
     if names is not None:
         if not names:
             raise UsageError("no foreground class is named: give one or more with foreground=")
-        for name in names:
-            index_of(card.classes, name)
-        return tuple(dict.fromkeys(names))
-    objects = tuple(spec.name for spec in card.classes if not spec.background)
+        return list(dict.fromkeys(index_of(card.classes, name) for name in names))
+    objects = [index for index, spec in enumerate(card.classes) if not spec.background]
     if len(objects) < len(card.classes):
         return objects
-    if _USUAL_FOREGROUND in objects:
-        return (_USUAL_FOREGROUND,)
+    known = [spec.name for spec in card.classes]
+    if _USUAL_FOREGROUND in known:
+        return [known.index(_USUAL_FOREGROUND)]
     raise ModelError(
         f"model {card.name!r} has no background class: say which of its classes are foreground with "
-        f"foreground= ({', '.join(objects)})"
+        f"foreground= ({', '.join(known)})"
     )
 
 
@@ -310,11 +302,10 @@ def draw_points(found: WindowPoints, path: Path) -> None:
 
 
 def _panel(level: LevelPoints, found: WindowPoints) -> Panel:
-    shares = [(kind, len(points), found.point_share(points)) for kind, points in level.flows]
     counted = [
-        f"{count} {kind}, {100 * share:.0f} % on foreground"
-        for kind, count, share in shares
-        if share is not None
+        f"{len(points)} {kind}, {100 * share:.0f} % on foreground"
+        for kind, points in level.flows
+        if (share := found.point_share(points)) is not None
     ]
     title = f"stride {level.source} to {level.target}"
     return Panel(title, "; ".join(counted), level.salient, level.boundary)

@@ -46,11 +46,9 @@ class Curves:
 
     def write_png(self, path: Path) -> None:
         """Draw the loss above the validation figures."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9, 7), layout="constrained")
-        FigureCanvasAgg(figure)
         top, bottom = figure.subplots(2, 1, sharex=True)
         top.plot(*self._series(LOSS), color="#1f77b4")
         top.set_ylabel("loss")

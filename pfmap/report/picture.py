@@ -24,7 +24,10 @@ _CIRCLE, _DIAMOND, _LINE = (86, 180, 233), (240, 228, 66), (255, 255, 255)
 _CIRCLE_RADIUS, _DIAMOND_RADIUS = 4.2, 7.8  # a circle on a diamond leaves a ring of it in sight
 _FADED = 0.35  # how much of an image's colour is taken back, so that the points stand out
 
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
+"""``(P, 2)``: rows and columns of points in an image, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,6 @@ class Panel:
     subtitle: str
     """A smaller line under it."""
     circles: Points
-    """``(N, 2)`` rows and columns in the image, as are the diamonds."""
     diamonds: Points
 
 
@@ -52,12 +54,7 @@ class Words:
 
 
 def write_picture(
-    path: Path,
-    pixels: npt.NDArray[np.uint8],
-    seen: npt.NDArray[np.bool_],
-    outlined: npt.NDArray[np.bool_],
-    panels: Sequence[Panel],
-    words: Words,
+    path: Path, pixels: Pixels, seen: Mask, outlined: Mask, panels: Sequence[Panel], words: Words
 ) -> None:
     """Draw panels over the same square image, and write them as a PNG.
 
@@ -101,25 +98,20 @@ def write_picture(
         raise TargetError(f"{path} cannot be written: choose another file with output=") from error
 
 
-def _image(
-    pixels: npt.NDArray[np.uint8], seen: npt.NDArray[np.bool_], outlined: npt.NDArray[np.bool_]
-) -> Image.Image:
+def _image(pixels: Pixels, seen: Mask, outlined: Mask) -> Image.Image:
     """Return the image under the points, at the size in which it is drawn."""
-    color = pixels.astype(np.float32)
-    faded = color + _FADED * (color.mean(axis=0) - color)
-    shown = np.where(seen, faded, np.array(_EMPTY, dtype=np.float32)[:, None, None])
+    color = pixels.transpose(1, 2, 0).astype(np.float32)
+    faded = color + _FADED * (color.mean(axis=-1, keepdims=True) - color)
+    shown = np.where(seen[..., None], faded, np.array(_EMPTY, dtype=np.float32)).round().astype(np.uint8)
     size = (_DRAWN * _SIDE, _DRAWN * _SIDE)
-    image = Image.fromarray(shown.round().astype(np.uint8).transpose(1, 2, 0)).resize(
-        size, Image.Resampling.BICUBIC
-    )
+    drawn = np.array(Image.fromarray(shown).resize(size, Image.Resampling.BICUBIC))
     inside = np.asarray(Image.fromarray(outlined).resize(size, Image.Resampling.NEAREST), dtype=bool)
-    drawn = np.array(image)
     drawn[_edge(inside, 2 * _DRAWN)] = _INK
     drawn[_edge(inside, _DRAWN)] = _LINE
     return Image.fromarray(drawn)
 
 
-def _edge(inside: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
+def _edge(inside: Mask, reach: int) -> Mask:
     """Return the pixels of a mask from which one outside it is at most `reach` steps away."""
     core = inside.copy()
     for _ in range(reach):
@@ -138,20 +130,18 @@ def _diamond(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
     draw.polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], _DIAMOND, _INK, _DRAWN)
 
 
+def _outline(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    draw.rectangle((x - _DRAWN * 9, y - _DRAWN * 6, x + _DRAWN * 9, y + _DRAWN * 6), _LINE, _INK, 2 * _DRAWN)
+
+
 def _foot(draw: ImageDraw.ImageDraw, words: Words, height: int) -> None:
     """Write the legend and the captions."""
     x, y = float(_DRAWN * (_GAP + 8)), height - _DRAWN * (_FOOT - 24)
     font = _font(16)
-    for kind, text in (("circle", words.circles), ("diamond", words.diamonds), ("line", words.line)):
+    for sign, text in ((_circle, words.circles), (_diamond, words.diamonds), (_outline, words.line)):
         if not text:
             continue
-        if kind == "circle":
-            _circle(draw, x, y)
-        elif kind == "diamond":
-            _diamond(draw, x, y)
-        else:
-            box = (x - _DRAWN * 9, y - _DRAWN * 6, x + _DRAWN * 9, y + _DRAWN * 6)
-            draw.rectangle(box, _LINE, _INK, 2 * _DRAWN)
+        sign(draw, x, y)
         x += _DRAWN * 16
         draw.text((x, y), text, _INK, font, anchor="lm")
         x += draw.textlength(text, font) + _DRAWN * 28

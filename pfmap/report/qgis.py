@@ -68,12 +68,7 @@ class Map:
 
 
 def map_project(made: Map, below: Sequence[Layer] = ()) -> bytes:
-    """Make the content of the `.qgz` file that opens what was made.
-
-    Args:
-        made: the map.
-        below: layers under it.
-    """
+    """Make the content of the `.qgz` file that opens what was made, and layers below it."""
     stem, crs = made.stem, made.geobox.crs_wkt
     layers = list(_objects(made))
     if "confidence" in made.files:
@@ -81,7 +76,7 @@ def map_project(made: Map, below: Sequence[Layer] = ()) -> bytes:
         layers.append(Layer(f"{stem} confidence", source, confidence_raster_style(), crs, shown=False))
     source = f"./{made.files['classes'][0].name}"
     layers.append(Layer(f"{stem} classes", source, class_raster_style(made.classes, _OPACITY), crs))
-    return qgis_project(stem, [*layers, *below], crs, made.geobox.bounds)
+    return _project(stem, [*layers, *below], crs, made.geobox.bounds)
 
 
 def _objects(made: Map) -> Iterator[Layer]:
@@ -113,17 +108,10 @@ def place_beside(location: Location, output_dir: Path) -> str:
     return path if path.startswith("../") else f"./{path}"
 
 
-def qgis_project(
+def _project(
     title: str, layers: Sequence[Layer], crs: str | None, extent: tuple[float, float, float, float]
 ) -> bytes:
-    """Make the content of a `.qgz` file.
-
-    Args:
-        title: of the project.
-        layers: the topmost first.
-        crs: WKT of the map's CRS, or None.
-        extent: xmin, ymin, xmax, ymax that are in view, in that CRS.
-    """
+    """Make the content of a `.qgz` file of layers, the topmost first; `extent` is in view."""
     root = ET.Element("qgis", version="3.22", projectname=title)
     ET.SubElement(root, "title").text = title
     _add_crs(ET.SubElement(root, "projectCrs"), crs)

@@ -293,27 +293,21 @@ def _around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """Return a ring around boxes; without any, no point."""
     if not boxes:
         return []
-    west, south = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    east, north = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    wests, souths, easts, norths = zip(*boxes, strict=True)
+    west, south, east, north = min(wests), min(souths), max(easts), max(norths)
     return [(west, south), (east, south), (east, north), (west, north)]
 
 
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:
-    """Make a name of letters, digits, dashes, dots and underscores that nobody has yet.
+    """Make a text a name of letters, digits, dashes, dots and underscores that is not taken yet.
 
-    Args:
-        text: what it is made of.
-        taken: names that are in use; upper and lower case count as the same, as on some disks.
-        otherwise: the name where nothing of the text is left.
+    Upper and lower case count as the same, as on some disks. Where nothing is left of it, it is `otherwise`.
     """
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._]+", "-", ascii_text).strip("-.")[:120] or otherwise
-    number, found = 1, name
     lower = {item.lower() for item in taken}
-    while found.lower() in lower:
-        number += 1
-        found = f"{name}-{number}"
-    return found
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(found for found in itertools.chain([name], numbered) if found.lower() not in lower)
 
 
 def _json(table: dict[str, Any]) -> str:

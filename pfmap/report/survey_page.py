@@ -5,14 +5,16 @@ all scenes come first; each scene follows folded up, with a picture no larger th
 """
 
 import base64
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+from PIL import Image
 
 from pfmap.report.footprint_map import WIDTH, draw_footprints
 from pfmap.report.html import render
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
-from pfmap.report.thumbnail import picture_facts
-from pfmap.report.wording import STATES, AreaUnit, duration, moment, percent, plural, printable
+from pfmap.report.wording import AreaUnit, duration, moment, percent, plural, printable
 
 _OPEN = 6  # scenes: those of a survey of no more are unfolded, also on paper
 _PICTURES = 24_000_000  # bytes of all pictures; what is beyond is left out, and said
@@ -82,23 +84,8 @@ class _Scene:
         return found + [(name, moment(when)) for name, when in times if when]
 
 
-@dataclass(frozen=True, slots=True)
-class _Total:
-    """A figure at the top of the page, with a note below it."""
-
-    name: str
-    value: str
-    note: str
-    bad: bool = False
-
-
 def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
-    """Write the page.
-
-    Args:
-        figures: of the survey.
-        thumbnails: small pictures by the scenes' names, each WebP, PNG or JPEG; empty ones count as none.
-    """
+    """Write the page, with small pictures (WebP, PNG or JPEG) by the scenes' names; empty ones are none."""
     areas = AreaUnit.fitting(figures.area, figures.unit)
     kept, left_out = _within_budget(figures, thumbnails)
     scenes = [
@@ -116,7 +103,7 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
         figures=figures,
         areas=areas,
         sections={anchor: name for anchor, name in _SECTIONS.items() if filled.get(anchor, True)},
-        totals=_totals(figures, areas),
+        pace=_pace(figures),
         scenes=scenes,
         failed=failed,
         drawing=drawing,
@@ -131,8 +118,12 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
 
 def _picture(content: bytes) -> _Picture | None:
     """Return what an `img` needs; None where a file is no picture."""
-    facts = picture_facts(content)
-    return None if facts is None else _Picture(base64.b64encode(content).decode(), *facts)
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            kind = Image.MIME[image.format or ""]
+            return _Picture(base64.b64encode(content).decode(), kind, image.width, image.height)
+    except (OSError, KeyError):
+        return None
 
 
 def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> tuple[dict[str, bytes], int]:
@@ -140,33 +131,13 @@ def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> t
     kept: dict[str, bytes] = {}
     room, left_out = _PICTURES, 0
     for scene in figures.scenes:
-        picture = thumbnails.get(scene.name, b"")
-        if not picture or scene.state == "failed":
-            continue
+        picture = b"" if scene.state == "failed" else thumbnails.get(scene.name, b"")
         if len(picture) > room:
             left_out += 1
-            continue
-        kept[scene.name] = picture
-        room -= len(picture)
+        else:
+            kept[scene.name] = picture
+            room -= len(picture)
     return kept, left_out
-
-
-def _totals(figures: SurveyFigures, areas: AreaUnit) -> list[_Total]:
-    several, count = len(figures.scenes) > 1, len(figures.classes)
-    classes = "of one class" if count == 1 else f"of {count} classes"
-    known = figures.mean_confidence is not None
-    return [
-        _Total("Scenes", f"{len(figures.scenes):,}", _states(figures), figures.count("failed") > 0),
-        _Total("Mapped area", areas.write(figures.area), "overlaps count once" if several else ""),
-        _Total("Objects", f"{figures.objects:,}", classes),
-        _Total("Mean confidence", percent(figures.mean_confidence), "over all pixels" if known else ""),
-        _Total("Time", duration(figures.seconds), _pace(figures)),
-    ]
-
-
-def _states(figures: SurveyFigures) -> str:
-    counts = {state: figures.count(state) for state in STATES}
-    return ", ".join(f"{count:,} {STATES[state]}" for state, count in counts.items() if count)
 
 
 def _pace(figures: SurveyFigures) -> str:

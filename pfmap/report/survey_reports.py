@@ -128,20 +128,18 @@ def survey_csv(figures: SurveyFigures) -> str:
     """
     classes = figures.all_classes()
     areas = [f"area_{figures.unit}_{item.name}" for item in classes]
-    head = [*_cells(SceneFigures("", "", "done")), *areas, *(f"objects_{item.name}" for item in classes)]
+    objects = [f"objects_{item.name}" for item in classes]
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(map(_harmless, [*head, "warnings"]))
+    writer.writerow(map(_harmless, [*_cells(SceneFigures("", "", "done")), *areas, *objects, "warnings"]))
     for scene in figures.scenes:
-        found = {item.class_id: item for item in scene.classes}
-        rows = [found.get(item.class_id) for item in classes]
+        area = {item.class_id: round(item.area, 2) for item in scene.classes}
+        count = {item.class_id: item.objects for item in scene.classes}
         cells = [
             *_cells(scene).values(),
-            *(None if row is None else round(row.area, 2) for row in rows),
-            *(None if row is None else row.objects for row in rows),
-            "; ".join(scene.warnings),
+            *(found.get(item.class_id) for found in (area, count) for item in classes),
         ]
-        writer.writerow(map(_harmless, cells))
+        writer.writerow(map(_harmless, [*cells, "; ".join(scene.warnings)]))
     return text.getvalue()
 
 

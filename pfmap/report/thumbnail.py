@@ -68,23 +68,12 @@ def thumbnail(
 def scene_thumbnail(
     scene: SceneFigures, output_dir: Path, classes: Sequence[ClassSpec], limit: int = _LIMIT
 ) -> bytes:
-    """Draw a mapped scene of a survey with the bands and the scale that its own report names.
-
-    Args:
-        scene: its figures.
-        output_dir: what its outputs are relative to.
-        classes: of the model, by value.
-        limit: bytes.
-
-    Returns:
-        As `thumbnail`.
-    """
+    """Draw a mapped scene of a survey as `thumbnail` does, with the bands and the scale of its own report."""
     if scene.state == "failed" or "classes" not in scene.outputs:
         return b""
     path, report = output_dir / scene.outputs["classes"], read_scene_report(scene, output_dir)
-    if report is None:
-        return thumbnail(scene.scene, path, classes, limit=limit)
-    return thumbnail(scene.scene, path, classes, scaling=report.scaling, bands=report.bands, limit=limit)
+    scaling, bands = (EIGHT_BIT, None) if report is None else (report.scaling, report.bands)
+    return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
 
 
 def class_picture(
@@ -106,20 +95,16 @@ def class_picture(
     table = np.zeros((256, 4), dtype=np.float32)
     for value, color in colors.items():
         table[value] = (*color, 1)
-    laid = table[classes]
-    drawn = laid[..., 3] > 0
+    laid, drawn = np.split(table[classes], [3], axis=-1)
     if pixels is None:
-        panels = [np.dstack([laid[..., :3].astype(np.uint8), np.where(drawn, 255, 0).astype(np.uint8)])]
+        panels = [np.dstack([laid, 255 * drawn])]
     else:
-        image = pixels.transpose(1, 2, 0)
-        mixed = np.where(drawn[..., None], image + _LAID * (laid[..., :3] - image), image)
-        alpha = np.where(seen, 255, 0).astype(np.uint8)
+        image, data = pixels.transpose(1, 2, 0), seen[..., None]
+        mixed = np.where(drawn > 0, image + _LAID * (laid - image), image)
         # Pixels that are mapped but have no data in few pixels keep their class: it is there in the raster.
-        over = np.where(seen | drawn, 255, 0).astype(np.uint8)
-        left = np.dstack([image, alpha])
-        right = np.dstack([mixed.round().astype(np.uint8), over])
-        panels = [left, np.zeros((left.shape[0], _BETWEEN, 4), dtype=np.uint8), right]
-    return _small_webp(Image.fromarray(np.concatenate(panels, axis=1)), limit)
+        panels = [np.dstack([image, 255 * data]), np.dstack([mixed.round(), 255 * (data | (drawn > 0))])]
+        panels.insert(1, np.zeros((len(image), _BETWEEN, 4)))
+    return _small_webp(Image.fromarray(np.concatenate(panels, axis=1).astype(np.uint8)), limit)
 
 
 def _small_webp(image: Image.Image, limit: int) -> bytes:
@@ -133,12 +118,3 @@ def _small_webp(image: Image.Image, limit: int) -> bytes:
         if max(image.size) <= 64:
             return content.getvalue()
         image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
-
-
-def picture_facts(content: bytes) -> tuple[str, int, int] | None:
-    """Return the media type, width and height of an encoded picture; None if it is none."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return Image.MIME[image.format or ""], image.width, image.height
-    except (OSError, KeyError):
-        return None

@@ -1,7 +1,7 @@
 """A survey while it is made: its scenes are mapped, their maps joined, and reports of all of them written."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,24 +9,32 @@ from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError
 from pfmap.core.grid import GeoBox
-from pfmap.mapping.job import Progress, Result
+from pfmap.mapping.job import Result
 from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import wanted_classes
 from pfmap.mapping.run_report import read_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
-from pfmap.report.survey_figures import SceneFigures, SceneReport, SurveyFigures
+from pfmap.report.survey_figures import SceneFigures, SceneReport, SurveyFigures, class_figures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
 from pfmap.survey.choice import write_failures
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import scene_figures, sheet_figures, survey_figures, title_of, unit_of
+from pfmap.survey.gather import (
+    relative_names,
+    scene_figures,
+    settings_facts,
+    sheet_figures,
+    title_of,
+    unit_of,
+)
 from pfmap.survey.merge import Merged, merge
 from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.virtual_scene import make_mosaic
 from pfmap.vector.area import check_area
 from pfmap.vector.footprints import Footprints
+from pfmap.version import __version__
 
 _LOOKS = 8  # scenes looked at at a time: servers take their time
 _PICTURES = 2  # drawn at a time
@@ -56,13 +64,8 @@ class Survey:
     """Where the outputs go."""
     listed: Path
     """Folder of the list of failures."""
-    runtime: Runtime
-    options: PredictOptions
-    on_scene: Callable[[SheetResult], None]
-    """Called when a scene is finished."""
-    on_progress: Progress
-    on_message: Callable[[str], None]
-    """Called with lines for people."""
+    runner: Runner
+    """What maps its scenes."""
     results: dict[Sheet, SheetResult] = field(default_factory=dict)
     """What became of the scenes so far."""
     _begun: float = field(default_factory=time.perf_counter)
@@ -75,24 +78,23 @@ class Survey:
     _footprints: Footprints | None = None
     """Of these sheets."""
 
-    def map(self, sheets: Sequence[Sheet]) -> None:
-        """Map scenes one by one."""
-        self._map(sheets, self.options)
-
     def map_as_one(self, sheets: Sequence[Sheet]) -> None:
         """Map scenes as one virtual scene."""
-        card = self.runtime.model.card
-        whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, self.options)
-        own = replace(self.options, bands=tuple(range(1, len(card.input.bands) + 1)))
-        self._map([whole], own)
+        card, options = self.runner.runtime.model.card, self.runner.options
+        whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, options)
+        own = replace(options, bands=tuple(range(1, len(card.input.bands) + 1)))
+        self._map([whole], replace(self.runner, options=own))
         self._sheets = sheets
         self.results |= {result.sheet: result for result in failed}
 
-    def _map(self, sheets: Sequence[Sheet], options: PredictOptions) -> None:
+    def map(self, sheets: Sequence[Sheet]) -> None:
+        """Map scenes one by one."""
+        self._map(sheets, self.runner)
+
+    def _map(self, sheets: Sequence[Sheet], runner: Runner) -> None:
         boxes = look_at(sheets)
         self._boxes |= boxes
         sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
-        runner = Runner(self.runtime, options, self.on_scene, self.on_progress, self.on_message)
         self.results |= {result.sheet: result for result in runner.run(sheets, sizes)}
 
     def list_failures(self) -> None:
@@ -136,71 +138,88 @@ class Survey:
     def finish(self) -> SurveyResult:
         """Make the survey's own files of what is mapped so far."""
         results = [result for result in self.results.values() if not result.left_out]
-        card, folder = self.runtime.model.card, self.folder
+        folder, runtime, options = self.folder, self.runner.runtime, self.runner.options
+        card = runtime.model.card
         self.refuse_if_all_left_out()
         self.list_failures()
-        self.on_message("joining the maps of all scenes")
-        merged = merge(
-            results, folder, card, self.options, self.on_progress, self.on_message, self._footprints
+        say = self.runner.on_message
+        say("joining the maps of all scenes")
+        merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints)
+        sheets = self._sheets or [result.sheet for result in results]
+        scenes = self._scenes(sheets, results, merged)
+        figures = SurveyFigures(
+            title=title_of(sheets),
+            version=__version__,
+            started=self._started,
+            finished=_now(),
+            seconds=round(time.perf_counter() - self._begun, 3),
+            unit=unit_of(merged),
+            model=card,
+            model_sha256=runtime.model_hash,
+            settings=settings_facts(runtime, options),
+            crs="",
+            classes=(),
+            scenes=tuple(scenes),
+            warnings=self._about_empty(),
         )
-        scenes = self._scenes(results, merged)
-        figures = survey_figures(
-            title_of(self._sheets or [result.sheet for result in results]),
-            scenes,
-            merged,
-            self.runtime,
-            self.options,
-            folder,
-            (self._started, _now(), time.perf_counter() - self._begun),
-            [*([] if merged is None else merged.warnings), *self._about_empty()],
-        )
+        outputs: dict[str, Path] = {}
+        if merged is not None:
+            outputs |= merged.outputs
+            objects = [merged.objects.get(spec.name, 0) for spec in card.classes]
+            figures = replace(
+                figures,
+                crs="" if merged.grid.crs_wkt is None else merged.grid.crs_name,
+                classes=class_figures(card.classes, merged.pixels, merged.areas, objects),
+                warnings=(*merged.warnings, *figures.warnings),
+                outputs=relative_names(outputs, folder),
+            )
         reports = write_reports(figures, folder, self._draw(scenes, merged))
-        outputs = dict(merged.outputs) if merged is not None else {}
         outputs |= {kind: folder / name for kind, name in reports.items()}
         return SurveyResult(results, outputs, figures)
 
     def _empty(self) -> list[str]:
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
 
-    def _about_empty(self) -> list[str]:
+    def _about_empty(self) -> tuple[str, ...]:
         """Say which scenes are left out though they are in the folder."""
         names = self._empty()
         if not names:
-            return []
+            return ()
         some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-        return [f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}"]
+        return (f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}",)
 
-    def _scenes(self, results: Sequence[SheetResult], merged: Merged | None) -> list[SceneFigures]:
+    def _scenes(
+        self, sheets: Sequence[Sheet], results: Sequence[SheetResult], merged: Merged | None
+    ) -> list[SceneFigures]:
         """Gather what is known of each scene; of a mosaic, of its sheets."""
-        scenes = self._sheets or [result.sheet for result in results]
-        self._boxes |= look_at([sheet for sheet in scenes if sheet not in self._boxes])
+        self._boxes |= look_at([sheet for sheet in sheets if sheet not in self._boxes])
         boxes, unit = self._boxes, unit_of(merged)
-        card, found = self.runtime.model.card, {result.sheet: result for result in results}
+        card, found = self.runner.runtime.model.card, {result.sheet: result for result in results}
         return [
             scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
             if sheet in found
             else sheet_figures(sheet, results[0], boxes.get(sheet), merged, card)
-            for sheet in scenes
+            for sheet in sheets
         ]
 
     def _draw(self, scenes: Sequence[SceneFigures], merged: Merged | None) -> dict[str, bytes]:
         """Draw small pictures of the scenes; of those that were drawn already only what has changed."""
-        limit, classes = thumbnail_limit(len(scenes)), self.runtime.model.card.classes
+        limit, classes = thumbnail_limit(len(scenes)), self.runner.runtime.model.card.classes
         boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
         scaling = SceneReport.of(whole.report).scaling if whole and self._sheets else None
 
+        def draw_new(scene: SceneFigures) -> bytes:
+            box = boxes.get(scene.name)
+            if box is None or scaling is None or merged is None or scene.state == "failed":
+                return scene_thumbnail(scene, self.folder, classes, limit)
+            path, bands = merged.outputs["classes"], self.runner.options.bands
+            return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
+
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit
             if key not in self._pictures:
-                box = boxes.get(scene.name)
-                if box is None or scaling is None or merged is None or scene.state == "failed":
-                    self._pictures[key] = scene_thumbnail(scene, self.folder, classes, limit)
-                else:
-                    path, bands = merged.outputs["classes"], self.options.bands
-                    self._pictures[key] = thumbnail(
-                        scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit
-                    )
+                self._pictures[key] = draw_new(scene)
             return self._pictures[key]
 
         with ThreadPoolExecutor(_PICTURES, "pfmap-draw") as pool:
@@ -232,5 +251,5 @@ def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:
             return None
 
     with ThreadPoolExecutor(_LOOKS, "pfmap-look") as pool:
-        found = dict(zip(sheets, pool.map(look, sheets), strict=True))
-    return {sheet: box for sheet, box in found.items() if box is not None}
+        found = zip(sheets, pool.map(look, sheets), strict=True)
+        return {sheet: box for sheet, box in found if box is not None}

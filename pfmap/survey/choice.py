@@ -14,6 +14,7 @@ from pathlib import Path
 from pfmap.core.errors import UsageError
 from pfmap.core.files import read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
+from pfmap.mapping.options import SurveyOptions
 from pfmap.survey.find import Sheet, find_sheets
 
 Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -44,12 +45,7 @@ class Choice:
     """Scenes, folders and lists, as `find_sheets` takes them."""
     folder: Path | None
     """Where the outputs go; None for beside each scene."""
-    pattern: str | None
-    """Which files of folders are taken."""
-    retry_failed: bool
-    """Whether only those that `failures.csv` names."""
-    watch: bool
-    """Whether to go on with what appears in the folders."""
+    options: SurveyOptions
     reserved: str = ""
     """What outputs in `folder` itself must not be called, or ""."""
 
@@ -60,20 +56,23 @@ class Choice:
 
     def find(self) -> list[Sheet]:
         """Find all scenes that are there now."""
-        sheets = find_sheets(self.sources, self.folder, self.pattern, may_be_empty=self.watch)
+        sheets = find_sheets(self.sources, self.folder, self.options.pattern, may_be_empty=self.options.watch)
         return [self._renamed(sheet) for sheet in sheets]
 
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
         """Give the scenes that are mapped together; of a folder that is watched, as they come."""
         sheets = self.find()  # what is wrong shows now
-        _refuse_foreign_list(self.listed)
-        if not self.watch:
-            if self.retry_failed:
-                before = _read_failures(self.listed)
-                sheets = [sheet for sheet in sheets if sheet.location.text in before]
-            return iter([sheets])
-        if self.retry_failed:
+        failed = _read_failures(self.listed)
+        if self.options.watch and self.options.retry_failed:
             raise UsageError("watch=True maps again what failed once it changes: leave out retry_failed=True")
+        if self.options.retry_failed:
+            if failed is None:
+                raise UsageError(
+                    f"{self.listed / NAME} does not exist: no scene failed in an earlier run into this folder"
+                )
+            sheets = [sheet for sheet in sheets if sheet.location.text in failed]
+        if not self.options.watch:
+            return iter([sheets])
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
         return _arrivals(self.find, lambda: on_progress(0, 0))
 
@@ -86,11 +85,9 @@ class Choice:
 
 
 def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:
-    """Yield scenes that have appeared, or changed, and are complete; never ends by itself.
+    """Yield those scenes found that have appeared, or changed, and are complete; never ends by itself.
 
-    Args:
-        find: gives all scenes that are there now.
-        on_pause: called several times a second while nothing happens; it may raise to stop.
+    `on_pause` is called several times a second while nothing happens; it may raise to stop.
     """
     since: dict[Sheet, tuple[Sign, float]] = {}
     given: dict[Sheet, Sign] = {}
@@ -138,11 +135,7 @@ def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path 
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
-    """Write which scenes failed and why; without any, remove what an earlier run wrote.
-
-    Args:
-        folder: where the list lies.
-        failures: reasons by scene.
+    """Write which scenes failed and why, by scene; without any, remove what an earlier run wrote.
 
     Raises:
         TargetError: it cannot be written.
@@ -158,28 +151,19 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
     write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
 
 
-def _refuse_foreign_list(folder: Path) -> None:
-    """Refuse to replace a file of this name that is another's."""
+def _read_failures(folder: Path) -> set[str] | None:
+    """Return the scenes that failed in an earlier run; None without a list.
+
+    Raises:
+        UsageError: the file of this name is another's, and must not be replaced.
+    """
     path = folder / NAME
     try:
-        lines = read_text(path, "utf-8-sig").splitlines()
+        head, *rows = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
     except FileNotFoundError:
-        return
-    except (OSError, UnicodeError):
-        lines = []
-    if tuple(next(csv.reader(lines), ())) != _FIELDS:
+        return None
+    except (OSError, ValueError, csv.Error):
+        head, rows = [], []
+    if tuple(head) != _FIELDS:
         raise UsageError(f"{path} is no list that pfmap wrote: rename it, so that pfmap can write its own")
-
-
-def _read_failures(folder: Path) -> set[str]:
-    """Return the scenes that failed in an earlier run."""
-    path = folder / NAME
-    try:
-        with io.StringIO(read_text(path, "utf-8-sig"), newline="") as file:
-            return {row["scene"] for row in csv.DictReader(file)}
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path} does not exist: no scene failed in an earlier run into this folder"
-        ) from None
-    except (OSError, UnicodeError, KeyError) as error:
-        raise UsageError(f"{path} cannot be read as a list of failures ({error}): delete it") from error
+    return {row[0] for row in rows if row}

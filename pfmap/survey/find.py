@@ -64,12 +64,12 @@ def find_sheets(
             files = _search(path, pattern, may_be_empty=may_be_empty)
             sheets += [_sheet(locate(f), output_dir, home / f.relative_to(path).parent) for f in files]
         elif len(named) == 1 or not _is_own(path):  # *.tif names what an earlier run wrote too
-            sheets.append(_sheet(locate(text), output_dir, Path()))
+            sheets.append(_sheet(locate(text), output_dir))
     _refuse_twice([sheet.location for sheet in sheets])
     return _told_apart(sheets, output_dir)
 
 
-def _sheet(location: Location, output_dir: Path | None, below: Path) -> Sheet:
+def _sheet(location: Location, output_dir: Path | None, below: Path = Path()) -> Sheet:
     """Say where a scene's outputs go; its name comes once all scenes are known."""
     return Sheet(location, location.folder if output_dir is None else output_dir / below, "")
 

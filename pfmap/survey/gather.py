@@ -18,81 +18,19 @@ from pfmap.mapping.runtime import Runtime
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import extent
-from pfmap.report.survey_figures import (
-    SceneFigures,
-    SceneReport,
-    State,
-    SurveyFigures,
-    Unit,
-    class_figures,
-)
+from pfmap.report.survey_figures import SceneFigures, SceneReport, State, Unit, class_figures
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import ClassSums, Merged
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import lonlat_ring
-from pfmap.version import __version__
-
-
-def survey_figures(
-    title: str,
-    scenes: Sequence[SceneFigures],
-    merged: Merged | None,
-    runtime: Runtime,
-    options: PredictOptions,
-    folder: Path,
-    times: tuple[str, str, float],
-    warnings: Sequence[str],
-) -> SurveyFigures:
-    """Gather what is known of a survey.
-
-    Args:
-        title: for people.
-        scenes: in order.
-        merged: the one map of all, if there is one.
-        runtime: what they were mapped with.
-        options: how they were mapped.
-        folder: that outputs' names are relative to.
-        times: when it was started and finished, ISO 8601, and the seconds it took.
-        warnings: about the survey as a whole.
-    """
-    card = runtime.model.card
-    figures = SurveyFigures(
-        title=title,
-        version=__version__,
-        started=times[0],
-        finished=times[1],
-        seconds=round(times[2], 3),
-        unit=unit_of(merged),
-        model=card,
-        model_sha256=runtime.model_hash,
-        settings=_settings(runtime, options),
-        crs="",
-        classes=(),
-        scenes=tuple(scenes),
-        warnings=tuple(warnings),
-    )
-    if merged is None:
-        return figures
-    objects = [merged.objects.get(spec.name, 0) for spec in card.classes]
-    return replace(
-        figures,
-        crs="" if merged.grid.crs_wkt is None else merged.grid.crs_name,
-        classes=class_figures(card.classes, merged.pixels, merged.areas, objects),
-        outputs=_relative(merged.outputs, folder),
-    )
 
 
 def scene_figures(
     result: SheetResult, box: GeoBox | None, card: Card, folder: Path, unit: Unit
 ) -> SceneFigures:
-    """Gather what is known of a scene.
+    """Gather what is known of a scene, whose grid is `box` where it could be opened.
 
-    Args:
-        result: what became of it.
-        box: its grid, where it could be opened.
-        card: of the model.
-        folder: that its outputs' names are relative to.
-        unit: of the survey's areas; those of a scene that has none in it are 0.
+    Names of outputs are relative to `folder`; areas that are not in the survey's unit become 0.
     """
     done, figures = result.result, _begun(result.sheet, result, box)
     if done is None:
@@ -107,7 +45,7 @@ def scene_figures(
         mean_confidence=report.mean_confidence,
         seconds=report.seconds,
         warnings=report.warnings,
-        outputs=_relative(done.outputs, folder),
+        outputs=relative_names(done.outputs, folder),
         finished=report.finished,
     )
 
@@ -117,14 +55,8 @@ def sheet_figures(
 ) -> SceneFigures:
     """Gather what is known of a sheet that was mapped as a part of a mosaic: what that shows in its outline.
 
-    Where sheets overlap, each of them shows what is there.
-
-    Args:
-        sheet: the sheet.
-        whole: the mosaic.
-        box: the sheet's grid, where it can still be opened.
-        merged: the one map, if there is one.
-        card: of the model.
+    Where sheets overlap, each of them shows what is there. `box` is the sheet's grid, where it can still be
+    opened, and `whole` is the mosaic.
 
     Raises:
         PfmapError: the map cannot be read.
@@ -170,7 +102,7 @@ def _begun(sheet: Sheet, result: SheetResult, box: GeoBox | None) -> SceneFigure
     return replace(figures, width=box.width, height=box.height, footprint=lonlat_ring(box), crs=crs)
 
 
-def _settings(runtime: Runtime, options: PredictOptions) -> dict[str, object]:
+def settings_facts(runtime: Runtime, options: PredictOptions) -> dict[str, object]:
     """Return what a reader of the report wants to know of the options: not how the work was done."""
     facts = asdict(options)
     shapes = facts.pop("shapes")
@@ -180,7 +112,8 @@ def _settings(runtime: Runtime, options: PredictOptions) -> dict[str, object]:
     return {"device": str(runtime.device), "precision": precision, **facts, **shapes}
 
 
-def _relative(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
+def relative_names(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """Name files as they are reached from a folder."""
     return {kind: Path(os.path.relpath(path, folder)).as_posix() for kind, path in outputs.items()}
 
 

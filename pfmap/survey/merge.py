@@ -106,9 +106,16 @@ def merge(
         on_message(f"warning: {text}")
     if grid is None:
         return None
-    rasters = {"classes": _classes(placed, grid, folder, card)}
+    tags = {
+        "PFMAP_MODEL": card.name,
+        "PFMAP_CLASSES": ",".join(spec.name for spec in card.classes),
+        "PFMAP_ATTRIBUTION": card.provenance.attribution,
+    }
+    look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
+    rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
     if options.confidence:
-        rasters["confidence"] = _confidence(placed, grid, folder)
+        look = Look("uint8", ("Gray",), NODATA)
+        rasters["confidence"] = _join("confidence", placed, grid, folder, look, confidence_raster_style())
     wanted = wanted_classes(card, options.classes)
     sums = ClassSums(grid)
     with ExitStack() as opened:
@@ -127,8 +134,7 @@ def merge(
             sums.add,
             clusters([extent(box, grid) for box in boxes]),
         ).write(str(rasters["classes"]))
-    outputs = rasters | vectorized.outputs
-    shapes = options.shapes
+    outputs, shapes = rasters | vectorized.outputs, options.shapes
     files = _by_kind(outputs)
     made = Map(STEM, files, grid, card.classes, wanted, shapes.formats, shapes.split_by_class)
     outputs["project"] = folder / f"{STEM}.qgz"
@@ -180,23 +186,11 @@ def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
     ]
 
 
-def _classes(placed: Sequence[Placed], grid: GeoBox, folder: Path, card: Card) -> Path:
-    parts = [Part(str(scene.outputs["classes"]), scene.box) for scene in placed]
-    tags = {
-        "PFMAP_MODEL": card.name,
-        "PFMAP_CLASSES": ",".join(spec.name for spec in card.classes),
-        "PFMAP_ATTRIBUTION": card.provenance.attribution,
-    }
-    look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
-    path = write_mosaic(folder / f"{STEM}_classes.vrt", grid, parts, look)
-    write_text(path.with_suffix(".qml"), qml(class_raster_style(card.classes)))
-    return path
-
-
-def _confidence(placed: Sequence[Placed], grid: GeoBox, folder: Path) -> Path:
-    parts = [Part(str(scene.outputs["confidence"]), scene.box) for scene in placed]
-    path = write_mosaic(folder / f"{STEM}_confidence.vrt", grid, parts, Look("uint8", ("Gray",), NODATA))
-    write_text(path.with_suffix(".qml"), qml(confidence_raster_style()))
+def _join(kind: str, placed: Sequence[Placed], grid: GeoBox, folder: Path, look: Look, style: str) -> Path:
+    """Show one raster of all scenes as one, with a style for QGIS beside it."""
+    parts = [Part(str(scene.outputs[kind]), scene.box) for scene in placed]
+    path = write_mosaic(folder / f"{STEM}_{kind}.vrt", grid, parts, look)
+    write_text(path.with_suffix(".qml"), qml(style))
     return path
 
 

@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pfmap.core.errors import EmptyError, OutsideError, PfmapError
@@ -41,45 +41,33 @@ class _Stopped(BaseException):
     """Ends the scenes that are in work once the caller wants no more."""
 
 
+@dataclass(slots=True)
 class Runner:
-    """Maps scenes with one model.
+    """Maps scenes with one model."""
 
-    Args:
-        runtime: the model on its device.
-        options: how scenes are mapped.
-        on_scene: called when a scene is finished, whether it is mapped or failed; one call at a time.
-        on_progress: called with (pixels done, pixels in all) of the whole survey; it may raise to stop.
-        on_message: called with lines for people, which begin with the scene they are about.
-    """
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        options: PredictOptions,
-        on_scene: Callable[[SheetResult], None],
-        on_progress: Progress,
-        on_message: Callable[[str], None],
-    ) -> None:
-        self._runtime, self._options = runtime, options
-        self._on_scene, self._on_message = on_scene, on_message
-        self._on_progress = on_progress
-        self._pixels = _Pixels()
-        self._stop: BaseException | None = None
+    runtime: Runtime
+    options: PredictOptions
+    on_scene: Callable[[SheetResult], None]
+    """Called when a scene is finished, whether it is mapped or failed; one call at a time."""
+    on_progress: Progress
+    """Called with (pixels done, pixels in all) of the whole survey; it may raise to stop."""
+    on_message: Callable[[str], None]
+    """Called with lines for people, which begin with the scene they are about."""
+    _pixels: dict[Sheet, tuple[int, int]] = field(default_factory=dict)
+    """Done and in all, of each scene that takes time."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Of these: several scenes are in work at once."""
+    _stop: BaseException | None = None
 
     def run(self, sheets: Sequence[Sheet], sizes: Mapping[Sheet, int]) -> list[SheetResult]:
-        """Map scenes; one that fails does not keep the others from being mapped.
+        """Map scenes; say what became of each, in their order.
 
-        Args:
-            sheets: the scenes.
-            sizes: their pixels, as far as they are known.
-
-        Returns:
-            What became of each, in their order.
+        One that fails does not keep the others from being mapped. `sizes` are in pixels, of those known.
 
         Raises:
             BaseException: whatever a callback raised.
         """
-        self._pixels = _Pixels({sheet: sizes.get(sheet, 0) for sheet in sheets})
+        self._pixels = {sheet: (0, sizes.get(sheet, 0)) for sheet in sheets}
         results: dict[Sheet, SheetResult] = {}
         with ThreadPoolExecutor(_AT_ONCE, "pfmap-scene") as pool:
             waiting, running = iter(sheets), set[Future[SheetResult]]()
@@ -95,7 +83,7 @@ class Runner:
                     for future in finished:
                         done = future.result()
                         results[done.sheet] = done
-                        self._on_scene(done)
+                        self.on_scene(done)
             except BaseException as error:
                 self._stop = self._stop or error
                 raise self._stop from None
@@ -104,11 +92,12 @@ class Runner:
     def _map(self, sheet: Sheet) -> SheetResult:
         found = self._attempt(sheet)
         if found.result is None or found.result.skipped:
-            self._pixels.leave_out(sheet)
+            with self._lock:  # it takes no time any more
+                self._pixels.pop(sheet, None)
         return found
 
     def _attempt(self, sheet: Sheet) -> SheetResult:
-        job = Job(sheet.location, self._runtime, self._options, lambda line: self._say(sheet, line))
+        job = Job(sheet.location, self.runtime, self.options, lambda line: self._say(sheet, line))
         try:
             result = job.run(sheet.folder, lambda done, total: self._advance(sheet, done, total))
         except OutsideError:
@@ -128,38 +117,16 @@ class Runner:
         """Pass on what is wrong with a scene; what is planned with each of 2,000 nobody wants to read."""
         if line.startswith("warning: "):
             text = line.removeprefix("warning: ").removeprefix(f"{sheet.location.text} ")
-            self._on_message(f"warning: {sheet.location.text}: {text}")
+            self.on_message(f"warning: {sheet.location.text}: {text}")
 
     def _advance(self, sheet: Sheet, done: int, total: int) -> None:
         if self._stop is not None:
             raise _Stopped
+        with self._lock:
+            self._pixels[sheet] = done, total
+            everywhere, whole = (sum(each) for each in zip(*self._pixels.values(), strict=True))
         try:
-            self._on_progress(*self._pixels.advance(sheet, done, total))
+            self.on_progress(everywhere, whole)
         except BaseException as error:
             self._stop = self._stop or error
             raise _Stopped from error
-
-
-class _Pixels:
-    """Pixels done and in all, over several scenes at once.
-
-    Args:
-        totals: pixels of each scene, as far as they are known.
-    """
-
-    def __init__(self, totals: Mapping[Sheet, int] | None = None) -> None:
-        self._totals = dict(totals or {})
-        self._done: dict[Sheet, int] = {}
-        self._lock = threading.Lock()
-
-    def advance(self, sheet: Sheet, done: int, total: int) -> tuple[int, int]:
-        """Note how far a scene is; return the sums."""
-        with self._lock:
-            self._totals[sheet], self._done[sheet] = total, done
-            return sum(self._done.values()), sum(self._totals.values())
-
-    def leave_out(self, sheet: Sheet) -> None:
-        """Forget a scene that takes no time any more."""
-        with self._lock:
-            self._totals.pop(sheet, None)
-            self._done.pop(sheet, None)

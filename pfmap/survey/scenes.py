@@ -20,7 +20,7 @@ from pfmap.mapping.work import locked, work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
-from pfmap.survey.run import SheetResult
+from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.single import started
 
 _OWN = re.compile(r"survey(_classes\.vrt|_confidence\.vrt|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
@@ -65,11 +65,12 @@ def predict_all(
     run, own = take(RunOptions, left)
     options = PredictOptions.of(**own)
     folder = None if output_dir is None else output_folder(output_dir)
-    choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch)
+    choice = Choice(several(sources), folder, which)
     rounds = choice.rounds(on_progress, on_message)
     with started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
-        survey = Survey(folder or Path(), choice.listed, runtime, options, on_scene, on_progress, on_message)
+        runner = Runner(runtime, options, on_scene, on_progress, on_message)
+        survey = Survey(folder or Path(), choice.listed, runner)
         for sheets in rounds:
             survey.map(sheets)
             survey.list_failures()
@@ -121,11 +122,12 @@ def batch(
         raise UsageError(f"{other} maps scenes one by one and mosaic=True all as one: leave one out")
     options = PredictOptions.of(**own)
     folder = output_folder(output_dir)
-    choice = Choice(several(sources), folder, which.pattern, which.retry_failed, which.watch, reserved=STEM)
+    choice = Choice(several(sources), folder, which, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
     with _alone(folder, options), started(run, options.batch_size, on_message) as runtime:
         refuse_options(runtime, options)
-        survey = Survey(folder, choice.listed, runtime, options, on_scene, on_progress, on_message)
+        runner = Runner(runtime, options, on_scene, on_progress, on_message)
+        survey = Survey(folder, choice.listed, runner)
         for sheets in rounds:
             if mosaic:
                 survey.map_as_one(sheets)

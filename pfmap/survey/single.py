@@ -93,13 +93,7 @@ def foresee(
 
 @contextmanager
 def started(run: RunOptions, batch_size: int | None, say: Callable[[str], None]) -> Iterator[Runtime]:
-    """Load the model, and find or start what computes.
-
-    Args:
-        run: which model, and on what it runs.
-        batch_size: windows per pass; None for what suits the device.
-        say: called with lines for people.
-    """
+    """Load the model, and find or start what computes: `batch_size` windows at once, or what suits it."""
     if run.cluster is None and run.workers is None:
         yield Runtime.of(run.model, run.device, run.precision, batch_size, say)
         return

@@ -25,11 +25,7 @@ def make_mosaic(
 ) -> tuple[Sheet, Footprints, list[SheetResult]]:
     """Write a VRT that shows all sheets on one grid; where they overlap, the later one has the say.
 
-    Args:
-        sheets: the sheets.
-        folder: where it goes.
-        card: of the model: the VRT has its bands, in its order.
-        options: how scenes are mapped.
+    It has the bands that the model of this card takes, in their order.
 
     Returns:
         The VRT as a scene, what says which sheet shows an object, and the sheets that cannot be opened.
