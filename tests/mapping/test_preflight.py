@@ -133,6 +133,7 @@ def test_a_scene_in_giant_blocks_is_refused_before_it_is_read(
         pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")
 
 
+@pytest.mark.slow
 def test_a_survey_that_no_disk_holds_is_refused(tmp_path: Path) -> None:
     scene = header_only(tmp_path / "tall.tif", 2_000, 300_000_000, tiled=True)
     with pytest.raises(PfmapError, match=r"needs up to .* of disk|of memory"):

@@ -25,6 +25,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_network_and_the_whole_are_measured_on_the_same_windows(temporary: Path) -> None:
     found = bench(size=(700, 500), device="cpu", runs=2)
     assert (found.width, found.height, found.model) == (700, 500, "landcover")

@@ -15,6 +15,7 @@ print(sorted({"jinja2", "matplotlib", "pystac"} & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_mapping_scenes_loads_neither_templates_nor_catalogues_nor_plots(
     count: int, small: str, write_scene: Write, tmp_path: Path

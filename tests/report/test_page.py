@@ -239,6 +239,7 @@ def test_the_work_grows_as_the_number_of_scenes_does() -> None:
     assert calls(400) < 2.2 * calls(200)
 
 
+@pytest.mark.slow
 def test_two_thousand_scenes_stay_usable() -> None:
     """Failures on top, then the table of all; every picture has its share of a bounded size."""
     survey = made_up(2000)
