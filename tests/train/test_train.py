@@ -37,8 +37,8 @@ def config(data: Path) -> TrainingConfig:
 def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
     loaded = load_data(config, data)
     whole, partial = loaded.sources
-    assert [s.name for s in whole.train] == ["chip0.png", "chip1.png", "chip2.png"]
-    assert [s.name for s in whole.validation] == ["chip3.png"]
+    assert [s.scene.path.name for s in whole.train] == ["chip0.png", "chip1.png", "chip2.png"]
+    assert [s.scene.path.name for s in whole.validation] == ["chip3.png"]
     (sample,) = partial.train
     classes = scene(96, 128, 9)[1][:, :96]
     members = {
