@@ -41,6 +41,7 @@ def test_examples_in_the_help_stay_on_lines_of_their_own(command: tuple[str, ...
     assert any(line.startswith("pfmap evaluate ") for line in lines)
 
 
+@pytest.mark.slow
 def test_predict_writes_what_it_promises(small: str, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(130, 150))
     done = pfmap("predict", scene, "-o", tmp_path / "out", "-m", small, "--device", "cpu", "--format", "shp")
@@ -69,6 +70,7 @@ def test_quiet_says_nothing(small: str, write_scene: Write) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_usage_errors_exit_with_2_and_others_with_1(small: str, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(70, 70))
     two_bands = write_scene(blobs(70, 70)[:2], "two.tif")
@@ -113,6 +115,7 @@ def test_an_unwritable_folder_is_a_clear_error(small: str, write_scene: Write, t
     assert "--output-dir" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_under_a_final_name(
     small: str, write_scene: Write, tmp_path: Path
 ) -> None:
@@ -133,6 +136,7 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(
     assert [p for p in out.iterdir() if p.name != ".scene.pfmap"] == []
 
 
+@pytest.mark.slow
 def test_existing_outputs_are_refused(small: str, write_scene: Write) -> None:
     scene = write_scene(blobs(70, 70))
     assert pfmap("predict", scene, "-m", small).returncode == 0
@@ -147,6 +151,7 @@ def test_existing_outputs_are_refused(small: str, write_scene: Write) -> None:
     assert pfmap("predict", scene, "-m", small, "--overwrite", "--min-area", "2").returncode == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_half_file(small: str, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(3000, 3000))
     out = tmp_path / "out"
@@ -160,6 +165,7 @@ def test_ctrl_c_leaves_no_half_file(small: str, write_scene: Write, tmp_path: Pa
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_models_list_and_info(small: str) -> None:
     rows = json.loads(pfmap("models", "list", "--json").stdout)
     assert "small" in {row["name"] for row in rows}

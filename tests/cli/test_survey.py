@@ -24,6 +24,7 @@ def survey(write_scene: Write, tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 def test_a_survey_becomes_one_map_and_failures_are_told(small: str, survey: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = pfmap("batch", survey, "-o", out, "-m", small)
@@ -44,6 +45,7 @@ def test_a_survey_becomes_one_map_and_failures_are_told(small: str, survey: Path
     assert sum(row["objects"] for row in json.loads(total.stdout)) == len(layer)
 
 
+@pytest.mark.slow
 def test_again_nothing_is_done_but_what_failed(
     small: str, survey: Path, tmp_path: Path, write_scene: Write
 ) -> None:
@@ -111,6 +113,7 @@ pfmap.batch(sys.argv[1], sys.argv[2], model=sys.argv[3], on_scene=stay)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_survey_goes_on_where_it_was(small: str, write_scene: Write, tmp_path: Path) -> None:
     image = blobs(700, 700, smooth=21)
     (tmp_path / "in").mkdir()

@@ -77,6 +77,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return write(tmp_path / "map_classes.tif", predicted, NAMES), write(tmp_path / "truth.tif", truth, NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows_at_a_time", [1, 32, 10_000])
 def test_all_figures_are_those_of_scikit_learn_and_scipy(
     pair: tuple[Path, Path], rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch

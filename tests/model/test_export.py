@@ -30,6 +30,7 @@ def small(window: int = 96) -> Model:
     return Model(card, PFNet(card.architecture).eval(), Path("nowhere"))
 
 
+@pytest.mark.slow
 def test_the_file_computes_the_same_probabilities(tmp_path: Path) -> None:
     model = pfmap.load_model("landcover")
     side = model.card.input.window
@@ -73,6 +74,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there.onnx"]
 
 
+@pytest.mark.slow
 def test_the_command_exports_and_replaces_only_when_told(tmp_path: Path) -> None:
     target = str(tmp_path / "landcover.onnx")
     command = ["models", "export", "landcover", "--onnx", target]

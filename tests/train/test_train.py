@@ -19,7 +19,6 @@ from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.data import load_data
 from pfmap.train.label_layers import ClassSets
-from pfmap.train.labelled_image import Sample
 from pfmap.train.loop import _Run, train
 from pfmap.train.optimise import learning_rate
 from pfmap.train.start import Team, take_over
@@ -35,16 +34,11 @@ def config(data: Path) -> TrainingConfig:
     return read_config(data / "train.toml")
 
 
-def file_name(sample: Sample) -> str:
-    location, *_ = sample.scene._open
-    return Path(location.text).name
-
-
 def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
     loaded = load_data(config, data)
     whole, partial = loaded.sources
-    assert [file_name(s) for s in whole.train] == ["chip0.png", "chip1.png", "chip2.png"]
-    assert [file_name(s) for s in whole.validation] == ["chip3.png"]
+    assert [s.scene.path.name for s in whole.train] == ["chip0.png", "chip1.png", "chip2.png"]
+    assert [s.scene.path.name for s in whole.validation] == ["chip3.png"]
     (sample,) = partial.train
     classes = scene(96, 128, 9)[1][:, :96]
     members = {
