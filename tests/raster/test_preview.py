@@ -7,11 +7,11 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import NORTH_UP, UTM, Write
-from pfmap.raster.bands import EIGHT_BIT
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox
 from pfmap.raster.preview import read_preview
+from pfmap.raster.scaling import EIGHT_BIT
 
 CODES = np.random.default_rng(0).choice([0, 1, 255], (20, 25)).astype(np.uint8)
 COLORS = np.array([30, 200, 90], np.uint8)

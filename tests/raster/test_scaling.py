@@ -9,11 +9,11 @@ from conftest import Write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from pfmap.raster.bands import EIGHT_BIT, Sample, Scaling, sampled_scaling
 
 from pfmap.core.errors import EmptyError
 from pfmap.core.grid import Span
 from pfmap.raster.gdal import locate
+from pfmap.raster.scaling import EIGHT_BIT, Sample, Scaling, sampled_scaling
 from pfmap.raster.source import Source, spots
 
 
