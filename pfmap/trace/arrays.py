@@ -67,6 +67,11 @@ def look_up(table: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any
     return np.append(table, NOTHING)[index]
 
 
+def shifted(numbers: Ints, start: int) -> Longs:
+    """Count pieces, numbered from 0, from `start` on; `NOTHING` stays."""
+    return np.where(numbers == NOTHING, NOTHING, numbers + np.int64(start))
+
+
 def no_class(dtype: np.dtype[Any], nodata: int | None) -> int:
     """Return the value that is no class; where there is none, one that no pixel of this type can have."""
     return nodata if nodata is not None else int(np.iinfo(dtype).min) - 1

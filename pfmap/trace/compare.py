@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pfmap.trace.arrays import NOTHING, Bools, Bytes, Ints, Longs, compiled, doubled, look_up, roots
+from pfmap.trace.arrays import NOTHING, Bools, Bytes, Ints, Longs, compiled, doubled, look_up, roots, shifted
 from pfmap.trace.tile import label
 
 NO_CODE = 255
@@ -202,9 +202,7 @@ class _Side:
         known = len(self.klass)
         labels, pieces = label(codes, np.zeros(codes.shape, dtype=np.uint8), NO_CODE)
         count = len(pieces.classes)
-        first_row, last_row = (
-            np.where(row == NOTHING, NOTHING, row.astype(np.int64) + known) for row in (labels[0], labels[-1])
-        )
+        first_row, last_row = shifted(labels[0], known), shifted(labels[-1], known)
         touch = np.stack([self._seam, first_row], axis=1)
         touch = np.unique(touch[(touch >= 0).all(axis=1)], axis=0)
         klass = np.concatenate([self.klass, pieces.classes.astype(np.int64)])

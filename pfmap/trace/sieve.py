@@ -30,6 +30,7 @@ from pfmap.trace.arrays import (
     no_class,
     root,
     roots,
+    shifted,
 )
 from pfmap.trace.tile import label
 
@@ -153,7 +154,7 @@ class Sieve:
         nothing = no_class(classes.dtype, self._nodata)
         labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
         known, count = len(self._nodes.klass), len(pieces.classes)
-        numbers = np.where(labels == NOTHING, NOTHING, labels + known).astype(np.int64)
+        numbers = shifted(labels, known)
         pixel = self._pixel_area(self._top + len(classes) / 2)
         growing = np.zeros(known + count, dtype=np.bool_)
         if not last:

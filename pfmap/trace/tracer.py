@@ -33,6 +33,7 @@ from pfmap.trace.arrays import (
     no_class,
     offsets_of,
     roots,
+    shifted,
     take_ragged,
 )
 from pfmap.trace.simplify import simplify
@@ -301,8 +302,8 @@ class Tracer:
         west = outside
         for j, tile in enumerate(tiles):
             # Downwards, the left hand is in the east.
-            along(_shift(tile.sides[2], starts[j]), west, j * self._side, self._top, down=True)
-            west = _shift(tile.sides[3], starts[j])
+            along(shifted(tile.sides[2], starts[j]), west, j * self._side, self._top, down=True)
+            west = shifted(tile.sides[3], starts[j])
         along(outside, west, self._width, self._top, down=True)
         along(above, _along(tiles, starts, 0), 0, self._top, down=False)
         if self._top + height == self._height:
@@ -532,20 +533,15 @@ def _inner_lines(
         coords.append(tile.arcs.coords + np.array([UNIT * x, UNIT * top], dtype=np.int32))
         sizes.append(np.diff(tile.arcs.offsets))
         closed.append(tile.arcs.closed)
-        beside.append(_shift(np.stack([tile.arcs.left, tile.arcs.right], axis=1), start))
+        beside.append(shifted(np.stack([tile.arcs.left, tile.arcs.right], axis=1), start))
     return np.concatenate(coords), np.concatenate(sizes), np.concatenate(closed), np.concatenate(beside)
 
 
 def _along(tiles: list[Tile], starts: Longs, side: int) -> Longs:
     """Return the ``(width,)`` pieces along the top (0) or bottom (1) of a row of tiles."""
     return np.concatenate(
-        [_shift(tile.sides[side], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
+        [shifted(tile.sides[side], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
     )
-
-
-def _shift(numbers: Ints, start: int) -> Longs:
-    """Count the pieces of a tile among those of all tiles."""
-    return np.where(numbers == NOTHING, NOTHING, numbers + np.int64(start))
 
 
 def _two_lines(before: Longs, after: Longs) -> Bools:

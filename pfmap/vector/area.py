@@ -14,12 +14,11 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import explained, only_layer
+from pfmap.vector.layer import POLYGONS, explained, only_layer
 
 Bounds = tuple[float, float, float, float]
 _PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
 _REMOTE = ("/vsi", "http:", "https:", "s3:", "gs:")
-_POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +177,7 @@ def _in_crs(geometry: gpd.GeoSeries, wkt: str | None, text: str, scene: str) -> 
 def _polygons_of(shapes: npt.NDArray[np.object_]) -> BaseGeometry:
     """Unite whatever is polygonal."""
     parts = shapely.get_parts(shapely.get_parts(shapes))
-    return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), _POLYGONS)])
+    return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), POLYGONS)])
 
 
 def _split(text: str) -> tuple[str, str | None]:

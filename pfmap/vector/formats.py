@@ -17,7 +17,6 @@ import pyogrio
 import pyproj
 import shapely
 from pyarrow import parquet
-from pyogrio.errors import DataSourceError
 
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed
@@ -50,7 +49,7 @@ _BATCH = 2000
 # GDAL builds a spatial index in memory, 45 bytes an object, by default in up to a tenth of the machine's.
 pyogrio.set_gdal_config_options({"OGR_GPKG_MAX_RAM_USAGE_RTREE": 128_000_000})
 
-_FAILURES = (DataSourceError, pa.ArrowException, sqlite3.Error, RuntimeError, OSError)
+_FAILURES = (pa.ArrowException, sqlite3.Error, RuntimeError, OSError)
 
 
 @dataclass(slots=True)

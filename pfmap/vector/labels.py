@@ -12,14 +12,13 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import VECTOR_FAILURES, Shapes, explained, open_layer
+from pfmap.vector.layer import POLYGONS, VECTOR_FAILURES, Shapes, explained, open_layer
 
 _DEFAULT_FIELD = "class"
 _INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
 """Formats that find the features in a box without reading all of them."""
 
 _MARGIN = 1.0  # pixels that pieces reach beyond the rows they are cut to
-_POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 @dataclass(slots=True)
@@ -140,7 +139,7 @@ class LabelPolygons:
             for value in dict.fromkeys(values):
                 at = np.flatnonzero([v == value for v in values])
                 some = shapes[rng.permutation(at)[: 4 * share]]
-                some = some[np.isin(shapely.get_type_id(some), _POLYGONS)]
+                some = some[np.isin(shapely.get_type_id(some), POLYGONS)]
                 inner = shapely.get_coordinates(shapely.point_on_surface(shapely.make_valid(some)))
                 inner = inner[np.isfinite(inner).all(axis=1)]
                 size = self._geobox.width, self._geobox.height
@@ -164,8 +163,9 @@ class LabelPolygons:
         chosen = np.flatnonzero(good)
         mended = _mended(shapes[chosen], valid[chosen])
         area = shapely.area(mended) > 0
-        self.tally.placed += int(np.count_nonzero(first[chosen] & area))
-        self.tally.lost += int(np.count_nonzero(first)) - int(np.count_nonzero(first[chosen] & area))
+        placed = int(np.count_nonzero(first[chosen] & area))
+        self.tally.placed += placed
+        self.tally.lost += int(np.count_nonzero(first)) - placed
         if rows.start == 0:
             self.tally.lost += int(np.count_nonzero(~finite))
         cut = rows.clip(Span(0, height)), Span(0, width)
@@ -243,7 +243,7 @@ class LabelPolygons:
 
 def _drawn(shapes: Shapes) -> npt.NDArray[np.bool_]:
     """Say which geometries are polygons with finite coordinates."""
-    polygonal = np.isin(shapely.get_type_id(shapes), _POLYGONS)
+    polygonal = np.isin(shapely.get_type_id(shapes), POLYGONS)
     return np.asarray(polygonal & np.isfinite(shapely.bounds(shapes)).all(axis=1))
 
 

@@ -14,26 +14,19 @@ import pyogrio
 import pyproj
 import shapely
 from pyarrow import parquet
-from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import GEOSException
 
 from pfmap.core import bucket
 from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly
 
-VECTOR_FAILURES = (
-    DataSourceError,
-    DataLayerError,
-    pa.ArrowException,
-    GEOSException,
-    OSError,
-    ValueError,
-    RuntimeError,
-)
-"""What the libraries for vector files raise."""
+VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError)
+"""What the libraries for vector files raise; pyogrio's own errors are of the last kind."""
 
 _CHUNK = 50_000  # features that are read at a time
 
 Shapes = npt.NDArray[np.object_]
+
+POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 @contextmanager
