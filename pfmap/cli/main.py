@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -11,19 +10,10 @@ import click
 from pfmap.core.errors import PfmapError
 from pfmap.version import __version__
 
-# name -> (module, attribute, help for the list); a module is imported when its command is used.
-_COMMANDS: Mapping[str, tuple[str, str]] = {
-    "predict": ("pfmap.cli.predict", "predict"),
-    "batch": ("pfmap.cli.batch", "batch"),
-    "vectorize": ("pfmap.cli.vectorize", "vectorize"),
-    "summary": ("pfmap.cli.summary", "summary"),
-    "evaluate": ("pfmap.cli.evaluate", "evaluate"),
-    "info": ("pfmap.cli.info", "info"),
-    "points": ("pfmap.cli.points", "points"),
-    "models": ("pfmap.cli.models", "models"),
-    "train": ("pfmap.cli.train", "train"),
-    "bench": ("pfmap.cli.bench", "bench"),
-}
+_COMMANDS = (
+    "predict", "batch", "vectorize", "summary", "evaluate", "info", "points", "models", "train", "bench",
+)  # fmt: skip
+"""Each is in a module of its name, which is imported when the command is used."""
 
 
 class LazyGroup(click.Group):
@@ -37,8 +27,7 @@ class LazyGroup(click.Group):
         """Import the module that holds a command."""
         if cmd_name not in _COMMANDS:
             return None
-        module, attribute = _COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(module), attribute)
+        command: click.Command = getattr(import_module(f"pfmap.cli.{cmd_name}"), cmd_name)
         return command
 
 

@@ -116,7 +116,7 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 4 -m pfmap train ...
     """
-    from pfmap.model.device import choose_device
+    from pfmap.mapping.runtime import choose_device
     from pfmap.model.store import DEFAULT_MODEL, load_model
     from pfmap.train import config as settings
     from pfmap.train import loop, quick

@@ -43,7 +43,7 @@ def opened_cluster(
     from pfmap.cluster.coordinator import Cluster, refuse_numbered  # dask takes a second to load
     from pfmap.cluster.link import Link, local_cluster, quiet
     from pfmap.cluster.worker import look_around
-    from pfmap.model.device import choose_device
+    from pfmap.mapping.runtime import choose_device
 
     if isinstance(cluster, Cluster):
         yield cluster

@@ -21,10 +21,9 @@ from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.stages import Clock
 from pfmap.mapping.plan import Plan
-from pfmap.mapping.runtime import Probe
+from pfmap.mapping.runtime import PRECISIONS, Probe, choose_precision
 from pfmap.mapping.swaths import lead_rows
 from pfmap.mapping.work import RUN_NAME, Work
-from pfmap.model.device import PRECISIONS, choose_precision
 from pfmap.version import __version__
 
 _PATIENCE = 60.0  # seconds that workers have to appear, and to answer

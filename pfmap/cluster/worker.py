@@ -29,7 +29,7 @@ from pfmap.core.resources import free_memory, gigabytes, give_back_memory, keep_
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping.estimate import memory_of, probe
 from pfmap.mapping.mapper import raster_targets, view_of
-from pfmap.mapping.runtime import Probe, Runtime
+from pfmap.mapping.runtime import Probe, Runtime, choose_device, choose_precision, describe
 from pfmap.mapping.swaths import (
     blend,
     choose,
@@ -40,7 +40,6 @@ from pfmap.mapping.swaths import (
     write_record,
 )
 from pfmap.mapping.work import RUN_NAME
-from pfmap.model.device import choose_device, choose_precision, describe
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, WEIGHTS_NAME, file_hash, find_model, load_model
 from pfmap.raster.gdal import gdal_settings

@@ -39,20 +39,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What mapping a scene gave.
-
-    Attributes:
-        scene: the scene as it was named.
-        outputs: files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts
-            of a shapefile as shp_2 and so on, files of one class as gpkg.building and so on.
-        report: the content of the report file.
-        skipped: whether an earlier run had made all of it already.
-    """
+    """What mapping a scene gave."""
 
     scene: str
+    """As it was named."""
     outputs: dict[str, Path]
+    """Files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts of a
+    shapefile as shp_2 and so on, files of one class as gpkg.building and so on."""
     report: dict[str, Any]
+    """The content of the report file."""
     skipped: bool = False
+    """Whether an earlier run had made all of it already."""
 
     @classmethod
     def of(cls, scene: str, report: dict[str, Any], output_dir: Path, *, skipped: bool = False) -> "Result":
@@ -63,19 +60,13 @@ class Result:
 
 @dataclass(slots=True)
 class Job:
-    """One scene on its way through the pipeline.
-
-    Attributes:
-        location: the scene.
-        runtime: the model on its device.
-        options: how the scene is mapped.
-        on_message: called with lines for people.
-    """
+    """One scene from opened raster to files under their final names."""
 
     location: Location
     runtime: Runtime
     options: PredictOptions
     on_message: Callable[[str], None]
+    """Called with lines for people."""
 
     def __post_init__(self) -> None:
         if self.runtime.workers is not None:
@@ -91,9 +82,8 @@ class Job:
         with Source(
             self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip
         ) as source:
-            plan = make_plan(
-                source, runtime.model, runtime.model_hash, options, runtime.device, runtime.precision
-            )
+            how = runtime.device, runtime.precision, runtime.batch_size
+            plan = make_plan(source, runtime.model, runtime.model_hash, options, *how)
             source.scaling = plan.scaling
             rows = round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor))
             with gdal_settings(cache=source.info.cache_bytes(rows), remote=self.location.remote):

@@ -16,7 +16,6 @@ from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
-from pfmap.model.device import default_batch_size
 from pfmap.model.store import Model
 from pfmap.raster.scaling import Sample, Scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
@@ -182,6 +181,7 @@ def make_plan(
     options: PredictOptions,
     device: torch.device,
     precision: torch.dtype,
+    batch_size: int,
 ) -> Plan:
     """Decide how to map a scene.
 
@@ -228,7 +228,7 @@ def make_plan(
         options=options,
         device=device,
         precision=precision,
-        batch_size=options.batch_size or default_batch_size(device),
+        batch_size=batch_size,
         wanted=wanted,
         regularized=regularized,
         warnings=[*([area.note] if area is not None and area.note else []), *_about(scene), *about_size],

@@ -18,7 +18,7 @@ from pfmap.core.resources import gigabytes, peak_memory
 from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
-from pfmap.model.device import describe
+from pfmap.mapping.runtime import describe
 from pfmap.version import __version__
 
 _DIFFERENCES = {

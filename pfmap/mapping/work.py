@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -26,22 +26,19 @@ _WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "p
 
 @dataclass(slots=True)
 class Work:
-    """An opened work folder.
-
-    Attributes:
-        path: the folder, on this machine.
-        target: where finished files go, possibly in a bucket.
-        finals: where finished files wait for their names.
-        useless: set where going on from here would lead nowhere: then nothing is kept.
-    """
+    """An opened work folder."""
 
     path: Path
+    """The folder, on this machine."""
     target: Path
-    finals: Path = field(init=False)
+    """Where finished files go, possibly in a bucket."""
     useless: bool = False
+    """Set where going on from here would lead nowhere: then nothing is kept."""
 
-    def __post_init__(self) -> None:
-        self.finals = self.path / "final"
+    @property
+    def finals(self) -> Path:
+        """Where finished files wait for their names."""
+        return self.path / "final"
 
     def swath(self, rows: Span) -> Path:
         """Return the folder of a swath; it exists if the swath is finished."""

@@ -21,12 +21,11 @@ from pfmap.mapping.job import Job
 from pfmap.mapping.mapper import Mapper
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import Plan
-from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.runtime import Runtime, describe
 from pfmap.mapping.swaths import read_window
 from pfmap.mapping.work import Work
 from pfmap.measure.benchmark_table import Benchmark, Run, Stage
 from pfmap.measure.cost import cost_of
-from pfmap.model.device import describe
 from pfmap.model.predictor import Predictor, Window
 from pfmap.model.store import load_model
 from pfmap.raster.gdal import locate

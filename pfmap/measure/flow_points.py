@@ -21,7 +21,7 @@ from pfmap.core.grid import Span, mean_size
 from pfmap.core.option import explained, take
 from pfmap.mapping.options import PredictOptions, RunOptions, WindowSettings
 from pfmap.mapping.plan import Plan, make_plan
-from pfmap.model.device import choose_device
+from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor, pad_to
 from pfmap.model.store import Model, load_model
 from pfmap.net.layers import resize
@@ -165,7 +165,7 @@ def find_points(
     wanted = _foreground(chosen.card, foreground)
     location = locate(scene)
     with Source(location, chosen.card.input.bands, options.bands, chosen.card.name) as source:
-        plan = make_plan(source, chosen, "", options, choose_device(run.device), torch.float32)
+        plan = make_plan(source, chosen, "", options, choose_device(run.device), torch.float32, 1)
         source.scaling = plan.scaling
         rows, cols = _spans(plan, window)
         with gdal_settings(cache=source.info.cache_bytes(rows.size), remote=location.remote):

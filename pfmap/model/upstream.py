@@ -14,7 +14,7 @@ from pfmap.core.card import Architecture, Card, Encoder, InputSpec, Provenance
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import CheckpointError
 from pfmap.model.store import CARD_NAME, check_name, misfits, rename_key, user_models, write_model
-from pfmap.net.encoders import BLOCKS
+from pfmap.net.layers import BLOCKS
 from pfmap.net.pfnet import PFNet
 
 _MEAN = (0.485, 0.456, 0.406)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.card import FLOW_LEVELS, Architecture, Context, check_window
-from pfmap.net.encoders import build_encoder
-from pfmap.net.layers import average_pool, conv_bn_relu, resize
+from pfmap.net.layers import average_pool, build_encoder, conv_bn_relu, resize
 from pfmap.net.pointflow import Flowed, FlowPoints, PointFlow
 
 

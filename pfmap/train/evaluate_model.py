@@ -15,7 +15,7 @@ from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.evaluation_page import Section, page
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluation.metrics import settled
-from pfmap.model.device import choose_device
+from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
 from pfmap.raster.preview import png

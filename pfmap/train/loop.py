@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import publish
 from pfmap.core.stages import read_ahead
-from pfmap.model.device import choose_device
+from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.report.curves import LOSS, RATE, Curves

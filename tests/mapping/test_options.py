@@ -25,7 +25,7 @@ from pfmap.mapping.options import (
     SurveyOptions,
     SurveySettings,
 )
-from pfmap.model.device import PRECISIONS
+from pfmap.mapping.runtime import PRECISIONS
 from pfmap.model.store import DEFAULT_MODEL, Model
 from pfmap.vector.formats import FORMATS
 

@@ -7,7 +7,7 @@ from conftest import shared
 
 from pfmap.core.errors import TrainingError
 from pfmap.model.store import load_imagenet_lite0
-from pfmap.net.encoders import EfficientNetLite0, SameConv2d
+from pfmap.net.layers import EfficientNetLite0, SameConv2d
 
 
 def test_maps_have_the_strides_and_channels_the_decoder_expects() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pfmap.core.errors import DeviceError
-from pfmap.model.device import choose_device, choose_precision
+from pfmap.mapping.runtime import choose_device, choose_precision
 
 
 def test_auto_takes_what_is_there() -> None:
