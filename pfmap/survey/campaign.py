@@ -19,16 +19,9 @@ from pfmap.raster.source import glance
 from pfmap.report.survey_figures import SceneFigures, SceneReport, SurveyFigures, class_figures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
+from pfmap.survey import gather
 from pfmap.survey.choice import write_failures
 from pfmap.survey.find import Sheet
-from pfmap.survey.gather import (
-    relative_names,
-    scene_figures,
-    settings_facts,
-    sheet_figures,
-    title_of,
-    unit_of,
-)
 from pfmap.survey.merge import Merged, merge
 from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.virtual_scene import make_mosaic
@@ -148,15 +141,15 @@ class Survey:
         sheets = self._sheets or [result.sheet for result in results]
         scenes = self._scenes(sheets, results, merged)
         figures = SurveyFigures(
-            title=title_of(sheets),
+            title=gather.title_of(sheets),
             version=__version__,
             started=self._started,
             finished=_now(),
             seconds=round(time.perf_counter() - self._begun, 3),
-            unit=unit_of(merged),
+            unit=gather.unit_of(merged),
             model=card,
             model_sha256=runtime.model_hash,
-            settings=settings_facts(runtime, options),
+            settings=gather.settings_facts(runtime, options),
             crs="",
             classes=(),
             scenes=tuple(scenes),
@@ -171,7 +164,7 @@ class Survey:
                 crs="" if merged.grid.crs_wkt is None else merged.grid.crs_name,
                 classes=class_figures(card.classes, merged.pixels, merged.areas, objects),
                 warnings=(*merged.warnings, *figures.warnings),
-                outputs=relative_names(outputs, folder),
+                outputs=gather.relative_names(outputs, folder),
             )
         reports = write_reports(figures, folder, self._draw(scenes, merged))
         outputs |= {kind: folder / name for kind, name in reports.items()}
@@ -193,12 +186,12 @@ class Survey:
     ) -> list[SceneFigures]:
         """Gather what is known of each scene; of a mosaic, of its sheets."""
         self._boxes |= look_at([sheet for sheet in sheets if sheet not in self._boxes])
-        boxes, unit = self._boxes, unit_of(merged)
+        boxes, unit = self._boxes, gather.unit_of(merged)
         card, found = self.runner.runtime.model.card, {result.sheet: result for result in results}
         return [
-            scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
+            gather.scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
             if sheet in found
-            else sheet_figures(sheet, results[0], boxes.get(sheet), merged, card)
+            else gather.sheet_figures(sheet, results[0], boxes.get(sheet), merged, card)
             for sheet in sheets
         ]
 

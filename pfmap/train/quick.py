@@ -180,15 +180,19 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
             f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which classes= "
             "does not name: add them, or take their polygons out"
         )
-    rest = options.rest
+    return _with_rest(options.rest, drawn, classes, layer)
+
+
+def _with_rest(
+    rest: Sequence[str], drawn: Sequence[str], classes: Sequence[str], layer: Tables
+) -> tuple[Sequence[str], Tables]:
+    """Say what pixels outside all polygons are; where one class is drawn, they are one of the others."""
     if not rest and len(drawn) == 1:
-        if len(classes) == 1:
-            classes = [*classes, OTHER]
-        rest = tuple(c for c in classes if c not in drawn)
-    if set(rest) - set(classes):
+        classes = classes if len(classes) > 1 else [*classes, OTHER]
+        rest = [name for name in classes if name not in drawn]
+    if strange := sorted(set(rest) - set(classes)):
         raise TrainingError(
-            f"rest= names {', '.join(sorted(set(rest) - set(classes)))}, which is no class: there are "
-            f"{', '.join(classes)}"
+            f"rest= names {', '.join(strange)}, which is no class: there are {', '.join(classes)}"
         )
     return classes, layer | ({"rest": list(rest)} if rest else {})
 
