@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 from click.core import ParameterSource
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from pfmap.train.loop import Progress
     from pfmap.train.validate import Figures, Validation
 
-_ABOUT_IMAGES = [
-    "labels",
-    "field",
-    "classes",
-    "rest",
-    "bands",
-    "validation",
-    "steps",
-    "trained",
-    "attribution",
-]
-"""Parameters that say what a configuration says too."""
+
+class AboutImages(TypedDict):
+    """Options that say what a configuration says too."""
+
+    field: str | None
+    classes: tuple[str, ...] | None
+    rest: tuple[str, ...] | None
+    bands: tuple[int, ...] | None
+    validation: float
+    steps: int
+    trained: str
+    attribution: str
 
 
 @click.command(cls=Command)
@@ -93,20 +93,13 @@ def train(
     source: Path,
     output_dir: Path,
     labels: str | None,
-    field: str | None,
-    classes: tuple[str, ...] | None,
-    rest: tuple[str, ...] | None,
-    bands: tuple[int, ...] | None,
-    validation: float,
-    steps: int,
-    trained: str,
-    attribution: str,
     start_from: str | None,
     data: Path | None,
     device: str,
     resume: bool,
     overwrite: bool,
     quiet: bool,
+    **about: Unpack[AboutImages],
 ) -> None:
     """Train a PFNet on your own images.
 
@@ -129,18 +122,7 @@ def train(
     elif labels is None:
         raise click.UsageError(f"{source} needs --labels: polygons, a label raster, or a folder of masks")
     else:
-        described = quick.QuickOptions(
-            images=source,
-            labels=labels,
-            field=field,
-            classes=classes or (),
-            rest=rest or (),
-            validation=validation,
-            bands=bands,
-            steps=steps,
-            trained=trained,
-            attribution=attribution,
-        )
+        described = quick.QuickOptions(source, labels, **about)
         base = load_model(start_from or DEFAULT_MODEL)
         config, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
     start = start_from or config.training.start_from
@@ -166,7 +148,7 @@ def _refuse_about_images(ctx: click.Context, source: Path) -> None:
     """Refuse options that say what the configuration says."""
     given = [
         max(parameter.opts, key=len)
-        for name in _ABOUT_IMAGES
+        for name in ("labels", *AboutImages.__annotations__)
         for parameter in ctx.command.params
         if parameter.name == name and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]

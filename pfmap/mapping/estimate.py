@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.errors import SourceError, TargetError
-from pfmap.core.grid import Span
+from pfmap.core.grid import Axis, Span
 from pfmap.core.resources import folder_size, free_disk, free_memory, gigabytes, peak_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.mapper import Mapper
@@ -118,13 +118,11 @@ def windows_with_data(plan: Plan) -> int:
     grid, frame = plan.grid, plan.frame
     if grid.count > _MOST_WINDOWS:
         return grid.count
-    rows = _cells(grid.rows.count, grid.rows.stride, grid.rows.window, frame.rows.factor, frame.top)
-    cols = _cells(grid.cols.count, grid.cols.stride, grid.cols.window, frame.cols.factor, frame.left)
-    valid = plan.sample.valid
+    valid, box = plan.sample.valid, plan.scene.geobox
     sums = np.zeros((valid.shape[0] + 1, valid.shape[1] + 1), dtype=np.int64)
     sums[1:, 1:] = valid.cumsum(axis=0).cumsum(axis=1)
-    y0, y1 = _to_sample(rows, plan.scene.geobox.height, valid.shape[0])
-    x0, x1 = _to_sample(cols, plan.scene.geobox.width, valid.shape[1])
+    y0, y1 = _in_sample(grid.rows, frame.rows.factor, frame.top, box.height, valid.shape[0])
+    x0, x1 = _in_sample(grid.cols, frame.cols.factor, frame.left, box.width, valid.shape[1])
     seen = (sums[np.ix_(y1, x1)] - sums[np.ix_(y0, x1)] - sums[np.ix_(y1, x0)] + sums[np.ix_(y0, x0)]) > 0
     if plan.area is not None and not plan.area.rectangle:
         stride = grid.rows.stride * frame.rows.factor, grid.cols.stride * frame.cols.factor
@@ -133,19 +131,14 @@ def windows_with_data(plan: Plan) -> int:
     return int(np.count_nonzero(seen))
 
 
-def _cells(count: int, stride: int, window: int, factor: float, first: int) -> npt.NDArray[np.float64]:
-    """Return where windows start and stop along an axis of the scene: ``(2, count)``."""
-    start = np.arange(count, dtype=np.float64) * stride
-    spans: npt.NDArray[np.float64] = np.stack([start, start + window]) * factor + first
-    return spans
-
-
-def _to_sample(
-    spans: npt.NDArray[np.float64], native: int, size: int
+def _in_sample(
+    axis: Axis, factor: float, first: int, native: int, size: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    start = np.clip((spans[0] * size / native).astype(np.int64), 0, size - 1)
-    stop = np.clip(np.ceil(spans[1] * size / native).astype(np.int64), start + 1, size)
-    return start, stop
+    """Return where the windows along an axis start and stop in the scene's sample."""
+    begin = np.arange(axis.count, dtype=np.float64) * axis.stride
+    start = np.clip(((begin * factor + first) * size / native).astype(np.int64), 0, size - 1)
+    end = ((begin + axis.window) * factor + first) * size / native
+    return start, np.clip(np.ceil(end).astype(np.int64), start + 1, size)
 
 
 def memory_of(plan: Plan) -> int:

@@ -45,10 +45,10 @@ class QuickOptions:
     """Polygons, a label raster, or a folder of masks with the images' stems."""
     field: str | None = None
     """The polygons' column with the classes; None for `class`."""
-    classes: tuple[str, ...] = ()
-    """Their names; () for the model's own if they cover the labels, else what the labels name."""
-    rest: tuple[str, ...] = ()
-    """Names of the classes outside the polygons; () for the default: if the polygons have one class, all
+    classes: tuple[str, ...] | None = None
+    """Their names; None for the model's own if they cover the labels, else what the labels name."""
+    rest: tuple[str, ...] | None = None
+    """Names of the classes outside the polygons; None for the default: if the polygons have one class, all
     others, else unknown."""
     validation: float = 0.2
     """Share of the ground to hold out."""
@@ -166,21 +166,21 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
     drawn = sorted(value for value in polygons.values if value is not None)
     layer: Tables = {"path": _absolute(options.labels), "field": polygons.field or ""}
     if polygons.field is None:
-        if len(options.classes) != 1:
+        if len(options.classes or ()) != 1:
             raise TrainingError(
                 f"{options.labels} has no column class: choose one with field=, or say with classes= what "
                 "all its polygons are"
             )
-        drawn = list(options.classes)
+        drawn = list(options.classes or ())
         layer["values"] = {"*": drawn[0]}
     own = [spec.name for spec in card.classes]
-    classes = list(options.classes) or (own if set(drawn) <= set(own) else list(drawn))
+    classes = list(options.classes or ()) or (own if set(drawn) <= set(own) else list(drawn))
     if set(drawn) - set(classes):
         raise TrainingError(
             f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which classes= "
             "does not name: add them, or take their polygons out"
         )
-    return _with_rest(options.rest, drawn, classes, layer)
+    return _with_rest(options.rest or (), drawn, classes, layer)
 
 
 def _with_rest(
