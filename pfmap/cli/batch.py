@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from pfmap.cli.common import Command, options, output_dir, scene_options, shape_options, survey_options
+from pfmap.cli.common import (
+    Command,
+    options,
+    output_dir,
+    scene_options,
+    shape_options,
+    show_made,
+    survey_options,
+)
 from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
 from pfmap.cli.progress import run_with_progress
 from pfmap.mapping.options import SurveySettings
@@ -70,11 +78,8 @@ def batch(
 def _show(result: "SurveyResult") -> None:
     """Print what was found over the whole survey, and where it lies."""
     figures = result.figures
-    click.echo(f"{'class':<20} {'area ' + figures.unit:>14} {'objects':>9}")
-    for row in figures.classes:
-        click.echo(f"{row.name:<20} {row.area:>14,.0f} {row.objects:>9,}")
-    for path in result.outputs.values():
-        click.echo(f"wrote {path}")
+    rows = [(row.name, row.area, row.objects) for row in figures.classes]
+    show_made(figures.unit, rows, result.outputs.values())
     click.echo(f"{counts(list(result.scenes))} in {figures.seconds:,.0f} s")
 
 

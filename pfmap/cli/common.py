@@ -205,3 +205,12 @@ _FLAGS = as_flags(click.Option([f"--{name.replace('_', '-')}"]) for name in OPTI
 scene_options = options(*SceneSettings.__annotations__)
 shape_options = options(*dict.fromkeys(["formats", "classes", *ShapeSettings.__annotations__]))
 survey_options = options(*SurveyOptions.__slots__)
+
+
+def show_made(unit: str, rows: Iterable[tuple[str, float, int]], paths: Iterable[object]) -> None:
+    """Print what a map shows, as name, area and objects of each class, and which files were written."""
+    click.echo(f"{'class':<20} {'area ' + unit:>14} {'objects':>9}")
+    for name, area, objects in rows:
+        click.echo(f"{name:<20} {area:>14,.0f} {objects:>9,}")
+    for path in paths:
+        click.echo(f"wrote {path}")

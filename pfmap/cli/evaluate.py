@@ -3,7 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     from pfmap.evaluation.prediction import Evaluated
     from pfmap.train.evaluate_model import ModelEvaluation
 
-_OF_MAPS = ("mapping", "names", "ignore", "only", "field", "rest", "confidence")
 _OF_MODELS = ("data", "data_folder", "part")
+
+
+class OfMaps(TypedDict):
+    """Options that only a map has a use for."""
+
+    mapping: dict[str, str]
+    names: dict[int, str]
+    ignore: tuple[str, ...]
+    only: tuple[str, ...]
+    field: str | None
+    rest: str | None
+    confidence: str | None
 
 
 def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,14 +114,7 @@ def evaluate(
     /,
     prediction: str | None,
     truth: str | None,
-    mapping: dict[str, str],
-    names: dict[int, str],
-    ignore: tuple[str, ...],
-    only: tuple[str, ...],
-    field: str | None,
-    rest: str | None,
     objects: tuple[str, ...],
-    confidence: str | None,
     model: str | None,
     data: Path | None,
     data_folder: Path | None,
@@ -119,6 +123,7 @@ def evaluate(
     as_json: bool,
     html: Path | None,
     quiet: bool,
+    **of_maps: Unpack[OfMaps],
 ) -> None:
     """Compare PREDICTION, a class raster, with TRUTH, and print how well they agree.
 
@@ -134,39 +139,20 @@ def evaluate(
     """  # noqa: D301 - click wants the character itself
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
-        _refuse(ctx, ("prediction", "truth", *_OF_MAPS), "has no use with --model")
+        _refuse(ctx, ("prediction", "truth", *OfMaps.__annotations__), "has no use with --model")
         if data is None:
             raise click.UsageError("--model needs --data: the training configuration that names the data set")
         from pfmap.train.evaluate_model import evaluate_model
 
-        work = partial(
-            evaluate_model,
-            model,
-            data,
-            data_folder,
-            part=part or "validation",
-            objects=objects,
-            device=device,
-        )
+        part = part or "validation"
+        work = partial(evaluate_model, model, data, data_folder, part=part, objects=objects, device=device)
     elif prediction is None or truth is None:
         raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
     else:
         _refuse(ctx, _OF_MODELS, "needs --model")
         from pfmap.evaluation.prediction import evaluate as compare
 
-        work = partial(
-            compare,
-            prediction,
-            truth,
-            names=names,
-            mapping=mapping,
-            ignore=ignore,
-            only=only,
-            field=field,
-            rest=rest,
-            objects=objects,
-            confidence=confidence,
-        )
+        work = partial(compare, prediction, truth, objects=objects, **of_maps)
     if html is not None and not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
     result = run_with_progress(

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from pfmap.cli.common import Command, options, output_dir, scene_options, shape_options, survey_options
+from pfmap.cli.common import (
+    Command,
+    options,
+    output_dir,
+    scene_options,
+    shape_options,
+    show_made,
+    survey_options,
+)
 from pfmap.cli.progress import run_with_progress
 from pfmap.core.option import take
 from pfmap.mapping.options import SurveyOptions, SurveySettings
@@ -151,15 +159,10 @@ def scene_json(result: "SheetResult") -> dict[str, Any]:
     }
 
 
-def _show(report: dict[str, object], outputs: dict[str, str], verbose: bool) -> None:
+def _show(report: dict[str, Any], outputs: dict[str, str], verbose: bool) -> None:
     """Print what was found and where it lies."""
-    rows: list[dict[str, object]] = report["classes"]  # type: ignore[assignment]
+    rows = report["classes"]
     unit = "m2" if "area_m2" in rows[0] else "px"
-    click.echo(f"{'class':<20} {'area ' + unit:>14} {'objects':>9}")
-    for row in rows:
-        click.echo(f"{row['class']!s:<20} {row[f'area_{unit}']:>14,.0f} {row['objects']:>9,}")
-    for path in outputs.values():
-        click.echo(f"wrote {path}")
+    show_made(unit, [(row["class"], row[f"area_{unit}"], row["objects"]) for row in rows], outputs.values())
     if verbose:
-        seconds: dict[str, float] = report["seconds"]  # type: ignore[assignment]
-        click.echo("  ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+        click.echo("  ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items()))

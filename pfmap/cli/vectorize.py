@@ -7,7 +7,7 @@ from typing import Unpack
 
 import click
 
-from pfmap.cli.common import Command, options, output_dir, pairs, shape_options
+from pfmap.cli.common import Command, options, output_dir, pairs, shape_options, show_made
 from pfmap.cli.progress import run_with_progress
 from pfmap.mapping.options import ShapeSettings
 
@@ -68,8 +68,5 @@ def vectorize(
         table = asdict(result) | {"outputs": {kind: str(path) for kind, path in result.outputs.items()}}
         click.echo(json.dumps(table, indent=2))
     elif not quiet:
-        click.echo(f"{'class':<20} {'area ' + result.unit:>14} {'objects':>9}")
-        for name, count in result.counts.items():
-            click.echo(f"{name:<20} {result.areas[name]:>14,.0f} {count:>9,}")
-        for path in result.outputs.values():
-            click.echo(f"wrote {path}")
+        rows = [(name, result.areas[name], count) for name, count in result.counts.items()]
+        show_made(result.unit, rows, result.outputs.values())

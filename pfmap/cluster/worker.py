@@ -27,18 +27,10 @@ from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory, keep_memory
 from pfmap.core.stages import Clock, read_ahead
+from pfmap.mapping import swaths as way
 from pfmap.mapping.estimate import memory_of, probe
 from pfmap.mapping.mapper import raster_targets, view_of
 from pfmap.mapping.runtime import Probe, Runtime, choose_device, choose_precision, describe
-from pfmap.mapping.swaths import (
-    blend,
-    choose,
-    chooser_of,
-    out_of_memory_explained,
-    read_windows,
-    runs_of,
-    write_record,
-)
 from pfmap.mapping.work import RUN_NAME
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, WEIGHTS_NAME, file_hash, find_model, load_model
@@ -176,13 +168,13 @@ def _compute(
     todo = [(number, span, rows) for number, (span, rows) in enumerate(swaths) if not handover.has(rows)]
 
     with gdal_settings(), open_source(plan) as source:
-        runs = runs_of(plan, [span for _, span, _ in todo])
-        chooser = chooser_of(plan, predictor.device)
-        windows = read_windows(view_of(source, plan), plan, chooser, runs, clock)
+        runs = way.runs_of(plan, [span for _, span, _ in todo])
+        chooser = way.chooser_of(plan, predictor.device)
+        windows = way.read_windows(view_of(source, plan), plan, chooser, runs, clock)
         predicted = predictor.stream(read_ahead(windows, predictor.ahead, name="read"), clock)
-        blended = blend(predicted, plan.grid, chooser, clock)
-        chosen = choose(blended, plan.grid, chooser, plan.geobox.width, runs, clock, on_window)
-        with out_of_memory_explained(), closing(chosen) as computed:
+        blended = way.blend(predicted, plan.grid, chooser, clock)
+        chosen = way.choose(blended, plan.grid, chooser, plan.geobox.width, runs, clock, on_window)
+        with way.out_of_memory_explained(), closing(chosen) as computed:
             for number, _, rows in todo:
                 with _length:
                     if number >= _lengths.get(run_id, len(swaths)):
@@ -191,7 +183,7 @@ def _compute(
                 swath = next(computed)
                 # Not while the next one is being computed: a kill would cost both.
                 with clock.stage("write rasters"), handover.writing(rows) as folder:
-                    write_record(folder, swath, rasters, frozenset(source.unreadable))
+                    way.write_record(folder, swath, rasters, frozenset(source.unreadable))
                     _refuse_another_run(job)
                 done.append(rows)
                 del swath

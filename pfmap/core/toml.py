@@ -13,13 +13,7 @@ from pathlib import Path
 from reprlib import repr as shown  # long values shortened
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from cattrs import Converter
-from cattrs.errors import (
-    AttributeValidationNote,
-    ClassValidationError,
-    ForbiddenExtraKeysError,
-    IterableValidationError,
-)
+from cattrs import Converter, errors
 from cattrs.gen import make_dict_structure_fn
 
 from pfmap.core.errors import ModelError, PfmapError
@@ -47,7 +41,7 @@ def build(kind: type[T], tables: object, where: str = "") -> T:
     """
     try:
         return CONVERTER.structure(tables, kind)
-    except (ClassValidationError, IterableValidationError) as error:
+    except (errors.ClassValidationError, errors.IterableValidationError) as error:
         raise ModelError("; ".join(_problems(error, tables, where))) from error
     except ModelError as error:
         raise ModelError(f"{where} {error}".strip()) from error
@@ -67,12 +61,12 @@ def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
     """Say what is wrong, with the full key of each; an item of a list goes by its name, if it has one."""
     noted, others = error.group_exceptions()
     for inner, note in noted:
-        key = note.name if isinstance(note, AttributeValidationNote) else note.index
+        key = note.name if isinstance(note, errors.AttributeValidationNote) else note.index
         part = None if isinstance(inner, KeyError) else tables[key]
         name = part.get("name") if isinstance(part, Mapping) and isinstance(key, int) else key
         plain = isinstance(name, str) and name.isprintable()
         path = f"{where}.{name}".removeprefix(".") if plain else f"{where}[{key!r}]"
-        if isinstance(inner, ClassValidationError | IterableValidationError):
+        if isinstance(inner, errors.ClassValidationError | errors.IterableValidationError):
             yield from _problems(inner, part, path)
         elif isinstance(inner, KeyError):
             yield f"{path} is missing"
@@ -81,7 +75,7 @@ def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
         else:
             raise inner
     for inner in others:
-        if isinstance(inner, ForbiddenExtraKeysError):
+        if isinstance(inner, errors.ForbiddenExtraKeysError):
             yield f"{where} has unknown keys: {_with_hints(inner)}".removeprefix(" has ")
         elif isinstance(inner, PfmapError):
             yield f"{where}: {inner}".removeprefix(": ")
@@ -89,7 +83,7 @@ def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
             raise inner
 
 
-def _with_hints(error: ForbiddenExtraKeysError) -> str:
+def _with_hints(error: errors.ForbiddenExtraKeysError) -> str:
     known = [item.name for item in fields(error.cl)]
     near = {key: get_close_matches(key, known, 1) for key in sorted(error.extra_fields)}
     return ", ".join(f"{key} (is {meant[0]} meant?)" if meant else key for key, meant in near.items())
@@ -120,7 +114,7 @@ def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
         raise ModelError(f"has to be a list, not {shown(value)}")
     try:
         return tuple(CONVERTER.structure(value, list[item]))  # type: ignore[valid-type]
-    except IterableValidationError as error:
+    except errors.IterableValidationError as error:
         if item not in _LISTS:
             raise
         raise ModelError(f"has to be a list of {_LISTS[item]}, not {shown(list(value))}") from error

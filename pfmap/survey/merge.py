@@ -22,18 +22,10 @@ from pfmap.mapping.objects import ClassTable
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import wanted_classes
 from pfmap.mapping.polygonize import Vectorizer
+from pfmap.raster import mosaic
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
-from pfmap.raster.mosaic import (
-    Look,
-    Part,
-    common_crs,
-    common_grid,
-    extent,
-    has_place_in,
-    on_grid,
-    write_mosaic,
-)
+from pfmap.raster.mosaic import Look
 from pfmap.report.qgis import Map, map_project
 from pfmap.report.survey_figures import SceneReport
 from pfmap.survey.run import SheetResult
@@ -99,7 +91,7 @@ def merge(
     ]
     placed, warnings = _with_place(scenes)
     boxes = [scene.box for scene in placed]
-    grid = common_grid(boxes) if boxes else None
+    grid = mosaic.common_grid(boxes) if boxes else None
     if grid is not None:
         warnings += _about_grids(boxes, grid)
     for text in warnings:
@@ -132,7 +124,7 @@ def merge(
             footprints or Footprints(boxes, [scene.name for scene in placed], grid.crs_wkt),
             on_progress,
             sums.add,
-            clusters([extent(box, grid) for box in boxes]),
+            clusters([mosaic.extent(box, grid) for box in boxes]),
         ).write(str(rasters["classes"]))
     outputs, shapes = rasters | vectorized.outputs, options.shapes
     files = _by_kind(outputs)
@@ -161,9 +153,9 @@ def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
             there.append(scene)
         else:
             warnings.append(f"{scene.name} has no {lacks}: {_APART}")
-    crs = common_crs([scene.box for scene in there]) if there else None
+    crs = mosaic.common_crs([scene.box for scene in there]) if there else None
     for scene in there:
-        if has_place_in(scene.box, crs):
+        if mosaic.has_place_in(scene.box, crs):
             kept.append(scene)
         else:
             theirs = scene.box.crs_name
@@ -173,7 +165,7 @@ def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
 
 def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
     """Say so where scenes had to be brought to the grid of others."""
-    moved = sum(not on_grid(box, grid) for box in boxes)
+    moved = sum(not mosaic.on_grid(box, grid) for box in boxes)
     if not moved:
         return []
     names = sorted({box.crs_name for box in boxes})
@@ -188,8 +180,8 @@ def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
 
 def _join(kind: str, placed: Sequence[Placed], grid: GeoBox, folder: Path, look: Look, style: str) -> Path:
     """Show one raster of all scenes as one, with a style for QGIS beside it."""
-    parts = [Part(str(scene.outputs[kind]), scene.box) for scene in placed]
-    path = write_mosaic(folder / f"{STEM}_{kind}.vrt", grid, parts, look)
+    parts = [mosaic.Part(str(scene.outputs[kind]), scene.box) for scene in placed]
+    path = mosaic.write_mosaic(folder / f"{STEM}_{kind}.vrt", grid, parts, look)
     write_text(path.with_suffix(".qml"), qml(style))
     return path
 
