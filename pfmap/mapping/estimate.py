@@ -170,12 +170,7 @@ def probe(
 ) -> Probe:
     """Map a few windows where the scene has data, into a temporary folder, and measure.
 
-    Args:
-        source: the opened scene.
-        plan: how it is to be mapped.
-        predictor: the network.
-        on_step: called after each window; it may raise to stop.
-        budget: seconds that it should take at most, about.
+    It takes about `budget` seconds at most; `on_step` is called after each window and may raise to stop.
 
     Raises:
         SourceError: the scene cannot be read.

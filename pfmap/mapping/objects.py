@@ -30,12 +30,7 @@ Rows = npt.NDArray[Any]
 def refuse_unwanted(
     regularized: Iterable[int], wanted: Container[int], classes: Mapping[int, ClassSpec]
 ) -> None:
-    """Refuse to square objects of classes that do not become polygons.
-
-    Args:
-        regularized: values of those whose objects are to be squared.
-        wanted: values that become polygons.
-        classes: their names.
+    """Refuse to square objects of classes, by value, that do not become polygons.
 
     Raises:
         UsageError: there is such a class.
@@ -87,13 +82,7 @@ def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite
 
 
 def refuse_to_replace(folder: Path, names: Iterable[str], *, overwrite: bool, note: str = "") -> None:
-    """Refuse to replace those of these files that exist.
-
-    Args:
-        folder: where they are.
-        names: of the files.
-        overwrite: whether they may be replaced.
-        note: what is known of them.
+    """Refuse to replace those of these files that exist; `note` is what is known of them.
 
     Raises:
         TargetError: there are some, and they are not to be replaced.

@@ -236,11 +236,7 @@ def make_plan(
 
 
 def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:
-    """Return the indices of the classes that become polygons.
-
-    Args:
-        card: of the model.
-        names: those wanted; None for all but the background.
+    """Return the indices of the classes that become polygons: the named ones, or all but the background.
 
     Raises:
         ModelError: there is no such class.

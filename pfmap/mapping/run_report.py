@@ -162,11 +162,7 @@ def build_report(
 ) -> dict[str, Any]:
     """Put together the content of the report file.
 
-    Args:
-        plan: what was to be done.
-        outcome: what was done.
-        outputs: names of the files by kind.
-        identity: by which a later run knows that all this is done, as `Plan.identity` makes it.
+    `outputs` has names of files by kind; by `identity`, which is the plan's, a later run knows what is done.
     """
     scene, card, mapped = plan.scene, plan.card, outcome.mapped
     tally = mapped.tally

@@ -116,15 +116,7 @@ class Runtime:
         on_message: Callable[[str], None],
         workers: Workers | None = None,
     ) -> "Runtime":
-        """Find model and device.
-
-        Args:
-            model: a model's name, folder, or a loaded `Model`.
-            device: auto, cpu, cuda, cuda:N or mps.
-            precision: auto, float32, bfloat16 or float16.
-            batch_size: windows per pass; None for what suits the device.
-            on_message: called with lines for people.
-            workers: compute instead of this process; they decide on device and precision.
+        """Find model and device, named as in `pfmap.mapping.options`; of workers, they decide on the device.
 
         Raises:
             ModelError: the model cannot be loaded.

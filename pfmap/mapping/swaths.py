@@ -134,16 +134,10 @@ def choose(
     clock: Clock,
     on_pixels: Callable[[int], None],
 ) -> Generator[Swath, None, None]:
-    """Choose the class of every pixel, and gather the blocks of windows to swaths.
+    """Choose the class of every pixel, and gather the blocks of windows to swaths of the outputs' width.
 
-    Args:
-        blended: of all windows of the runs, in order.
-        grid: of the windows.
-        chooser: chooses classes.
-        width: of the outputs, pixels.
-        runs: what is computed.
-        clock: where the time goes.
-        on_pixels: called with the pixels of the outputs that are done; it may raise to stop.
+    `blended` has all windows of the runs, in order. `on_pixels` is called with the pixels of the outputs that
+    are done; it may raise to stop.
     """
     with closing(blended):
         for run in runs:

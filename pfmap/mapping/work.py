@@ -169,10 +169,7 @@ def opened(
 def locked(output_dir: Path, stem: str, what: str) -> Iterator[Path]:
     """Make the hidden folder of a scene or survey, if it is not there, and have it alone.
 
-    Args:
-        output_dir: where finished files go.
-        stem: what their names begin with.
-        what: is mapped by whoever has it, for the message.
+    `what` is mapped by whoever has it, for the message.
 
     Raises:
         TargetError: it cannot be written, or another process has it.

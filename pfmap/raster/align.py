@@ -123,13 +123,9 @@ def _box(bounds: tuple[float, float, float, float]) -> str:
 def burn(
     geometries: Sequence[object], rows: Span, cols: Span, *, touched: bool = False
 ) -> npt.NDArray[np.bool_]:
-    """Say which pixels have their centre in one of the geometries, or are touched by one at all.
+    """Say which pixels have their centre in one of the geometries, or with `touched` are touched by one.
 
-    Args:
-        geometries: polygons in pixel coordinates, with a GeoJSON-like interface.
-        rows: pixel rows.
-        cols: pixel columns.
-        touched: whether touching is enough.
+    Geometries are polygons in pixel coordinates, with a GeoJSON-like interface.
 
     Returns:
         ``(rows, cols)``, True inside.

@@ -209,14 +209,7 @@ def open_confidence(
     name: str,
     advice: str = _CHOOSE,
 ) -> ClassMap:
-    """Open the confidence of a class raster, to be closed by a stack.
-
-    Args:
-        stack: closes it.
-        path: of the confidence raster.
-        classes: the opened class raster.
-        name: of the class raster, for messages.
-        advice: what to do about several bands.
+    """Open the confidence of an opened class raster, whose name is for messages; the stack closes it.
 
     Raises:
         SourceError: it cannot be read, or is not of the same size.
@@ -244,12 +237,7 @@ def image_size(path: Path) -> tuple[int, int]:
 def read_image(
     path: Path, rows: Span | None = None, cols: Span | None = None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Read an 8-bit raster, or a part of it.
-
-    Args:
-        path: any raster that GDAL opens.
-        rows: pixel rows; None for all.
-        cols: pixel columns; None for all.
+    """Read an 8-bit raster that GDAL opens, or some pixel rows and columns of it.
 
     Returns:
         ``(bands, height, width)`` uint8 without the alpha band, and the ``(height, width)`` valid mask.

@@ -67,13 +67,7 @@ class Sample:
 
 
 def known_scaling(scene: SceneInfo, card: Card, given: tuple[float, float] | None) -> Scaling | None:
-    """Return the scaling, unless it has to be taken from the scene's own values.
-
-    Args:
-        scene: what the scene is.
-        card: of the model.
-        given: by the user.
-    """
+    """Return the scaling the user gave, or the model's, unless it has to be taken from the scene's values."""
     if given is not None:
         return Scaling(*given, "--scale")
     if scene.palette:

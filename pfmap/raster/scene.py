@@ -80,12 +80,7 @@ class SceneInfo:
 
 
 def describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, ...]) -> SceneInfo:
-    """Gather what is known of an opened scene.
-
-    Args:
-        src: the opened scene.
-        location: where it is.
-        chosen: 1-based numbers of the bands that are read.
+    """Gather what is known of an opened scene, of which the bands of these numbers, from 1, are read.
 
     Raises:
         SourceError: values that are no real numbers, or georeferencing that cannot be used.

@@ -171,12 +171,7 @@ class Source:
         return not self.info.location.remote and box.width * box.height <= pixels
 
     def thinned(self, rows: Span, cols: Span, shape: tuple[int, int]) -> tuple[Bytes, Bools]:
-        """Read a part of the scene in fewer pixels, from an overview if it has one.
-
-        Args:
-            rows: pixel rows, within the scene.
-            cols: pixel columns, within the scene.
-            shape: height and width of what is wanted.
+        """Read pixel rows and columns of the scene as an array of fewer, from an overview if it has one.
 
         Returns:
             ``(bands, *shape)`` uint8 in the model's order, and the valid mask. Each pixel is the mean of

@@ -41,12 +41,10 @@ _CACHE = 32 << 20  # bytes of GDAL's blocks while rasters are assembled
 def finish(
     targets: Sequence["RasterTarget"], folder: Path, swaths: Sequence[tuple[Span, Path]]
 ) -> list[Path]:
-    """Assemble swaths into cloud-optimised GeoTIFFs, side by side, and return their paths.
+    """Assemble swaths - pixel rows and folder of each - into cloud-optimised GeoTIFFs, side by side.
 
-    Args:
-        targets: the rasters.
-        folder: where they go.
-        swaths: pixel rows and folder of each swath, top to bottom.
+    Returns:
+        Their paths, in the order of `targets`.
 
     Raises:
         TargetError: the disk is full or not writable.
