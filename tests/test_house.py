@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import grimp
+import networkx as nx
 import rasterio
 from rasterio.windows import Window
 
@@ -55,3 +57,14 @@ def test_modules_are_short() -> None:
     """Only tracing may be longer: its compiled loops belong together."""
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES}
     assert {name: n for name, n in lengths.items() if n > 320 and not name.startswith("pfmap/trace/")} == {}
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports that only type checkers follow count too."""
+    graph = grimp.build_graph("pfmap", exclude_type_checking_imports=False, cache_dir=None)
+    imports = nx.DiGraph(
+        (name, other) for name in graph.modules for other in graph.find_modules_directly_imported_by(name)
+    )
+    # The package's own names come from its rooms.
+    imports.remove_nodes_from(["pfmap"])
+    assert list(nx.simple_cycles(imports)) == []
