@@ -20,7 +20,6 @@ from pfmap.core.classes import ClassSpec
 from pfmap.core.grid import GeoBox
 from pfmap.mapping.objects import ClassTable, Shaper
 from pfmap.mapping.options import ShapeOptions
-from pfmap.vector.geodesy import Measurer
 
 ROWS = 1024
 GSD = 0.1
@@ -58,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shaper = Shaper(
             Path(folder), "objects", geobox, ClassTable(TABLE, lambda _value: "#000000"), None, nodata=255,
-            measurer=Measurer(wkt, geobox.center), pixel=(GSD, GSD), options=ShapeOptions(), scene="scene",
+            options=ShapeOptions(), scene="scene",
             regularized=frozenset({1} if args.regularize else ()), metadata={}, has_confidence=False,
         )  # fmt: skip
         done = 0
