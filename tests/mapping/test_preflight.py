@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError, UsageError
 from pfmap.core.resources import folder_size
-from pfmap.mapping.estimate import windows_with_data
+from pfmap.mapping.estimate import estimate, memory_of, windows_with_data
 from pfmap.mapping.job import Job
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.raster.gdal import locate
 from pfmap.survey.single import inspect
 
@@ -143,6 +143,23 @@ def test_a_survey_that_no_disk_holds_is_refused(tmp_path: Path) -> None:
 def test_too_few_bands_are_refused_by_info_too(write_scene: Write) -> None:
     with pytest.raises(UsageError, match="has 2 bands"):
         inspect(write_scene(blobs(70, 70)[:2]), model=stand_in(), device="cpu")
+
+
+def test_a_run_is_estimated_from_what_a_piece_of_it_took(write_scene: Write, tmp_path: Path) -> None:
+    """A scene of which a half has data takes half of its windows, of its pixels' time, and of its disk."""
+    valid = np.ones((256, 512), dtype=bool)
+    valid[:, 256:] = False
+    scene, options = write_scene(blobs(256, 512), mask=valid), PredictOptions(overlap=0)
+    job = Job(locate(scene), Runtime.of(stand_in(), "cpu", "float32", None, print), options, print)
+    with job.planned() as (_, plan):
+        took = Probe(2.0, 1e-4, temporary=3.0, final=1.0, memory=10**9, planned=memory_of(plan) - 5)
+        rough, known = estimate(plan, tmp_path, 0, None), estimate(plan, tmp_path, 0, took)
+    assert (plan.grid.count, known.compute) == (32, 16)
+    assert rough.seconds is None
+    assert known.seconds == pytest.approx(16 * 2.0 + 256 * 256 * 1e-4)
+    assert known.memory == 10**9 + 5
+    assert known.final == 256 * 256 * 1.0 + (1 << 20)
+    assert known.temporary == 256 * 256 * 4.0 + (1 << 20)
 
 
 @pytest.mark.slow
