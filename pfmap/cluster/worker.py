@@ -31,6 +31,7 @@ from pfmap.mapping import swaths as way
 from pfmap.mapping.estimate import memory_of, probe
 from pfmap.mapping.mapper import raster_targets, view_of
 from pfmap.mapping.runtime import Probe, Runtime, choose_device, choose_precision, describe
+from pfmap.mapping.swaths import write_record
 from pfmap.mapping.work import RUN_NAME
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, WEIGHTS_NAME, file_hash, find_model, load_model
@@ -183,7 +184,7 @@ def _compute(
                 swath = next(computed)
                 # Not while the next one is being computed: a kill would cost both.
                 with clock.stage("write rasters"), handover.writing(rows) as folder:
-                    way.write_record(folder, swath, rasters, frozenset(source.unreadable))
+                    write_record(folder, swath, rasters, frozenset(source.unreadable))
                     _refuse_another_run(job)
                 done.append(rows)
                 del swath
