@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.core.card import Card, read_card
+from pfmap.core.tables import read_json
 from pfmap.mapping.job import Result
-from pfmap.mapping.run_report import read_report
 from pfmap.raster.gdal import locate
 from pfmap.raster.source import glance
+from pfmap.report.scene_report import SceneReport
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail
@@ -108,15 +109,12 @@ def mapped(folder: Path, card: Card = CARD) -> SurveyFigures:
 
 
 def _mapped_scene(path: Path, folder: Path, card: Card) -> SceneFigures:
-    report = read_report(path)
+    report = read_json(path, SceneReport)
     assert report is not None
-    scene = report["scene"]
-    location = locate(scene["path"])
-    outputs = {kind: path.with_name(name) for kind, name in report["outputs"].items()}
+    location = locate(report.scene.path)
     name = (path.parent.relative_to(folder) / path.stem.removesuffix("_report")).as_posix()
-    done = SheetResult(Sheet(location, path.parent, name), Result(scene["path"], outputs, report))
-    unit = "m2" if "area_m2" in report["classes"][0] else "px"
-    return scene_figures(done, glance(location), card, folder, unit)
+    done = SheetResult(Sheet(location, path.parent, name), Result.of(location.text, report, path.parent))
+    return scene_figures(done, glance(location), card, folder, report.unit)
 
 
 def read_survey(path: Path, card: Card = CARD) -> SurveyFigures:

@@ -84,20 +84,13 @@ def _show(result: "SurveyResult") -> None:
 
 
 def _as_json(result: "SurveyResult") -> dict[str, Any]:
+    from pfmap.report.survey_reports import class_row
+
     figures = result.figures
     return {
         "scenes": [scene_json(scene) for scene in result.scenes],
         "outputs": {kind: str(path) for kind, path in result.outputs.items()},
-        "classes": [
-            {
-                "class_id": row.class_id,
-                "class": row.name,
-                "pixels": row.pixels,
-                f"area_{figures.unit}": row.area,
-                "objects": row.objects,
-            }
-            for row in figures.classes
-        ],
+        "classes": [class_row(row, figures.unit) for row in figures.classes],
         "warnings": list(figures.warnings),
         "seconds": figures.seconds,
     }

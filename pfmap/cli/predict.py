@@ -21,6 +21,7 @@ from pfmap.core.option import take
 from pfmap.mapping.options import SurveyOptions, SurveySettings
 
 if TYPE_CHECKING:
+    from pfmap.mapping.job import Result
     from pfmap.survey.run import SheetResult
 
 
@@ -71,7 +72,7 @@ def predict(
     elif not quiet:
         if result.skipped:
             click.echo(f"{result.scene} is mapped already: --no-resume maps it again")
-        _show(result.report, {kind: str(path) for kind, path in result.outputs.items()}, verbose)
+        _show(result, verbose)
 
 
 def _predict_all(
@@ -108,9 +109,8 @@ def scene_line(result: "SheetResult") -> str:
         return f"failed   {name}: {result.reason.removeprefix(name).lstrip(': ')}"
     if result.result.skipped:
         return f"skipped  {name}: mapped already"
-    report = result.result.report
-    objects = sum(row["objects"] for row in report["classes"])
-    seconds = report["seconds"]["total"]
+    report = result.result.facts
+    objects, seconds = sum(row.objects for row in report.classes), report.seconds["total"]
     return f"mapped   {name}: {objects:,} object{'s' * (objects != 1)}, {seconds:.1f} s"
 
 
@@ -159,10 +159,10 @@ def scene_json(result: "SheetResult") -> dict[str, Any]:
     }
 
 
-def _show(report: dict[str, Any], outputs: dict[str, str], verbose: bool) -> None:
+def _show(result: "Result", verbose: bool) -> None:
     """Print what was found and where it lies."""
-    rows = report["classes"]
-    unit = "m2" if "area_m2" in rows[0] else "px"
-    show_made(unit, [(row["class"], row[f"area_{unit}"], row["objects"]) for row in rows], outputs.values())
+    report = result.facts
+    rows = [(row.name, row.area, row.objects) for row in report.classes]
+    show_made(report.unit, rows, [str(path) for path in result.outputs.values()])
     if verbose:
-        click.echo("  ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items()))
+        click.echo("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))

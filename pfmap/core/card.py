@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import ModelError
-from pfmap.core.toml import build, check_choices, read_toml
+from pfmap.core.tables import build, check_choices, read_toml
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
 Context = Literal["ppm", "aspp", "none"]

@@ -1,10 +1,11 @@
-"""TOML files read into dataclasses: a model's card, a training configuration.
+"""Tables of TOML and JSON files as dataclasses: a model's card, a training configuration, a scene's report.
 
 Reading is strict: a key that is missing, unknown or of the wrong kind is an error that names it, so that a
 typo never becomes a silent default. cattrs reads, and gathers all that is wrong; what it would let pass, such
 as the text "3" for a number, the hooks at the end refuse.
 """
 
+import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -14,9 +15,10 @@ from reprlib import repr as shown  # long values shortened
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cattrs import Converter, errors
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from pfmap.core.errors import ModelError, PfmapError
+from pfmap.core.files import read_text
 
 T = TypeVar("T")
 
@@ -29,6 +31,14 @@ def read_toml(path: Path, kind: type[PfmapError] = ModelError) -> dict[str, Any]
         raise kind(f"{path} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise kind(f"{path} is not valid TOML: {error}") from error
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """Read a dataclass from a JSON file that `table_of` made; None where there is none that can be read."""
+    try:
+        return build(kind, json.loads(read_text(path)))
+    except (OSError, ValueError, ModelError):
+        return None
 
 
 def build(kind: type[T], tables: object, where: str = "") -> T:
@@ -47,6 +57,12 @@ def build(kind: type[T], tables: object, where: str = "") -> T:
         raise ModelError(f"{where} {error}".strip()) from error
 
 
+def table_of(settings: Any) -> dict[str, Any]:
+    """Turn a dataclass back into the table that `build` makes it of; optional fields that are unset go."""
+    table: dict[str, Any] = CONVERTER.unstructure(settings)
+    return table
+
+
 def check_choices(settings: Any, error: type[PfmapError]) -> None:
     """Refuse a text that is none of those that its field's type lists: settings are made in Python too."""
     for item in fields(settings):
@@ -61,7 +77,7 @@ def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
     """Say what is wrong, with the full key of each; an item of a list goes by its name, if it has one."""
     noted, others = error.group_exceptions()
     for inner, note in noted:
-        key = note.name if isinstance(note, errors.AttributeValidationNote) else note.index
+        key = _keys(error.cl)[note.name] if isinstance(note, errors.AttributeValidationNote) else note.index
         part = None if isinstance(inner, KeyError) else tables[key]
         name = part.get("name") if isinstance(part, Mapping) and isinstance(key, int) else key
         plain = isinstance(name, str) and name.isprintable()
@@ -121,8 +137,21 @@ def _tuple(value: Any, kind: Any) -> tuple[Any, ...]:
 
 
 def _settings(kind: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    make = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    make = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **_renamed(kind))
     return lambda value, kind: make(_table(value), kind)
+
+
+def _written(kind: Any, converter: Converter) -> Callable[[Any], Any]:
+    return make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=True, **_renamed(kind))
+
+
+def _keys(kind: Any) -> dict[str, str]:
+    """Return how fields are called in files: as in Python, but where a file's word is none there."""
+    return {item.name: item.metadata.get("key", item.name) for item in fields(kind)}
+
+
+def _renamed(kind: Any) -> dict[str, Any]:
+    return {name: override(rename=key) for name, key in _keys(kind).items() if name != key}
 
 
 def _mapping(value: Any, kind: Any) -> Mapping[Any, Any]:
@@ -139,9 +168,10 @@ def _is(origin: Any) -> Callable[[Any], bool]:
     return lambda kind: get_origin(kind) is origin
 
 
-CONVERTER = Converter()
-"""Turns parsed TOML into settings; a module with a kind of field of its own registers how that is read."""
+CONVERTER = Converter(unstruct_collection_overrides={tuple: list})
+"""Turns parsed tables into settings; a module with a kind of field of its own registers how that is read."""
 CONVERTER.register_structure_hook_factory(is_dataclass, _settings)
+CONVERTER.register_unstructure_hook_factory(is_dataclass, _written)
 CONVERTER.register_structure_hook_func(_is(Literal), _choice)
 CONVERTER.register_structure_hook_func(_is(tuple), _tuple)
 CONVERTER.register_structure_hook_func(_is(Mapping), _mapping)

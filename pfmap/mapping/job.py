@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.core.classes import scene_style
-from pfmap.core.files import read_text, scratch, write_bytes, write_text
+from pfmap.core.files import scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size
 from pfmap.core.stages import Clock
+from pfmap.core.tables import read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.mapper import Mapped, Mapper
 from pfmap.mapping.objects import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, make_plan, wanted_classes
-from pfmap.mapping.run_report import Outcome, Preflight, build_report, difference, is_done, read_report
+from pfmap.mapping.run_report import Preflight, build_report, difference, is_done
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import Location, gdal_settings
 from pfmap.raster.source import Source
 from pfmap.report.qgis import Layer, Map, map_project, place_beside
+from pfmap.report.scene_report import SceneReport
 
 _LONG = 200  # windows: a run of more is worth a probe of a few seconds
 
@@ -46,15 +48,19 @@ class Result:
     outputs: dict[str, Path]
     """Files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts of a
     shapefile as shp_2 and so on, files of one class as gpkg.building and so on."""
-    report: dict[str, Any]
-    """The content of the report file."""
+    facts: SceneReport
     skipped: bool = False
     """Whether an earlier run had made all of it already."""
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """The content of the report file."""
+        return table_of(self.facts)
+
     @classmethod
-    def of(cls, scene: str, report: dict[str, Any], output_dir: Path, *, skipped: bool = False) -> "Result":
+    def of(cls, scene: str, report: SceneReport, output_dir: Path, *, skipped: bool = False) -> "Result":
         """Return what the report beside a scene's outputs says there is."""
-        outputs = {kind: output_dir / name for kind, name in report["outputs"].items()}
+        outputs = {kind: output_dir / name for kind, name in report.outputs.items()}
         return cls(scene, outputs, report, skipped)
 
 
@@ -127,7 +133,7 @@ class Job:
             scene = source.fingerprint()
             wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
             identity = plan.identity(scene, wanted)
-            before = read_report(report)
+            before = read_json(report, SceneReport)
             fresh = not folder.exists()
             if fresh and self.options.resume and before and is_done(before, identity, output_dir):
                 return Result.of(self.location.text, before, output_dir, skipped=True)
@@ -150,7 +156,9 @@ class Job:
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(files, wanted)
                 work.finish_publishing()
-        return Result.of(self.location.text, json.loads(read_text(report)), output_dir)
+        made = read_json(report, SceneReport)
+        assert made is not None  # just written
+        return Result.of(self.location.text, made, output_dir)
 
     def _map(
         self,
@@ -173,12 +181,6 @@ class Job:
         warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
         for text in warnings[len(plan.warnings) :]:
             self.on_message(f"warning: {text}")
-        outcome = Outcome(
-            mapped=mapped,
-            batch_size=network.batch_size if isinstance(network, Predictor) else plan.batch_size,
-            seconds={"total": time.perf_counter() - begun, **clock.seconds},
-            warnings=warnings,
-        )
         project = work.finals / f"{self.location.stem}.qgz"
         write_bytes(project, _project(plan, mapped, output_dir))
         report = work.finals / f"{self.location.stem}_report.json"
@@ -187,7 +189,16 @@ class Job:
             for kind, paths in (*mapped.files.items(), ("project", [project]), ("report", [report]))
             for number, path in enumerate(paths, 1)
         }
-        write_text(report, json.dumps(build_report(plan, outcome, outputs, identity), indent=2) + "\n")
+        facts = build_report(
+            plan,
+            mapped,
+            batch_size=network.batch_size if isinstance(network, Predictor) else plan.batch_size,
+            seconds={"total": time.perf_counter() - begun, **clock.seconds},
+            warnings=warnings,
+            outputs=outputs,
+            identity=identity,
+        )
+        write_text(report, json.dumps(table_of(facts), indent=2) + "\n")
         # Sidecars first, then the files, the report last: it says that all is there.
         mains = list(outputs.values())
         sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))

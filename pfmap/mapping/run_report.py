@@ -1,6 +1,5 @@
 """What a run says of itself: before it begins, and in the report beside its files."""
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,13 +11,16 @@ from typing import Any
 
 import torch
 
-from pfmap.core.files import existing, read_text
+from pfmap.core.files import existing
 from pfmap.core.grid import mean_size
 from pfmap.core.resources import gigabytes, peak_memory
+from pfmap.core.tables import table_of
 from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import describe
+from pfmap.report.scene_report import ClassRow, MapFacts, ModelFacts, SceneFacts, SceneReport, Swaths
+from pfmap.report.wording import duration
 from pfmap.version import __version__
 
 _DIFFERENCES = {
@@ -57,7 +59,7 @@ class Preflight:
                 "transform": list(scene.geobox.transform),
                 "gsd_m": _rounded(plan.gsd),
                 "valid_share": round(plan.sample.valid_share, 4),
-                "scale": _scale(plan),
+                "scale": table_of(plan.scaling),
             },
             "model": {
                 "name": card.name,
@@ -121,116 +123,85 @@ class Preflight:
         return lines + [f"warning: {text}" for text in plan.warnings]
 
 
-def read_report(path: Path) -> dict[str, Any] | None:
-    """Read a report; None if there is none that can be read."""
-    try:
-        report = json.loads(read_text(path))
-    except (OSError, ValueError):
-        return None
-    return report if isinstance(report, dict) else None
-
-
-def is_done(report: Mapping[str, Any], identity: Mapping[str, str], folder: Path) -> bool:
+def is_done(report: SceneReport, identity: Mapping[str, str], folder: Path) -> bool:
     """Whether an earlier run made just what is wanted, and all of it is still there."""
-    names = list(report.get("outputs", {}).values())
-    there = bool(names) and existing(folder, names) == names
-    return there and report.get("identity") == dict(identity)
+    names = list(report.outputs.values())
+    return existing(folder, names) == names and report.identity == identity
 
 
-def difference(report: Mapping[str, Any] | None, identity: Mapping[str, str]) -> str:
+def difference(report: SceneReport | None, identity: Mapping[str, str]) -> str:
     """Say what is different about outputs that are there already, or nothing if that is not known."""
-    before = (report or {}).get("identity", {})
+    before = {} if report is None else report.identity
     changed = [words for key, words in _DIFFERENCES.items() if key in before and before[key] != identity[key]]
     return f" ({' and '.join(changed)})" if changed else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run went."""
-
-    mapped: Mapped
-    batch_size: int
-    """Windows per pass at the end."""
-    seconds: Mapping[str, float]
-    """Of work per stage, added up over its threads (stages work at once), and "total" on the clock."""
-    warnings: Sequence[str]
-    """What the user was warned of."""
-
-
 def build_report(
-    plan: Plan, outcome: Outcome, outputs: Mapping[str, str], identity: Mapping[str, str]
-) -> dict[str, Any]:
-    """Put together the content of the report file.
-
-    `outputs` has names of files by kind; by `identity`, which is the plan's, a later run knows what is done.
-    """
-    scene, card, mapped = plan.scene, plan.card, outcome.mapped
-    tally = mapped.tally
-    unit = "m2" if tally.measurer.units == "m" else "px"
-    return {
-        "pfmap": __version__,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scene": {
-            "path": scene.name,
-            "width": scene.geobox.width,
-            "height": scene.geobox.height,
-            "bands": list(scene.bands),
-            "dtype": scene.dtype,
-            "crs": scene.geobox.crs_wkt,
-            "transform": list(scene.geobox.transform),
-            "gsd_m": _mean(plan.gsd),
-            "scale": _scale(plan),
-            "valid_pixels": tally.valid,
-            "mean_confidence": round(tally.mean_confidence, 2),
-            "unreadable_blocks": [list(block) for block in sorted(tally.unreadable)],
-        },
-        "model": {
-            "name": card.name,
-            "sha256": plan.model_hash,
-            "attribution": card.provenance.attribution,
-        },
-        "options": {
+    plan: Plan,
+    mapped: Mapped,
+    *,
+    batch_size: int,
+    seconds: Mapping[str, float],
+    warnings: Sequence[str],
+    outputs: Mapping[str, str],
+    identity: Mapping[str, str],
+) -> SceneReport:
+    """Put together what the report file says; `batch_size` are the windows per pass at the end."""
+    scene, card = plan.scene, plan.card
+    tally, box = mapped.tally, plan.geobox
+    unit = "area_m2" if tally.measurer.units == "m" else "area_px"
+    return SceneReport(
+        pfmap=__version__,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        scene=SceneFacts(
+            path=scene.name,
+            width=scene.geobox.width,
+            height=scene.geobox.height,
+            bands=scene.bands,
+            dtype=scene.dtype,
+            crs=scene.geobox.crs_wkt,
+            transform=scene.geobox.transform,
+            gsd_m=_mean(plan.gsd),
+            scale=plan.scaling,
+            valid_pixels=tally.valid,
+            mean_confidence=round(tally.mean_confidence, 2),
+            unreadable_blocks=tuple(sorted(tally.unreadable)),
+        ),
+        model=ModelFacts(card.name, plan.model_hash, card.provenance.attribution),
+        options={
             "device": str(plan.device),
             "precision": plan.precision_name,
             "window": plan.grid.rows.window,
             "overlap": plan.grid.rows.overlap,
-            "batch_size": outcome.batch_size,
+            "batch_size": batch_size,
             "read_at_gsd_m": _mean(plan.model_gsd),
             "grid": plan.options.grid,
             "aoi": plan.options.aoi,
-            "bbox": list(plan.options.bbox) if plan.options.bbox else None,
+            "bbox": plan.options.bbox,
             "classes": [card.classes[i].name for i in plan.wanted],
             "shapes": asdict(plan.options.shapes),
             "on_read_error": plan.options.on_read_error,
         },
-        "map": {
-            "width": plan.geobox.width,
-            "height": plan.geobox.height,
-            "transform": list(plan.geobox.transform),
-        },
-        "classes": [
-            {
-                "class_id": index,
-                "class": spec.name,
-                "pixels": int(tally.pixels[index]),
-                f"area_{unit}": round(float(tally.areas[index]), 2),
-                "objects": int(mapped.objects.get(index, 0)),
-            }
+        map=MapFacts(box.width, box.height, box.transform),
+        classes=tuple(
+            ClassRow(
+                class_id=index,
+                name=spec.name,
+                pixels=int(tally.pixels[index]),
+                objects=int(mapped.objects.get(index, 0)),
+                **{unit: round(float(tally.areas[index]), 2)},
+            )
             for index, spec in enumerate(card.classes)
-        ],
-        "warnings": list(outcome.warnings),
-        "outputs": dict(outputs),
-        "identity": dict(identity),
-        "swaths": {"all": mapped.swaths, "from_earlier_runs": mapped.resumed},
-        "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},
-        "pixels_per_second": round(plan.geobox.width * plan.geobox.height / outcome.seconds["total"]),
-        "peak_memory_bytes": peak_memory(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **_libraries(),
-        },
-    }
+        ),
+        warnings=tuple(warnings),
+        outputs=outputs,
+        identity=identity,
+        swaths=Swaths(mapped.swaths, mapped.resumed),
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        pixels_per_second=round(box.width * box.height / seconds["total"]),
+        peak_memory_bytes=peak_memory(),
+        versions={"python": platform.python_version(), "torch": torch.__version__, **_libraries()},
+    )
 
 
 @cache  # reads many files
@@ -242,21 +213,8 @@ def _mean(gsd: tuple[float, float] | None) -> float | None:
     return None if gsd is None else round(mean_size(gsd), 5)
 
 
-def _scale(plan: Plan) -> dict[str, Any]:
-    return {"min": plan.scaling.low, "max": plan.scaling.high, "from": plan.scaling.origin}
-
-
 def _rounded(gsd: tuple[float, float] | None) -> list[float] | None:
     return None if gsd is None else [round(value, 6) for value in gsd]
-
-
-def duration(seconds: float) -> str:
-    """Write seconds for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _size(gsd: tuple[float, float]) -> str:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pfmap.core.card import ENCODERS, Architecture, read_card
 from pfmap.core.errors import ModelError, UsageError
-from pfmap.core.toml import build
+from pfmap.core.tables import build
 from pfmap.model.store import CARD_NAME, find_model
 from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet

@@ -4,7 +4,7 @@ The user, the scene's own type or the model's card say between which; where none
 a sample of the scene.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,12 @@ _LOW, _HIGH = 2.0, 98.0  # percentiles
 class Scaling:
     """How pixel values become 8-bit; one for the whole scene."""
 
-    low: float
-    """Value that becomes 0."""
-    high: float
-    """Value that becomes 255, the network's 1."""
-    origin: str
-    """Where it comes from, for the report."""
+    low: float = field(metadata={"key": "min"})
+    """In reports "min": value that becomes 0."""
+    high: float = field(metadata={"key": "max"})
+    """In reports "max": value that becomes 255, the network's 1."""
+    origin: str = field(metadata={"key": "from"})
+    """In reports "from": where it comes from."""
 
     @property
     def plain(self) -> bool:

@@ -1,4 +1,4 @@
-"""Web pages from Jinja2 templates: each is one file that needs no network and no script.
+"""Pages from Jinja2 templates: each is one file that needs no network and no script.
 
 The templates lie in `templates/`. Whatever comes from outside is escaped on its way in (`autoescape`), and a
 name that a template misspells is an error (`StrictUndefined`), not a gap on the page.
@@ -37,7 +37,7 @@ def render(template: str, **values: object) -> str:
 def _environment() -> Environment:
     found = Environment(
         loader=PackageLoader("pfmap.report"),
-        autoescape=True,
+        autoescape=lambda name: not str(name).endswith(".md.jinja"),  # Markdown has no escapes to rely on
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,25 +1,20 @@
 """The figures that all reports of a survey show, and what is read back from the reports of its scenes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.card import Card
 from pfmap.core.classes import ClassSpec
-from pfmap.core.files import read_text
-from pfmap.core.grid import GeoBox
-from pfmap.raster.scaling import EIGHT_BIT, Scaling
+from pfmap.core.tables import read_json
+from pfmap.report.scene_report import SceneReport, Unit
 
 State = Literal["done", "skipped", "failed"]
 """Of a scene: mapped in this run, mapped by an earlier one, or not mapped."""
-
-Unit = Literal["m2", "px"]
-"""Of areas: square metres, or pixels where there is no CRS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +48,25 @@ def class_figures(
     )
 
 
+class _Summed:
+    """What has figures of classes, and their sums."""
+
+    __slots__ = ()
+    classes: tuple[ClassFigures, ...]
+
+    @property
+    def area(self) -> float:
+        """What has a class, in the survey's unit; where scenes overlap, once."""
+        return sum(item.area for item in self.classes)
+
+    @property
+    def objects(self) -> int:
+        """How many there are, of all classes."""
+        return sum(item.objects for item in self.classes)
+
+
 @dataclass(frozen=True, slots=True)
-class SceneFigures:
+class SceneFigures(_Summed):
     """One scene of a survey; its fields are keys of the JSON report, in this order."""
 
     scene: str
@@ -89,19 +101,9 @@ class SceneFigures:
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Its files by kind, relative to the output folder."""
 
-    @property
-    def area(self) -> float:
-        """What of it has a class, in the survey's unit."""
-        return sum(item.area for item in self.classes)
-
-    @property
-    def objects(self) -> int:
-        """How many it shows, of all classes."""
-        return sum(item.objects for item in self.classes)
-
 
 @dataclass(frozen=True, slots=True)
-class SurveyFigures:
+class SurveyFigures(_Summed):
     """A survey."""
 
     title: str
@@ -132,16 +134,6 @@ class SurveyFigures:
     def count(self, state: State) -> int:
         """Return how many scenes are in a state."""
         return sum(scene.state == state for scene in self.scenes)
-
-    @property
-    def area(self) -> float:
-        """What has a class, where scenes overlap once."""
-        return sum(item.area for item in self.classes)
-
-    @property
-    def objects(self) -> int:
-        """How many there are, of all classes."""
-        return sum(item.objects for item in self.classes)
 
     @property
     def mean_confidence(self) -> float | None:
@@ -179,61 +171,8 @@ class SurveyFigures:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class SceneReport:
-    """What a survey needs to know of the report that lies beside a mapped scene's outputs."""
-
-    grid: GeoBox
-    """Of the outputs."""
-    gsd: float | None
-    bands: tuple[int, ...] | None
-    """1-based numbers of the bands that were mapped."""
-    scaling: Scaling
-    """How the scene's values became 8-bit."""
-    valid_pixels: int
-    mean_confidence: float | None
-    """Percent; None without a valid pixel."""
-    unit: Unit
-    pixels: tuple[int, ...]
-    """Per class, as are areas and objects."""
-    areas: tuple[float, ...]
-    objects: tuple[int, ...]
-    seconds: Mapping[str, float]
-    warnings: tuple[str, ...]
-    finished: str
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any]) -> "SceneReport":
-        """Take what is needed from the content of a report.
-
-        Raises:
-            KeyError: something is missing; or TypeError, ValueError: it is not what it should be.
-        """
-        scene, place, rows = table["scene"], table["map"], table["classes"]
-        unit: Unit = "m2" if all("area_m2" in row for row in rows) else "px"
-        scale, bands = scene.get("scale"), scene.get("bands")
-        return cls(
-            grid=GeoBox(place["width"], place["height"], scene["crs"], tuple(place["transform"])),
-            gsd=scene["gsd_m"],
-            bands=tuple(int(band) for band in bands) if bands else None,
-            scaling=Scaling(float(scale["min"]), float(scale["max"]), "report") if scale else EIGHT_BIT,
-            valid_pixels=scene["valid_pixels"],
-            mean_confidence=scene["mean_confidence"] if scene["valid_pixels"] else None,
-            unit=unit,
-            pixels=tuple(row["pixels"] for row in rows),
-            areas=tuple(row[f"area_{unit}"] for row in rows),
-            objects=tuple(row["objects"] for row in rows),
-            seconds=table["seconds"],
-            warnings=tuple(table["warnings"]),
-            finished=table["finished"],
-        )
-
-
 def read_scene_report(scene: SceneFigures, output_dir: Path) -> SceneReport | None:
     """Read the report that lies beside a scene's outputs; None where there is none that can be read."""
     if "report" not in scene.outputs:
         return None
-    try:
-        return SceneReport.of(json.loads(read_text(output_dir / scene.outputs["report"])))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError):
-        return None
+    return read_json(output_dir / scene.outputs["report"], SceneReport)

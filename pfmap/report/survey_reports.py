@@ -81,7 +81,7 @@ def survey_json(figures: SurveyFigures) -> str:
         "scenes_done": figures.count("done"),
         "scenes_skipped": figures.count("skipped"),
         "scenes_failed": figures.count("failed"),
-        "classes": [_class_row(item, figures.unit) for item in figures.classes],
+        "classes": [class_row(item, figures.unit) for item in figures.classes],
         "model": figures.model_facts(),
         "settings": figures.settings,
         "warnings": figures.warnings,
@@ -91,7 +91,8 @@ def survey_json(figures: SurveyFigures) -> str:
     return json.dumps(_plain(table), indent=2, allow_nan=False) + "\n"
 
 
-def _class_row(item: ClassFigures, unit: str) -> dict[str, object]:
+def class_row(item: ClassFigures, unit: str) -> dict[str, object]:
+    """Return the figures of a class as reports have them."""
     return {
         "class_id": item.class_id,
         "class": item.name,
@@ -103,7 +104,7 @@ def _class_row(item: ClassFigures, unit: str) -> dict[str, object]:
 
 
 def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
-    row = asdict(scene) | {"classes": [_class_row(item, unit) for item in scene.classes]}
+    row = asdict(scene) | {"classes": [class_row(item, unit) for item in scene.classes]}
     return {"gsd_m" if key == "gsd" else key: value for key, value in row.items()}
 
 

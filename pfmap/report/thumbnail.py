@@ -72,7 +72,7 @@ def scene_thumbnail(
     if scene.state == "failed" or "classes" not in scene.outputs:
         return b""
     path, report = output_dir / scene.outputs["classes"], read_scene_report(scene, output_dir)
-    scaling, bands = (EIGHT_BIT, None) if report is None else (report.scaling, report.bands)
+    scaling, bands = (EIGHT_BIT, None) if report is None else (report.scene.scale, report.scene.bands)
     return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError
 from pfmap.core.grid import GeoBox
+from pfmap.core.tables import read_json
 from pfmap.mapping.job import Result
 from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import wanted_classes
-from pfmap.mapping.run_report import read_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
-from pfmap.report.survey_figures import SceneFigures, SceneReport, SurveyFigures, class_figures
+from pfmap.report.scene_report import SceneReport
+from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
 from pfmap.survey import gather
@@ -119,7 +120,7 @@ class Survey:
         for sheet in sheets:
             if sheet in self.results:
                 continue
-            report = read_report(sheet.folder / f"{sheet.location.stem}_report.json")
+            report = read_json(sheet.folder / f"{sheet.location.stem}_report.json", SceneReport)
             if report is None:
                 reason = "it is not mapped yet: run without retry_failed=True"
                 self.results[sheet] = SheetResult(sheet, None, reason)
@@ -200,7 +201,7 @@ class Survey:
         limit, classes = thumbnail_limit(len(scenes)), self.runner.runtime.model.card.classes
         boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
-        scaling = SceneReport.of(whole.report).scaling if whole and self._sheets else None
+        scaling = whole.facts.scene.scale if whole and self._sheets else None
 
         def draw_new(scene: SceneFigures) -> bytes:
             box = boxes.get(scene.name)

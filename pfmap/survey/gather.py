@@ -18,7 +18,8 @@ from pfmap.mapping.runtime import Runtime
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import extent
-from pfmap.report.survey_figures import SceneFigures, SceneReport, State, Unit, class_figures
+from pfmap.report.scene_report import Unit
+from pfmap.report.survey_figures import SceneFigures, State, class_figures
 from pfmap.survey.find import Sheet
 from pfmap.survey.merge import ClassSums, Merged
 from pfmap.survey.run import SheetResult
@@ -35,14 +36,16 @@ def scene_figures(
     done, figures = result.result, _begun(result.sheet, result, box)
     if done is None:
         return figures
-    report = SceneReport.of(done.report)
-    areas = report.areas if report.unit == unit else [0.0] * len(report.areas)
+    report, rows = done.facts, done.facts.classes
+    areas = [row.area if report.unit == unit else 0.0 for row in rows]
     return replace(
         figures,
-        gsd=report.gsd,
-        classes=class_figures(card.classes, report.pixels, areas, report.objects),
-        valid_pixels=report.valid_pixels,
-        mean_confidence=report.mean_confidence,
+        gsd=report.scene.gsd_m,
+        classes=class_figures(
+            card.classes, [row.pixels for row in rows], areas, [row.objects for row in rows]
+        ),
+        valid_pixels=report.scene.valid_pixels,
+        mean_confidence=report.scene.mean_confidence if report.scene.valid_pixels else None,
         seconds=report.seconds,
         warnings=report.warnings,
         outputs=relative_names(done.outputs, folder),
@@ -73,7 +76,7 @@ def sheet_figures(
     objects = [merged.scenes.get((sheet.name, index), 0) for index in range(len(card.classes))]
     return replace(
         figures,
-        gsd=SceneReport.of(whole.result.report).gsd,
+        gsd=whole.result.facts.scene.gsd_m,
         classes=class_figures(card.classes, sums.pixels, sums.areas, objects),
         valid_pixels=valid,
         mean_confidence=_confidence(merged, within) if valid else None,

@@ -27,7 +27,6 @@ from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import Look
 from pfmap.report.qgis import Map, map_project
-from pfmap.report.survey_figures import SceneReport
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
 from pfmap.vector.geodesy import Measurer, pixel_area
@@ -85,7 +84,7 @@ def merge(
         PfmapError: a scene's raster cannot be read or brought onto the grid of the others; a full disk.
     """
     scenes = [
-        Placed(one.sheet.name, one.result.outputs, SceneReport.of(one.result.report).grid)
+        Placed(one.sheet.name, one.result.outputs, one.result.facts.grid)
         for one in results
         if one.result is not None
     ]

@@ -12,7 +12,7 @@ from typing import Any, Literal, NewType
 
 from pfmap.core.card import Card, parse_card
 from pfmap.core.errors import ModelError, TrainingError
-from pfmap.core.toml import CONVERTER, build, check_choices, read_toml
+from pfmap.core.tables import CONVERTER, build, check_choices, read_toml
 
 CONFIG_NAME = "train.toml"
 """The configuration that lies beside a model."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from pfmap.core.errors import ModelError
-from pfmap.core.toml import build
+from pfmap.core.tables import build
 
 
 @dataclass(frozen=True)

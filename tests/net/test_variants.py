@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pfmap.core.card import Architecture, card_table, parse_card
 from pfmap.core.errors import ModelError
-from pfmap.core.toml import build
+from pfmap.core.tables import build
 from pfmap.net.fast import factor_head
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet
