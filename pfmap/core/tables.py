@@ -100,7 +100,7 @@ def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
 
 
 def _with_hints(error: errors.ForbiddenExtraKeysError) -> str:
-    known = [item.name for item in fields(error.cl)]
+    known = list(_keys(error.cl).values())
     near = {key: get_close_matches(key, known, 1) for key in sorted(error.extra_fields)}
     return ", ".join(f"{key} (is {meant[0]} meant?)" if meant else key for key, meant in near.items())
 

@@ -1,13 +1,15 @@
-"""TOML read into settings: what does not fit is named, all of it, by its full key."""
+"""Tables read into dataclasses: what does not fit is named, all of it, by its full key; and back."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from pfmap.core.errors import ModelError
-from pfmap.core.tables import build
+from pfmap.core.tables import build, read_json, table_of
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,33 @@ def test_a_bug_in_a_settings_class_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         build(Broken, {"size": 1})
+
+
+@dataclass(frozen=True)
+class Named:
+    trees: tuple[Tree, ...]
+    origin: str = field(metadata={"key": "from"})
+    area: float | None = None
+
+
+NAMED = Named((Tree((Leaf("a", 2),), places={"x": (1, 2)}),), "a sample")
+TABLE = {"trees": [{"leaves": [{"name": "a", "size": 2}], "places": {"x": [1, 2]}}], "from": "a sample"}
+
+
+def test_a_table_has_the_keys_of_the_file_and_leaves_out_what_is_unset(tmp_path: Path) -> None:
+    assert table_of(NAMED) == TABLE
+    path = tmp_path / "named.json"
+    path.write_text(json.dumps(TABLE))
+    assert read_json(path, Named) == NAMED
+    with pytest.raises(ModelError, match=r"^n.from has to be str, not 1$"):
+        build(Named, TABLE | {"from": 1}, "n")
+    with pytest.raises(ModelError, match=r"n.from is missing.*unknown keys: origin"):
+        build(Named, {"trees": [], "origin": "x"}, "n")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "{", '{"trees": 1}', '{"trees": [], "from": null}'])
+def test_what_is_no_such_file_is_none(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "named.json"
+    path.write_text(text)
+    assert read_json(path, Named) is None
+    assert read_json(tmp_path / "gone.json", Named) is None
