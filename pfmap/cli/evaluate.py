@@ -137,6 +137,8 @@ def evaluate(
     pfmap evaluate scene_classes.tif footprints.gpkg --only building --objects building
     pfmap evaluate --model landcover --data train.toml
     """  # noqa: D301 - click wants the character itself
+    if html is not None and not html.absolute().parent.is_dir():
+        raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
         _refuse(ctx, ("prediction", "truth", *OfMaps.__annotations__), "has no use with --model")
@@ -153,8 +155,6 @@ def evaluate(
         from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(compare, prediction, truth, objects=objects, **of_maps)
-    if html is not None and not html.absolute().parent.is_dir():
-        raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
     result = run_with_progress(
         lambda on_progress, on_message: work(on_progress=on_progress, on_message=on_message), quiet=quiet
     )

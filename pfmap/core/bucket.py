@@ -121,7 +121,7 @@ def names(folder: Path, prefix: str = "") -> list[str]:
 
 def walk(folder: Path) -> list[Path]:
     """Return all files in a folder and those in it, in order."""
-    return sorted(folder / name for name in _listed(folder) if not name.endswith("/"))
+    return sorted(folder / name.lstrip("/") for name in _listed(folder) if not name.endswith("/"))
 
 
 def _listed(folder: Path, prefix: str = "", **how: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import ModelError
-from pfmap.core.tables import build, check_choices, read_toml
+from pfmap.core.tables import build, check_choices, read_toml, table_of
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
 Context = Literal["ppm", "aspp", "none"]
@@ -153,7 +153,7 @@ class Card:
     provenance: Provenance
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Measured figures by name, 0 to 1."""
-    accuracy_note: str = ""
+    accuracy_note: str = field(default="", metadata={"key": "accuracy note"})  # no key that a file may have
     """How they were measured."""
     temperature: float = 1.0
     """Divides the logits, so that the confidence means what it says."""
@@ -193,7 +193,7 @@ def parse_card(data: Mapping[str, Any], path: Path) -> Card:
         count = len(classes) if isinstance(classes, list | tuple) else 2
         tables["architecture"] = {"classes": count, **architecture}
     if isinstance(accuracy, Mapping):
-        tables["accuracy_note"] = str(accuracy.get("note", ""))
+        tables["accuracy note"] = str(accuracy.get("note", ""))
         tables["accuracy"] = {key: value for key, value in accuracy.items() if key != "note"}
     try:
         return build(Card, tables)
@@ -213,5 +213,5 @@ def card_table(card: Card) -> dict[str, Any]:
         "input": asdict(card.input),
         "provenance": asdict(card.provenance),
         "accuracy": {"note": card.accuracy_note, **card.accuracy},
-        "classes": [{k: v for k, v in asdict(spec).items() if v is not False} for spec in card.classes],
+        "classes": [table_of(spec) for spec in card.classes],
     }

@@ -17,7 +17,6 @@ from pfmap.core.errors import SourceError, worded
 from pfmap.core.grid import Span
 from pfmap.core.stages import read_ahead
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
-from pfmap.evaluation.evaluation_page import Section, page
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluation.legend import CodedMap, Legend, MatchOptions
 from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
@@ -66,6 +65,8 @@ class Evaluated:
 
     def page(self) -> str:
         """Return the figures as an HTML page, with the map of errors."""
+        from pfmap.evaluation.evaluation_page import Section, page  # jinja2 loads here
+
         facts = [("Prediction", self.prediction), ("Truth", self.truth)]
         if self.confidence is not None:
             facts.append(("Confidence", self.confidence))

@@ -126,7 +126,7 @@ class Preflight:
 def is_done(report: SceneReport, identity: Mapping[str, str], folder: Path) -> bool:
     """Whether an earlier run made just what is wanted, and all of it is still there."""
     names = list(report.outputs.values())
-    return existing(folder, names) == names and report.identity == identity
+    return bool(names) and existing(folder, names) == names and report.identity == identity
 
 
 def difference(report: SceneReport | None, identity: Mapping[str, str]) -> str:

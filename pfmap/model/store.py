@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
-from pfmap.core.errors import ModelError, TrainingError
+from pfmap.core.errors import ModelError, TargetError, TrainingError
 from pfmap.core.files import write_bytes, write_text
 from pfmap.net.pfnet import PFNet
 
@@ -129,7 +129,10 @@ def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype
     Raises:
         TargetError: it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
     state = {
         key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in _without_counters(network.state_dict()).items()

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from pfmap.core.classes import ClassSpec, index_of
 from pfmap.core.errors import TrainingError
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
-from pfmap.evaluation.evaluation_page import Section, page
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluation.metrics import settled
 from pfmap.mapping.runtime import choose_device
@@ -93,6 +92,8 @@ class ModelEvaluation:
 
     def page(self) -> str:
         """Return the figures as an HTML page."""
+        from pfmap.evaluation.evaluation_page import Section, page  # jinja2 loads here
+
         sections = [Section(s.name, s.figures, self.labels, s.picture) for s in self.sources]
         facts = [("Model", self.model), ("Data", self.data), ("Part", self.part)]
         title = f"Evaluation of {self.model}"

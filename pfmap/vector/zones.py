@@ -80,8 +80,11 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
             whole = np.ones(len(shapes), dtype=np.bool_)
             if "region_id" in fields and "object_id" in fields:  # of a cut object, one piece stands for all
                 whole = np.asarray(fields["region_id"] == fields["object_id"])
-            everywhere = [_Part(0, "", np.arange(len(shapes)), whole, measurer.measure(shapes)[0])]
-            for part in everywhere if places is None else places.split(shapes, measurer):
+            if places is not None:
+                parts = places.split(shapes, measurer)
+            else:
+                parts = iter([_Part(0, "", np.arange(len(shapes)), whole, measurer.measure(shapes)[0])])
+            for part in parts:
                 _add(rows, part, fields["class"][part.which].astype(str), whole[part.which])
     return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)])
 

@@ -44,6 +44,8 @@ def test_folders_are_listed_and_deleted_as_on_a_disk(store: Path, tmp_path: Path
             files.read_text(folder / "x/b")
     names = [path.relative_to(store).as_posix() for path in bucket.walk(store)]
     assert names == ["x/a_1", "x/a_2", "y/a_4"]
+    bucket._client().put_object(Bucket=store.name, Key="y//b.tif", Body=b"")
+    assert bucket.walk(store / "y") == [store / "y/a_4", store / "y/b.tif"]
 
 
 def test_more_files_than_a_page_are_listed_and_deleted(store: Path) -> None:

@@ -9,7 +9,7 @@ from conftest import stand_in
 
 import pfmap
 from pfmap.core.card import read_card
-from pfmap.core.errors import ModelError
+from pfmap.core.errors import ModelError, TargetError
 from pfmap.model.store import list_models, user_models, write_model
 from pfmap.net.pfnet import PFNet
 
@@ -89,6 +89,7 @@ def test_weights_that_do_not_fit_are_listed(folder: Path) -> None:
         ("[provenance]", "[provenence]", "provenance"),
         ('    "red",', "    1,", "list of texts"),
         ('name = "class_1"', 'name = "class_0"', "twice"),
+        ("temperature = ", 'accuracy_note = "x"\ntemperature = ', "unknown keys: accuracy_note"),
     ],
 )
 def test_a_bad_card_names_file_and_key(folder: Path, old: str, new: str, words: str) -> None:
@@ -99,3 +100,10 @@ def test_a_bad_card_names_file_and_key(folder: Path, old: str, new: str, words: 
     with pytest.raises(ModelError, match=words) as caught:
         pfmap.load_model(folder)
     assert str(path) in str(caught.value)
+
+
+def test_a_model_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    card = stand_in().card
+    with pytest.raises(TargetError, match=r"model cannot be made \(Not a directory\)"):
+        write_model(tmp_path / "file" / "model", card, PFNet(card.architecture))

@@ -18,6 +18,9 @@ from surveys import CARD, made_up
 
 from pfmap.core.card import Provenance
 from pfmap.core.errors import TargetError
+from pfmap.evaluation.comparison import Labels, Tally
+from pfmap.evaluation.evaluation_page import Section, page
+from pfmap.evaluation.figures import figures
 from pfmap.report.html import Table, render
 from pfmap.report.stac import safe_id
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
@@ -339,6 +342,12 @@ def test_a_value_that_a_template_needs_and_does_not_get_is_an_error() -> None:
         render("evaluation.html.jinja", title="x", sections=[], figure=str)
 
 
+def test_an_evaluation_of_nothing_has_a_page_too() -> None:
+    labels = Labels(CARD.classes)
+    html = page("nothing", [], [Section("", figures(Tally(), labels, named_only=True), labels)])
+    assert "of 0 compared pixels" in Page(html).text
+
+
 def test_names_become_no_part_of_an_evaluation_page_either() -> None:
     table = Table(EVIL, [EVIL] * 2, [[EVIL] * 2], [EVIL] * 2)
     found = SimpleNamespace(
@@ -352,8 +361,8 @@ def test_names_become_no_part_of_an_evaluation_page_either() -> None:
         base64=base64.b64encode, legend=lambda _section: [(EVIL, EVIL)],
         **dict.fromkeys(("classes", "boundaries", "objects"), lambda _figures: table),
     )  # fmt: skip
-    page = Page(html)
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert page.text.count("<script>alert('1')</script>") > 20
-    assert not any("x.org" in value for value in page.values("style"))
-    assert "1,234" in page.text
+    shown = Page(html)
+    assert "script" not in {tag for tag, _ in shown.tags}
+    assert shown.text.count("<script>alert('1')</script>") > 20
+    assert not any("x.org" in value for value in shown.values("style"))
+    assert "1,234" in shown.text
