@@ -5,7 +5,6 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from torch import Tensor, nn
 from pfmap.core import bucket
 from pfmap.core.card import Architecture, Card, InputSpec, Provenance
 from pfmap.core.classes import ClassSpec
-from pfmap.model.store import Model, user_models, write_model
-from pfmap.net.pfnet import PFNet
+from pfmap.model.store import Model, user_models
 
-pytest.register_assert_rewrite("chips", "pictures", "rasters", "runs", "sheets", "surveys")
+pytest.register_assert_rewrite("chips", "commands", "pictures", "rasters", "runs", "sheets", "surveys")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would be in each other's way
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -177,8 +175,7 @@ def shared(name: str) -> Path:
 @pytest.fixture
 def small() -> str:
     """A real PFNet with random weights among the user's models."""
-    card = stand_in().card
-    card = replace(card, architecture=replace(card.architecture, width=16, embedding=8))
-    torch.manual_seed(0)
-    write_model(user_models() / "small", card, PFNet(card.architecture))
+    from runs import small_model  # it imports this module
+
+    small_model(user_models() / "small")
     return "small"

@@ -19,12 +19,12 @@ import rasterio
 import shapely
 import torch
 from conftest import NORTH_UP, UTM, blobs, stand_in
+from runs import small_model
 
 import pfmap
 from pfmap.core.card import read_card
-from pfmap.model.store import load_model, write_model
+from pfmap.model.store import load_model
 from pfmap.model.upstream import import_checkpoint
-from pfmap.net.pfnet import PFNet
 
 MEMORY = 6 << 30
 VALUES = (
@@ -165,22 +165,16 @@ def run_area(path: Path) -> None:
     pfmap.predict(scene, path.parent / "out", model=stand_in(), device="cpu", aoi=path, overwrite=True)
 
 
-def small_model(folder: Path) -> Path:
-    import dataclasses
-
-    card = stand_in().card
-    card = dataclasses.replace(
-        card, architecture=dataclasses.replace(card.architecture, width=16, embedding=8)
-    )
+def model_in(folder: Path) -> Path:
     if not (folder / "model").exists():
-        write_model(folder / "model", card, PFNet(card.architecture))
+        small_model(folder / "model")
     return folder / "model"
 
 
 def cards(folder: Path, chance: random.Random) -> tuple[bytes, str, int | None]:
     """A model's card."""
     del chance
-    return (small_model(folder) / "model.toml").read_bytes(), "model.toml", None
+    return (model_in(folder) / "model.toml").read_bytes(), "model.toml", None
 
 
 def run_card(path: Path) -> None:
@@ -190,7 +184,7 @@ def run_card(path: Path) -> None:
 def weights(folder: Path, chance: random.Random) -> tuple[bytes, str, int | None]:
     """A model's weights: the header is JSON, at the front."""
     del chance
-    return (small_model(folder) / "weights.safetensors").read_bytes(), "weights.safetensors", 4000
+    return (model_in(folder) / "weights.safetensors").read_bytes(), "weights.safetensors", 4000
 
 
 def run_weights(path: Path) -> None:

@@ -161,6 +161,8 @@ def test_every_path_exists(name: str) -> None:
     page = Page(name)
     for text in [*page.lines(), *page.lines("python"), *page.spans]:
         for word in re.split(r"[\s\"'`(),=:]+", text):
+            if re.fullmatch(r"[a-z]+/\w+\.py", word) and not PLACES.fullmatch(word):
+                assert (ROOT / "pfmap" / word).is_file(), f"{word} does not exist in pfmap/"
             if PLACES.fullmatch(word):
                 assert any(ROOT.glob(word.rstrip("/"))), f"{word} does not exist"
         for module in re.findall(r"\b((?:docs|examples|tests)(?:\.\w+)+)", text):

@@ -168,7 +168,7 @@ def _made(field: Field[Any]) -> Callable[[F], F]:
     return click.option(
         *(about.flags or (_flag(field),)),
         field.name,
-        default=",".join(field.default) if field.default == () else field.default,
+        default="" if field.default == () else field.default,
         is_flag=plain or None,
         show_default=not (plain or about.default or field.default is None),
         metavar=about.metavar,

@@ -163,6 +163,6 @@ def _show(result: "Result", verbose: bool) -> None:
     """Print what was found and where it lies."""
     report = result.facts
     rows = [(row.name, row.area, row.objects) for row in report.classes]
-    show_made(report.unit, rows, [str(path) for path in result.outputs.values()])
+    show_made(report.unit, rows, result.outputs.values())
     if verbose:
         click.echo("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))

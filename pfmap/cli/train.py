@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from tqdm import tqdm
 
 from pfmap.cli.common import Command, class_names, options
+from pfmap.core.errors import worded
 
 if TYPE_CHECKING:
     from pfmap.train.loop import Progress
@@ -146,14 +147,10 @@ def train(
 
 def _refuse_about_images(ctx: click.Context, source: Path) -> None:
     """Refuse options that say what the configuration says."""
-    given = [
-        max(parameter.opts, key=len)
-        for name in ("labels", *AboutImages.__annotations__)
-        for parameter in ctx.command.params
-        if parameter.name == name and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
+    names = ("labels", *AboutImages.__annotations__)
+    given = [f"{n}=" for n in names if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]
     if given:
-        raise click.UsageError(f"{', '.join(given)}: {source} says that already; change it there")
+        raise click.UsageError(worded(f"{', '.join(given)}: {source} says that already; change it there"))
 
 
 @contextmanager

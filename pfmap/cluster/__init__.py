@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @contextmanager
 def opened_cluster(
     cluster: str | OpenedCluster | None, workers: int | None, device: str, say: Callable[[str], None]
-) -> Iterator["Cluster | None"]:
-    """Give what computes swaths elsewhere, for any number of scenes; None if nothing was asked for.
+) -> Iterator["Cluster"]:
+    """Give what computes swaths elsewhere, for any number of scenes.
 
     Args:
         cluster: a running cluster's address or scheduler file, or one that this function gave and that stays
@@ -29,9 +29,6 @@ def opened_cluster(
         UsageError: both were asked for, no worker, or the extra is missing.
         ClusterError: nobody answers at the address, or there are more workers than GPUs.
     """
-    if cluster is None and workers is None:
-        yield None
-        return
     if cluster is not None and workers is not None:
         raise UsageError("a running cluster and workers of this machine are asked for: choose one of them")
     if workers is not None and workers < 1:
@@ -50,7 +47,8 @@ def opened_cluster(
     elif cluster is not None:
         with quiet(), Link(str(cluster), say) as link:
             yield Cluster(link, say)
-    elif workers is not None:
+    else:
+        assert workers is not None
         refuse_numbered(device)
         chosen = choose_device(device)
         with quiet(), local_cluster(workers, chosen) as started, Link(started, say) as link:

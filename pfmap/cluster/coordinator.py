@@ -68,7 +68,7 @@ class Cluster:
         Raises:
             PfmapError: the worker cannot do it.
         """
-        job = ClusterJob.of(plan, stem, None)
+        job = ClusterJob.of(plan, stem)
         with self._needed(), self._own_turn(on_step):
             workers = self._present()
             answers = self._ask([min(workers)], measure_piece, job, resources=job.resources, on_wait=on_step)
@@ -95,18 +95,19 @@ class Cluster:
         todo = list(swaths.items())
         # Workers on other machines need not see this one's disk.
         folder = (work.path if self._device is not None else work.shared).absolute()
-        handover = Handover(folder, read_text(work.path / RUN_NAME))
+        run = read_text(work.path / RUN_NAME)
+        handover = Handover(folder, run)
         width = plan.geobox.width
         done = plan.geobox.height - sum(rows.size for _, rows in todo)
         on_wait = partial(on_pixels, done * width)
         with ExitStack() as turn:
             turn.enter_context(self._own_turn(on_wait))
             handover.begin()
-            job = ClusterJob.of(plan, stem, folder)
+            job = ClusterJob.of(plan, stem, folder, run)
             turn.enter_context(signed(job))
             workers = self._entered(job, on_wait)
             dispatcher = turn.enter_context(
-                Dispatcher(self._link, job, todo, lead_rows(plan), workers, clock, self._say)
+                Dispatcher(self._link, job, handover, todo, lead_rows(plan), workers, clock, self._say)
             )
             for index, (_, rows) in enumerate(todo):
                 ready = False

@@ -41,15 +41,15 @@ class Dispatcher:
         self,
         link: Link,
         job: ClusterJob,
+        handover: Handover,
         swaths: Sequence[tuple[Span, Span]],
         lead: int,
         workers: frozenset[str],
         clock: Clock,
         say: Callable[[str], None],
     ) -> None:
-        assert job.folder is not None
         self._link, self._job, self._swaths, self._lead = link, job, swaths, lead
-        self._handover, self._clock, self._say = Handover(job.folder, job.run), clock, say
+        self._handover, self._clock, self._say = handover, clock, say
         self.rows_written = 0
         """Output rows of the swaths that are on disk."""
         self._runs = Runs([span.size for span, _ in swaths], job.id)

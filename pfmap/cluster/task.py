@@ -10,11 +10,9 @@ import numpy as np
 from torch import nn
 
 from pfmap.core.errors import ClusterError
-from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.mapping.plan import Plan
-from pfmap.mapping.work import RUN_NAME
-from pfmap.model.store import Model, bundled_models
+from pfmap.model.store import CARD_NAME, Model, bundled_models
 from pfmap.raster.scaling import Sample
 from pfmap.raster.source import Source
 from pfmap.version import __version__
@@ -52,15 +50,15 @@ class ClusterJob:
     """What the file `sign_name` in it says: proof that a worker sees the same folder."""
 
     @classmethod
-    def of(cls, plan: Plan, stem: str, folder: Path | None) -> "ClusterJob":
-        """Describe a run so that it can be sent.
+    def of(cls, plan: Plan, stem: str, folder: Path | None = None, run: str = "") -> "ClusterJob":
+        """Describe a run so that it can be sent; `run` is what its run file says.
 
         Raises:
             ClusterError: the model is not on disk, where workers could load it from.
             SourceError: the scene cannot be opened any more.
         """
         model = plan.model
-        if not (model.folder / "model.toml").is_file():
+        if not (model.folder / CARD_NAME).is_file():
             raise ClusterError(
                 f"model {plan.card.name!r} is in no folder that workers could load it from: save it as a "
                 "model folder first, and name that"
@@ -77,7 +75,6 @@ class ClusterJob:
         with open_source(light) as source:
             fingerprint = source.fingerprint()
         sign = secrets.token_hex(8)
-        run = "" if folder is None else read_text(folder / RUN_NAME)
         return cls(f"pfmap-{sign}", __version__, light, stem, fingerprint, folder, run, sign)
 
     @property

@@ -33,7 +33,7 @@ from pfmap.mapping.mapper import raster_targets, view_of
 from pfmap.mapping.runtime import Probe, Runtime, choose_device, choose_precision, describe
 from pfmap.mapping.swaths import write_record
 from pfmap.mapping.work import RUN_NAME
-from pfmap.model.predictor import Predictor
+from pfmap.model.predictor import Predictor, precision_name
 from pfmap.model.store import CARD_NAME, WEIGHTS_NAME, file_hash, find_model, load_model
 from pfmap.raster.gdal import gdal_settings
 from pfmap.version import __version__
@@ -82,7 +82,7 @@ def look_around(device: str, precision: str) -> Abilities:
     return Abilities(
         address=worker.address,
         device=chosen.type,
-        precision=str(kind).removeprefix("torch."),
+        precision=precision_name(kind),
         about=describe(chosen, kind),
         gpus=float(worker.state.total_resources.get("GPU", 0)),
     )
@@ -106,8 +106,8 @@ def enter_job(job: ClusterJob, sharers: int) -> None:
         )
     with _turn:
         _network(job)
-    _jobs[job.id] = job
-    _used(_jobs, job.id)
+        _jobs[job.id] = job
+        _used(_jobs, job.id)
 
 
 @_plainly

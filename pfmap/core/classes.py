@@ -20,7 +20,7 @@ HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 V = TypeVar("V", int, str)
 
-_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ClassSpec:
     def __post_init__(self) -> None:
         if not self.name:
             raise ModelError("a class has an empty name")
-        if not _COLOR.fullmatch(self.color):
+        if not COLOR.fullmatch(self.color):
             raise ModelError(f"class {self.name!r} has colour {self.color!r}: write it as #rrggbb")
 
     @property

@@ -81,6 +81,11 @@ class TrainingError(PfmapError):
     """Training data or settings do not fit."""
 
 
+def reason(error: Exception) -> str:
+    """Return a library's own word on one line; rasterio keeps GDAL's as the cause."""
+    return " ".join(str(error.__cause__ or error).split())
+
+
 _EXPECTED = (
     "Dataset has no geotransform",  # said better, once, by pfmap itself
     "'crs' was not provided",

@@ -15,7 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from pfmap.core import bucket
-from pfmap.core.errors import TargetError
+from pfmap.core.errors import TargetError, reason
 
 
 def scratch(folder: Path) -> Path:
@@ -120,16 +120,16 @@ def settle(folder: Path) -> None:
 
 def write_failed(path: Path, error: Exception) -> TargetError:
     """Say that a file could not be written, why, and what to do."""
-    reason = " ".join(str(error.__cause__ or error).split())
     if bucket.is_inside(path):
-        why = getattr(error, "strerror", None) or reason
+        why = getattr(error, "strerror", None) or reason(error)
         return TargetError(
             f"{path.name} could not be written to {path.parent} ({why}): once that is mended, the same "
             "command goes on"
         )
     return TargetError(
-        f"{path.name} could not be written to {path.parent} ({reason}): is the disk full, or the folder "
-        "gone? Free some space and run the same command again, or choose another folder with output_dir="
+        f"{path.name} could not be written to {path.parent} ({reason(error)}): is the disk full, or the "
+        "folder gone? Free some space and run the same command again, or choose another folder with "
+        "output_dir="
     )
 
 

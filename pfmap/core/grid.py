@@ -34,6 +34,10 @@ class Span:
         """Return where in an array with the pixels of another run these are."""
         return slice(self.start - whole.start, self.stop - whole.start)
 
+    def cut(self, size: int) -> list["Span"]:
+        """Cut it into runs of so many pixels; the last one may have fewer."""
+        return [Span(start, min(start + size, self.stop)) for start in range(self.start, self.stop, size)]
+
     @staticmethod
     def hull(spans: Iterable["Span"]) -> "Span":
         """Return the shortest run with all pixels of some runs."""

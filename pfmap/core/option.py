@@ -10,7 +10,7 @@ import os
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pfmap.core.errors import UsageError
 
@@ -111,9 +111,13 @@ def take(kind: type[T], settings: Mapping[str, object]) -> tuple[T, dict[str, An
 
 def _plain(name: str, value: Any) -> Any:
     """Return a setting as options keep it: lists as tuples, a path as text."""
-    if name in {"bands", "classes", "regularize", "formats"} and value is not None:
-        return tuple(dict.fromkeys(value)) if name == "formats" else tuple(value)
-    return os.fspath(value) if name == "aoi" and value is not None else value
+    if value is None or name not in OPTIONS:
+        return value
+    one = OPTIONS[name]
+    kinds = (one.type, *get_args(one.type))
+    if any(get_origin(kind) is tuple for kind in kinds):
+        return tuple(dict.fromkeys(value)) if one.metadata["option"].choices else tuple(value)
+    return os.fspath(value) if str in kinds and isinstance(value, os.PathLike) else value
 
 
 def explained(call: F) -> F:

@@ -146,8 +146,7 @@ def memory_of(plan: Plan) -> int:
     scene, grid, frame = plan.scene, plan.grid, plan.frame
     itemsize = np.dtype(scene.dtype).itemsize
     decoded = frame.rows.native * scene.geobox.width * scene.count * itemsize
-    rows = round(grid.rows.window * max(1.0, frame.rows.factor))
-    cache = min(scene.cache_bytes(rows), decoded + 2 * scene.block_bytes)
+    cache = min(plan.cache_bytes, decoded + 2 * scene.block_bytes)
     classes = len(plan.card.classes)
     # Packed rows of the overlap, and two of floats on the way to another grid.
     carried = classes * (2 * grid.rows.overlap + 8) * frame.cols.size

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.core.classes import scene_style
-from pfmap.core.files import scratch, write_bytes, write_text
+from pfmap.core.files import read_text, scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size
 from pfmap.core.stages import Clock
-from pfmap.core.tables import read_json, table_of
+from pfmap.core.tables import build, read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.mapper import Mapped, Mapper
-from pfmap.mapping.objects import clear_parts, refuse_odd_names, refuse_to_replace, vector_names
+from pfmap.mapping.objects import clear_parts, numbered, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, make_plan, wanted_classes
 from pfmap.mapping.run_report import Preflight, build_report, difference, is_done
@@ -49,12 +49,13 @@ class Result:
     """Files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts of a
     shapefile as shp_2 and so on, files of one class as gpkg.building and so on."""
     facts: SceneReport
+    """What the report file says."""
     skipped: bool = False
     """Whether an earlier run had made all of it already."""
 
     @property
     def report(self) -> dict[str, Any]:
-        """The content of the report file."""
+        """The content of the report file, as `json` reads it."""
         return table_of(self.facts)
 
     @classmethod
@@ -91,8 +92,7 @@ class Job:
             how = runtime.device, runtime.precision, runtime.batch_size
             plan = make_plan(source, runtime.model, runtime.model_hash, options, *how)
             source.scaling = plan.scaling
-            rows = round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor))
-            with gdal_settings(cache=source.info.cache_bytes(rows), remote=self.location.remote):
+            with gdal_settings(cache=plan.cache_bytes, remote=self.location.remote):
                 yield source, plan
 
     def foresee(
@@ -156,8 +156,7 @@ class Job:
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(files, wanted)
                 work.finish_publishing()
-        made = read_json(report, SceneReport)
-        assert made is not None  # just written
+        made = build(SceneReport, json.loads(read_text(report)))
         return Result.of(self.location.text, made, output_dir)
 
     def _map(
@@ -184,11 +183,8 @@ class Job:
         project = work.finals / f"{self.location.stem}.qgz"
         write_bytes(project, _project(plan, mapped, output_dir))
         report = work.finals / f"{self.location.stem}_report.json"
-        outputs = {
-            kind if number == 1 else f"{kind}_{number}": path.name
-            for kind, paths in (*mapped.files.items(), ("project", [project]), ("report", [report]))
-            for number, path in enumerate(paths, 1)
-        }
+        files = numbered({**mapped.files, "project": [project], "report": [report]})
+        outputs = {kind: path.name for kind, path in files.items()}
         facts = build_report(
             plan,
             mapped,

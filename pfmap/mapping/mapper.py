@@ -15,7 +15,7 @@ from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory
 from pfmap.core.stages import Clock, read_ahead
-from pfmap.mapping.objects import ClassTable, Shaper
+from pfmap.mapping.objects import Shaper
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Workers
 from pfmap.mapping.swaths import (
@@ -225,7 +225,7 @@ class Mapper:
             folder,
             f"{self.stem}_objects",
             plan.geobox,
-            ClassTable(dict(enumerate(plan.card.classes)), lambda _value: ""),
+            dict(enumerate(plan.card.classes)),
             frozenset(plan.wanted),
             nodata=NODATA,
             regularized=frozenset(plan.regularized),

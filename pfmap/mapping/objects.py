@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -102,21 +102,13 @@ def clear_parts(folder: Path, stem: str) -> None:
             remove(folder / name)
 
 
-class ClassTable(dict[int, ClassSpec]):
-    """Names and colours of classes by their value; a class that is not named is called by its value.
-
-    Args:
-        known: the named ones.
-        color: gives a colour to a value.
-    """
-
-    def __init__(self, known: Mapping[int, ClassSpec], color: Callable[[int], str]) -> None:
-        super().__init__(known)
-        self._color = color
-
-    def __missing__(self, value: int) -> ClassSpec:
-        self[value] = ClassSpec(str(value), self._color(value))
-        return self[value]
+def numbered(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """Name each file by its kind; further ones of a kind, such as parts of a shapefile, kind_2 and so on."""
+    return {
+        kind if number == 1 else f"{kind}_{number}": path
+        for kind, paths in files.items()
+        for number, path in enumerate(paths, 1)
+    }
 
 
 class Shaper:
@@ -141,7 +133,7 @@ class Shaper:
         folder: Path,
         stem: str,
         geobox: GeoBox,
-        classes: ClassTable,
+        classes: Mapping[int, ClassSpec],
         wanted: frozenset[int] | None,
         *,
         nodata: int | None,

@@ -16,6 +16,7 @@ from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
+from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
 from pfmap.raster.scaling import Sample, Scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
@@ -73,7 +74,7 @@ class Plan:
     @property
     def precision_name(self) -> str:
         """Name of the precision, such as float32."""
-        return str(self.precision).removeprefix("torch.")
+        return precision_name(self.precision)
 
     @property
     def model_gsd(self) -> tuple[float, float] | None:
@@ -83,6 +84,11 @@ class Plan:
         return self.gsd[0] * self.frame.cols.factor, self.gsd[1] * self.frame.rows.factor
 
     @property
+    def cache_bytes(self) -> int:
+        """How much of GDAL's block cache reading a row of windows wants."""
+        return self.scene.cache_bytes(round(self.grid.rows.window * max(1.0, self.frame.rows.factor)))
+
+    @property
     def swath_height(self) -> int:
         """Window rows per swath."""
         per_pixel = self.frame.rows.factor * self.frame.cols.factor if self.native else 1.0
@@ -90,8 +96,7 @@ class Plan:
 
     def swaths(self) -> list[Span]:
         """Cut the window rows into swaths."""
-        rows, height = self.grid.rows.count, self.swath_height
-        return [Span(top, min(top + height, rows)) for top in range(0, rows, height)]
+        return Span(0, self.grid.rows.count).cut(self.swath_height)
 
     def part(self, rows: Span, cols: Span) -> "Plan":
         """Return a plan for a piece of the frame, given in pixels of the network's grid."""
@@ -191,9 +196,7 @@ def make_plan(
     """
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
-    wanted = wanted_classes(card, options.classes)
-    regularized = wanted_classes(card, options.shapes.regularize)
-    refuse_unwanted(regularized, wanted, dict(enumerate(card.classes)))
+    wanted, regularized = chosen_classes(card, options)
     area = None
     if options.aoi is not None or options.bbox is not None:
         area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
@@ -233,6 +236,18 @@ def make_plan(
         regularized=regularized,
         warnings=[*([area.note] if area is not None and area.note else []), *_about(scene), *about_size],
     )
+
+
+def chosen_classes(card: Card, options: PredictOptions) -> tuple[list[int], list[int]]:
+    """Return the indices of the classes that become polygons, and of those whose objects are squared.
+
+    Raises:
+        ModelError: there is no such class; UsageError: one is squared that does not become polygons.
+    """
+    wanted = wanted_classes(card, options.classes)
+    squared = wanted_classes(card, options.shapes.regularize)
+    refuse_unwanted(squared, wanted, dict(enumerate(card.classes)))
+    return wanted, squared
 
 
 def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:

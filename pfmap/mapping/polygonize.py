@@ -19,9 +19,9 @@ from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.objects import (
-    ClassTable,
     Shaper,
     clear_parts,
+    numbered,
     refuse_existing,
     refuse_odd_names,
     refuse_unwanted,
@@ -98,7 +98,7 @@ def vectorize(
     stem = location.stem.removesuffix("_classes")
     with ExitStack() as opened:
         source = opened.enter_context(ClassMap(location, band))
-        table = ClassTable(_named(source.classes, names), default_color)
+        table = ClassTable(_named(source.classes, names))
         wanted = None if classes is None else _wanted(table, classes, location.text)
         squared = _wanted(table, options.regularize, location.text)
         if wanted is not None:
@@ -116,6 +116,14 @@ def vectorize(
         return job.write(location.text)
 
 
+class ClassTable(dict[int, ClassSpec]):
+    """Names and colours of classes by their value; a class that is not named is called by its value."""
+
+    def __missing__(self, value: int) -> ClassSpec:
+        self[value] = ClassSpec(str(value), default_color(value))
+        return self[value]
+
+
 @dataclass(slots=True)
 class Vectorizer:
     """A class raster on its way to vector files."""
@@ -127,7 +135,7 @@ class Vectorizer:
     """Where the files go."""
     stem: str
     """What their names begin with."""
-    table: ClassTable
+    table: Mapping[int, ClassSpec]
     wanted: frozenset[int] | None
     """Values that become polygons; None for all."""
     regularized: frozenset[int]
@@ -213,11 +221,7 @@ class Vectorizer:
 
     def _publish(self, staging: Path, files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
         """Give the files their names, those that are named in the result last."""
-        outputs = {
-            kind if number == 1 else f"{kind}_{number}": self.folder / path.name
-            for kind, paths in files.items()
-            for number, path in enumerate(paths, 1)
-        }
+        outputs = {kind: self.folder / path.name for kind, path in numbered(files).items()}
         mains = {path.name for path in outputs.values()}
         clear_parts(self.folder, f"{self.stem}_objects")
         for path in sorted(staging.iterdir(), key=lambda path: (path.name in mains, path.name)):
@@ -250,7 +254,7 @@ def _named(own: Mapping[int, ClassSpec], names: Mapping[int, str] | None) -> dic
     return classes
 
 
-def _wanted(table: ClassTable, classes: Sequence[str], raster: str) -> frozenset[int]:
+def _wanted(table: Mapping[int, ClassSpec], classes: Sequence[str], raster: str) -> frozenset[int]:
     """Find classes by name, or by value."""
     by_name = {spec.name: value for value, spec in table.items()}
     wanted = set()

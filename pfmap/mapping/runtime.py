@@ -14,7 +14,7 @@ from pfmap.core.grid import Span
 from pfmap.core.stages import Clock
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.work import Work
-from pfmap.model.predictor import Predictor
+from pfmap.model.predictor import Predictor, precision_name
 from pfmap.model.store import WEIGHTS_NAME, Model, file_hash, load_model
 from pfmap.net.fast import for_inference
 from pfmap.net.pfnet import PFNet
@@ -246,7 +246,7 @@ def describe(device: torch.device, precision: torch.dtype) -> str:
         name = f"{device} ({torch.cuda.get_device_name(device)})"
     elif device.type == "cpu":
         name = f"cpu ({torch.get_num_threads()} threads)"
-    return f"{name}, {str(precision).removeprefix('torch.')}"
+    return f"{name}, {precision_name(precision)}"
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -88,9 +88,8 @@ def read_windows(
     view: View, plan: Plan, chooser: Chooser, runs: Sequence[Run], clock: Clock
 ) -> Generator[Window, None, None]:
     """Read all windows of these runs, in order."""
-    cache = plan.scene.cache_bytes(round(plan.grid.rows.window * max(1.0, plan.frame.rows.factor)))
     # GDAL's settings are per thread.
-    with gdal_settings(cache=cache, remote=plan.scene.location.remote):
+    with gdal_settings(cache=plan.cache_bytes, remote=plan.scene.location.remote):
         for run in runs:
             for row, col in plan.grid.windows(Span(run.lead.start, run.rows.stop)):
                 with clock.stage("read"):
@@ -149,8 +148,7 @@ def choose(
                     at = grid.rows.block(window.row), grid.cols.block(window.col)
                     block = chooser.add(*at, probabilities)
                     if window.row >= run.rows.start:
-                        top = block.rows.start - rows.start
-                        box = np.s_[top : top + block.rows.size, block.cols.start : block.cols.stop]
+                        box = block.rows.within(rows), slice(block.cols.start, block.cols.stop)
                         for out, values in (
                             (swath.classes, block.classes),
                             (swath.confidence, block.confidence),
@@ -238,12 +236,19 @@ class Tally:
     """Blocks of the scene that could not be read and count as nodata."""
 
     def add(self, record: Record) -> None:
-        """Count a swath; its pixels are as large as the one in its middle."""
-        self.pixels += record.pixels
+        """Count a swath."""
+        self._count(record.rows.start, record.rows.size, record.pixels)
         self.confidence += record.confidence
         self.unreadable |= record.unreadable
-        middle = (record.rows.start + record.rows.stop) / 2
-        self.areas += record.pixels * pixel_area(self.geobox, self.measurer, middle)
+
+    def add_rows(self, top: int, values: npt.NDArray[Any]) -> None:
+        """Count rows of a class raster, from row `top` on."""
+        self._count(top, len(values), np.bincount(values.ravel(), minlength=256))
+
+    def _count(self, top: int, height: int, pixels: npt.NDArray[np.int64]) -> None:
+        """Count the pixels of some rows; they are as large as the one in the middle."""
+        self.pixels += pixels
+        self.areas += pixels * pixel_area(self.geobox, self.measurer, top + height / 2)
 
     @property
     def valid(self) -> int:

@@ -16,13 +16,12 @@ from torch import Tensor
 from pfmap.core.errors import UsageError
 from pfmap.core.resources import resident_memory
 from pfmap.core.stages import Clock
-from pfmap.mapping.blend import Chooser
 from pfmap.mapping.job import Job
-from pfmap.mapping.mapper import Mapper
+from pfmap.mapping.mapper import Mapper, view_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Runtime, describe
-from pfmap.mapping.swaths import read_window
+from pfmap.mapping.swaths import chooser_of, read_window
 from pfmap.mapping.work import Work
 from pfmap.measure.benchmark_table import Benchmark, Run, Stage
 from pfmap.measure.cost import cost_of
@@ -31,7 +30,6 @@ from pfmap.model.store import load_model
 from pfmap.raster.gdal import locate
 from pfmap.raster.source import Source
 from pfmap.raster.synthetic import Kind, make_pattern, read_pattern, write_scene
-from pfmap.raster.view import View
 from pfmap.trace.tracer import warm_up
 
 _RESIDENT = 16  # windows that are kept in memory
@@ -177,8 +175,7 @@ def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Wi
 def _resident_windows(source: Source, plan: Plan) -> list[Window]:
     """Read some windows of the scene, spread over it."""
     grid = plan.grid
-    view = View(source, plan.frame, None, native=plan.native)
-    chooser = Chooser(plan.frame, 1, native=plan.native)
+    view, chooser = view_of(source, plan), chooser_of(plan)
     windows = []
     for index in np.linspace(0, grid.count - 1, min(grid.count, _RESIDENT)).astype(int):
         row, col = divmod(int(index), grid.cols.count)

@@ -251,3 +251,8 @@ def pad_to(
     if pad == ((0, 0), (0, 0)):
         return pixels, valid
     return np.pad(pixels, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad, mode="reflect")
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """Name a precision, such as float32."""
+    return str(precision).removeprefix("torch.")

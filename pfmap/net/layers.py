@@ -1,4 +1,4 @@
-"""Layers that all of PFNet shares: convolution + batch norm + ReLU, resizing, and pooling to fixed cells.
+"""The encoders, and what all of PFNet shares: convolution + batch norm + ReLU, resizing, pooling to cells.
 
 Cell i of n covers the pixels from floor(i * size / n) to ceil((i + 1) * size / n), as in PyTorch's adaptive
 pooling: where n does not divide the size, cells differ in size and share pixels. Exchange formats do not have

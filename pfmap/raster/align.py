@@ -13,10 +13,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import GDAL_ERRORS, Location, crs_of, gdal_settings, reason
+from pfmap.raster.gdal import GDAL_ERRORS, Location, crs_of, gdal_settings
 
 _ANY_CRS = "EPSG:3857"
 """Stands for a CRS that neither raster names: what is the same on both sides does not matter."""
@@ -109,7 +109,7 @@ class AlignedMap(ClassMap):
         if self._vrt is None:
             return super()._read(window)
         values, alpha = self._vrt.read(window=window)
-        return values, alpha != 0
+        return values, alpha
 
 
 def _same_crs(one: GeoBox, two: GeoBox) -> bool:

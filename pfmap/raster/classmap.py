@@ -16,9 +16,9 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, quietly
+from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, opened, reason, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, opened, window_of
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 

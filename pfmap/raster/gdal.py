@@ -19,7 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
-from pfmap.core.errors import SourceError, quietly
+from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
@@ -52,11 +52,6 @@ def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator
         options["GDAL_CACHEMAX"] = cache
     with rasterio.Env(**options):
         yield
-
-
-def reason(error: Exception) -> str:
-    """Return GDAL's own word, which rasterio keeps as the cause, on one line."""
-    return " ".join(str(error.__cause__ or error).split())
 
 
 def window_of(rows: Span, cols: Span) -> Window:

@@ -14,10 +14,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, reason
 from pfmap.core.files import make_folder, read_text, scratch, write_text
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings, reason
+from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
 from pfmap.raster.vrt import Band, Hidden, Shown, source_from_folder, vrt
 
 _DRIFT = 0.1  # pixels by which a raster may leave the grid from one side to the other and still lie on it

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 
-from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
-from pfmap.raster.gdal import GDAL_ERRORS, Location, reason
+from pfmap.raster.gdal import GDAL_ERRORS, Location
 
 RGB = ("red", "green", "blue")
 _NAMES = {

@@ -12,9 +12,9 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from pfmap.core.errors import SourceError, quietly
+from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, reason, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, window_of
 from pfmap.raster.scaling import EIGHT_BIT, Sample
 from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
 
@@ -261,7 +261,7 @@ class Source:
 def spots(size: int, count: int) -> list[Span]:
     """Lay short runs of pixels evenly along an axis; on a short one, end to end."""
     if size <= count * _SPOT:
-        return [Span(start, min(start + _SPOT, size)) for start in range(0, size, _SPOT)]
+        return Span(0, size).cut(_SPOT)
     starts = np.linspace(0, size - _SPOT, count).astype(int)
     return [Span(int(start), int(start) + _SPOT) for start in starts]
 

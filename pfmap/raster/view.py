@@ -109,7 +109,7 @@ class View:
 def _strips(rows: Span, scale: Scale, width: int) -> list[Span]:
     """Cut rows of the network's grid so that the scene's pixels under each piece stay few."""
     height = max(1, int(_STRIP_PIXELS / max(width, 1) / max(scale.factor, 1)))
-    return [Span(top, min(top + height, rows.stop)) for top in range(rows.start, rows.stop, height)]
+    return rows.cut(height)
 
 
 def resample(

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from pfmap.core.errors import UsageError
-from pfmap.core.files import publish, write_text
+from pfmap.core.files import write_bytes, write_text
 
 Row = tuple[int, str, float]
 """Step, series, value."""
@@ -60,9 +60,9 @@ class Curves:
             bottom.legend()
         for axes in (top, bottom):
             axes.grid(alpha=0.3)
-        part = path.with_name(f".{path.name}.part")
-        figure.savefig(part, format="png", dpi=110)
-        publish(part, path)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=110)
+        write_bytes(path, content.getvalue())
 
     def _series(self, name: str) -> tuple[list[int], list[float]]:
         points = [(step, value) for step, series, value in self.rows if series == name]

@@ -4,17 +4,15 @@ The templates lie in `templates/`. Whatever comes from outside is escaped on its
 name that a template misspells is an error (`StrictUndefined`), not a gap on the page.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pfmap.core.classes import COLOR
 from pfmap.report import wording
 from pfmap.version import __version__
-
-_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +50,4 @@ def _environment() -> Environment:
 
 def color(text: str) -> str:
     """Return a colour that may stand in a style: escaping alone would let other CSS through."""
-    return text if _COLOR.fullmatch(text) else "#808080"
+    return text if COLOR.fullmatch(text) else "#808080"

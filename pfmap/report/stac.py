@@ -23,7 +23,7 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType
 
 from pfmap.core.card import Card
-from pfmap.core.classes import NODATA
+from pfmap.core.classes import COLOR, NODATA
 from pfmap.core.errors import SourceError
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures, read_scene_report
 from pfmap.report.wording import fact, parse_time, printable
@@ -192,7 +192,7 @@ def _asset(kind: str, href: str) -> pystac.Asset:
 def _class(item: ClassFigures, title: str | None = None) -> Classification:
     """Return a class in the terms of the classification extension."""
     name = re.sub(r"[^0-9A-Za-z_-]+", "_", item.name) or f"class_{item.class_id}"
-    color = item.color[1:].upper() if re.fullmatch("#[0-9a-fA-F]{6}", item.color) else None
+    color = item.color[1:].upper() if COLOR.fullmatch(item.color) else None
     return Classification.create(item.class_id, item.name, name, title=title, color_hint=color)
 
 

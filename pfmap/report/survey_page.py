@@ -14,7 +14,7 @@ from PIL import Image
 from pfmap.report.footprint_map import WIDTH, draw_footprints
 from pfmap.report.html import render
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
-from pfmap.report.wording import AreaUnit, duration, moment, percent, plural, printable
+from pfmap.report.wording import STATES, AreaUnit, duration, moment, percent, plural, printable
 
 _OPEN = 6  # scenes: those of a survey of no more are unfolded, also on paper
 _PICTURES = 24_000_000  # bytes of all pictures; what is beyond is left out, and said
@@ -50,9 +50,9 @@ class _Scene:
     figures: SceneFigures
     picture: _Picture | None
 
-    def describe(self, state: str, areas: AreaUnit) -> str:
+    def describe(self, areas: AreaUnit) -> str:
         """Say in a line what it is and how it went."""
-        said = f"{self.figures.name}: {state}"
+        said = f"{self.figures.name}: {STATES[self.figures.state]}"
         if self.figures.state == "failed" or not self.figures.classes:
             return said
         return f"{said}, {areas.write(self.figures.area)}, {plural(self.figures.objects, 'object')}"

@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 from urllib.parse import quote
 
+from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import State
 
 _CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")  # all but tab and new line
@@ -27,7 +27,7 @@ class AreaUnit:
     """Behind the point."""
 
     @classmethod
-    def fitting(cls, largest: float, unit: Literal["m2", "px"]) -> "AreaUnit":
+    def fitting(cls, largest: float, unit: Unit) -> "AreaUnit":
         """Choose square metres, hectares or square kilometres by the largest area."""
         if unit == "px":
             return cls("px", 1, 0)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pfmap.core.errors import PfmapError, SourceError, UsageError
+from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
 from pfmap.core.tables import read_json
 from pfmap.mapping.job import Result
-from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.plan import wanted_classes
+from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
 from pfmap.report.scene_report import SceneReport
@@ -122,7 +121,7 @@ class Survey:
                 continue
             report = read_json(sheet.folder / f"{sheet.location.stem}_report.json", SceneReport)
             if report is None:
-                reason = "it is not mapped yet: run without retry_failed=True"
+                reason = worded("it is not mapped yet: run without retry_failed=True")
                 self.results[sheet] = SheetResult(sheet, None, reason)
                 continue
             result = Result.of(sheet.location.text, report, sheet.folder, skipped=True)
@@ -227,10 +226,7 @@ def refuse_options(runtime: Runtime, options: PredictOptions) -> None:
     Raises:
         PfmapError: classes that the model does not have, or an area of interest that cannot be read.
     """
-    card = runtime.model.card
-    wanted = wanted_classes(card, options.classes)
-    squared = wanted_classes(card, options.shapes.regularize)
-    refuse_unwanted(squared, wanted, dict(enumerate(card.classes)))
+    chosen_classes(runtime.model.card, options)
     if options.aoi is not None:
         check_area(options.aoi)
 

@@ -15,15 +15,18 @@ from pfmap.core.classes import NODATA
 from pfmap.core.grid import GeoBox, Span
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import Runtime
+from pfmap.mapping.swaths import Tally
+from pfmap.model.predictor import precision_name
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import extent
 from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import SceneFigures, State, class_figures
 from pfmap.survey.find import Sheet
-from pfmap.survey.merge import ClassSums, Merged
+from pfmap.survey.merge import Merged
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import lonlat_ring
+from pfmap.vector.geodesy import Measurer
 
 
 def scene_figures(
@@ -68,18 +71,18 @@ def sheet_figures(
     if whole.result is None or box is None or merged is None:
         return figures
     within = _clipped(extent(box, merged.grid), merged.grid)
-    sums, top = ClassSums(merged.grid), within[0].start
+    sums = Tally(merged.grid, Measurer(merged.grid.crs_wkt, merged.grid.center))
+    top = within[0].start
     for values in _rows(merged.outputs["classes"], within):
-        sums.add(top, values)
+        sums.add_rows(top, values)
         top += len(values)
-    valid = int(sums.pixels[:NODATA].sum())
     objects = [merged.scenes.get((sheet.name, index), 0) for index in range(len(card.classes))]
     return replace(
         figures,
         gsd=whole.result.facts.scene.gsd_m,
         classes=class_figures(card.classes, sums.pixels, sums.areas, objects),
-        valid_pixels=valid,
-        mean_confidence=_confidence(merged, within) if valid else None,
+        valid_pixels=sums.valid,
+        mean_confidence=_confidence(merged, within) if sums.valid else None,
     )
 
 
@@ -111,8 +114,7 @@ def settings_facts(runtime: Runtime, options: PredictOptions) -> dict[str, objec
     shapes = facts.pop("shapes")
     for name in ("overwrite", "resume", "swath_pixels", "batch_size"):
         facts.pop(name)
-    precision = str(runtime.precision).removeprefix("torch.")
-    return {"device": str(runtime.device), "precision": precision, **facts, **shapes}
+    return {"device": str(runtime.device), "precision": precision_name(runtime.precision), **facts, **shapes}
 
 
 def relative_names(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:

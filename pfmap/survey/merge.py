@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,10 @@ from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_sty
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.mapping.job import Progress
-from pfmap.mapping.objects import ClassTable
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.plan import wanted_classes
+from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.polygonize import Vectorizer
+from pfmap.mapping.swaths import Tally
 from pfmap.raster import mosaic
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
@@ -29,7 +28,7 @@ from pfmap.raster.mosaic import Look
 from pfmap.report.qgis import Map, map_project
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
-from pfmap.vector.geodesy import Measurer, pixel_area
+from pfmap.vector.geodesy import Measurer
 
 STEM = "survey"
 """What the names of a survey's own files begin with."""
@@ -107,8 +106,8 @@ def merge(
     if options.confidence:
         look = Look("uint8", ("Gray",), NODATA)
         rasters["confidence"] = _join("confidence", placed, grid, folder, look, confidence_raster_style())
-    wanted = wanted_classes(card, options.classes)
-    sums = ClassSums(grid)
+    wanted, squared = chosen_classes(card, options)
+    sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
     with ExitStack() as opened:
         source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
         vectorized = Vectorizer(
@@ -116,13 +115,13 @@ def merge(
             certain[0] if certain else None,
             folder,
             STEM,
-            ClassTable(dict(enumerate(card.classes)), lambda _value: ""),
+            dict(enumerate(card.classes)),
             frozenset(wanted),
-            frozenset(wanted_classes(card, options.shapes.regularize)),
+            frozenset(squared),
             options.shapes,
             footprints or Footprints(boxes, [scene.name for scene in placed], grid.crs_wkt),
             on_progress,
-            sums.add,
+            sums.add_rows,
             clusters([mosaic.extent(box, grid) for box in boxes]),
         ).write(str(rasters["classes"]))
     outputs, shapes = rasters | vectorized.outputs, options.shapes
@@ -193,19 +192,3 @@ def _by_kind(outputs: Mapping[str, Path]) -> dict[str, list[Path]]:
         part = kind.startswith("shp") and number.isdecimal() and name in outputs
         kinds.setdefault(name if part else kind, []).append(path)
     return kinds
-
-
-class ClassSums:
-    """Pixels and ground area per class of a class raster, added up as its rows come."""
-
-    def __init__(self, grid: GeoBox) -> None:
-        self._grid = grid
-        self._measurer = Measurer(grid.crs_wkt, grid.center)
-        self.pixels = np.zeros(256, dtype=np.int64)
-        self.areas = np.zeros(256)
-
-    def add(self, top: int, values: npt.NDArray[Any]) -> None:
-        """Count rows; their pixels are as large as the one in their middle."""
-        pixels = np.bincount(values.ravel(), minlength=256)
-        self.pixels += pixels
-        self.areas += pixels * pixel_area(self._grid, self._measurer, top + len(values) / 2)

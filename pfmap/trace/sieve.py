@@ -154,11 +154,12 @@ class Sieve:
         nothing = no_class(classes.dtype, self._nodata)
         labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
         known, count = len(self._nodes.klass), len(pieces.classes)
-        numbers = shifted(labels, known)
+        sides = labels[0], labels[-1], labels[:, 0], labels[:, -1]
+        top, bottom, west, east = (shifted(side, known) for side in sides)
         pixel = self._pixel_area(self._top + len(classes) / 2)
         growing = np.zeros(known + count, dtype=np.bool_)
         if not last:
-            growing[numbers[-1][numbers[-1] >= 0]] = True
+            growing[bottom[bottom >= 0]] = True
         no = np.zeros(count, dtype=np.bool_)
         first = self._top * self._width + pieces.first
         fresh = pieces.classes, pieces.pixels * pixel, first, no, no, no
@@ -166,26 +167,25 @@ class Sieve:
         nodes = _Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))
 
-        seam = np.stack([self._seam, numbers[0]], axis=1)  # above the first row there is nothing
+        seam = np.stack([self._seam, top], axis=1)  # above the first row there is nothing
         alone = seam.max(axis=1)[(seam == NOTHING).any(axis=1)]
-        for beside in (alone, numbers[:, 0], numbers[:, -1], numbers[-1] if last else alone):
+        for beside in (alone, west, east, bottom if last else alone):
             nodes.at_edge[beside[beside >= 0]] = True
         seam = seam[(seam >= 0).all(axis=1)]
         alike = nodes.klass[seam[:, 0]] == nodes.klass[seam[:, 1]]
         nodes, number = _united(nodes, np.unique(seam[alike], axis=0))
+        self._seam = bottom
+        self._renumber(number)
         inner = _borders(labels, number[known:], nodes.area < self._limit, nodes.at_edge)
         across = number[seam[~alike]]
         self._edges = _summed(
             np.concatenate([
-                np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]]),
+                self._edges,
                 np.column_stack([across, np.ones(len(across), dtype=np.int64)]),
                 np.column_stack([inner, np.ones(len(inner), dtype=np.int64)]),
             ]),
             len(nodes.klass),
         )  # fmt: skip
-        for chunk in self._chunks:
-            chunk.node = number[chunk.node]
-        self._seam = look_up(number, numbers[-1])
         self._top += len(classes)
         self._decide(nodes)
 
@@ -195,12 +195,17 @@ class Sieve:
         parent, waits = merge(nodes, _graph(self._edges, len(nodes.klass)), self._limit)
         open_now = (nodes.growing & (nodes.area < self._limit)) | waits
         unsettled = open_now[parent]
-        for chunk in self._chunks:
-            chunk.node = parent[chunk.node]
-        self._seam = look_up(parent, self._seam)
-        edges = np.column_stack([parent[self._edges[:, :2]], self._edges[:, 2]])
+        self._renumber(parent)
+        edges = self._edges
         edges = edges[(edges[:, 0] != edges[:, 1]) & unsettled[edges[:, :2]].any(axis=1)]
         self._edges, self._nodes, self._unsettled = edges, nodes, unsettled
+
+    def _renumber(self, number: Longs) -> None:
+        """Give the nodes other numbers, wherever one stands: ``(nodes,)`` by the old ones."""
+        for chunk in self._chunks:
+            chunk.node = number[chunk.node]
+        self._seam = look_up(number, self._seam)
+        self._edges = np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]])
 
     def _release(self) -> Iterator[tuple[npt.NDArray[Any], Bytes]]:
         """Give the rows that are decided, from the top."""
@@ -214,10 +219,7 @@ class Sieve:
         for chunk in self._chunks:
             keep[chunk.node] = True
         number = np.cumsum(keep) - 1
-        for chunk in self._chunks:
-            chunk.node = number[chunk.node]
-        self._seam = look_up(number, self._seam)
-        self._edges = np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]])
+        self._renumber(number)
         columns: list[Any] = [column[keep] for column in self._nodes]
         self._nodes = _Nodes(*columns)
         self._unsettled = self._unsettled[keep]

@@ -135,11 +135,7 @@ class Sample:
 def pieces(box: Box, side: int) -> list[Box]:
     """Cut a part of a scene into parts of at most `side` pixels along each axis."""
     rows, cols = box
-    return [
-        (Span(top, min(top + side, rows.stop)), Span(left, min(left + side, cols.stop)))
-        for top in range(rows.start, rows.stop, side)
-        for left in range(cols.start, cols.stop, side)
-    ]
+    return list(product(rows.cut(side), cols.cut(side)))
 
 
 def sample_of(scene: LabelledScene, box: Box, hidden: tuple[Box, ...] = ()) -> Sample | None:

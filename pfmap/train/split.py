@@ -80,7 +80,7 @@ def cells(geobox: GeoBox, side: int, number: int) -> list[tuple[Cell, Box]]:
 
 def _runs(first: int, size: int, side: int) -> list[tuple[int, Span]]:
     return [
-        (k, Span(max(0, k * side - first), min(size, (k + 1) * side - first)))
+        (k, Span(k * side - first, (k + 1) * side - first).clip(Span(0, size)))
         for k in range(first // side, (first + size - 1) // side + 1)
     ]
 

@@ -60,24 +60,20 @@ class Area:
         return text
 
 
-def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str) -> Area | None:
+def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str) -> Area:
     """Bring an area of interest into a scene's pixel coordinates.
 
     Args:
         text: a vector file, or ``FILE:layer``; None for none. All its polygons count, holes included.
-        bbox: xmin, ymin, xmax, ymax in the scene's CRS; None for none. With both: what both cover.
+        bbox: xmin, ymin, xmax, ymax in the scene's CRS; None for none. With both: what both cover; one of
+            them has to be there.
         geobox: the scene's grid.
         scene: its name, for messages.
-
-    Returns:
-        The area, or None if neither is given.
 
     Raises:
         SourceError: the file cannot be read, or has no polygons.
         UsageError: the area does not touch the scene, or their CRSs cannot be brought together.
     """
-    if text is None and bbox is None:
-        return None
     shapes, note = [], ""
     if text is not None:
         shape, note = _read_polygons(text, geobox, scene)

@@ -18,7 +18,7 @@ import pyproj
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.grid import GeoBox
-from pfmap.mapping.objects import ClassTable, Shaper
+from pfmap.mapping.objects import Shaper
 from pfmap.mapping.options import ShapeOptions
 
 ROWS = 1024
@@ -56,7 +56,7 @@ def main() -> None:
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         shaper = Shaper(
-            Path(folder), "objects", geobox, ClassTable(TABLE, lambda _value: "#000000"), None, nodata=255,
+            Path(folder), "objects", geobox, TABLE, None, nodata=255,
             options=ShapeOptions(), scene="scene",
             regularized=frozenset({1} if args.regularize else ()), metadata={}, has_confidence=False,
         )  # fmt: skip

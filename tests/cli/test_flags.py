@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import pfmap
+from docs import make_cli
 from pfmap.cli.common import as_flags
 from pfmap.cli.main import cli
 from pfmap.core.errors import UsageError, worded, worded_by
@@ -18,17 +19,8 @@ LIBRARY = Path(pfmap.__file__).parent
 OTHERS = {"--nproc-per-node", "--memory-limit", "--resources"}  # flags of other programs
 
 
-def commands(command: click.Command = cli) -> Iterator[click.Command]:
-    yield command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            assert found is not None
-            yield from commands(found)
-
-
-OPTIONS = [option for command in commands() for option in command.params if isinstance(option, click.Option)]
+COMMANDS = [context.command for context in make_cli.commands()]
+OPTIONS = [option for command in COMMANDS for option in command.params if isinstance(option, click.Option)]
 NAMES = {option.name for option in OPTIONS}
 FLAGS = {flag for option in OPTIONS for flag in (*option.opts, *option.secondary_opts) if flag[:2] == "--"}
 
@@ -79,12 +71,10 @@ def test_the_library_names_options_at_all() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
 def test_the_library_writes_no_flags(path: Path) -> None:
-    if path.name in {"options.py", "model_page.py", "scaling.py"}:  # about commands; where a scale is from
+    if path.name in {"options.py", "scaling.py"}:  # about commands; where a scale is from
         return
     found = {flag for text in texts(path) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
-    assert not (found - OTHERS) & FLAGS or path.name == "scaling.py", (
-        path
-    )  # says in reports where a scale is from
+    assert not (found - OTHERS) & FLAGS, path
 
 
 @pytest.mark.parametrize(

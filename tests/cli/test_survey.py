@@ -51,6 +51,12 @@ def test_again_nothing_is_done_but_what_failed(
 ) -> None:
     out = tmp_path / "out"
     pfmap("batch", survey, "-o", out, "-m", small)
+    report = out / "west" / "sheet_report.json"
+    report.rename(out / "kept")
+    done = pfmap("batch", survey, "-o", out, "-m", small, "--retry-failed", "--json")
+    reasons = {row["name"]: row["reason"] for row in json.loads(done.stdout)["scenes"]}
+    assert reasons["west/sheet"] == "it is not mapped yet: run without --retry-failed"
+    (out / "kept").rename(report)
     (survey / "broken.tif").unlink()
     write_scene(blobs(80, 80), "in/broken.tif", transform=NORTH_UP @ Affine.translation(0, 150))
     done = pfmap("batch", survey, "-o", out, "-m", small, "--retry-failed", "--json")

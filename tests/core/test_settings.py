@@ -82,11 +82,16 @@ def test_a_bug_in_a_settings_class_keeps_its_traceback() -> None:
 class Named:
     trees: tuple[Tree, ...]
     origin: str = field(metadata={"key": "from"})
+    corner: tuple[float, float]
     area: float | None = None
 
 
-NAMED = Named((Tree((Leaf("a", 2),), places={"x": (1, 2)}),), "a sample")
-TABLE = {"trees": [{"leaves": [{"name": "a", "size": 2}], "places": {"x": [1, 2]}}], "from": "a sample"}
+NAMED = Named((Tree((Leaf("a", 2),), places={"x": (1, 2)}),), "a sample", (0.5, 2.0))
+TABLE = {
+    "trees": [{"leaves": [{"name": "a", "size": 2}], "places": {"x": [1, 2]}}],
+    "from": "a sample",
+    "corner": [0.5, 2.0],
+}
 
 
 def test_a_table_has_the_keys_of_the_file_and_leaves_out_what_is_unset(tmp_path: Path) -> None:

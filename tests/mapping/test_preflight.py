@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from commands import PFMAP
 from conftest import NORTH_UP, UTM, Write, blobs, stand_in
 from torch import Tensor, nn
 
@@ -26,7 +26,6 @@ from pfmap.raster.gdal import locate
 from pfmap.survey.single import inspect
 
 ROOT = Path(__file__).parents[2]
-PFMAP = str(Path(sys.executable).with_name("pfmap"))
 
 
 def test_the_table_says_what_the_scene_is(write_scene: Write, tmp_path: Path) -> None:
@@ -194,7 +193,7 @@ def test_estimates_hold_on_two_different_scenes(tmp_path: Path) -> None:
             f"time {time_ratio:.2f} memory {memory_ratio:.2f} disk {needs['output_bytes'] / size:.2f}",
         )
         assert 1 / 1.2 < memory_ratio < 1.2
-        assert time_ratio > 0  # about 1 on an idle machine; what a busy one takes is nobody's to foresee
+        assert 1 / 20 < time_ratio < 20  # about 1 on an idle machine; what a busy one takes nobody foresees
         assert 1 / 2 < needs["output_bytes"] / size < 2
         for path in (tmp_path / "out").iterdir():
             path.unlink()

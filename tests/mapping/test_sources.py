@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from commands import HANG, interruptible
+from commands import HANG, PFMAP, interruptible
 from conftest import NORTH_UP, UTM, Write, blobs, pointwise_reference, stand_in
 from range_server import served
 
@@ -115,7 +115,7 @@ def test_ctrl_c_is_heeded_while_a_server_keeps_silent(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/scene.tif"
         command = [
-            str(Path(sys.executable).with_name("pfmap")),
+            PFMAP,
             "predict",
             address,
             "-o",

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import NORTH_UP
+from conftest import Write
 
 from pfmap.core.errors import SourceError, TargetError
-from pfmap.raster.synthetic import PATTERN, make_pattern, read_pattern, write_scene
+from pfmap.raster.synthetic import PATTERN, make_pattern, read_pattern
+from pfmap.raster.synthetic import write_scene as write_made
 
 
 def test_the_scene_is_the_pattern_repeated(tmp_path: Path) -> None:
     pattern = np.random.default_rng(0).integers(0, 256, (3, 300, 700), dtype=np.uint8)
     for kind in ("raw", "deflate", "jpeg", "sparse"):
-        write_scene(tmp_path / "scene.tif", pattern, 900, 1100, 0.25, kind)
+        write_made(tmp_path / "scene.tif", pattern, 900, 1100, 0.25, kind)
         with rasterio.open(tmp_path / "scene.tif") as src:
             values = src.read()
             assert (src.res, src.crs.is_projected, src.block_shapes[0]) == ((0.25, 0.25), True, (512, 512))
@@ -35,32 +36,11 @@ def test_made_up_ground_is_the_same_each_time_and_has_no_seam() -> None:
     assert across == pytest.approx(inner, rel=0.25)  # the last column meets the first like any other
 
 
-def test_a_piece_is_taken_from_the_middle(tmp_path: Path) -> None:
+def test_a_piece_is_taken_from_the_middle(write_scene: Write, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (4, 60, 2100), dtype=np.uint8)
-    with rasterio.open(
-        tmp_path / "scene.tif",
-        "w",
-        driver="GTiff",
-        width=2100,
-        height=60,
-        count=4,
-        dtype="uint8",
-        transform=NORTH_UP,
-    ) as dst:
-        dst.write(image)
-    assert np.array_equal(read_pattern(str(tmp_path / "scene.tif")), image[:3, :, 26 : 26 + PATTERN])
-    with rasterio.open(
-        tmp_path / "deep.tif",
-        "w",
-        driver="GTiff",
-        width=20,
-        height=20,
-        count=3,
-        dtype="uint16",
-        transform=NORTH_UP,
-    ) as dst:
-        dst.write(np.zeros((3, 20, 20), np.uint16))
+    assert np.array_equal(read_pattern(str(write_scene(image))), image[:3, :, 26 : 26 + PATTERN])
+    deep = write_scene(np.zeros((3, 20, 20), np.uint16), "deep.tif")
     with pytest.raises(SourceError, match="needs three 8-bit bands"):
-        read_pattern(str(tmp_path / "deep.tif"))
+        read_pattern(str(deep))
     with pytest.raises(TargetError, match="none"):
-        write_scene(tmp_path / "none" / "scene.tif", image[:3], 64, 64, 0.5, "raw")
+        write_made(tmp_path / "none" / "scene.tif", image[:3], 64, 64, 0.5, "raw")
