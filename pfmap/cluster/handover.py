@@ -36,7 +36,7 @@ class Handover:
     def __init__(self, folder: Path, run: str) -> None:
         self._folder, self._run = folder, run
         self._ending = f"-{hashlib.sha256(run.encode()).hexdigest()[:12]}.zip"
-        self._work = None if bucket.is_inside(folder) else Work(folder, folder.parent)
+        self._work = None if bucket.is_inside(folder) else Work(folder, folder.parent, run)
 
     @property
     def look(self) -> float:

@@ -1,21 +1,37 @@
-"""Writing without half-written files: everything gets a temporary name first, then its own.
+"""Writing without half-written files: everything is made in a folder of its own first, then gets its name.
 
-A path may lie in a bucket, as /vsis3/bucket/key: then a file is made on this machine, and appears there as a
-whole. What writes a file or asks whether it exists raises `TargetError` where it cannot; what makes folders,
-reads or deletes raises `OSError`.
+That folder is new, has a random name and nobody else may enter it, so that no link which lies in an output
+folder is ever written through. A path may lie in a bucket, as /vsis3/bucket/key: then a file is made on this
+machine, and appears there as a whole. What writes a file or asks whether it exists raises `TargetError` where
+it cannot; what makes folders, reads or deletes raises `OSError`.
 """
 
+import errno
+import fcntl
 import hashlib
 import os
+import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 import platformdirs
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError, reason
+
+DRAFT = ".pfmap-"
+"""What the names of folders begin with in which something is made, or taken apart; eight letters follow."""
+
+ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+"""How a folder is opened that must be no link."""
+
+_SEAL = "seal"
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would have whoever opens it wait
 
 
 def scratch(folder: Path) -> Path:
@@ -29,20 +45,83 @@ def scratch(folder: Path) -> Path:
     return platformdirs.user_cache_path("pfmap") / "buckets" / sign
 
 
+@contextmanager
+def private_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder in another, that nobody else may enter; at the end it goes with all that is in it.
+
+    What a killed process leaves, `clear_drafts` takes away: whoever is alive holds a lock on its own.
+    """
+    home = scratch(folder)
+    if home != folder:
+        home.mkdir(parents=True, exist_ok=True)
+    held = -1
+    while held < 0:
+        path = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))
+        with suppress(FileNotFoundError):  # taken for a left-over before it was locked
+            held = os.open(path, ENTER)
+    try:
+        with suppress(OSError):  # not every file system has locks: left-overs stay there
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def clear_drafts(folder: Path) -> None:
+    """Delete what killed processes left in a folder: what this user made, and no process holds."""
+    home = scratch(folder)
+    for path in home.iterdir() if home.is_dir() else ():
+        if re.fullmatch(rf"{re.escape(DRAFT)}\w{{8}}", path.name):
+            with suppress(OSError):  # a link, a file, or in use
+                held = os.open(path, ENTER)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.fstat(held).st_uid == os.geteuid():
+                        shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(held)
+
+
+@contextmanager
+def draft(final: Path) -> Iterator[Path]:
+    """Give a path to write a file to; at the end the file gets its final name, after an error it is gone.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    try:
+        with private_folder(final.parent) as folder:
+            yield folder / final.name
+            publish(folder / final.name, final)
+    except OSError as error:
+        raise error if isinstance(error, TargetError) else write_failed(final, error) from error
+
+
 def publish(staged: Path, final: Path) -> None:
-    """Give a finished file its final name, replacing what is there."""
+    """Give a finished file or folder its final name, replacing what is there, for a power cut to leave whole.
+
+    A link of that name is replaced, not followed.
+    """
     try:
         if bucket.is_inside(final):
             bucket.upload(staged, final)
             staged.unlink()
         else:
+            settle(staged)
             staged.replace(final)
+            _settle_names(final.parent)
     except OSError as error:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those around it; in a bucket there are none."""
+def make_folder(folder: Path, *, named: bool = False) -> None:
+    """Make a folder, and those around it; in a bucket there are none.
+
+    Only one that the user has `named` may be a link: who knows where others lead.
+    """
+    if folder.is_symlink() and not named:
+        raise TargetError(f"{folder} is a link, which pfmap does not follow to write: delete it")
     if not bucket.is_inside(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -108,14 +187,71 @@ def _asked(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def settle(folder: Path) -> None:
-    """Have the system bring all files of a folder onto the disk, for a power cut to leave them whole."""
-    for path in folder.iterdir():
-        try:
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise write_failed(path, error) from error
+def settle(path: Path) -> None:
+    """Have the system bring a file, or a folder with its files, onto the disk."""
+    if path.is_dir():
+        for inside in path.iterdir():
+            settle(inside)
+        _settle_names(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _settle_names(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some file systems cannot
+            raise
+    finally:
+        os.close(opened)
+
+
+def read_plain(path: Path) -> bytes:
+    """Read a small file that must be one: an `OSError` if it is a link or a pipe."""
+    with _open_plain(path) as file:
+        return file.read()
+
+
+def checksum(path: Path) -> str:
+    """Return a checksum of a file and its name, as digits: an `OSError` if it is a link or a pipe."""
+    with _open_plain(path) as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(path.name.encode())).hexdigest()
+
+
+def seal(folder: Path, about: str) -> None:
+    """Note in a folder what the files in it are: a checksum of them, and of what they are about.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    try:
+        (folder / _SEAL).write_text(_sum(folder, about), encoding="ascii")
+    except OSError as error:
+        raise write_failed(folder / _SEAL, error) from error
+
+
+def is_sealed(folder: Path, about: str) -> bool:
+    """Whether a folder is as it was sealed: these files and no others, about the same."""
+    try:
+        return read_plain(folder / _SEAL) == _sum(folder, about).encode()
+    except OSError:
+        return False
+
+
+def _sum(folder: Path, about: str) -> str:
+    files = sorted(path for path in folder.iterdir() if path.name != _SEAL)
+    return hashlib.blake2b("\n".join([about, *map(checksum, files)]).encode()).hexdigest()
+
+
+def _open_plain(path: Path) -> BufferedReader:
+    file = os.fdopen(os.open(path, _LOOK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no plain file", str(path))
+    return file
 
 
 def write_failed(path: Path, error: Exception) -> TargetError:
@@ -140,12 +276,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file, under a temporary name first."""
-    part = path.with_name(f".{path.name}.part")
+    if not bucket.is_inside(path):
+        with draft(path) as part:
+            part.write_bytes(content)
+        return
     try:
-        if bucket.is_inside(path):
-            bucket.write(path, content)
-            return
-        part.write_bytes(content)
+        bucket.write(path, content)
     except OSError as error:
         raise write_failed(path, error) from error
-    publish(part, path)

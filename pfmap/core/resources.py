@@ -1,15 +1,25 @@
-"""What this machine and this process have: memory and disk."""
+"""What this machine and this process have: memory, disk, and folders to themselves."""
 
 import ctypes
 import os
 import platform
+import secrets
 import shutil
+import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import filelock
 import psutil
 
+from pfmap.core import bucket
+from pfmap.core.errors import TargetError
+from pfmap.core.files import DRAFT, ENTER, clear_drafts, private_folder
+
+LOCK_NAME = "lock"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 
 
@@ -89,3 +99,111 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if platform.system() == "Darwin" else peak * 1024)
+
+
+@dataclass(slots=True)
+class Claim:
+    """The hidden folder of a scene or survey, which this process has alone."""
+
+    path: Path
+    discarded: list[Path] = field(default_factory=list)
+    """What it is called since it was given up."""
+
+    def discard(self) -> None:
+        """Give the folder up: it loses its name while it is locked, so that nobody begins in what goes."""
+        away = self.path.with_name(f"{DRAFT}{secrets.token_hex(4)}")
+        with suppress(OSError):
+            self.path.rename(away)
+            self.discarded.append(away)
+
+
+@contextmanager
+def locked(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
+    """Make a hidden folder of this machine, if it is not there, and have it alone.
+
+    `what` is what another pfmap does that has it, for the message. Where outputs go into a bucket, the lock
+    holds there too. What killed processes left in the output folder goes.
+
+    Raises:
+        TargetError: it cannot be written, is not this user's own, or another process has it.
+    """
+    claim = Claim(path)
+    try:
+        with ExitStack() as held:
+            try:
+                while not _lock(path, held):
+                    continue
+                if bucket.is_inside(output_dir):
+                    holder = f"{bucket.this_machine()} {path}"
+                    held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
+                clear_drafts(output_dir)
+            except TargetError:
+                raise
+            except (filelock.Timeout, BlockingIOError) as error:
+                raise TargetError(
+                    f"another pfmap {what} now{_holder(error)}: wait for it, or choose another folder with "
+                    "output_dir="
+                ) from error
+            except (OSError, NotImplementedError) as error:
+                raise TargetError(
+                    f"{output_dir} cannot be written ({getattr(error, 'strerror', error)}): choose another "
+                    "folder with output_dir="
+                ) from error
+            yield claim
+    finally:  # once the lock is closed: a file that is open cannot be deleted everywhere
+        for away in claim.discarded:
+            shutil.rmtree(away, ignore_errors=True)
+
+
+def _lock(path: Path, held: ExitStack) -> bool:
+    """Lock a folder until the end of `held`; not if it has just been given up by somebody else."""
+    refuse_foreign(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as attempt, suppress(FileNotFoundError):
+        folder = os.open(path, ENTER)  # so that no other folder is taken for it
+        attempt.callback(os.close, folder)
+        refuse_foreign(path)
+        lock = filelock.FileLock(path / LOCK_NAME)
+        lock.acquire(timeout=0)
+        attempt.callback(lock.release)
+        if os.path.samestat(os.fstat(folder), path.lstat()):
+            held.push(attempt.pop_all())
+            return True
+    return False
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a work folder that somebody else put there: a link, another user's, or with a lock that is one.
+
+    Raises:
+        TargetError: it is one.
+    """
+    what = ""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            what = "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
+        elif found.st_uid != os.geteuid() and found.st_uid != _owner_of_new(path):
+            what = f"belongs to another user (number {found.st_uid})"
+        else:
+            lock = (path / LOCK_NAME).lstat()
+            if not stat.S_ISREG(lock.st_mode) or lock.st_nlink != 1:
+                what = f"holds a {LOCK_NAME} that is no plain file"
+    if what:
+        raise TargetError(
+            f"{path} {what}, and is no folder that pfmap made: delete it, or choose another folder with "
+            "output_dir="
+        )
+
+
+def _owner_of_new(folder: Path) -> int:
+    """Return who owns what this process makes in a folder: on some shares always the same user."""
+    with private_folder(folder) as made:
+        return made.stat().st_uid
+
+
+def _holder(error: Exception) -> str:
+    """Say who has a place in a bucket, and that a run that was killed has it for a while."""
+    if isinstance(error, filelock.Timeout):
+        return ""
+    return f" ({getattr(error, 'strerror', '')}, or was until {bucket.LEASE:.0f} s ago)"

@@ -16,7 +16,7 @@ from typing import Any
 
 from pfmap.core.classes import scene_style
 from pfmap.core.files import read_text, scratch, write_bytes, write_text
-from pfmap.core.resources import folder_size
+from pfmap.core.resources import folder_size, refuse_foreign
 from pfmap.core.stages import Clock
 from pfmap.core.tables import build, read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
@@ -129,6 +129,7 @@ class Job:
         report = output_dir / names[-1]
         folder = work_path(output_dir, self.location.stem)
         refuse_odd_names(output_dir, self.location.stem)
+        refuse_foreign(folder)
         with self.planned() as (source, plan):
             scene = source.fingerprint()
             wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
@@ -151,7 +152,8 @@ class Job:
                 say=self.on_message,
             ) as work:
                 if not work.is_ready(wanted):
-                    refuse_to_replace(output_dir, names, overwrite=self.options.overwrite, note=note)
+                    replacing = self.options.overwrite or work.half_named
+                    refuse_to_replace(output_dir, names, overwrite=replacing, note=note)
                     files = self._map(source, plan, identity, work, begun, output_dir, on_progress)
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(files, wanted)

@@ -52,7 +52,7 @@ def make_mosaic(
     # Whoever maps it knows by this that a sheet has changed.
     signs = hashlib.sha256("".join(sign for _, _, sign in opened).encode()).hexdigest()
     look = Look(infos[0].dtype, colors, tags={"PFMAP_SHEETS": signs}, smooth=True)
-    make_folder(folder)
+    make_folder(folder, named=True)
     path = write_mosaic(folder / f"{NAME}.vrt", grid, [_part(info) for info in infos], look)
     footprints = Footprints(boxes, [sheet.name for sheet, _, _ in opened], grid.crs_wkt)
     return Sheet(locate(path), folder, NAME), footprints, failed
