@@ -103,6 +103,7 @@ def open_source(plan: Plan) -> Source:
         skip_unreadable=options.on_read_error == "nodata",
     )
     source.scaling = plan.scaling
+    source.find_parts()
     return source
 
 

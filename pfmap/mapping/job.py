@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.core.classes import scene_style
+from pfmap.core.errors import SourceError
 from pfmap.core.files import read_text, scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size, refuse_foreign
 from pfmap.core.stages import Clock
@@ -89,8 +90,10 @@ class Job:
         with Source(
             self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip
         ) as source:
+            said = source.find_parts()
             how = runtime.device, runtime.precision, runtime.batch_size
             plan = make_plan(source, runtime.model, runtime.model_hash, options, *how)
+            plan = replace(plan, warnings=[*plan.warnings, *said])
             source.scaling = plan.scaling
             with gdal_settings(cache=plan.cache_bytes, remote=self.location.remote):
                 yield source, plan
@@ -155,11 +158,28 @@ class Job:
                     replacing = self.options.overwrite or work.half_named
                     refuse_to_replace(output_dir, names, overwrite=replacing, note=note)
                     files = self._map(source, plan, identity, work, begun, output_dir, on_progress)
+                    self._refuse_changed(source, scene, work)
                     clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(files, wanted)
                 work.finish_publishing()
         made = build(SceneReport, json.loads(read_text(report)))
         return Result.of(self.location.text, made, output_dir)
+
+    def _refuse_changed(self, source: Source, before: str, work: Work) -> None:
+        """Refuse to publish a map of what was another scene for a while."""
+        name = self.location.text
+        try:
+            work.useless = source.has_changed(before)
+        except SourceError as error:
+            raise SourceError(
+                f"{name} went away while it was mapped, so that it may have changed ({error}): bring it "
+                "back, and the same command goes on"
+            ) from error
+        if work.useless:
+            raise SourceError(
+                f"{name} changed while it was mapped: its map would show some of before and some of after; "
+                "map it once nobody writes it any more"
+            )
 
     def _map(
         self,

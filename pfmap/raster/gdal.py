@@ -7,10 +7,11 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError
@@ -30,7 +31,11 @@ BLOCK = 512
 
 # Never run code that a raster names, ask a server again, give up on a dead one, look for side files by name
 # instead of listing a bucket.
-_SETTINGS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+_SETTINGS = {
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
+}
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_HTTP_MAX_RETRY": "3",
@@ -54,6 +59,16 @@ def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator
         yield
 
 
+def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """Return size, and times of change of content and of all, nanoseconds, of those files that are there."""
+    found = {}
+    for path in sorted(files):
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return found
+
+
 def window_of(rows: Span, cols: Span) -> Window:
     """Return what rasterio calls these rows and columns."""
     return Window(cols.start, rows.start, cols.size, rows.size)
@@ -66,7 +81,9 @@ def crs_of(wkt: str | None) -> CRS | None:
 
 
 _URL = re.compile(r"(https?|s3|gs|az)://")
-_REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+"""How GDAL's names for what lies on servers begin."""
+
 _PREFIXES = {
     "http": "/vsicurl/http://",
     "https": "/vsicurl/https://",
@@ -96,6 +113,8 @@ class Location:
     """Whether it is reached over the network."""
     local: Path | None
     """The file on this machine that holds it, if there is one: the scene, or the archive around it."""
+    driver: str = ""
+    """The only format of GDAL's that it may have, where it was found and not named; or ""."""
     called: str = ""
     """What outputs are to be called where the scene's own name will not do, or ""."""
 
@@ -126,7 +145,7 @@ class Location:
             return self
         path = str(Path(self.text).absolute())
         gdal = self.gdal if self.gdal.startswith("/vsi") else path  # archives are named by their whole path
-        return Location(path, gdal, self.remote, self.local.absolute())
+        return replace(self, text=path, gdal=gdal, local=self.local.absolute())
 
 
 def locate(source: str | os.PathLike[str]) -> Location:
@@ -145,7 +164,7 @@ def locate(source: str | os.PathLike[str]) -> Location:
     if _URL.match(text):
         return Location(text, text, remote=True, local=None)
     if text.startswith("/vsi"):
-        return Location(text, text, remote=text.startswith(_REMOTE), local=None)
+        return Location(text, text, remote=text.startswith(REMOTE), local=None)
     path = Path(text)
     try:
         if path.is_dir():
@@ -159,6 +178,34 @@ def locate(source: str | os.PathLike[str]) -> Location:
     except (OSError, ValueError) as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
+
+
+class Steady:
+    """An opened raster of which a place that could not be read once cannot be read later either.
+
+    GDAL by itself gives black then, or what it read before: the raster is opened again.
+
+    Args:
+        open_again: opens it.
+    """
+
+    def __init__(self, open_again: Callable[[], Any]) -> None:
+        self._open_again, self._src = open_again, open_again()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._src, name)
+        if name not in ("read", "read_masks", "dataset_mask"):
+            return value
+
+        def read(*arguments: Any, **named: Any) -> Any:
+            try:
+                return value(*arguments, **named)
+            except GDAL_ERRORS:
+                self._src.close()
+                self._src = self._open_again()
+                raise
+
+        return read
 
 
 @contextlib.contextmanager

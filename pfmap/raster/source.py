@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,8 @@ from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Location, Steady, ask_server, gdal_settings, times_of, window_of
+from pfmap.raster.parts import VIRTUAL, Parts, find_parts, refuse_pointers
 from pfmap.raster.scaling import EIGHT_BIT, Sample
 from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
 
@@ -65,6 +68,9 @@ class Source:
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self._skip = skip_unreadable
         with contextlib.ExitStack() as stack:
+            self._again = partial(Source, location, names, bands, model, skip_unreadable=skip_unreadable)
+            self._parts: Parts | None = None
+            self._times: Mapping[Path, tuple[int, int, int]] = {}
             self._signs = ask_server(location)
             self._src = stack.enter_context(_opened(location))
             with _reading_header(location):
@@ -94,6 +100,8 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
+        if self._parts is not None and self._parts.near(rows, cols):
+            return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
         except GDAL_ERRORS as error:
@@ -116,21 +124,57 @@ class Source:
         return self._shown(self._values(window), valid)
 
     def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
-        """Read the file's blocks one by one; those that cannot be read are invalid, and noted."""
+        """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
-        high, wide = self.info.block
-        size = self.info.geobox
-        for top in range(rows.start // high * high, rows.stop, high):
-            for left in range(cols.start // wide * wide, cols.stop, wide):
-                y, x = Span(top, top + high).clip(rows), Span(left, left + wide).clip(cols)
-                box = y.within(rows), x.within(cols)
+        (high, wide), size = self.info.block, self.info.geobox
+        parts = self._parts or Parts()
+        for y, x in parts.pieces(rows, cols, self.info.block):
+            for gone in parts.near(y, x):
+                lost = gone.rows, gone.cols
+                break
+            else:
                 try:
+                    box = y.within(rows), x.within(cols)
                     pixels[:, *box], valid[box] = self._read(y, x)
+                    continue
                 except GDAL_ERRORS:
-                    width, height = min(wide, size.width - left), min(high, size.height - top)
-                    self.unreadable.add((left, top, width, height))
+                    top, left = y.start // high * high, x.start // wide * wide
+                    lost = Span(top, top + high), Span(left, left + wide)
+            height, width = min(lost[0].stop, size.height), min(lost[1].stop, size.width)
+            self.unreadable.add((lost[1].start, lost[0].start, width - lost[1].start, height - lost[0].start))
         return pixels, valid
+
+    def find_parts(self) -> list[str]:
+        """Look for the files that the scene consists of, and remember when they were written.
+
+        Returns:
+            What the user should know: that some are missing, and count as nodata.
+
+        Raises:
+            SourceError: some are missing, and are not to count as nodata; or nobody could tell.
+        """
+        lack, files = "", {*self.info.files}
+        if self.info.driver in VIRTUAL:
+            self._parts = find_parts(self.info)
+            files |= self._parts.files
+            lack = self._parts.lack(self.info.name)
+        self._times = times_of(files)
+        if lack and not self._skip:
+            raise SourceError(
+                f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
+            )
+        return [f"{lack}: their places count as nodata"] if lack else []
+
+    def has_changed(self, before: str) -> bool:
+        """Whether the scene is another than when `find_parts` was called and `fingerprint` gave `before`.
+
+        Raises:
+            SourceError: it cannot be opened any more.
+        """
+        with self._again() as now:
+            now.find_parts()
+            return now._times != self._times or now.fingerprint() != before
 
     def _values(
         self,
@@ -238,6 +282,7 @@ class Source:
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
 
+        The files are those that `find_parts` has found.
         Name, size and time of every file of this machine that it consists of, the sheets of a VRT included:
         a survey that moves to another disk stays what it is. For what lies elsewhere what the server says of
         it, and the pixels of a few blocks.
@@ -246,9 +291,8 @@ class Source:
         src = self._src
         facts = [src.width, src.height, src.dtypes, src.nodatavals, str(src.crs), list(src.transform)]
         digest.update(json.dumps([*facts, self._signs], default=str).encode())
-        for path in self.info.files:
-            stat = path.stat()
-            digest.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+        for path, (size, changed, _) in self._times.items():
+            digest.update(f"{path.name}|{size}|{changed}".encode())
         if not self.info.files:
             rows, cols = spots(src.height, _SPOTS), spots(src.width, _SPOTS)
             for share in (0, 2, 4):
@@ -281,14 +325,16 @@ def glance(location: Location) -> GeoBox:
 def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
     """Open a scene, with GDAL set up in this thread until it is closed."""
     with gdal_settings(remote=location.remote):
+        if location.driver:
+            refuse_pointers(location)
         try:
             with quietly():
-                src = rasterio.open(location.gdal)
+                src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
         except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
             kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
             raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
-        with src:
-            yield src
+        with contextlib.closing(src):
+            yield cast(rasterio.DatasetReader, src)
 
 
 @contextlib.contextmanager

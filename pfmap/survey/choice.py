@@ -81,7 +81,7 @@ class Choice:
         if sheet.folder != self.folder or sheet.location.stem.casefold() != self.reserved:
             return sheet
         called = sheet.location.name.replace(".", "_")
-        return Sheet(replace(sheet.location, called=called), sheet.folder, called)
+        return replace(sheet, location=replace(sheet.location, called=called), name=called)
 
 
 def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:

@@ -38,7 +38,10 @@ def make_mosaic(
     failed: list[SheetResult] = []
     for sheet in sheets:
         try:
+            if sheet.refused:
+                raise SourceError(sheet.refused)
             with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
+                source.find_parts()
                 opened.append((sheet, source.info, source.fingerprint()))
         except PfmapError as error:
             failed.append(SheetResult(sheet, None, str(error)))
