@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pfmap.core.errors import UsageError
-from pfmap.core.files import read_text, remove, write_bytes
+from pfmap.core.files import make_folder, read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
 from pfmap.mapping.options import SurveyOptions
 from pfmap.survey.find import Sheet, find_sheets
@@ -148,6 +148,7 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
     writer = csv.writer(text)
     writer.writerow(_FIELDS)
     writer.writerows(failures.items())
+    make_folder(folder, named=True)
     write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
 
 
