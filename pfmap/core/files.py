@@ -154,6 +154,16 @@ def file_names(folder: Path, prefix: str = "") -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix) and path.is_file())
 
 
+def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """Return size, and times of change of content and of all, nanoseconds, of those files that are there."""
+    found = {}
+    for path in sorted(files):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return found
+
+
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Read a small text file; a `UnicodeError` where it is no text."""
     return bucket.read(path).decode(encoding) if bucket.is_inside(path) else path.read_text(encoding)

@@ -7,7 +7,7 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -57,16 +57,6 @@ def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator
         options["GDAL_CACHEMAX"] = cache
     with rasterio.Env(**options):
         yield
-
-
-def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
-    """Return size, and times of change of content and of all, nanoseconds, of those files that are there."""
-    found = {}
-    for path in sorted(files):
-        with contextlib.suppress(FileNotFoundError):
-            stat = path.stat()
-            found[path] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-    return found
 
 
 def window_of(rows: Span, cols: Span) -> Window:

@@ -41,6 +41,10 @@ class Gone:
     rows: Span
     cols: Span
 
+    def reaches(self, rows: Span, cols: Span) -> bool:
+        """Whether it has some of these pixels."""
+        return self.rows.clip(rows).size > 0 and self.cols.clip(cols).size > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -51,23 +55,29 @@ class Parts:
     gone: tuple[Gone, ...] = ()
     """What is not there. What lies on servers is not looked for."""
 
-    def lack(self, name: str) -> str:
-        """Say what a raster of this name lacks, or nothing."""
-        names = sorted({one.name for one in self.gone})
-        some = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
-        files = f"{len(names)} file{'s' * (len(names) != 1)}"
-        return f"{name} shows {files} that cannot be opened ({some})" if names else ""
-
     def near(self, rows: Span, cols: Span) -> list[Gone]:
         """Return what is not there of a part of the raster."""
-        return [one for one in self.gone if one.rows.clip(rows).size > 0 and one.cols.clip(cols).size > 0]
+        return [one for one in self.gone if one.reaches(rows, cols)]
 
-    def pieces(self, rows: Span, cols: Span, block: tuple[int, int]) -> Iterator[tuple[Span, Span]]:
-        """Cut a part of the raster into pieces: each lies in one block, and is there or gone as a whole."""
-        near = self.near(rows, cols)
-        for y in _cut(rows, block[0], [one.rows for one in near]):
-            for x in _cut(cols, block[1], [one.cols for one in near]):
-                yield y, x
+    def pieces(
+        self, rows: Span, cols: Span, scene: SceneInfo
+    ) -> Iterator[tuple[Span, Span, tuple[int, int, int, int], bool]]:
+        """Cut a part of a scene into pieces that lie in one block each, and wholly in what is there or gone.
+
+        Returns:
+            Rows and columns; column, row, width and height of the block or of what is gone; whether it is there.
+        """
+        near, box = self.near(rows, cols), scene.geobox
+        high, wide = scene.block
+        for y in _cut(rows, high, [one.rows for one in near]):
+            for x in _cut(cols, wide, [one.cols for one in near]):
+                top, left = y.start // high * high, x.start // wide * wide
+                block = Gone(
+                    "", Span(top, min(top + high, box.height)), Span(left, min(left + wide, box.width))
+                )
+                lost = next((one for one in near if one.reaches(y, x)), None)
+                down, across = (lost or block).rows, (lost or block).cols
+                yield y, x, (across.start, down.start, across.size, down.size), lost is None
 
 
 def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
@@ -76,11 +86,14 @@ def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
     return [Span(*two) for two in pairwise(sorted(e for e in edges if span.start <= e <= span.stop))]
 
 
-def find_parts(scene: SceneInfo) -> Parts:
+def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
     """Find the files behind a virtual raster, all bands' and masks'; none where it lies on a server.
 
+    Returns:
+        The files, and what the user should know: that some are missing.
+
     Raises:
-        SourceError: nobody can tell.
+        SourceError: some are missing that are `needed`, or nobody could tell.
     """
     name, local = scene.name, scene.location.local
     if scene.driver == "GTI":
@@ -88,7 +101,15 @@ def find_parts(scene: SceneInfo) -> Parts:
             f"{name} is a tile index, and GDAL shows tiles of one that are missing as black, without a word: "
             f"make a virtual raster of it, with gdalbuildvrt {Path(name).stem}.vrt {name}"
         )
-    return Parts() if local is None else _parts_of(local, _DEEP)
+    parts = Parts() if local is None else _parts_of(local, _DEEP)
+    names = sorted({one.name for one in parts.gone})
+    some = f"{len(names)} file{'s' * (len(names) != 1)} that cannot be opened ({', '.join(names[:5])}"
+    lack = f"{name} shows {some}{', ...' * (len(names) > 5)})"
+    if names and needed:
+        raise SourceError(
+            f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
+        )
+    return parts, [f"{lack}: their places count as nodata"] * bool(names)
 
 
 def _parts_of(path: Path, depth: int) -> Parts:

@@ -3,9 +3,8 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -15,9 +14,10 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.files import times_of
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, Steady, ask_server, gdal_settings, times_of, window_of
-from pfmap.raster.parts import VIRTUAL, Parts, find_parts, refuse_pointers
+from pfmap.raster.gdal import GDAL_ERRORS, Location, Steady, ask_server, gdal_settings, window_of
+from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import EIGHT_BIT, Sample
 from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
 
@@ -48,6 +48,8 @@ class Source:
     Attributes:
         info: what the scene is.
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
+        times: what `times_of` says of its files since it was opened.
+        parts: the files behind a virtual raster, once somebody has looked.
         unreadable: (column, row, width, height) of blocks that could not be read, since last emptied.
 
     Raises:
@@ -65,17 +67,16 @@ class Source:
         skip_unreadable: bool = False,
     ) -> None:
         self.scaling = EIGHT_BIT
+        self.parts: Parts | None = None
         self.unreadable: set[tuple[int, int, int, int]] = set()
-        self._skip = skip_unreadable
+        self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
-            self._again = partial(Source, location, names, bands, model, skip_unreadable=skip_unreadable)
-            self._parts: Parts | None = None
-            self._times: Mapping[Path, tuple[int, int, int]] = {}
             self._signs = ask_server(location)
             self._src = stack.enter_context(_opened(location))
             with _reading_header(location):
                 chosen = choose_bands(self._src, location.text, names, bands, model)
                 self.info = describe(self._src, location, chosen)
+                self.times = times_of(self.info.files)
                 self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
@@ -100,12 +101,12 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
-        if self._parts is not None and self._parts.near(rows, cols):
+        if self.parts is not None and self.parts.near(rows, cols):
             return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
         except GDAL_ERRORS as error:
-            if self._skip:
+            if self.skips:
                 return self._read_by_blocks(rows, cols)
             raise self._unreadable(f" at column {cols.start}, row {rows.start}", error) from error
 
@@ -127,54 +128,16 @@ class Source:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
-        (high, wide), size = self.info.block, self.info.geobox
-        parts = self._parts or Parts()
-        for y, x in parts.pieces(rows, cols, self.info.block):
-            for gone in parts.near(y, x):
-                lost = gone.rows, gone.cols
-                break
-            else:
-                try:
-                    box = y.within(rows), x.within(cols)
+        for y, x, block, there in (self.parts or Parts()).pieces(rows, cols, self.info):
+            box = y.within(rows), x.within(cols)
+            try:
+                if there:
                     pixels[:, *box], valid[box] = self._read(y, x)
                     continue
-                except GDAL_ERRORS:
-                    top, left = y.start // high * high, x.start // wide * wide
-                    lost = Span(top, top + high), Span(left, left + wide)
-            height, width = min(lost[0].stop, size.height), min(lost[1].stop, size.width)
-            self.unreadable.add((lost[1].start, lost[0].start, width - lost[1].start, height - lost[0].start))
+            except GDAL_ERRORS:
+                pass
+            self.unreadable.add(block)
         return pixels, valid
-
-    def find_parts(self) -> list[str]:
-        """Look for the files that the scene consists of, and remember when they were written.
-
-        Returns:
-            What the user should know: that some are missing, and count as nodata.
-
-        Raises:
-            SourceError: some are missing, and are not to count as nodata; or nobody could tell.
-        """
-        lack, files = "", {*self.info.files}
-        if self.info.driver in VIRTUAL:
-            self._parts = find_parts(self.info)
-            files |= self._parts.files
-            lack = self._parts.lack(self.info.name)
-        self._times = times_of(files)
-        if lack and not self._skip:
-            raise SourceError(
-                f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
-            )
-        return [f"{lack}: their places count as nodata"] if lack else []
-
-    def has_changed(self, before: str) -> bool:
-        """Whether the scene is another than when `find_parts` was called and `fingerprint` gave `before`.
-
-        Raises:
-            SourceError: it cannot be opened any more.
-        """
-        with self._again() as now:
-            now.find_parts()
-            return now._times != self._times or now.fingerprint() != before
 
     def _values(
         self,
@@ -244,11 +207,11 @@ class Source:
         if not (values or self.info.has_mask or np.dtype(self.info.dtype).kind == "f"):
             return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
         try:
-            if not self._skip and (self._has_overviews() or self._small_here(_WHOLE // count)):
+            if not self.skips and (self._has_overviews() or self._small_here(_WHOLE // count)):
                 return self._sample_whole()
             sample = self._sample_spots()
             # What data a mostly empty scene has may lie between the spots.
-            return sample if self._skip or sample.valid.any() else self._sample_whole()
+            return sample if self.skips or sample.valid.any() else self._sample_whole()
         except GDAL_ERRORS as error:
             raise self._unreadable("", error) from error
 
@@ -270,7 +233,7 @@ class Source:
         try:
             return self._values(window), self._mask(window)
         except GDAL_ERRORS:
-            if not self._skip:
+            if not self.skips:
                 raise
             none = np.zeros((len(self._distinct), window.height, window.width), dtype=self.info.dtype)
             return none, np.zeros((window.height, window.width), dtype=bool)
@@ -282,7 +245,6 @@ class Source:
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
 
-        The files are those that `find_parts` has found.
         Name, size and time of every file of this machine that it consists of, the sheets of a VRT included:
         a survey that moves to another disk stays what it is. For what lies elsewhere what the server says of
         it, and the pixels of a few blocks.
@@ -291,7 +253,7 @@ class Source:
         src = self._src
         facts = [src.width, src.height, src.dtypes, src.nodatavals, str(src.crs), list(src.transform)]
         digest.update(json.dumps([*facts, self._signs], default=str).encode())
-        for path, (size, changed, _) in self._times.items():
+        for path, (size, changed, _) in self.times.items():
             digest.update(f"{path.name}|{size}|{changed}".encode())
         if not self.info.files:
             rows, cols = spots(src.height, _SPOTS), spots(src.width, _SPOTS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pfmap.core.card import Card
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.files import make_folder
+from pfmap.mapping.job import look_behind
 from pfmap.mapping.options import PredictOptions
 from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
@@ -41,7 +42,7 @@ def make_mosaic(
             if sheet.refused:
                 raise SourceError(sheet.refused)
             with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
-                source.find_parts()
+                look_behind(source)
                 opened.append((sheet, source.info, source.fingerprint()))
         except PfmapError as error:
             failed.append(SheetResult(sheet, None, str(error)))

@@ -118,7 +118,9 @@ def test_a_seal_is_broken_by_any_change(change: str, tmp_path: Path) -> None:
     assert not is_sealed(folder, "rows 9 to 18" if change == "about" else "rows 0 to 9")
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file, then its name, then the folder that has the name: a power cut in between loses neither."""
     done: list[object] = []
     real_sync, real_replace = os.fsync, os.replace
@@ -147,7 +149,8 @@ def test_a_lock_is_not_taken_in_a_folder_that_is_just_given_up(
     with locked(path, tmp_path, "maps this scene"):
         assert seen == [False, True]
         assert (path / "lock").is_file()
-        with pytest.raises(TargetError, match="another pfmap maps this scene now"), locked(
-            path, tmp_path, "maps this scene"
+        with (
+            pytest.raises(TargetError, match="another pfmap maps this scene now"),
+            locked(path, tmp_path, "maps this scene"),
         ):
             pass

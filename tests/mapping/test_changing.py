@@ -73,5 +73,9 @@ def test_a_scene_that_changes_while_it_is_mapped_is_refused(change: str, what: s
 def test_a_scene_that_is_only_looked_at_is_mapped(tmp_path: Path) -> None:
     scene = sheet(tmp_path / "scene.tif")
     pfmap.predict(
-        scene, tmp_path / "out", model=stand_in(), device="cpu", on_progress=lambda *_: scene.read_bytes() and None
+        scene,
+        tmp_path / "out",
+        model=stand_in(),
+        device="cpu",
+        on_progress=lambda *_: scene.read_bytes() and None,
     )

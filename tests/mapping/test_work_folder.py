@@ -128,7 +128,10 @@ RECORDS: dict[str, Callable[[Path], object]] = {
     "publish a number": lambda work: (work / "publish.json").write_text('{"files": 3, "run": 1}'),
     "publish a folder": lambda work: (work / "publish.json").mkdir(),
     "final a file": lambda work: (work / "final").write_text("x"),
-    "swath a file": lambda work: (shutil.rmtree(swaths(work)[0]), (work / "0000000000-0000000056").write_text("")),
+    "swath a file": lambda work: (
+        shutil.rmtree(swaths(work)[0]),
+        (work / "0000000000-0000000056").write_text(""),
+    ),
 }
 
 
@@ -191,7 +194,14 @@ def links(work: Path, victim: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-REFUSED = {"the folder", "the folder, to nothing", "a file in its place", "lock", "lock, hard", "lock, a pipe"}
+REFUSED = {
+    "the folder",
+    "the folder, to nothing",
+    "a file in its place",
+    "lock",
+    "lock, hard",
+    "lock, a pipe",
+}
 
 
 @pytest.mark.parametrize("kind", links(Path(), Path()))
@@ -213,7 +223,11 @@ def test_what_is_behind_a_link_is_never_touched(
         run(scene, out)
         assert contents(out) == whole
         assert not (out / WORK).exists()
-    assert {str(path.relative_to(victim)) for path in victim.rglob("*")} == {"photos", "photos/p.jpg", "precious"}
+    assert {str(path.relative_to(victim)) for path in victim.rglob("*")} == {
+        "photos",
+        "photos/p.jpg",
+        "precious",
+    }
     assert (victim / "precious").read_text() == (victim / "photos" / "p.jpg").read_text() == "precious"
 
 
@@ -280,7 +294,11 @@ def power_cut(at: int, out: Path, monkeypatch: pytest.MonkeyPatch, *, torn: bool
             lost = [target, *Path(target).rglob("*")] if torn else list(out.rglob("*"))
             for path in map(Path, lost):
                 stat = path.stat()
-                if path.is_file() and (torn or (stat.st_ino, stat.st_size) not in synced) and path.name != "lock":
+                if (
+                    path.is_file()
+                    and (torn or (stat.st_ino, stat.st_size) not in synced)
+                    and path.name != "lock"
+                ):
                     os.truncate(path, 0)
             raise Cut
 

@@ -25,20 +25,28 @@ SIDE = 100
 
 def sheet(path: Path, left: int = 0, value: int = 120, **profile: Any) -> Path:
     image = np.full((3, SIDE, SIDE), value, np.uint8)
-    settings = {"driver": "GTiff", "crs": UTM, "transform": NORTH_UP @ NORTH_UP.translation(left, 0)} | profile
+    settings = {
+        "driver": "GTiff",
+        "crs": UTM,
+        "transform": NORTH_UP @ NORTH_UP.translation(left, 0),
+    } | profile
     with rasterio.open(path, "w", width=SIDE, height=SIDE, count=3, dtype="uint8", **settings) as dst:
         dst.write(image)
     return path
 
 
-def vrt(path: Path, names: list[str], kind: str = "SimpleSource", *, scale: int = 1, rects: bool = True) -> Path:
+def vrt(
+    path: Path, names: list[str], kind: str = "SimpleSource", *, scale: int = 1, rects: bool = True
+) -> Path:
     """Sheets side by side, each shown so many times as large."""
     side = SIDE * scale
     bands = ""
     for band in (1, 2, 3):
         bands += f'<VRTRasterBand dataType="Byte" band="{band}">'
         for number, name in enumerate(names):
-            place = f'<DstRect xOff="{number * side}" yOff="0" xSize="{side}" ySize="{side}"/>' if rects else ""
+            place = (
+                f'<DstRect xOff="{number * side}" yOff="0" xSize="{side}" ySize="{side}"/>' if rects else ""
+            )
             source = f'<SrcRect xOff="0" yOff="0" xSize="{SIDE}" ySize="{SIDE}"/>' if rects else ""
             bands += (
                 f'<{kind}><SourceFilename relativeToVRT="1">{name}</SourceFilename><SourceBand>{band}</SourceBand>'
@@ -56,7 +64,10 @@ def vrt(path: Path, names: list[str], kind: str = "SimpleSource", *, scale: int 
 
 def gone_of(path: Path) -> set[Gone]:
     with Source(locate(path), skip_unreadable=True) as source:
-        return {Gone(Path(one.name).name, one.rows, one.cols) for one in find_parts(source.info).gone}
+        return {
+            Gone(Path(one.name).name, one.rows, one.cols)
+            for one in find_parts(source.info, needed=False)[0].gone
+        }
 
 
 def test_missing_files_are_found_where_they_are_shown(tmp_path: Path) -> None:
@@ -158,7 +169,9 @@ def test_what_failed_once_fails_again(kind: str, tmp_path: Path) -> None:
     """GDAL by itself gives black at the second or third time, or what it read before."""
     path = BROKEN[kind](tmp_path)
     with rasterio.open(path) as src:
-        window = rasterio.windows.Window(0, 0 if kind == "BMP" else src.height - 8, 50, 8)  # from the bottom up
+        window = rasterio.windows.Window(
+            0, 0 if kind == "BMP" else src.height - 8, 50, 8
+        )  # from the bottom up
     steady = Steady(lambda: rasterio.open(path))
     for _ in range(4):
         with pytest.raises(GDAL_ERRORS):
@@ -186,9 +199,13 @@ def test_missing_sheets_of_a_mosaic_fail_by_name(tmp_path: Path) -> None:
     made = pfmap.batch(
         [survey / "a.tif", tmp_path / "b.vrt"], tmp_path / "out", model=stand_in(), device="cpu", mosaic=True
     )
-    assert [(one.sheet.name, "missing.tif" in one.reason) for one in made.scenes if one.reason] == [("b", True)]
+    assert [(one.sheet.name, "missing.tif" in one.reason) for one in made.scenes if one.reason] == [
+        ("b", True)
+    ]
 
 
 def test_errors_in_what_is_read_are_pfmaps_own(tmp_path: Path) -> None:
     with pytest.raises(PfmapError):
-        pfmap.predict(cut(noisy(tmp_path / "cut.png", "PNG")), tmp_path / "out", model=stand_in(), device="cpu")
+        pfmap.predict(
+            cut(noisy(tmp_path / "cut.png", "PNG")), tmp_path / "out", model=stand_in(), device="cpu"
+        )

@@ -111,7 +111,9 @@ def hostile(folder: Path, secret: Path, url: str) -> dict[str, str]:
     (folder / "l.tif.ovr").symlink_to(secret)
     (folder / "link.tif").symlink_to(secret)
     (folder / "dir").symlink_to(secret.parent)
-    return dict.fromkeys([*texts, "o.tif", "m.tif", "n.tif", "p.tif", "a.tif", "t.tif", "l.tif", "link.tif", "dir"], "")
+    return dict.fromkeys(
+        [*texts, "o.tif", "m.tif", "n.tif", "p.tif", "a.tif", "t.tif", "l.tif", "link.tif", "dir"], ""
+    )
 
 
 @pytest.mark.parametrize("mosaic", [False, True])
@@ -150,7 +152,9 @@ def test_a_link_within_the_folder_and_what_the_user_names_are_read(tmp_path: Pat
     assert "b.vrt may show other files" in one.reason
 
 
-def test_a_folder_that_cannot_be_entered_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_entered_fails_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     locked = tmp_path / "survey" / "locked"
     locked.mkdir(parents=True)
     write(tmp_path / "survey" / "a.tif")
