@@ -98,19 +98,21 @@ def draft(final: Path) -> Iterator[Path]:
         raise error if isinstance(error, TargetError) else write_failed(final, error) from error
 
 
-def publish(staged: Path, final: Path) -> None:
+def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
     """Give a finished file or folder its final name, replacing what is there, for a power cut to leave whole.
 
-    A link of that name is replaced, not followed.
+    A link of that name is replaced, not followed. Whoever has `settled` many files settles their names, too.
     """
     try:
         if bucket.is_inside(final):
             bucket.upload(staged, final)
             staged.unlink()
         else:
-            settle(staged)
+            if not settled:
+                settle(staged)
             staged.replace(final)
-            _settle_names(final.parent)
+            if not settled:
+                settle_names(final.parent)
     except OSError as error:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 
@@ -202,13 +204,16 @@ def settle(path: Path) -> None:
     if path.is_dir():
         for inside in path.iterdir():
             settle(inside)
-        _settle_names(path)
+        settle_names(path)
         return
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _settle_names(folder: Path) -> None:
+def settle_names(folder: Path) -> None:
+    """Have the system bring the names in a folder onto the disk."""
+    if bucket.is_inside(folder):
+        return
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

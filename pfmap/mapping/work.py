@@ -29,6 +29,7 @@ from pfmap.core.files import (
     scratch,
     seal,
     settle,
+    settle_names,
     write_failed,
     write_text,
 )
@@ -166,7 +167,11 @@ class Work:
             raise TargetError(f"{self.path / _PUBLISH} is damaged: run the same command again")
         for name in order["files"]:
             if (self.finals / name).exists():
-                publish(self.finals / name, self.target / name)
+                publish(self.finals / name, self.target / name, settled=True)
+        try:
+            settle_names(self.target)
+        except OSError as error:
+            raise write_failed(self.target / name, error) from error
 
     def _order(self) -> dict[str, Any] | None:
         """Read which files are ready; None where that was not written by this run, or not by pfmap."""

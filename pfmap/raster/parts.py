@@ -65,16 +65,15 @@ class Parts:
         """Cut a part of a scene into pieces that lie in one block each, and wholly in what is there or gone.
 
         Returns:
-            Rows and columns; column, row, width and height of the block or of what is gone; whether it is there.
+            Rows and columns; column, row, width and height of the block or of what is gone; whether it is
+            there.
         """
-        near, box = self.near(rows, cols), scene.geobox
-        high, wide = scene.block
+        near, (high, wide) = self.near(rows, cols), scene.block
+        whole = Span(0, scene.geobox.height), Span(0, scene.geobox.width)
         for y in _cut(rows, high, [one.rows for one in near]):
             for x in _cut(cols, wide, [one.cols for one in near]):
                 top, left = y.start // high * high, x.start // wide * wide
-                block = Gone(
-                    "", Span(top, min(top + high, box.height)), Span(left, min(left + wide, box.width))
-                )
+                block = Gone("", Span(top, top + high).clip(whole[0]), Span(left, left + wide).clip(whole[1]))
                 lost = next((one for one in near if one.reaches(y, x)), None)
                 down, across = (lost or block).rows, (lost or block).cols
                 yield y, x, (across.start, down.start, across.size, down.size), lost is None

@@ -64,7 +64,7 @@ def test_a_scene_that_changes_while_it_is_mapped_is_refused(change: str, what: s
             CHANGES[change](part)
             done = True
 
-    with pytest.raises(SourceError, match="while it was mapped|cannot be read"):
+    with pytest.raises(SourceError, match=r"while it was mapped|cannot be read"):
         pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu", on_progress=on_progress)
     assert done
     assert [path.name for path in (tmp_path / "out").glob("*") if not path.name.startswith(".")] == []

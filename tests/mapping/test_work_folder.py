@@ -1,4 +1,4 @@
-"""What lies in an output folder or a work folder may have been put there, or be damaged: nothing is followed."""
+"""What lies in a work folder may have been put there, or be damaged: nothing is followed or believed."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from pfmap.core.errors import PfmapError, TargetError
 from pfmap.core.resources import Claim
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "swath_pixels": 6000, "formats": ("geojson",)}
-WORK = ".scene.pfmap"
+WORK, SWATH = ".scene.pfmap", "0000000000-0000000056"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files; the project's content, which leads to the scene, and the report's, which has times, left out."""
+    """All files, without what the project, which leads to the scene, and the report, with its times, say."""
     written = {path.name: path for path in folder.iterdir()}
     return {
         name: b"" if name in ("scene.qgz", "scene_report.json") else path.read_bytes()
@@ -118,7 +118,7 @@ def test_a_damaged_swath_is_computed_again_and_said(
 
 
 RECORDS: dict[str, Callable[[Path], object]] = {
-    "nothing": lambda work: None,
+    "nothing": lambda _work: None,
     "run empty": lambda work: (work / "run.json").write_text(""),
     "run a list": lambda work: (work / "run.json").write_text("[1]"),
     "run no text": lambda work: (work / "run.json").write_bytes(b"\xff\xfe"),
@@ -189,8 +189,8 @@ def links(work: Path, victim: Path) -> dict[str, Callable[[], object]]:
         "publish.json": lambda: inside("publish.json", victim / "precious"),
         "final": lambda: inside("final", victim),
         "bin": lambda: inside("bin", victim),
-        "a swath": lambda: inside("0000000000-0000000056", victim),
-        "an unfinished swath": lambda: inside("0000000000-0000000056.12345678.part", victim),
+        "a swath": lambda: inside(SWATH, victim),
+        "an unfinished swath": lambda: inside(f"{SWATH}.12345678.part", victim),
     }
 
 

@@ -39,7 +39,7 @@ def vrt(
     path: Path, names: list[str], kind: str = "SimpleSource", *, scale: int = 1, rects: bool = True
 ) -> Path:
     """Sheets side by side, each shown so many times as large."""
-    side = SIDE * scale
+    side, size = SIDE * scale, f'xSize="{SIDE}" ySize="{SIDE}"'
     bands = ""
     for band in (1, 2, 3):
         bands += f'<VRTRasterBand dataType="Byte" band="{band}">'
@@ -47,11 +47,11 @@ def vrt(
             place = (
                 f'<DstRect xOff="{number * side}" yOff="0" xSize="{side}" ySize="{side}"/>' if rects else ""
             )
-            source = f'<SrcRect xOff="0" yOff="0" xSize="{SIDE}" ySize="{SIDE}"/>' if rects else ""
+            source = f'<SrcRect xOff="0" yOff="0" {size}/>' if rects else ""
             bands += (
-                f'<{kind}><SourceFilename relativeToVRT="1">{name}</SourceFilename><SourceBand>{band}</SourceBand>'
-                f'<SourceProperties RasterXSize="{SIDE}" RasterYSize="{SIDE}" DataType="Byte" BlockXSize="{SIDE}" '
-                f'BlockYSize="{SIDE}"/>{source}{place}</{kind}>'
+                f'<{kind}><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+                f'<SourceBand>{band}</SourceBand><SourceProperties RasterXSize="{SIDE}" RasterYSize="{SIDE}" '
+                f'DataType="Byte" BlockXSize="{SIDE}" BlockYSize="{SIDE}"/>{source}{place * rects}</{kind}>'
             )
         bands += "</VRTRasterBand>"
     width = side * len(names) if rects else SIDE

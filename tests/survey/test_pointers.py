@@ -50,7 +50,7 @@ def listening() -> Iterator[tuple[str, list[str]]]:
             asked.append(self.path)
             self.send_error(404)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -64,8 +64,8 @@ def listening() -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def hostile(folder: Path, secret: Path, url: str) -> dict[str, str]:
-    """Write files that point elsewhere, and return what each must be refused for."""
+def hostile(folder: Path, secret: Path, url: str) -> set[str]:
+    """Write files that point elsewhere, and return their names."""
     raw = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}" subClass="VRTRawRasterBand"><SourceFilename>{secret}'
         "</SourceFilename><ImageOffset>0</ImageOffset><PixelOffset>1</PixelOffset><LineOffset>60</LineOffset>"
@@ -77,7 +77,7 @@ def hostile(folder: Path, secret: Path, url: str) -> dict[str, str]:
         "local.tif": showing(str(secret)),
         "local.png": showing(str(secret)),
         "web.tif": showing(f"/vsicurl/{url}/web.tif"),
-        "wms.tif": f'<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl></Service>'
+        "wms.tif": f'<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}.png</ServerUrl></Service>'
         "<DataWindow><UpperLeftX>0</UpperLeftX><UpperLeftY>9</UpperLeftY><LowerRightX>9</LowerRightX>"
         "<LowerRightY>0</LowerRightY><TileLevel>2</TileLevel></DataWindow><BandsCount>3</BandsCount></GDAL_WMS>",
         "index.tif": f"<GDALTileIndexDataset><IndexDataset>/vsicurl/{url}/i.gpkg</IndexDataset>"
@@ -128,7 +128,7 @@ def test_files_that_point_elsewhere_fail_by_name(mosaic: bool, tmp_path: Path) -
         made = pfmap.batch(survey, tmp_path / "out", model=stand_in(), device="cpu", mosaic=mosaic)
         assert asked == []
     failed = {Path(one.sheet.location.text).name for one in made.scenes if one.reason}
-    assert failed == set(wrong)
+    assert failed == wrong
     assert all(Path(one.sheet.location.text).name in one.reason for one in made.scenes if one.reason)
     names = {path.name for path in (tmp_path / "out").rglob("*_classes.tif")}
     assert names == ({"survey_mosaic_classes.tif"} if mosaic else {"good_classes.tif"})
