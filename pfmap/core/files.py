@@ -42,7 +42,9 @@ def scratch(folder: Path) -> Path:
     if not bucket.is_inside(folder):
         return folder
     sign = hashlib.sha256(folder.as_posix().encode()).hexdigest()[:16]
-    return platformdirs.user_cache_path("pfmap") / "buckets" / sign
+    home = platformdirs.user_cache_path("pfmap") / "buckets" / sign
+    _refuse_link(home)
+    return home
 
 
 @contextmanager
@@ -122,10 +124,15 @@ def make_folder(folder: Path, *, named: bool = False) -> None:
 
     Only one that the user has `named` may be a link: who knows where others lead.
     """
-    if folder.is_symlink() and not named:
-        raise TargetError(f"{folder} is a link, which pfmap does not follow to write: delete it")
+    if not named:
+        _refuse_link(folder)
     if not bucket.is_inside(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise TargetError(f"{folder} is a link, which pfmap does not follow to write: delete it")
 
 
 def exists(path: Path) -> bool:

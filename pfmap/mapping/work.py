@@ -72,7 +72,7 @@ class Work:
         folder = self.swath(rows)
         if not folder.is_dir():
             return False
-        if is_sealed(folder, self._about(rows)):
+        if is_sealed(folder, self.about(rows)):
             return True
         self.say(
             f"warning: rows {rows.start} to {rows.stop} of an earlier run are damaged in {self.path}: they "
@@ -96,7 +96,7 @@ class Work:
         except OSError as error:
             raise TargetError(f"{self.target} cannot be written any more ({error.strerror})") from error
         yield part
-        seal(part, self._about(rows))
+        seal(part, self.about(rows))
         try:
             publish(part, final)
         except TargetError:
@@ -104,7 +104,7 @@ class Work:
                 raise
             shutil.rmtree(part, ignore_errors=True)
 
-    def _about(self, rows: Span) -> str:
+    def about(self, rows: Span) -> str:
         """Say what a swath is, for no other to be taken for it."""
         return f"rows {rows.start} to {rows.stop} of {self.run}"
 

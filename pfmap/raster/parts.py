@@ -193,17 +193,19 @@ def found_file(path: Path, pattern: str = "") -> Location:
 
 
 def refuse_pointers(location: Location) -> None:
-    """Refuse a raster that was found in a folder where its pixels would come from other files, or a server.
+    """Refuse a raster that was found in a folder where its pixels would come from elsewhere.
 
     Nothing that it names is opened.
 
     Raises:
         SourceError: it is one, or is not of the format that its name says.
     """
-    left = "a file in a folder that shows others is left alone: name it, if it is to be read"
+    left = "a file in a folder that leads to others is left alone: name it, if it is to be read"
     if location.driver not in _FORMATS.values():
         raise SourceError(f"{location.text} may show other files; {left}")
     home = Path(location.gdal).parent
+    if (to := Path(location.gdal).resolve()).parent != home.resolve() and not location.remote:
+        raise SourceError(f"{location.text} is a link to {to}; {left}")
     for name in (*_beside(location), location.name):  # itself last: to list its files GDAL opens the others
         own, path = name == location.name, str(home / name)
         kind = location.driver if own else "GTiff"

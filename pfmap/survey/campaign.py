@@ -236,7 +236,7 @@ def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:
 
     def look(sheet: Sheet) -> GeoBox | None:
         try:
-            return None if sheet.refused else glance(sheet.location)
+            return glance(sheet.location)
         except PfmapError:
             return None
 

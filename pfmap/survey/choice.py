@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pfmap.core import bucket
 from pfmap.core.errors import UsageError
 from pfmap.core.files import make_folder, read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
@@ -57,6 +58,10 @@ class Choice:
     def find(self) -> list[Sheet]:
         """Find all scenes that are there now."""
         sheets = find_sheets(self.sources, self.folder, self.options.pattern, may_be_empty=self.options.watch)
+        root = None if self.folder is None or bucket.is_inside(self.folder) else self.folder.resolve()
+        for place in {sheet.folder for sheet in sheets}:
+            if root is not None and not place.resolve().is_relative_to(root):
+                raise UsageError(f"{place} leads out of {self.folder}, where outputs go: delete the link")
         return [self._renamed(sheet) for sheet in sheets]
 
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:

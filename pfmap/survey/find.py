@@ -25,8 +25,6 @@ class Sheet:
     """Where they go."""
     name: str
     """Of its outputs below the survey's output folder, without endings; unique in the survey."""
-    refused: str = ""
-    """Why it is not even looked at, or ""."""
 
 
 def find_sheets(
@@ -39,8 +37,7 @@ def find_sheets(
     """Find the scenes of a survey.
 
     A folder is searched recursively; hidden files and what pfmap wrote there earlier are left out, and so are
-    VRTs, which repeat other files, and pictures without a world file, unless the pattern names them. Folders
-    that cannot be entered, and links that lead out of the folder, come back as scenes that are `refused`.
+    VRTs, which repeat other files, and pictures without a world file, unless the pattern names them.
 
     Args:
         sources: scenes, as `locate` takes them; folders; or ``@list.txt`` with one of these in each line.
@@ -65,26 +62,20 @@ def find_sheets(
         if path in folders:
             # Below the output folder, each of several folders has one of its own name.
             home = Path(path.resolve().name) if len(folders) > 1 else Path()
-            for file, refused in _search(path, pattern, may_be_empty=may_be_empty).items():
-                place = found_file(file, pattern or "") if not refused else _as_named(file)
-                sheets.append(_sheet(place, output_dir, home / file.relative_to(path).parent, refused))
+            files = _search(path, pattern, may_be_empty=may_be_empty)
+            sheets += [
+                _sheet(found_file(f, pattern or ""), output_dir, home / f.relative_to(path).parent)
+                for f in files
+            ]
         elif len(named) == 1 or not _is_own(path):  # *.tif names what an earlier run wrote too
             sheets.append(_sheet(locate(text), output_dir))
-    _refuse_twice([sheet.location for sheet in sheets if not sheet.refused])
+    _refuse_twice([sheet.location for sheet in sheets])
     return _told_apart(sheets, output_dir)
 
 
-def _sheet(location: Location, output_dir: Path | None, below: Path = Path(), refused: str = "") -> Sheet:
+def _sheet(location: Location, output_dir: Path | None, below: Path = Path()) -> Sheet:
     """Say where a scene's outputs go; its name comes once all scenes are known."""
-    folder = location.folder if output_dir is None else output_dir / below
-    here = output_dir is not None and not bucket.is_inside(folder)
-    if here and not folder.resolve().is_relative_to(Path(output_dir or "").resolve()):
-        refused = refused or f"{folder} is a link out of {output_dir}, where outputs go: delete it"
-    return Sheet(location, folder, "", refused)
-
-
-def _as_named(path: Path) -> Location:
-    return Location(str(path), str(path), remote=False, local=path)
+    return Sheet(location, location.folder if output_dir is None else output_dir / below, "")
 
 
 def _plain(text: str) -> str:
@@ -124,17 +115,11 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
             yield name if elsewhere else os.fspath(path.parent / name)
 
 
-def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> dict[Path, str]:
-    """Return the scenes in a folder, by name, and why they are refused, or ""."""
-    refused: dict[Path, str] = {}
-    files = [path for path in _files(folder, refused) if not _is_hidden(path.relative_to(folder))]
+def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Path]:
+    """Return the scenes in a folder, by name."""
+    files = [path for path in _files(folder) if not _is_hidden(path.relative_to(folder))]
     there = set(files).__contains__ if bucket.is_inside(folder) else Path.is_file
     chosen = [path for path in files if _is_scene(path, pattern, there) and not _is_own(path, there)]
-    for path in chosen:
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            refused[path] = _leads_out(path)
-    refused = {path: why for path, why in refused.items() if not _is_hidden(path.relative_to(folder))}
-    chosen = sorted({*chosen, *refused})
     if not chosen and not may_be_empty:
         what = f"no file that matches {pattern!r}" if pattern else "no raster"
         some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
@@ -142,29 +127,13 @@ def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> dict[Pa
             f"{folder} has {what} (it has {some or 'no file at all'}): scenes such as GeoTIFFs are needed; "
             "name them, or choose files with pattern="
         )
-    return {path: refused.get(path, "") for path in chosen}
+    return chosen
 
 
-def _leads_out(path: Path) -> str:
-    return f"{path} is a link to {path.resolve()}, outside the folder that is searched: name that too"
-
-
-def _files(folder: Path, refused: dict[Path, str]) -> list[Path]:
-    """Return all files in a folder and those in it, in order; note folders that are not entered, and why."""
+def _files(folder: Path) -> list[Path]:
+    """Return all files in a folder and those in it, in order."""
     if not bucket.is_inside(folder):
-        files = []
-
-        def note(error: OSError) -> None:
-            refused[Path(error.filename)] = (
-                f"{error.filename} cannot be searched for scenes ({error.strerror})"
-            )
-
-        for home, folders, names in os.walk(folder, onerror=note):
-            files += [path for path in (Path(home, name) for name in names) if path.is_file()]
-            for path in (Path(home, name) for name in folders):
-                if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-                    refused[path] = _leads_out(path)
-        return sorted(files)
+        return [path for path in sorted(folder.rglob("*")) if path.is_file()]
     try:
         return bucket.walk(folder)
     except OSError as error:

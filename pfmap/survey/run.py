@@ -97,8 +97,6 @@ class Runner:
         return found
 
     def _attempt(self, sheet: Sheet) -> SheetResult:
-        if sheet.refused:
-            return SheetResult(sheet, None, sheet.refused)
         job = Job(sheet.location, self.runtime, self.options, lambda line: self._say(sheet, line))
         try:
             result = job.run(sheet.folder, lambda done, total: self._advance(sheet, done, total))

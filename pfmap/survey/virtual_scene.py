@@ -39,8 +39,6 @@ def make_mosaic(
     failed: list[SheetResult] = []
     for sheet in sheets:
         try:
-            if sheet.refused:
-                raise SourceError(sheet.refused)
             with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
                 look_behind(source)
                 opened.append((sheet, source.info, source.fingerprint()))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import draft
+from pfmap.core.files import clear_drafts, draft
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
@@ -115,6 +115,7 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     Raises:
         TrainingError: there is something, or nothing to resume.
     """
+    clear_drafts(output)
     checkpoint = output / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
         raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")

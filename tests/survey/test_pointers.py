@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import rasterio
 from conftest import NORTH_UP, UTM, stand_in
 
 import pfmap
-from pfmap.core.errors import PfmapError
+from pfmap.core.errors import PfmapError, UsageError
 from pfmap.survey.find import find_sheets
 from pfmap.train.quick import QuickOptions, quick_tables
 
@@ -110,10 +109,7 @@ def hostile(folder: Path, secret: Path, url: str) -> set[str]:
     write(folder / "l.tif")
     (folder / "l.tif.ovr").symlink_to(secret)
     (folder / "link.tif").symlink_to(secret)
-    (folder / "dir").symlink_to(secret.parent)
-    return dict.fromkeys(
-        [*texts, "o.tif", "m.tif", "n.tif", "p.tif", "a.tif", "t.tif", "l.tif", "link.tif", "dir"], ""
-    )
+    return {*texts, *(f"{name[0]}.tif" for name in beside), "t.tif", "l.tif", "link.tif"}
 
 
 @pytest.mark.parametrize("mosaic", [False, True])
@@ -140,7 +136,7 @@ def test_a_link_within_the_folder_and_what_the_user_names_are_read(tmp_path: Pat
     write(survey / "real" / "a.tif")
     (survey / "again").symlink_to(survey / "real")
     (survey / "up").symlink_to(tmp_path / "survey")
-    assert [sheet.refused for sheet in find_sheets([survey])] == [""]
+    assert [sheet.location.name for sheet in find_sheets([survey])] == ["a.tif"]
     (tmp_path / "named.vrt").write_text(showing(str(survey / "real" / "a.tif")))
     (tmp_path / "link.tif").symlink_to(survey / "real" / "a.tif")
     for name in ("named.vrt", "link.tif"):
@@ -152,33 +148,14 @@ def test_a_link_within_the_folder_and_what_the_user_names_are_read(tmp_path: Pat
     assert "b.vrt may show other files" in one.reason
 
 
-def test_a_folder_that_cannot_be_entered_fails_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    locked = tmp_path / "survey" / "locked"
-    locked.mkdir(parents=True)
-    write(tmp_path / "survey" / "a.tif")
-    real = os.scandir
-
-    def scandir(path: str) -> object:
-        if Path(path) == locked:  # whoever runs the tests may be root, who may enter any
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    good, bad = sorted(find_sheets([tmp_path / "survey"]), key=lambda sheet: sheet.refused)
-    assert good.location.name == "a.tif"
-    assert bad.refused == f"{locked} cannot be searched for scenes (Permission denied)"
-
-
 def test_outputs_do_not_go_through_a_link_out_of_their_folder(tmp_path: Path) -> None:
     (tmp_path / "survey" / "north").mkdir(parents=True)
     write(tmp_path / "survey" / "north" / "a.tif")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "north").symlink_to(tmp_path / "elsewhere")
-    (one,) = pfmap.predict_all(tmp_path / "survey", tmp_path / "out", model=stand_in(), device="cpu")
-    assert "is a link out of" in one.reason
+    with pytest.raises(UsageError, match="leads out of"):
+        pfmap.predict_all(tmp_path / "survey", tmp_path / "out", model=stand_in(), device="cpu")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
