@@ -20,6 +20,7 @@ from pfmap.core.errors import TargetError
 from pfmap.core.files import DRAFT, ENTER, clear_drafts, private_folder
 
 LOCK_NAME = "lock"
+_TRIES = 9
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 
 
@@ -118,7 +119,7 @@ class Claim:
 
 
 @contextmanager
-def locked(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
+def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
     """Make a hidden folder of this machine, if it is not there, and have it alone.
 
     `what` is what another pfmap does that has it, for the message. Where outputs go into a bucket, the lock
@@ -131,8 +132,8 @@ def locked(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
     try:
         with ExitStack() as held:
             try:
-                while not _lock(path, held):
-                    continue
+                if not any(_lock(path, held) for _ in range(_TRIES)):
+                    raise filelock.Timeout(str(path))
                 if bucket.is_inside(output_dir):
                     holder = f"{bucket.this_machine()} {path}"
                     held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
@@ -179,7 +180,7 @@ def refuse_foreign(path: Path) -> None:
         TargetError: it is one.
     """
     what = ""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # whoever makes it says why it cannot
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             what = "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
@@ -187,12 +188,12 @@ def refuse_foreign(path: Path) -> None:
             what = f"belongs to another user (number {found.st_uid})"
         else:
             lock = (path / LOCK_NAME).lstat()
-            if not stat.S_ISREG(lock.st_mode) or lock.st_nlink != 1:
+            if not stat.S_ISREG(lock.st_mode) or lock.st_nlink > 1:
                 what = f"holds a {LOCK_NAME} that is no plain file"
     if what:
         raise TargetError(
-            f"{path} {what}, and is no folder that pfmap made: delete it, or choose another folder with "
-            "output_dir="
+            f"{path.parent} cannot be written: {path.name} there {what}, and is no folder that pfmap made: "
+            "delete it, or choose another folder with output_dir="
         )
 
 

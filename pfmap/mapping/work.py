@@ -34,7 +34,7 @@ from pfmap.core.files import (
     write_text,
 )
 from pfmap.core.grid import Span
-from pfmap.core.resources import LOCK_NAME, Claim, locked
+from pfmap.core.resources import LOCK_NAME, Claim, claimed
 
 RUN_NAME, _PUBLISH, _FINALS = "run.json", "publish.json", "final"
 _SWATH = r"\d+-\d+"
@@ -219,7 +219,7 @@ def opened(
     Raises:
         TargetError: the folder cannot be written, or another process works in it.
     """
-    with work_locked(output_dir, stem, "this scene") as claim:
+    with locked(output_dir, stem, "this scene") as claim:
         work = Work(claim.path, output_dir, json.dumps(dict(fingerprint)), say)
         try:
             _prepare(work, fingerprint, resume=resume)
@@ -233,7 +233,7 @@ def opened(
         claim.discard()
 
 
-def work_locked(output_dir: Path, stem: str, what: str) -> AbstractContextManager[Claim]:
+def locked(output_dir: Path, stem: str, what: str) -> AbstractContextManager[Claim]:
     """Make the hidden folder of a scene or survey, if it is not there, and have it alone.
 
     `what` is mapped by whoever has it, for the message.
@@ -241,7 +241,7 @@ def work_locked(output_dir: Path, stem: str, what: str) -> AbstractContextManage
     Raises:
         TargetError: it cannot be written, is not this user's own, or another process has it.
     """
-    return locked(work_path(output_dir, stem), output_dir, f"maps {what} into {output_dir}")
+    return claimed(work_path(output_dir, stem), output_dir, f"maps {what} into {output_dir}")
 
 
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> None:

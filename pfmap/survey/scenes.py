@@ -15,7 +15,7 @@ from pfmap.core.option import explained, take
 from pfmap.mapping.job import Progress
 from pfmap.mapping.objects import refuse_to_replace
 from pfmap.mapping.options import PredictOptions, RunOptions, SurveyOptions, SurveySettings
-from pfmap.mapping.work import work_locked, work_path
+from pfmap.mapping.work import locked, work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
@@ -150,6 +150,6 @@ def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
     if not claim.is_dir() and not exists(folder / "survey_report.json"):
         own = [name for name in file_names(folder, STEM) if _OWN.fullmatch(name)]
         refuse_to_replace(folder, own, overwrite=options.overwrite)
-    with work_locked(folder, STEM, "a survey") as claimed:
+    with locked(folder, STEM, "a survey") as claimed:
         yield
         claimed.discard()

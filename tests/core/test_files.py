@@ -8,7 +8,7 @@ import pytest
 from pfmap.core import files
 from pfmap.core.errors import TargetError
 from pfmap.core.files import clear_drafts, is_sealed, make_folder, private_folder, publish, seal, write_text
-from pfmap.core.resources import locked
+from pfmap.core.resources import claimed
 
 
 def test_publishing_replaces_at_once(tmp_path: Path) -> None:
@@ -146,11 +146,11 @@ def test_a_lock_is_not_taken_in_a_folder_that_is_just_given_up(
         return seen[-1]
 
     monkeypatch.setattr("pfmap.core.resources.os.path.samestat", given_up)
-    with locked(path, tmp_path, "maps this scene"):
+    with claimed(path, tmp_path, "maps this scene"):
         assert seen == [False, True]
         assert (path / "lock").is_file()
         with (
             pytest.raises(TargetError, match="another pfmap maps this scene now"),
-            locked(path, tmp_path, "maps this scene"),
+            claimed(path, tmp_path, "maps this scene"),
         ):
             pass
