@@ -42,9 +42,7 @@ def scratch(folder: Path) -> Path:
     if not bucket.is_inside(folder):
         return folder
     sign = hashlib.sha256(folder.as_posix().encode()).hexdigest()[:16]
-    home = platformdirs.user_cache_path("pfmap") / "buckets" / sign
-    _refuse_link(home)
-    return home
+    return _refuse_link(platformdirs.user_cache_path("pfmap") / "buckets" / sign)
 
 
 @contextmanager
@@ -56,29 +54,44 @@ def private_folder(folder: Path) -> Iterator[Path]:
     home = scratch(folder)
     if home != folder:
         home.mkdir(parents=True, exist_ok=True)
-    held = -1
+    path, held = home, -1
     while held < 0:
         path = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))
-        with suppress(FileNotFoundError):  # taken for a left-over before it was locked
-            held = os.open(path, ENTER)
+        try:
+            held = _hold(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EAGAIN):  # else somebody takes it for a left-over
+                break  # not every file system has locks: left-overs stay there
     try:
-        with suppress(OSError):  # not every file system has locks: left-overs stay there
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        if held >= 0:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int:
+    """Open and lock a folder, for as long as it is open: an `OSError` if it is a link, gone, or in use."""
+    held = os.open(folder, ENTER)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()  # still there: whoever held it may have deleted it
+    except OSError:
         os.close(held)
+        raise
+    return held
 
 
 def clear_drafts(folder: Path) -> None:
     """Delete what killed processes left in a folder: what this user made, and no process holds."""
-    home = scratch(folder)
-    for path in home.iterdir() if home.is_dir() else ():
+    there: list[Path] = []
+    with suppress(OSError):  # nothing to see, nothing to clear
+        there += scratch(folder).iterdir()
+    for path in there:
         if re.fullmatch(rf"{re.escape(DRAFT)}\w{{8}}", path.name):
             with suppress(OSError):  # a link, a file, or in use
-                held = os.open(path, ENTER)
+                held = _hold(path)
                 try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.fstat(held).st_uid == os.geteuid():
                         shutil.rmtree(path, ignore_errors=True)
                 finally:
@@ -130,9 +143,10 @@ def make_folder(folder: Path, *, named: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _refuse_link(folder: Path) -> None:
+def _refuse_link(folder: Path) -> Path:
     if folder.is_symlink():
         raise TargetError(f"{folder} is a link, which pfmap does not follow to write: delete it")
+    return folder
 
 
 def exists(path: Path) -> bool:
@@ -161,16 +175,6 @@ def file_names(folder: Path, prefix: str = "") -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix) and path.is_file())
-
-
-def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
-    """Return size, and times of change of content and of all, nanoseconds, of those files that are there."""
-    found = {}
-    for path in sorted(files):
-        with suppress(FileNotFoundError):
-            stat = path.stat()
-            found[path] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-    return found
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,16 @@ def folder_size(folder: Path) -> int:
             with suppress(FileNotFoundError):
                 total += Path(path, name).stat().st_size
     return total
+
+
+def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """Return size, and times of change of content and of all, nanoseconds, of those files that are there."""
+    found = {}
+    for path in sorted(files):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return found
 
 
 def gigabytes(count: int) -> str:

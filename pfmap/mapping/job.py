@@ -16,8 +16,8 @@ from typing import Any
 
 from pfmap.core.classes import scene_style
 from pfmap.core.errors import SourceError
-from pfmap.core.files import read_text, scratch, times_of, write_bytes, write_text
-from pfmap.core.resources import folder_size, refuse_foreign
+from pfmap.core.files import read_text, scratch, write_bytes, write_text
+from pfmap.core.resources import folder_size, refuse_foreign, times_of
 from pfmap.core.stages import Clock
 from pfmap.core.tables import build, read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory

@@ -177,8 +177,8 @@ class Work:
         """Read which files are ready; None where that was not written by this run, or not by pfmap."""
         try:
             order = json.loads(read_plain(self.path / _PUBLISH))
-            plain = all(Path(name).name == name for name in order["files"])
-            return order if plain and order["run"] == self.run and {"wanted"} <= order.keys() else None
+            plain = order["files"] and all(Path(name).name == name for name in order["files"])
+            return order if plain and order["run"] == self.run and "wanted" in order else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 

@@ -14,8 +14,8 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly, reason
-from pfmap.core.files import times_of
 from pfmap.core.grid import GeoBox, Span
+from pfmap.core.resources import times_of
 from pfmap.raster.gdal import GDAL_ERRORS, Location, Steady, ask_server, gdal_settings, window_of
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import EIGHT_BIT, Sample
