@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import stand_in
-from test_parts import SIDE, sheet, vrt
+from sheets import SIDE, flat_sheet, virtual
 
 import pfmap
 from pfmap.core.errors import SourceError
@@ -29,12 +29,12 @@ def rewritten_in_secret(path: Path) -> None:
 
 
 def replaced(path: Path) -> None:
-    sheet(path.with_name("new.tif"), value=240).replace(path)
+    flat_sheet(path.with_name("new.tif"), value=240).replace(path)
 
 
 def with_side_file(ending: str) -> Callable[[Path], None]:
     def add(path: Path) -> None:
-        sheet(path.with_name("new.tif"), value=0).rename(f"{path}{ending}")
+        flat_sheet(path.with_name("new.tif"), value=0).rename(f"{path}{ending}")
 
     return add
 
@@ -51,11 +51,11 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("what", ["scene", "part", "part of a part"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_scene_that_changes_while_it_is_mapped_is_refused(change: str, what: str, tmp_path: Path) -> None:
-    scene = part = sheet(tmp_path / "scene.tif")
+    scene = part = flat_sheet(tmp_path / "scene.tif")
     if what != "scene":
-        scene = vrt(tmp_path / "outer.vrt", ["scene.tif", "scene.tif"])
+        scene = virtual(tmp_path / "outer.vrt", ["scene.tif", "scene.tif"])
     if what == "part of a part":
-        scene = vrt(tmp_path / "outest.vrt", ["outer.vrt"])
+        scene = virtual(tmp_path / "outest.vrt", ["outer.vrt"])
     done = False
 
     def on_progress(_done: int, _total: int) -> None:
@@ -71,7 +71,7 @@ def test_a_scene_that_changes_while_it_is_mapped_is_refused(change: str, what: s
 
 
 def test_a_scene_that_is_only_looked_at_is_mapped(tmp_path: Path) -> None:
-    scene = sheet(tmp_path / "scene.tif")
+    scene = flat_sheet(tmp_path / "scene.tif")
     pfmap.predict(
         scene,
         tmp_path / "out",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -12,6 +11,7 @@ import rasterio.shutil
 import shapely
 from conftest import NORTH_UP, UTM, stand_in
 from rasterio.vrt import WarpedVRT
+from sheets import SIDE, flat_sheet, virtual
 
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError
@@ -19,47 +19,6 @@ from pfmap.core.grid import Span
 from pfmap.raster.gdal import GDAL_ERRORS, Steady, locate
 from pfmap.raster.parts import Gone, find_parts
 from pfmap.raster.source import Source
-
-SIDE = 100
-
-
-def sheet(path: Path, left: int = 0, value: int = 120, **profile: Any) -> Path:
-    image = np.full((3, SIDE, SIDE), value, np.uint8)
-    settings = {
-        "driver": "GTiff",
-        "crs": UTM,
-        "transform": NORTH_UP @ NORTH_UP.translation(left, 0),
-    } | profile
-    with rasterio.open(path, "w", width=SIDE, height=SIDE, count=3, dtype="uint8", **settings) as dst:
-        dst.write(image)
-    return path
-
-
-def vrt(
-    path: Path, names: list[str], kind: str = "SimpleSource", *, scale: int = 1, rects: bool = True
-) -> Path:
-    """Sheets side by side, each shown so many times as large."""
-    side, size = SIDE * scale, f'xSize="{SIDE}" ySize="{SIDE}"'
-    bands = ""
-    for band in (1, 2, 3):
-        bands += f'<VRTRasterBand dataType="Byte" band="{band}">'
-        for number, name in enumerate(names):
-            place = (
-                f'<DstRect xOff="{number * side}" yOff="0" xSize="{side}" ySize="{side}"/>' if rects else ""
-            )
-            source = f'<SrcRect xOff="0" yOff="0" {size}/>' if rects else ""
-            bands += (
-                f'<{kind}><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
-                f'<SourceBand>{band}</SourceBand><SourceProperties RasterXSize="{SIDE}" RasterYSize="{SIDE}" '
-                f'DataType="Byte" BlockXSize="{SIDE}" BlockYSize="{SIDE}"/>{source}{place * rects}</{kind}>'
-            )
-        bands += "</VRTRasterBand>"
-    width = side * len(names) if rects else SIDE
-    path.write_text(
-        f'<VRTDataset rasterXSize="{width}" rasterYSize="{side}"><SRS>{UTM}</SRS>'
-        f"<GeoTransform>300000, 0.5, 0, 3000000, 0, -0.5</GeoTransform>{bands}</VRTDataset>"
-    )
-    return path
 
 
 def gone_of(path: Path) -> set[Gone]:
@@ -72,11 +31,11 @@ def gone_of(path: Path) -> set[Gone]:
 
 def test_missing_files_are_found_where_they_are_shown(tmp_path: Path) -> None:
     for number in range(2):
-        sheet(tmp_path / f"{number}.tif")
+        flat_sheet(tmp_path / f"{number}.tif")
     (tmp_path / "broken.tif").write_bytes((tmp_path / "0.tif").read_bytes()[:6])
-    whole = vrt(tmp_path / "whole.vrt", ["0.tif", "1.tif"])
+    whole = virtual(tmp_path / "whole.vrt", ["0.tif", "1.tif"])
     assert gone_of(whole) == set()
-    some = vrt(tmp_path / "some.vrt", ["0.tif", "missing.tif", "broken.tif"])
+    some = virtual(tmp_path / "some.vrt", ["0.tif", "missing.tif", "broken.tif"])
     rows = Span(0, SIDE)
     assert gone_of(some) == {
         Gone("missing.tif", rows, Span(100, 200)), Gone("broken.tif", rows, Span(200, 300))
@@ -84,23 +43,23 @@ def test_missing_files_are_found_where_they_are_shown(tmp_path: Path) -> None:
 
 
 def test_missing_files_behind_other_virtual_rasters_are_found(tmp_path: Path) -> None:
-    sheet(tmp_path / "0.tif")
-    vrt(tmp_path / "inner.vrt", ["missing.tif"])
-    vrt(tmp_path / "middle.vrt", ["inner.vrt"], scale=1)
-    outer = vrt(tmp_path / "outer.vrt", ["0.tif", "middle.vrt"], "ComplexSource", scale=2)
+    flat_sheet(tmp_path / "0.tif")
+    virtual(tmp_path / "inner.vrt", ["missing.tif"])
+    virtual(tmp_path / "middle.vrt", ["inner.vrt"], scale=1)
+    outer = virtual(tmp_path / "outer.vrt", ["0.tif", "middle.vrt"], "ComplexSource", scale=2)
     assert gone_of(outer) == {Gone("missing.tif", Span(0, 200), Span(200, 400))}
-    unplaced = vrt(tmp_path / "unplaced.vrt", ["missing.tif"], rects=False)
+    unplaced = virtual(tmp_path / "unplaced.vrt", ["missing.tif"], rects=False)
     assert gone_of(unplaced) == {Gone("missing.tif", Span(0, SIDE), Span(0, SIDE))}
 
 
 def test_files_that_show_one_another_end(tmp_path: Path) -> None:
-    vrt(tmp_path / "a.vrt", ["b.vrt"])
-    vrt(tmp_path / "b.vrt", ["a.vrt"])
+    virtual(tmp_path / "a.vrt", ["b.vrt"])
+    virtual(tmp_path / "b.vrt", ["a.vrt"])
     gone_of(tmp_path / "a.vrt")
 
 
 def warped(tmp_path: Path) -> Path:
-    with rasterio.open(sheet(tmp_path / "w.tif", left=100)) as src, WarpedVRT(src, crs=UTM) as through:
+    with rasterio.open(flat_sheet(tmp_path / "w.tif", left=100)) as src, WarpedVRT(src, crs=UTM) as through:
         rasterio.shutil.copy(through, tmp_path / "w.vrt", driver="VRT")
     (tmp_path / "w.tif").unlink()
     return tmp_path / "w.vrt"
@@ -108,14 +67,14 @@ def warped(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["missing", "cut", "warped"])
 def test_what_is_missing_is_refused_or_nodata_and_listed(kind: str, tmp_path: Path) -> None:
-    sheet(tmp_path / "0.tif")
+    flat_sheet(tmp_path / "0.tif")
     name = "1.tif"
     if kind == "cut":
-        content = sheet(tmp_path / name, left=100).read_bytes()
+        content = flat_sheet(tmp_path / name, left=100).read_bytes()
         (tmp_path / name).write_bytes(content[:100])
     elif kind == "warped":
         name = warped(tmp_path).name
-    scene = vrt(tmp_path / "scene.vrt", ["0.tif", name])
+    scene = virtual(tmp_path / "scene.vrt", ["0.tif", name])
     said = "w.tif" if kind == "warped" else "1.tif"
     with pytest.raises(SourceError, match=rf"scene.vrt shows 1 file that cannot be opened \(.*{said}\)"):
         pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")
@@ -131,7 +90,7 @@ def test_what_is_missing_is_refused_or_nodata_and_listed(kind: str, tmp_path: Pa
 
 def test_a_tile_index_is_refused(tmp_path: Path) -> None:
     """GDAL shows a tile that is missing as black, at the first read already."""
-    tiles = [sheet(tmp_path / f"{number}.tif", left=100 * number) for number in range(2)]
+    tiles = [flat_sheet(tmp_path / f"{number}.tif", left=100 * number) for number in range(2)]
     boxes = [shapely.box(300000 + 50 * k, 2999950, 300050 + 50 * k, 3000000) for k in range(2)]
     frame = gpd.GeoDataFrame({"location": list(map(str, tiles))}, geometry=boxes, crs=UTM)
     frame.to_file(tmp_path / "index.gti.gpkg", driver="GPKG")
@@ -146,9 +105,9 @@ def cut(path: Path) -> Path:
 
 
 BROKEN: dict[str, Callable[[Path], Path]] = {
-    "VRT": lambda folder: vrt(folder / "scene.vrt", ["0.tif"]),
-    "VRT, complex": lambda folder: vrt(folder / "scene.vrt", ["0.tif"], "ComplexSource"),
-    "GTiff": lambda folder: cut(sheet(folder / "cut.tif")),
+    "VRT": lambda folder: virtual(folder / "scene.vrt", ["0.tif"]),
+    "VRT, complex": lambda folder: virtual(folder / "scene.vrt", ["0.tif"], "ComplexSource"),
+    "GTiff": lambda folder: cut(flat_sheet(folder / "cut.tif")),
     "BMP": lambda folder: cut(noisy(folder / "cut.bmp", "BMP")),
     "JPEG": lambda folder: cut(noisy(folder / "cut.jpg", "JPEG")),
     "PNG": lambda folder: cut(noisy(folder / "cut.png", "PNG")),
@@ -194,8 +153,8 @@ def test_a_sparse_file_lacks_nothing(tmp_path: Path) -> None:
 def test_missing_sheets_of_a_mosaic_fail_by_name(tmp_path: Path) -> None:
     survey = tmp_path / "survey"
     survey.mkdir()
-    sheet(survey / "a.tif")
-    vrt(tmp_path / "b.vrt", ["missing.tif"])
+    flat_sheet(survey / "a.tif")
+    virtual(tmp_path / "b.vrt", ["missing.tif"])
     made = pfmap.batch(
         [survey / "a.tif", tmp_path / "b.vrt"], tmp_path / "out", model=stand_in(), device="cpu", mosaic=True
     )
