@@ -284,7 +284,7 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
         try:
             with quietly():
                 src = rasterio.open(location.gdal)
-        except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
+        except (*GDAL_ERRORS, ValueError) as error:
             kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
             raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
         with src:
