@@ -18,11 +18,15 @@ from rasterio.windows import Window
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, opened, window_of
+from pfmap.core.resources import free_memory, gigabytes
+from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, gdal_settings, locate, opened, window_of
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time
+_STRIP_BYTES = (
+    8  # of memory for a pixel of them, as it is, as a class, with its mask; or of the tiles in work
+)
 _CHOOSE = "choose it with band=, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
 _COLORS = (
@@ -91,11 +95,21 @@ class ClassMap:
         Args:
             rows: to be cut.
             cols: that are read of them; the fewer, the more rows at a time.
+
+        Raises:
+            SourceError: they are so wide that a strip does not fit into memory.
         """
         rows = rows or Span(0, self.geobox.height)
         width = cols.size if cols is not None else self.geobox.width
         block = max(1, self._src.block_shapes[self._band - 1][0])
         step = max(block, _PIXELS // width // block * block)
+        needed = _STRIP_BYTES * min(max(step, BLOCK), rows.size) * width
+        if needed > (free := free_memory()):
+            raise SourceError(
+                f"{self._location.text} is {width:,} pixels wide, in blocks of {block:,} rows: reading takes "
+                f"{gigabytes(needed)} of memory, {gigabytes(free)} are free; cut it with gdal_translate "
+                "-srcwin, or store it in tiles with -co TILED=YES"
+            )
         first = rows.start // block * block
         return [Span(top, top + step).clip(rows) for top in range(first, rows.stop, step)]
 

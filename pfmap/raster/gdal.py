@@ -23,18 +23,21 @@ from pfmap.core.bucket import gdal_endpoint
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's."""
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
+"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's, and the last one
+where GDAL quotes bytes of a file that are no text."""
 
 BLOCK = 512
 """Side of the tiles of all rasters that are written, pixels."""
 
-# Never run code that a raster names, ask a server again, give up on a dead one, look for side files by name
+# Never run code that a raster names, read where a TIFF's tiles are at once (a disk that fails later would end
+# the process: libtiff 4.7 asserts), ask a server again, give up on a dead one, look for side files by name
 # instead of listing a bucket.
 _SETTINGS = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
     "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
+    "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
 }
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",

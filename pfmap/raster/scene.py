@@ -160,7 +160,15 @@ def _files(src: rasterio.DatasetReader, location: Location) -> tuple[Path, ...]:
     files = {Path(name) for name in src.files} if not location.remote else set()
     if location.local is not None:
         files.add(location.local)
-    return tuple(sorted(path for path in files if path.is_file()))
+    return tuple(sorted(filter(_is_file, files)))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a raster may name what no file can be called."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def choose_bands(

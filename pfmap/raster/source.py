@@ -292,7 +292,7 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
         try:
             with quietly():
                 src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
-        except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
+        except (*GDAL_ERRORS, ValueError) as error:
             kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
             raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
         with contextlib.closing(src):
