@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, opened, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Location, Validity, gdal_settings, locate, opened, window_of
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
@@ -250,4 +250,4 @@ def read_image(
             raise SourceError(f"{path} holds {src.dtypes[0]} values: 8-bit images are needed")
         colors = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"]
         window = window_of(rows or Span(0, src.height), cols or Span(0, src.width))
-        return src.read(colors, window=window), src.dataset_mask(window=window) > 0
+        return src.read(colors, window=window), Validity.of(src, colors).read(src, window)
