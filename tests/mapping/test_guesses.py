@@ -196,8 +196,9 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lying(write_scene: Write, image: np.ndarray, shown: np.ndarray, *, internal: bool = False) -> Path:
-    """A scene with overviews of another image."""
+    """A scene with overviews of another image; a fourth band is an alpha band."""
     tiles = {"tiled": True, "blockxsize": 128, "blockysize": 128, "photometric": "rgb"}
+    tiles |= {"alpha": "yes"} if len(image) == 4 else {}
     scene = write_scene(image, **tiles)
     if internal:
         with rasterio.open(scene, "r+") as dst:
