@@ -66,7 +66,7 @@ def test_a_scene_that_lost_its_transform_is_mapped_in_pixels(
     frame = gpd.read_file(tmp_path / "out" / "scene_objects.gpkg", layer="objects")
     assert frame.crs is None
     assert frame["area_px"].sum() == pytest.approx(70 * 80)
-    _, report = run(scene, tmp_path, gsd=0.5)
+    _, report = run(scene, tmp_path / "other", gsd=0.5)
     assert report["scene"]["gsd_m"] == 0.5
 
 
