@@ -99,6 +99,7 @@ def test_numbers_of_satellites_are_read_and_said(choose: Choose, descriptions, n
         ["one", None, "three"],
         [None] * 5,
         ["Band 1", "Band 2", "Band 3", "Band 4"],  # counted
+        [f"Band {number}" for number in range(1, 8)],
         ["SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"],  # of Landsat 5 or 7, or of 8
         ["B03", "B04", "B05"],
     ],
