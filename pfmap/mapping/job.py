@@ -260,7 +260,9 @@ def _project(plan: Plan, mapped: Mapped, output_dir: Path) -> bytes:
     scene, scaling, shapes = plan.scene, plan.scaling, plan.options.shapes
     stem, classes = scene.location.stem, plan.card.classes
     # As the network sees it; a palette is QGIS's own matter.
-    style = "" if scene.palette else scene_style(scene.bands[:3], scene.alpha, scaling.low, scaling.high)
+    style = (
+        "" if scene.palette else scene_style(scene.bands[:3], scene.validity.alpha, scaling.low, scaling.high)
+    )
     below = Layer(stem, place_beside(scene.location, output_dir), style, scene.geobox.crs_wkt)
     made = Map(stem, mapped.files, plan.geobox, classes, plan.wanted, shapes.formats, shapes.split_by_class)
     return map_project(made, [below])

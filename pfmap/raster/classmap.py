@@ -19,7 +19,7 @@ from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, gdal_settings, locate, opened, window_of
+from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, Validity, gdal_settings, locate, opened, window_of
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
@@ -264,4 +264,4 @@ def read_image(
             raise SourceError(f"{path} holds {src.dtypes[0]} values: 8-bit images are needed")
         colors = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"]
         window = window_of(rows or Span(0, src.height), cols or Span(0, src.width))
-        return src.read(colors, window=window), src.dataset_mask(window=window) > 0
+        return src.read(colors, window=window), Validity.of(src, colors).read(src, window)

@@ -152,7 +152,7 @@ class Survey:
             crs="",
             classes=(),
             scenes=tuple(scenes),
-            warnings=self._about_empty(),
+            warnings=(*self._about_mosaic(results), *self._about_empty()),
         )
         outputs: dict[str, Path] = {}
         if merged is not None:
@@ -171,6 +171,11 @@ class Survey:
 
     def _empty(self) -> list[str]:
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
+
+    def _about_mosaic(self, results: Sequence[SheetResult]) -> tuple[str, ...]:
+        """Say what was said of the mosaic: the report shows its sheets instead."""
+        done = results[0].result if self._sheets and results else None
+        return done.facts.warnings if done is not None else ()
 
     def _about_empty(self) -> tuple[str, ...]:
         """Say which scenes are left out though they are in the folder."""
