@@ -138,10 +138,7 @@ class Plan:
         Args:
             scene: the scene's own fingerprint.
         """
-        options = self._essentials() | {
-            "device": self.device.type,
-            "swath_pixels": self.options.swath_pixels,
-        }
+        options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
         return {
             "pfmap": __version__,
             "scene": scene,
@@ -280,6 +277,8 @@ def _about(scene: SceneInfo) -> list[str]:
         warnings.append(f"{scene.name} has no CRS: areas and lengths are in pixels")
     if len(set(scene.bands)) == 1 and not scene.palette:
         warnings.append(f"{scene.name} is grey: all bands of the model see the same; expect poorer results")
+    if why := scene.location.unfit:
+        warnings.append(f"{scene.name} is left out of the QGIS project: {why}")
     return warnings
 
 

@@ -16,7 +16,7 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import SourceError, quietly, reason, visible
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, opened, window_of
 from pfmap.raster.scene import geobox_of
@@ -174,7 +174,7 @@ class ClassMap:
             table = self._src.colormap(self._band)
             colors = {value: f"#{r:02x}{g:02x}{b:02x}" for value, (r, g, b, _) in table.items()}
         return {
-            value: ClassSpec(names[value], colors.get(value, default_color(value)))
+            value: ClassSpec(visible(names[value])[:100], colors.get(value, default_color(value)))
             for value in sorted(names)
             if names[value]
         } | {

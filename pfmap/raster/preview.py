@@ -13,7 +13,7 @@ from rasterio.vrt import WarpedVRT
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import crs_of, locate, opened
+from pfmap.raster.gdal import Location, crs_of, locate, opened
 from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB, geobox_of
 from pfmap.raster.source import Source
@@ -32,7 +32,7 @@ class Preview:
 
 
 def read_preview(
-    scene: str,
+    scene: str | Location,
     classes: Path,
     side: int,
     scaling: Scaling,
@@ -45,7 +45,7 @@ def read_preview(
     the class raster is. A large scene without overviews is left out: its pixels would all have to be read.
 
     Args:
-        scene: as it was named.
+        scene: where it is, or how it was named.
         classes: the class raster.
         side: pixels of the longer side, at most.
         scaling: how the scene's values became 8-bit.
@@ -56,11 +56,11 @@ def read_preview(
         PfmapError: one of the two cannot be read.
     """
     box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
-    with Source(locate(scene), RGB, bands) as source:
+    with Source(scene if isinstance(scene, Location) else locate(scene), RGB, bands) as source:
         source.scaling = scaling
         if not source.thins_fast():
             return Preview(None, codes != NODATA, codes)
-        rows, cols = _covered(source.info.geobox, box, scene)
+        rows, cols = _covered(source.info.geobox, box, source.info.name)
         pixels, seen = source.thinned(rows, cols, codes.shape)
     return Preview(pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA)))
 

@@ -16,7 +16,15 @@ from rasterio.windows import Window
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import GDAL_ERRORS, Location, Steady, ask_server, gdal_settings, window_of
+from pfmap.raster.gdal import (
+    GDAL_ERRORS,
+    Location,
+    Steady,
+    ask_server,
+    gdal_settings,
+    refusal,
+    window_of,
+)
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import EIGHT_BIT, Sample
 from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
@@ -293,8 +301,10 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
             with quietly():
                 src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
         except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
-            kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
-            raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
+            why = refusal(location, error)
+            other = location.remote or why != reason(error)
+            kind = "cannot be opened" if other else "is not a raster that GDAL can open"
+            raise SourceError(f"{location.text} {kind} ({why})") from error
         with contextlib.closing(src):
             yield cast(rasterio.DatasetReader, src)
 
