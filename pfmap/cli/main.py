@@ -87,7 +87,8 @@ def _status(arguments: list[str] | None) -> int:  # noqa: PLR0911 - a way out fo
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as stop:
         say("Interrupted.", err=True)
-        return 128 + int((stop.args or (signal.SIGINT,))[0])
+        asked = stop.__cause__ or stop  # click raises an error of its own
+        return 128 + int((asked.args or (signal.SIGINT,))[0])
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # nobody reads on
             return 128 + 13
