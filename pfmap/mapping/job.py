@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.core.classes import scene_style
-from pfmap.core.errors import SourceError, TargetError
+from pfmap.core.errors import SourceError, TargetError, json_text
 from pfmap.core.files import scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size, refuse_foreign, times_of
 from pfmap.core.stages import Clock
@@ -222,7 +222,7 @@ class Job:
             outputs=outputs,
             identity=identity,
         )
-        write_text(report, json.dumps(table_of(facts), indent=2) + "\n")
+        write_text(report, json_text(table_of(facts)) + "\n")
         # Sidecars first, then the files, the report last: it says that all is there.
         mains = list(outputs.values())
         sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
@@ -265,7 +265,7 @@ def _project(plan: Plan, mapped: Mapped, output_dir: Path) -> bytes:
     )
     below = Layer(stem, place_beside(scene.location, output_dir), style, scene.geobox.crs_wkt)
     made = Map(stem, mapped.files, plan.geobox, classes, plan.wanted, shapes.formats, shapes.split_by_class)
-    return map_project(made, [below])
+    return map_project(made, [] if scene.location.unfit else [below])
 
 
 def _about_damage(mapped: Mapped, scene: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import TargetError, UsageError
+from pfmap.core.errors import UNSEEN, TargetError, UsageError, visible
 from pfmap.core.files import existing, file_names, remove
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
@@ -55,15 +55,15 @@ def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) 
 
 
 def refuse_odd_names(folder: Path, stem: str) -> None:
-    """Refuse names that the libraries for vector files take for something else.
+    """Refuse names that the libraries that write there take for something else, or cannot write at all.
 
     Raises:
         TargetError: there is such a letter in it.
     """
-    odd = sorted({";", "!"} & set(str(folder / stem)))
+    odd = sorted({";", "!", *UNSEEN.findall(str(folder / stem))} & set(str(folder / stem)))
     if odd:
         raise TargetError(
-            f"{folder / stem} has {' and '.join(odd)} in its name, which writers of vector files cannot "
+            f"{folder / stem} has {visible(' and '.join(odd))} in its name, which writers of files cannot "
             "handle: choose another folder with output_dir=, or rename the scene"
         )
 

@@ -138,10 +138,7 @@ class Plan:
         Args:
             scene: the scene's own fingerprint.
         """
-        options = self._essentials() | {
-            "device": self.device.type,
-            "swath_pixels": self.options.swath_pixels,
-        }
+        options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
         return {
             "pfmap": __version__,
             "scene": scene,

@@ -16,7 +16,7 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import SourceError, quietly, reason, visible
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, Validity, gdal_settings, locate, opened, window_of
@@ -188,7 +188,7 @@ class ClassMap:
             table = self._src.colormap(self._band)
             colors = {value: f"#{r:02x}{g:02x}{b:02x}" for value, (r, g, b, _) in table.items()}
         return {
-            value: ClassSpec(names[value], colors.get(value, default_color(value)))
+            value: ClassSpec(visible(names[value])[:100], colors.get(value, default_color(value)))
             for value in sorted(names)
             if names[value]
         } | {

@@ -3,18 +3,21 @@
 The same wherever a raster is read.
 """
 
+import base64
 import contextlib
 import http.client
 import os
 import re
+import sys
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +29,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, quietly, reason
 from pfmap.core.grid import Span
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
@@ -124,7 +127,7 @@ def crs_of(wkt: str | None) -> CRS | None:
     return None if wkt is None else CRS.from_wkt(wkt)
 
 
-_URL = re.compile(r"(https?|s3|gs|az)://")
+_URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
 """How GDAL's names for what lies on servers begin."""
 
@@ -150,8 +153,8 @@ class Location:
     """A scene's place, as the user wrote it and as GDAL opens it."""
 
     text: str
-    """As given; how messages and reports name it."""
-    gdal: str
+    """As given, but for secrets; how messages and reports name it."""
+    gdal: str = field(repr=False)
     """What GDAL opens."""
     remote: bool
     """Whether it is reached over the network."""
@@ -165,12 +168,22 @@ class Location:
     @property
     def name(self) -> str:
         """The file's own name."""
-        return PurePosixPath(self.gdal.split("?")[0].replace("\\", "/")).name
+        path, _, query = self.gdal.partition("?")
+        if re.fullmatch(r"/vsi\w+", path):
+            path = parse_qs(query).get("url", [path])[0].partition("?")[0]
+        return PurePosixPath(path.replace("\\", "/")).name
 
     @property
     def stem(self) -> str:
         """The name that outputs begin with."""
-        return self.called or PurePosixPath(self.name).stem
+        return self.called or UNSEEN.sub("_", PurePosixPath(self.name).stem)
+
+    @property
+    def unfit(self) -> str:
+        """Why no file that pfmap writes may tell programs to open it, or ""."""
+        if self.local is None and HIDDEN in self.text:
+            return "its address holds a secret"
+        return "its name has characters that XML does not have" if UNSEEN.search(self.gdal) else ""
 
     @property
     def folder(self) -> Path:
@@ -205,10 +218,10 @@ def locate(source: str | os.PathLike[str]) -> Location:
     text = os.fspath(source)
     if text.startswith("\\vsi"):  # a path object on Windows
         text = text.replace("\\", "/")
-    if _URL.match(text):
-        return Location(text, text, remote=True, local=None)
+    if url := _URL.match(text):
+        return Location(named(text), url[0].lower() + text[url.end() :], remote=True, local=None)
     if text.startswith("/vsi"):
-        return Location(text, text, remote=text.startswith(REMOTE), local=None)
+        return Location(named(text), text, remote=text.startswith(REMOTE), local=None)
     path = Path(text)
     try:
         if path.is_dir():
@@ -219,7 +232,9 @@ def locate(source: str | os.PathLike[str]) -> Location:
                 return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
         if path.exists():
             return Location(text, text, remote=False, local=path)
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except OSError as error:  # a name that is too long, a folder that is locked, a server that is gone
+        raise SourceError(f"{text} cannot be reached ({error.strerror}): check the path") from error
+    except ValueError as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
 
@@ -252,6 +267,21 @@ class Steady:
         return read
 
 
+def refusal(location: Location, error: Exception) -> str:
+    """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
+    if isinstance(error, UnicodeEncodeError):
+        known = sys.getfilesystemencoding()
+        return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
+    if location.local is not None and sys.platform != "win32":
+        try:
+            file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
+            with open(file, "rb") as opened:  # noqa: PTH123 - of a number
+                opened.read(1)
+        except OSError as system:
+            return str(system.strerror)
+    return reason(error)
+
+
 @contextlib.contextmanager
 def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for one look at it, with GDAL set up for that.
@@ -264,8 +294,8 @@ def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
     try:
         with gdal_settings(remote=source.remote), quietly(), rasterio.open(source.gdal) as src:
             yield src
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{source.text} cannot be read ({reason(error)})") from error
+    except (*GDAL_ERRORS, UnicodeError) as error:
+        raise SourceError(f"{source.text} cannot be read ({refusal(source, error)})") from error
 
 
 def ask_server(location: Location) -> dict[str, str]:
@@ -279,8 +309,13 @@ def ask_server(location: Location) -> dict[str, str]:
     """
     if not location.gdal.startswith(("http://", "https://")):
         return {}
-    request = urllib.request.Request(location.gdal, method="HEAD")
     try:
+        parts = urlsplit(location.gdal)
+        user, _, host = parts.netloc.rpartition("@")
+        request = urllib.request.Request(parts._replace(netloc=host).geturl(), method="HEAD")
+        if user:
+            token = base64.b64encode(unquote(user).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {token}")
         with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
             return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}
     except urllib.error.HTTPError:

@@ -13,7 +13,7 @@ from rasterio.vrt import WarpedVRT
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import crs_of, locate, opened
+from pfmap.raster.gdal import Location, crs_of, locate, opened
 from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB, geobox_of
 from pfmap.raster.source import Source
@@ -34,7 +34,7 @@ class Preview:
 
 
 def read_preview(
-    scene: str,
+    scene: str | Location,
     classes: Path,
     side: int,
     scaling: Scaling,
@@ -48,7 +48,7 @@ def read_preview(
     have to be read.
 
     Args:
-        scene: as it was named.
+        scene: where it is, or how it was named.
         classes: the class raster.
         side: pixels of the longer side, at most.
         scaling: how the scene's values became 8-bit.
@@ -59,9 +59,9 @@ def read_preview(
         PfmapError: one of the two cannot be read.
     """
     box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
-    with Source(locate(scene), RGB, bands) as source:
+    with Source(scene if isinstance(scene, Location) else locate(scene), RGB, bands) as source:
         source.scaling = scaling
-        rows, cols = _covered(source.info.geobox, box, scene)
+        rows, cols = _covered(source.info.geobox, box, source.info.name)
         found = source.thinned(rows, cols, codes.shape, _MOST, smooth=True)
         if found is None:
             return Preview(None, codes != NODATA, codes)

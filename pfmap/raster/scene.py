@@ -111,6 +111,8 @@ def describe(
         said.append(f"{name} has no CRS: areas and lengths are in pixels")
     if len(set(chosen)) == 1 and not palette:
         said.append(f"{name} is grey: all bands of the model see the same; expect poorer results")
+    if location.unfit:
+        said.append(f"{name} is left out of the QGIS project: {location.unfit}")
     if inverted:
         said.append(f"{name} says that its low values are bright (MINISWHITE): they are read so")
     return SceneInfo(

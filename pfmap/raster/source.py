@@ -18,7 +18,15 @@ from rasterio.windows import Window
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import GDAL_ERRORS, Location, Steady, ask_server, gdal_settings, window_of
+from pfmap.raster.gdal import (
+    GDAL_ERRORS,
+    Location,
+    Steady,
+    ask_server,
+    gdal_settings,
+    refusal,
+    window_of,
+)
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
     EIGHT_BIT,
@@ -304,8 +312,10 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
             with quietly():
                 src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
         except (*GDAL_ERRORS, ValueError) as error:
-            kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
-            raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
+            why = refusal(location, error)
+            same = why == reason(error) and not location.remote
+            kind = "is not a raster that GDAL can open" if same else "cannot be opened"
+            raise SourceError(f"{location.text} {kind} ({why})") from error
         with contextlib.closing(src):
             yield cast(rasterio.DatasetReader, src)
 

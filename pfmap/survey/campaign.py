@@ -202,6 +202,7 @@ class Survey:
     def _draw(self, scenes: Sequence[SceneFigures], merged: Merged | None) -> dict[str, bytes]:
         """Draw small pictures of the scenes; of those that were drawn already only what has changed."""
         limit, classes = thumbnail_limit(len(scenes)), self.runner.runtime.model.card.classes
+        places = {sheet.name: sheet.location for sheet in (*self.results, *self._sheets)}
         boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
         scaling = whole.facts.scene.scale if whole and self._sheets else None
@@ -209,9 +210,10 @@ class Survey:
         def draw_new(scene: SceneFigures) -> bytes:
             box = boxes.get(scene.name)
             if box is None or scaling is None or merged is None or scene.state == "failed":
-                return scene_thumbnail(scene, self.folder, classes, limit)
+                return scene_thumbnail(scene, self.folder, classes, limit, places.get(scene.name))
             path, bands = merged.outputs["classes"], self.runner.options.bands
-            return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
+            place = places[scene.name]
+            return thumbnail(place, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
 
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit
