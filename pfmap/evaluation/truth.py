@@ -11,7 +11,8 @@ from pfmap.evaluation.legend import Legend
 from pfmap.raster.align import AlignedMap, burn_values
 from pfmap.raster.gdal import locate
 from pfmap.trace.compare import NO_CODE
-from pfmap.vector.labels import LabelPolygons, PolygonFile, is_vector
+from pfmap.vector.labels import LabelPolygons, PolygonFile
+from pfmap.vector.layer import is_vector
 
 ADVICE = "take one with gdal_translate -b 1, or map the scene first with pfmap predict"
 """What to do about a class raster with several bands."""

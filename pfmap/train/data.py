@@ -14,7 +14,8 @@ from pfmap.train.config import SourceSpec, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
-from pfmap.vector.labels import PolygonFile, is_vector
+from pfmap.vector.labels import PolygonFile
+from pfmap.vector.layer import is_vector
 
 _SPREAD = 1024  # side of the parts of a large sample of which only some are wanted
 _SHARE = 4  # of the free memory, the part that scenes may be kept in

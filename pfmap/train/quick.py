@@ -25,7 +25,8 @@ from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.vector.geodesy import pixel_size
-from pfmap.vector.labels import PolygonFile, is_vector
+from pfmap.vector.labels import PolygonFile
+from pfmap.vector.layer import is_vector
 
 IGNORED = 255
 OTHER = "other"

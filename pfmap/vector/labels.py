@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import POLYGONS, VECTOR_FAILURES, Shapes, explained, open_layer
+from pfmap.vector.layer import POLYGONS, Shapes, explained, open_layer
 
 _DEFAULT_FIELD = "class"
 _INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
@@ -193,7 +193,7 @@ class LabelPolygons:
         layer, field = self.file.layer, self.file.field
         _, fids, geometry, columns = pyogrio.raw.read(
             layer.path, layer=layer.name, columns=[field] if field else [], bbox=box,
-            force_2d=True, return_fids=True,
+            force_2d=True, return_fids=True, encoding=layer.encoding,
         )  # fmt: skip
         order = np.argsort(fids)  # an index gives them in an order of its own
         shapes = np.asarray(shapely.from_wkb(geometry[order]), dtype=object)
@@ -273,16 +273,3 @@ def _text(value: object) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)
-
-
-def is_vector(text: str) -> bool:
-    """Say whether a file, or ``FILE:layer``, is one with vector layers."""
-    head, colon, tail = text.rpartition(":")
-    for path in (text, head if colon and "/" not in tail else text):
-        if path.endswith(".parquet"):
-            return True
-        try:
-            return any(kind is not None for _, kind in pyogrio.list_layers(path))
-        except VECTOR_FAILURES:
-            continue
-    return False
