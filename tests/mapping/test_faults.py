@@ -293,7 +293,8 @@ def test_errors_in_the_reading_thread_reach_the_user(
 
     monkeypatch.setattr(Source, "read", read_badly)
     before = threading.active_count()
-    with pytest.raises(type(error)):
+    # A lack of memory is no bug: it is said what to do.
+    with pytest.raises(DeviceError if isinstance(error, MemoryError) else type(error)):
         pfmap.predict(write_scene(blobs(300, 300)), tmp_path / "out", model=stand_in(), device="cpu")
     assert threading.active_count() == before
     assert not any(p for p in (tmp_path / "out").iterdir() if not p.name.startswith("."))

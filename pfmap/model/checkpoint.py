@@ -1,0 +1,144 @@
+"""Read the weights in files of others as data, and say what a file really is that holds none.
+
+Nothing that a pickle asks to execute is executed, and nobody is told how to have it executed after all.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pfmap.core.errors import CheckpointError, PfmapError
+
+_AGAIN = "download it again"
+_UNPACK = "unpack it first, and name the file in it"
+_KINDS = (
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
+    (b"\x1f\x8b", f"is compressed with gzip: {_UNPACK}"),
+    (b"BZh", f"is compressed with bzip2: {_UNPACK}"),
+    (b"\xfd7zXZ", f"is compressed with xz: {_UNPACK}"),
+    (b"\x28\xb5\x2f\xfd", f"is compressed with zstd: {_UNPACK}"),
+    (b"7z\xbc\xaf", f"is a 7z archive: {_UNPACK}"),
+    (b"Rar!", f"is a RAR archive: {_UNPACK}"),
+    (b"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
+)
+_NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "params")
+"""Keys under which training programs keep the weights among other things."""
+
+_MOST = 8  # problems that a message lists
+
+
+def what_it_is(path: Path) -> str:
+    """Say what a file is that holds no weights, and what to do about it; "" where it may hold some."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    begin = head.lstrip()[:64]
+    known = next((what for magic, what in _KINDS if head.startswith(magic)), "")
+    if known or not head.strip(b"\0"):
+        return known or f"is empty, or all zeros: {_AGAIN}"
+    if head[257:262] == b"ustar":
+        return f"is a tar archive: {_UNPACK}"
+    if head.startswith(b"PK\x03\x04"):
+        return _zipped(path)
+    if begin.startswith(b"\x08") and (path.suffix == ".onnx" or b"pytorch" in head or b"onnx" in head):
+        return "is an ONNX model: the state dict that it was exported from is needed"
+    if begin[:6].lower() in (b"<!doct", b"<html>", b"<html ", b"<head>", b"<?xml "):
+        return f"is a web page, such as a login or a confirmation, not the file behind it: {_AGAIN}"
+    text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in begin)
+    return f"is a text that begins with {begin[:40].decode()!r}: {_AGAIN}" if text else ""
+
+
+def _zipped(path: Path) -> str:
+    """Say the same of a zip archive, which is how torch itself writes."""
+    try:
+        with zipfile.ZipFile(path) as content:
+            names = content.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return f"is incomplete, for its end is missing or damaged: {_AGAIN}"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return (
+            "is a TorchScript program: save its weights alone, with "
+            "torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        return f"is a zip archive of {', '.join(names[:3])[:120] or 'nothing'}: {_UNPACK}"
+    return ""
+
+
+def read_data(path: Path, error: type[PfmapError] = CheckpointError) -> Any:
+    """Read what torch saved: tensors, containers, and the numpy scalar that published files carry.
+
+    Raises:
+        PfmapError: of the kind `error`; the file is something else, damaged, or holds more than data.
+    """
+    try:
+        if what := what_it_is(path):
+            raise error(f"{path} {what}")
+        # The scalar is named differently by numpy 1 and 2; both names mean the same harmless constructor.
+        scalar = np.float64(0).__reduce__()[0]
+        allowed: list[Any] = [
+            (scalar, "numpy.core.multiarray.scalar"),
+            (scalar, "numpy._core.multiarray.scalar"),
+            np.dtype,
+            type(np.dtype(np.float64)),
+            type(np.dtype(np.float32)),
+        ]
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except PfmapError:
+        raise
+    except OSError as failed:
+        raise error(f"{path} cannot be read ({failed.strerror})") from failed
+    except Exception as failed:  # torch raises many kinds; the file is the cause of all of them
+        if found := re.search(r"GLOBAL ([\w.]+)", str(failed)):
+            raise error(
+                f"{path} cannot be read without running code of its own ({found[1][:80]}): save the weights "
+                "alone where that code is at home, with torch.save(model.state_dict(), FILE)"
+            ) from failed
+        raise error(
+            f"{path} cannot be read as data, without running code: it is damaged or incomplete "
+            f"({type(failed).__name__}), or none of torch's; {_AGAIN}"
+        ) from failed
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, as torch or safetensors save it, wherever in the file it is.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist or is no file: check the path")
+    with path.open("rb") as file:
+        head = file.read(10)
+    if head[8:9] == b"{":  # after the length of a header in JSON
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is a safetensors file that is damaged: {_AGAIN}") from error
+    content = read_data(path)
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in _NESTS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path} holds no state dict: a published PFNet checkpoint is needed")
+    others = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if others:
+        raise CheckpointError(f"{path} holds more than tensors: {some_of(others, ', ')}")
+    return dict(content)
+
+
+def some_of(problems: Sequence[str], separator: str = "; ") -> str:
+    """List the first few of what may be hundreds."""
+    more = len(problems) - _MOST
+    listed = [problem[:200] for problem in problems[:_MOST]] + [f"and {more} more"] * (more > 0)
+    return separator.join(listed)
