@@ -72,10 +72,12 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:  # where nobody nearer to it knew better
-        from pfmap.core.resources import lacks_memory
+        from pfmap.core.resources import lack_of, lacks_memory
 
-        if not (lack := lacks_memory(error)):
+        if not lacks_memory(error):
             raise
-        click.echo(f"Error: {lack}: close other programs, or raise the limit of this process", err=True)
+        click.echo(
+            f"Error: {lack_of(error)}: close other programs, or raise the limit of this process", err=True
+        )
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

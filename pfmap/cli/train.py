@@ -138,6 +138,7 @@ def train(
             overwrite=overwrite,
             on_step=on_step,
             on_validation=on_validation,
+            on_message=lambda text: tqdm.write(worded(text), file=sys.stderr),
         )
     if leads:
         for name, figure in figures.items():

@@ -82,10 +82,13 @@ _LACK = re.compile(r"out of memory|(cannot|can't|unable to) allocate|bad_alloc|n
 _AMOUNT = re.compile(r"(\d+) bytes|([\d.]+ [KMGT]iB)")
 
 
-def lacks_memory(error: BaseException) -> str:
-    """Say that memory ran out, and how much was asked for, if that is what a library means; else ""."""
-    if not isinstance(error, MemoryError) and not _LACK.search(str(error)):
-        return ""
+def lacks_memory(error: BaseException) -> bool:
+    """Whether a library means that memory ran out."""
+    return isinstance(error, MemoryError) or bool(_LACK.search(str(error)))
+
+
+def lack_of(error: BaseException) -> str:
+    """Say that memory ran out, how much was asked for as far as the library says it, and what is free."""
     amount = _AMOUNT.search(str(error))
     more = "" if amount is None else f" when {amount[2] or gigabytes(int(amount[1]))} more were needed"
     return f"memory ran out{more}, {gigabytes(free_memory() - resident_memory())} are free"

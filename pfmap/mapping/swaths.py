@@ -21,7 +21,7 @@ from pfmap.core.classes import NODATA
 from pfmap.core.errors import DeviceError
 from pfmap.core.files import write_failed
 from pfmap.core.grid import Frame, GeoBox, Grid, Span
-from pfmap.core.resources import lacks_memory
+from pfmap.core.resources import lack_of, lacks_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.blend import Blender, Chooser
 from pfmap.mapping.plan import Plan
@@ -277,11 +277,11 @@ def out_of_memory_explained() -> Iterator[None]:
             "narrower part with bbox=, or use device='cpu'"
         ) from error
     except (MemoryError, RuntimeError) as error:
-        if not (lack := lacks_memory(error)):
+        if not lacks_memory(error):
             raise
         raise DeviceError(
-            f"{lack}: close other programs, raise the limit of this process, map a narrower part with bbox=, "
-            "or choose a model with smaller windows"
+            f"{lack_of(error)}: close other programs, raise the limit of this process, map a narrower part "
+            "with bbox=, or choose a model with smaller windows"
         ) from error
 
 

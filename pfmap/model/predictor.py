@@ -162,8 +162,8 @@ class Predictor:
         if tried == 1:
             raise DeviceError(
                 "the device ran out of memory with a single window per pass: close other programs that use "
-                "it, choose a model with smaller windows, try precision='bfloat16', or use device='cpu'; with "
-                "OMP_NUM_THREADS=1 that has one pass at a time"
+                "it, choose a model with smaller windows, try precision='bfloat16', or use device='cpu' (one "
+                "pass at a time with OMP_NUM_THREADS=1)"
             )
         with self._lock:
             if self.batch_size < tried:

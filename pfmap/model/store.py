@@ -179,14 +179,14 @@ def misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         for tensors in (network.state_dict(), state)
     )
     return [
-        *(f"{key} is missing" for key in wanted if key not in given),
-        *(f"{key} is unexpected" for key in given if key not in wanted),
+        *(f"{key} {why}" for key in wanted if key in given and (why := _useless(key, state[key]))),
         *(
             f"{key} is {given[key]}, needs {shape}"
             for key, shape in wanted.items()
             if given.get(key, shape) != shape
         ),
-        *(f"{key} {why}" for key in wanted if key in given and (why := _useless(key, state[key]))),
+        *(f"{key} is unexpected" for key in given if key not in wanted),
+        *(f"{key} is missing" for key in wanted if key not in given),
     ]
 
 

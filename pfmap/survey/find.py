@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.files import is_hidden
 from pfmap.raster.gdal import RASTER_SUFFIXES, Location, locate
 from pfmap.raster.parts import found_file
 
@@ -117,7 +118,7 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
 
 def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Path]:
     """Return the scenes in a folder, by name."""
-    files = [path for path in _files(folder) if not _is_hidden(path.relative_to(folder))]
+    files = [path for path in _files(folder) if not is_hidden(path.relative_to(folder))]
     there = set(files).__contains__ if bucket.is_inside(folder) else Path.is_file
     chosen = [path for path in files if _is_scene(path, pattern, there) and not _is_own(path, there)]
     if not chosen and not may_be_empty:
@@ -140,10 +141,6 @@ def _files(folder: Path) -> list[Path]:
         raise SourceError(
             f"{folder} cannot be searched for scenes ({error.strerror}): check the name"
         ) from error
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _is_scene(path: Path, pattern: str | None, there: Callable[[Path], bool]) -> bool:

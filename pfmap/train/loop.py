@@ -17,6 +17,7 @@ from pfmap.core.errors import TrainingError
 from pfmap.core.files import clear_drafts, draft
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
+from pfmap.model.checkpoint import read_data
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.report.curves import LOSS, RATE, Curves
@@ -58,6 +59,7 @@ def train(
     overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda _progress: None,
     on_validation: Callable[[int, Validation], None] = lambda _step, _figures: None,
+    on_message: Callable[[str], None] = lambda _text: None,
 ) -> Validation:
     """Train a PFNet and write it as a model folder, with its curves and a page about it.
 
@@ -75,6 +77,7 @@ def train(
         overwrite: replace the model or checkpoint that is there.
         on_step: called after every step, in the process that leads.
         on_validation: called after every validation, with the step.
+        on_message: called with lines for people about the labels, in the process that leads.
 
     Returns:
         The validation figures of the weights that were written: the best seen.
@@ -86,7 +89,8 @@ def train(
     start = start_from or config.training.start_from or None
     with gather(str(choose_device(device))) as team:
         model = load_model(start) if isinstance(start, str) else start
-        run = _Run(config, data_folder, output, team, model)
+        say = on_message if team.leads else lambda _text: None
+        run = _Run(config, data_folder, output, team, model, say)
         if resume:
             run.load_checkpoint()
         checkpoint_at = time.monotonic()
@@ -136,7 +140,13 @@ class _Run:
     """The state of one training: network, average, optimiser, step."""
 
     def __init__(
-        self, config: TrainingConfig, data_folder: Path, output: Path, team: Team, start_from: Model | None
+        self,
+        config: TrainingConfig,
+        data_folder: Path,
+        output: Path,
+        team: Team,
+        start_from: Model | None,
+        say: Callable[[str], None],
     ) -> None:
         self.config = config
         self.team = team
@@ -144,7 +154,7 @@ class _Run:
         self.output = output
         self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
-        self.data = load_data(config, data_folder)
+        self.data = load_data(config, data_folder, say)
         self.share = team.share(sum(source.per_batch for source in config.sources))
         self.network = first_network(config, data_folder, start_from).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -213,17 +223,19 @@ class _Run:
 
     def validate(self) -> Validation:
         """Measure the averaged weights on what was held out, and remember them if they are the best."""
+        self._refuse_diverged()
         figures = measure(self.average, self.data, self.config.card, self.device)
         for name, figure in figures.items():
             self.curves.add(self.done, name, figure.mean_iou)
         score = float(np.mean([f.mean_iou for f in figures.values()])) if figures else -self.loss
-        if self.best is None or score > self.best[0]:
+        if self.best is None or not score <= self.best[0]:  # a score that is no number is the least
             state = {key: value.cpu().clone() for key, value in self.average.state_dict().items()}
             self.best = (score, figures, state)
         return figures
 
     def save_checkpoint(self) -> None:
-        """Write all that a resumed run needs, under a temporary name first."""
+        """Write all that a resumed run needs, under a temporary name first; never weights that are none."""
+        self._refuse_diverged()
         best = None
         if self.best is not None:
             score, figures, weights = self.best
@@ -242,24 +254,38 @@ class _Run:
                 part,
             )
 
+    def _refuse_diverged(self) -> None:
+        """Keep the last checkpoint and the best weights from being replaced by NaN.
+
+        Raises:
+            TrainingError: the averaged weights, and so the network's, are not finite.
+        """
+        for key, value in self.average.state_dict().items():
+            if not value.isfinite().all():
+                kept = f"; {self.checkpoint} was good" if self.checkpoint.is_file() else ""
+                raise TrainingError(
+                    f"training diverged: {key} is not finite at step {self.done}{kept}: lower the rates"
+                )
+
     def load_checkpoint(self) -> None:
         """Go back to where the checkpoint was written.
 
         Raises:
-            TrainingError: it is of another network.
+            TrainingError: it cannot be read, is of another network, or of one that diverged.
         """
+        state = read_data(self.checkpoint, TrainingError)
         try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.done, self.loss = state["done"], state["loss"]
             self.curves = Curves(state["curves"])
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise TrainingError(f"{self.checkpoint} is not of this configuration: {error}") from error
         if state["best"] is not None:
             score, figures, weights = state["best"]
             self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
+        self._refuse_diverged()
 
     def finish(self) -> Validation:
         """Write the best averaged weights, their card and the curves, and take the checkpoint away."""
@@ -267,6 +293,9 @@ class _Run:
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
         card = self.config.card
+        if self.data.notes:
+            about = f"{card.provenance.data}; of its labels: {'; '.join(self.data.notes)}"
+            card = dataclasses.replace(card, provenance=dataclasses.replace(card.provenance, data=about))
         fitted = calibrate(Predictor(self.average, card.input, self.device), self.data)
         card = dataclasses.replace(
             card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0

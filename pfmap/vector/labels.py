@@ -18,6 +18,7 @@ _DEFAULT_FIELD = "class"
 _INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
 """Formats that find the features in a box without reading all of them."""
 
+_ROWS = 4096  # counted at a time
 _MARGIN = 1.0  # pixels that pieces reach beyond the rows they are cut to
 
 
@@ -31,6 +32,12 @@ class PolygonTally:
     """Invalid ones among them, which were made valid."""
     lost: int = 0
     """Features in reach without an area, or without finite coordinates."""
+
+    def add(self, other: "PolygonTally") -> None:
+        """Add the counts over another raster."""
+        self.placed += other.placed
+        self.mended += other.mended
+        self.lost += other.lost
 
 
 class PolygonFile:
@@ -96,7 +103,7 @@ class LabelPolygons:
         self.file = file
         self._geobox = geobox
         self.tally = PolygonTally()
-        self.note = ""
+        self.note = file.layer.note
         """What to tell the user about how the two were brought together."""
         self._onto = self._transformer(raster)
         a, b, c, d, e, f = geobox.inverse()
@@ -105,6 +112,17 @@ class LabelPolygons:
         if file.layer.driver not in _INDEXED:
             with explained(file.text):
                 self._all = self._read_all()
+
+    def counted(self) -> PolygonTally:
+        """Count all polygons over the raster, as `strip` does on its way.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        with explained(self.file.text):
+            for rows in Span(0, self._geobox.height).cut(_ROWS):
+                self._count(*self._near(rows), rows)
+        return self.tally
 
     def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, str | None]]:
         """Yield the polygons that reach these rows, in the file's order, cut to them, with their classes.
@@ -151,8 +169,15 @@ class LabelPolygons:
         self, shapes: Shapes, values: list[str | None], rows: Span
     ) -> Iterator[tuple[BaseGeometry, str | None]]:
         """Cut polygons to some rows, and count those that begin in them."""
+        mended, chosen = self._count(shapes, values, rows)
+        cut = rows.clip(Span(0, self._geobox.height)), Span(0, self._geobox.width)
+        for k, piece in _pieces(mended, *cut):
+            yield piece, chosen[k]
+
+    def _count(self, shapes: Shapes, values: list[str | None], rows: Span) -> tuple[Shapes, list[str | None]]:
+        """Count polygons that begin in some rows; return all in reach, made valid, and their classes."""
         bounds = shapely.bounds(shapes)
-        width, height = self._geobox.width, self._geobox.height
+        width = self._geobox.width
         finite = np.isfinite(bounds).all(axis=1)
         reach = finite & (bounds[:, 3] > rows.start) & (bounds[:, 1] < rows.stop)
         reach &= (bounds[:, 2] > 0) & (bounds[:, 0] < width)
@@ -168,9 +193,7 @@ class LabelPolygons:
         self.tally.lost += int(np.count_nonzero(first)) - placed
         if rows.start == 0:
             self.tally.lost += int(np.count_nonzero(~finite))
-        cut = rows.clip(Span(0, height)), Span(0, width)
-        for k, piece in _pieces(mended, *cut):
-            yield piece, values[chosen[k]]
+        return mended, [values[k] for k in chosen]
 
     def _near(self, rows: Span, cols: Span | None = None) -> tuple[Shapes, list[str | None]]:
         """Return the features around these rows and columns, in pixel coordinates, and their classes."""
@@ -217,13 +240,16 @@ class LabelPolygons:
             pixels: npt.NDArray[np.float64] = xy @ self._matrix + self._shift
             return pixels
 
-        return np.asarray(shapely.transform(shapely.force_2d(shapes[some]), place), dtype=object), values
+        flat = _polygons_alone(shapely.force_2d(shapes[some]))
+        return np.asarray(shapely.transform(flat, place), dtype=object), values
 
     def _transformer(self, raster: str) -> pyproj.Transformer | None:
         """Return the way from the layer's CRS to the raster's; None if they are one."""
         crs, wkt = self.file.layer.crs, self._geobox.crs_wkt
         if crs is None and wkt is not None:
-            self.note = f"{self.file.text} names no CRS: taken to be in that of {raster}"
+            self.note = "; ".join(
+                filter(None, (self.note, f"{self.file.text} names no CRS: taken to be in that of {raster}"))
+            )
         if crs is None:
             return None
         if wkt is None:
@@ -239,6 +265,32 @@ class LabelPolygons:
             raise UsageError(
                 f"{self.file.text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
             ) from error
+
+
+def remarks(file: PolygonFile, counted: PolygonTally, *, whole: bool = True) -> list[str]:
+    """Say what of a file's polygons was left out or mended; what lies outside only of the `whole` ground."""
+    lines = []
+    if counted.mended:
+        lines.append(f"warning: {counted.mended:,} invalid polygons were made valid")
+    if counted.lost:
+        lines.append(f"warning: {counted.lost:,} features without an area or a place were left out")
+    if nameless := file.values.get(None):
+        lines.append(f"warning: {nameless:,} features have no {file.field}: they do not count")
+    outside = file.layer.count - counted.placed - counted.lost
+    if whole and outside > 0:
+        lines.append(f"{outside:,} of {file.layer.count:,} features lie outside the scene")
+    return lines
+
+
+def _polygons_alone(shapes: Shapes) -> Shapes:
+    """Keep only the polygons of collections, where overlays leave points and lines beside them."""
+    flat = shapes.copy()
+    for k in np.flatnonzero(shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION):
+        parts = shapely.get_parts(shapely.get_parts(shapely.get_parts(shapes[k])))
+        polygons = parts[np.isin(shapely.get_type_id(parts), POLYGONS)]
+        if len(polygons):
+            flat[k] = shapely.union_all(shapely.make_valid(polygons))
+    return flat
 
 
 def _drawn(shapes: Shapes) -> npt.NDArray[np.bool_]:
@@ -267,9 +319,9 @@ def _pieces(shapes: Shapes, rows: Span, cols: Span) -> Iterator[tuple[int, BaseG
 
 
 def _text(value: object) -> str | None:
-    """Write a class as text; whole numbers without a point."""
+    """Write a class as text, without blanks around it; whole numbers without a point. Blank is no class."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value)
+    return str(value).strip() or None

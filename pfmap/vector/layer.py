@@ -25,7 +25,7 @@ VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, Runtim
 
 _CHUNK = 50_000  # features that are read at a time
 _REMOTE = ("/vsi", "http:", "https:", "gs:")
-_PARQUET = "Parquet"
+_PARQUET, _WESTERN = "Parquet", "CP1252"
 _CODE_PAGES = b"\x00\x03\x57"  # of a .dbf: none named, or Windows's own, whichever that was
 
 Shapes = npt.NDArray[np.object_]
@@ -70,6 +70,8 @@ class Layer:
     """GDAL's name of the format."""
     encoding: str | None = None
     """Of its texts, where the file does not say it."""
+    note: str = ""
+    """What to tell the user of it."""
 
     def chunks(self, columns: Sequence[str]) -> Iterator[tuple[Shapes, dict[str, npt.NDArray[np.object_]]]]:
         """Yield ``(n,)`` geometries and these columns of the features, some at a time; curves as lines."""
@@ -183,7 +185,8 @@ def open_layer(text: str, what: str) -> Layer:
         info = pyogrio.read_info(path, layer=name, force_feature_count=True, encoding=encoding)
     crs = pyproj.CRS(info["crs"]) if info["crs"] else None
     fields, count = list(map(str, info["fields"])), int(info["features"])
-    return Layer(path, name, fields, crs, count, str(info["driver"]), encoding)
+    note = f"{text} names no encoding: its texts are read as {encoding}" if encoding == _WESTERN else ""
+    return Layer(path, name, fields, crs, count, str(info["driver"]), encoding, note)
 
 
 def _unnamed_encoding(path: Path) -> str | None:
@@ -205,7 +208,7 @@ def _unnamed_encoding(path: Path) -> str | None:
             while part := file.read(1 << 20):
                 decoder.decode(part)
         except UnicodeDecodeError:
-            return "CP1252"
+            return _WESTERN
     return "UTF-8"
 
 

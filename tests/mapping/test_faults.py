@@ -59,7 +59,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     )  # fmt: skip
     assert np.array_equal(read(result.outputs["classes"]), pointwise_reference(image))
     assert set(network.batches) == batches
-    assert network.batches.count(8) == (1 if fits < 8 else len(network.batches))
+    passes = torch.get_num_threads() + 1  # at a time: each may try the size that the others find too large
+    assert network.batches.count(8) <= passes if fits < 8 else set(network.batches) == {8}
     assert result.report["options"]["batch_size"] == min(batches)
     assert sum("ran out of memory" in line for line in said) == len(batches) - 1
 
