@@ -84,4 +84,4 @@ class PolygonTruth:
                 f"that reaches the scene, which covers {','.join(f'{v:.8g}' for v in box.bounds)} in "
                 f"{box.crs_name}"
             )
-        return remarks(file, counted)
+        return remarks([file], counted)

@@ -22,11 +22,7 @@ _UNPACK = "unpack it first, and name the file in it"
 _KINDS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
     (b"\x1f\x8b", f"is compressed with gzip: {_UNPACK}"),
-    (b"BZh", f"is compressed with bzip2: {_UNPACK}"),
-    (b"\xfd7zXZ", f"is compressed with xz: {_UNPACK}"),
-    (b"\x28\xb5\x2f\xfd", f"is compressed with zstd: {_UNPACK}"),
-    (b"7z\xbc\xaf", f"is a 7z archive: {_UNPACK}"),
-    (b"Rar!", f"is a RAR archive: {_UNPACK}"),
+    ((b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!"), f"is a packed archive: {_UNPACK}"),
     (b"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
 )
 _NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "params")

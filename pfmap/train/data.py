@@ -1,7 +1,7 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -134,34 +134,31 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
         TrainingError: none of the images shows a polygon.
     """
     for number, layer in enumerate(spec.layers):
-        path, counts = PurePath(layer.path), PolygonTally()
-        notes, bare = [], []
-        for scene in scenes:
-            labels = scene.layers[number]
-            if isinstance(labels, RasterLayer):
-                notes += labels.notes
-                continue
-            notes += [labels.note] * bool(labels.note)
-            counts.add(labels.counted)
-            bare += [scene.path.name] * (not labels.counted.placed)
-        if isinstance(labels, PolygonLayer):
-            if not counts.placed:
-                raise TrainingError(
-                    f"source {spec.name!r}: no polygon of {layer.path} lies on {scenes[0].path}"
-                    f"{' or any other of its images' * (len(scenes) > 1)}: check place and CRS of the two"
-                    + f" ({labels.note})"
-                    * bool(labels.note)
-                )
-            one = len(scenes) == 1  # what lies outside of all of several was not counted
-            yield from (f"{line} ({path.name})" for line in remarks(labels.legend.file, counts, whole=one))
-            if bare and layer.rest:
-                yield (
-                    f"warning: {_some(bare, scenes)} show no polygon of {path.name}: all of them counts as "
-                    f"{' or '.join(layer.rest)}"
-                )
+        path, first = PurePath(layer.path), scenes[0].path
+        layers = [scene.layers[number] for scene in scenes]
+        drawn = [found for found in layers if isinstance(found, PolygonLayer)]
+        counts = PolygonTally(*map(sum, zip(*(astuple(found.counted) for found in drawn), strict=True)))
+        if drawn and not counts.placed:
+            others = " or any other of its images" * (len(scenes) > 1)
+            raise TrainingError(
+                f"source {spec.name!r}: no polygon of {layer.path} lies on {first}{others}: check place and "
+                "CRS of the two" + "".join(f" ({note})" for note in drawn[0].notes)
+            )
+        files = list({id(found.legend): found.legend.file for found in drawn}.values())
+        # What lies outside of all of several images was not counted.
+        yield from (f"{line} ({path.name})" for line in remarks(files, counts, whole=len(scenes) == 1))
+        bare = [
+            scene.path.name
+            for scene in scenes
+            if isinstance(found := scene.layers[number], PolygonLayer) and not found.counted.placed
+        ]
+        if bare and layer.rest:
+            bare_ones, rest = _some(bare, scenes), " or ".join(layer.rest)
+            yield f"warning: {bare_ones} show no polygon of {path.name}: all of them counts as {rest}"
+        notes = [note for found in layers for note in found.notes]
         if notes:
             more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
-            yield f"{notes[0]}{more}".replace(f"{path.parent}/", "").replace(f"{scenes[0].path.parent}/", "")
+            yield f"{notes[0]}{more}".replace(f"{path.parent}/", "").replace(f"{first.parent}/", "")
 
 
 def _about_labels(

@@ -188,9 +188,9 @@ class PolygonLayer:
         return burn_values(shapes, rows, cols, self.legend.rest)
 
     @property
-    def note(self) -> str:
+    def notes(self) -> list[str]:
         """What to tell the user about how polygons and image were brought together."""
-        return self._polygons.note
+        return [self._polygons.note] * bool(self._polygons.note)
 
     @cached_property
     def counted(self) -> PolygonTally:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import shapely
 from shapely.errors import GEOSException
@@ -12,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import POLYGONS, explained, open_layer
+from pfmap.vector.layer import explained, open_layer, polygons_of
 
 Bounds = tuple[float, float, float, float]
 _PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
@@ -108,7 +107,7 @@ def _in_pixels(shapes: list[BaseGeometry], geobox: GeoBox) -> BaseGeometry:
     for shape in shapes:
         pixels = shapely.transform(shape, lambda xy: xy @ matrix + shift)
         geometry = geometry.intersection(shapely.make_valid(pixels))
-    return _polygons_of(np.array([geometry], dtype=object))
+    return polygons_of(np.array([geometry], dtype=object))
 
 
 def _centres(low: float, high: float, size: int) -> Span:
@@ -142,7 +141,7 @@ def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry,
         shapes = shapely.force_2d(np.asarray(geometry, dtype=object))
         # Bounds of nothing, and of what is empty, are no numbers.
         finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
-        shape = _polygons_of(shapely.make_valid(shapes[finite]))
+        shape = polygons_of(shapely.make_valid(shapes[finite]))
     except GEOSException as error:
         raise SourceError(f"area {text} has polygons that cannot be mended ({error})") from error
     if shape.is_empty:
@@ -160,9 +159,3 @@ def _in_crs(geometry: gpd.GeoSeries, wkt: str | None, text: str, scene: str) -> 
         return geometry.to_crs(pyproj.CRS.from_wkt(wkt).to_2d())
     except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
         raise UsageError(f"area {text} cannot be brought into the CRS of {scene}: {error}") from error
-
-
-def _polygons_of(shapes: npt.NDArray[np.object_]) -> BaseGeometry:
-    """Unite whatever is polygonal."""
-    parts = shapely.get_parts(shapely.get_parts(shapes))
-    return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), POLYGONS)])

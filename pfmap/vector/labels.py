@@ -1,6 +1,6 @@
 """Read polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import POLYGONS, Shapes, explained, open_layer
+from pfmap.vector.layer import POLYGONS, Shapes, explained, open_layer, polygons_of
 
 _DEFAULT_FIELD = "class"
 _INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
@@ -32,12 +32,6 @@ class PolygonTally:
     """Invalid ones among them, which were made valid."""
     lost: int = 0
     """Features in reach without an area, or without finite coordinates."""
-
-    def add(self, other: "PolygonTally") -> None:
-        """Add the counts over another raster."""
-        self.placed += other.placed
-        self.mended += other.mended
-        self.lost += other.lost
 
 
 class PolygonFile:
@@ -247,8 +241,8 @@ class LabelPolygons:
         """Return the way from the layer's CRS to the raster's; None if they are one."""
         crs, wkt = self.file.layer.crs, self._geobox.crs_wkt
         if crs is None and wkt is not None:
-            self.note = "; ".join(
-                filter(None, (self.note, f"{self.file.text} names no CRS: taken to be in that of {raster}"))
+            self.note += (
+                "; " * bool(self.note) + f"{self.file.text} names no CRS: taken to be in that of {raster}"
             )
         if crs is None:
             return None
@@ -267,18 +261,18 @@ class LabelPolygons:
             ) from error
 
 
-def remarks(file: PolygonFile, counted: PolygonTally, *, whole: bool = True) -> list[str]:
-    """Say what of a file's polygons was left out or mended; what lies outside only of the `whole` ground."""
+def remarks(files: Sequence[PolygonFile], counted: PolygonTally, *, whole: bool = True) -> list[str]:
+    """Say what of files' polygons was left out or mended; what lies outside only of the `whole` ground."""
     lines = []
     if counted.mended:
         lines.append(f"warning: {counted.mended:,} invalid polygons were made valid")
     if counted.lost:
         lines.append(f"warning: {counted.lost:,} features without an area or a place were left out")
-    if nameless := file.values.get(None):
-        lines.append(f"warning: {nameless:,} features have no {file.field}: they do not count")
-    outside = file.layer.count - counted.placed - counted.lost
-    if whole and outside > 0:
-        lines.append(f"{outside:,} of {file.layer.count:,} features lie outside the scene")
+    if nameless := sum(file.values.get(None, 0) for file in files):
+        lines.append(f"warning: {nameless:,} features have no {files[0].field}: they do not count")
+    total = sum(file.layer.count for file in files)
+    if whole and (outside := total - counted.placed - counted.lost) > 0:
+        lines.append(f"{outside:,} of {total:,} features lie outside the scene")
     return lines
 
 
@@ -286,10 +280,9 @@ def _polygons_alone(shapes: Shapes) -> Shapes:
     """Keep only the polygons of collections, where overlays leave points and lines beside them."""
     flat = shapes.copy()
     for k in np.flatnonzero(shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION):
-        parts = shapely.get_parts(shapely.get_parts(shapely.get_parts(shapes[k])))
-        polygons = parts[np.isin(shapely.get_type_id(parts), POLYGONS)]
-        if len(polygons):
-            flat[k] = shapely.union_all(shapely.make_valid(polygons))
+        polygons = polygons_of(shapely.make_valid(shapes[k : k + 1]))
+        if not polygons.is_empty:
+            flat[k] = polygons
     return flat
 
 

@@ -16,6 +16,7 @@ import pyproj
 import shapely
 from pyarrow import parquet
 from shapely.errors import GEOSException
+from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
 from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly
@@ -239,3 +240,9 @@ def _open_parquet(path: str) -> Layer:
     with parquet.ParquetFile(path) as file:
         fields = [field for field in file.schema_arrow.names if field != name]
         return Layer(path, None, fields, pyproj.CRS(wkt) if wkt else None, file.metadata.num_rows, _PARQUET)
+
+
+def polygons_of(shapes: Shapes) -> BaseGeometry:
+    """Unite whatever is polygonal."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), POLYGONS)])
