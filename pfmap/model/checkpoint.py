@@ -112,13 +112,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file: check the path")
-    with path.open("rb") as file:
-        head = file.read(10)
-    if head[8:9] == b"{":  # after the length of a header in JSON
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is a safetensors file that is damaged: {_AGAIN}") from error
+    try:
+        with path.open("rb") as file:
+            if file.read(9)[8:] == b"{":  # after the length of a header in JSON
+                return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is a safetensors file that is damaged: {_AGAIN}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
     content = read_data(path)
     while isinstance(content, Mapping):
         inner = [content[key] for key in _NESTS if isinstance(content.get(key), Mapping)]

@@ -161,7 +161,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
         )
     try:
         state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, ValueError) as error:
         what = what_it_is(path).removeprefix("is ")
         raise ModelError(
             f"{path} is not a safetensors file" + (f" but {what}" if what else f": {error}")

@@ -244,8 +244,8 @@ def _only_raster(archive: Path) -> str:
     """Return the name of the only raster in an archive."""
     try:
         with zipfile.ZipFile(archive) as content:
-            paths = [PurePosixPath(name) for name in content.namelist()]
-            names = [str(p) for p in paths if p.suffix.lower() in RASTER_SUFFIXES and not is_hidden(p)]
+            paths = {name: PurePosixPath(name) for name in content.namelist()}
+            names = [n for n, p in paths.items() if p.suffix.lower() in RASTER_SUFFIXES and not is_hidden(p)]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
     if len(names) != 1:

@@ -155,7 +155,7 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
         if bare and layer.rest:
             bare_ones, rest = _some(bare, scenes), " or ".join(layer.rest)
             yield f"warning: {bare_ones} show no polygon of {path.name}: all of them counts as {rest}"
-        notes = [note for found in layers for note in found.notes]
+        notes = ["; ".join(found.notes) for found in layers if found.notes]
         if notes:
             more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
             yield f"{notes[0]}{more}".replace(f"{path.parent}/", "").replace(f"{first.parent}/", "")

@@ -81,16 +81,18 @@ class RasterLayer:
         self._seen = np.zeros(256, dtype=bool)
         self._named = {int(value) for value in spec.values if value.isdecimal()}
         with self._opened() as source:
-            self.notes = [source.note] if source.note else []
-            if source.moved:
-                self.notes.append(
-                    f"{path} lies on another grid than {image}: brought onto that, pixel by pixel"
-                )
+            self.notes = []
             if source.stated_nodata in self._named:
                 value = f"{source.stated_nodata:g}"
                 self.notes.append(
                     f"warning: {path} calls {value} nodata, so none of it counts as "
                     f"{' or '.join(spec.values[value])}: where it is that, use gdal_edit.py -unsetnodata"
+                )
+            if source.note:
+                self.notes.append(source.note)
+            elif source.moved:
+                self.notes.append(
+                    f"{path} lies on another grid than {image}: brought onto that, pixel by pixel"
                 )
         self._lookup = np.full(256, sets.add_named(spec.rest, spec.weight), dtype=np.uint8)
         for value, names in spec.values.items():
