@@ -20,11 +20,16 @@ from pfmap.core.errors import CheckpointError, PfmapError
 _AGAIN = "download it again"
 _UNPACK = "unpack it first, and name the file in it"
 _KINDS = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
-    (b"\x1f\x8b", f"is compressed with gzip: {_UNPACK}"),
-    ((b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!"), f"is a packed archive: {_UNPACK}"),
-    (b"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
+    (rb"\0*\Z", f"is empty, or all zeros: {_AGAIN}"),
+    (rb"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
+    (rb"\x1f\x8b", f"is compressed with gzip: {_UNPACK}"),
+    (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar", f"is an archive: {_UNPACK}"),
+    (rb"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
+    (rb"\x08.*(pytorch|onnx)", "is an ONNX model: the state dict that it was exported from is needed"),
+    (rb"\s*<(!doctype|html|head|\?xml)", f"is a web page, such as a login, not the file behind it: {_AGAIN}"),
 )
+"""How files begin, as patterns, and what they are."""
+
 _NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "params")
 """Keys under which training programs keep the weights among other things."""
 
@@ -35,20 +40,13 @@ def what_it_is(path: Path) -> str:
     """Say what a file is that holds no weights, and what to do about it; "" where it may hold some."""
     with path.open("rb") as file:
         head = file.read(512)
-    begin = head.lstrip()[:64]
-    known = next((what for magic, what in _KINDS if head.startswith(magic)), "")
-    if known or not head.strip(b"\0"):
-        return known or f"is empty, or all zeros: {_AGAIN}"
-    if head[257:262] == b"ustar":
-        return f"is a tar archive: {_UNPACK}"
     if head.startswith(b"PK\x03\x04"):
         return _zipped(path)
-    if begin.startswith(b"\x08") and (path.suffix == ".onnx" or b"pytorch" in head or b"onnx" in head):
-        return "is an ONNX model: the state dict that it was exported from is needed"
-    if begin[:6].lower() in (b"<!doct", b"<html>", b"<html ", b"<head>", b"<?xml "):
-        return f"is a web page, such as a login or a confirmation, not the file behind it: {_AGAIN}"
-    text = all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in begin)
-    return f"is a text that begins with {begin[:40].decode()!r}: {_AGAIN}" if text else ""
+    for pattern, what in _KINDS:
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return what
+    text = re.fullmatch(rb"\s*([ -~]{1,40})[\t\r\n -~]*", head[:64])
+    return f"is a text that begins with {text[1].decode()!r}: {_AGAIN}" if text else ""
 
 
 def _zipped(path: Path) -> str:
@@ -112,6 +110,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file: check the path")
+    content = _safetensors(path) or read_data(path)
+    while isinstance(content, Mapping) and (
+        inner := [content[key] for key in _NESTS if isinstance(content.get(key), Mapping)]
+    ):
+        content = inner[0]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path} holds no state dict: a published PFNet checkpoint is needed")
+    others = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if others:
+        raise CheckpointError(f"{path} holds more than tensors: {some_of(others, ', ')}")
+    return dict(content)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; empty where it is none."""
     try:
         with path.open("rb") as file:
             if file.read(9)[8:] == b"{":  # after the length of a header in JSON
@@ -120,18 +133,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is a safetensors file that is damaged: {_AGAIN}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
-    content = read_data(path)
-    while isinstance(content, Mapping):
-        inner = [content[key] for key in _NESTS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path} holds no state dict: a published PFNet checkpoint is needed")
-    others = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if others:
-        raise CheckpointError(f"{path} holds more than tensors: {some_of(others, ', ')}")
-    return dict(content)
+    return {}
 
 
 def some_of(problems: Sequence[str], separator: str = "; ") -> str:

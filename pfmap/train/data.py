@@ -136,7 +136,10 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
     for number, layer in enumerate(spec.layers):
         path, first = PurePath(layer.path), scenes[0].path
         layers = [scene.layers[number] for scene in scenes]
-        drawn = [found for found in layers if isinstance(found, PolygonLayer)]
+        pairs = [
+            (scene, found) for scene in scenes if isinstance(found := scene.layers[number], PolygonLayer)
+        ]
+        drawn = [found for _, found in pairs]
         counts = PolygonTally(*map(sum, zip(*(astuple(found.counted) for found in drawn), strict=True)))
         if drawn and not counts.placed:
             others = " or any other of its images" * (len(scenes) > 1)
@@ -147,16 +150,11 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
         files = list({id(found.legend): found.legend.file for found in drawn}.values())
         # What lies outside of all of several images was not counted.
         yield from (f"{line} ({path.name})" for line in remarks(files, counts, whole=len(scenes) == 1))
-        bare = [
-            scene.path.name
-            for scene in scenes
-            if isinstance(found := scene.layers[number], PolygonLayer) and not found.counted.placed
-        ]
-        if bare and layer.rest:
-            bare_ones, rest = _some(bare, scenes), " or ".join(layer.rest)
-            yield f"warning: {bare_ones} show no polygon of {path.name}: all of them counts as {rest}"
-        notes = ["; ".join(found.notes) for found in layers if found.notes]
-        if notes:
+        shown = [image.path for image, found in pairs if found.counted.placed]
+        if layer.rest and (bare := [image.path.name for image, _ in pairs if image.path not in shown]):
+            which, rest = _some(bare, scenes), " or ".join(layer.rest)
+            yield f"warning: {which} show no polygon of {path.name}: all of them counts as {rest}"
+        if notes := ["; ".join(found.notes) for found in layers if found.notes]:
             more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
             yield f"{notes[0]}{more}".replace(f"{path.parent}/", "").replace(f"{first.parent}/", "")
 

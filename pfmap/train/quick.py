@@ -169,15 +169,7 @@ def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a polygon file."""
     polygons = PolygonFile(options.labels, options.field)
-    drawn = sorted(value for value in polygons.values if value is not None)
-    if polygons.field is not None and not drawn:
-        raise TrainingError(f"{options.labels}: no feature says its class in column {polygons.field}")
-    alike = [name for name in drawn if [other.casefold() for other in drawn].count(name.casefold()) > 1]
-    if alike:
-        raise TrainingError(
-            f"{options.labels} has classes that differ only in capital letters, {', '.join(alike)}: write "
-            "them alike, or say which they are in a configuration"
-        )
+    drawn = _drawn(polygons)
     layer: Tables = {"path": _absolute(options.labels), "field": polygons.field or ""}
     if polygons.field is None:
         if len(options.classes or ()) != 1:
@@ -197,6 +189,20 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
     return _with_rest(options.rest or (), drawn, classes, layer)
 
 
+def _drawn(polygons: PolygonFile) -> list[str]:
+    """Return the classes that polygons name; refuse those that are hardly meant as several."""
+    drawn = sorted(value for value in polygons.values if value is not None)
+    if polygons.field is not None and not drawn:
+        raise TrainingError(f"{polygons.text}: no feature says its class in column {polygons.field}")
+    folded = [name.casefold() for name in drawn]
+    if alike := [name for name in drawn if folded.count(name.casefold()) > 1]:
+        raise TrainingError(
+            f"{polygons.text} has classes that differ only in capital letters, {', '.join(alike)}: write "
+            "them alike, or say which they are in a configuration"
+        )
+    return drawn
+
+
 def _with_rest(
     rest: Sequence[str], drawn: Sequence[str], classes: Sequence[str], layer: Tables
 ) -> tuple[Sequence[str], Tables]:
@@ -214,15 +220,8 @@ def _with_rest(
 def _from_masks(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a label raster or a folder of masks."""
     masks, path = _find_masks(options)
-    values, unknown = _values(masks)
+    values, unknown = _values(masks, options.labels)
     known = options.classes or _named_in(masks[0]) or tuple(spec.name for spec in card.classes)
-    if 255 in values and set(values) <= {0, 255}:
-        raise TrainingError(
-            f"{options.labels} holds {' and '.join(map(str, values))} alone, and {IGNORED} is ignored: write "
-            "the classes as 0, 1, 2, ..., or say what 255 is in a configuration: "
-            'values = { 0 = "...", 255 = "..." }'
-        )
-    values = [value for value in values if value != IGNORED]
     strange = [value for value in values if value >= len(known) or not known[value]]
     if strange:
         raise TrainingError(
@@ -262,7 +261,7 @@ def _named_in(mask: Path) -> tuple[str, ...]:
     return tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
 
 
-def _values(masks: Sequence[Path]) -> tuple[list[int], set[int]]:
+def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int]]:
     """Return the values that occur, looking at masks all over the folder, and what these call nodata."""
     chosen = [masks[int(k)] for k in np.unique(np.linspace(0, len(masks) - 1, _LOOK_AT).astype(int))]
     found: set[int] = set()
@@ -272,7 +271,13 @@ def _values(masks: Sequence[Path]) -> tuple[list[int], set[int]]:
             for values in mask.rows():
                 found |= set(np.unique(values).tolist()) - {mask.nodata}
             nodata |= {int(mask.stated_nodata)} if mask.stated_nodata is not None else set()
-    return sorted(found), {value for value in nodata - found if value >= 0}
+    if IGNORED in found and found <= {0, IGNORED}:
+        raise TrainingError(
+            f"{labels} holds {' and '.join(map(str, sorted(found)))} alone, and {IGNORED} is ignored: write "
+            "the classes as 0, 1, 2, ..., or say what 255 is in a configuration: "
+            'values = { 0 = "...", 255 = "..." }'
+        )
+    return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}
 
 
 def _resolution(card: Card, box: GeoBox) -> list[float]:

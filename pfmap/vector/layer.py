@@ -89,6 +89,13 @@ class Layer:
             values = {name: np.asarray(batch.column(name).to_pylist(), dtype=object) for name in columns}
             yield np.asarray(shapes, dtype=object), values
 
+    def everything(self) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
+        """Return all ``(n,)`` geometries and all columns."""
+        parts = [(np.zeros(0, dtype=object), dict.fromkeys(self.fields, np.zeros(0, dtype=object)))]
+        parts += self.chunks(self.fields)
+        table = {name: np.concatenate([columns[name] for _, columns in parts]) for name in self.fields}
+        return np.concatenate([shapes for shapes, _ in parts]), table
+
     def values(self, column: str) -> dict[object, int]:
         """Return the different values of a column, and how often each occurs."""
         counts: dict[object, int] = {}

@@ -153,13 +153,11 @@ def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objec
         which, other = (text, objects) if layer.crs is None else (objects, text)
         raise UsageError(f"{which} has no CRS and {other} has one: they cannot be brought together")
     with explained(text):
-        chunks = list(layer.chunks(layer.fields))
-        shapes = np.concatenate([part for part, _ in chunks]) if chunks else np.zeros(0, dtype=object)
+        shapes, table = layer.everything()
         placed = gpd.GeoSeries(shapes, crs=layer.crs)
         if crs is not None:
             placed = placed.to_crs(crs)
         shapes = shapely.make_valid(shapely.force_2d(np.asarray(placed, dtype=object)))
-    table = {name: np.concatenate([fields[name] for _, fields in chunks]) for name in layer.fields if chunks}
     polygonal = shapely.area(shapes) > 0
     if not polygonal.any():
         raise SourceError(f"{text} has no polygon: zones are needed")

@@ -58,7 +58,7 @@ ODD: dict[str, tuple[Callable[[], bytes], str]] = {
     "half a download": (lambda: saved(STATE)[:-100], "is incomplete"),
     "half an old one": (lambda: saved(STATE, _use_new_zipfile_serialization=False)[:-30], "incomplete"),
     "a zip": (zipped, r"is a zip archive of best\.pth: unpack it first"),
-    "a tar": (tarred, "is a tar archive: unpack it first"),
+    "a tar": (tarred, "is an archive: unpack it first"),
     "a gzip": (lambda: gzip.compress(saved(STATE)), "is compressed with gzip: unpack it first"),
     "an ONNX model": (lambda: b"\x08\x07\x12\x07pytorch\x1a\x05", "is an ONNX model"),
     "TorchScript": (scripted, "is a TorchScript program"),
