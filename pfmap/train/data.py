@@ -1,6 +1,6 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePath
 
@@ -11,7 +11,7 @@ from pfmap.core.errors import TrainingError
 from pfmap.core.files import is_hidden
 from pfmap.core.resources import free_memory
 from pfmap.raster.parts import found_file, refuse_pointers
-from pfmap.train.config import SourceSpec, TrainingConfig
+from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
@@ -128,35 +128,40 @@ def _open_scenes(
 
 
 def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator[str]:
-    """Say how the labels of a source and its images fit together, before pixels are read.
+    """Say how the labels of a source and its images fit together, before pixels are read."""
+    for number, layer in enumerate(spec.layers):
+        layers = [scene.layers[number] for scene in scenes]
+        over = zip(scenes, layers, strict=True)
+        drawn = {scene.path: found for scene, found in over if isinstance(found, PolygonLayer)}
+        if drawn:
+            yield from _about_polygons(spec, layer, drawn)
+        if notes := ["; ".join(found.notes) for found in layers if found.notes]:
+            more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
+            text = f"{notes[0]}{more}".replace(f"{PurePath(layer.path).parent}/", "")
+            yield text.replace(f"{scenes[0].path.parent}/", "")
+
+
+def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, PolygonLayer]) -> Iterator[str]:
+    """Say what of the polygons over these images does not count.
 
     Raises:
         TrainingError: none of the images shows a polygon.
     """
-    for number, layer in enumerate(spec.layers):
-        path, first = PurePath(layer.path), scenes[0].path
-        layers = [scene.layers[number] for scene in scenes]
-        pairs = [
-            (scene, found) for scene in scenes if isinstance(found := scene.layers[number], PolygonLayer)
-        ]
-        drawn = [found for _, found in pairs]
-        counts = PolygonTally(*map(sum, zip(*(astuple(found.counted) for found in drawn), strict=True)))
-        if drawn and not counts.placed:
-            others = " or any other of its images" * (len(scenes) > 1)
-            raise TrainingError(
-                f"source {spec.name!r}: no polygon of {layer.path} lies on {first}{others}: check place and "
-                "CRS of the two" + "".join(f" ({note})" for note in drawn[0].notes)
-            )
-        files = list({id(found.legend): found.legend.file for found in drawn}.values())
-        # What lies outside of all of several images was not counted.
-        yield from (f"{line} ({path.name})" for line in remarks(files, counts, whole=len(scenes) == 1))
-        shown = [image.path for image, found in pairs if found.counted.placed]
-        if layer.rest and (bare := [image.path.name for image, _ in pairs if image.path not in shown]):
-            which, rest = _some(bare, scenes), " or ".join(layer.rest)
-            yield f"warning: {which} show no polygon of {path.name}: all of them counts as {rest}"
-        if notes := ["; ".join(found.notes) for found in layers if found.notes]:
-            more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
-            yield f"{notes[0]}{more}".replace(f"{path.parent}/", "").replace(f"{first.parent}/", "")
+    counts = PolygonTally(*map(sum, zip(*(astuple(found.counted) for found in drawn.values()), strict=True)))
+    name, first = PurePath(layer.path).name, next(iter(drawn))
+    if not counts.placed:
+        raise TrainingError(
+            f"source {spec.name!r}: no polygon of {layer.path} lies on {first}"
+            f"{' or any other of its images' * (len(drawn) > 1)}: check place and CRS of the two"
+            + "".join(f" ({note})" for note in drawn[first].notes)
+        )
+    files = list({id(found.legend): found.legend.file for found in drawn.values()}.values())
+    # What lies outside of all of several images was not counted.
+    yield from (f"{line} ({name})" for line in remarks(files, counts, whole=len(drawn) == 1))
+    bare = [path.name for path, found in drawn.items() if not found.counted.placed]
+    if bare and layer.rest:
+        rest = " or ".join(layer.rest)
+        yield f"warning: {_some(bare, len(drawn))} show no polygon of {name}: all of them counts as {rest}"
 
 
 def _about_labels(
@@ -166,7 +171,7 @@ def _about_labels(
     some = {id(sample.scene) for sample in labelled}
     bare = [scene.path.name for scene in scenes if id(scene) not in some]
     if bare:
-        yield f"warning: {_some(bare, scenes)} have no labelled pixel: nothing is learned from them"
+        yield f"warning: {_some(bare, len(scenes))} have no labelled pixel: nothing is learned from them"
     for number, layer in enumerate(spec.layers):
         rasters = [found for scene in scenes if isinstance(found := scene.layers[number], RasterLayer)]
         values = sorted(set().union(*(raster.unnamed() for raster in rasters)))
@@ -175,9 +180,9 @@ def _about_labels(
             yield f"{PurePath(layer.path).name}: pixels of value {few} do not count, for they name no class"
 
 
-def _some(names: Sequence[str], scenes: Sequence[LabelledScene]) -> str:
+def _some(names: Sequence[str], total: int) -> str:
     few = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-    return f"{len(names)} of {len(scenes)} images ({few})"
+    return f"{len(names)} of {total} images ({few})"
 
 
 def _keep_what_fits(scenes: Sequence[LabelledScene]) -> None:
