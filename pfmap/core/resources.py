@@ -56,8 +56,8 @@ def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
         inside = Path(path.lstrip("/"))
         for folder in (base / one for one in (inside, *inside.parents)):
             with suppress(OSError, ValueError, KeyError):
-                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                cache = int(stat[f"{of}active_file"]) + int(stat[f"{of}inactive_file"])
+                facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cache = int(facts[f"{of}active_file"]) + int(facts[f"{of}inactive_file"])
                 held = int((folder / f"memory.{used}").read_text()) - cache
                 left.append(int((folder / f"memory.{most}").read_text()) - held)
     return left
