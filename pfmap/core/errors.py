@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+_LONGEST = 400  # letters of a library's own word
+
 _wording: Callable[[str], str] = str
 
 
@@ -60,6 +62,11 @@ class EmptyError(SourceError):
 class TargetError(PfmapError, OSError):
     """An output cannot be written, or exists already."""
 
+    @property
+    def strerror(self) -> str:  # type: ignore[override]
+        """Its text, for whoever says why a file could not be written."""
+        return super().__str__()
+
 
 class ModelError(PfmapError):
     """A model is unknown, incomplete or does not fit its card."""
@@ -82,8 +89,9 @@ class TrainingError(PfmapError):
 
 
 def reason(error: Exception) -> str:
-    """Return a library's own word on one line; rasterio keeps GDAL's as the cause."""
-    return " ".join(str(error.__cause__ or error).split())
+    """Return a library's own word on one line, cut if it is long; rasterio keeps GDAL's as the cause."""
+    text = " ".join(str(error.__cause__ or error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 _EXPECTED = (

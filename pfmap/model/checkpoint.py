@@ -54,6 +54,7 @@ def _zipped(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as content:
             names = content.namelist()
+            unpacked = sum(member.file_size for member in content.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return f"is incomplete, for its end is missing or damaged: {_AGAIN}"
     if any(name.endswith("/constants.pkl") for name in names):
@@ -63,6 +64,8 @@ def _zipped(path: Path) -> str:
         )
     if not any(name.endswith("data.pkl") for name in names):
         return f"is a zip archive of {', '.join(names[:3])[:120] or 'nothing'}: {_UNPACK}"
+    if unpacked > path.stat().st_size:
+        return "is packed, as torch never writes it: unpack it, and save it with torch.save"
     return ""
 
 

@@ -110,7 +110,7 @@ class AlignedMap(ClassMap):
                 f"{self._location.text} cannot be brought onto the grid of {other} ({reason(error)})"
             ) from error
 
-    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         if self._vrt is None:
             return super()._read(window)
         values, *_, alpha = self._vrt.read(window=window)

@@ -9,17 +9,21 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, window_of
+from pfmap.core.resources import free_memory, gigabytes
+from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, Validity, gdal_settings, locate, window_of
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time
+_STRIP_BYTES = (
+    8  # of memory for a pixel of them, as it is, as a class, with its mask; or of the tiles in work
+)
 _CHOOSE = "choose it with band=, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
 _COLORS = (
@@ -58,7 +62,8 @@ class ClassMap:
                 ) from error
             self._band = self._choose(band, advice)
             self.geobox: GeoBox = geobox_of(self._src, location)
-            self._masked = self._src.mask_flag_enums[self._band - 1] != [MaskFlags.all_valid]
+            self._validity = Validity.of(self._src, [self._band])
+            self._masked = self._validity.alpha is not None or bool(self._validity.masks)
             self._dtype, self.nodata = self._values()
             self.classes = self._named()
             self._stack = stack.pop_all()
@@ -94,11 +99,21 @@ class ClassMap:
         Args:
             rows: to be cut.
             cols: that are read of them; the fewer, the more rows at a time.
+
+        Raises:
+            SourceError: they are so wide that a strip does not fit into memory.
         """
         rows = rows or Span(0, self.geobox.height)
         width = cols.size if cols is not None else self.geobox.width
         block = max(1, self._src.block_shapes[self._band - 1][0])
         step = max(block, _PIXELS // width // block * block)
+        needed = _STRIP_BYTES * min(max(step, BLOCK), rows.size) * width
+        if needed > (free := free_memory()):
+            raise SourceError(
+                f"{self._location.text} is {width:,} pixels wide, in blocks of {block:,} rows: reading takes "
+                f"{gigabytes(needed)} of memory, {gigabytes(free)} are free; cut it with gdal_translate "
+                "-srcwin, or store it in tiles with -co TILED=YES"
+            )
         first = rows.start // block * block
         return [Span(top, top + step).clip(rows) for top in range(first, rows.stop, step)]
 
@@ -118,11 +133,11 @@ class ClassMap:
             ) from error
         return self._clean(values, mask)
 
-    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         values = self._src.read(self._band, window=window)
-        return values, self._src.read_masks(self._band, window=window) if self._masked else None
+        return values, self._validity.read(self._src, window) if self._masked else None
 
-    def _clean(self, values: npt.NDArray[Any], mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
+    def _clean(self, values: npt.NDArray[Any], mask: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         """Put nodata where the mask says so, and refuse what is no class."""
         valid = mask != 0 if mask is not None else None
         if values.dtype != np.uint8:
@@ -161,7 +176,7 @@ class ClassMap:
         if self._src.dtypes[self._band - 1] == "uint8":
             if not self._masked:
                 return np.dtype(np.uint8), None
-            if nodata is not None and 0 <= nodata <= 255:
+            if nodata is not None and 0 <= nodata <= 255 and self._validity.alpha is None:
                 return np.dtype(np.uint8), int(nodata)
         return np.dtype(np.int32), np.iinfo(np.int32).max if self._masked else None
 

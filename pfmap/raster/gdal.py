@@ -1,4 +1,7 @@
-"""How GDAL is set up, told where a raster is, and understood when it fails: the same wherever one is read."""
+"""How GDAL is set up, told where a raster is, and understood when it fails, and which pixels it has.
+
+The same wherever a raster is read.
+"""
 
 import contextlib
 import http.client
@@ -7,15 +10,18 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -24,18 +30,21 @@ from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.files import is_hidden
 from pfmap.core.grid import Span
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's."""
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
+"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's, and the last one
+where GDAL quotes bytes of a file that are no text."""
 
 BLOCK = 512
 """Side of the tiles of all rasters that are written, pixels."""
 
-# Never run code that a raster names, ask a server again, give up on a dead one, look for side files by name
+# Never run code that a raster names, read where a TIFF's tiles are at once (a disk that fails later would end
+# the process: libtiff 4.7 asserts), ask a server again, give up on a dead one, look for side files by name
 # instead of listing a bucket.
 _SETTINGS = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
     "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
+    "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
 }
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
@@ -63,6 +72,51 @@ def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator
 def window_of(rows: Span, cols: Span) -> Window:
     """Return what rasterio calls these rows and columns."""
     return Window(cols.start, rows.start, cols.size, rows.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """What says which pixels of a raster are valid."""
+
+    alpha: int | None
+    """1-based number of the alpha band: pixels are valid where it is above 0."""
+    masks: tuple[int, ...]
+    """1-based numbers of bands; one of GDAL's masks of them has to say so too. Empty where none has a say."""
+    shared: bool
+    """Whether GDAL's masks of the bands in use say the same, so that other programs see it."""
+
+    @classmethod
+    def of(cls, src: rasterio.DatasetReader, bands: Sequence[int]) -> "Validity":
+        """Find out what decides for the bands in use, whose numbers count from 1.
+
+        GDAL sees an alpha band only as the second or fourth of that many, and not at all beside a nodata
+        value; and it asks all bands. Here an alpha band decides, unless it is in use as a colour, and what
+        has the nodata value by chance is valid. Without one nothing but the bands in use counts. A mask of
+        the whole raster always does.
+        """
+        bands = tuple(dict.fromkeys(bands))
+        kinds = zip(src.indexes, src.colorinterp, strict=True)
+        alphas = [band for band, kind in kinds if kind == ColorInterp.alpha and band not in bands]
+        flags = [set(src.mask_flag_enums[band - 1]) for band in bands]
+        silent = {MaskFlags.all_valid, MaskFlags.alpha, *([MaskFlags.nodata] if alphas else [])}
+        has_say = not any(silent & said for said in flags)
+        whole = MaskFlags.per_dataset in flags[0]
+        seen = {MaskFlags.alpha in said for said in flags} == {bool(alphas)}
+        masks = bands[: 1 if whole else None] if has_say else ()
+        return cls(alphas[-1] if alphas else None, masks, seen)
+
+    def read(
+        self, src: rasterio.DatasetReader, window: Window | None = None, shape: tuple[int, int] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Return the ``(h, w)`` mask of a window, True where valid, in as many pixels as `shape` says."""
+        height, width = shape or ((window.height, window.width) if window else src.shape)
+        valid = np.ones((height, width), dtype=bool)
+        if self.alpha is not None:
+            valid &= src.read(self.alpha, window=window, out_shape=shape) > 0
+        if self.masks:
+            masks = src.read_masks(self.masks, window=window, out_shape=(len(self.masks), height, width))
+            valid &= masks.any(axis=0)
+        return valid
 
 
 @lru_cache(maxsize=64)

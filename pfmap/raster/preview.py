@@ -18,6 +18,8 @@ from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB, geobox_of
 from pfmap.raster.source import Source
 
+_MOST = 512 << 20  # pixels: more are not all read for one small picture
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -42,7 +44,8 @@ def read_preview(
     """Read a class raster in few pixels, and the scene under it in the same ones.
 
     The scene of a class raster that covers only a part of it, or lies on the network's grid, is read where
-    the class raster is. A large scene without overviews is left out: its pixels would all have to be read.
+    the class raster is. A large scene without overviews of what it shows is left out: its pixels would all
+    have to be read.
 
     Args:
         scene: as it was named.
@@ -58,10 +61,11 @@ def read_preview(
     box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
     with Source(locate(scene), RGB, bands) as source:
         source.scaling = scaling
-        if not source.thins_fast():
-            return Preview(None, codes != NODATA, codes)
         rows, cols = _covered(source.info.geobox, box, scene)
-        pixels, seen = source.thinned(rows, cols, codes.shape)
+        found = source.thinned(rows, cols, codes.shape, _MOST, smooth=True)
+        if found is None:
+            return Preview(None, codes != NODATA, codes)
+        pixels, seen = source.shown(*found)
     return Preview(pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA)))
 
 

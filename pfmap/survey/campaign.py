@@ -9,13 +9,12 @@ from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
-from pfmap.core.tables import read_json
 from pfmap.mapping.job import Result
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
+from pfmap.mapping.run_report import earlier_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
-from pfmap.report.scene_report import SceneReport
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
@@ -119,7 +118,7 @@ class Survey:
         for sheet in sheets:
             if sheet in self.results:
                 continue
-            report = read_json(sheet.folder / f"{sheet.location.stem}_report.json", SceneReport)
+            report = earlier_report(sheet.folder / f"{sheet.location.stem}_report.json")
             if report is None:
                 reason = worded("it is not mapped yet: run without retry_failed=True")
                 self.results[sheet] = SheetResult(sheet, None, reason)
@@ -153,7 +152,7 @@ class Survey:
             crs="",
             classes=(),
             scenes=tuple(scenes),
-            warnings=self._about_empty(),
+            warnings=(*self._about_mosaic(results), *self._about_empty()),
         )
         outputs: dict[str, Path] = {}
         if merged is not None:
@@ -172,6 +171,11 @@ class Survey:
 
     def _empty(self) -> list[str]:
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
+
+    def _about_mosaic(self, results: Sequence[SheetResult]) -> tuple[str, ...]:
+        """Say what was said of the mosaic: the report shows its sheets instead."""
+        done = results[0].result if self._sheets and results else None
+        return done.facts.warnings if done is not None else ()
 
     def _about_empty(self) -> tuple[str, ...]:
         """Say which scenes are left out though they are in the folder."""

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 import math
 import time
 from collections.abc import Callable, Generator
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfmap.core.errors import TrainingError
-from pfmap.core.files import clear_drafts, draft
+from pfmap.core.errors import TargetError, TrainingError, reason
+from pfmap.core.files import clear_drafts, write_bytes
+from pfmap.core.resources import free_memory, gigabytes
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.checkpoint import read_data
@@ -25,12 +27,13 @@ from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
 from pfmap.train.data import load_data
 from pfmap.train.model_page import CURVES_NAME, write_page
-from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer
+from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer, refuse_diverged
 from pfmap.train.start import Team, first_network, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _POINTS = 500  # of a curve
+_PIXEL_BYTES = 14  # of a crop: three bands, and labels twice
 _LONGEST = 5.0  # norm of a gradient
 
 
@@ -155,7 +158,17 @@ class _Run:
         self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
         self.data = load_data(config, data_folder, say)
-        self.share = team.share(sum(source.per_batch for source in config.sources))
+        crops = sum(source.per_batch for source in config.sources)
+        self.share = team.share(crops)
+        zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
+        # What is cut for the largest crop, before the network has seen any of it.
+        needed = _PIXEL_BYTES * max(crops * settings.crop**2, (settings.crop / zoom) ** 2)
+        if needed > (free := free_memory()):
+            raise TrainingError(
+                f"a batch of {crops} crops of {settings.crop} pixels, zoomed by {zoom:g} or more, takes "
+                f"{needed / 1e9:.3g} GB of memory or more, {gigabytes(free)} are free: lower per_batch or "
+                "crop, or raise scale"
+            )
         self.network = first_network(config, data_folder, start_from).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
@@ -223,7 +236,7 @@ class _Run:
 
     def validate(self) -> Validation:
         """Measure the averaged weights on what was held out, and remember them if they are the best."""
-        self._refuse_diverged()
+        refuse_diverged(self.average, self.done, self.checkpoint)
         figures = measure(self.average, self.data, self.config.card, self.device)
         for name, figure in figures.items():
             self.curves.add(self.done, name, figure.mean_iou)
@@ -235,37 +248,25 @@ class _Run:
 
     def save_checkpoint(self) -> None:
         """Write all that a resumed run needs, under a temporary name first; never weights that are none."""
-        self._refuse_diverged()
+        refuse_diverged(self.average, self.done, self.checkpoint)
         best = None
         if self.best is not None:
             score, figures, weights = self.best
             best = (score, {k: dataclasses.asdict(v) for k, v in figures.items()}, weights)
-        with draft(self.checkpoint) as part:
-            torch.save(
-                {
-                    "done": self.done,
-                    "loss": self.loss,
-                    "network": self.network.state_dict(),
-                    "average": self.average.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "best": best,
-                    "curves": self.curves.rows,
-                },
-                part,
-            )
-
-    def _refuse_diverged(self) -> None:
-        """Keep the last checkpoint and the best weights from being replaced by NaN.
-
-        Raises:
-            TrainingError: the averaged weights, and so the network's, are not finite.
-        """
-        for key, value in self.average.state_dict().items():
-            if not value.isfinite().all():
-                kept = f"; {self.checkpoint} was good" if self.checkpoint.is_file() else ""
-                raise TrainingError(
-                    f"training diverged: {key} is not finite at step {self.done}{kept}: lower the rates"
-                )
+        content = io.BytesIO()  # what the disk has against it, torch would not say
+        torch.save(
+            {
+                "done": self.done,
+                "loss": self.loss,
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "best": best,
+                "curves": self.curves.rows,
+            },
+            content,
+        )
+        write_bytes(self.checkpoint, content.getvalue())
 
     def load_checkpoint(self) -> None:
         """Go back to where the checkpoint was written.
@@ -280,12 +281,15 @@ class _Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.done, self.loss = state["done"], state["loss"]
             self.curves = Curves(state["curves"])
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise TrainingError(f"{self.checkpoint} is not of this configuration: {error}") from error
-        if state["best"] is not None:
-            score, figures, weights = state["best"]
-            self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
-        self._refuse_diverged()
+            if state["best"] is not None:
+                score, figures, weights = state["best"]
+                self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
+        except Exception as error:  # whatever is wrong in there, the file is refused
+            raise TrainingError(
+                f"{self.checkpoint} is damaged, or not of this configuration ({reason(error)}): start anew "
+                "with overwrite=True"
+            ) from error
+        refuse_diverged(self.average, self.done, self.checkpoint)
 
     def finish(self) -> Validation:
         """Write the best averaged weights, their card and the curves, and take the checkpoint away."""
@@ -304,5 +308,10 @@ class _Run:
         self.curves.write_csv(self.output / "curves.csv")
         self.curves.write_png(self.output / CURVES_NAME)
         write_page(self.output, card, figures, fitted)
-        self.checkpoint.unlink(missing_ok=True)
+        try:
+            self.checkpoint.unlink(missing_ok=True)
+        except OSError as error:
+            raise TargetError(
+                f"the model is written, but {self.checkpoint} cannot be deleted ({error.strerror}): delete it"
+            ) from error
         return figures

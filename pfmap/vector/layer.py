@@ -19,10 +19,11 @@ from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
-from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly
+from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
 
-VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError)
-"""What the libraries for vector files raise; pyogrio's own errors are of the last kind."""
+VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError, LookupError)
+"""What the libraries for vector files raise; pyogrio's own errors are of the last kind but one, and the last
+is what it says of a file without layers."""
 
 _CHUNK = 50_000  # features that are read at a time
 _REMOTE = ("/vsi", "http:", "https:", "gs:")
@@ -51,7 +52,7 @@ def explained(file: str) -> Iterator[None]:
             "write the encoding, such as CP1252, into a .cpg file beside the shapefile"
         ) from error
     except VECTOR_FAILURES as error:
-        raise SourceError(f"{file} cannot be read ({' '.join(str(error).split())})") from error
+        raise SourceError(f"{file} cannot be read ({reason(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ def open_layer(text: str, what: str) -> Layer:
             raise SourceError(f"{what} {text} has no geometry: polygons are needed")
         encoding = _unnamed_encoding(Path(path))
         info = pyogrio.read_info(path, layer=name, force_feature_count=True, encoding=encoding)
-    crs = pyproj.CRS(info["crs"]) if info["crs"] else None
+        crs = pyproj.CRS(info["crs"]) if info["crs"] else None
     fields, count = list(map(str, info["fields"])), int(info["features"])
     note = f"{text} names no encoding: its texts are read as {encoding}" if encoding == _WESTERN else ""
     return Layer(path, name, fields, crs, count, str(info["driver"]), encoding, note)
