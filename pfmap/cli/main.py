@@ -89,6 +89,13 @@ def _status(arguments: list[str] | None) -> int:  # noqa: PLR0911 - a way out fo
         say("Interrupted.", err=True)
         asked = stop.__cause__ or stop  # click raises an error of its own
         return 128 + int((asked.args or (signal.SIGINT,))[0])
+    except (MemoryError, RuntimeError) as error:  # where nobody nearer to it knew better
+        from pfmap.core.resources import lack_of, lacks_memory
+
+        if not lacks_memory(error):
+            raise
+        say(f"Error: {lack_of(error)}: close other programs, or raise the limit of this process", err=True)
+        return 1
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # nobody reads on
             return 128 + 13

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pfmap.cli.common import Command, class_names, options
 from pfmap.cli.screen import say, screen
-from pfmap.core.errors import visible, worded
+from pfmap.core.errors import redacted, visible, worded
 
 if TYPE_CHECKING:
     from pfmap.train.loop import Progress
@@ -138,6 +138,7 @@ def train(
             overwrite=overwrite,
             on_step=on_step,
             on_validation=on_validation,
+            on_message=lambda text: tqdm.write(visible(redacted(worded(text))), file=screen()),
         )
     if leads:
         for name, figure in figures.items():

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import UNSEEN, ModelError
-from pfmap.core.tables import build, check_choices, read_toml, table_of
+from pfmap.core.tables import build, check_values, read_toml, table_of
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
 Context = Literal["ppm", "aspp", "none"]
@@ -26,6 +26,12 @@ WINDOW_MULTIPLE = 32
 _LONGEST = 20_000  # letters
 WINDOW_MIN = 64
 """Below this the coarsest map has one row, and resizing with aligned corners is undefined."""
+WINDOW_MAX = 8192
+"""Beyond this a single window takes tens of gigabytes."""
+_MOST = {"width": 4096, "embedding": 4096, "salient_bins": 64, "smooth_bins": 64, "edge_points": 4096}
+"""Beyond these a network takes more memory than any machine has, or a product of points does."""
+_LEAST, _LARGEST = 1e-3, 1e3
+"""Of what shares of the full value, and logits, are divided by: beyond, they drown or become infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,12 @@ class Architecture:
     """From coarse to fine, from fine to coarse, or first down and then up again."""
 
     def __post_init__(self) -> None:
-        check_choices(self, ModelError)
+        check_values(self)
         if not 2 <= self.classes <= 255:
             raise ModelError(f"a model has 2 to 255 classes (255 is nodata), not {self.classes}")
-        for name in ("width", "embedding", "salient_bins", "smooth_bins", "edge_points"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} is {getattr(self, name)}: it has to be 1 or more")
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ModelError(f"{name} is {getattr(self, name)}: it has to be 1 to {most}")
         levels = self.flow_levels
         if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(FLOW_LEVELS):
             raise ModelError(
@@ -105,8 +111,13 @@ class InputSpec:
     def __post_init__(self) -> None:
         if len(self.bands) != 3 or len(self.mean) != 3 or len(self.std) != 3:
             raise ModelError("bands, mean and std have three entries each: the encoders take three bands")
-        if self.scale <= 0 or min(self.std) <= 0:
-            raise ModelError("scale and std are above 0")
+        check_values(self)
+        if self.scale <= 0:
+            raise ModelError(f"scale is {self.scale}: it has to be above 0")
+        if not _LEAST <= min(self.std) <= max(self.std) <= _LARGEST:
+            raise ModelError(f"std is {list(self.std)}: each has to be {_LEAST:g} to {_LARGEST:g}")
+        if max(map(abs, self.mean)) > _LARGEST:
+            raise ModelError(f"mean is {list(self.mean)}: each has to be {-_LARGEST:g} to {_LARGEST:g}")
         if len(self.gsd) != 2 or not 0 < self.gsd[0] <= self.gsd[1]:
             raise ModelError(f"gsd is [smallest, largest] in metres, not {list(self.gsd)}")
         check_window(self.window, self.window)
@@ -116,13 +127,13 @@ def check_window(height: int, width: int) -> None:
     """Refuse a window that the network cannot take.
 
     Raises:
-        ModelError: a side is below 64 pixels or no multiple of 32.
+        ModelError: a side is below 64 pixels, above 8192, or no multiple of 32.
     """
     for side in (height, width):
-        if side < WINDOW_MIN or side % WINDOW_MULTIPLE:
+        if not WINDOW_MIN <= side <= WINDOW_MAX or side % WINDOW_MULTIPLE:
             raise ModelError(
                 f"window {height} x {width}: both sides have to be multiples of {WINDOW_MULTIPLE}, "
-                f"{WINDOW_MIN} or more"
+                f"{WINDOW_MIN} to {WINDOW_MAX}"
             )
 
 
@@ -166,15 +177,16 @@ class Card:
                 f"the card lists {len(self.classes)} classes, its architecture has "
                 f"{self.architecture.classes}"
             )
-        if not self.temperature > 0:
-            raise ModelError(f"temperature is {self.temperature}: it has to be above 0")
-        names = [spec.name for spec in self.classes]
+        check_values(self)
+        if not _LEAST <= self.temperature <= _LARGEST:
+            raise ModelError(f"temperature is {self.temperature}: it has to be {_LEAST:g} to {_LARGEST:g}")
+        names = [spec.name.strip().casefold() for spec in self.classes]
+        twice = sorted(spec.name for spec in self.classes if names.count(spec.name.strip().casefold()) > 1)
         texts = (self.name, self.title, self.accuracy_note, *self.input.bands, *astuple(self.provenance))
         if any(UNSEEN.search(re.sub("[\n\t]", "", text)) or len(text) > _LONGEST for text in texts):
             raise ModelError(f"a text has control characters, or is longer than {_LONGEST:,} letters")
-        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ModelError(f"class names appear twice: {', '.join(twice)}")
+            raise ModelError(f"class names appear twice, but for case or blanks: {', '.join(twice)}")
 
 
 def read_card(path: Path) -> Card:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import platformdirs
 
@@ -130,6 +130,14 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
                 settle_names(final.parent)
     except OSError as error:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
+
+
+_LITTER = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"})
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file below a folder is none of the user's: hidden, or left there by a system or a server."""
+    return any(part.startswith(".") or part.lower() in _LITTER for part in path.parts)
 
 
 def make_folder(folder: Path, *, named: bool = False) -> None:

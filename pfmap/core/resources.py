@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import secrets
 import shutil
 import stat
@@ -30,17 +31,67 @@ def resident_memory() -> int:
 
 
 def free_memory() -> int:
-    """Return how much memory this process may use in all: what it has, and what is free."""
-    own = resident_memory()
-    free = psutil.virtual_memory().available
-    root = Path("/sys/fs/cgroup")
-    try:  # a container's limit, which the system's figures do not show; its file cache can be reclaimed
-        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        used = int((root / "memory.current").read_text()) - int(stat["file"])
-        free = min(free, int((root / "memory.max").read_text()) - used)
-    except (OSError, ValueError, KeyError):
-        pass
-    return int(own + max(0, free))
+    """Return how much memory this process may use in all: what it has, and what is free within its limits."""
+    free = min([psutil.virtual_memory().available, *_left_in_groups(), *_left_in_limits()])
+    return int(resident_memory() + max(0, free))
+
+
+def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Return what the limits of containers and services leave, which the system's figures do not show.
+
+    Every group around this process has a say, of either version of Linux's control groups; the cache of files
+    can be reclaimed. A container may see its own group as the root.
+    """
+    left = []
+    lines = own.read_text().splitlines() if own.is_file() else ["0::/"]
+    for _, kinds, path in (line.split(":", 2) for line in lines):
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        # Version 1 has a tree for each kind of limit; that without a kind is version 2.
+        base, most, used, of = (
+            (root / "memory", "limit_in_bytes", "usage_in_bytes", "total_")
+            if kinds
+            else (root, "max", "current", "")
+        )
+        inside = Path(path.lstrip("/"))
+        for folder in (base / one for one in (inside, *inside.parents)):
+            with suppress(OSError, ValueError, KeyError):
+                facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cache = int(facts[f"{of}active_file"]) + int(facts[f"{of}inactive_file"])
+                held = int((folder / f"memory.{used}").read_text()) - cache
+                left.append(int((folder / f"memory.{most}").read_text()) - held)
+    return left
+
+
+def _left_in_limits() -> list[int]:
+    """Return what `ulimit` leaves of address space and of data, where one is set."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return []
+    used = psutil.Process().memory_info()
+    limits = ((resource.RLIMIT_AS, used.vms + _UNUSED), (resource.RLIMIT_DATA, getattr(used, "data", 0)))
+    most = [(resource.getrlimit(kind)[0], size) for kind, size in limits]
+    return [limit - size for limit, size in most if limit != resource.RLIM_INFINITY]
+
+
+_UNUSED = 640 << 20
+"""Address space that threads' stacks and pools, and compiled code, still take without being memory."""
+
+_LACK = re.compile(r"out of memory|(cannot|can't|unable to) allocate|bad_alloc|new thread", re.I)
+_AMOUNT = re.compile(r"(\d+) bytes|([\d.]+ [KMGT]iB)")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether a library means that memory ran out."""
+    return isinstance(error, MemoryError) or bool(_LACK.search(str(error)))
+
+
+def lack_of(error: BaseException) -> str:
+    """Say that memory ran out, how much was asked for as far as the library says it, and what is free."""
+    amount = _AMOUNT.search(str(error))
+    more = "" if amount is None else f" when {amount[2] or gigabytes(int(amount[1]))} more were needed"
+    return f"memory ran out{more}, {gigabytes(free_memory() - resident_memory())} are free"
 
 
 def free_disk(folder: Path) -> int:

@@ -6,6 +6,7 @@ as the text "3" for a number, the hooks at the end refuse.
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -63,14 +64,24 @@ def table_of(settings: Any) -> dict[str, Any]:
     return table
 
 
-def check_choices(settings: Any, error: type[PfmapError]) -> None:
-    """Refuse a text that is none of those that its field's type lists: settings are made in Python too."""
+def check_values(settings: Any, error: type[PfmapError] = ModelError) -> None:
+    """Refuse a text that is none of those that its field's type lists, and numbers that are not finite.
+
+    Settings are made in Python too, and TOML knows nan and inf.
+    """
     for item in fields(settings):
+        value = getattr(settings, item.name)
         if get_origin(item.type) is Literal:
             try:
-                _choice(getattr(settings, item.name), item.type)
+                _choice(value, item.type)
             except ModelError as unknown:
                 raise error(f"{item.name} {unknown}") from None
+        numbers = (
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]
+        )
+        for number in numbers:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise error(f"{item.name} is {shown(value)}: numbers have to be finite")
 
 
 def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, worded
+from pfmap.core.files import is_hidden
 from pfmap.core.grid import Span
 from pfmap.core.stages import read_ahead
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
@@ -159,7 +160,7 @@ def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]
 def _rasters(folder: Path) -> dict[str, Path]:
     """Find the rasters in a folder by their names without the ending."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if not is_hidden(Path(path.name))):
         if path.suffix.lower() in EXACT_SUFFIXES and path.is_file() and not path.stem.endswith("_confidence"):
             if path.stem in found:
                 raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")

@@ -11,7 +11,8 @@ from pfmap.evaluation.legend import Legend
 from pfmap.raster.align import AlignedMap, burn_values
 from pfmap.raster.gdal import locate
 from pfmap.trace.compare import NO_CODE
-from pfmap.vector.labels import LabelPolygons, PolygonFile, is_vector
+from pfmap.vector.labels import LabelPolygons, PolygonFile, remarks
+from pfmap.vector.layer import is_vector
 
 ADVICE = "take one with gdal_translate -b 1, or map the scene first with pfmap predict"
 """What to do about a class raster with several bands."""
@@ -83,14 +84,4 @@ class PolygonTruth:
                 f"that reaches the scene, which covers {','.join(f'{v:.8g}' for v in box.bounds)} in "
                 f"{box.crs_name}"
             )
-        remarks = []
-        if counted.mended:
-            remarks.append(f"warning: {counted.mended:,} invalid polygons were made valid")
-        if counted.lost:
-            remarks.append(f"warning: {counted.lost:,} features without an area or a place were left out")
-        if nameless := file.values.get(None):
-            remarks.append(f"warning: {nameless:,} features have no {file.field}: they do not count")
-        outside = file.layer.count - counted.placed - counted.lost
-        if outside > 0:
-            remarks.append(f"{outside:,} of {file.layer.count:,} features lie outside the scene")
-        return remarks
+        return remarks([file], counted)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from pfmap.core.errors import SourceError, TargetError
 from pfmap.core.grid import Axis, Span
@@ -18,7 +19,7 @@ from pfmap.mapping.mapper import Mapper
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Probe
 from pfmap.mapping.work import Work
-from pfmap.model.predictor import Predictor
+from pfmap.model.predictor import MOST_WORKERS, Predictor
 from pfmap.raster.align import burn
 from pfmap.raster.source import Source
 from pfmap.trace.tracer import TILE, warm_up
@@ -29,6 +30,7 @@ _MOST_WINDOWS = 20_000_000
 # Bytes per pixel of the outputs that nothing can exceed: two rasters, once as swaths and once with overviews.
 _DISK_BOUND = 5.0
 _RUNTIME = 700 << 20
+_USUAL_PASSES = 256 << 20  # of which that is a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,20 @@ def refuse_without_memory(plan: Plan, estimated: Estimate) -> None:
         SourceError: it needs more than is free.
     """
     if estimated.memory > estimated.free_memory:
-        box, block = plan.scene.geobox, plan.scene.block
+        box, block, side = plan.scene.geobox, plan.scene.block, plan.grid.rows.window
+        remedy = (
+            "map a narrower part with bbox=, store the scene in tiles with gdal_translate -co TILED=YES, or "
+            "raise the limit of this process, if it has one"
+        )
+        if 2 * (passes := memory_of_passes(plan)) > estimated.memory:
+            remedy = (
+                f"windows of {side} x {side} pixels alone take {gigabytes(passes)}; choose a model with "
+                "smaller ones, or compute one at a time with batch_size=1 and OMP_NUM_THREADS=1"
+            )
         raise SourceError(
             f"{plan.scene.name} ({box.width:,} x {box.height:,} pixels in blocks of {block[1]:,} x "
             f"{block[0]:,}) needs about {gigabytes(estimated.memory)} of memory, "
-            f"{gigabytes(estimated.free_memory)} are free: map a narrower part with bbox=, or store the "
-            "scene in tiles with gdal_translate -co TILED=YES"
+            f"{gigabytes(estimated.free_memory)} are free: {remedy}"
         )
 
 
@@ -142,7 +152,7 @@ def _in_sample(
 
 
 def memory_of(plan: Plan) -> int:
-    """Return what grows with a scene's width, blocks and classes, bytes."""
+    """Return what grows with a scene's width, blocks and classes, and with a model's windows, bytes."""
     scene, grid, frame = plan.scene, plan.grid, plan.frame
     itemsize = np.dtype(scene.dtype).itemsize
     decoded = frame.rows.native * scene.geobox.width * scene.count * itemsize
@@ -153,7 +163,21 @@ def memory_of(plan: Plan) -> int:
     share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
     swath_pixels = share * plan.geobox.height * plan.geobox.width
     tiles = 2 * min(TILE, plan.geobox.height) * plan.geobox.width
-    return int(cache + carried + _SWATH_BYTES * swath_pixels + tiles + scene.block_bytes)
+    large = max(0, memory_of_passes(plan) - _USUAL_PASSES)
+    return int(cache + carried + _SWATH_BYTES * swath_pixels + tiles + scene.block_bytes + large)
+
+
+def memory_of_passes(plan: Plan) -> int:
+    """Return what the network's layers hold of all windows that this machine computes at once, bytes.
+
+    Measured on encoders and decoders of all kinds: 240 bytes per pixel of the window with a decoder of 64
+    channels, 480 to 680 with 256, and 4 more per class.
+    """
+    if plan.device.type != "cpu":
+        return 0
+    each = plan.batch_size * plan.grid.rows.window**2
+    passes = min(torch.get_num_threads(), MOST_WORKERS)
+    return passes * each * (180 + 2 * plan.card.architecture.width + 8 * len(plan.card.classes))
 
 
 _SWATH_BYTES = 11.0

@@ -21,6 +21,7 @@ from pfmap.core.classes import NODATA
 from pfmap.core.errors import DeviceError
 from pfmap.core.files import write_failed
 from pfmap.core.grid import Frame, GeoBox, Grid, Span
+from pfmap.core.resources import lack_of, lacks_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.blend import Blender, Chooser
 from pfmap.mapping.plan import Plan
@@ -263,10 +264,10 @@ class Tally:
 
 @contextmanager
 def out_of_memory_explained() -> Iterator[None]:
-    """Say what to do if not the network, but what is carried from window to window does not fit.
+    """Say what to do if memory runs out, the device's or the machine's, though the estimate said otherwise.
 
     Raises:
-        DeviceError: the device's memory is too small for that.
+        DeviceError: what is carried from window to window, or anything else, does not fit.
     """
     try:
         yield
@@ -274,6 +275,13 @@ def out_of_memory_explained() -> Iterator[None]:
         raise DeviceError(
             "the device's memory does not hold the overlaps of a scene this wide: lower overlap=, map a "
             "narrower part with bbox=, or use device='cpu'"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise DeviceError(
+            f"{lack_of(error)}: close other programs, raise the limit of this process, map a narrower part "
+            "with bbox=, or choose a model with smaller windows"
         ) from error
 
 

@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from pfmap.core.card import InputSpec
 from pfmap.core.errors import DeviceError
+from pfmap.core.resources import lacks_memory
 from pfmap.core.stages import Clock
 
 log = logging.getLogger(__name__)
 
+MOST_WORKERS = 8
+"""Passes at a time at most: each holds a window's activations."""
+
 _FULL = 255.0  # pixels are 8-bit: this is 1.0
-_MOST_WORKERS = 8  # each holds a window's activations
+
 
 Pixels = Sequence[npt.NDArray[np.uint8]]
 """Of windows, each ``(3, window, window)``."""
@@ -85,7 +89,7 @@ class Predictor:
         self.batch_size = batch_size
         # Asked for once: what torch says later, in another thread, is what `stream` last set in any.
         self._threads = threads or torch.get_num_threads()
-        self.workers = min(self._threads, _MOST_WORKERS) if self.device.type == "cpu" else 1
+        self.workers = min(self._threads, MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
         self._turn = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -109,21 +113,35 @@ class Predictor:
             ``(len(windows), classes, window, window)`` float32, on the device.
 
         Raises:
-            DeviceError: not even one window fits into the device's memory.
+            DeviceError: not even one window fits into the device's memory, or numbers come out that are none.
         """
-        parts: list[Tensor] = []
+        made, sound = self._made(windows, valid)
+        if not sound.all():
+            raise self._unsound("a window")
+        return made
+
+    def _made(self, windows: Pixels, valid: Masks) -> tuple[Tensor, Tensor]:
+        """Compute probabilities, and for each window whether all its logits were finite, as ``(n,)`` bool.
+
+        That stays on the device: asking for it would have a GPU wait.
+        """
+        parts: list[tuple[Tensor, Tensor]] = []
         done = 0
         while done < len(windows):
-            batch = slice(done, done + self.batch_size)
+            size = self.batch_size
+            batch = slice(done, done + size)
             part = self._pass_if_it_fits(windows[batch], valid[batch])
             if part is None:
-                self._halve()
+                self._halve(size)
             else:
                 parts.append(part)
                 done = batch.stop
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        if len(parts) == 1:
+            return parts[0]
+        probabilities, sound = zip(*parts, strict=True)
+        return torch.cat(probabilities), torch.cat(sound)
 
-    def _pass_if_it_fits(self, windows: Pixels, valid: Masks) -> Tensor | None:
+    def _pass_if_it_fits(self, windows: Pixels, valid: Masks) -> tuple[Tensor, Tensor] | None:
         """Compute up to a batch of windows; None if the device's memory is too small for it."""
         try:
             with torch.inference_mode():
@@ -131,17 +149,26 @@ class Predictor:
                 mixed = self.precision != torch.float32
                 with torch.autocast(self.device.type, self.precision, enabled=mixed):
                     logits = self.network(seen)
-                return torch.softmax(logits[: len(windows)].float(), dim=1)
-        except torch.OutOfMemoryError:
+                logits = logits[: len(windows)].float()
+                # One infinite logit of a class makes its sum so, even where the softmax hides it.
+                return torch.softmax(logits, dim=1), logits.sum(dim=(1, 2, 3)).isfinite()
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
             return None  # and with the error goes what the failed pass held
 
-    def _halve(self) -> None:
-        if self.batch_size == 1:
+    def _halve(self, tried: int) -> None:
+        """Go on with half of a size that did not fit, unless another pass was quicker to."""
+        if tried == 1:
             raise DeviceError(
                 "the device ran out of memory with a single window per pass: close other programs that use "
-                "it, choose a model with smaller windows, try precision='bfloat16', or use device='cpu'"
+                "it, choose a model with smaller windows, try precision='bfloat16', or use device='cpu' (one "
+                "pass at a time with OMP_NUM_THREADS=1)"
             )
-        self.batch_size //= 2
+        with self._lock:
+            if self.batch_size < tried:
+                return
+            self.batch_size = tried // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._say(f"warning: the device ran out of memory: going on with {self.batch_size} windows per pass")
@@ -153,8 +180,9 @@ class Predictor:
             ``(batch_size, 3, window, window)`` float32; invalid pixels and missing windows are 0.
         """
         side = windows[0].shape[-1]
-        pixels = torch.zeros((self.batch_size, 3, side, side), dtype=torch.uint8)
-        mask = torch.zeros((self.batch_size, 1, side, side), dtype=torch.bool)
+        size = max(self.batch_size, len(windows))  # another pass may have halved it meanwhile
+        pixels = torch.zeros((size, 3, side, side), dtype=torch.uint8)
+        mask = torch.zeros((size, 1, side, side), dtype=torch.bool)
         for index in range(len(windows)):
             pixels[index] = torch.from_numpy(windows[index])
             mask[index, 0] = torch.from_numpy(valid[index])
@@ -176,7 +204,7 @@ class Predictor:
         clock = clock or Clock()
         # Of this thread, which blends while the workers compute.
         torch.set_num_threads(max(1, self._threads // self.workers))
-        running: deque[Future[list[Predicted]]] = deque()
+        running: deque[Future[tuple[list[Predicted], Tensor | None]]] = deque()
         turn = contextlib.ExitStack()
         pool = self._begin()
         try:
@@ -186,10 +214,10 @@ class Predictor:
                 running.append(pool.submit(self._compute, batch, clock))
                 # One more than there are workers, so that none waits for the next.
                 if len(running) > self.workers:
-                    yield from running.popleft().result()
+                    yield from self._checked(*running.popleft().result())
             turn.close()
             while running:
-                yield from running.popleft().result()
+                yield from self._checked(*running.popleft().result())
         finally:
             wait([future for future in running if not future.cancel()])
             turn.close()
@@ -231,13 +259,28 @@ class Predictor:
         if waiting:
             yield waiting
 
-    def _compute(self, batch: list[Window], clock: Clock) -> list[Predicted]:
+    def _compute(self, batch: list[Window], clock: Clock) -> tuple[list[Predicted], Tensor | None]:
         some = [window for window in batch if window.seen.any()]
-        made: Iterator[Tensor] = iter(())
-        if some:
-            with clock.stage("network"):
-                made = iter(self.probabilities([w.pixels for w in some], [w.seen for w in some]))
-        return [(window, next(made) if window.seen.any() else None) for window in batch]
+        if not some:
+            return [(window, None) for window in batch], None
+        with clock.stage("network"):
+            made, sound = self._made([w.pixels for w in some], [w.seen for w in some])
+        each = iter(made)
+        return [(window, next(each) if window.seen.any() else None) for window in batch], sound
+
+    def _checked(self, batch: list[Predicted], sound: Tensor | None) -> list[Predicted]:
+        """Refuse windows whose logits are not all finite, or their pixels would be of any class."""
+        if sound is not None and not sound.all():
+            computed = [window for window, made in batch if made is not None]
+            window = computed[sound.tolist().index(False)]
+            raise self._unsound(f"window {window.col} of window row {window.row}, counted from 0,")
+        return batch
+
+    def _unsound(self, window: str) -> DeviceError:
+        remedy = "its weights are damaged, or too large: train or import the model again"
+        if self.precision != torch.float32:
+            remedy = f"{precision_name(self.precision)} does not hold its numbers: use precision='float32'"
+        return DeviceError(f"the model gives NaN or infinite numbers for {window} of the scene: {remedy}")
 
 
 def pad_to(

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
-from pfmap.core.errors import ModelError, TargetError, TrainingError
+from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
 from pfmap.core.files import write_bytes, write_text
+from pfmap.model.checkpoint import read_tensors, some_of, what_it_is
 from pfmap.net.pfnet import PFNet
 
 CARD_NAME = "model.toml"
@@ -124,18 +125,22 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str
 def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype = torch.float16) -> None:
     """Write a model folder: weights first, so that a folder with a card is complete.
 
-    Floating-point tensors are stored as `dtype`.
+    Floating-point tensors are stored as `dtype`, or as float32 where that cannot hold them.
 
     Raises:
         TargetError: it cannot be written.
+        ModelError: weights are NaN or infinite.
     """
+    weights = _without_counters(network.state_dict())
+    if problems := [f"{key} {why}" for key, value in weights.items() if (why := _useless(key, value))]:
+        raise ModelError(f"{folder} cannot be written: {some_of(problems)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
     state = {
-        key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
-        for key, value in _without_counters(network.state_dict()).items()
+        key: (value.to(dtype) if value.to(dtype).isfinite().all() else value).detach().cpu().contiguous()
+        for key, value in weights.items()
     }
     # Written here and not by safetensors, which would let nobody but the owner read it.
     write_bytes(folder / WEIGHTS_NAME, save(state))
@@ -146,7 +151,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Fill a network with weights, as float32, and refuse anything that does not fit.
 
     Raises:
-        ModelError: the file is missing, no safetensors, or its keys or shapes differ; all are listed.
+        ModelError: the file is missing, no safetensors, its keys or shapes differ, or it holds numbers that
+            are none; the first of them are listed.
     """
     if not path.is_file():
         raise ModelError(
@@ -155,29 +161,44 @@ def load_weights(network: nn.Module, path: Path) -> None:
         )
     try:
         state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a safetensors file: {error}") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, ValueError) as error:
+        what = what_it_is(path).removeprefix("is ")
+        raise ModelError(
+            f"{path} is not a safetensors file" + (f" but {what}" if what else f": {error}")
+        ) from error
     problems = misfits(network, state)
     if problems:
-        raise ModelError(f"{path} does not fit its card: {'; '.join(problems)}")
+        raise ModelError(f"{path} does not fit its card: {some_of(problems)}")
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
 
 
 def misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """List every missing, unexpected and misshapen key; `num_batches_tracked` may be absent."""
+    """List every missing, unexpected, misshapen and useless key; `num_batches_tracked` may be absent."""
     wanted, given = (
         {key: tuple(value.shape) for key, value in _without_counters(tensors).items()}
         for tensors in (network.state_dict(), state)
     )
     return [
-        *(f"{key} is missing" for key in wanted if key not in given),
-        *(f"{key} is unexpected" for key in given if key not in wanted),
+        *(f"{key} {why}" for key in wanted if key in given and (why := _useless(key, state[key]))),
         *(
             f"{key} is {given[key]}, needs {shape}"
             for key, shape in wanted.items()
             if given.get(key, shape) != shape
         ),
+        *(f"{key} is unexpected" for key in given if key not in wanted),
+        *(f"{key} is missing" for key in wanted if key not in given),
     ]
+
+
+def _useless(key: str, value: Tensor) -> str:
+    """Say why no map can be made with a weight; "" if one can."""
+    if not value.is_floating_point():
+        return f"is of {str(value.dtype).removeprefix('torch.')}, needs floating-point numbers"
+    if not value.float().isfinite().all():
+        return "holds NaN or infinite numbers: did its training diverge?"
+    return "is a variance below 0" if key.endswith("running_var") and (value < 0).any() else ""
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -216,9 +237,9 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
         TrainingError: the file cannot be read or does not fit.
     """
     try:
-        published = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; the file is the cause of all of them
-        raise TrainingError(f"encoder weights {path} cannot be read: {error}") from error
+        published = read_tensors(path)
+    except CheckpointError as error:
+        raise TrainingError(f"encoder weights {error}") from error
     keys = (key.split(".") for key in encoder.state_dict() if key.startswith("stages."))
     blocks = dict.fromkeys(f"stages.{stage}.{index}" for _, stage, index, *_ in keys)
     renames = [(r"_conv_stem\.", "stem.0."), (r"_bn0\.", "stem.1.")]
@@ -230,5 +251,5 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
     state = {ours: published[key] for key, ours in named.items() if ours != key}
     problems = misfits(encoder, state)
     if problems:
-        raise TrainingError(f"encoder weights {path} do not fit: {'; '.join(problems[:5])}")
+        raise TrainingError(f"encoder weights {path} do not fit: {some_of(problems)}")
     encoder.load_state_dict(state, strict=False)

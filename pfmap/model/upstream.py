@@ -1,19 +1,17 @@
 """Import published PFNet checkpoints as model folders; presets say what each was trained for."""
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pfmap.core.card import Architecture, Card, Encoder, InputSpec, Provenance
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import CheckpointError
+from pfmap.model.checkpoint import read_tensors, some_of
 from pfmap.model.store import CARD_NAME, check_name, misfits, rename_key, user_models, write_model
 from pfmap.net.layers import BLOCKS
 from pfmap.net.pfnet import PFNet
@@ -122,15 +120,18 @@ _RENAMES = (
     (r"head\.conv_last\.1\.", "classify."),
 )
 
+_FIRST = "layer0.0.0.weight"
+"""A published name; what stands before it in a checkpoint stands before all."""
+
 
 def import_checkpoint(
     path: str | Path, *, preset: str, name: str, models_dir: str | Path | None = None
 ) -> Path:
     """Turn a published PFNet checkpoint into a model folder.
 
-    Accepts the published pickled dict and a bare state dict, with or without ``module.`` before the keys.
-    Nothing that a pickle asks to execute is executed. The encoder and the number of classes are read from
-    the shapes.
+    Accepts the published pickled dict and a bare state dict, also as safetensors, whatever stands before all
+    keys, such as ``module.`` or ``model.``. Nothing that a pickle asks to execute is executed. The encoder
+    and the number of classes are read from the shapes.
 
     Args:
         path: the checkpoint.
@@ -142,8 +143,8 @@ def import_checkpoint(
         The new model folder.
 
     Raises:
-        CheckpointError: not a checkpoint, or not one of PFNet with the preset's classes; every key that
-            does not fit is listed. Also where the name is taken.
+        CheckpointError: not a checkpoint, or not one of PFNet with the preset's classes; the first keys that
+            do not fit are listed. Also where the name is taken.
         ModelError: the name is not possible.
     """
     path = Path(path)
@@ -154,7 +155,7 @@ def import_checkpoint(
     if (folder / CARD_NAME).exists():
         raise CheckpointError(f"{folder} exists already: choose another name, or delete that folder first")
     chosen = PRESETS[preset]
-    state = _state_dict(_unpickle(path), path)
+    state = _state_dict(path)
     architecture = _read_architecture(state, path)
     if architecture.classes != len(chosen.classes):
         raise CheckpointError(
@@ -185,51 +186,16 @@ def rename(key: str) -> str:
     return rename_key(key, _RENAMES)
 
 
-def _unpickle(path: Path) -> Any:
-    """Read a pickle as data: tensors, containers, and the numpy scalar that published files carry."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist or is no file: check the path")
-    # The scalar is named differently by numpy 1 and 2; both names mean the same harmless constructor.
-    scalar = np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        type(np.dtype(np.float64)),
-        type(np.dtype(np.float32)),
-    ]
-    if zipfile.is_zipfile(path) and _unpacked(path) > path.stat().st_size:
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the weights, without what training programs put before all their names."""
+    state = read_tensors(path)
+    before = sorted({key.removesuffix(_FIRST) for key in state if key.endswith(_FIRST)})
+    if len(before) > 1:
         raise CheckpointError(
-            f"{path} is packed, as torch never writes it: unpack it, and save it with torch.save"
+            f"{path} holds several networks, with names that begin with {some_of(before, ', ')}: save the "
+            "state dict of one of them"
         )
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever is wrong in there, the file is refused
-        reason = str(error).split("\n", maxsplit=1)[0][:300]
-        raise CheckpointError(
-            f"{path} cannot be read as data, without running code of its own: {reason}"
-        ) from error
-
-
-def _unpacked(path: Path) -> int:
-    """Return the bytes that an archive unpacks to; 0 if it cannot be read, which torch says better."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
-        return 0
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path} holds no state dict: a published PFNet checkpoint is needed")
-    others = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if others:
-        raise CheckpointError(f"{path} holds more than tensors: {', '.join(others)}")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    return {key.removeprefix(before[0]) if before else key: value for key, value in state.items()}
 
 
 def _read_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
@@ -254,6 +220,6 @@ def _read_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
     if problems:
         # Each begins with a key: it is named as in the checkpoint, where it stands there.
         split = (problem.split(" ", maxsplit=1) for problem in problems)
-        listed = "; ".join(f"{published.get(key, key)} {rest}" for key, rest in split)
+        listed = some_of([f"{published.get(key, key)} {rest}" for key, rest in split])
         raise CheckpointError(f"{path} is not a PFNet checkpoint with {encoder}: {listed}")
     return architecture

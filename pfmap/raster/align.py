@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio import features
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -55,6 +55,11 @@ class AlignedMap(ClassMap):
                 self._dtype, self.nodata = self._values()
             self._stack = stack.pop_all()
 
+    @property
+    def moved(self) -> bool:
+        """Whether it lies on a grid of its own."""
+        return self._vrt is not None
+
     def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
         """Say whether the two grids are one; refuse those that no georeferencing brings together."""
         same_size = (own.width, own.height) == (target.width, target.height)
@@ -98,17 +103,17 @@ class AlignedMap(ClassMap):
                 width=target.width,
                 height=target.height,
                 resampling=Resampling.nearest,
-                add_alpha=True,
+                add_alpha=ColorInterp.alpha not in self._src.colorinterp,
             )
         except GDAL_ERRORS as error:
             raise SourceError(
                 f"{self._location.text} cannot be brought onto the grid of {other} ({reason(error)})"
             ) from error
 
-    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         if self._vrt is None:
             return super()._read(window)
-        values, alpha = self._vrt.read(window=window)
+        values, *_, alpha = self._vrt.read(window=window)
         return values, alpha
 
 

@@ -1,7 +1,4 @@
-"""Rasters of classes: class rasters of any origin, read in rows, and images of labels.
-
-Class rasters bring names and colours of their classes along, in one of several ways.
-"""
+"""Class rasters of any origin, read in rows, with the names and colours that they bring along."""
 
 import contextlib
 import os
@@ -12,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly, reason, visible
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, Validity, gdal_settings, locate, opened, window_of
+from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, Validity, gdal_settings, locate, window_of
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
@@ -65,7 +62,8 @@ class ClassMap:
                 ) from error
             self._band = self._choose(band, advice)
             self.geobox: GeoBox = geobox_of(self._src, location)
-            self._masked = self._src.mask_flag_enums[self._band - 1] != [MaskFlags.all_valid]
+            self._validity = Validity.of(self._src, [self._band])
+            self._masked = self._validity.alpha is not None or bool(self._validity.masks)
             self._dtype, self.nodata = self._values()
             self.classes = self._named()
             self._stack = stack.pop_all()
@@ -75,6 +73,12 @@ class ClassMap:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def stated_nodata(self) -> float | None:
+        """The value that the file itself calls nodata."""
+        stated: float | None = self._src.nodatavals[self._band - 1]
+        return stated
 
     def rows(self, within: tuple[Span, Span] | None = None) -> Generator[npt.NDArray[Any], None, None]:
         """Yield all rows from the top, a number at a time: ``(rows, width)`` uint8 or int32.
@@ -129,11 +133,11 @@ class ClassMap:
             ) from error
         return self._clean(values, mask)
 
-    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         values = self._src.read(self._band, window=window)
-        return values, self._src.read_masks(self._band, window=window) if self._masked else None
+        return values, self._validity.read(self._src, window) if self._masked else None
 
-    def _clean(self, values: npt.NDArray[Any], mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
+    def _clean(self, values: npt.NDArray[Any], mask: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         """Put nodata where the mask says so, and refuse what is no class."""
         valid = mask != 0 if mask is not None else None
         if values.dtype != np.uint8:
@@ -153,9 +157,10 @@ class ClassMap:
         """Check the band that is to be read, or that there is only one."""
         src, name = self._src, self._location.text
         if band is None:
-            if src.count != 1:
+            bands = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c != ColorInterp.alpha]
+            if len(bands) != 1:
                 raise SourceError(f"{name} has {src.count} bands; a class raster has one: {advice}")
-            band = 1
+            band = bands[0]
         if not 1 <= band <= src.count:
             raise SourceError(f"{name} has bands 1 to {src.count}, not {band}: choose one with band=")
         if np.dtype(src.dtypes[band - 1]).kind not in "ui":
@@ -171,7 +176,7 @@ class ClassMap:
         if self._src.dtypes[self._band - 1] == "uint8":
             if not self._masked:
                 return np.dtype(np.uint8), None
-            if nodata is not None and 0 <= nodata <= 255:
+            if nodata is not None and 0 <= nodata <= 255 and self._validity.alpha is None:
                 return np.dtype(np.uint8), int(nodata)
         return np.dtype(np.int32), np.iinfo(np.int32).max if self._masked else None
 
@@ -236,32 +241,3 @@ def open_confidence(
             f"{wanted.height}: give the confidence of the same map"
         )
     return found
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width of a raster.
-
-    Raises:
-        SourceError: the file cannot be read.
-    """
-    with opened(path) as src:
-        return src.height, src.width
-
-
-def read_image(
-    path: Path, rows: Span | None = None, cols: Span | None = None
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Read an 8-bit raster that GDAL opens, or some pixel rows and columns of it.
-
-    Returns:
-        ``(bands, height, width)`` uint8 without the alpha band, and the ``(height, width)`` valid mask.
-
-    Raises:
-        SourceError: the file cannot be read, or is not 8-bit.
-    """
-    with opened(path) as src:
-        if src.dtypes[0] != "uint8":
-            raise SourceError(f"{path} holds {src.dtypes[0]} values: 8-bit images are needed")
-        colors = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"]
-        window = window_of(rows or Span(0, src.height), cols or Span(0, src.width))
-        return src.read(colors, window=window), Validity.of(src, colors).read(src, window)

@@ -30,6 +30,7 @@ from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
 from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, quietly, reason
+from pfmap.core.files import is_hidden
 from pfmap.core.grid import Span
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
@@ -332,7 +333,8 @@ def _only_raster(archive: Path) -> str:
     """Return the name of the only raster in an archive."""
     try:
         with zipfile.ZipFile(archive) as content:
-            names = [n for n in content.namelist() if PurePosixPath(n).suffix.lower() in RASTER_SUFFIXES]
+            paths = {name: PurePosixPath(name) for name in content.namelist()}
+            names = [n for n, p in paths.items() if p.suffix.lower() in RASTER_SUFFIXES and not is_hidden(p)]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
     if len(names) != 1:

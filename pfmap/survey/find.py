@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
 from pfmap.core.errors import UNSEEN, SourceError, UsageError
+from pfmap.core.files import is_hidden
 from pfmap.raster.gdal import RASTER_SUFFIXES, Location, locate
 from pfmap.raster.parts import found_file
 
@@ -141,7 +142,7 @@ def _search(
     folder: Path, pattern: str | None, known: Sequence[str], faults: dict[Path, str], *, may_be_empty: bool
 ) -> list[Path]:
     """Return the scenes in a folder, by name; note what of it cannot be searched, and why."""
-    files = [path for path in _files(folder, known, faults) if not _is_hidden(path.relative_to(folder))]
+    files = [path for path in _files(folder, known, faults) if not is_hidden(path.relative_to(folder))]
     there = set(files).__contains__ if bucket.is_inside(folder) else os.path.isfile
     chosen = [path for path in files if _is_scene(path, pattern, there) and not _is_own(path, there)]
     if not chosen and not may_be_empty and not faults:
@@ -195,10 +196,6 @@ def _is_file(path: Path) -> bool:
         return path.is_symlink()
     except OSError:
         return True
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _is_scene(path: Path, pattern: str | None, there: Callable[[Path], bool]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NewType
 
 from pfmap.core.card import Card, parse_card
 from pfmap.core.errors import ModelError, TrainingError
-from pfmap.core.tables import CONVERTER, build, check_choices, read_toml
+from pfmap.core.tables import CONVERTER, build, check_values, read_toml
 
 CONFIG_NAME = "train.toml"
 """The configuration that lies beside a model."""
@@ -74,7 +74,7 @@ class TrainingSettings:
     """Of everything random."""
 
     def __post_init__(self) -> None:
-        check_choices(self, TrainingError)
+        check_values(self, TrainingError)
         for name in ("steps", "crop", "validations"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}: it has to be 1 or more")

@@ -1,20 +1,22 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path, PurePath
 
 import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.errors import TrainingError
+from pfmap.core.files import is_hidden
 from pfmap.core.resources import free_memory
 from pfmap.raster.parts import found_file, refuse_pointers
-from pfmap.train.config import SourceSpec, TrainingConfig
+from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
-from pfmap.vector.labels import PolygonFile, is_vector
+from pfmap.vector.labels import PolygonFile, PolygonTally, remarks
+from pfmap.vector.layer import is_vector
 
 _SPREAD = 1024  # side of the parts of a large sample of which only some are wanted
 _SHARE = 4  # of the free memory, the part that scenes may be kept in
@@ -46,25 +48,45 @@ class TrainingData:
 
     sources: tuple[Source, ...]
     sets: ClassSets
+    notes: tuple[str, ...] = ()
+    """What of the labels was left out, mended, or taken for granted."""
 
 
-def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
+def load_data(
+    config: TrainingConfig, folder: Path, say: Callable[[str], None] = lambda _text: None
+) -> TrainingData:
     """Open all sources of a configuration; what fits into memory is read at once.
+
+    Args:
+        config: the configuration.
+        folder: what its paths are relative to.
+        say: called with each of the notes, for people.
 
     Raises:
         TrainingError: a source has no images, no labels, only one class, or sizes differ.
         SourceError: a file cannot be read.
     """
     sets = ClassSets(tuple(spec.name for spec in config.card.classes))
+    notes: list[str] = []
+
+    def tell(found: Iterable[str]) -> None:
+        for line in found:
+            notes.append(line)
+            say(line)
+
     scenes = [_open_scenes(spec, config, folder, sets) for spec in config.sources]
+    for spec, group in zip(config.sources, scenes, strict=True):
+        tell(_about_layers(spec, group))
     _keep_what_fits([scene for group in scenes for scene in group])
     # Colour rules after all labels: they add the sets they lead to.
     parts = [
         _split(spec, group, config.training.seed) for spec, group in zip(config.sources, scenes, strict=True)
     ]
+    for spec, group, (train, validation) in zip(config.sources, scenes, parts, strict=True):
+        tell(_about_labels(spec, group, [*train, *validation]))
     sources = [_source(spec, *part, sets) for spec, part in zip(config.sources, parts, strict=True)]
     _refuse_one_class(sources, sets)
-    return TrainingData(tuple(sources), sets)
+    return TrainingData(tuple(sources), sets, tuple(notes))
 
 
 def spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
@@ -82,7 +104,8 @@ def _open_scenes(
 ) -> list[LabelledScene]:
     root = Path(spec.images).anchor
     pattern = spec.images[len(root) :]
-    paths = sorted(path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
+    found = (path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
+    paths = sorted(path for path in found if not is_hidden(Path(path.name)))
     if not paths:
         raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
     for path in paths:
@@ -101,19 +124,65 @@ def _open_scenes(
                 file = PolygonFile(str(path), layer.field or None)
                 legends[number, path] = PolygonLegend(file, layer, sets)
             scene.layers.append(PolygonLayer(legends[number, path], scene.path, scene.geobox))
-    _refuse_far_polygons(spec, scenes)
     return scenes
 
 
-def _refuse_far_polygons(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> None:
-    """Refuse polygons that none of a source's images shows."""
+def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator[str]:
+    """Say how the labels of a source and its images fit together, before pixels are read."""
     for number, layer in enumerate(spec.layers):
-        drawn = [scene.layers[number] for scene in scenes]
-        if isinstance(drawn[0], PolygonLayer) and not any(layer.places for layer in drawn):
-            raise TrainingError(
-                f"source {spec.name!r}: no polygon of {layer.path} lies on {scenes[0].path}"
-                f"{' or any other of its images' * (len(scenes) > 1)}: check place and CRS of the two"
-            )
+        layers = [scene.layers[number] for scene in scenes]
+        over = zip(scenes, layers, strict=True)
+        drawn = {scene.path: found for scene, found in over if isinstance(found, PolygonLayer)}
+        if drawn:
+            yield from _about_polygons(spec, layer, drawn)
+        if notes := ["; ".join(found.notes) for found in layers if found.notes]:
+            more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
+            text = f"{notes[0]}{more}".replace(f"{PurePath(layer.path).parent}/", "")
+            yield text.replace(f"{scenes[0].path.parent}/", "")
+
+
+def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, PolygonLayer]) -> Iterator[str]:
+    """Say what of the polygons over these images does not count.
+
+    Raises:
+        TrainingError: none of the images shows a polygon.
+    """
+    counts = PolygonTally(*map(sum, zip(*(astuple(found.counted) for found in drawn.values()), strict=True)))
+    name, first = PurePath(layer.path).name, next(iter(drawn))
+    if not counts.placed:
+        raise TrainingError(
+            f"source {spec.name!r}: no polygon of {layer.path} lies on {first}"
+            f"{' or any other of its images' * (len(drawn) > 1)}: check place and CRS of the two"
+            + "".join(f" ({note})" for note in drawn[first].notes)
+        )
+    files = list({id(found.legend): found.legend.file for found in drawn.values()}.values())
+    # What lies outside of all of several images was not counted.
+    yield from (f"{line} ({name})" for line in remarks(files, counts, whole=len(drawn) == 1))
+    bare = [path.name for path, found in drawn.items() if not found.counted.placed]
+    if bare and layer.rest:
+        rest = " or ".join(layer.rest)
+        yield f"warning: {_some(bare, len(drawn))} show no polygon of {name}: all of them counts as {rest}"
+
+
+def _about_labels(
+    spec: SourceSpec, scenes: Sequence[LabelledScene], labelled: Sequence[Sample]
+) -> Iterator[str]:
+    """Say which images have no label, and which values of label rasters are no class."""
+    some = {id(sample.scene) for sample in labelled}
+    bare = [scene.path.name for scene in scenes if id(scene) not in some]
+    if bare:
+        yield f"warning: {_some(bare, len(scenes))} have no labelled pixel: nothing is learned from them"
+    for number, layer in enumerate(spec.layers):
+        rasters = [found for scene in scenes if isinstance(found := scene.layers[number], RasterLayer)]
+        values = sorted(set().union(*(raster.unnamed() for raster in rasters)))
+        if values and not layer.rest:
+            few = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
+            yield f"{PurePath(layer.path).name}: pixels of value {few} do not count, for they name no class"
+
+
+def _some(names: Sequence[str], total: int) -> str:
+    few = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return f"{len(names)} of {total} images ({few})"
 
 
 def _keep_what_fits(scenes: Sequence[LabelledScene]) -> None:

@@ -133,7 +133,8 @@ def evaluate_model(
     classes = config.card.classes
     order = _order(loaded, tuple(spec.name for spec in classes), name)
     chosen = tuple(index_of(classes, wanted) for wanted in objects)
-    found = load_data(config, Path(data_folder) if data_folder is not None else Path(data).parent)
+    folder = Path(data_folder) if data_folder is not None else Path(data).parent
+    found = load_data(config, folder, on_message)
     parts = {source.spec.name: _part(source, part) for source in found.sources}
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
     if not total:

@@ -15,13 +15,16 @@ import numpy.typing as npt
 
 from pfmap.core.errors import TrainingError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.align import burn_values
-from pfmap.raster.classmap import image_size, read_image
+from pfmap.raster.align import AlignedMap, burn_values
+from pfmap.raster.gdal import locate
 from pfmap.train.config import LayerSpec
-from pfmap.vector.labels import LabelPolygons, PolygonFile
+from pfmap.vector.labels import LabelPolygons, PolygonFile, PolygonTally
 
 Labels = npt.NDArray[np.uint8]
 """``(height, width)`` indices into a table of class sets; 0 is unknown."""
+
+ADVICE = "masks have one band, with the classes' numbers: take one with gdal_translate -b 1"
+"""What to do about a label raster with several bands."""
 
 _PLACES = 1000  # of polygons that are looked at in a large scene
 
@@ -63,24 +66,34 @@ class ClassSets:
 
 
 class RasterLayer:
-    """Labels in a raster on the image's own grid.
+    """Labels in a class raster; one on another grid is brought onto the image's, as `pfmap evaluate` does.
 
     Raises:
-        TrainingError: it has another size than the image, or the values are none of a raster's.
-        SourceError: it cannot be read.
+        TrainingError: the values are none of a raster's.
+        SourceError: it cannot be read, lies elsewhere, or is no class raster.
     """
 
     places: tuple[tuple[int, int], ...] = ()
     """Empty: any place is as good."""
 
     def __init__(self, path: Path, image: Path, geobox: GeoBox, spec: LayerSpec, sets: ClassSets) -> None:
-        height, width = image_size(path)
-        if (height, width) != (geobox.height, geobox.width):
-            raise TrainingError(
-                f"{path} is {width} x {height} pixels, its image {image} {geobox.width} x {geobox.height}: "
-                "label rasters lie on the image's grid"
-            )
-        self._path = path
+        self._path, self._image, self._geobox = path, image, geobox
+        self._seen = np.zeros(256, dtype=bool)
+        self._named = {int(value) for value in spec.values if value.isdecimal()}
+        with self._opened() as source:
+            self.notes = []
+            if source.stated_nodata in self._named:
+                value = f"{source.stated_nodata:g}"
+                self.notes.append(
+                    f"warning: {path} calls {value} nodata, so none of it counts as "
+                    f"{' or '.join(spec.values[value])}: where it is that, use gdal_edit.py -unsetnodata"
+                )
+            if source.note:
+                self.notes.append(source.note)
+            elif source.moved:
+                self.notes.append(
+                    f"{path} lies on another grid than {image}: brought onto that, pixel by pixel"
+                )
         self._lookup = np.full(256, sets.add_named(spec.rest, spec.weight), dtype=np.uint8)
         for value, names in spec.values.items():
             if not value.isdecimal() or int(value) > 255:
@@ -90,11 +103,30 @@ class RasterLayer:
             self._lookup[int(value)] = sets.add_named(names, spec.weight)
 
     def read(self, rows: Span, cols: Span) -> Labels:
-        """Read ``(rows, cols)`` label sets; 0 where nothing is said."""
-        values, valid = read_image(self._path, rows, cols)
-        found: Labels = self._lookup[values[0]]
-        found[~valid] = 0
+        """Read ``(rows, cols)`` label sets; 0 where nothing is said.
+
+        Raises:
+            TrainingError: a value is above 255.
+            SourceError: it cannot be read, or a value is negative.
+        """
+        with self._opened() as source:
+            values = source.read(rows, cols)
+            known = np.ones(values.shape, dtype=bool) if source.nodata is None else values != source.nodata
+        if values.dtype != np.uint8:
+            if (values[known] > 255).any():
+                raise TrainingError(f"{self._path} has the value {values[known].max()}: labels go up to 255")
+            values = np.where(known, values, 0).astype(np.uint8)
+        self._seen[values[known]] = True
+        found: Labels = self._lookup[values]
+        found[~known] = 0
         return found
+
+    def unnamed(self) -> set[int]:
+        """Return the values read so far that are no class; 255 is none by custom."""
+        return set(np.flatnonzero(self._seen).tolist()) - self._named - {255}
+
+    def _opened(self) -> AlignedMap:
+        return AlignedMap(locate(self._path), self._geobox, ADVICE, str(self._image))
 
 
 class PolygonLegend:
@@ -111,9 +143,9 @@ class PolygonLegend:
         self.index = {
             value: sets.add_named(names, spec.weight)
             for value, names in _meanings(file, spec, sets.classes).items()
-            if names
         }
-        """Text -> label set; None stands for polygons of a file without a column."""
+        """Text -> label set. None stands for polygons of a file without a column, or for those without a
+        class: what they are is unknown, and not what lies outside."""
 
 
 def _meanings(
@@ -136,7 +168,7 @@ def _meanings(
             f"{file.text} has classes {', '.join(unknown)} in column {file.field}, which are not in the "
             f"list ({', '.join(classes)}): add them to the classes, or say what they are with values"
         )
-    return {value: names or () for value, names in meant.items()}
+    return {None: (), **{value: names or () for value, names in meant.items()}}
 
 
 class PolygonLayer:
@@ -148,14 +180,24 @@ class PolygonLayer:
     """
 
     def __init__(self, legend: PolygonLegend, image: Path, geobox: GeoBox) -> None:
-        self._legend = legend
+        self.legend = legend
         self._polygons = LabelPolygons(legend.file, geobox, str(image))
 
     def read(self, rows: Span, cols: Span) -> Labels:
         """Burn ``(rows, cols)`` label sets."""
-        index = self._legend.index
+        index = self.legend.index
         shapes = [(shape, index[value]) for shape, value in self._polygons.box(rows, cols) if value in index]
-        return burn_values(shapes, rows, cols, self._legend.rest)
+        return burn_values(shapes, rows, cols, self.legend.rest)
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell the user about how polygons and image were brought together."""
+        return [self._polygons.note] * bool(self._polygons.note)
+
+    @cached_property
+    def counted(self) -> PolygonTally:
+        """What became of the polygons over the image."""
+        return self._polygons.counted()
 
     @cached_property
     def places(self) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from pfmap.core.files import clear_drafts, write_bytes
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
+from pfmap.model.checkpoint import read_data
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.report.curves import LOSS, RATE, Curves
@@ -26,7 +27,7 @@ from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
 from pfmap.train.data import load_data
 from pfmap.train.model_page import CURVES_NAME, write_page
-from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer
+from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer, refuse_diverged
 from pfmap.train.start import Team, first_network, gather
 from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
 
@@ -61,6 +62,7 @@ def train(
     overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda _progress: None,
     on_validation: Callable[[int, Validation], None] = lambda _step, _figures: None,
+    on_message: Callable[[str], None] = lambda _text: None,
 ) -> Validation:
     """Train a PFNet and write it as a model folder, with its curves and a page about it.
 
@@ -78,6 +80,7 @@ def train(
         overwrite: replace the model or checkpoint that is there.
         on_step: called after every step, in the process that leads.
         on_validation: called after every validation, with the step.
+        on_message: called with lines for people about the labels, in the process that leads.
 
     Returns:
         The validation figures of the weights that were written: the best seen.
@@ -89,7 +92,8 @@ def train(
     start = start_from or config.training.start_from or None
     with gather(str(choose_device(device))) as team:
         model = load_model(start) if isinstance(start, str) else start
-        run = _Run(config, data_folder, output, team, model)
+        say = on_message if team.leads else lambda _text: None
+        run = _Run(config, data_folder, output, team, model, say)
         if resume:
             run.load_checkpoint()
         checkpoint_at = time.monotonic()
@@ -139,7 +143,13 @@ class _Run:
     """The state of one training: network, average, optimiser, step."""
 
     def __init__(
-        self, config: TrainingConfig, data_folder: Path, output: Path, team: Team, start_from: Model | None
+        self,
+        config: TrainingConfig,
+        data_folder: Path,
+        output: Path,
+        team: Team,
+        start_from: Model | None,
+        say: Callable[[str], None],
     ) -> None:
         self.config = config
         self.team = team
@@ -147,7 +157,7 @@ class _Run:
         self.output = output
         self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
-        self.data = load_data(config, data_folder)
+        self.data = load_data(config, data_folder, say)
         crops = sum(source.per_batch for source in config.sources)
         self.share = team.share(crops)
         zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
@@ -226,17 +236,19 @@ class _Run:
 
     def validate(self) -> Validation:
         """Measure the averaged weights on what was held out, and remember them if they are the best."""
+        refuse_diverged(self.average, self.done, self.checkpoint)
         figures = measure(self.average, self.data, self.config.card, self.device)
         for name, figure in figures.items():
             self.curves.add(self.done, name, figure.mean_iou)
         score = float(np.mean([f.mean_iou for f in figures.values()])) if figures else -self.loss
-        if self.best is None or score > self.best[0]:
+        if self.best is None or not score <= self.best[0]:  # a score that is no number is the least
             state = {key: value.cpu().clone() for key, value in self.average.state_dict().items()}
             self.best = (score, figures, state)
         return figures
 
     def save_checkpoint(self) -> None:
-        """Write all that a resumed run needs, under a temporary name first."""
+        """Write all that a resumed run needs, under a temporary name first; never weights that are none."""
+        refuse_diverged(self.average, self.done, self.checkpoint)
         best = None
         if self.best is not None:
             score, figures, weights = self.best
@@ -260,10 +272,10 @@ class _Run:
         """Go back to where the checkpoint was written.
 
         Raises:
-            TrainingError: it is of another network.
+            TrainingError: it cannot be read, is of another network, or of one that diverged.
         """
+        state = read_data(self.checkpoint, TrainingError)
         try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -277,6 +289,7 @@ class _Run:
                 f"{self.checkpoint} is damaged, or not of this configuration ({reason(error)}): start anew "
                 "with overwrite=True"
             ) from error
+        refuse_diverged(self.average, self.done, self.checkpoint)
 
     def finish(self) -> Validation:
         """Write the best averaged weights, their card and the curves, and take the checkpoint away."""
@@ -284,6 +297,9 @@ class _Run:
         _, figures, weights = self.best
         self.average.load_state_dict(weights)
         card = self.config.card
+        if self.data.notes:
+            about = f"{card.provenance.data}; of its labels: {'; '.join(self.data.notes)}"
+            card = dataclasses.replace(card, provenance=dataclasses.replace(card.provenance, data=about))
         fitted = calibrate(Predictor(self.average, card.input, self.device), self.data)
         card = dataclasses.replace(
             card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0

@@ -1,10 +1,12 @@
 """What a training step minimises, what it changes, and by how much."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from pfmap.core.errors import TrainingError
 from pfmap.net.layers import resize
 from pfmap.net.losses import contours, edge_loss, overlap_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
@@ -94,3 +96,17 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
     if settings.schedule == "poly":
         return float(max(1e-4, (1 - done) ** _POWER))
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def refuse_diverged(average: nn.Module, step: int, checkpoint: Path) -> None:
+    """Keep the last checkpoint and the best weights from being replaced by NaN.
+
+    Raises:
+        TrainingError: the averaged weights, and so the network's, are not finite.
+    """
+    for key, value in average.state_dict().items():
+        if not value.isfinite().all():
+            kept = f"; {checkpoint} was good" if checkpoint.is_file() else ""
+            raise TrainingError(
+                f"training diverged: {key} is not finite at step {step}{kept}: lower the rates"
+            )

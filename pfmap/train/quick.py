@@ -16,16 +16,18 @@ import tomli_w
 
 from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import write_text
+from pfmap.core.files import is_hidden, write_text
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.model.store import Model
-from pfmap.raster.classmap import ClassMap, default_color, read_image
+from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.gdal import RASTER_SUFFIXES, locate
 from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
+from pfmap.train.label_layers import ADVICE
 from pfmap.vector.geodesy import pixel_size
-from pfmap.vector.labels import PolygonFile, is_vector
+from pfmap.vector.labels import PolygonFile
+from pfmap.vector.layer import is_vector
 
 IGNORED = 255
 OTHER = "other"
@@ -93,7 +95,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     if is_vector(options.labels):
         classes, layer = _from_polygons(options, model.card)
     else:
-        classes, layer = _from_masks(options, model.card, first)
+        classes, layer = _from_masks(options, model.card)
     card = model.card
     with Source(locate(first), card.input.bands, options.bands, card.name) as source:
         box = source.info.geobox
@@ -157,7 +159,8 @@ def _find_images(images: Path) -> tuple[str, Path]:
 
 def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the rasters of a folder, and their suffixes."""
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+    files = (path for path in folder.iterdir() if not is_hidden(Path(path.name)))
+    found = sorted(path for path in files if path.suffix.lower() in RASTER_SUFFIXES)
     for path in found:
         refuse_pointers(found_file(path))
     return found, sorted({p.suffix for p in found})
@@ -166,7 +169,7 @@ def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a polygon file."""
     polygons = PolygonFile(options.labels, options.field)
-    drawn = sorted(value for value in polygons.values if value is not None)
+    drawn = _drawn(polygons)
     layer: Tables = {"path": _absolute(options.labels), "field": polygons.field or ""}
     if polygons.field is None:
         if len(options.classes or ()) != 1:
@@ -186,6 +189,20 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
     return _with_rest(options.rest or (), drawn, classes, layer)
 
 
+def _drawn(polygons: PolygonFile) -> list[str]:
+    """Return the classes that polygons name; refuse those that are hardly meant as several."""
+    drawn = sorted(value for value in polygons.values if value is not None)
+    if polygons.field is not None and not drawn:
+        raise TrainingError(f"{polygons.text}: no feature says its class in column {polygons.field}")
+    folded = [name.casefold() for name in drawn]
+    if alike := [name for name in drawn if folded.count(name.casefold()) > 1]:
+        raise TrainingError(
+            f"{polygons.text} has classes that differ only in capital letters, {', '.join(alike)}: write "
+            "them alike, or say which they are in a configuration"
+        )
+    return drawn
+
+
 def _with_rest(
     rest: Sequence[str], drawn: Sequence[str], classes: Sequence[str], layer: Tables
 ) -> tuple[Sequence[str], Tables]:
@@ -200,10 +217,10 @@ def _with_rest(
     return classes, layer | ({"rest": list(rest)} if rest else {})
 
 
-def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequence[str], Tables]:
+def _from_masks(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a label raster or a folder of masks."""
-    masks, path = _find_masks(options, first)
-    values = _values(masks)
+    masks, path = _find_masks(options)
+    values, unknown = _values(masks, options.labels)
     known = options.classes or _named_in(masks[0]) or tuple(spec.name for spec in card.classes)
     strange = [value for value in values if value >= len(known) or not known[value]]
     if strange:
@@ -212,10 +229,11 @@ def _from_masks(options: QuickOptions, card: Card, first: Path) -> tuple[Sequenc
             f"classes ({', '.join(known)}): name a class for each value, from 0 up, with classes= "
             f"({IGNORED} is ignored)"
         )
+    values += [value for value in sorted(unknown) if value < len(known) and known[value]]
     return list(known), {"path": path, "values": {str(v): known[v] for v in values}}
 
 
-def _find_masks(options: QuickOptions, first: Path) -> tuple[list[Path], str]:
+def _find_masks(options: QuickOptions) -> tuple[list[Path], str]:
     """Return the masks, one for each image, and their path in a configuration."""
     folder = Path(options.labels)
     if folder.is_file():
@@ -226,7 +244,7 @@ def _find_masks(options: QuickOptions, first: Path) -> tuple[list[Path], str]:
     if len(kinds) != 1:
         found = f"masks of several kinds ({', '.join(kinds)})" if kinds else "no mask"
         raise TrainingError(f"{folder} has {found}: a mask of the image's stem is needed for each image")
-    images = sorted(p.stem for p in options.images.glob(f"*{first.suffix}"))
+    images = sorted(path.stem for path in _rasters(options.images)[0])
     absent = sorted(set(images) - {p.stem for p in masks})
     if absent:
         raise TrainingError(
@@ -238,19 +256,28 @@ def _find_masks(options: QuickOptions, first: Path) -> tuple[list[Path], str]:
 
 def _named_in(mask: Path) -> tuple[str, ...]:
     """Return the names that a mask itself has for its values, "" for those between; () for none."""
-    with ClassMap(locate(mask), None) as named:
+    with ClassMap(locate(mask), None, ADVICE) as named:
         names = {value: spec.name for value, spec in named.classes.items() if spec.name != str(value)}
     return tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
 
 
-def _values(masks: Sequence[Path]) -> list[int]:
-    """Return the values that occur, looking at masks all over the folder."""
+def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int]]:
+    """Return the values that occur, looking at masks all over the folder, and what these call nodata."""
     chosen = [masks[int(k)] for k in np.unique(np.linspace(0, len(masks) - 1, _LOOK_AT).astype(int))]
     found: set[int] = set()
+    nodata: set[int] = set()
     for path in chosen:
-        values, valid = read_image(path)
-        found |= set(np.unique(values[0][valid]).tolist())
-    return sorted(found - {IGNORED})
+        with ClassMap(locate(path), None, ADVICE) as mask:
+            for values in mask.rows():
+                found |= set(np.unique(values).tolist()) - {mask.nodata}
+            nodata |= {int(mask.stated_nodata)} if mask.stated_nodata is not None else set()
+    if IGNORED in found and found <= {0, IGNORED}:
+        raise TrainingError(
+            f"{labels} holds {' and '.join(map(str, sorted(found)))} alone, and {IGNORED} is ignored: write "
+            "the classes as 0, 1, 2, ..., or say what 255 is in a configuration: "
+            'values = { 0 = "...", 255 = "..." }'
+        )
+    return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}
 
 
 def _resolution(card: Card, box: GeoBox) -> list[float]:

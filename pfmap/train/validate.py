@@ -6,6 +6,7 @@ mostly too sure; T is fitted on held-out windows, and its effect measured on oth
 Source: Guo et al., ICML 2017, section 4.2 (temperature scaling) and Eq. 3 (expected calibration error).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -122,6 +123,7 @@ def accuracy_table(figures: Validation, fitted: Calibration | None) -> dict[str,
         table[f"{name}_mean_iou"] = round(figure.mean_iou, 4)
         table |= {f"{name}_{klass}_iou": round(value, 4) for klass, value in figure.iou.items()}
         table[f"{name}_accuracy"] = round(figure.accuracy, 4)
+    table = {name: value for name, value in table.items() if math.isfinite(value)}  # nothing sure to measure
     if fitted is not None:
         table["calibration_error_before"] = fitted.error_before
         table["calibration_error"] = fitted.error

@@ -1,12 +1,9 @@
 """Bring the area of interest, polygons of a file or a bounding box, into a scene's pixel coordinates."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
-import pyogrio
 import pyproj
 import shapely
 from shapely.errors import GEOSException
@@ -14,11 +11,10 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import POLYGONS, explained, only_layer
+from pfmap.vector.layer import explained, open_layer, polygons_of
 
 Bounds = tuple[float, float, float, float]
 _PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
-_REMOTE = ("/vsi", "http:", "https:", "s3:", "gs:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,7 @@ def _in_pixels(shapes: list[BaseGeometry], geobox: GeoBox) -> BaseGeometry:
     for shape in shapes:
         pixels = shapely.transform(shape, lambda xy: xy @ matrix + shift)
         geometry = geometry.intersection(shapely.make_valid(pixels))
-    return _polygons_of(np.array([geometry], dtype=object))
+    return polygons_of(np.array([geometry], dtype=object))
 
 
 def _centres(low: float, high: float, size: int) -> Span:
@@ -130,31 +126,26 @@ def check_area(text: str) -> None:
     Raises:
         SourceError: it does not exist, or is no vector file.
     """
-    path, layer = _split(text)
-    with explained(f"area {text}"), quietly():
-        pyogrio.read_info(path, layer=layer)
+    open_layer(text, "area")
 
 
 def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:
     """Return all polygons of a file, united, in the CRS of the scene; and what to tell the user of it."""
-    path, layer = _split(text)
-    with explained(f"area {text}"), quietly():
-        frame = gpd.read_file(path, layer=layer or only_layer(path), columns=[])
-    if not isinstance(frame, gpd.GeoDataFrame):
-        raise SourceError(f"area {text} has no geometry: polygons are needed")
-    note = ""
-    if frame.crs is None and geobox.crs_wkt is not None:
+    layer, note = open_layer(text, "area"), ""
+    if layer.crs is None and geobox.crs_wkt is not None:
         note = f"area {text} names no CRS: taken to be in the scene's"
-    geometry = _in_crs(frame.geometry, geobox.crs_wkt, text, scene)
+    with explained(f"area {text}"), quietly():
+        found = [shape for shapes, _ in layer.chunks([]) for shape in shapes]
+    geometry = _in_crs(gpd.GeoSeries(found, crs=layer.crs), geobox.crs_wkt, text, scene)
     try:
         shapes = shapely.force_2d(np.asarray(geometry, dtype=object))
         # Bounds of nothing, and of what is empty, are no numbers.
         finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
-        shape = _polygons_of(shapely.make_valid(shapes[finite]))
+        shape = polygons_of(shapely.make_valid(shapes[finite]))
     except GEOSException as error:
         raise SourceError(f"area {text} has polygons that cannot be mended ({error})") from error
     if shape.is_empty:
-        raise SourceError(f"area {text} has no polygon: {len(frame)} features without an area")
+        raise SourceError(f"area {text} has no polygon: {layer.count} features without an area")
     return shape, note
 
 
@@ -168,21 +159,3 @@ def _in_crs(geometry: gpd.GeoSeries, wkt: str | None, text: str, scene: str) -> 
         return geometry.to_crs(pyproj.CRS.from_wkt(wkt).to_2d())
     except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
         raise UsageError(f"area {text} cannot be brought into the CRS of {scene}: {error}") from error
-
-
-def _polygons_of(shapes: npt.NDArray[np.object_]) -> BaseGeometry:
-    """Unite whatever is polygonal."""
-    parts = shapely.get_parts(shapely.get_parts(shapes))
-    return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), POLYGONS)])
-
-
-def _split(text: str) -> tuple[str, str | None]:
-    """Take ``FILE:layer`` apart; a colon may also belong to the path."""
-    head, colon, layer = text.rpartition(":")
-    if not colon or Path(text).exists() or text.startswith("/vsi") or "/" in layer or "\\" in layer:
-        if not Path(text).exists() and not text.startswith(_REMOTE):
-            raise SourceError(f"area {text} does not exist: check the path")
-        return text, None
-    if not Path(head).exists() and not head.startswith("/vsi"):
-        raise SourceError(f"area {head} does not exist: check the path")
-    return head, layer

@@ -1,6 +1,6 @@
 """Read polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,13 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import POLYGONS, VECTOR_FAILURES, Shapes, explained, open_layer
+from pfmap.vector.layer import POLYGONS, Shapes, explained, open_layer, polygons_of
 
 _DEFAULT_FIELD = "class"
 _INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
 """Formats that find the features in a box without reading all of them."""
 
+_ROWS = 4096  # counted at a time
 _MARGIN = 1.0  # pixels that pieces reach beyond the rows they are cut to
 
 
@@ -96,7 +97,7 @@ class LabelPolygons:
         self.file = file
         self._geobox = geobox
         self.tally = PolygonTally()
-        self.note = ""
+        self.note = file.layer.note
         """What to tell the user about how the two were brought together."""
         self._onto = self._transformer(raster)
         a, b, c, d, e, f = geobox.inverse()
@@ -105,6 +106,17 @@ class LabelPolygons:
         if file.layer.driver not in _INDEXED:
             with explained(file.text):
                 self._all = self._read_all()
+
+    def counted(self) -> PolygonTally:
+        """Count all polygons over the raster, as `strip` does on its way.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        with explained(self.file.text):
+            for rows in Span(0, self._geobox.height).cut(_ROWS):
+                self._count(*self._near(rows), rows)
+        return self.tally
 
     def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, str | None]]:
         """Yield the polygons that reach these rows, in the file's order, cut to them, with their classes.
@@ -151,8 +163,15 @@ class LabelPolygons:
         self, shapes: Shapes, values: list[str | None], rows: Span
     ) -> Iterator[tuple[BaseGeometry, str | None]]:
         """Cut polygons to some rows, and count those that begin in them."""
+        mended, chosen = self._count(shapes, values, rows)
+        cut = rows.clip(Span(0, self._geobox.height)), Span(0, self._geobox.width)
+        for k, piece in _pieces(mended, *cut):
+            yield piece, chosen[k]
+
+    def _count(self, shapes: Shapes, values: list[str | None], rows: Span) -> tuple[Shapes, list[str | None]]:
+        """Count polygons that begin in some rows; return all in reach, made valid, and their classes."""
         bounds = shapely.bounds(shapes)
-        width, height = self._geobox.width, self._geobox.height
+        width = self._geobox.width
         finite = np.isfinite(bounds).all(axis=1)
         reach = finite & (bounds[:, 3] > rows.start) & (bounds[:, 1] < rows.stop)
         reach &= (bounds[:, 2] > 0) & (bounds[:, 0] < width)
@@ -168,9 +187,7 @@ class LabelPolygons:
         self.tally.lost += int(np.count_nonzero(first)) - placed
         if rows.start == 0:
             self.tally.lost += int(np.count_nonzero(~finite))
-        cut = rows.clip(Span(0, height)), Span(0, width)
-        for k, piece in _pieces(mended, *cut):
-            yield piece, values[chosen[k]]
+        return mended, [values[k] for k in chosen]
 
     def _near(self, rows: Span, cols: Span | None = None) -> tuple[Shapes, list[str | None]]:
         """Return the features around these rows and columns, in pixel coordinates, and their classes."""
@@ -193,7 +210,7 @@ class LabelPolygons:
         layer, field = self.file.layer, self.file.field
         _, fids, geometry, columns = pyogrio.raw.read(
             layer.path, layer=layer.name, columns=[field] if field else [], bbox=box,
-            force_2d=True, return_fids=True,
+            force_2d=True, return_fids=True, encoding=layer.encoding,
         )  # fmt: skip
         order = np.argsort(fids)  # an index gives them in an order of its own
         shapes = np.asarray(shapely.from_wkb(geometry[order]), dtype=object)
@@ -217,13 +234,16 @@ class LabelPolygons:
             pixels: npt.NDArray[np.float64] = xy @ self._matrix + self._shift
             return pixels
 
-        return np.asarray(shapely.transform(shapely.force_2d(shapes[some]), place), dtype=object), values
+        flat = _polygons_alone(shapely.force_2d(shapes[some]))
+        return np.asarray(shapely.transform(flat, place), dtype=object), values
 
     def _transformer(self, raster: str) -> pyproj.Transformer | None:
         """Return the way from the layer's CRS to the raster's; None if they are one."""
         crs, wkt = self.file.layer.crs, self._geobox.crs_wkt
         if crs is None and wkt is not None:
-            self.note = f"{self.file.text} names no CRS: taken to be in that of {raster}"
+            self.note += (
+                "; " * bool(self.note) + f"{self.file.text} names no CRS: taken to be in that of {raster}"
+            )
         if crs is None:
             return None
         if wkt is None:
@@ -239,6 +259,31 @@ class LabelPolygons:
             raise UsageError(
                 f"{self.file.text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
             ) from error
+
+
+def remarks(files: Sequence[PolygonFile], counted: PolygonTally, *, whole: bool = True) -> list[str]:
+    """Say what of files' polygons was left out or mended; what lies outside only of the `whole` ground."""
+    lines = []
+    if counted.mended:
+        lines.append(f"warning: {counted.mended:,} invalid polygons were made valid")
+    if counted.lost:
+        lines.append(f"warning: {counted.lost:,} features without an area or a place were left out")
+    if nameless := sum(file.values.get(None, 0) for file in files):
+        lines.append(f"warning: {nameless:,} features have no {files[0].field}: they do not count")
+    total = sum(file.layer.count for file in files)
+    if whole and (outside := total - counted.placed - counted.lost) > 0:
+        lines.append(f"{outside:,} of {total:,} features lie outside the scene")
+    return lines
+
+
+def _polygons_alone(shapes: Shapes) -> Shapes:
+    """Keep only the polygons of collections, where overlays leave points and lines beside them."""
+    flat = shapes.copy()
+    for k in np.flatnonzero(shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION):
+        polygons = polygons_of(shapely.make_valid(shapes[k : k + 1]))
+        if not polygons.is_empty:
+            flat[k] = polygons
+    return flat
 
 
 def _drawn(shapes: Shapes) -> npt.NDArray[np.bool_]:
@@ -267,22 +312,9 @@ def _pieces(shapes: Shapes, rows: Span, cols: Span) -> Iterator[tuple[int, BaseG
 
 
 def _text(value: object) -> str | None:
-    """Write a class as text; whole numbers without a point."""
+    """Write a class as text, without blanks around it; whole numbers without a point. Blank is no class."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value)
-
-
-def is_vector(text: str) -> bool:
-    """Say whether a file, or ``FILE:layer``, is one with vector layers."""
-    head, colon, tail = text.rpartition(":")
-    for path in (text, head if colon and "/" not in tail else text):
-        if path.endswith(".parquet"):
-            return True
-        try:
-            return any(kind is not None for _, kind in pyogrio.list_layers(path))
-        except VECTOR_FAILURES:
-            continue
-    return False
+    return str(value).strip() or None

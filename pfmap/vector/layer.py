@@ -1,8 +1,9 @@
 """Read a layer of any vector file in chunks, and turn what the libraries raise into clear errors."""
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyproj
 import shapely
 from pyarrow import parquet
 from shapely.errors import GEOSException
+from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
 from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
@@ -24,6 +26,9 @@ VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, Runtim
 is what it says of a file without layers."""
 
 _CHUNK = 50_000  # features that are read at a time
+_REMOTE = ("/vsi", "http:", "https:", "gs:")
+_PARQUET, _WESTERN = "Parquet", "CP1252"
+_CODE_PAGES = b"\x00\x03\x57"  # of a .dbf: none named, or Windows's own, whichever that was
 
 Shapes = npt.NDArray[np.object_]
 
@@ -41,6 +46,11 @@ def explained(file: str) -> Iterator[None]:
         yield
     except PfmapError:
         raise
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{file} has texts in an encoding that it does not name: save it as a GeoPackage or in UTF-8, or "
+            "write the encoding, such as CP1252, into a .cpg file beside the shapefile"
+        ) from error
     except VECTOR_FAILURES as error:
         raise SourceError(f"{file} cannot be read ({reason(error)})") from error
 
@@ -49,7 +59,7 @@ def explained(file: str) -> Iterator[None]:
 class Layer:
     """A vector layer that is read in chunks."""
 
-    path: Path
+    path: str
     """The file."""
     name: str | None
     """None where the file has but one without a name."""
@@ -58,15 +68,34 @@ class Layer:
     crs: pyproj.CRS | None
     count: int
     """Number of features."""
-    driver: str = ""
-    """GDAL's name of the format; empty for GeoParquet."""
+    driver: str
+    """GDAL's name of the format."""
+    encoding: str | None = None
+    """Of its texts, where the file does not say it."""
+    note: str = ""
+    """What to tell the user of it."""
 
     def chunks(self, columns: Sequence[str]) -> Iterator[tuple[Shapes, dict[str, npt.NDArray[np.object_]]]]:
-        """Yield ``(n,)`` geometries and these columns of the features, some at a time."""
+        """Yield ``(n,)`` geometries and these columns of the features, some at a time; curves as lines."""
+        done = 0
         for batch, geometry in self._batches(columns, geometry=True):
-            shapes = shapely.from_wkb(batch.column(geometry).to_numpy(zero_copy_only=False))
+            try:
+                shapes = shapely.from_wkb(batch.column(geometry).to_numpy(zero_copy_only=False))
+            except NotImplementedError:  # curves, which GDAL makes lines of in its other way of reading only
+                part = {"skip_features": done, "max_features": batch.num_rows}
+                shapes = shapely.from_wkb(
+                    pyogrio.raw.read(self.path, layer=self.name, columns=[], force_2d=True, **part)[2]
+                )
+            done += batch.num_rows
             values = {name: np.asarray(batch.column(name).to_pylist(), dtype=object) for name in columns}
             yield np.asarray(shapes, dtype=object), values
+
+    def everything(self) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
+        """Return all ``(n,)`` geometries and all columns."""
+        parts = [(np.zeros(0, dtype=object), dict.fromkeys(self.fields, np.zeros(0, dtype=object)))]
+        parts += self.chunks(self.fields)
+        table = {name: np.concatenate([columns[name] for _, columns in parts]) for name in self.fields}
+        return np.concatenate([shapes for shapes, _ in parts]), table
 
     def values(self, column: str) -> dict[object, int]:
         """Return the different values of a column, and how often each occurs."""
@@ -78,26 +107,40 @@ class Layer:
 
     def _batches(self, columns: Sequence[str], *, geometry: bool) -> Iterator[tuple[pa.RecordBatch, str]]:
         """Yield record batches, and the name of the column with their geometries as WKB."""
-        if self.path.suffix == ".parquet":
-            name = _geo(self.path)["primary_column"]
+        if self.driver == _PARQUET:
+            name, _ = _geometry_of(self.path)
             wanted = [*columns, name] if geometry else list(columns)
             with parquet.ParquetFile(self.path) as file:
                 yield from ((batch, name) for batch in file.iter_batches(_CHUNK, columns=wanted))
             return
         with pyogrio.raw.open_arrow(
             self.path, layer=self.name, columns=list(columns), read_geometry=geometry, batch_size=_CHUNK,
-            use_pyarrow=True,
+            use_pyarrow=True, encoding=self.encoding,
         ) as (meta, reader):  # fmt: skip
             yield from ((batch, meta["geometry_name"] or "wkb_geometry") for batch in reader)
 
 
-def _geo(path: Path) -> Mapping[str, Any]:
-    """Return what a GeoParquet file says of its geometries."""
+def _geometry_of(path: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the column with a GeoParquet file's geometries, and what the file says of it."""
     notes = parquet.read_schema(path).metadata or {}
-    geo: dict[str, Any] = json.loads(notes.get(b"geo", b"{}"))
-    if "primary_column" not in geo:
-        raise SourceError(f"{path} is no GeoParquet file: it does not say where its geometries are")
-    return geo
+    try:
+        geo = json.loads(notes[b"geo"])
+        name, column = geo["primary_column"], geo["columns"][geo["primary_column"]]
+        if column["encoding"] == "WKB":
+            return name, column
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{path} is no GeoParquet file: it does not say where its geometries are"
+        ) from error
+    raise SourceError(f"{path} has geometries encoded as {column['encoding']}: write it with WKB")
+
+
+def _is_parquet(path: str) -> bool:
+    if Path(path).suffix.lower() in {".parquet", ".geoparquet"}:
+        return True
+    with suppress(OSError), Path(path).open("rb") as file:
+        return file.read(4) == b"PAR1"
+    return False
 
 
 def _is_there(path: Path) -> bool:
@@ -108,6 +151,24 @@ def _is_there(path: Path) -> bool:
         return bucket.exists(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be opened ({error.strerror})") from error
+
+
+def find_layer(text: str, what: str) -> tuple[str, str | None]:
+    """Take ``FILE:layer`` apart, and see that the file is there; a colon may also belong to its name.
+
+    Raises:
+        SourceError: there is no such file.
+    """
+    path, name = bucket.plain(text), None
+    if text.startswith(_REMOTE) and not bucket.is_inside(path):
+        head, _, tail = text.rpartition(":")
+        return (text, None) if not head or "/" in tail else (head, tail)
+    if not _is_there(path) and ":" in path.name:
+        head, _, name = path.as_posix().rpartition(":")
+        path = Path(head)
+    if not _is_there(path):
+        raise SourceError(f"{what} {text} does not exist: check the path")
+    return str(path), name
 
 
 def open_layer(text: str, what: str) -> Layer:
@@ -121,25 +182,46 @@ def open_layer(text: str, what: str) -> Layer:
         SourceError: it cannot be read, or has no geometries.
         UsageError: there are several layers.
     """
-    path, name = bucket.plain(text), None
-    if not _is_there(path) and ":" in path.name:
-        head, _, name = path.as_posix().rpartition(":")
-        path = Path(head)
-    if not _is_there(path):
-        raise SourceError(f"{what} {text} does not exist: check the path")
+    path, name = find_layer(text, what)
     with explained(f"{what} {text}"), quietly():
-        if path.suffix == ".parquet":
+        if _is_parquet(path):
             return _open_parquet(path)
         if name is None:
             name = only_layer(path)
         if name is None:
             raise SourceError(f"{what} {text} has no geometry: polygons are needed")
-        info = pyogrio.read_info(path, layer=name, force_feature_count=True)
+        encoding = _unnamed_encoding(Path(path))
+        info = pyogrio.read_info(path, layer=name, force_feature_count=True, encoding=encoding)
         crs = pyproj.CRS(info["crs"]) if info["crs"] else None
-    return Layer(path, name, list(map(str, info["fields"])), crs, int(info["features"]), str(info["driver"]))
+    fields, count = list(map(str, info["fields"])), int(info["features"])
+    note = f"{text} names no encoding: its texts are read as {encoding}" if encoding == _WESTERN else ""
+    return Layer(path, name, fields, crs, count, str(info["driver"]), encoding, note)
 
 
-def only_layer(path: Path | str) -> str | None:
+def _unnamed_encoding(path: Path) -> str | None:
+    """Guess the encoding of a shapefile that names none: UTF-8 if its texts are that, else Windows's Western.
+
+    GDAL's own guess, ISO-8859-1, has other letters for dashes and quotation marks, and garbles UTF-8.
+    """
+    tables = [table for ending in (".dbf", ".DBF") if (table := path.with_suffix(ending)).is_file()]
+    named = any(path.with_suffix(ending).exists() for ending in (".cpg", ".CPG"))
+    if path.suffix.lower() != ".shp" or named or not tables:
+        return None
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with tables[0].open("rb") as file:
+        head = file.read(32)
+        if len(head) < 32 or head[29] not in _CODE_PAGES:
+            return None
+        file.seek(int.from_bytes(head[8:10], "little"))
+        try:
+            while part := file.read(1 << 20):
+                decoder.decode(part)
+        except UnicodeDecodeError:
+            return _WESTERN
+    return "UTF-8"
+
+
+def only_layer(path: str) -> str | None:
     """Return the name of the only layer with geometries; None if there is none.
 
     Raises:
@@ -151,9 +233,24 @@ def only_layer(path: Path | str) -> str | None:
     return layers[0] if layers else None
 
 
-def _open_parquet(path: Path) -> Layer:
-    geo = _geo(path)
-    wkt = geo["columns"][geo["primary_column"]].get("crs", "OGC:CRS84")
+def is_vector(text: str) -> bool:
+    """Say whether a file, or ``FILE:layer``, is one with vector layers."""
+    try:
+        path, _ = find_layer(text, "file")
+        return _is_parquet(path) or any(kind is not None for _, kind in pyogrio.list_layers(path))
+    except (SourceError, *VECTOR_FAILURES):
+        return False
+
+
+def _open_parquet(path: str) -> Layer:
+    name, column = _geometry_of(path)
+    wkt = column.get("crs", "OGC:CRS84")
     with parquet.ParquetFile(path) as file:
-        fields = [field for field in file.schema_arrow.names if field != geo["primary_column"]]
-        return Layer(path, None, fields, pyproj.CRS(wkt) if wkt else None, file.metadata.num_rows)
+        fields = [field for field in file.schema_arrow.names if field != name]
+        return Layer(path, None, fields, pyproj.CRS(wkt) if wkt else None, file.metadata.num_rows, _PARQUET)
+
+
+def polygons_of(shapes: Shapes) -> BaseGeometry:
+    """Unite whatever is polygonal."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), POLYGONS)])

@@ -1,6 +1,6 @@
 """Count objects and add up their areas, per class and per zone, a chunk of the layer at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,25 +153,23 @@ def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objec
         which, other = (text, objects) if layer.crs is None else (objects, text)
         raise UsageError(f"{which} has no CRS and {other} has one: they cannot be brought together")
     with explained(text):
-        if layer.path.suffix == ".parquet":
-            frame = gpd.read_parquet(layer.path)
-        else:
-            frame = gpd.read_file(layer.path, layer=layer.name)
+        shapes, table = layer.everything()
+        placed = gpd.GeoSeries(shapes, crs=layer.crs)
         if crs is not None:
-            frame = frame.to_crs(crs)
-        shapes = shapely.make_valid(shapely.force_2d(np.asarray(frame.geometry, dtype=object)))
+            placed = placed.to_crs(crs)
+        shapes = shapely.make_valid(shapely.force_2d(np.asarray(placed, dtype=object)))
     polygonal = shapely.area(shapes) > 0
     if not polygonal.any():
         raise SourceError(f"{text} has no polygon: zones are needed")
-    named = name_field or _name_field(layer, frame)
-    names = np.arange(1, len(frame) + 1) if named is None else np.asarray(frame[named], dtype=object)
+    named = name_field or _name_field(table)
+    names = np.arange(1, len(shapes) + 1) if named is None else table[named]
     kept = shapes[polygonal]
     shapely.prepare(kept)
     titles = [str(name) for name in names[polygonal].tolist()]
     return _Zones(kept, [*titles, OUTSIDE], shapely.STRtree(kept), shapely.union_all(kept))
 
 
-def _name_field(layer: Layer, frame: gpd.GeoDataFrame) -> str | None:
+def _name_field(table: Mapping[str, npt.NDArray[np.object_]]) -> str | None:
     """Return the field that most likely has the zones' names: `name`, else the first text."""
-    texts = [name for name in layer.fields if frame[name].dtype.kind not in "iufb"]
-    return "name" if "name" in layer.fields else next(iter(texts), None)
+    texts = (name for name, values in table.items() if any(isinstance(value, str) for value in values))
+    return "name" if "name" in table else next(texts, None)

@@ -59,7 +59,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     )  # fmt: skip
     assert np.array_equal(read(result.outputs["classes"]), pointwise_reference(image))
     assert set(network.batches) == batches
-    assert network.batches.count(8) == (1 if fits < 8 else len(network.batches))
+    passes = torch.get_num_threads() + 1  # at a time: each may try the size that the others find too large
+    assert network.batches.count(8) <= passes if fits < 8 else set(network.batches) == {8}
     assert result.report["options"]["batch_size"] == min(batches)
     assert sum("ran out of memory" in line for line in said) == len(batches) - 1
 
@@ -293,7 +294,8 @@ def test_errors_in_the_reading_thread_reach_the_user(
 
     monkeypatch.setattr(Source, "read", read_badly)
     before = threading.active_count()
-    with pytest.raises(type(error)):
+    # A lack of memory is no bug: it is said what to do.
+    with pytest.raises(DeviceError if isinstance(error, MemoryError) else type(error)):
         pfmap.predict(write_scene(blobs(300, 300)), tmp_path / "out", model=stand_in(), device="cpu")
     assert threading.active_count() == before
     assert not any(p for p in (tmp_path / "out").iterdir() if not p.name.startswith("."))

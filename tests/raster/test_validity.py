@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 
 from pfmap.core.grid import Span
 from pfmap.mapping.options import PredictOptions
-from pfmap.raster.classmap import read_image
+from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import Scaling, sampled_scaling
@@ -182,12 +182,14 @@ def test_an_alpha_band_that_looks_like_data_decides_but_is_said(
         assert source.sample(values=False).notes == ()
 
 
-def test_images_of_labels_have_the_same_mask(write_scene: Write) -> None:
-    image = np.stack([*photo(), VALID * np.uint8(255), VALID * np.uint8(255)])
-    path = written(write_scene, image, [C.red, C.green, C.blue, C.undefined, C.alpha], nodata=77)
-    values, valid = read_image(path)
-    assert values.shape == (4, 60, 80)
-    assert np.array_equal(valid, VALID)
+def test_label_rasters_have_the_same_mask(write_scene: Write) -> None:
+    labels = np.arange(60 * 80).reshape(60, 80) % 100  # 77 is a class where alpha says so
+    image = np.stack([labels, VALID * 255]).astype(np.uint8)
+    path = written(write_scene, image, [C.gray, C.alpha], nodata=77)
+    with ClassMap(locate(path), None) as source:
+        values = source.read(ROWS, COLS)
+        assert np.array_equal(values == source.nodata, ~VALID)
+    assert np.array_equal(values[VALID], labels[VALID])
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5], ids=["on the grid", "warped"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from chips import CONFIG, data, scene
+from torch import Tensor
 
 import pfmap
 from pfmap.core.errors import TrainingError
@@ -19,7 +20,7 @@ from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.data import load_data
 from pfmap.train.label_layers import ClassSets
-from pfmap.train.loop import _Run, train
+from pfmap.train.loop import Progress, _Run, train
 from pfmap.train.optimise import learning_rate
 from pfmap.train.start import Team, take_over
 from pfmap.train.validate import Pixels, figures_of, fit
@@ -153,6 +154,61 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(data: Path, config: Traini
     assert one == (data / "resumed" / "weights.safetensors").read_bytes()
 
 
+def test_a_training_that_diverges_keeps_its_last_good_checkpoint(
+    data: Path, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(config, checkpoint_minutes=0.0, validations=1)
+    path, real, good = data / "model" / "checkpoint.pt", _Run.step, []
+
+    def step(self: _Run, *batch: Tensor) -> Progress:
+        progress = real(self, *batch)
+        if self.done == 4:
+            good.append(path.read_bytes())
+            with torch.no_grad():
+                self.average.classify.bias[0] = float("nan")
+        return progress
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "step", step)
+        words = r"diverged: classify\.bias .*step 4; .*checkpoint\.pt was good"
+        with pytest.raises(TrainingError, match=words):
+            train(config, data, data / "model")
+    assert [path.read_bytes()] == good
+    assert not (data / "model" / "model.toml").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_training(data: Path, config: TrainingConfig) -> None:
+    with pytest.raises(TrainingError, match=r"diverged|loss is (nan|inf)"):
+        train(changed(config, encoder_rate=1e30, decoder_rate=1e30, warmup=0, steps=30), data, data / "model")
+    assert not (data / "model" / "model.toml").exists()
+
+
+def test_a_checkpoint_that_is_none_is_a_clear_error(data: Path, config: TrainingConfig) -> None:
+    run = _Run(config, data, data / "model", Team(0, 1, torch.device("cpu")), None, print)
+    run.save_checkpoint()
+    content = run.checkpoint.read_bytes()
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["average"]["classify.bias"][:] = float("nan")
+
+    def refused() -> str:
+        with pytest.raises(TrainingError) as caught:
+            run.load_checkpoint()
+        assert "weights_only" not in str(caught.value)
+        return str(caught.value)
+
+    for damaged, words in (
+        (content[: len(content) // 2], r"checkpoint\.pt is incomplete"),
+        (b"", r"checkpoint\.pt is empty"),
+        (b"<html></html>", r"checkpoint\.pt is a web page"),
+    ):
+        run.checkpoint.write_bytes(damaged)
+        assert re.search(words, refused())
+    torch.save([1, 2], run.checkpoint)
+    assert "not of this configuration" in refused()
+    torch.save(state, run.checkpoint)
+    assert "classify.bias is not finite" in refused()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -164,7 +220,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(data: Path, config: Traini
         ('validation.stems = "3$"', 'validation.stems = "."', "no labelled pixel left"),
         ("crop = 64", 'crop = "64"', "has to be int"),
         ('name = "tiny"', "name = ", "not valid TOML"),
-        ('path = "labels/{stem}.png"', 'path = "gone/{stem}.png"', "cannot be read"),
+        ('path = "labels/{stem}.png"', 'path = "gone/{stem}.png"', "does not exist"),
     ],
 )
 def test_bad_configurations_are_refused_before_training(data: Path, old: str, new: str, words: str) -> None:

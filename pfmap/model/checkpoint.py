@@ -1,0 +1,146 @@
+"""Read the weights in files of others as data, and say what a file really is that holds none.
+
+Nothing that a pickle asks to execute is executed, and nobody is told how to have it executed after all.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pfmap.core.errors import CheckpointError, PfmapError
+
+_AGAIN = "download it again"
+_UNPACK = "unpack it first, and name the file in it"
+_KINDS = (
+    (rb"\0*\Z", f"is empty, or all zeros: {_AGAIN}"),
+    (rb"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
+    (rb"\x1f\x8b", f"is compressed with gzip: {_UNPACK}"),
+    (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar", f"is an archive: {_UNPACK}"),
+    (rb"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
+    (rb"\x08.*(pytorch|onnx)", "is an ONNX model: the state dict that it was exported from is needed"),
+    (rb"\s*<(!doctype|html|head|\?xml)", f"is a web page, such as a login, not the file behind it: {_AGAIN}"),
+)
+"""How files begin, as patterns, and what they are."""
+
+_NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "params")
+"""Keys under which training programs keep the weights among other things."""
+
+_MOST = 8  # problems that a message lists
+
+
+def what_it_is(path: Path) -> str:
+    """Say what a file is that holds no weights, and what to do about it; "" where it may hold some."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"PK\x03\x04"):
+        return _zipped(path)
+    for pattern, what in _KINDS:
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return what
+    text = re.fullmatch(rb"\s*([ -~]{1,40})[\t\r\n -~]*", head[:64])
+    return f"is a text that begins with {text[1].decode()!r}: {_AGAIN}" if text else ""
+
+
+def _zipped(path: Path) -> str:
+    """Say the same of a zip archive, which is how torch itself writes."""
+    try:
+        with zipfile.ZipFile(path) as content:
+            names = content.namelist()
+            unpacked = sum(member.file_size for member in content.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return f"is incomplete, for its end is missing or damaged: {_AGAIN}"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return (
+            "is a TorchScript program: save its weights alone, with "
+            "torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        return f"is a zip archive of {', '.join(names[:3])[:120] or 'nothing'}: {_UNPACK}"
+    if unpacked > path.stat().st_size:
+        return "is packed, as torch never writes it: unpack it, and save it with torch.save"
+    return ""
+
+
+def read_data(path: Path, error: type[PfmapError] = CheckpointError) -> Any:
+    """Read what torch saved: tensors, containers, and the numpy scalar that published files carry.
+
+    Raises:
+        PfmapError: of the kind `error`; the file is something else, damaged, or holds more than data.
+    """
+    try:
+        if what := what_it_is(path):
+            raise error(f"{path} {what}")
+        # The scalar is named differently by numpy 1 and 2; both names mean the same harmless constructor.
+        scalar = np.float64(0).__reduce__()[0]
+        allowed: list[Any] = [
+            (scalar, "numpy.core.multiarray.scalar"),
+            (scalar, "numpy._core.multiarray.scalar"),
+            np.dtype,
+            type(np.dtype(np.float64)),
+            type(np.dtype(np.float32)),
+        ]
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except PfmapError:
+        raise
+    except OSError as failed:
+        raise error(f"{path} cannot be read ({failed.strerror})") from failed
+    except Exception as failed:  # torch raises many kinds; the file is the cause of all of them
+        if found := re.search(r"GLOBAL ([\w.]+)", str(failed)):
+            raise error(
+                f"{path} cannot be read without running code of its own ({found[1][:80]}): save the weights "
+                "alone where that code is at home, with torch.save(model.state_dict(), FILE)"
+            ) from failed
+        raise error(
+            f"{path} cannot be read as data, without running code: it is damaged or incomplete "
+            f"({type(failed).__name__}), or none of torch's; {_AGAIN}"
+        ) from failed
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, as torch or safetensors save it, wherever in the file it is.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist or is no file: check the path")
+    content = _safetensors(path) or read_data(path)
+    while isinstance(content, Mapping) and (
+        inner := [content[key] for key in _NESTS if isinstance(content.get(key), Mapping)]
+    ):
+        content = inner[0]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path} holds no state dict: a published PFNet checkpoint is needed")
+    others = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if others:
+        raise CheckpointError(f"{path} holds more than tensors: {some_of(others, ', ')}")
+    return dict(content)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; empty where it is none."""
+    try:
+        with path.open("rb") as file:
+            if file.read(9)[8:] == b"{":  # after the length of a header in JSON
+                return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is a safetensors file that is damaged: {_AGAIN}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+    return {}
+
+
+def some_of(problems: Sequence[str], separator: str = "; ") -> str:
+    """List the first few of what may be hundreds."""
+    more = len(problems) - _MOST
+    listed = [problem[:200] for problem in problems[:_MOST]] + [f"and {more} more"] * (more > 0)
+    return separator.join(listed)

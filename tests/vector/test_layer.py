@@ -1,0 +1,170 @@
+"""One reader for vector files of all kinds: labels, truths, zones, objects and areas of interest."""
+
+import struct
+import zipfile
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import shapely
+from conftest import NORTH_UP, UTM, Write, blobs, stand_in
+from pyproj import CRS
+
+import pfmap
+from pfmap.core.errors import PfmapError, SourceError, UsageError
+from pfmap.core.grid import GeoBox, Span
+from pfmap.vector import layer
+from pfmap.vector.area import check_area, read_area
+from pfmap.vector.labels import LabelPolygons, PolygonFile
+from pfmap.vector.layer import is_vector, open_layer
+from pfmap.vector.zones import summarize
+
+BOX = GeoBox(100, 100, CRS.from_user_input(UTM).to_wkt(), tuple(NORTH_UP)[:6])
+SQUARES = shapely.box([300005, 300025], 2999960, [300015, 300035], 2999970)
+NAMES = ["Gebäude – groß", "Straße"]
+
+
+def frame() -> gpd.GeoDataFrame:
+    return gpd.GeoDataFrame({"class": NAMES, "name": NAMES}, geometry=SQUARES, crs=UTM)
+
+
+def shapefile(path: Path, encoding: str, code_page: int, cpg: str | None) -> Path:
+    """Write a shapefile as an office's programs do: a code page that the file names, or not."""
+    frame().to_file(path, encoding=encoding)
+    path.with_suffix(".cpg").unlink()
+    if cpg is not None:
+        path.with_suffix(".cpg").write_text(cpg)
+    table = bytearray(path.with_suffix(".dbf").read_bytes())
+    table[29] = code_page
+    path.with_suffix(".dbf").write_bytes(table)
+    return path
+
+
+@pytest.mark.parametrize("code_page", [0x00, 0x03, 0x57])
+@pytest.mark.parametrize("encoding", ["CP1252", "UTF-8"])
+def test_a_shapefile_that_names_no_encoding_has_its_right_letters(
+    encoding: str, code_page: int, tmp_path: Path
+) -> None:
+    path = str(shapefile(tmp_path / "a.shp", encoding, code_page, None))
+    file = PolygonFile(path, None)
+    assert file.values == dict.fromkeys(NAMES, 1)
+    polygons = LabelPolygons(file, BOX, "scene")
+    assert [name for _, name in polygons.box(Span(0, 100), Span(0, 100))] == NAMES
+    assert polygons.note == (
+        f"{path} names no encoding: its texts are read as CP1252" * (encoding == "CP1252")
+    )
+    assert {row.zone for row in summarize(path, path).rows if row.objects} == set(NAMES)
+
+
+def test_a_shapefile_that_names_another_encoding_than_its_own_is_refused(tmp_path: Path) -> None:
+    path = shapefile(tmp_path / "a.shp", "CP1252", 0, "UTF-8")
+    for read in (lambda: PolygonFile(str(path), None), lambda: summarize(str(path))):
+        with pytest.raises(SourceError, match=r"a\.shp has texts in an encoding that .* \.cpg file"):
+            read()
+    (tmp_path / "a.csv").write_bytes('WKT,class\n"POLYGON ((0 0,1 0,1 1,0 0))",Süd\n'.encode("latin-1"))
+    with pytest.raises(SourceError, match=r"a\.csv has texts in an encoding"):
+        PolygonFile(str(tmp_path / "a.csv"), None)
+
+
+def circle(x: float, y: float, radius: float) -> bytes:
+    """Return a disc as well-known binary, its edge a circular string."""
+    points = [(x - radius, y), (x, y + radius), (x + radius, y), (x, y - radius), (x - radius, y)]
+    string = struct.pack("<BII", 1, 8, len(points)) + b"".join(struct.pack("<dd", *point) for point in points)
+    return struct.pack("<BII", 1, 10, 1) + string
+
+
+def write_kind(kind: str, folder: Path) -> str:
+    """Write the squares as a file of a kind; returns what to read."""
+    squares, path = frame(), folder / f"roofs.{kind.split(maxsplit=1)[0]}"
+    name = str(path)
+    if kind == "plain parquet":
+        squares.to_parquet(path := folder / "roofs")
+        name = str(path)
+    elif kind == "geoparquet":
+        squares.to_parquet(path)
+    elif kind == "kml":
+        squares.to_crs(4326).to_file(path, driver="KML", engine="pyogrio")
+    elif kind == "gdb":
+        squares.to_file(path, driver="OpenFileGDB", layer="roofs")
+        name = f"{path}:roofs"
+    elif kind == "csv":
+        table = squares.assign(WKT=squares.geometry.to_wkt())
+        table[["WKT", "class", "name"]].to_csv(path, index=False)
+    elif kind == "zip":
+        squares.to_file(folder / "a.shp")
+        with zipfile.ZipFile(path, "w") as archive:
+            for part in folder.glob("a.*"):
+                archive.write(part, part.name)
+    else:
+        squares.geometry = shapely.force_3d(squares.geometry, 7.0)
+        squares.to_file(path)
+    return name
+
+
+KINDS = ("geoparquet", "plain parquet", "kml", "gdb", "csv", "zip", "fgb with heights", "gpkg with heights")
+
+
+@pytest.mark.filterwarnings("ignore:.*CRS")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_is_read_for_every_purpose(kind: str, tmp_path: Path) -> None:
+    text = write_kind(kind, tmp_path)
+    assert is_vector(text)
+    check_area(text)
+    area = read_area(text, None, BOX, "scene")
+    assert area.geometry.area == pytest.approx(2 * 20 * 20, rel=1e-3)
+    field = "Name" if kind == "kml" else "class"
+    polygons = LabelPolygons(PolygonFile(text, field), BOX, "scene")
+    found = {name: shape for shape, name in polygons.box(Span(0, 100), Span(0, 100))}
+    assert [found[name].area for name in NAMES if name in found] == pytest.approx([400, 400], rel=1e-3)
+    objects = str(tmp_path / "objects.gpkg")
+    frame().to_file(objects)
+    if kind != "csv":  # which names no CRS
+        rows = summarize(objects, text).rows
+        assert sum(row.objects for row in rows) == 2
+
+
+def test_curves_are_lines_for_every_purpose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "_CHUNK", 1)
+    shapes = [circle(300020, 2999970, 5), shapely.to_wkb(SQUARES[0])]
+    path = str(tmp_path / "curves.gpkg")
+    pyogrio.raw.write(
+        path, np.array(shapes, dtype=object), [np.array(NAMES, dtype=object)],
+        np.array(["class"], dtype=object), geometry_type="Unknown", crs=UTM, driver="GPKG", layer="roofs",
+    )  # fmt: skip
+    disc = np.pi * 100
+    assert read_area(path, None, BOX, "scene").geometry.area == pytest.approx(disc + 400, rel=1e-3)
+    found = LabelPolygons(PolygonFile(path, None), BOX, "scene").box(Span(0, 100), Span(0, 100))
+    assert [shape.area for shape, _ in found] == pytest.approx([disc, 400], rel=1e-3)
+    assert sum(row.area for row in summarize(path, path).rows) == pytest.approx((disc + 400) / 4, rel=3e-3)
+
+
+def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: Path) -> None:
+    (tmp_path / "odd.parquet").write_text("no parquet")
+    pd.DataFrame({"class": ["a"]}).to_parquet(tmp_path / "table.parquet")
+    (tmp_path / "table.csv").write_text("class\na\n")
+    for name in ("odd.parquet", "table.parquet", "table.csv", "gone.gpkg"):
+        for read in (
+            lambda name=name: read_area(str(tmp_path / name), None, BOX, "scene"),
+            lambda name=name: PolygonFile(str(tmp_path / name), None),
+            lambda name=name: summarize(str(tmp_path / name)),
+            lambda name=name: check_area(str(tmp_path / name)),
+        ):
+            with pytest.raises(PfmapError, match=name.replace(".", r"\.")) as caught:
+                read()
+            assert "\n" not in str(caught.value)
+    frame().to_file(tmp_path / "two.gpkg", layer="a")
+    frame().to_file(tmp_path / "two.gpkg", layer="b")
+    with pytest.raises(UsageError, match="has layers a, b: name one"):
+        check_area(str(tmp_path / "two.gpkg"))
+    assert open_layer(f"{tmp_path / 'two.gpkg'}:b", "area").name == "b"
+
+
+def test_geoparquet_bounds_a_map(write_scene: Write, tmp_path: Path) -> None:
+    frame().to_parquet(tmp_path / "area.parquet")
+    result = pfmap.predict(
+        write_scene(blobs(100, 100)), tmp_path, model=stand_in(), device="cpu", aoi=tmp_path / "area.parquet"
+    )
+    assert result.report["map"]["width"] == 60
