@@ -10,12 +10,16 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import platformdirs
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError, reason
+
+UNDATED = datetime(1980, 1, 1, tzinfo=UTC)
+"""What is written where no time is known: the first that all formats have."""
 
 
 def scratch(folder: Path) -> Path:
@@ -149,3 +153,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         raise write_failed(path, error) from error
     publish(part, path)
+
+
+def moment_of(sources: Iterable[Path]) -> datetime:
+    """Return the time that what is made of these files says it was written: theirs, the newest one's.
+
+    So the same input gives the same bytes, whenever it is mapped and however often a run is stopped. Where
+    SOURCE_DATE_EPOCH is set, it is that (reproducible-builds.org). A VRT only shows other files.
+    """
+    times = [path.stat().st_mtime for path in sources if path.suffix != ".vrt" and path.is_file()]
+    said = os.environ.get("SOURCE_DATE_EPOCH", "")
+    newest = int(said) if said.isdecimal() else int(max(times, default=0.0))
+    return datetime.fromtimestamp(min(max(newest, int(UNDATED.timestamp())), 1 << 32), UTC)

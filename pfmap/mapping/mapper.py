@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.errors import EmptyError
+from pfmap.core.files import moment_of
 from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory
@@ -232,6 +233,7 @@ class Mapper:
             options=plan.options.shapes,
             scene=self.stem,
             metadata=plan.tags(),
+            moment=moment_of(plan.scene.files),
         )
 
 

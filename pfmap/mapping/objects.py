@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import TargetError, UsageError
-from pfmap.core.files import existing, file_names, remove
+from pfmap.core.files import UNDATED, existing, file_names, remove
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
 from pfmap.mapping.options import ShapeOptions
@@ -125,6 +126,7 @@ class Shaper:
         options: what the polygons are to be like.
         scene: name of the scene, or what says it for each object.
         metadata: run parameters, kept in the files.
+        moment: when the files say they were written.
         has_confidence: whether confidences are known.
     """
 
@@ -141,6 +143,7 @@ class Shaper:
         options: ShapeOptions,
         scene: str | SceneNames,
         metadata: Mapping[str, str],
+        moment: datetime = UNDATED,
         has_confidence: bool = True,
     ) -> None:
         pixel = pixel_size(geobox)
@@ -165,6 +168,7 @@ class Shaper:
             metadata=metadata,
             by_class=options.split_by_class,
             has_confidence=has_confidence,
+            moment=moment,
             regularizer=Regularizer(regularized, (across, down), pixel is not None) if regularized else None,
         )
 

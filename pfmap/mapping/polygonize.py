@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from pfmap.core.bucket import output_folder
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, TargetError, UsageError
-from pfmap.core.files import publish, scratch, write_failed
+from pfmap.core.files import UNDATED, moment_of, publish, scratch, write_failed
 from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
 from pfmap.core.stages import read_ahead
@@ -113,6 +114,7 @@ def vectorize(
         refuse_odd_names(folder, stem)
         refuse_existing(folder, f"{stem}_objects", options, overwrite=overwrite)
         job = Vectorizer(source, certain, folder, stem, table, wanted, squared, options, stem, on_progress)
+        job.moment = moment_of([location.local] if location.local is not None else [])
         return job.write(location.text)
 
 
@@ -148,6 +150,8 @@ class Vectorizer:
     """Called with the number of the first row and rows of classes, as they come."""
     parts: Sequence[tuple[Span, Span]] | None = None
     """Rows and columns that are traced, each part on its own; None for all."""
+    moment: datetime = UNDATED
+    """When the files say they were written."""
 
     def write(self, raster: str) -> Vectorized:
         """Make the files in a staging folder, then give them their names.
@@ -197,6 +201,7 @@ class Vectorizer:
             options=self.options,
             scene=self.scene,
             metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": raster},
+            moment=self.moment,
             has_confidence=self.confidence is not None,
         )
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
+import shapely.affinity
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox
@@ -36,6 +37,7 @@ class Measurer:
         """Of lengths: "m", or "px" without a CRS."""
         self._factor = 1.0
         self._to_equal_area: pyproj.Transformer | None = None
+        self._to_degrees: pyproj.Transformer | None = None
         if crs_wkt is None:
             return
         try:
@@ -45,7 +47,10 @@ class Measurer:
                 self._factor = crs.axis_info[0].unit_conversion_factor
                 return
             ellipsoid = geographic.ellipsoid
-            lon, lat = to_degrees.transform(*center, errcheck=True)
+            # Some geographic CRSs count in grads.
+            self._unit = round(math.degrees(geographic.axis_info[0].unit_conversion_factor), 12)
+            self._to_degrees, self._geod = to_degrees, geographic.get_geod()
+            lon, lat = (value * self._unit for value in to_degrees.transform(*center, errcheck=True))
         except pyproj.exceptions.ProjError as error:
             raise SourceError(
                 f"the scene's CRS cannot be measured in at {center} ({error}): correct it with gdal_edit.py "
@@ -71,6 +76,24 @@ class Measurer:
             geometry = shapely.transform(geometry, lambda points: points * self._factor)
         return geometry
 
+    def azimuths(self, sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return where lines point in their middle: ``(n,)`` degrees clockwise from true north, 0 to 180.
+
+        Where there is no true north - in a local CRS, or without one - it is that of the grid.
+
+        Args:
+            sides: ``(n, 2, 2)`` both ends of each, x and y where lengths are true, as `ground` gives them.
+        """
+        middle, end = sides.mean(axis=1), sides[:, 1]
+        if self._to_degrees is None or self._geod is None:
+            return np.degrees(np.arctan2(*(end - middle).T)) % 180
+        points = np.concatenate([middle, end]) / self._factor
+        if self._to_equal_area is not None:
+            points = np.stack(self._to_equal_area.transform(*points.T, direction="INVERSE"), axis=1)
+        lonlat = np.stack(self._to_degrees.transform(*points.T)) * self._unit
+        start, stop = np.split(lonlat, 2, axis=1)
+        return np.asarray(self._geod.inv(*start, *stop)[0]) % 180
+
     def measure(
         self, geometry: npt.NDArray[np.object_]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -89,6 +112,67 @@ class Measurer:
     def _project(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         assert self._to_equal_area is not None
         return np.stack(self._to_equal_area.transform(points[:, 0], points[:, 1]), axis=1)
+
+
+def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[np.object_]:
+    """Return ``(n,)`` polygons of a CRS in WGS 84, longitude first, cut where they cross 180 degrees.
+
+    As RFC 7946 wants them: what reaches over the antimeridian, or over a pole, is cut there into parts.
+    """
+    way = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+
+    def project(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.stack(way.transform(*points.T, errcheck=True), axis=1)
+
+    found = np.asarray(shapely.transform(shapes, project), dtype=object)
+    west, _, east, _ = shapely.bounds(found).reshape(-1, 4).T
+    for k in np.flatnonzero((east - west > 180) | (west < -180) | (east > 180)):
+        # With short edges a jump in longitude is one over the antimeridian.
+        x0, y0, x1, y1 = shapely.bounds(shapes[k])
+        dense = shapely.transform(shapely.segmentize(shapes[k], max(x1 - x0, y1 - y0) / 64), project)
+        rings = [shapely.Polygon(unwrapped(shapely.get_coordinates(r))) for r in shapely.get_rings(dense)]
+        holes = [shapely.affinity.translate(ring, turn) for ring in rings[1:] for turn in (-360, 0, 360)]
+        found[k] = cut_at_180(shapely.make_valid(rings[0]) - shapely.union_all(shapely.make_valid(holes)))
+    return found
+
+
+def unwrapped(ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a closed ``(n, 2)`` ring of longitudes and latitudes without jumps, past 180 degrees if need be.
+
+    One around a pole goes on to the pole and back; no edge may be longer than 180 degrees.
+    """
+    ring = np.stack([np.unwrap(ring[:, 0], period=360), ring[:, 1]], axis=1)
+    if abs(ring[-1, 0] - ring[0, 0]) < 180:
+        return ring
+    pole = math.copysign(90, ring[:, 1].mean())
+    return np.concatenate([ring, [(ring[-1, 0], pole), (ring[0, 0], pole), ring[0]]])
+
+
+def cut_at_180(shape: shapely.Geometry) -> shapely.Geometry:
+    """Bring a polygon whose longitudes go on past 180 degrees into -180 to 180, in as many parts as it takes."""
+    west, _, east, _ = shape.bounds
+    parts = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
+        part = shapely.intersection(shape, shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
+        parts.append(shapely.affinity.translate(part, -360 * turn))
+    flat = shapely.get_parts(shapely.get_parts(np.array(parts, dtype=object)))
+    return shapely.union_all(flat[shapely.area(flat) > 0])
+
+
+def same_place(one: pyproj.CRS | None, other: pyproj.CRS | None, point: tuple[float, float]) -> bool:
+    """Whether two CRSs mean the same by coordinates near this x, y, whatever they call it."""
+    if one is None or other is None:
+        return one is other
+    if one.equals(other, ignore_axis_order=True):
+        return True
+    places = []
+    for crs in (one, other):
+        try:
+            way = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+        except pyproj.exceptions.ProjError:  # nowhere on Earth
+            return one.axis_info[0].unit_conversion_factor == other.axis_info[0].unit_conversion_factor
+        places.append(way.transform(*point))
+    return bool(np.allclose(*places, rtol=0, atol=1e-7))  # a centimetre
 
 
 def pixel_area(geobox: GeoBox, measurer: Measurer, row: float) -> float:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,9 +14,10 @@ import shapely
 
 from pfmap.core.classes import ClassSpec, objects_style, qml
 from pfmap.core.errors import UsageError
+from pfmap.core.files import UNDATED
 from pfmap.core.grid import GeoBox
 from pfmap.core.regions import Regions
-from pfmap.vector.formats import Sink, sink
+from pfmap.vector.formats import Notes, Sink, refuse_unfit, sink
 from pfmap.vector.geodesy import Measurer
 from pfmap.vector.regularize import Regularizer
 
@@ -66,13 +68,15 @@ class ObjectWriter:
     """Whether the regions' confidences are known."""
     regularizer: Regularizer | None = None
     """Squares some of the objects, if any."""
+    moment: datetime = UNDATED
+    """When the files say they were written."""
     counts: dict[int, int] = field(init=False)
     """Objects written so far, per class."""
     areas: dict[int, float] = field(init=False)
     """Their area, per class."""
     scenes: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Objects per scene and class, where `scene` says it for each."""
-    _crs: pyproj.CRS | None = field(init=False)
+    _notes: Notes = field(init=False)
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[Regions] = field(default_factory=list)
 
@@ -80,7 +84,10 @@ class ObjectWriter:
         self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
         self.areas = dict.fromkeys(self.counts, 0.0)
         wkt = self.geobox.crs_wkt
-        self._crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
+        crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
+        self._notes = Notes(crs, self.geobox.center, self.metadata, self.moment)
+        for form in self.formats:
+            refuse_unfit(form, self.folder, [spec.name for spec in self.classes.values()], self._notes)
 
     def _sinks_of(self, value: int | None) -> list[Sink]:
         """Return the files that objects of a class go to; of all classes for None."""
@@ -92,8 +99,7 @@ class ObjectWriter:
                     raise UsageError(
                         f"classes {other!r} and {name!r} would have the same file {stem}: rename one"
                     )
-            common = self.folder, stem, self._crs, self.metadata
-            self._sinks[name] = [sink(form, *common) for form in self.formats]
+            self._sinks[name] = [sink(form, self.folder, stem, self._notes) for form in self.formats]
         return self._sinks[name]
 
     def add(self, regions: Regions) -> None:
@@ -102,11 +108,21 @@ class ObjectWriter:
         Raises:
             TargetError: a file cannot be written.
         """
-        for first in range(0, len(regions), _CHUNK):
-            self._waiting.append(regions.part(first, first + _CHUNK))
-            points = sum(len(part.coords) for part in self._waiting)
-            if sum(map(len, self._waiting)) >= _CHUNK or points >= _CHUNK_POINTS:
-                self._flush()
+        self._waiting.append(regions)
+        points = sum(len(part.coords) for part in self._waiting)
+        if sum(map(len, self._waiting)) < _CHUNK and points < _CHUNK_POINTS:
+            return
+        # Cut by the objects alone, not by how they came: files have a piece for each chunk.
+        whole, first = Regions.join(self._waiting), 0
+        ends = whole.ring_offsets[whole.region_offsets]
+        while True:
+            full = int(np.searchsorted(ends, ends[first] + _CHUNK_POINTS))
+            stop = min(first + _CHUNK, full)
+            if stop > len(whole):
+                break
+            self._write(whole.part(first, stop))
+            first = stop
+        self._waiting = [whole.part(first, len(whole))] if first < len(whole) else []
 
     def finish(self) -> dict[str, list[Path]]:
         """Write what is left, and return all files by format; where they are split, by format and class.
@@ -116,7 +132,7 @@ class ObjectWriter:
         Raises:
             TargetError: a file cannot be written.
         """
-        self._flush()
+        self._write(Regions.join(self._waiting))
         style = qml(objects_style([self.classes[value] for value in sorted(self.counts)]))
         for value in self.counts if self.by_class else (None,):
             self._sinks_of(value)
@@ -166,7 +182,7 @@ class ObjectWriter:
         unit = self.measurer.units
         values, which = np.unique(regions.classes, return_inverse=True)
         names = np.array([self.classes[value].name for value in values.tolist()], dtype=object)
-        box = rectangles(ground)
+        lengths, longer = rectangles(ground)
         columns: dict[str, Column] = {
             # The place of its first pixel in reading order, row * width of the class raster + column: a
             # number that stays the same as long as the class raster does.
@@ -178,12 +194,11 @@ class ObjectWriter:
             # Of the polygon on the ground, without its holes; the outline has them.
             "area_m2" if unit == "m" else "area_px": np.asarray(shapely.area(ground)).round(6),
             f"perimeter_{unit}": np.asarray(shapely.length(ground)).round(6),
-            # The sides of the smallest rectangle around it, and where the longer one points: degrees
-            # clockwise from north, 0 to below 180. North is that of the CRS where it is metric; else true
-            # north at the scene's middle, and up in the raster without a CRS.
-            f"length_{unit}": box[:, 0].round(6),
-            f"width_{unit}": box[:, 1].round(6),
-            "azimuth_deg": box[:, 2].round(2) % 180,
+            # The sides of the smallest rectangle around it, and where the longer one points there: degrees
+            # clockwise from true north, 0 to below 180; without a CRS from up in the raster.
+            f"length_{unit}": lengths.max(axis=1).round(6),
+            f"width_{unit}": lengths.min(axis=1).round(6),
+            "azimuth_deg": self.measurer.azimuths(longer).round(2) % 180,
         }
         if self.has_confidence:  # of the blended probability over its pixels, 0 to 1
             mean = regions.confidence_sum / np.maximum(regions.pixels, 1) / 100
@@ -195,12 +210,11 @@ class ObjectWriter:
             "scene": np.full(len(regions), scene, dtype=object),
         }
 
-    def _flush(self) -> None:
-        """Write what waits, and count it."""
-        if not self._waiting:
+    def _write(self, regions: Regions) -> None:
+        """Write objects, and count them."""
+        if not len(regions):
             return
-        frame = self._frame(Regions.join(self._waiting))
-        self._waiting = []
+        frame = self._frame(regions)
         area = frame["area_m2" if self.measurer.units == "m" else "area_px"]
         for value, part in area.groupby(frame["class_id"]):
             self.counts[int(value)] = self.counts.get(int(value), 0) + len(part)
@@ -231,19 +245,15 @@ def polygons(regions: Regions) -> npt.NDArray[np.object_]:
     )
 
 
-def rectangles(polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+def rectangles(
+    polygons: npt.NDArray[np.object_],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Measure the rectangles of least area around ``(n,)`` polygons.
 
     Returns:
-        ``(n, 3)`` the longer side, the shorter one, and the direction of the longer: degrees clockwise from
-        north, 0 to 180.
+        ``(n, 2)`` lengths of two neighbouring sides, and ``(n, 2, 2)`` both ends of the longer one.
     """
-    if not len(polygons):
-        return np.zeros((0, 3))
     corners = shapely.get_coordinates(shapely.oriented_envelope(polygons)).reshape(-1, 5, 2)
-    sides = np.diff(corners[:, :3], axis=1)  # two neighbouring sides
-    lengths = np.hypot(sides[..., 0], sides[..., 1])
-    longer = lengths.argmax(axis=1)
-    along = np.take_along_axis(sides, longer[:, None, None], axis=1)[:, 0]
-    degrees = np.degrees(np.arctan2(along[:, 0], along[:, 1])) % 180
-    return np.stack([lengths.max(axis=1), lengths.min(axis=1), degrees], axis=1)
+    sides = np.stack([corners[:, :2], corners[:, 1:3]], axis=1)
+    lengths = np.hypot(*np.moveaxis(sides[:, :, 1] - sides[:, :, 0], -1, 0))
+    return lengths, np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None, None], axis=1)[:, 0]
