@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import urllib.error
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError
@@ -63,6 +65,27 @@ def window_of(rows: Span, cols: Span) -> Window:
 def crs_of(wkt: str | None) -> CRS | None:
     """Parse a CRS; None is no CRS, and stays so."""
     return None if wkt is None else CRS.from_wkt(wkt)
+
+
+def horizontal(crs: CRS) -> CRS:
+    """Leave out the heights of a CRS: a map has none, and not every file has a place for them."""
+    with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
+        table = crs.to_dict(projjson=True)
+        if (flat := _without_heights(table)) != table:
+            return CRS.from_string(json.dumps(flat))
+    return crs
+
+
+def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
+    """Take the third axis out of a CRS in PROJJSON, and those it is made of."""
+    if "components" in table:
+        return _without_heights(table["components"][0])
+    flat = table | {key: _without_heights(table[key]) for key in ("base_crs", "source_crs") if key in table}
+    system = table.get("coordinate_system", {})
+    if len(system.get("axis", ())) > 2:
+        flat["coordinate_system"] = system | {"axis": system["axis"][:2]}
+        flat.pop("id", None)
+    return flat
 
 
 _URL = re.compile(r"(https?|s3|gs|az)://")

@@ -14,10 +14,11 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, reason
+from pfmap.core.errors import SourceError, TargetError, reason
 from pfmap.core.files import make_folder, read_text, scratch, write_text
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
+from pfmap.raster.target import lost
 from pfmap.raster.vrt import Band, Hidden, Shown, source_from_folder, vrt
 
 _DRIFT = 0.1  # pixels by which a raster may leave the grid from one side to the other and still lie on it
@@ -132,7 +133,10 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     if look.nodata is None:  # between rasters there is nothing
         masks = [(part, f"mask,{band}") for part in placed for band in part.masked or (1,)]
         mask = [_shown(path, grid, part, band, 0) for part, band in masks]
-    _write_if_new(path, vrt(grid, bands, look.tags, mask))
+    text = vrt(grid, bands, look.tags, mask)
+    if len(bands) == 1 and (what := lost(text, grid, bands[0])):
+        raise TargetError(f"{path} would not be what it should be: read back, {what}")
+    _write_if_new(path, text)
     return path
 
 

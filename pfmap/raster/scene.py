@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from pfmap.core.errors import SourceError, UsageError, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
-from pfmap.raster.gdal import GDAL_ERRORS, Location
+from pfmap.raster.gdal import GDAL_ERRORS, Location, horizontal
 
 RGB = ("red", "green", "blue")
 _NAMES = {
@@ -128,7 +128,7 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
             "gdal_edit.py -a_ullr"
         )
     try:
-        crs = src.crs.to_wkt() if src.crs else None
+        crs = horizontal(src.crs).to_wkt() if src.crs else None
     except GDAL_ERRORS as error:
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
     if crs is None and transform == IDENTITY:
