@@ -27,6 +27,7 @@ from pfmap.core.classes import COLOR, NODATA
 from pfmap.core.errors import SourceError
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures, read_scene_report
 from pfmap.report.wording import fact, parse_time, printable
+from pfmap.vector.footprints import lonlat_geometry
 from pfmap.vector.geodesy import crs_code, crs_wkt2
 
 FOLDER = "stac"
@@ -274,7 +275,10 @@ def _weights_name(sha256: str) -> str:
 def footprint_geometry(
     ring: Sequence[tuple[float, float]],
 ) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """Return a footprint as a GeoJSON polygon, counter-clockwise, with its bounding box; or nothing."""
+    """Return a footprint as a GeoJSON polygon, counter-clockwise, with its bounding box; or nothing.
+
+    One whose longitudes go on past 180 degrees is cut there.
+    """
     points = [(round(float(lon), _DIGITS), round(float(lat), _DIGITS)) for lon, lat in ring]
     if len(points) < 4 or not all(math.isfinite(lon) and math.isfinite(lat) for lon, lat in points):
         return None, None
@@ -283,6 +287,8 @@ def footprint_geometry(
     twice = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(points))
     points = points if twice > 0 else points[::-1]
     lons, lats = [lon for lon, _ in points], [lat for _, lat in points]
+    if min(lons) < -180 or max(lons) > 180:
+        return lonlat_geometry(points)
     return (
         {"type": "Polygon", "coordinates": [[list(point) for point in points]]},
         [min(lons), min(lats), max(lons), max(lats)],
@@ -290,11 +296,16 @@ def footprint_geometry(
 
 
 def _around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Return a ring around boxes; without any, no point."""
+    """Return the shortest ring around boxes, over the antimeridian if need be; without any, no point."""
     if not boxes:
         return []
-    wests, souths, easts, norths = zip(*boxes, strict=True)
-    west, south, east, north = min(wests), min(souths), max(easts), max(norths)
+    wests, souths, _, norths = zip(*boxes, strict=True)
+
+    def end(start: float) -> float:
+        return float(max(east + 360 * ((east < west) + (west < start)) for west, _, east, _ in boxes))
+
+    west = min(wests, key=lambda start: end(start) - start)
+    south, east, north = min(souths), end(west), max(norths)
     return [(west, south), (east, south), (east, north), (west, north)]
 
 

@@ -1,6 +1,7 @@
 """Where scenes lie: their outlines on the ground, and which of them shows an object."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import shapely
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox, Span
+from pfmap.vector.geodesy import cut_at_180, unwrapped
 
 _ALONG = 8  # points per edge: lines that are straight in one CRS bend in another
 
@@ -16,15 +18,29 @@ _ALONG = 8  # points per edge: lines that are straight in one CRS bend in anothe
 def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
     """Return the closed ring around a raster as (longitude, latitude) in WGS 84; empty without a CRS.
 
-    Counter-clockwise, as GeoJSON wants it (RFC 7946).
+    Counter-clockwise, as GeoJSON wants it (RFC 7946). Over the antimeridian longitudes go on past 180, and
+    around a pole the ring goes to the pole and back: `lonlat_geometry` cuts it as that standard asks.
     """
     if box.crs_wkt is None:
         return ()
     ring = _ring(box, "OGC:CRS84")
     if ring is None:
         return ()
-    polygon = shapely.orient_polygons(shapely.Polygon(ring))
+    polygon = shapely.orient_polygons(shapely.Polygon(unwrapped(np.concatenate([ring, ring[:1]]))))
     return tuple((round(x, 8), round(y, 8)) for x, y in shapely.get_coordinates(polygon))
+
+
+def lonlat_geometry(ring: Sequence[tuple[float, float]]) -> tuple[dict[str, Any], list[float]]:
+    """Return a ring of longitudes that may go on past 180 as GeoJSON (RFC 7946): its geometry and its bbox.
+
+    What crosses the antimeridian is cut there, and its bbox begins in the east: west is the larger number.
+    """
+    polygon = shapely.Polygon(ring)
+    west, south, east, north = polygon.bounds
+    if east - west >= 360:
+        west, east = -180, 180
+    geometry = shapely.geometry.mapping(shapely.orient_polygons(cut_at_180(polygon)))
+    return geometry, [(west + 180) % 360 - 180, south, 180 - (180 - east) % 360, north]
 
 
 class Footprints:
