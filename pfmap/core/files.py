@@ -5,8 +5,11 @@ whole. What writes a file or asks whether it exists raises `TargetError` where i
 reads or deletes raises `OSError`.
 """
 
+import errno
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +20,23 @@ import platformdirs
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError, reason
+
+PART = "_part"
+"""Before the number of a further part of a shapefile."""
+
+_BESIDE = {
+    ".gpkg": "gpkg-wal gpkg-shm gpkg-journal gpkg.aux.xml",
+    ".shp": "shx dbf prj cpg qpj qix sbn sbx idm ind ain aih atx fbn fbx ixs mxs",
+    ".tif": "tif.aux.xml tif.ovr tif.msk tif.msk.ovr tif.vat.dbf tfw tifw wld tab aux rrd ovr",
+    ".vrt": "vrt.aux.xml vrt.ovr vrt.msk vrt.msk.ovr",
+}
+"""By the ending of a file: those of what programs take for a part of it."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
+
+_SQLITE_LOCKS = (("", 1 << 30, 512), ("-shm", 128, 1))
+"""Files of a database by their ending, and the bytes of them that SQLite locks while it is open."""
 
 UNDATED = datetime(1980, 1, 1, tzinfo=UTC)
 """What is written where no time is known: the first that all formats have."""
@@ -101,6 +121,56 @@ def remove_all(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def beside(name: str) -> list[str]:
+    """Return the names of files that programs take for a part of one of this name, such as pyramids."""
+    path = Path(name)
+    return [f"{path.stem}.{ending}" for ending in _BESIDE.get(path.suffix, "").split()]
+
+
+def clear_beside(folder: Path, names: Iterable[str]) -> None:
+    """Delete what belongs to files that are going to be replaced by some of these names, and is none of them.
+
+    Otherwise the old content would show beside the new, as from pyramids, or get into it, as from a journal.
+
+    Raises:
+        TargetError: a database among them is open elsewhere.
+    """
+    new = set(names)
+    there = set(file_names(folder)) if new else set()
+    for name in sorted(new & there):
+        refuse_open(folder / name)
+    old = set(new)
+    for name in new:
+        part = re.compile(rf"{re.escape(Path(name).stem)}{PART}\d+\.shp")
+        old |= {one for one in there if name.endswith(".shp") and part.fullmatch(one)}
+    for name in (old | {one for each in old for one in beside(each)}) & (there - new):
+        remove(folder / name)
+
+
+def refuse_open(path: Path) -> None:
+    """Refuse to replace a GeoPackage that a program has open: it would write what it has into the new one.
+
+    Raises:
+        TargetError: one has.
+    """
+    for ending, start, size in _SQLITE_LOCKS if path.suffix == ".gpkg" else ():
+        try:
+            opened = os.open(f"{path}{ending}", os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # it is not there, or another's
+            continue
+        try:
+            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start)
+        except (BlockingIOError, PermissionError) as error:
+            raise TargetError(
+                f"{path} is open in another program, such as QGIS: close it there, or choose another folder "
+                "with output_dir="
+            ) from error
+        except OSError:  # no locks on this file system
+            continue
+        finally:
+            os.close(opened)
+
+
 @contextmanager
 def _asked(folder: Path) -> Iterator[None]:
     try:
@@ -130,9 +200,14 @@ def write_failed(path: Path, error: Exception) -> TargetError:
             f"{path.name} could not be written to {path.parent} ({why}): once that is mended, the same "
             "command goes on"
         )
+    why, remedy = reason(error), "mend that and run the same command again"
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if not path.parent.is_dir():
+        why = f"the folder is gone; {why}"
+    elif getattr(cause, "errno", None) in _FULL or shutil.disk_usage(path.parent).free < _LEAST:
+        why, remedy = f"the disk is full; {why}", "free some space and run the same command again"
     return TargetError(
-        f"{path.name} could not be written to {path.parent} ({reason(error)}): is the disk full, or the "
-        "folder gone? Free some space and run the same command again, or choose another folder with "
+        f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder with "
         "output_dir="
     )
 

@@ -17,7 +17,7 @@ import filelock
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import publish, remove_all, scratch, settle, write_text
+from pfmap.core.files import clear_beside, publish, remove_all, scratch, settle, write_text
 from pfmap.core.grid import Span
 
 RUN_NAME, _PUBLISH, _LOCK, _BIN = "run.json", "publish.json", "lock", "bin"
@@ -108,6 +108,8 @@ class Work:
             TargetError: a name cannot be taken.
         """
         order = json.loads((self.path / _PUBLISH).read_text(encoding="utf-8"))
+        if (self.finals / order["names"][-1]).exists():
+            clear_beside(self.target, order["names"])
         for name in order["names"]:
             if (self.finals / name).exists():
                 publish(self.finals / name, self.target / name)

@@ -15,7 +15,7 @@ from rasterio.warp import transform_bounds
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, TargetError, reason
-from pfmap.core.files import make_folder, read_text, scratch, write_text
+from pfmap.core.files import clear_beside, make_folder, read_text, scratch, write_text
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
 from pfmap.raster.target import lost
@@ -136,6 +136,7 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     text = vrt(grid, bands, look.tags, mask)
     if len(bands) == 1 and (what := lost(text, grid, bands[0])):
         raise TargetError(f"{path} would not be what it should be: read back, {what}")
+    clear_beside(path.parent, [path.name])  # also where it would not change: what it shows may have
     _write_if_new(path, text)
     return path
 

@@ -139,7 +139,7 @@ def source_from_folder(text: str, name: str) -> str:
 
 
 def side_file(classes: Sequence[ClassSpec], crs_wkt: str | None = None) -> str:
-    """Name the classes of a raster for GIS programs, and its CRS if one is given: the content of its side file.
+    """Name the classes of a raster, and its CRS if one is given, for GIS programs: what its side file holds.
 
     Some programs read GDAL's raster attribute table, others its category names.
     """

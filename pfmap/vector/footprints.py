@@ -1,5 +1,6 @@
 """Where scenes lie: their outlines on the ground, and which of them shows an object."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def lonlat_geometry(ring: Sequence[tuple[float, float]]) -> tuple[dict[str, Any]
     west, south, east, north = polygon.bounds
     if east - west >= 360:
         west, east = -180, 180
-    geometry = shapely.geometry.mapping(shapely.orient_polygons(cut_at_180(polygon)))
+    geometry: dict[str, Any] = json.loads(shapely.to_geojson(shapely.orient_polygons(cut_at_180(polygon))))
     return geometry, [(west + 180) % 360 - 180, south, 180 - (180 - east) % 360, north]
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyproj
 import shapely
 import shapely.affinity
+from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox
@@ -86,11 +87,13 @@ class Measurer:
         """
         middle, end = sides.mean(axis=1), sides[:, 1]
         if self._to_degrees is None or self._geod is None:
-            return np.degrees(np.arctan2(*(end - middle).T)) % 180
+            along = end - middle
+            return np.asarray(np.degrees(np.arctan2(along[:, 0], along[:, 1])) % 180)
         points = np.concatenate([middle, end]) / self._factor
         if self._to_equal_area is not None:
-            points = np.stack(self._to_equal_area.transform(*points.T, direction="INVERSE"), axis=1)
-        lonlat = np.stack(self._to_degrees.transform(*points.T)) * self._unit
+            x, y = self._to_equal_area.transform(points[:, 0], points[:, 1], direction="INVERSE")
+            points = np.stack([x, y], axis=1)
+        lonlat = np.stack(self._to_degrees.transform(points[:, 0], points[:, 1])) * self._unit
         start, stop = np.split(lonlat, 2, axis=1)
         return np.asarray(self._geod.inv(*start, *stop)[0]) % 180
 
@@ -119,10 +122,11 @@ def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[
 
     As RFC 7946 wants them: what reaches over the antimeridian, or over a pole, is cut there into parts.
     """
-    way = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+    way = to_degrees(crs)
+    assert way is not None
 
     def project(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.stack(way.transform(*points.T, errcheck=True), axis=1)
+        return np.stack(way.transform(points[:, 0], points[:, 1], errcheck=True), axis=1)
 
     found = np.asarray(shapely.transform(shapes, project), dtype=object)
     west, _, east, _ = shapely.bounds(found).reshape(-1, 4).T
@@ -131,8 +135,9 @@ def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[
         x0, y0, x1, y1 = shapely.bounds(shapes[k])
         dense = shapely.transform(shapely.segmentize(shapes[k], max(x1 - x0, y1 - y0) / 64), project)
         rings = [shapely.Polygon(unwrapped(shapely.get_coordinates(r))) for r in shapely.get_rings(dense)]
-        holes = [shapely.affinity.translate(ring, turn) for ring in rings[1:] for turn in (-360, 0, 360)]
-        found[k] = cut_at_180(shapely.make_valid(rings[0]) - shapely.union_all(shapely.make_valid(holes)))
+        outer, *holes = shapely.make_valid(rings)
+        around = [shapely.affinity.translate(hole, turn) for hole in holes for turn in (-360, 0, 360)]
+        found[k] = cut_at_180(outer - shapely.union_all(around))
     return found
 
 
@@ -148,8 +153,8 @@ def unwrapped(ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.concatenate([ring, [(ring[-1, 0], pole), (ring[0, 0], pole), ring[0]]])
 
 
-def cut_at_180(shape: shapely.Geometry) -> shapely.Geometry:
-    """Bring a polygon whose longitudes go on past 180 degrees into -180 to 180, in as many parts as it takes."""
+def cut_at_180(shape: BaseGeometry) -> BaseGeometry:
+    """Bring a polygon whose longitudes go on past 180 degrees into -180 to 180, cut into parts."""
     west, _, east, _ = shape.bounds
     parts = []
     for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
@@ -159,20 +164,23 @@ def cut_at_180(shape: shapely.Geometry) -> shapely.Geometry:
     return shapely.union_all(flat[shapely.area(flat) > 0])
 
 
-def same_place(one: pyproj.CRS | None, other: pyproj.CRS | None, point: tuple[float, float]) -> bool:
+def to_degrees(crs: pyproj.CRS) -> pyproj.Transformer | None:
+    """Return the way from a CRS to WGS 84, longitude first; None where it is not one on Earth."""
+    try:
+        return pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+    except pyproj.exceptions.ProjError:
+        return None
+
+
+def same_place(one: pyproj.CRS, other: pyproj.CRS, point: tuple[float, float]) -> bool:
     """Whether two CRSs mean the same by coordinates near this x, y, whatever they call it."""
-    if one is None or other is None:
-        return one is other
     if one.equals(other, ignore_axis_order=True):
         return True
-    places = []
-    for crs in (one, other):
-        try:
-            way = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
-        except pyproj.exceptions.ProjError:  # nowhere on Earth
-            return one.axis_info[0].unit_conversion_factor == other.axis_info[0].unit_conversion_factor
-        places.append(way.transform(*point))
-    return bool(np.allclose(*places, rtol=0, atol=1e-7))  # a centimetre
+    ways = to_degrees(one), to_degrees(other)
+    if ways[0] is None or ways[1] is None:
+        return ways[0] is ways[1] and one.axis_info[0].unit_name == other.axis_info[0].unit_name
+    first, second = (way.transform(*point) for way in ways if way is not None)
+    return bool(np.allclose(first, second, rtol=0, atol=1e-7))  # a centimetre
 
 
 def pixel_area(geobox: GeoBox, measurer: Measurer, row: float) -> float:

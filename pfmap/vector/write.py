@@ -1,7 +1,9 @@
 """Turn regions into objects with attributes, and write them to GIS files, chunk by chunk."""
 
+import contextlib
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -9,16 +11,17 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pyogrio
 import pyproj
 import shapely
 
 from pfmap.core.classes import ClassSpec, objects_style, qml
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import UsageError, quietly
 from pfmap.core.files import UNDATED
 from pfmap.core.grid import GeoBox
 from pfmap.core.regions import Regions
-from pfmap.vector.formats import Notes, Sink, refuse_unfit, sink
-from pfmap.vector.geodesy import Measurer
+from pfmap.vector.formats import Sink, sink
+from pfmap.vector.geodesy import Measurer, same_place, to_degrees
 from pfmap.vector.regularize import Regularizer
 
 Column = npt.NDArray[np.generic] | npt.NDArray[np.object_]
@@ -27,6 +30,9 @@ SceneNames = Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]]
 """Says for ``(n,)`` polygons in the CRS which scene shows each."""
 
 Coords = npt.NDArray[np.float64]
+
+_TEXT_BYTES = 254
+"""What a text in a shapefile's table has room for."""
 
 _CHUNK = 20_000
 """Objects that are written together."""
@@ -76,7 +82,7 @@ class ObjectWriter:
     """Their area, per class."""
     scenes: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Objects per scene and class, where `scene` says it for each."""
-    _notes: Notes = field(init=False)
+    _crs: pyproj.CRS | None = field(init=False)
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[Regions] = field(default_factory=list)
 
@@ -84,10 +90,10 @@ class ObjectWriter:
         self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
         self.areas = dict.fromkeys(self.counts, 0.0)
         wkt = self.geobox.crs_wkt
-        crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
-        self._notes = Notes(crs, self.geobox.center, self.metadata, self.moment)
+        self._crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
+        names = [spec.name for spec in self.classes.values()]
         for form in self.formats:
-            refuse_unfit(form, self.folder, [spec.name for spec in self.classes.values()], self._notes)
+            refuse_unfit(form, self.folder, names, self._crs, self.geobox.center)
 
     def _sinks_of(self, value: int | None) -> list[Sink]:
         """Return the files that objects of a class go to; of all classes for None."""
@@ -99,7 +105,8 @@ class ObjectWriter:
                     raise UsageError(
                         f"classes {other!r} and {name!r} would have the same file {stem}: rename one"
                     )
-            self._sinks[name] = [sink(form, self.folder, stem, self._notes) for form in self.formats]
+            common = self.folder, stem, self._crs, self.metadata, self.moment
+            self._sinks[name] = [sink(form, *common) for form in self.formats]
         return self._sinks[name]
 
     def add(self, regions: Regions) -> None:
@@ -226,6 +233,34 @@ class ObjectWriter:
         for value, part in parts:
             for one in self._sinks_of(None if value is None else int(value)):
                 one.append(part)
+
+
+def refuse_unfit(
+    form: str, folder: Path, classes: Iterable[str], crs: pyproj.CRS | None, center: tuple[float, float]
+) -> None:
+    """Refuse a format that cannot hold what is going to be written, before anything is computed.
+
+    Shapefiles and GeoJSON do not hold everything; whether a shapefile keeps the CRS is tried in `folder`.
+
+    Raises:
+        UsageError: names are too long for it, or it would lose the CRS.
+    """
+    lost = ""
+    if form == "shp" and any(len(name.encode()) > _TEXT_BYTES for name in classes):
+        lost = f"a class with a name of more than {_TEXT_BYTES} bytes"
+    elif form == "geojson" and crs is not None and to_degrees(crs) is None:
+        lost = f"CRS {crs.name}: it is always in WGS 84, and there is no way there"
+    elif form == "shp" and crs is not None:
+        frame = gpd.GeoDataFrame({"class": ["any"]}, geometry=[shapely.Point(center)], crs=crs)
+        with tempfile.TemporaryDirectory(dir=folder) as name, quietly():
+            found = None
+            with contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError):
+                pyogrio.write_dataframe(frame, f"{name}/trial.shp")
+                found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
+        if found is None or not same_place(crs, pyproj.CRS(found), center):
+            lost = f"CRS {crs.name}"
+    if lost:
+        raise UsageError(f"{form} files cannot hold {lost}: choose another format with formats=")
 
 
 def file_part(name: str) -> str:
