@@ -18,7 +18,16 @@ from rasterio.windows import Window
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, gdal_settings, locate, opened, window_of
+from pfmap.raster.gdal import (
+    GDAL_ERRORS,
+    Location,
+    gdal_settings,
+    locate,
+    not_opened,
+    opened,
+    refuse_container,
+    window_of,
+)
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
@@ -56,9 +65,8 @@ class ClassMap:
                 with gdal_settings(remote=location.remote), quietly():
                     self._src = stack.enter_context(rasterio.open(location.gdal))
             except GDAL_ERRORS as error:
-                raise SourceError(
-                    f"{location.text} cannot be opened ({reason(error)}): is it a raster?"
-                ) from error
+                raise not_opened(location, error) from error
+            refuse_container(self._src, location.text)
             self._band = self._choose(band, advice)
             self.geobox: GeoBox = geobox_of(self._src, location)
             self._masked = self._src.mask_flag_enums[self._band - 1] != [MaskFlags.all_valid]

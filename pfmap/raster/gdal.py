@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -97,6 +97,21 @@ _PREFIXES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
+_DRIVERS = {
+    ".ecw": ("ECW",),
+    ".sid": ("MrSID",),
+    ".jp2": ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"),
+    ".nc": ("netCDF",),
+    ".h5": ("HDF5",),
+    ".hdf": ("HDF4", "HDF5"),
+    ".jxl": ("JPEGXL",),
+    ".heic": ("HEIF",),
+}
+"""GDAL's names of the drivers that open files of these endings; not every build of it has all."""
+
+_COLONS = 9  # in GDAL's name of a raster inside a file, at most
+_ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".7z", ".rar"})
+
 _PATIENCE = 20.0  # seconds
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
 
@@ -143,13 +158,19 @@ class Location:
         scheme, separator, rest = self.gdal.partition("://")
         return f"{_PREFIXES[scheme]}{rest}" if separator and scheme in _PREFIXES else self.gdal
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a file of this machine that GDAL opens by its path, not one inside another."""
+        return self.local is not None and Path(self.gdal) == self.local
+
     def absolute(self) -> "Location":
         """Name a file of this machine by its whole path, as processes with another folder have to."""
         if self.local is None:
             return self
-        path = str(Path(self.text).absolute())
-        gdal = self.gdal if self.gdal.startswith("/vsi") else path  # archives are named by their whole path
-        return Location(path, gdal, self.remote, self.local.absolute())
+        if not self.plain:  # GDAL's names for what is inside a file have its whole path
+            return replace(self, local=self.local.absolute())
+        path = self.local.absolute()
+        return replace(self, text=str(path), gdal=str(path), local=path)
 
 
 def locate(source: str | os.PathLike[str]) -> Location:
@@ -157,7 +178,7 @@ def locate(source: str | os.PathLike[str]) -> Location:
 
     Args:
         source: a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or
-            `archive.zip/raster.tif`; or any of GDAL's own `/vsi` names.
+            `archive.zip/raster.tif`; or any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
 
     Raises:
         SourceError: there is nothing, or not one raster.
@@ -179,9 +200,57 @@ def locate(source: str | os.PathLike[str]) -> Location:
                 return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
         if path.exists():
             return Location(text, text, remote=False, local=path)
+        if (inside := _named_inside(text)) is not None:
+            return inside
     except (OSError, ValueError) as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
+
+
+def _named_inside(text: str) -> Location | None:
+    """Understand GDAL's name of a raster inside a file, such as NETCDF:"a.nc":band; None if it is none."""
+    if not re.match(r"\w{2,}:", text) or text.count(":") > _COLONS:
+        return None
+    pieces = re.split('[:"]', text)[1:]
+    runs = {":".join(pieces[i:j]) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
+    found = max((run for run in runs if run and Path(run).exists()), key=len, default="")
+    if not found:
+        return None
+    around = text.partition(":")[2].replace(found, "", 1)
+    called = "_".join([Path(found).stem, *re.findall(r"\w+", around)])
+    return Location(text, text.replace(found, str(Path(found).absolute()), 1), False, Path(found), called)
+
+
+def refuse_container(src: rasterio.DatasetReader, name: str) -> None:
+    """Refuse a file of several rasters of which none is named.
+
+    Raises:
+        SourceError: it is one.
+    """
+    inside = src.subdatasets
+    if inside:
+        some = ", ".join(inside[:5]) + ", ..." * (len(inside) > 5)
+        raise SourceError(f"{name} holds {len(inside)} rasters; name one of them in its place: {some}")
+
+
+def not_opened(location: Location, error: Exception) -> SourceError:
+    """Say why GDAL does not open a raster, as far as that can be told."""
+    ending = PurePosixPath(location.name).suffix.lower()
+    drivers = _DRIVERS.get(ending, ())
+    with rasterio.Env() as env:
+        lacking = drivers and not set(drivers) & set(env.drivers())
+    if lacking:
+        why = (
+            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF "
+            "with a program that has one, such as QGIS"
+        )
+    elif ending in _ARCHIVES:
+        why = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"
+    elif location.remote:
+        why = f"cannot be opened ({reason(error)})"
+    else:
+        why = f"is not a raster that GDAL can open ({reason(error)})"
+    return SourceError(f"{location.text} {why}")
 
 
 @contextlib.contextmanager
@@ -195,6 +264,7 @@ def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
         source = Location(str(source), str(source), remote=False, local=source)
     try:
         with gdal_settings(remote=source.remote), quietly(), rasterio.open(source.gdal) as src:
+            refuse_container(src, source.text)
             yield src
     except GDAL_ERRORS as error:
         raise SourceError(f"{source.text} cannot be read ({reason(error)})") from error

@@ -14,7 +14,15 @@ from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS, Location, ask_server, gdal_settings, window_of
+from pfmap.raster.gdal import (
+    GDAL_ERRORS,
+    Location,
+    ask_server,
+    gdal_settings,
+    not_opened,
+    refuse_container,
+    window_of,
+)
 from pfmap.raster.scaling import EIGHT_BIT, Sample
 from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
 
@@ -285,9 +293,9 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
             with quietly():
                 src = rasterio.open(location.gdal)
         except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
-            kind = "cannot be opened" if location.remote else "is not a raster that GDAL can open"
-            raise SourceError(f"{location.text} {kind} ({reason(error)})") from error
+            raise not_opened(location, error) from error
         with src:
+            refuse_container(src, location.text)
             yield src
 
 

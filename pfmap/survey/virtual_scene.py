@@ -62,8 +62,7 @@ def _part(info: SceneInfo) -> Part:
     masked: tuple[int, ...] = ()
     if info.has_mask:
         masked = info.bands[:1] if info.alpha is not None else tuple(dict.fromkeys(info.bands))
-    local = info.location.local is not None and not info.location.gdal.startswith("/vsi")
-    return Part(info.location.vsi, info.geobox, info.bands, masked, local)
+    return Part(info.location.vsi, info.geobox, info.bands, masked, info.location.plain)
 
 
 def _refuse_mixed(infos: Sequence[SceneInfo]) -> None:
