@@ -202,7 +202,7 @@ class Vectorizer:
             regularized=self.regularized,
             options=self.options,
             scene=self.scene,
-            metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": raster},
+            metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": Path(raster).name.partition("?")[0]},
             moment=self.moment,
             has_confidence=self.confidence is not None,
         )

@@ -241,8 +241,8 @@ def not_opened(location: Location, error: Exception) -> SourceError:
         lacking = drivers and not set(drivers) & set(env.drivers())
     if lacking:
         why = (
-            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF "
-            "with a program that has one, such as QGIS"
+            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF"
+            " with a program that has one, such as QGIS"
         )
     elif ending in _ARCHIVES:
         why = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"

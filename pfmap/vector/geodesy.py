@@ -48,8 +48,7 @@ class Measurer:
                 self._factor = crs.axis_info[0].unit_conversion_factor
                 return
             ellipsoid = geographic.ellipsoid
-            # Some geographic CRSs count in grads.
-            self._unit = round(math.degrees(geographic.axis_info[0].unit_conversion_factor), 12)
+            self._unit = _degrees(geographic)
             self._to_degrees, self._geod = to_degrees, geographic.get_geod()
             lon, lat = (value * self._unit for value in to_degrees.transform(*center, errcheck=True))
         except pyproj.exceptions.ProjError as error:
@@ -137,7 +136,8 @@ def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[
         rings = [shapely.Polygon(unwrapped(shapely.get_coordinates(r))) for r in shapely.get_rings(dense)]
         outer, *holes = shapely.make_valid(rings)
         around = [shapely.affinity.translate(hole, turn) for hole in holes for turn in (-360, 0, 360)]
-        found[k] = cut_at_180(outer - shapely.union_all(around))
+        whole = shapely.transform(cut_at_180(outer - shapely.union_all(around)), _near_180)
+        found[k] = shapely.set_precision(whole, 1e-7)  # GDAL rounds to that: what it rounds may be invalid
     return found
 
 
@@ -149,8 +149,15 @@ def unwrapped(ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     ring = np.stack([np.unwrap(ring[:, 0], period=360), ring[:, 1]], axis=1)
     if abs(ring[-1, 0] - ring[0, 0]) < 180:
         return ring
-    pole = math.copysign(90, ring[:, 1].mean())
-    return np.concatenate([ring, [(ring[-1, 0], pole), (ring[0, 0], pole), ring[0]]])
+    lons = np.linspace(ring[-1, 0], ring[0, 0], 5)  # GDAL takes a long edge for one over the antimeridian
+    pole = np.full(5, math.copysign(90, ring[:, 1].mean()))
+    return np.concatenate([ring, np.stack([lons, pole], axis=1), ring[:1]])
+
+
+def _near_180(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Move points a hand's breadth off the antimeridian onto it: GDAL writes 179.999999 as 180."""
+    near = np.abs(np.abs(points[:, 0]) - 180) < 1.5e-6
+    return np.stack([np.where(near, np.copysign(180, points[:, 0]), points[:, 0]), points[:, 1]], axis=1)
 
 
 def cut_at_180(shape: BaseGeometry) -> BaseGeometry:
@@ -203,6 +210,11 @@ def _systems(wkt: str) -> tuple[pyproj.CRS, pyproj.CRS | None, pyproj.Transforme
     return crs, geographic, pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
 
 
+def _degrees(geographic: pyproj.CRS) -> float:
+    """Return how many degrees there are to a unit of a geographic CRS: some count in grads."""
+    return round(math.degrees(geographic.axis_info[0].unit_conversion_factor), 12)
+
+
 def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) -> bool:
     """Whether areas in this projected CRS are true at this place."""
     to_grid = pyproj.Transformer.from_crs(geographic, crs, always_xy=True)
@@ -210,12 +222,10 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
     if geod is None:
         return False
     # A 100 m square on the ground, measured in the grid.
-    east = geod.fwd(lon, lat, 90, 100)[:2]
-    north = geod.fwd(lon, lat, 0, 100)[:2]
+    places = [(lon, lat), *(geod.fwd(lon, lat, azimuth, 100)[:2] for azimuth in (90, 0))]
+    lons, lats = np.array(places).T / _degrees(geographic)
+    (x0, x1, x2), (y0, y1, y2) = to_grid.transform(lons, lats)
     unit = crs.axis_info[0].unit_conversion_factor
-    x0, y0 = to_grid.transform(lon, lat)
-    x1, y1 = to_grid.transform(*east)
-    x2, y2 = to_grid.transform(*north)
     area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) * unit**2
     return bool(abs(area / 100**2 - 1) < _METRIC_TOLERANCE)
 
