@@ -72,7 +72,9 @@ def horizontal(crs: CRS) -> CRS:
     with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
         table = crs.to_dict(projjson=True)
         if (flat := _without_heights(table)) != table:
-            return CRS.from_string(json.dumps(flat))
+            crs = CRS.from_string(json.dumps(flat))
+            known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
+            crs = known if known == crs else crs
     return crs
 
 

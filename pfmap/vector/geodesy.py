@@ -15,7 +15,7 @@ from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox
 
 _METRIC_TOLERANCE = 0.002
-"""A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""
+"""A CRS whose areas and lengths are right to 0.2 % at the scene counts as metric: UTM, national grids."""
 
 
 class Measurer:
@@ -135,7 +135,7 @@ def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[
         dense = shapely.transform(shapely.segmentize(shapes[k], max(x1 - x0, y1 - y0) / 64), project)
         rings = [shapely.Polygon(unwrapped(shapely.get_coordinates(r))) for r in shapely.get_rings(dense)]
         outer, *holes = shapely.make_valid(rings)
-        around = [shapely.affinity.translate(hole, turn) for hole in holes for turn in (-360, 0, 360)]
+        around = [shapely.affinity.translate(hole, turn) for hole in holes for turn in range(-720, 721, 360)]
         whole = shapely.transform(cut_at_180(outer - shapely.union_all(around)), _near_180)
         found[k] = shapely.set_precision(whole, 1e-7)  # GDAL rounds to that: what it rounds may be invalid
     return found
@@ -216,7 +216,7 @@ def _degrees(geographic: pyproj.CRS) -> float:
 
 
 def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) -> bool:
-    """Whether areas in this projected CRS are true at this place."""
+    """Whether areas and lengths in this projected CRS are true at this place."""
     to_grid = pyproj.Transformer.from_crs(geographic, crs, always_xy=True)
     geod = geographic.get_geod()
     if geod is None:
@@ -227,7 +227,10 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
     (x0, x1, x2), (y0, y1, y2) = to_grid.transform(lons, lats)
     unit = crs.axis_info[0].unit_conversion_factor
     area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) * unit**2
-    return bool(abs(area / 100**2 - 1) < _METRIC_TOLERANCE)
+    sides = [
+        math.hypot(x - x0, y - y0) * unit for x, y in ((x1, y1), (x2, y2))
+    ]  # equal-area ones are sheared
+    return bool(max(abs(size - 1) for size in (area / 100**2, *(s / 100 for s in sides))) < _METRIC_TOLERANCE)
 
 
 def crs_code(wkt: str) -> str | None:
