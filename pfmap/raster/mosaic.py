@@ -242,9 +242,9 @@ def _bounds(box: GeoBox, crs_wkt: str | None) -> tuple[float, float, float, floa
         raise SourceError("rasters with and without a CRS have no common grid: map them apart")
     why = "too far away"
     try:
-        bounds: tuple[float, float, float, float] = transform_bounds(own, crs, *box.bounds, densify_pts=_EDGE)
-        if all(map(isfinite, bounds)):
-            return bounds
+        left, bottom, right, top = transform_bounds(own, crs, *box.bounds, densify_pts=_EDGE)
+        if all(map(isfinite, (left, bottom, right, top))):
+            return left, bottom, right + 360 * (right < left), top  # over the antimeridian, on past 180
     except GDAL_ERRORS as error:
         why = reason(error)
     raise SourceError(

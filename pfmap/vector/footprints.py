@@ -111,5 +111,8 @@ def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:
         own, other = pyproj.CRS.from_user_input(box.crs_wkt).to_2d(), pyproj.CRS.from_user_input(crs).to_2d()
         if own != other:
             x, y = pyproj.Transformer.from_crs(own, other, always_xy=True).transform(x, y)
+            if other.is_geographic:  # over the antimeridian it goes on past 180
+                x = np.unwrap(x, period=360)
+                x += 360 * (x.min() < -180)
     ring = np.stack([np.asarray(x), np.asarray(y)], axis=1)
     return ring if np.isfinite(ring).all() else None

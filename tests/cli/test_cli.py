@@ -137,6 +137,14 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(
     assert [p for p in out.iterdir() if p.name != ".scene.pfmap"] == []
 
 
+def test_a_page_never_replaces_what_it_is_about(tmp_path: Path) -> None:
+    (tmp_path / "map.tif").write_bytes(b"precious")
+    done = pfmap("evaluate", tmp_path / "map.tif", tmp_path / "truth.tif", "--html", tmp_path / "map.tif")
+    assert done.returncode == 2
+    assert "would replace" in done.stderr
+    assert (tmp_path / "map.tif").read_bytes() == b"precious"
+
+
 @pytest.mark.slow
 def test_existing_outputs_are_refused(small: str, write_scene: Write) -> None:
     scene = write_scene(blobs(70, 70))
