@@ -94,7 +94,7 @@ def test_a_mosaic_that_gdal_reads_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = mosaic.vrt
-    monkeypatch.setattr(mosaic, "vrt", lambda grid, *rest: real(box(1, 0, 60, 50), *rest))
+    monkeypatch.setattr(mosaic, "vrt", lambda _grid, *rest: real(box(1, 0, 60, 50), *rest))
     with pytest.raises(TargetError, match=r"survey\.vrt would not be .* read back, its size, bands"):
         write_mosaic(tmp_path / "survey.vrt", box(0, 0, 60, 50), [], Look("uint8", ("Gray",), 255))
     assert list(tmp_path.iterdir()) == []
