@@ -1,5 +1,6 @@
 """Rasters on one grid: the mosaic is what painting them one over the other gives."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +86,11 @@ def test_a_grid_goes_on_over_the_antimeridian() -> None:
     assert grid.width < 5000
     left, _, right, _ = grid.bounds
     assert left < 180 < right < 180.01
-    across = Footprints(boxes, ["degrees", "metres"], grid.crs_wkt)
     objects = [shapely.box(x, -16.8005, x + 1e-5, -16.8004) for x in (179.99, right - 1e-4)]
-    assert across(np.array(objects, dtype=object)).tolist() == ["degrees", "metres"]
+    mirrored = replace(boxes[1], transform=(-0.5, 0, 820000, 0, -0.5, 8140100))  # it begins at -180
+    for metres in (boxes[1], mirrored):
+        across = Footprints([boxes[0], metres], ["degrees", "metres"], grid.crs_wkt)
+        assert across(np.array(objects, dtype=object)).tolist() == ["degrees", "metres"]
 
 
 def test_a_mosaic_that_gdal_reads_otherwise_is_not_written(
