@@ -27,7 +27,7 @@ from pfmap.core.classes import COLOR, NODATA
 from pfmap.core.errors import SourceError
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures, read_scene_report
 from pfmap.report.wording import fact, parse_time, printable
-from pfmap.vector.footprints import lonlat_geometry
+from pfmap.vector.footprints import lonlat_geometry, ring_around
 from pfmap.vector.geodesy import crs_code, crs_wkt2
 
 FOLDER = "stac"
@@ -91,7 +91,7 @@ def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[
             name = safe_id(scene.name, taken)
             taken.add(name)
             items.append(_scene_item(scene, name, figures, output_dir, when))
-    geometry, bbox = footprint_geometry(_around([item.bbox for item in items if item.bbox]))
+    geometry, bbox = footprint_geometry(ring_around([item.bbox for item in items if item.bbox]))
     model = _model_item(figures, when, geometry, bbox)
     collection = _collection(figures, outputs, bbox or _WORLD, when)
     collection.add_items([model, *items])
@@ -293,20 +293,6 @@ def footprint_geometry(
         {"type": "Polygon", "coordinates": [[list(point) for point in points]]},
         [min(lons), min(lats), max(lons), max(lats)],
     )
-
-
-def _around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Return the shortest ring around boxes, over the antimeridian if need be; without any, no point."""
-    if not boxes:
-        return []
-    wests, souths, _, norths = zip(*boxes, strict=True)
-
-    def end(start: float) -> float:
-        return float(max(east + 360 * ((east < west) + (west < start)) for west, _, east, _ in boxes))
-
-    west = min(wests, key=lambda start: end(start) - start)
-    south, east, north = min(souths), end(west), max(norths)
-    return [(west, south), (east, south), (east, north), (west, north)]
 
 
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:

@@ -44,6 +44,23 @@ def lonlat_geometry(ring: Sequence[tuple[float, float]]) -> tuple[dict[str, Any]
     return geometry, [(west + 180) % 360 - 180, south, 180 - (180 - east) % 360, north]
 
 
+def ring_around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Return the shortest ring around boxes of longitude and latitude, over the antimeridian if need be.
+
+    Each is west, south, east, north, and west is the larger number where it crosses; without any, no point.
+    """
+    if not boxes:
+        return []
+    wests, souths, _, norths = zip(*boxes, strict=True)
+
+    def end(start: float) -> float:
+        return float(max(east + 360 * ((east < west) + (west < start)) for west, _, east, _ in boxes))
+
+    west = min(wests, key=lambda start: end(start) - start)
+    south, east, north = min(souths), end(west), max(norths)
+    return [(west, south), (east, south), (east, north), (west, north)]
+
+
 class Footprints:
     """Says which scene of a survey shows an object: the last one whose outline its inner point lies in.
 
