@@ -15,7 +15,7 @@ from pathlib import Path
 from pfmap.cluster.task import ClusterJob
 from pfmap.core import bucket
 from pfmap.core.errors import ClusterError, SourceError, TargetError
-from pfmap.core.files import file_names, read_text, remove, write_failed, write_text
+from pfmap.core.files import file_names, is_sealed, read_text, remove, seal, write_failed, write_text
 from pfmap.core.grid import Span
 from pfmap.mapping.work import RUN_NAME, Work
 
@@ -36,7 +36,8 @@ class Handover:
     def __init__(self, folder: Path, run: str) -> None:
         self._folder, self._run = folder, run
         self._ending = f"-{hashlib.sha256(run.encode()).hexdigest()[:12]}.zip"
-        self._work = None if bucket.is_inside(folder) else Work(folder, folder.parent)
+        self._about = Work(folder, folder.parent, run).about
+        self._work = None if bucket.is_inside(folder) else Work(folder, folder.parent, run)
 
     @property
     def look(self) -> float:
@@ -83,6 +84,7 @@ class Handover:
             folder, archive = Path(name) / "swath", Path(name) / "swath.zip"
             folder.mkdir()
             yield folder
+            seal(folder, self._about(rows))
             try:
                 with zipfile.ZipFile(archive, "w") as packed:  # rasters are compressed already
                     for path in sorted(folder.iterdir()):
@@ -105,6 +107,8 @@ class Handover:
                 bucket.download(self._archive(rows), archive)
                 with zipfile.ZipFile(archive) as packed:
                     packed.extractall(folder)
+                if not is_sealed(folder, self._about(rows)):
+                    raise zipfile.BadZipFile("it is damaged, or another swath's")
             except (OSError, zipfile.BadZipFile) as error:
                 why = getattr(error, "strerror", None) or error
                 raise SourceError(

@@ -11,6 +11,7 @@ from torch import nn
 
 from pfmap.core.errors import ClusterError
 from pfmap.core.grid import Span
+from pfmap.mapping.job import look_behind
 from pfmap.mapping.plan import Plan
 from pfmap.model.store import CARD_NAME, Model, bundled_models
 from pfmap.raster.scaling import Sample
@@ -103,6 +104,7 @@ def open_source(plan: Plan) -> Source:
         skip_unreadable=options.on_read_error == "nodata",
     )
     source.scaling = plan.scaling
+    look_behind(source)
     return source
 
 

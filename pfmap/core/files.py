@@ -1,8 +1,9 @@
-"""Writing without half-written files: everything gets a temporary name first, then its own.
+"""Writing without half-written files: everything is made in a folder of its own first, then gets its name.
 
-A path may lie in a bucket, as /vsis3/bucket/key: then a file is made on this machine, and appears there as a
-whole. What writes a file or asks whether it exists raises `TargetError` where it cannot; what makes folders,
-reads or deletes raises `OSError`.
+That folder is new, has a random name and nobody else may enter it, so that no link which lies in an output
+folder is ever written through. A path may lie in a bucket, as /vsis3/bucket/key: then a file is made on this
+machine, and appears there as a whole. What writes a file or asks whether it exists raises `TargetError` where
+it cannot; what makes folders, reads or deletes raises `OSError`.
 """
 
 import errno
@@ -11,9 +12,11 @@ import hashlib
 import os
 import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 
 import platformdirs
@@ -21,25 +24,17 @@ import platformdirs
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError, reason
 
-PART = "_part"
-"""Before the number of a further part of a shapefile."""
-
-_BESIDE = {
-    ".gpkg": "gpkg-wal gpkg-shm gpkg-journal gpkg.aux.xml",
-    ".shp": "shx dbf prj cpg qpj qix sbn sbx idm ind ain aih atx fbn fbx ixs mxs",
-    ".tif": "tif.aux.xml tif.ovr tif.msk tif.msk.ovr tif.vat.dbf tfw tifw wld tab aux rrd ovr",
-    ".vrt": "vrt.aux.xml vrt.ovr vrt.msk vrt.msk.ovr",
-}
-"""By the ending of a file: those of what programs take for a part of it."""
-
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
 
-_SQLITE_LOCKS = (("", 1 << 30, 512), ("-shm", 128, 1))
-"""Files of a database by their ending, and the bytes of them that SQLite locks while it is open."""
+DRAFT = ".pfmap-"
+"""What the names of folders begin with in which something is made, or taken apart; eight letters follow."""
 
-UNDATED = datetime(1980, 1, 1, tzinfo=UTC)
-"""What is written where no time is known: the first that all formats have."""
+ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+"""How a folder is opened that must be no link."""
+
+_SEAL = "seal"
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would have whoever opens it wait
 
 
 def scratch(folder: Path) -> Path:
@@ -50,25 +45,111 @@ def scratch(folder: Path) -> Path:
     if not bucket.is_inside(folder):
         return folder
     sign = hashlib.sha256(folder.as_posix().encode()).hexdigest()[:16]
-    return platformdirs.user_cache_path("pfmap") / "buckets" / sign
+    return _refuse_link(platformdirs.user_cache_path("pfmap") / "buckets" / sign)
 
 
-def publish(staged: Path, final: Path) -> None:
-    """Give a finished file its final name, replacing what is there."""
+@contextmanager
+def private_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder in another, that nobody else may enter; at the end it goes with all that is in it.
+
+    What a killed process leaves, `clear_drafts` takes away: whoever is alive holds a lock on its own.
+    """
+    home = scratch(folder)
+    if home != folder:
+        home.mkdir(parents=True, exist_ok=True)
+    path, held = home, -1
+    while held < 0:
+        path = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))
+        try:
+            held = _hold(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EAGAIN):  # else somebody takes it for a left-over
+                break  # not every file system has locks: left-overs stay there
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        if held >= 0:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int:
+    """Open and lock a folder, for as long as it is open: an `OSError` if it is a link, gone, or in use."""
+    held = os.open(folder, ENTER)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()  # still there: whoever held it may have deleted it
+    except OSError:
+        os.close(held)
+        raise
+    return held
+
+
+def clear_drafts(folder: Path) -> None:
+    """Delete what killed processes left in a folder: what this user made, and no process holds."""
+    there: list[Path] = []
+    with suppress(OSError):  # nothing to see, nothing to clear
+        there += scratch(folder).iterdir()
+    for path in there:
+        if re.fullmatch(rf"{re.escape(DRAFT)}\w{{8}}", path.name):
+            with suppress(OSError):  # a link, a file, or in use
+                held = _hold(path)
+                try:
+                    if os.fstat(held).st_uid == os.geteuid():
+                        shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(held)
+
+
+@contextmanager
+def draft(final: Path) -> Iterator[Path]:
+    """Give a path to write a file to; at the end the file gets its final name, after an error it is gone.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    try:
+        with private_folder(final.parent) as folder:
+            yield folder / final.name
+            publish(folder / final.name, final)
+    except OSError as error:
+        raise error if isinstance(error, TargetError) else write_failed(final, error) from error
+
+
+def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
+    """Give a finished file or folder its final name, replacing what is there, for a power cut to leave whole.
+
+    A link of that name is replaced, not followed. Whoever has `settled` many files settles their names, too.
+    """
     try:
         if bucket.is_inside(final):
             bucket.upload(staged, final)
             staged.unlink()
         else:
+            if not settled:
+                settle(staged)
             staged.replace(final)
+            if not settled:
+                settle_names(final.parent)
     except OSError as error:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those around it; in a bucket there are none."""
+def make_folder(folder: Path, *, named: bool = False) -> None:
+    """Make a folder, and those around it; in a bucket there are none.
+
+    Only one that the user has `named` may be a link: who knows where others lead.
+    """
+    if not named:
+        _refuse_link(folder)
     if not bucket.is_inside(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_link(folder: Path) -> Path:
+    if folder.is_symlink():
+        raise TargetError(f"{folder} is a link, which pfmap does not follow to write: delete it")
+    return folder
 
 
 def exists(path: Path) -> bool:
@@ -121,56 +202,6 @@ def remove_all(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def beside(name: str) -> list[str]:
-    """Return the names of files that programs take for a part of one of this name, such as pyramids."""
-    path = Path(name)
-    return [f"{path.stem}.{ending}" for ending in _BESIDE.get(path.suffix, "").split()]
-
-
-def clear_beside(folder: Path, names: Iterable[str]) -> None:
-    """Delete what belongs to files that are going to be replaced by some of these names, and is none of them.
-
-    Otherwise the old content would show beside the new, as from pyramids, or get into it, as from a journal.
-
-    Raises:
-        TargetError: a database among them is open elsewhere.
-    """
-    new = set(names)
-    there = set(file_names(folder)) if new else set()
-    for name in sorted(new & there):
-        refuse_open(folder / name)
-    old = set(new)
-    for name in new:
-        part = re.compile(rf"{re.escape(Path(name).stem)}{PART}\d+\.shp")
-        old |= {one for one in there if name.endswith(".shp") and part.fullmatch(one)}
-    for name in (old | {one for each in old for one in beside(each)}) & (there - new):
-        remove(folder / name)
-
-
-def refuse_open(path: Path) -> None:
-    """Refuse to replace a GeoPackage that a program has open: it would write what it has into the new one.
-
-    Raises:
-        TargetError: one has.
-    """
-    for ending, start, size in _SQLITE_LOCKS if path.suffix == ".gpkg" else ():
-        try:
-            opened = os.open(f"{path}{ending}", os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:  # it is not there, or another's
-            continue
-        try:
-            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start)
-        except (BlockingIOError, PermissionError) as error:
-            raise TargetError(
-                f"{path} is open in another program, such as QGIS: close it there, or choose another folder "
-                "with output_dir="
-            ) from error
-        except OSError:  # no locks on this file system
-            continue
-        finally:
-            os.close(opened)
-
-
 @contextmanager
 def _asked(folder: Path) -> Iterator[None]:
     try:
@@ -182,14 +213,74 @@ def _asked(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def settle(folder: Path) -> None:
-    """Have the system bring all files of a folder onto the disk, for a power cut to leave them whole."""
-    for path in folder.iterdir():
-        try:
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise write_failed(path, error) from error
+def settle(path: Path) -> None:
+    """Have the system bring a file, or a folder with its files, onto the disk."""
+    if path.is_dir():
+        for inside in path.iterdir():
+            settle(inside)
+        settle_names(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def settle_names(folder: Path) -> None:
+    """Have the system bring the names in a folder onto the disk."""
+    if bucket.is_inside(folder):
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some file systems cannot
+            raise
+    finally:
+        os.close(opened)
+
+
+def read_plain(path: Path) -> bytes:
+    """Read a small file that must be one: an `OSError` if it is a link or a pipe."""
+    with _open_plain(path) as file:
+        return file.read()
+
+
+def checksum(path: Path) -> str:
+    """Return a checksum of a file and its name, as digits: an `OSError` if it is a link or a pipe."""
+    with _open_plain(path) as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(path.name.encode())).hexdigest()
+
+
+def seal(folder: Path, about: str) -> None:
+    """Note in a folder what the files in it are: a checksum of them, and of what they are about.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    try:
+        (folder / _SEAL).write_text(_sum(folder, about), encoding="ascii")
+    except OSError as error:
+        raise write_failed(folder / _SEAL, error) from error
+
+
+def is_sealed(folder: Path, about: str) -> bool:
+    """Whether a folder is as it was sealed: these files and no others, about the same."""
+    try:
+        return read_plain(folder / _SEAL) == _sum(folder, about).encode()
+    except OSError:
+        return False
+
+
+def _sum(folder: Path, about: str) -> str:
+    files = sorted(path for path in folder.iterdir() if path.name != _SEAL)
+    return hashlib.blake2b("\n".join([about, *map(checksum, files)]).encode()).hexdigest()
+
+
+def _open_plain(path: Path) -> BufferedReader:
+    file = os.fdopen(os.open(path, _LOOK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no plain file", str(path))
+    return file
 
 
 def write_failed(path: Path, error: Exception) -> TargetError:
@@ -219,24 +310,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file, under a temporary name first."""
-    part = path.with_name(f".{path.name}.part")
+    if not bucket.is_inside(path):
+        with draft(path) as part:
+            part.write_bytes(content)
+        return
     try:
-        if bucket.is_inside(path):
-            bucket.write(path, content)
-            return
-        part.write_bytes(content)
+        bucket.write(path, content)
     except OSError as error:
         raise write_failed(path, error) from error
-    publish(part, path)
-
-
-def moment_of(sources: Iterable[Path]) -> datetime:
-    """Return the time that what is made of these files says it was written: theirs, the newest one's.
-
-    So the same input gives the same bytes, whenever it is mapped and however often a run is stopped. Where
-    SOURCE_DATE_EPOCH is set, it is that (reproducible-builds.org). A VRT only shows other files.
-    """
-    times = [path.stat().st_mtime for path in sources if path.suffix != ".vrt" and path.is_file()]
-    said = os.environ.get("SOURCE_DATE_EPOCH", "")
-    newest = int(said) if said.isdecimal() else int(max(times, default=0.0))
-    return datetime.fromtimestamp(min(max(newest, int(UNDATED.timestamp())), 1 << 32), UTC)

@@ -1,15 +1,45 @@
-"""What this machine and this process have: memory and disk."""
+"""What this machine and this process have: memory, disk, folders to themselves, what lies beside files."""
 
 import ctypes
+import fcntl
 import os
 import platform
+import re
+import secrets
 import shutil
+import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
+import filelock
 import psutil
 
+from pfmap.core import bucket
+from pfmap.core.errors import TargetError
+from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove
+
+LOCK_NAME = "lock"
+PART = "_part"
+"""Before the number of a further part of a shapefile."""
+
+_BESIDE = {
+    ".gpkg": "gpkg-wal gpkg-shm gpkg-journal gpkg.aux.xml",
+    ".shp": "shx dbf prj cpg qpj qix sbn sbx idm ind ain aih atx fbn fbx ixs mxs",
+    ".tif": "tif.aux.xml tif.ovr tif.msk tif.msk.ovr tif.vat.dbf tfw tifw wld tab aux rrd ovr",
+    ".vrt": "vrt.aux.xml vrt.ovr vrt.msk vrt.msk.ovr",
+}
+"""By the ending of a file: those of what programs take for a part of it."""
+
+_SQLITE_LOCKS = (("", 1 << 30, 512), ("-shm", 128, 1))
+"""Files of a database by their ending, and the bytes of them that SQLite locks while it is open."""
+
+UNDATED = datetime(1980, 1, 1, tzinfo=UTC)
+"""What is written where no time is known: the first that all formats have."""
+_TRIES = 9
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 
 
@@ -73,6 +103,16 @@ def folder_size(folder: Path) -> int:
     return total
 
 
+def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """Return size, and times of change of content and of all, nanoseconds, of those files that are there."""
+    found = {}
+    for path in sorted(files):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return found
+
+
 def gigabytes(count: int) -> str:
     """Write bytes for people."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
@@ -89,3 +129,173 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if platform.system() == "Darwin" else peak * 1024)
+
+
+@dataclass(slots=True)
+class Claim:
+    """The hidden folder of a scene or survey, which this process has alone."""
+
+    path: Path
+    discarded: list[Path] = field(default_factory=list)
+    """What it is called since it was given up."""
+
+    def discard(self) -> None:
+        """Give the folder up: it loses its name while it is locked, so that nobody begins in what goes."""
+        away = self.path.with_name(f"{DRAFT}{secrets.token_hex(4)}")
+        with suppress(OSError):
+            self.path.rename(away)
+            self.discarded.append(away)
+
+
+@contextmanager
+def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
+    """Make a hidden folder of this machine, if it is not there, and have it alone.
+
+    `what` is what another pfmap does that has it, for the message. Where outputs go into a bucket, the lock
+    holds there too. What killed processes left in the output folder goes.
+
+    Raises:
+        TargetError: it cannot be written, is not this user's own, or another process has it.
+    """
+    claim = Claim(path)
+    try:
+        with ExitStack() as held:
+            try:
+                if not any(_lock(path, held) for _ in range(_TRIES)):
+                    raise filelock.Timeout(str(path))
+                if bucket.is_inside(output_dir):
+                    holder = f"{bucket.this_machine()} {path}"
+                    held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
+                clear_drafts(output_dir)
+            except TargetError:
+                raise
+            except (filelock.Timeout, BlockingIOError) as error:
+                raise TargetError(
+                    f"another pfmap {what} now{_holder(error)}: wait for it, or choose another folder with "
+                    "output_dir="
+                ) from error
+            except (OSError, NotImplementedError) as error:
+                raise TargetError(
+                    f"{output_dir} cannot be written ({getattr(error, 'strerror', error)}): choose another "
+                    "folder with output_dir="
+                ) from error
+            yield claim
+    finally:  # once the lock is closed: a file that is open cannot be deleted everywhere
+        for away in claim.discarded:
+            shutil.rmtree(away, ignore_errors=True)
+
+
+def _lock(path: Path, held: ExitStack) -> bool:
+    """Lock a folder until the end of `held`; not if it has just been given up by somebody else."""
+    refuse_foreign(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as attempt, suppress(FileNotFoundError):
+        folder = os.open(path, ENTER)  # so that no other folder is taken for it
+        attempt.callback(os.close, folder)
+        refuse_foreign(path)
+        lock = filelock.FileLock(path / LOCK_NAME)
+        lock.acquire(timeout=0)
+        attempt.callback(lock.release)
+        if os.path.samestat(os.fstat(folder), path.lstat()):
+            held.push(attempt.pop_all())
+            return True
+    return False
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a work folder that somebody else put there: a link, another user's, or with a lock that is one.
+
+    Raises:
+        TargetError: it is one.
+    """
+    what = ""
+    with suppress(OSError):  # whoever makes it says why it cannot
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            what = "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
+        elif found.st_uid != os.geteuid() and found.st_uid != _owner_of_new(path):
+            what = f"belongs to another user (number {found.st_uid})"
+        else:
+            lock = (path / LOCK_NAME).lstat()
+            if not stat.S_ISREG(lock.st_mode) or lock.st_nlink > 1:
+                what = f"holds a {LOCK_NAME} that is no plain file"
+    if what:
+        raise TargetError(
+            f"{path.parent} cannot be written: {path.name} there {what}, and is no folder that pfmap made: "
+            "delete it, or choose another folder with output_dir="
+        )
+
+
+def _owner_of_new(folder: Path) -> int:
+    """Return who owns what this process makes in a folder: on some shares always the same user."""
+    with private_folder(folder) as made:
+        return made.stat().st_uid
+
+
+def _holder(error: Exception) -> str:
+    """Say who has a place in a bucket, and that a run that was killed has it for a while."""
+    if isinstance(error, filelock.Timeout):
+        return ""
+    return f" ({getattr(error, 'strerror', '')}, or was until {bucket.LEASE:.0f} s ago)"
+
+
+def beside(name: str) -> list[str]:
+    """Return the names of files that programs take for a part of one of this name, such as pyramids."""
+    path = Path(name)
+    return [f"{path.stem}.{ending}" for ending in _BESIDE.get(path.suffix, "").split()]
+
+
+def clear_beside(folder: Path, names: Iterable[str]) -> None:
+    """Delete what belongs to files that are going to be replaced by some of these names, and is none of them.
+
+    Otherwise the old content would show beside the new, as from pyramids, or get into it, as from a journal.
+
+    Raises:
+        TargetError: a database among them is open elsewhere.
+    """
+    new = set(names)
+    there = set(file_names(folder)) if new else set()
+    for name in sorted(new & there):
+        refuse_open(folder / name)
+    old = set(new)
+    for name in new:
+        part = re.compile(rf"{re.escape(Path(name).stem)}{PART}\d+\.shp")
+        old |= {one for one in there if name.endswith(".shp") and part.fullmatch(one)}
+    for name in (old | {one for each in old for one in beside(each)}) & (there - new):
+        remove(folder / name)
+
+
+def refuse_open(path: Path) -> None:
+    """Refuse to replace a GeoPackage that a program has open: it would write what it has into the new one.
+
+    Raises:
+        TargetError: one has.
+    """
+    for ending, start, size in _SQLITE_LOCKS if path.suffix == ".gpkg" else ():
+        try:
+            opened = os.open(f"{path}{ending}", os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # it is not there, or another's
+            continue
+        try:
+            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start)
+        except (BlockingIOError, PermissionError) as error:
+            raise TargetError(
+                f"{path} is open in another program, such as QGIS: close it there, or choose another folder "
+                "with output_dir="
+            ) from error
+        except OSError:  # no locks on this file system
+            continue
+        finally:
+            os.close(opened)
+
+
+def moment_of(sources: Iterable[Path]) -> datetime:
+    """Return the time that what is made of these files says it was written: theirs, the newest one's.
+
+    So the same input gives the same bytes, whenever it is mapped and however often a run is stopped. Where
+    SOURCE_DATE_EPOCH is set, it is that (reproducible-builds.org). A VRT only shows other files.
+    """
+    times = [path.stat().st_mtime for path in sources if path.suffix != ".vrt" and path.is_file()]
+    said = os.environ.get("SOURCE_DATE_EPOCH", "")
+    newest = int(said) if said.isdecimal() else int(max(times, default=0.0))
+    return datetime.fromtimestamp(min(max(newest, int(UNDATED.timestamp())), 1 << 32), UTC)

@@ -23,6 +23,7 @@ from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
 from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate
+from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.preview import png
 from pfmap.version import __version__
 
@@ -162,6 +163,7 @@ def _rasters(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() in EXACT_SUFFIXES and path.is_file() and not path.stem.endswith("_confidence"):
             if path.stem in found:
                 raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
+            refuse_pointers(found_file(path))
             found[path.stem] = path
     if not found:
         raise SourceError(

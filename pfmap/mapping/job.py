@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.core.classes import scene_style
+from pfmap.core.errors import SourceError
 from pfmap.core.files import read_text, scratch, write_bytes, write_text
-from pfmap.core.resources import folder_size
+from pfmap.core.resources import folder_size, refuse_foreign, times_of
 from pfmap.core.stages import Clock
 from pfmap.core.tables import build, read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
@@ -30,6 +31,7 @@ from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import Location, gdal_settings
+from pfmap.raster.parts import VIRTUAL, find_parts
 from pfmap.raster.source import Source
 from pfmap.report.qgis import Layer, Map, map_project, place_beside
 from pfmap.report.scene_report import SceneReport
@@ -87,11 +89,12 @@ class Job:
         runtime, options = self.runtime, self.options
         card = runtime.model.card
         skip = options.on_read_error == "nodata"
-        with Source(
-            self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip
-        ) as source:
-            how = runtime.device, runtime.precision, runtime.batch_size
-            plan = make_plan(source, runtime.model, runtime.model_hash, options, *how)
+        how = self.location, card.input.bands, options.bands, card.name
+        with Source(*how, skip_unreadable=skip) as source:
+            said = look_behind(source)
+            means = runtime.device, runtime.precision, runtime.batch_size
+            plan = make_plan(source, runtime.model, runtime.model_hash, options, *means)
+            plan = replace(plan, warnings=[*plan.warnings, *said])
             source.scaling = plan.scaling
             with gdal_settings(cache=plan.cache_bytes, remote=self.location.remote):
                 yield source, plan
@@ -130,6 +133,7 @@ class Job:
         report = output_dir / names[-1]
         folder = work_path(output_dir, self.location.stem)
         refuse_odd_names(output_dir, self.location.stem, names)
+        refuse_foreign(folder)
         with self.planned() as (source, plan):
             scene = source.fingerprint()
             wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
@@ -159,12 +163,33 @@ class Job:
                 say=self.on_message,
             ) as work:
                 if not work.is_ready(wanted):
-                    refuse()
+                    refuse(overwrite=self.options.overwrite or work.half_named)
                     files = self._map(source, plan, identity, work, begun, output_dir, on_progress)
+                    self._refuse_changed(source, plan, scene, work)
                     work.ready(files, wanted)
                 work.finish_publishing()
         made = build(SceneReport, json.loads(read_text(report)))
         return Result.of(self.location.text, made, output_dir)
+
+    def _refuse_changed(self, source: Source, plan: Plan, before: str, work: Work) -> None:
+        """Refuse to publish a map of what was another scene for a while."""
+        name, card = self.location.text, plan.card
+        try:
+            with Source(
+                self.location, card.input.bands, self.options.bands, card.name, skip_unreadable=source.skips
+            ) as now:
+                look_behind(now)
+                work.useless = now.times != source.times or now.fingerprint() != before
+        except SourceError as error:
+            raise SourceError(
+                f"{name} went away while it was mapped, so that it may have changed ({error}): bring it "
+                "back, and the same command goes on"
+            ) from error
+        if work.useless:
+            raise SourceError(
+                f"{name} changed while it was mapped: its map would show some of before and some of after; "
+                "map it once nobody writes it any more"
+            )
 
     def _map(
         self,
@@ -219,6 +244,19 @@ class Job:
             f"{stem}.qgz",
             f"{stem}_report.json",
         ]
+
+
+def look_behind(source: Source) -> list[str]:
+    """Have a virtual raster know the files behind it, and return what the user should know of them.
+
+    Raises:
+        SourceError: some are missing, and what cannot be read is not to count as nodata.
+    """
+    if source.info.driver not in VIRTUAL:
+        return []
+    source.parts, said = find_parts(source.info, needed=not source.skips)
+    source.times |= times_of(source.parts.files)
+    return said
 
 
 def _project(plan: Plan, mapped: Mapped, output_dir: Path) -> bytes:

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
-from pfmap.core.errors import EmptyError
-from pfmap.core.files import moment_of
+from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
-from pfmap.core.resources import give_back_memory
+from pfmap.core.resources import give_back_memory, moment_of
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping.objects import Shaper
 from pfmap.mapping.plan import Plan
@@ -107,7 +106,7 @@ class Mapper:
         """
         plan, clock = self.plan, self.clock
         swaths = output_rows(plan)
-        todo = {span: rows for span, rows in swaths.items() if not work.swath(rows).is_dir()}
+        todo = {span: rows for span, rows in swaths.items() if not work.has(rows)}
         with out_of_memory_explained(), self._shaper(work.finals) as shaper:
             tally = Tally(plan.geobox, shaper.measurer)
             if isinstance(self.network, Predictor):
@@ -156,6 +155,8 @@ class Mapper:
             workers.compute(work, self.plan, self.stem, todo, self.clock, self.on_pixels)
         ) as written:
             for rows in written:
+                if not work.has(rows):
+                    raise TargetError(f"{work.swath(rows)} of a worker is damaged: the same command goes on")
                 yield read_record(work.swath(rows), rasters)
 
     def _with_earlier(

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import TargetError, UsageError
-from pfmap.core.files import UNDATED, beside, existing, file_names, refuse_open, scratch
+from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
+from pfmap.core.resources import UNDATED, beside, refuse_open
 from pfmap.mapping.options import ShapeOptions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer

@@ -1,7 +1,6 @@
 """Turning a class raster of any origin into vector files."""
 
 import os
-import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -15,9 +14,10 @@ import numpy.typing as npt
 from pfmap.core.bucket import output_folder
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, TargetError, UsageError
-from pfmap.core.files import UNDATED, clear_beside, moment_of, publish, scratch, write_failed
+from pfmap.core.files import clear_drafts, private_folder, publish, scratch, write_failed
 from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
+from pfmap.core.resources import UNDATED, clear_beside, moment_of
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.objects import (
     Shaper,
@@ -166,10 +166,9 @@ class Vectorizer:
             TargetError: the folder cannot be written.
         """
         try:
-            here = scratch(self.folder)
-            here.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=here, prefix=f".{self.stem}.pfmap-") as name:
-                staging = Path(name)
+            scratch(self.folder).mkdir(parents=True, exist_ok=True)
+            clear_drafts(self.folder)
+            with private_folder(self.folder) as staging:
                 with self._shaper(staging, raster) as shaper:
                     self._trace(shaper)
                     if not shaper.seen:

@@ -6,21 +6,38 @@ complete: everything is written under a temporary name first. A process may be k
 """
 
 import json
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import filelock
+from typing import Any
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import clear_beside, publish, remove_all, scratch, settle, write_text
+from pfmap.core.files import (
+    checksum,
+    exists,
+    is_sealed,
+    private_folder,
+    publish,
+    read_plain,
+    remove_all,
+    scratch,
+    seal,
+    settle,
+    settle_names,
+    write_failed,
+    write_text,
+)
 from pfmap.core.grid import Span
+from pfmap.core.resources import LOCK_NAME, Claim, claimed, clear_beside
 
-RUN_NAME, _PUBLISH, _LOCK, _BIN = "run.json", "publish.json", "lock", "bin"
+RUN_NAME, _PUBLISH, _FINALS = "run.json", "publish.json", "final"
+_SWATH = r"\d+-\d+"
 _WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap"}
 
 
@@ -32,17 +49,38 @@ class Work:
     """The folder, on this machine."""
     target: Path
     """Where finished files go, possibly in a bucket."""
+    run: str = ""
+    """What the run's file says: what swaths and finished files have to be of."""
+    say: Callable[[str], object] = str
+    """Called with lines for people."""
     useless: bool = False
     """Set where going on from here would lead nowhere: then nothing is kept."""
+    half_named: bool = False
+    """Whether files of this run that have their final names already have to be made again."""
 
     @property
     def finals(self) -> Path:
         """Where finished files wait for their names."""
-        return self.path / "final"
+        return self.path / _FINALS
 
     def swath(self, rows: Span) -> Path:
         """Return the folder of a swath; it exists if the swath is finished."""
         return self.path / f"{rows.start:010d}-{rows.stop:010d}"
+
+    def has(self, rows: Span) -> bool:
+        """Whether a swath is finished, and as it was written; a damaged one goes, to be computed again."""
+        folder = self.swath(rows)
+        if not folder.is_dir():
+            return False
+        if is_sealed(folder, self.about(rows)):
+            return True
+        self.say(
+            f"warning: rows {rows.start} to {rows.stop} of an earlier run are damaged in {self.path}: they "
+            "are computed again"
+        )
+        with private_folder(self.path) as away:
+            folder.rename(away / folder.name)
+        return False
 
     @contextmanager
     def writing(self, rows: Span) -> Iterator[Path]:
@@ -54,17 +92,21 @@ class Work:
         final = self.swath(rows)
         part = final.with_name(f"{final.name}.{secrets.token_hex(4)}.part")
         try:
-            part.mkdir()
+            part.mkdir(mode=0o755)  # nobody else is to put something there
         except OSError as error:
             raise TargetError(f"{self.target} cannot be written any more ({error.strerror})") from error
         yield part
-        settle(part)
+        seal(part, self.about(rows))
         try:
             publish(part, final)
         except TargetError:
             if not final.is_dir():
                 raise
             shutil.rmtree(part, ignore_errors=True)
+
+    def about(self, rows: Span) -> str:
+        """Say what a swath is, for no other to be taken for it."""
+        return f"rows {rows.start} to {rows.stop} of {self.run}"
 
     @property
     def shared(self) -> Path:
@@ -74,7 +116,7 @@ class Work:
     @property
     def finished_swaths(self) -> int:
         """How many swaths are on disk."""
-        return sum(1 for path in self.path.glob("*-*") if path.is_dir() and path.suffix != ".part")
+        return sum(1 for path in self.path.iterdir() if re.fullmatch(_SWATH, path.name))
 
     @property
     def publishing(self) -> bool:
@@ -82,15 +124,23 @@ class Work:
         return (self.path / _PUBLISH).is_file()
 
     def is_ready(self, wanted: str) -> bool:
-        """Whether an earlier run has computed all that is wanted; what was made for other wishes goes."""
+        """Whether an earlier run has computed all that is wanted; what was made for other wishes goes.
+
+        So does what is damaged. What has its name already is looked at there.
+        """
         if not self.publishing:
             return False
-        if json.loads((self.path / _PUBLISH).read_text(encoding="utf-8"))["wanted"] == wanted:
-            return True
-        (self.path / _PUBLISH).unlink()
-        shutil.rmtree(self.finals)
-        self.finals.mkdir()
-        return False
+        order = self._order()
+        if order is not None and order["wanted"] != wanted:
+            order = None
+        elif order is None or not all(self._is_there(*file) for file in order["files"].items()):
+            self.say(f"warning: files of an earlier run are damaged in {self.path}: they are made again")
+            order, self.half_named = None, True
+        if order is None:
+            (self.path / _PUBLISH).unlink()
+            shutil.rmtree(self.finals)
+            self.finals.mkdir(mode=0o755)
+        return order is not None
 
     def ready(self, names: Sequence[str], wanted: str) -> None:
         """Note that all is computed: from here on only names are missing.
@@ -99,7 +149,12 @@ class Work:
             names: files in `finals`, in the order in which they get their names.
             wanted: what the files were asked to be, apart from the fingerprint.
         """
-        write_text(self.path / _PUBLISH, json.dumps({"names": list(names), "wanted": wanted}))
+        try:
+            settle(self.finals)
+            files = {name: checksum(self.finals / name) for name in names}
+        except OSError as error:
+            raise write_failed(self.target / names[-1], error) from error
+        write_text(self.path / _PUBLISH, json.dumps({"run": self.run, "wanted": wanted, "files": files}))
 
     def finish_publishing(self) -> None:
         """Give the files that are ready their final names, as far as they have not got them.
@@ -107,24 +162,37 @@ class Work:
         Raises:
             TargetError: a name cannot be taken.
         """
-        order = json.loads((self.path / _PUBLISH).read_text(encoding="utf-8"))
-        if (self.finals / order["names"][-1]).exists():
-            clear_beside(self.target, order["names"])
-        for name in order["names"]:
+        order = self._order()
+        if order is None:
+            raise TargetError(f"{self.path / _PUBLISH} is damaged: run the same command again")
+        names = list(order["files"])
+        if (self.finals / names[-1]).exists():
+            clear_beside(self.target, names)
+        for name in names:
             if (self.finals / name).exists():
-                publish(self.finals / name, self.target / name)
+                publish(self.finals / name, self.target / name, settled=True)
+        try:
+            settle_names(self.target)
+        except OSError as error:
+            raise write_failed(self.target / name, error) from error
 
-    def remove(self) -> None:
-        """Delete the folder; what says how far the run came goes last."""
-        for path in self.path.iterdir():
-            if path.name not in (RUN_NAME, _PUBLISH, _LOCK):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-        for name in (RUN_NAME, _PUBLISH, _LOCK):
-            (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+    def _order(self) -> dict[str, Any] | None:
+        """Read which files are ready; None where that was not written by this run, or not by pfmap."""
+        try:
+            order = json.loads(read_plain(self.path / _PUBLISH))
+            plain = order["files"] and all(Path(name).name == name for name in order["files"])
+            return order if plain and order["run"] == self.run and "wanted" in order else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def _is_there(self, name: str, sign: str) -> bool:
+        """Whether a finished file is as it was made, with its final name or still without."""
+        for folder in (self.finals, self.target):
+            with suppress(OSError):
+                if bucket.is_inside(folder):
+                    return exists(folder / name)
+                return checksum(folder / name) == sign
+        return False
 
 
 def work_path(output_dir: Path, stem: str) -> Path:
@@ -154,107 +222,88 @@ def opened(
     Raises:
         TargetError: the folder cannot be written, or another process works in it.
     """
-    with locked(output_dir, stem, "this scene"):
-        work = Work(work_path(output_dir, stem), output_dir)
+    with locked(output_dir, stem, "this scene") as claim:
+        work = Work(claim.path, output_dir, json.dumps(dict(fingerprint)), say)
         try:
-            _prepare(work, fingerprint, resume=resume, say=say)
+            _prepare(work, fingerprint, resume=resume)
             yield work
         except BaseException:
-            _leave(work, say)
+            if not _keeps_something(work):
+                claim.discard()
             raise
         if work.shared != work.path:
             remove_all(work.shared)
-    work.remove()
+        claim.discard()
 
 
-@contextmanager
-def locked(output_dir: Path, stem: str, what: str) -> Iterator[Path]:
+def locked(output_dir: Path, stem: str, what: str) -> AbstractContextManager[Claim]:
     """Make the hidden folder of a scene or survey, if it is not there, and have it alone.
 
     `what` is mapped by whoever has it, for the message.
 
     Raises:
-        TargetError: it cannot be written, or another process has it.
+        TargetError: it cannot be written, is not this user's own, or another process has it.
     """
-    path = work_path(output_dir, stem)
-    with ExitStack() as held:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path / _LOCK)
-            lock.acquire(timeout=0)
-            held.callback(lock.release)
-            if bucket.is_inside(output_dir):
-                holder = f"{bucket.this_machine()} {path}"
-                held.enter_context(bucket.leased(output_dir / f"{_name(stem)}.{_LOCK}", holder))
-        except (filelock.Timeout, BlockingIOError) as error:
-            raise TargetError(
-                f"another pfmap maps {what} into {output_dir} now{_holder(error)}: wait for it, or choose "
-                "another folder with output_dir="
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            raise TargetError(
-                f"{output_dir} cannot be written ({getattr(error, 'strerror', error)}): choose another "
-                "folder with output_dir="
-            ) from error
-        yield path
+    return claimed(work_path(output_dir, stem), output_dir, f"maps {what} into {output_dir}")
 
 
-def _holder(error: Exception) -> str:
-    """Say who has a place in a bucket, and that a run that was killed has it for a while."""
-    if isinstance(error, filelock.Timeout):
-        return ""
-    return f" ({getattr(error, 'strerror', '')}, or was until {bucket.LEASE:.0f} s ago)"
-
-
-def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool, say: Callable[[str], None]) -> None:
+def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> None:
     run = work.path / RUN_NAME
     try:
-        before = json.loads(run.read_text(encoding="utf-8"))
+        before = json.loads(read_plain(run))
     except (OSError, ValueError):
         before = None
     try:
-        if before == dict(fingerprint) and resume:
-            _throw_away(work, "*.part")
+        # What a power cut took, swaths and finished files know themselves.
+        if resume and (before is None or before == dict(fingerprint)):
+            _sweep(work, rf"{_SWATH}|{RUN_NAME}|{_PUBLISH}|{_FINALS}")
             if not work.publishing:
                 shutil.rmtree(work.finals, ignore_errors=True)
         else:
             if isinstance(before, dict) and resume and work.finished_swaths:
                 changed = [word for key, word in _WORDS.items() if before.get(key) != fingerprint[key]]
-                say(
+                work.say(
                     f"warning: an unfinished run is thrown away, because {' and '.join(changed)} changed "
                     "since: starting afresh"
                 )
-            for name in (RUN_NAME, _PUBLISH):
-                (work.path / name).unlink(missing_ok=True)
-            _throw_away(work, "*")
-            write_text(run, json.dumps(dict(fingerprint)))
-        work.finals.mkdir(exist_ok=True)
+            (work.path / RUN_NAME).unlink(missing_ok=True)
+            _sweep(work, "")
+        if before != dict(fingerprint) or not run.exists():
+            write_text(run, work.run)
+        work.finals.mkdir(mode=0o755, exist_ok=True)
+    except TargetError:
+        raise
     except OSError as error:
         raise TargetError(
             f"{work.target} cannot be written ({error.strerror}): choose another folder with output_dir="
         ) from error
 
 
-def _throw_away(work: Work, pattern: str) -> None:
-    """Delete folders of the work folder.
+def _sweep(work: Work, kept: str) -> None:
+    """Delete what is in the work folder, but what is called so; links go, and are not followed.
 
-    A worker that was given up may still be writing into one, and about to give it the name of a finished
+    A worker that was given up may still be writing into a folder, and about to give it the name of a finished
     swath: each loses its name first, so that either the worker finishes it whole, or can finish it no more.
     """
-    while folders := [path for path in work.path.glob(pattern) if path.is_dir() and path.name != _BIN]:
-        (work.path / _BIN).mkdir(exist_ok=True)
-        for folder in folders:
-            with suppress(FileNotFoundError):  # it has just got its other name
-                folder.rename(work.path / _BIN / secrets.token_hex(8))
-    shutil.rmtree(work.path / _BIN, ignore_errors=True)
+
+    def stays(entry: os.DirEntry[str]) -> bool:
+        is_file = entry.name in (LOCK_NAME, RUN_NAME, _PUBLISH)
+        fits = entry.is_file(follow_symlinks=False) if is_file else entry.is_dir(follow_symlinks=False)
+        return fits and bool(re.fullmatch(rf"{LOCK_NAME}|{kept}", entry.name))
+
+    while found := [entry.path for entry in os.scandir(work.path) if not stays(entry)]:
+        with private_folder(work.path) as away:
+            for number, path in enumerate(found):
+                with suppress(FileNotFoundError):  # it has just got its other name
+                    Path(path).rename(away / str(number))
 
 
-def _leave(work: Work, say: Callable[[str], None]) -> None:
-    """Keep what a rerun can use; leave no trace otherwise."""
+def _keeps_something(work: Work) -> bool:
+    """Whether a rerun can use what is in a work folder; say so."""
     count = work.finished_swaths if work.path.is_dir() else 0
     if work.useless or not (count or work.publishing):
-        shutil.rmtree(work.path, ignore_errors=True)
-        return
+        return False
     if not work.publishing:
         shutil.rmtree(work.finals, ignore_errors=True)
-    say(f"{count} finished swath{'s' * (count != 1)} kept: the same command goes on from there")
+    work.say(f"{count} finished swath{'s' * (count != 1)} kept: the same command goes on from there")
+    return True

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pfmap.core.card import Card
 from pfmap.core.errors import TargetError, UsageError
-from pfmap.core.files import publish
+from pfmap.core.files import draft
 from pfmap.model.store import Model
 from pfmap.version import __version__
 
@@ -65,20 +65,12 @@ def export_onnx(
     _check(path, model.card, gsd, overwrite=overwrite)
     import onnx  # an extra: only those who export need it
 
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with draft(path) as part:
         _trace(model, part)
         content = onnx.load(part)
         onnx.helper.set_model_props(content, _metadata(model.card, gsd))
         onnx.checker.check_model(content, full_check=True)
         onnx.save(content, part)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TargetError(f"{path} could not be written ({error.strerror}): choose another folder") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    publish(part, path)
     return path
 
 

@@ -23,12 +23,11 @@ from pfmap.raster.gdal import (
     Location,
     gdal_settings,
     locate,
-    not_opened,
     opened,
     refuse_container,
     window_of,
 )
-from pfmap.raster.scene import geobox_of
+from pfmap.raster.scene import geobox_of, not_opened
 from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time

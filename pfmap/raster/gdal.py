@@ -2,13 +2,12 @@
 
 import contextlib
 import http.client
-import json
 import os
 import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -32,7 +31,11 @@ BLOCK = 512
 
 # Never run code that a raster names, ask a server again, give up on a dead one, look for side files by name
 # instead of listing a bucket.
-_SETTINGS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+_SETTINGS = {
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
+}
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_HTTP_MAX_RETRY": "3",
@@ -67,31 +70,10 @@ def crs_of(wkt: str | None) -> CRS | None:
     return None if wkt is None else CRS.from_wkt(wkt)
 
 
-def horizontal(crs: CRS) -> CRS:
-    """Leave out the heights of a CRS: a map has none, and not every file has a place for them."""
-    with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
-        table = crs.to_dict(projjson=True)
-        if (flat := _without_heights(table)) != table:
-            crs = CRS.from_string(json.dumps(flat))
-            known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
-            crs = known if known == crs else crs
-    return crs
-
-
-def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
-    """Take the third axis out of a CRS in PROJJSON, and those it is made of."""
-    if "components" in table:
-        return _without_heights(table["components"][0])
-    flat = table | {key: _without_heights(table[key]) for key in ("base_crs", "source_crs") if key in table}
-    system = table.get("coordinate_system", {})
-    if len(system.get("axis", ())) > 2:
-        flat["coordinate_system"] = system | {"axis": system["axis"][:2]}
-        flat.pop("id", None)
-    return flat
-
-
 _URL = re.compile(r"(https?|s3|gs|az)://")
-_REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
+"""How GDAL's names for what lies on servers begin."""
+
 _PREFIXES = {
     "http": "/vsicurl/http://",
     "https": "/vsicurl/https://",
@@ -99,21 +81,7 @@ _PREFIXES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
-_DRIVERS = {
-    ".ecw": ("ECW",),
-    ".sid": ("MrSID",),
-    ".jp2": ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"),
-    ".nc": ("netCDF",),
-    ".h5": ("HDF5",),
-    ".hdf": ("HDF4", "HDF5"),
-    ".jxl": ("JPEGXL",),
-    ".heic": ("HEIF",),
-}
-"""GDAL's names of the drivers that open files of these endings; not every build of it has all."""
-
 _COLONS = 9  # in GDAL's name of a raster inside a file, at most
-_ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".7z", ".rar"})
-
 _PATIENCE = 20.0  # seconds
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
 
@@ -136,6 +104,8 @@ class Location:
     """Whether it is reached over the network."""
     local: Path | None
     """The file on this machine that holds it, if there is one: the scene, or the archive around it."""
+    driver: str = ""
+    """The only format of GDAL's that it may have, where it was found and not named; or ""."""
     called: str = ""
     """What outputs are to be called where the scene's own name will not do, or ""."""
 
@@ -191,7 +161,7 @@ def locate(source: str | os.PathLike[str]) -> Location:
     if _URL.match(text):
         return Location(text, text, remote=True, local=None)
     if text.startswith("/vsi"):
-        return Location(text, text, remote=text.startswith(_REMOTE), local=None)
+        return Location(text, text, remote=text.startswith(REMOTE), local=None)
     path = Path(text)
     try:
         if path.is_dir():
@@ -235,24 +205,32 @@ def refuse_container(src: rasterio.DatasetReader, name: str) -> None:
         raise SourceError(f"{name} holds {len(inside)} rasters; name one of them in its place: {some}")
 
 
-def not_opened(location: Location, error: Exception) -> SourceError:
-    """Say why GDAL does not open a raster, as far as that can be told."""
-    ending = PurePosixPath(location.name).suffix.lower()
-    drivers = _DRIVERS.get(ending, ())
-    with rasterio.Env() as env:
-        lacking = drivers and not set(drivers) & set(env.drivers())
-    if lacking:
-        why = (
-            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF"
-            " with a program that has one, such as QGIS"
-        )
-    elif ending in _ARCHIVES:
-        why = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"
-    elif location.remote:
-        why = f"cannot be opened ({reason(error)})"
-    else:
-        why = f"is not a raster that GDAL can open ({reason(error)})"
-    return SourceError(f"{location.text} {why}")
+class Steady:
+    """An opened raster of which a place that could not be read once cannot be read later either.
+
+    GDAL by itself gives black then, or what it read before: the raster is opened again.
+
+    Args:
+        open_again: opens it.
+    """
+
+    def __init__(self, open_again: Callable[[], Any]) -> None:
+        self._open_again, self._src = open_again, open_again()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._src, name)
+        if name not in ("read", "read_masks", "dataset_mask"):
+            return value
+
+        def read(*arguments: Any, **named: Any) -> Any:
+            try:
+                return value(*arguments, **named)
+            except GDAL_ERRORS:
+                self._src.close()
+                self._src = self._open_again()
+                raise
+
+        return read
 
 
 @contextlib.contextmanager

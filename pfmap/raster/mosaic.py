@@ -1,6 +1,7 @@
 """Many rasters as one: a common grid, and a virtual raster (VRT) that shows each of them on it."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor, hypot, isfinite
@@ -15,8 +16,9 @@ from rasterio.warp import transform_bounds
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, TargetError, reason
-from pfmap.core.files import clear_beside, make_folder, read_text, scratch, write_text
+from pfmap.core.files import make_folder, read_text, write_text
 from pfmap.core.grid import GeoBox, Span
+from pfmap.core.resources import clear_beside
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
 from pfmap.raster.target import lost
 from pfmap.raster.vrt import Band, Hidden, Shown, source_from_folder, vrt
@@ -195,6 +197,7 @@ def _warped(part: Part, grid: GeoBox, path: Path, look: Look) -> Part:
         resampling = Resampling.average if coarser else Resampling.bilinear
     try:
         with (
+            tempfile.TemporaryDirectory(prefix="pfmap-") as name,
             gdal_settings(),
             rasterio.open(part.path) as src,
             WarpedVRT(
@@ -209,11 +212,8 @@ def _warped(part: Part, grid: GeoBox, path: Path, look: Look) -> Part:
                 tolerance=0.125,
             ) as warped,
         ):
-            draft = scratch(path.parent) / f".{path.name}.part"
-            make_folder(draft.parent)
-            rasterio.shutil.copy(warped, draft, driver="VRT")
-            text = draft.read_text(encoding="utf-8")
-            draft.unlink()
+            rasterio.shutil.copy(warped, Path(name, path.name), driver="VRT")
+            text = Path(name, path.name).read_text(encoding="utf-8")
     except GDAL_ERRORS as error:
         raise SourceError(
             f"{part.path} cannot be brought into {grid.crs_name} ({reason(error)}): map it on its own"

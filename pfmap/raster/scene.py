@@ -1,18 +1,22 @@
 """What a scene is, apart from its pixels: its place, its type of values, and which bands the network sees."""
 
+import contextlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 
 from pfmap.core.errors import SourceError, UsageError, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
-from pfmap.raster.gdal import GDAL_ERRORS, Location, horizontal
+from pfmap.raster.gdal import GDAL_ERRORS, Location
 
 RGB = ("red", "green", "blue")
 _NAMES = {
@@ -25,6 +29,21 @@ _NAMES = {
 }
 _CACHE_MIN, _CACHE_TILED = 64 << 20, 256 << 20
 _KINDS = "uif"  # numpy's letters: unsigned, signed, floating point
+
+
+_DRIVERS = {
+    ".ecw": ("ECW",),
+    ".sid": ("MrSID",),
+    ".jp2": ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"),
+    ".nc": ("netCDF",),
+    ".h5": ("HDF5",),
+    ".hdf": ("HDF4", "HDF5"),
+    ".jxl": ("JPEGXL",),
+    ".heic": ("HEIF",),
+}
+"""GDAL's names of the drivers that open files of these endings; not every build of it has all."""
+
+_ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".7z", ".rar"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,3 +255,46 @@ def read_palette(src: rasterio.DatasetReader, band: int) -> npt.NDArray[np.uint8
         if value < table.shape[1]:
             table[:, value] = color[:3]
     return table
+
+
+def horizontal(crs: CRS) -> CRS:
+    """Leave out the heights of a CRS: a map has none, and not every file has a place for them."""
+    with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
+        table = crs.to_dict(projjson=True)
+        if (flat := _without_heights(table)) != table:
+            crs = CRS.from_string(json.dumps(flat))
+            known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
+            crs = known if known == crs else crs
+    return crs
+
+
+def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
+    """Take the third axis out of a CRS in PROJJSON, and those it is made of."""
+    if "components" in table:
+        return _without_heights(table["components"][0])
+    flat = table | {key: _without_heights(table[key]) for key in ("base_crs", "source_crs") if key in table}
+    system = table.get("coordinate_system", {})
+    if len(system.get("axis", ())) > 2:
+        flat["coordinate_system"] = system | {"axis": system["axis"][:2]}
+        flat.pop("id", None)
+    return flat
+
+
+def not_opened(location: Location, error: Exception) -> SourceError:
+    """Say why GDAL does not open a raster, as far as that can be told."""
+    ending = PurePosixPath(location.name).suffix.lower()
+    drivers = _DRIVERS.get(ending, ())
+    with rasterio.Env() as env:
+        lacking = drivers and not set(drivers) & set(env.drivers())
+    if lacking:
+        why = (
+            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF"
+            " with a program that has one, such as QGIS"
+        )
+    elif ending in _ARCHIVES:
+        why = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"
+    elif location.remote:
+        why = f"cannot be opened ({reason(error)})"
+    else:
+        why = f"is not a raster that GDAL can open ({reason(error)})"
+    return SourceError(f"{location.text} {why}")

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +15,19 @@ from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
+from pfmap.core.resources import times_of
 from pfmap.raster.gdal import (
     GDAL_ERRORS,
     Location,
+    Steady,
     ask_server,
     gdal_settings,
-    not_opened,
     refuse_container,
     window_of,
 )
+from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import EIGHT_BIT, Sample
-from pfmap.raster.scene import RGB, choose_bands, describe, read_palette
+from pfmap.raster.scene import RGB, choose_bands, describe, not_opened, read_palette
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -53,6 +56,8 @@ class Source:
     Attributes:
         info: what the scene is.
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
+        times: what `times_of` says of its files since it was opened.
+        parts: the files behind a virtual raster, once somebody has looked.
         unreadable: (column, row, width, height) of blocks that could not be read, since last emptied.
 
     Raises:
@@ -70,14 +75,16 @@ class Source:
         skip_unreadable: bool = False,
     ) -> None:
         self.scaling = EIGHT_BIT
+        self.parts: Parts | None = None
         self.unreadable: set[tuple[int, int, int, int]] = set()
-        self._skip = skip_unreadable
+        self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
             self._signs = ask_server(location)
             self._src = stack.enter_context(_opened(location))
             with _reading_header(location):
                 chosen = choose_bands(self._src, location.text, names, bands, model)
                 self.info = describe(self._src, location, chosen)
+                self.times = times_of(self.info.files)
                 self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
@@ -102,10 +109,12 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
+        if self.parts is not None and self.parts.near(rows, cols):
+            return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
         except GDAL_ERRORS as error:
-            if self._skip:
+            if self.skips:
                 return self._read_by_blocks(rows, cols)
             raise self._unreadable(f" at column {cols.start}, row {rows.start}", error) from error
 
@@ -124,20 +133,18 @@ class Source:
         return self._shown(self._values(window), valid)
 
     def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
-        """Read the file's blocks one by one; those that cannot be read are invalid, and noted."""
+        """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
-        high, wide = self.info.block
-        size = self.info.geobox
-        for top in range(rows.start // high * high, rows.stop, high):
-            for left in range(cols.start // wide * wide, cols.stop, wide):
-                y, x = Span(top, top + high).clip(rows), Span(left, left + wide).clip(cols)
-                box = y.within(rows), x.within(cols)
-                try:
+        for y, x, block, there in (self.parts or Parts()).pieces(rows, cols, self.info):
+            box = y.within(rows), x.within(cols)
+            try:
+                if there:
                     pixels[:, *box], valid[box] = self._read(y, x)
-                except GDAL_ERRORS:
-                    width, height = min(wide, size.width - left), min(high, size.height - top)
-                    self.unreadable.add((left, top, width, height))
+                    continue
+            except GDAL_ERRORS:
+                pass
+            self.unreadable.add(block)
         return pixels, valid
 
     def _values(
@@ -208,11 +215,11 @@ class Source:
         if not (values or self.info.has_mask or np.dtype(self.info.dtype).kind == "f"):
             return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
         try:
-            if not self._skip and (self._has_overviews() or self._small_here(_WHOLE // count)):
+            if not self.skips and (self._has_overviews() or self._small_here(_WHOLE // count)):
                 return self._sample_whole()
             sample = self._sample_spots()
             # What data a mostly empty scene has may lie between the spots.
-            return sample if self._skip or sample.valid.any() else self._sample_whole()
+            return sample if self.skips or sample.valid.any() else self._sample_whole()
         except GDAL_ERRORS as error:
             raise self._unreadable("", error) from error
 
@@ -234,7 +241,7 @@ class Source:
         try:
             return self._values(window), self._mask(window)
         except GDAL_ERRORS:
-            if not self._skip:
+            if not self.skips:
                 raise
             none = np.zeros((len(self._distinct), window.height, window.width), dtype=self.info.dtype)
             return none, np.zeros((window.height, window.width), dtype=bool)
@@ -254,9 +261,8 @@ class Source:
         src = self._src
         facts = [src.width, src.height, src.dtypes, src.nodatavals, str(src.crs), list(src.transform)]
         digest.update(json.dumps([*facts, self._signs], default=str).encode())
-        for path in self.info.files:
-            stat = path.stat()
-            digest.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+        for path, (size, changed, _) in self.times.items():
+            digest.update(f"{path.name}|{size}|{changed}".encode())
         if not self.info.files:
             rows, cols = spots(src.height, _SPOTS), spots(src.width, _SPOTS)
             for share in (0, 2, 4):
@@ -289,14 +295,17 @@ def glance(location: Location) -> GeoBox:
 def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
     """Open a scene, with GDAL set up in this thread until it is closed."""
     with gdal_settings(remote=location.remote):
+        if location.driver:
+            refuse_pointers(location)
         try:
             with quietly():
-                src = rasterio.open(location.gdal)
+                src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
         except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
             raise not_opened(location, error) from error
-        with src:
-            refuse_container(src, location.text)
-            yield src
+        with contextlib.closing(src):
+            opened = cast(rasterio.DatasetReader, src)
+            refuse_container(opened, location.text)
+            yield opened
 
 
 @contextlib.contextmanager

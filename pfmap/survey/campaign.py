@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
-from pfmap.core.files import moment_of
 from pfmap.core.grid import GeoBox
+from pfmap.core.resources import moment_of
 from pfmap.core.tables import read_json
 from pfmap.mapping.job import Result
 from pfmap.mapping.options import PredictOptions

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pfmap.core import bucket
 from pfmap.core.errors import UsageError
-from pfmap.core.files import read_text, remove, write_bytes
+from pfmap.core.files import make_folder, read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
 from pfmap.mapping.options import SurveyOptions
 from pfmap.survey.find import Sheet, find_sheets
@@ -57,6 +58,10 @@ class Choice:
     def find(self) -> list[Sheet]:
         """Find all scenes that are there now."""
         sheets = find_sheets(self.sources, self.folder, self.options.pattern, may_be_empty=self.options.watch)
+        root = None if self.folder is None or bucket.is_inside(self.folder) else self.folder.resolve()
+        for place in {sheet.folder for sheet in sheets}:
+            if root is not None and not place.resolve().is_relative_to(root):
+                raise UsageError(f"{place} leads out of {self.folder}, where outputs go: delete the link")
         return [self._renamed(sheet) for sheet in sheets]
 
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
@@ -81,7 +86,7 @@ class Choice:
         if sheet.folder != self.folder or sheet.location.stem.casefold() != self.reserved:
             return sheet
         called = sheet.location.name.replace(".", "_")
-        return Sheet(replace(sheet.location, called=called), sheet.folder, called)
+        return replace(sheet, location=replace(sheet.location, called=called), name=called)
 
 
 def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:
@@ -148,6 +153,7 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
     writer = csv.writer(text)
     writer.writerow(_FIELDS)
     writer.writerows(failures.items())
+    make_folder(folder, named=True)
     write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
 
 

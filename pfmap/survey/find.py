@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.raster.gdal import RASTER_SUFFIXES, Location, locate
+from pfmap.raster.parts import found_file
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 _OWN = ("_classes", "_confidence")
@@ -62,7 +63,10 @@ def find_sheets(
             # Below the output folder, each of several folders has one of its own name.
             home = Path(path.resolve().name) if len(folders) > 1 else Path()
             files = _search(path, pattern, may_be_empty=may_be_empty)
-            sheets += [_sheet(locate(f), output_dir, home / f.relative_to(path).parent) for f in files]
+            sheets += [
+                _sheet(found_file(f, pattern or ""), output_dir, home / f.relative_to(path).parent)
+                for f in files
+            ]
         elif len(named) == 1 or not _is_own(path):  # *.tif names what an earlier run wrote too
             sheets.append(_sheet(locate(text), output_dir))
     _refuse_twice([sheet.location for sheet in sheets])

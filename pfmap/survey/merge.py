@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from pfmap.core.card import Card
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
-from pfmap.core.files import UNDATED, write_bytes, write_text
+from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
+from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,6 +152,6 @@ def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
     files = vector_names(f"{STEM}_objects", options.shapes, ()).values()
     refuse_odd_names(folder, STEM, files)
     refuse_to_replace(folder, [*own, *files], overwrite=options.overwrite or mine)
-    with locked(folder, STEM, "a survey"):
+    with locked(folder, STEM, "a survey") as claimed:
         yield
-    shutil.rmtree(claim, ignore_errors=True)
+        claimed.discard()

@@ -7,6 +7,7 @@ from pathlib import Path
 from pfmap.core.card import Card
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.files import make_folder
+from pfmap.mapping.job import look_behind
 from pfmap.mapping.options import PredictOptions
 from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
@@ -39,6 +40,7 @@ def make_mosaic(
     for sheet in sheets:
         try:
             with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
+                look_behind(source)
                 opened.append((sheet, source.info, source.fingerprint()))
         except PfmapError as error:
             failed.append(SheetResult(sheet, None, str(error)))
@@ -52,7 +54,7 @@ def make_mosaic(
     # Whoever maps it knows by this that a sheet has changed.
     signs = hashlib.sha256("".join(sign for _, _, sign in opened).encode()).hexdigest()
     look = Look(infos[0].dtype, colors, tags={"PFMAP_SHEETS": signs}, smooth=True)
-    make_folder(folder)
+    make_folder(folder, named=True)
     path = write_mosaic(folder / f"{NAME}.vrt", grid, [_part(info) for info in infos], look)
     footprints = Footprints(boxes, [sheet.name for sheet, _, _ in opened], grid.crs_wkt)
     return Sheet(locate(path), folder, NAME), footprints, failed

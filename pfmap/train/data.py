@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pfmap.core.errors import TrainingError
 from pfmap.core.resources import free_memory
+from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.train.config import SourceSpec, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
@@ -84,12 +85,16 @@ def _open_scenes(
     paths = sorted(path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
     if not paths:
         raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
+    for path in paths:
+        refuse_pointers(found_file(path, pattern))
     scenes = [LabelledScene(path, spec.bands or None, config.card) for path in paths]
     legends: dict[tuple[int, Path], PolygonLegend] = {}  # one polygon file may lie over many images
     for scene in scenes:
         for number, layer in enumerate(spec.layers):
             path = folder / layer.path.replace("{stem}", scene.path.stem)
             if not is_vector(str(path)):
+                if "{stem}" in layer.path:  # found by its name
+                    refuse_pointers(found_file(path, layer.path))
                 scene.layers.append(RasterLayer(path, scene.path, scene.geobox, layer, sets))
                 continue
             if (number, path) not in legends:

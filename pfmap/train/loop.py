@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import publish
+from pfmap.core.files import clear_drafts, draft
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
@@ -115,6 +115,7 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     Raises:
         TrainingError: there is something, or nothing to resume.
     """
+    clear_drafts(output)
     checkpoint = output / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
         raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")
@@ -223,24 +224,23 @@ class _Run:
 
     def save_checkpoint(self) -> None:
         """Write all that a resumed run needs, under a temporary name first."""
-        part = self.checkpoint.with_name(f".{self.checkpoint.name}.part")
         best = None
         if self.best is not None:
             score, figures, weights = self.best
             best = (score, {k: dataclasses.asdict(v) for k, v in figures.items()}, weights)
-        torch.save(
-            {
-                "done": self.done,
-                "loss": self.loss,
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "best": best,
-                "curves": self.curves.rows,
-            },
-            part,
-        )
-        publish(part, self.checkpoint)
+        with draft(self.checkpoint) as part:
+            torch.save(
+                {
+                    "done": self.done,
+                    "loss": self.loss,
+                    "network": self.network.state_dict(),
+                    "average": self.average.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "best": best,
+                    "curves": self.curves.rows,
+                },
+                part,
+            )
 
     def load_checkpoint(self) -> None:
         """Go back to where the checkpoint was written.

@@ -21,6 +21,7 @@ from pfmap.core.grid import GeoBox, mean_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color, read_image
 from pfmap.raster.gdal import RASTER_SUFFIXES, locate
+from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.vector.geodesy import pixel_size
@@ -157,6 +158,8 @@ def _find_images(images: Path) -> tuple[str, Path]:
 def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the rasters of a folder, and their suffixes."""
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTER_SUFFIXES)
+    for path in found:
+        refuse_pointers(found_file(path))
     return found, sorted({p.suffix for p in found})
 
 

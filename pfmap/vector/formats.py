@@ -21,7 +21,8 @@ from pyarrow import parquet
 
 from pfmap.core.classes import add_default_style
 from pfmap.core.errors import TargetError, quietly
-from pfmap.core.files import PART, write_failed
+from pfmap.core.files import write_failed
+from pfmap.core.resources import PART
 from pfmap.core.stages import Feed
 from pfmap.vector.geodesy import in_degrees
 

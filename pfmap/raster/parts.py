@@ -1,0 +1,230 @@
+"""Which files a raster consists of, behind a virtual one (VRT) and beside any, and whether that may be.
+
+GDAL itself shows black, without a word, where a file that is missing was asked for once. And it opens
+whatever a file names: one that was found in a folder, and not named by the user, must hold its own pixels.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import rasterio
+
+from pfmap.core import bucket
+from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.grid import Span
+from pfmap.raster.gdal import GDAL_ERRORS, REMOTE, Location, gdal_settings, locate
+from pfmap.raster.scene import SceneInfo
+
+VIRTUAL = ("VRT", "GTI")
+"""GDAL's names of formats that show other files."""
+_FORMATS = {
+    ".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".jp2": "JP2OpenJPEG", ".png": "PNG", ".webp": "WEBP",
+    ".bmp": "BMP", ".gif": "GIF", ".jpg": "JPEG", ".jpeg": "JPEG", ".ecw": "ECW", ".sid": "MrSID",
+}  # fmt: skip
+"""GDAL's names of formats that hold their own pixels, by how the names of files end."""
+_BESIDE = (".ovr", ".msk")
+"""How the names of files end that GDAL reads pixels from in place of those of the file they belong to."""
+_ALL = Span(0, 1 << 60)
+_DEEP = 8  # virtual rasters that show one another
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A place of a raster that shows a file which is missing, or cannot be opened."""
+
+    name: str
+    rows: Span
+    cols: Span
+
+    def reaches(self, rows: Span, cols: Span) -> bool:
+        """Whether it has some of these pixels."""
+        return self.rows.clip(rows).size > 0 and self.cols.clip(cols).size > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The files behind a raster, where it is a virtual one, and behind those that it shows in turn."""
+
+    files: frozenset[Path] = frozenset()
+    """Those of this machine that are there, with their side files."""
+    gone: tuple[Gone, ...] = ()
+    """What is not there. What lies on servers is not looked for."""
+
+    def near(self, rows: Span, cols: Span) -> list[Gone]:
+        """Return what is not there of a part of the raster."""
+        return [one for one in self.gone if one.reaches(rows, cols)]
+
+    def pieces(
+        self, rows: Span, cols: Span, scene: SceneInfo
+    ) -> Iterator[tuple[Span, Span, tuple[int, int, int, int], bool]]:
+        """Cut a part of a scene into pieces that lie in one block each, and wholly in what is there or gone.
+
+        Returns:
+            Rows and columns; column, row, width and height of the block or of what is gone; whether it is
+            there.
+        """
+        near, (high, wide) = self.near(rows, cols), scene.block
+        whole = Span(0, scene.geobox.height), Span(0, scene.geobox.width)
+        for y in _cut(rows, high, [one.rows for one in near]):
+            for x in _cut(cols, wide, [one.cols for one in near]):
+                top, left = y.start // high * high, x.start // wide * wide
+                block = Gone("", Span(top, top + high).clip(whole[0]), Span(left, left + wide).clip(whole[1]))
+                lost = next((one for one in near if one.reaches(y, x)), None)
+                down, across = (lost or block).rows, (lost or block).cols
+                yield y, x, (across.start, down.start, across.size, down.size), lost is None
+
+
+def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
+    edges = {edge for other in others for edge in (other.start, other.stop)}
+    edges |= {span.start, span.stop, *range(span.start // block * block, span.stop, block)}
+    return [Span(*two) for two in pairwise(sorted(e for e in edges if span.start <= e <= span.stop))]
+
+
+def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
+    """Find the files behind a virtual raster, all bands' and masks'; none where it lies on a server.
+
+    Returns:
+        The files, and what the user should know: that some are missing.
+
+    Raises:
+        SourceError: some are missing that are `needed`, or nobody could tell.
+    """
+    name, local = scene.name, scene.location.local
+    if scene.driver == "GTI":
+        raise SourceError(
+            f"{name} is a tile index, and GDAL shows tiles of one that are missing as black, without a word: "
+            f"make a virtual raster of it, with gdalbuildvrt {Path(name).stem}.vrt {name}"
+        )
+    parts = Parts() if local is None else _parts_of(local, _DEEP)
+    names = sorted({one.name for one in parts.gone})
+    some = f"{len(names)} file{'s' * (len(names) != 1)} that cannot be opened ({', '.join(names[:5])}"
+    lack = f"{name} shows {some}{', ...' * (len(names) > 5)})"
+    if names and needed:
+        raise SourceError(
+            f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
+        )
+    return parts, [f"{lack}: their places count as nodata"] * bool(names)
+
+
+def _parts_of(path: Path, depth: int) -> Parts:
+    root = _virtual(path) if depth else None
+    if root is None:
+        return Parts()
+    files: set[Path] = set()
+    gone: dict[Gone, None] = {}
+    found: dict[str, Parts] = {}
+    for shown in root.iter():
+        for source in (*shown.findall("SourceFilename"), *shown.findall("SourceDataset")):
+            if not source.text or shown.tag == "Overview":
+                continue
+            beside = source.get("relativeToVRT") == "1"
+            name = str(path.parent / source.text) if beside else source.text
+            if name not in found:
+                raw = shown.get("subClass") == "VRTRawRasterBand" or shown.find("OpenOptions") is not None
+                found[name] = _part(name, depth, raw=raw)
+                files |= found[name].files
+            for one in found[name].gone:
+                rows, cols = _shown_at(root, shown, "y", one.rows), _shown_at(root, shown, "x", one.cols)
+                if rows.size > 0 and cols.size > 0:
+                    gone[Gone(one.name, rows, cols)] = None
+    return Parts(frozenset(files), tuple(gone))
+
+
+def _virtual(path: Path) -> ElementTree.Element | None:
+    """Return the content of a VRT; None if it is none that can be made sense of: GDAL says why."""
+    try:
+        with path.open("rb") as file:
+            if not file.read(64).lstrip().startswith(b"<VRTDataset"):
+                return None
+        root = ElementTree.parse(path).getroot()
+        int(root.attrib["rasterXSize"]), int(root.attrib["rasterYSize"])
+    except (OSError, ValueError, KeyError, ElementTree.ParseError):
+        return None
+    return root
+
+
+def _part(name: str, depth: int, *, raw: bool) -> Parts:
+    """Look for a file that a VRT shows, and behind it; a `raw` one, without a header, has to be there."""
+    path, missing = Path(name), Parts(gone=(Gone(name, _ALL, _ALL),))
+    if name.startswith(REMOTE) or "://" in name:
+        return Parts()
+    if raw:
+        return Parts(frozenset({path})) if path.exists() else missing
+    if _virtual(path) is not None:
+        behind = _parts_of(path, depth - 1)
+        return Parts(behind.files | {path}, behind.gone)
+    try:
+        with quietly(), rasterio.open(name) as src:
+            return Parts(frozenset(Path(file) for file in src.files))
+    except GDAL_ERRORS:
+        return missing
+
+
+def _shown_at(root: ElementTree.Element, shown: ElementTree.Element, axis: str, part: Span) -> Span:
+    """Return which rows (y) or columns (x) of a VRT show some of a file: all it has, if that is unsaid."""
+    whole = int(root.attrib["rasterYSize" if axis == "y" else "rasterXSize"])
+    rects = shown.find("SrcRect"), shown.find("DstRect")
+    (start, size), (first, count) = (
+        (0.0, 0.0) if rect is None else (float(rect.get(f"{axis}Off", 0)), float(rect.get(f"{axis}Size", 0)))
+        for rect in rects
+    )
+    count = count or whole
+    low, high = first, first + count
+    if size and part != _ALL:
+        low, high = (first + (edge - start) * count / size for edge in (part.start, part.stop))
+        low, high = max(low, first), min(high, first + count)
+    return Span(math.floor(low), math.ceil(high)).clip(Span(0, whole))
+
+
+def found_file(path: Path, pattern: str = "") -> Location:
+    """Locate a raster that was found in a folder; a `pattern` that ends as its name does counts as naming it.
+
+    Raises:
+        SourceError: it is gone.
+    """
+    ending = path.suffix.lower()
+    named = ending not in _FORMATS and ending and pattern.lower().endswith(ending)
+    return locate(path) if named else replace(locate(path), driver=_FORMATS.get(ending, ending or "none"))
+
+
+def refuse_pointers(location: Location) -> None:
+    """Refuse a raster that was found in a folder where its pixels would come from elsewhere.
+
+    Nothing that it names is opened.
+
+    Raises:
+        SourceError: it is one, or is not of the format that its name says.
+    """
+    left = "a file in a folder that leads to others is left alone: name it, if it is to be read"
+    if location.driver not in _FORMATS.values():
+        raise SourceError(f"{location.text} may show other files; {left}")
+    home = Path(location.gdal).parent
+    if (to := Path(location.gdal).resolve()).parent != home.resolve() and not location.remote:
+        raise SourceError(f"{location.text} is a link to {to}; {left}")
+    for name in (*_beside(location), location.name):  # itself last: to list its files GDAL opens the others
+        own, path = name == location.name, str(home / name)
+        kind = location.driver if own else "GTiff"
+        try:
+            with gdal_settings(remote=location.remote), quietly(), rasterio.open(path, driver=kind) as src:
+                points = "OVERVIEW_FILE" in src.tags(ns="OVERVIEWS")
+                files = () if points or location.remote else src.files[1:] if own else (path,)
+        except GDAL_ERRORS as error:
+            raise SourceError(
+                f"{path} is not a raster that GDAL can open as {kind} ({reason(error)}); {left}"
+            ) from error
+        if points or any(Path(file).resolve().parent != home.resolve() for file in files):
+            raise SourceError(f"{path} takes pixels from elsewhere; {left}")
+
+
+def _beside(location: Location) -> list[str]:
+    """Return the names of files that GDAL would read pixels from beside this one."""
+    home = Path(location.gdal).parent
+    inside = bucket.is_inside(home)
+    names = bucket.names(home, f"{location.name}.") if inside else [file.name for file in os.scandir(home)]
+    own = location.name.lower()
+    return [name for name in names if name.lower().startswith(f"{own}.") and name.lower().endswith(_BESIDE)]

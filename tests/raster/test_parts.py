@@ -1,0 +1,170 @@
+"""Files behind a scene: what is missing is nodata and listed, or refused; it never becomes black."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import shapely
+from conftest import NORTH_UP, UTM, stand_in
+from rasterio.vrt import WarpedVRT
+from sheets import SIDE, flat_sheet, virtual
+
+import pfmap
+from pfmap.core.errors import PfmapError, SourceError
+from pfmap.core.grid import Span
+from pfmap.raster.gdal import GDAL_ERRORS, Steady, locate
+from pfmap.raster.parts import Gone, find_parts
+from pfmap.raster.source import Source
+
+
+def gone_of(path: Path) -> set[Gone]:
+    with Source(locate(path), skip_unreadable=True) as source:
+        return {
+            Gone(Path(one.name).name, one.rows, one.cols)
+            for one in find_parts(source.info, needed=False)[0].gone
+        }
+
+
+def test_missing_files_are_found_where_they_are_shown(tmp_path: Path) -> None:
+    for number in range(2):
+        flat_sheet(tmp_path / f"{number}.tif")
+    (tmp_path / "broken.tif").write_bytes((tmp_path / "0.tif").read_bytes()[:6])
+    whole = virtual(tmp_path / "whole.vrt", ["0.tif", "1.tif"])
+    assert gone_of(whole) == set()
+    some = virtual(tmp_path / "some.vrt", ["0.tif", "missing.tif", "broken.tif"])
+    rows = Span(0, SIDE)
+    assert gone_of(some) == {
+        Gone("missing.tif", rows, Span(100, 200)), Gone("broken.tif", rows, Span(200, 300))
+    }  # fmt: skip
+
+
+def test_missing_files_behind_other_virtual_rasters_are_found(tmp_path: Path) -> None:
+    flat_sheet(tmp_path / "0.tif")
+    virtual(tmp_path / "inner.vrt", ["missing.tif"])
+    virtual(tmp_path / "middle.vrt", ["inner.vrt"], scale=1)
+    outer = virtual(tmp_path / "outer.vrt", ["0.tif", "middle.vrt"], "ComplexSource", scale=2)
+    assert gone_of(outer) == {Gone("missing.tif", Span(0, 200), Span(200, 400))}
+    unplaced = virtual(tmp_path / "unplaced.vrt", ["missing.tif"], rects=False)
+    assert gone_of(unplaced) == {Gone("missing.tif", Span(0, SIDE), Span(0, SIDE))}
+
+
+def test_files_that_show_one_another_end(tmp_path: Path) -> None:
+    virtual(tmp_path / "a.vrt", ["b.vrt"])
+    virtual(tmp_path / "b.vrt", ["a.vrt"])
+    gone_of(tmp_path / "a.vrt")
+
+
+def warped(tmp_path: Path) -> Path:
+    with rasterio.open(flat_sheet(tmp_path / "w.tif", left=100)) as src, WarpedVRT(src, crs=UTM) as through:
+        rasterio.shutil.copy(through, tmp_path / "w.vrt", driver="VRT")
+    (tmp_path / "w.tif").unlink()
+    return tmp_path / "w.vrt"
+
+
+@pytest.mark.parametrize("kind", ["missing", "cut", "warped"])
+def test_what_is_missing_is_refused_or_nodata_and_listed(kind: str, tmp_path: Path) -> None:
+    flat_sheet(tmp_path / "0.tif")
+    name = "1.tif"
+    if kind == "cut":
+        content = flat_sheet(tmp_path / name, left=100).read_bytes()
+        (tmp_path / name).write_bytes(content[:100])
+    elif kind == "warped":
+        name = warped(tmp_path).name
+    scene = virtual(tmp_path / "scene.vrt", ["0.tif", name])
+    said = "w.tif" if kind == "warped" else "1.tif"
+    with pytest.raises(SourceError, match=rf"scene.vrt shows 1 file that cannot be opened \(.*{said}\)"):
+        pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")
+    assert not (tmp_path / "out").exists()
+    found = pfmap.predict(
+        scene, tmp_path / "out", model=stand_in(), device="cpu", on_read_error="nodata", swath_pixels=5000
+    )
+    with rasterio.open(found.outputs["classes"]) as src:
+        assert (src.read(1) == np.repeat([1, 255], SIDE)).all()
+    assert found.report["scene"]["unreadable_blocks"] == [[100, 0, 100, 100]]
+    assert any(said in text and "nodata" in text for text in found.report["warnings"])
+
+
+def test_a_tile_index_is_refused(tmp_path: Path) -> None:
+    """GDAL shows a tile that is missing as black, at the first read already."""
+    tiles = [flat_sheet(tmp_path / f"{number}.tif", left=100 * number) for number in range(2)]
+    boxes = [shapely.box(300000 + 50 * k, 2999950, 300050 + 50 * k, 3000000) for k in range(2)]
+    frame = gpd.GeoDataFrame({"location": list(map(str, tiles))}, geometry=boxes, crs=UTM)
+    frame.to_file(tmp_path / "index.gti.gpkg", driver="GPKG")
+    with pytest.raises(SourceError, match="is a tile index"):
+        pfmap.predict(tmp_path / "index.gti.gpkg", tmp_path / "out", model=stand_in(), device="cpu")
+
+
+def cut(path: Path) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    return path
+
+
+BROKEN: dict[str, Callable[[Path], Path]] = {
+    "VRT": lambda folder: virtual(folder / "scene.vrt", ["0.tif"]),
+    "VRT, complex": lambda folder: virtual(folder / "scene.vrt", ["0.tif"], "ComplexSource"),
+    "GTiff": lambda folder: cut(flat_sheet(folder / "cut.tif")),
+    "BMP": lambda folder: cut(noisy(folder / "cut.bmp", "BMP")),
+    "JPEG": lambda folder: cut(noisy(folder / "cut.jpg", "JPEG")),
+    "PNG": lambda folder: cut(noisy(folder / "cut.png", "PNG")),
+}
+
+
+def noisy(path: Path, driver: str) -> Path:
+    image = np.random.default_rng(0).integers(0, 256, (3, 600, 600), dtype=np.uint8)
+    with rasterio.open(
+        path, "w", driver=driver, width=600, height=600, count=3, dtype="uint8", crs=UTM, transform=NORTH_UP
+    ) as dst:
+        dst.write(image)
+    return path
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_failed_once_fails_again(kind: str, tmp_path: Path) -> None:
+    """GDAL by itself gives black at the second or third time, or what it read before."""
+    path = BROKEN[kind](tmp_path)
+    with rasterio.open(path) as src:
+        window = rasterio.windows.Window(
+            0, 0 if kind == "BMP" else src.height - 8, 50, 8
+        )  # from the bottom up
+    steady = Steady(lambda: rasterio.open(path))
+    for _ in range(4):
+        with pytest.raises(GDAL_ERRORS):
+            steady.read([1, 2, 3], window=window)
+    steady.close()
+
+
+def test_a_sparse_file_lacks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=300, height=300, count=3, dtype="uint8", crs=UTM, transform=NORTH_UP,
+        tiled=True, blockxsize=128, blockysize=128, sparse_ok=True, nodata=0,
+    ) as dst:  # fmt: skip
+        dst.write(np.full((3, 128, 128), 120, np.uint8), window=((0, 128), (0, 128)))
+    found = pfmap.predict(path, tmp_path / "out", model=stand_in(), device="cpu", on_read_error="nodata")
+    assert found.report["scene"]["valid_pixels"] == 128 * 128
+    assert found.report["scene"]["unreadable_blocks"] == []
+
+
+def test_missing_sheets_of_a_mosaic_fail_by_name(tmp_path: Path) -> None:
+    survey = tmp_path / "survey"
+    survey.mkdir()
+    flat_sheet(survey / "a.tif")
+    virtual(tmp_path / "b.vrt", ["missing.tif"])
+    made = pfmap.batch(
+        [survey / "a.tif", tmp_path / "b.vrt"], tmp_path / "out", model=stand_in(), device="cpu", mosaic=True
+    )
+    assert [(one.sheet.name, "missing.tif" in one.reason) for one in made.scenes if one.reason] == [
+        ("b", True)
+    ]
+
+
+def test_errors_in_what_is_read_are_pfmaps_own(tmp_path: Path) -> None:
+    with pytest.raises(PfmapError):
+        pfmap.predict(
+            cut(noisy(tmp_path / "cut.png", "PNG")), tmp_path / "out", model=stand_in(), device="cpu"
+        )
