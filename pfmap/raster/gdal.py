@@ -190,7 +190,8 @@ def _named_inside(text: str) -> Location | None:
         return None
     around = text.partition(":")[2].replace(found, "", 1)
     called = "_".join([Path(found).stem, *re.findall(r"\w+", around)])
-    return Location(text, text.replace(found, str(Path(found).absolute()), 1), False, Path(found), called)
+    whole = text.replace(found, str(Path(found).absolute()), 1)
+    return Location(text, whole, remote=False, local=Path(found), called=called)
 
 
 def refuse_container(src: rasterio.DatasetReader, name: str) -> None:
