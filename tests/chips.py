@@ -80,17 +80,22 @@ def scene(height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image.transpose(2, 0, 1), classes
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def make_data(folder: Path) -> Path:
+    """Write the images, their labels and the configuration."""
     for index in range(4):
         image, classes = scene(96, 96, index)
-        write(tmp_path / f"whole/chip{index}.png", image)
-        write(tmp_path / f"labels/chip{index}.png", classes)
+        write(folder / f"whole/chip{index}.png", image)
+        write(folder / f"labels/chip{index}.png", classes)
     image, classes = scene(96, 128, 9)
-    write(tmp_path / "partial/scene.png", image)
-    write(tmp_path / "partial/labels.png", (classes == 0).astype(np.uint8))
+    write(folder / "partial/scene.png", image)
+    write(folder / "partial/labels.png", (classes == 0).astype(np.uint8))
     sparse = np.full_like(classes, 255)
     sparse[10:14][classes[10:14] == 2] = 2
-    write(tmp_path / "partial/sparse.png", sparse)
-    (tmp_path / "train.toml").write_text(CONFIG)
-    return tmp_path
+    write(folder / "partial/sparse.png", sparse)
+    (folder / "train.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_data(tmp_path)

@@ -1,7 +1,7 @@
 """A file server with range requests, in a process of its own: `python range_server.py FOLDER`.
 
 It prints its port, writes the size of each answer to FOLDER/sent.log, and answers 503 while
-FOLDER/broken exists.
+FOLDER/broken exists; and 403 to who does not give what FOLDER/key holds, where that exists.
 """
 
 import http.server
@@ -26,9 +26,13 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        path = self.folder / self.path.lstrip("/")
+        path = self.folder / self.path.partition("?")[0].lstrip("/")
         if (self.folder / "broken").exists():
             self.send_error(503)
+            return
+        key = self.folder / "key"
+        if key.exists() and key.read_text() not in self.path:
+            self.send_error(403)
             return
         if not path.is_file():
             self.send_error(404)

@@ -1,6 +1,5 @@
 """`pfmap batch`: map a survey."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -17,6 +16,7 @@ from pfmap.cli.common import (
 )
 from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
 from pfmap.cli.progress import run_with_progress
+from pfmap.cli.screen import say, show
 from pfmap.mapping.options import SurveySettings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def batch(
         quiet=quiet,
     )
     if as_json:
-        click.echo(json.dumps(_as_json(result), indent=2))
+        show(_as_json(result))
     elif not quiet:
         _show(result)
     fail_if_any_failed(list(result.scenes), survey, output_dir)
@@ -80,7 +80,7 @@ def _show(result: "SurveyResult") -> None:
     figures = result.figures
     rows = [(row.name, row.area, row.objects) for row in figures.classes]
     show_made(figures.unit, rows, result.outputs.values())
-    click.echo(f"{counts(list(result.scenes))} in {figures.seconds:,.0f} s")
+    say(f"{counts(list(result.scenes))} in {figures.seconds:,.0f} s")
 
 
 def _as_json(result: "SurveyResult") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`pfmap bench`: how fast pfmap is here."""
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import click
 
 from pfmap.cli.common import Command, options
 from pfmap.cli.progress import run_with_progress
+from pfmap.cli.screen import say, show
 
 if TYPE_CHECKING:
     from pfmap.raster.synthetic import Kind
@@ -95,4 +95,7 @@ def bench(
         ),
         quiet=as_json,
     )
-    click.echo(json.dumps(found.table(), indent=2) if as_json else "\n".join(bench_lines(found)))
+    if as_json:
+        show(found.table())
+    else:
+        say(*bench_lines(found))

@@ -10,9 +10,10 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
+from pfmap.cli.screen import say, speak_up
 from pfmap.core.bucket import is_inside, output_folder
 from pfmap.core.classes import parse_names
-from pfmap.core.errors import PfmapError, UsageError, worded_by
+from pfmap.core.errors import PfmapError, SourceError, UsageError, worded_by
 from pfmap.core.option import OPTIONS, Option
 from pfmap.mapping.options import SceneSettings, ShapeSettings, SurveyOptions
 
@@ -33,16 +34,37 @@ _NAMED = re.compile(
 
 
 class Command(click.Command):
-    """A command whose errors name options as the command line has them."""
+    """A command whose errors name options as the command line has them, and that says more if told to."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        more = "Say more: how long stages took, and what libraries say."
+        flag = click.Option(
+            ["-v", "--verbose"], is_flag=True, expose_value=False, help=more, callback=_louder
+        )
+        self.params.append(flag)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the library; what it refuses keeps these names when it is printed."""
         with worded_by(as_flags(self.params)):
             try:
+                _refuse_nowhere()
                 return super().invoke(ctx)
             except PfmapError as error:
                 error.args = (str(error),)
                 raise
+
+
+def _refuse_nowhere() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:  # torch would end the process in C
+        raise SourceError("the current folder is gone: change to one that is there") from error
+
+
+def _louder(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        speak_up()
 
 
 def as_flags(parameters: Iterable[click.Parameter]) -> Callable[[str], str]:
@@ -209,8 +231,8 @@ survey_options = options(*SurveyOptions.__slots__)
 
 def show_made(unit: str, rows: Iterable[tuple[str, float, int]], paths: Iterable[object]) -> None:
     """Print what a map shows, as name, area and objects of each class, and which files were written."""
-    click.echo(f"{'class':<20} {'area ' + unit:>14} {'objects':>9}")
+    say(f"{'class':<20} {'area ' + unit:>14} {'objects':>9}")
     for name, area, objects in rows:
-        click.echo(f"{name:<20} {area:>14,.0f} {objects:>9,}")
+        say(f"{name:<20} {area:>14,.0f} {objects:>9,}")
     for path in paths:
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")

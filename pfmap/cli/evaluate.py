@@ -1,6 +1,5 @@
 """`pfmap evaluate`: how well a prediction, or a model, agrees with the truth."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -9,6 +8,7 @@ import click
 
 from pfmap.cli.common import Command, options, pairs, split
 from pfmap.cli.progress import run_with_progress
+from pfmap.cli.screen import say, show
 
 if TYPE_CHECKING:
     from pfmap.evaluation.prediction import Evaluated
@@ -166,12 +166,12 @@ def evaluate(
 
         write_text(html, result.page())
     if as_json:
-        click.echo(json.dumps(result.table(), indent=2))
+        show(result.table())
         return
     for line in result.lines():
-        click.echo(line)
+        say(line)
     if html is not None:
-        click.echo(f"wrote {html}")
+        say(f"wrote {html}")
 
 
 def _refuse(ctx: click.Context, names: tuple[str, ...], why: str) -> None:

@@ -1,12 +1,12 @@
 """`pfmap info`: what mapping a scene would take."""
 
-import json
 from pathlib import Path
 from typing import Unpack
 
 import click
 
 from pfmap.cli.common import Command, output_dir, scene_options
+from pfmap.cli.screen import say, show
 from pfmap.mapping.options import SceneSettings
 
 
@@ -23,4 +23,7 @@ def info(scene: str, output_dir: Path | None, as_json: bool, **settings: Unpack[
     from pfmap.survey import single
 
     preflight = single.foresee(scene, output_dir, **settings)
-    click.echo(json.dumps(preflight.table(), indent=2) if as_json else "\n".join(preflight.lines()))
+    if as_json:
+        show(preflight.table())
+    else:
+        say(*preflight.lines())

@@ -1,13 +1,16 @@
 """The `pfmap` command: its subcommands by name, each imported only when it is called."""
 
-import logging
+import signal
 import sys
+import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from pfmap.core.errors import PfmapError
+from pfmap.cli.screen import close, say, screen, separate
+from pfmap.core.errors import PfmapError, redacted, refused, visible
 from pfmap.version import __version__
 
 _COMMANDS = (
@@ -50,25 +53,47 @@ def cli() -> None:
     """  # noqa: D301 - click wants the control character, not a backslash
 
 
-def _quiet_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Leave out what rasterio's and pyogrio's own loggers trip over, such as odd letters in a header."""
-    if "rasterio._e" not in str(unraisable.object) and "pyogrio._err" not in str(unraisable.object):
-        sys.__unraisablehook__(unraisable)
-
-
 def run(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 failed, 2 usage, 130 interrupted."""
-    sys.unraisablehook = _quiet_unraisable
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 128 and a signal's number."""
+    separate()
+    try:
+        status = _status(arguments)
+    except Exception:  # a bug: nothing of it is to be lost
+        say(*traceback.format_exc().splitlines(), err=True)
+        say(
+            "This is a bug in pfmap: please report it with these lines, the command, and what pfmap "
+            "--version says.",
+            err=True,
+        )
+        close(foreseen=False)
+        sys.exit(1)
+    with suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to tidy up
+    close(foreseen=True)
+    sys.exit(status)
+
+
+def _status(arguments: list[str] | None) -> int:  # noqa: PLR0911 - a way out for each kind of end
+    """Run the command line; say what went wrong, and return the exit status."""
     try:
         status: Any = cli.main(args=arguments, prog_name="pfmap", standalone_mode=False)
+        return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        error.message = visible(redacted(error.message), "\n")  # type: ignore[misc]
+        error.show(screen())
+        return error.exit_code
     except PfmapError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
+        say(f"Error: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort) as stop:
+        say("Interrupted.", err=True)
+        asked = stop.__cause__ or stop  # click raises an error of its own
+        return 128 + int((asked.args or (signal.SIGINT,))[0])
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # nobody reads on
+            return 128 + 13
+        traceback.print_exc()  # for --verbose
+        say(f"Error: {refused(error)}", err=True)
+        return 1
+    except SystemExit as end:
+        return int(end.code or 0)

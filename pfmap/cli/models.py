@@ -1,12 +1,12 @@
 """`pfmap models`: list, show, count, import and export models."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
 from pfmap.cli.common import Command
+from pfmap.cli.screen import say, show
 
 
 @click.group()
@@ -30,10 +30,10 @@ def list_command(as_json: bool) -> None:
         for folder, card in entries
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        show(rows)
         return
     for row in rows:
-        click.echo(f"{row['name']:<16} {row['title']}")
+        say(f"{row['name']:<16} {row['title']}")
 
 
 @models.command(cls=Command)
@@ -47,31 +47,31 @@ def info(name: str, as_json: bool) -> None:
     folder = store.find_model(name)
     card = read_card(folder / store.CARD_NAME)
     if as_json:
-        click.echo(json.dumps(card_table(card), indent=2))
+        show(card_table(card))
         return
     spec, arch = card.input, card.architecture
     weights = folder / store.WEIGHTS_NAME
     size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "missing: train or import it"
-    click.echo(f"{card.name}: {card.title}")
-    click.echo(f"folder       {folder}")
-    click.echo(f"weights      {size}")
+    say(f"{card.name}: {card.title}")
+    say(f"folder       {folder}")
+    say(f"weights      {size}")
     settings = ", ".join(f"{k} {_plain(v)}" for k, v in dataclasses.asdict(arch).items())
-    click.echo(f"network      {settings}")
-    click.echo(f"bands        {', '.join(spec.bands)}")
-    click.echo(f"window       {spec.window} pixels")
-    click.echo(f"resolution   {spec.gsd[0]:g} to {spec.gsd[1]:g} m per pixel")
-    click.echo("classes")
+    say(f"network      {settings}")
+    say(f"bands        {', '.join(spec.bands)}")
+    say(f"window       {spec.window} pixels")
+    say(f"resolution   {spec.gsd[0]:g} to {spec.gsd[1]:g} m per pixel")
+    say("classes")
     for index, item in enumerate(card.classes):
-        click.echo(f"  {index:>3} {item.name:<20} {item.color}{' (background)' * item.background}")
-    click.echo(f"data         {card.provenance.data}")
-    click.echo(f"licence      {card.provenance.licence}")
-    click.echo(f"attribution  {card.provenance.attribution}")
+        say(f"  {index:>3} {item.name:<20} {item.color}{' (background)' * item.background}")
+    say(f"data         {card.provenance.data}")
+    say(f"licence      {card.provenance.licence}")
+    say(f"attribution  {card.provenance.attribution}")
     if card.provenance.limits:
-        click.echo(f"limits       {card.provenance.limits}")
+        say(f"limits       {card.provenance.limits}")
     if card.accuracy:
-        click.echo(f"accuracy     {card.accuracy_note}")
+        say(f"accuracy     {card.accuracy_note}")
         for key, value in card.accuracy.items():
-            click.echo(f"  {key:<32} {value:.3f}")
+            say(f"  {key:<32} {value:.3f}")
 
 
 @models.command(cls=Command)
@@ -97,15 +97,15 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
     cost = cost_of(find_architecture(name, changes), size)
     if as_json:
         whole = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
-        click.echo(json.dumps({"name": name, **dataclasses.asdict(cost), **whole}, indent=2))
+        show({"name": name, **dataclasses.asdict(cost), **whole})
         return
     settings = ", ".join(f"{k} {_plain(v)}" for k, v in dataclasses.asdict(cost.architecture).items())
-    click.echo(f"{name}: {settings}")
-    click.echo(f"{f'at {size} x {size} pixels':<24} {'parameters':>12} {'multiply-adds':>14}")
+    say(f"{name}: {settings}")
+    say(f"{f'at {size} x {size} pixels':<24} {'parameters':>12} {'multiply-adds':>14}")
     for part in cost.parts:
-        click.echo(f"{part.name:<24} {part.parameters:>12,} {part.multiply_adds / 1e9:>12.3f} G")
-    click.echo(f"{'whole':<24} {cost.parameters:>12,} {cost.multiply_adds / 1e9:>12.3f} G")
-    click.echo(f"{'as pfmap computes it':<24} {'':>12} {cost.factored / 1e9:>12.3f} G")
+        say(f"{part.name:<24} {part.parameters:>12,} {part.multiply_adds / 1e9:>12.3f} G")
+    say(f"{'whole':<24} {cost.parameters:>12,} {cost.multiply_adds / 1e9:>12.3f} G")
+    say(f"{'as pfmap computes it':<24} {'':>12} {cost.factored / 1e9:>12.3f} G")
 
 
 def _plain(value: object) -> str:
@@ -129,7 +129,7 @@ def export(name: str, target: Path, gsd: float | None, overwrite: bool) -> None:
     from pfmap.model.store import load_model
 
     path = export_onnx(load_model(name), target, gsd=gsd, overwrite=overwrite)
-    click.echo(f"wrote {path}: geodeep SCENE {path}, or load it in Deepness")
+    say(f"wrote {path}: geodeep SCENE {path}, or load it in Deepness")
 
 
 @models.command("import", cls=Command)
@@ -146,4 +146,4 @@ def import_command(checkpoint: Path, preset: str, name: str) -> None:
     from pfmap.model.upstream import import_checkpoint
 
     folder = import_checkpoint(checkpoint, preset=preset, name=name)
-    click.echo(f"imported as {name!r} in {folder}: use it with pfmap predict SCENE -m {name}")
+    say(f"imported as {name!r} in {folder}: use it with pfmap predict SCENE -m {name}")

@@ -1,12 +1,12 @@
 """`pfmap points`: show where PointFlow lets semantics flow."""
 
-import json
 from pathlib import Path
 from typing import Unpack
 
 import click
 
 from pfmap.cli.common import Command, class_names, numbers, options
+from pfmap.cli.screen import say, show
 from pfmap.core.errors import UsageError, worded
 from pfmap.mapping.options import WindowSettings
 
@@ -56,18 +56,18 @@ def points(
     found = find_points(scene, window, foreground=foreground, **settings)
     draw_points(found, path)
     for note in found.notes:
-        click.echo(f"warning: {worded(note)}", err=True)
+        say(f"warning: {worded(note)}", err=True)
     if as_json:
-        click.echo(json.dumps({**found.table(), "output": str(path)}, indent=2))
+        show({**found.table(), "output": str(path)})
         return
-    click.echo(f"{'flow':<12} {'salient':>8} {'boundary':>9}   on {found.foreground_text}")
+    say(f"{'flow':<12} {'salient':>8} {'boundary':>9}   on {found.foreground_text}")
     for level in found.levels:
         shares = [(kind, found.point_share(points)) for kind, points in level.flows]
         text = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in shares if share is not None)
         flow = f"{level.source} to {level.target}"
-        click.echo(f"{flow:<12} {len(level.salient):>8} {len(level.boundary):>9}   {text}")
-    click.echo(found.summary())
-    click.echo(f"wrote {path}")
+        say(f"{flow:<12} {len(level.salient):>8} {len(level.boundary):>9}   {text}")
+    say(found.summary())
+    say(f"wrote {path}")
 
 
 def _picture_path(scene: str, window: tuple[int, int], output: Path | None) -> Path:

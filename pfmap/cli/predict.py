@@ -1,12 +1,12 @@
 """`pfmap predict`: map scenes."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from pfmap.cli import screen
 from pfmap.cli.common import (
     Command,
     options,
@@ -17,6 +17,7 @@ from pfmap.cli.common import (
     survey_options,
 )
 from pfmap.cli.progress import run_with_progress
+from pfmap.cli.screen import say, show
 from pfmap.core.option import take
 from pfmap.mapping.options import SurveyOptions, SurveySettings
 
@@ -33,13 +34,11 @@ if TYPE_CHECKING:
 @survey_options
 @options("workers", "cluster", "overwrite", "resume")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def predict(
     scenes: tuple[str, ...],
     output_dir: Path | None,
     as_json: bool,
-    verbose: bool,
     quiet: bool,
     **settings: Unpack[SurveySettings],
 ) -> None:
@@ -68,11 +67,11 @@ def predict(
         quiet=quiet,
     )
     if as_json:
-        click.echo(json.dumps(result.report, indent=2))
+        show(result.report)
     elif not quiet:
         if result.skipped:
-            click.echo(f"{result.scene} is mapped already: --no-resume maps it again")
-        _show(result, verbose)
+            say(f"{result.scene} is mapped already: --no-resume maps it again")
+        _show(result)
 
 
 def _predict_all(
@@ -93,9 +92,9 @@ def _predict_all(
         quiet=quiet,
     )
     if as_json:
-        click.echo(json.dumps([scene_json(result) for result in results], indent=2))
+        show([scene_json(result) for result in results])
     elif not quiet:
-        click.echo(counts(results))
+        say(counts(results))
     fail_if_any_failed(results, scenes, output_dir)
 
 
@@ -125,7 +124,7 @@ def fail_if_any_failed(
         return
     listed = failures_folder(sources, output_dir) / NAME
     word = f"{len(failed)} of {len(results)} scenes" if len(results) > 1 else "the scene"
-    click.echo(
+    say(
         f"Error: {word} could not be mapped; {listed} says why: the same command with --retry-failed maps "
         "just them",
         err=True,
@@ -159,10 +158,10 @@ def scene_json(result: "SheetResult") -> dict[str, Any]:
     }
 
 
-def _show(result: "Result", verbose: bool) -> None:
+def _show(result: "Result") -> None:
     """Print what was found and where it lies."""
     report = result.facts
     rows = [(row.name, row.area, row.objects) for row in report.classes]
     show_made(report.unit, rows, result.outputs.values())
-    if verbose:
-        click.echo("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))
+    if screen.verbose:
+        say("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))

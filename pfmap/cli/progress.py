@@ -1,15 +1,16 @@
 """A progress bar around a long call that Ctrl-C stops."""
 
 import os
-import sys
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TypeVar
 
-import click
 from tqdm import tqdm
 
-from pfmap.core.errors import worded
+from pfmap.cli.screen import close, say, screen
+from pfmap.core.errors import redacted, visible, worded
 
 T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
@@ -34,7 +35,7 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
     results: list[T] = []
     errors: list[BaseException] = []
     with tqdm(
-        total=None, unit="px", unit_scale=True, disable=quiet or None, file=sys.stderr, leave=False
+        total=None, unit="px", unit_scale=True, disable=quiet or None, file=screen(), leave=False
     ) as bar:
 
         def on_progress(done: int, total: int) -> None:
@@ -45,7 +46,7 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
 
         def on_message(text: str) -> None:
             if not quiet:
-                bar.write(worded(text), file=sys.stderr)
+                bar.write(visible(redacted(worded(text))), file=screen())
 
         def work() -> None:
             try:
@@ -56,21 +57,49 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
                 ended.set()
 
         threading.Thread(target=work, name="pfmap-work", daemon=True).start()
-        try:
-            while not ended.wait(0.2):
-                pass
-        except KeyboardInterrupt:
-            stop.set()
-            if not ended.wait(_PATIENCE):
-                _leave()
-            if not errors:
-                errors.append(KeyboardInterrupt())
+        with _heeded() as heard:
+            try:
+                while not ended.wait(0.2):
+                    pass
+            except KeyboardInterrupt:
+                stop.set()
+                with suppress(KeyboardInterrupt):  # a second one wants no patience
+                    ended.wait(_PATIENCE)
+                if not ended.is_set():
+                    _leave(heard)
+                if not errors:
+                    errors.append(KeyboardInterrupt())
+    if errors and isinstance(errors[0], KeyboardInterrupt):
+        raise KeyboardInterrupt(*heard)
     if errors:
         raise errors[0]
     return results[0]
 
 
-def _leave() -> NoReturn:
+@contextmanager
+def _heeded() -> Iterator[list[int]]:
+    """Have what asks this process to end interrupt it as Ctrl-C does; give the numbers of what did."""
+    heard: list[int] = []
+
+    def heed(number: int, _frame: object) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    wanted = [number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+              if signal.getsignal(number) == signal.SIG_DFL]  # fmt: skip
+    if threading.current_thread() is not threading.main_thread():
+        wanted = []
+    for number in wanted:
+        signal.signal(number, heed)
+    try:
+        yield heard
+    finally:
+        for number in wanted:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(heard: list[int]) -> NoReturn:
     """End the process without waiting for threads that are deep in a library."""
-    click.echo("\nInterrupted: the same command goes on from the last finished swath.", err=True)
-    os._exit(130)
+    say("", "Interrupted: the same command goes on from the last finished swath.", err=True)
+    close(foreseen=True)
+    os._exit(128 + (heard or [2])[0])

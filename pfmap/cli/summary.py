@@ -1,13 +1,12 @@
 """`pfmap summary`: objects and areas per class and zone."""
 
-import csv
-import json
-import sys
 from typing import Any
 
 import click
 
 from pfmap.cli.common import Command
+from pfmap.cli.screen import emit, say, show
+from pfmap.core.errors import csv_text
 
 
 @click.command(cls=Command)
@@ -35,14 +34,12 @@ def summary(objects: str, zones: str | None, zone_field: str | None, as_csv: boo
         for row in result.rows
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        show(rows, plain=True)
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        emit(csv_text([rows[0], *(row.values() for row in rows)]))
     else:
         zone = f"{'zone':<24} " if zones is not None else ""
-        click.echo(f"{zone}{'class':<20} {'objects':>9} {area:>14}")
+        say(f"{zone}{'class':<20} {'objects':>9} {area:>14}")
         for row in rows:
             zone = f"{row['zone']:<24} " if zones is not None else ""
-            click.echo(f"{zone}{row['class']:<20} {row['objects']:>9,} {row[area]:>14,.0f}")
+            say(f"{zone}{row['class']:<20} {row['objects']:>9,} {row[area]:>14,.0f}")

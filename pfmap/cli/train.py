@@ -1,7 +1,6 @@
 """`pfmap train`: train a model."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from click.core import ParameterSource
 from tqdm import tqdm
 
 from pfmap.cli.common import Command, class_names, options
-from pfmap.core.errors import worded
+from pfmap.cli.screen import say, screen
+from pfmap.core.errors import visible, worded
 
 if TYPE_CHECKING:
     from pfmap.train.loop import Progress
@@ -141,8 +141,8 @@ def train(
         )
     if leads:
         for name, figure in figures.items():
-            click.echo(_line(name, figure))
-        click.echo(f"wrote {output_dir}")
+            say(_line(name, figure))
+        say(f"wrote {output_dir}")
 
 
 def _refuse_about_images(ctx: click.Context, source: Path) -> None:
@@ -158,7 +158,7 @@ def _shown(
     steps: int, *, quiet: bool
 ) -> Iterator[tuple[Callable[["Progress"], None], Callable[[int, "Validation"], None]]]:
     """Show on stderr what the two callbacks are told: of each step, and of each validation."""
-    with tqdm(total=steps, unit="step", disable=quiet or None, file=sys.stderr) as bar:
+    with tqdm(total=steps, unit="step", disable=quiet or None, file=screen()) as bar:
 
         def on_step(progress: "Progress") -> None:
             bar.update(progress.step - bar.n)
@@ -166,7 +166,7 @@ def _shown(
 
         def on_validation(step: int, figures: "Validation") -> None:
             for name, figure in figures.items():
-                bar.write(f"step {step}  {_line(name, figure)}", file=sys.stderr)
+                bar.write(visible(f"step {step}  {_line(name, figure)}"), file=screen())
 
         yield on_step, on_validation
 

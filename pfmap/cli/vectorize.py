@@ -1,6 +1,5 @@
 """`pfmap vectorize`: polygons of a class raster."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Unpack
@@ -9,6 +8,7 @@ import click
 
 from pfmap.cli.common import Command, options, output_dir, pairs, shape_options, show_made
 from pfmap.cli.progress import run_with_progress
+from pfmap.cli.screen import show
 from pfmap.mapping.options import ShapeSettings
 
 
@@ -66,7 +66,7 @@ def vectorize(
     )
     if as_json:
         table = asdict(result) | {"outputs": {kind: str(path) for kind, path in result.outputs.items()}}
-        click.echo(json.dumps(table, indent=2))
+        show(table)
     elif not quiet:
         rows = [(name, result.areas[name], count) for name, count in result.counts.items()]
         show_made(result.unit, rows, result.outputs.values())

@@ -21,7 +21,7 @@ import torch
 from distributed import Client, Future, Nanny, Scheduler
 from distributed.deploy.spec import SpecCluster
 
-from pfmap.core.errors import ClusterError
+from pfmap.core.errors import ClusterError, named
 
 CONNECT_SECONDS = 10.0
 """How long a scheduler has to answer the first time."""
@@ -57,10 +57,10 @@ class Link:
 
     def __init__(self, where: "str | SpecCluster", say: Callable[[str], None]) -> None:
         self._where, self._say = where, say
-        self.name = where if isinstance(where, str) else "this machine"
+        self.name = named(where) if isinstance(where, str) else "this machine"
         try:
             self._client = self._connected(CONNECT_SECONDS)
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ClusterError(
                 f"no Dask scheduler answers at {self.name} ({reason}): start one with dask scheduler, or "

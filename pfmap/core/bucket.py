@@ -97,7 +97,19 @@ def write(path: Path, content: bytes) -> None:
 def upload(file: Path, path: Path) -> None:
     """Write a file of any size, from a file of this machine."""
     with _asked(path) as (client, place):
+        _forget_parts(client, place)
         client.upload_file(str(file), **place, ExtraArgs=_kind(path))
+
+
+def _forget_parts(client: Any, place: dict[str, str]) -> None:
+    """Delete parts of this very file that a broken-off run has uploaded: nobody sees them, yet they cost."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    with suppress(BotoCoreError, ClientError):  # not every server knows of them, or lets everyone ask
+        begun = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"])
+        for upload in begun.get("Uploads", ()):
+            if upload["Key"] == place["Key"]:
+                client.abort_multipart_upload(**place, UploadId=upload["UploadId"])
 
 
 def download(path: Path, file: Path) -> None:

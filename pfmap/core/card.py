@@ -4,13 +4,14 @@ Reading is strict: a key that is missing, unknown or of the wrong kind is an err
 key, so that a typo never becomes a silent default.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import ModelError
+from pfmap.core.errors import UNSEEN, ModelError
 from pfmap.core.tables import build, check_choices, read_toml, table_of
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
@@ -22,6 +23,7 @@ FLOW_LEVELS = (4, 8, 16)
 """A level lies between two maps of the pyramid, and is named by the stride of the finer one."""
 WINDOW_MULTIPLE = 32
 """The encoders' output stride: window sides are multiples of it."""
+_LONGEST = 20_000  # letters
 WINDOW_MIN = 64
 """Below this the coarsest map has one row, and resizing with aligned corners is undefined."""
 
@@ -167,6 +169,9 @@ class Card:
         if not self.temperature > 0:
             raise ModelError(f"temperature is {self.temperature}: it has to be above 0")
         names = [spec.name for spec in self.classes]
+        texts = (self.name, self.title, self.accuracy_note, *self.input.bands, *astuple(self.provenance))
+        if any(UNSEEN.search(re.sub("[\n\t]", "", text)) or len(text) > _LONGEST for text in texts):
+            raise ModelError(f"a text has control characters, or is longer than {_LONGEST:,} letters")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ModelError(f"class names appear twice: {', '.join(twice)}")

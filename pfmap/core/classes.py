@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
-from xml.sax.saxutils import quoteattr
 
-from pfmap.core.errors import ModelError, UsageError
+from pfmap.core.errors import UNSEEN, ModelError, UsageError, visible, xml_attribute
 
 NODATA = 255
 """Value of the class raster where the scene has no data; classes are 0 to 254."""
@@ -23,6 +22,8 @@ HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 """How QGIS's own XML files begin."""
 
 V = TypeVar("V", int, str)
+
+_LONGEST = 100  # letters: a name becomes part of a file's name
 
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -41,6 +42,11 @@ class ClassSpec:
     def __post_init__(self) -> None:
         if not self.name:
             raise ModelError("a class has an empty name")
+        if UNSEEN.search(self.name) or len(self.name) > _LONGEST:
+            raise ModelError(
+                f"a class is called '{visible(self.name[:_LONGEST])}': give it a name of at most {_LONGEST} "
+                "letters, without control characters"
+            )
         if not COLOR.fullmatch(self.color):
             raise ModelError(f"class {self.name!r} has colour {self.color!r}: write it as #rrggbb")
 
@@ -83,7 +89,7 @@ def parse_names(pairs: Iterable[str], kind: Callable[[str], V]) -> dict[V, str]:
 def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> str:
     """Style a class raster: paletted, one named entry per class."""
     entries = "\n".join(
-        f'<paletteEntry value="{i}" color="{c.color}" label={quoteattr(c.name)} alpha="255"/>'
+        f'<paletteEntry value="{i}" color="{c.color}" label={xml_attribute(c.name)} alpha="255"/>'
         for i, c in enumerate(classes)
     )
     return _pipe(
@@ -128,13 +134,13 @@ def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float
 def objects_style(classes: Sequence[ClassSpec], attribute: str = "class") -> str:
     """Style polygons by class: translucent fill, solid outline, one named entry per class."""
     categories = "\n".join(
-        f'<category symbol="{i}" value={quoteattr(c.name)} label={quoteattr(c.name)} type="string" '
+        f'<category symbol="{i}" value={xml_attribute(c.name)} label={xml_attribute(c.name)} type="string" '
         'render="true"/>'
         for i, c in enumerate(classes)
     )
     symbols = "\n".join(_fill_symbol(i, c) for i, c in enumerate(classes))
     return (
-        f'<renderer-v2 type="categorizedSymbol" attr={quoteattr(attribute)} symbollevels="0" '
+        f'<renderer-v2 type="categorizedSymbol" attr={xml_attribute(attribute)} symbollevels="0" '
         'enableorderby="0" forceraster="0">\n'
         f"<categories>\n{categories}\n</categories>\n<symbols>\n{symbols}\n</symbols>\n</renderer-v2>\n"
         "<blendMode>0</blendMode><featureBlendMode>0</featureBlendMode>"

@@ -1,15 +1,26 @@
-"""Every error that pfmap raises on purpose, and the warnings of libraries that it keeps from users.
+"""Every error that pfmap raises on purpose, and what any text loses before it leaves pfmap.
 
 A message names the file, what was found, what is needed, and the remedy, in one line. It names options as
 Python has them: ``min_area=``, ``device='cpu'``, ``resample=False``, ``gsd=METRES``; the command line shows
-them as its flags, by `worded_by`. Anything that is not a `PfmapError` is a bug and keeps its traceback. The
-warnings are of what is allowed, or said better by pfmap itself.
+them as its flags, by `worded_by`. Anything that is not a `PfmapError` is a bug and keeps its traceback.
+
+Secrets go wherever a text is made: from names of scenes in `named`, from messages in `redacted`. What would
+command the program that shows a text goes where it is written, by one function for each format: `visible` for
+terminals, and for HTML and JSON before their own escaping, `csv_text`, `xml_text` and `markdown`.
 """
 
+import csv
+import io
+import json
+import os
+import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import quote, unquote
+from xml.sax.saxutils import escape, quoteattr
 
 _wording: Callable[[str], str] = str
 
@@ -36,7 +47,7 @@ class PfmapError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return worded(super().__str__())
+        return redacted(worded(super().__str__()))
 
 
 class UsageError(PfmapError, ValueError):
@@ -60,6 +71,11 @@ class EmptyError(SourceError):
 class TargetError(PfmapError, OSError):
     """An output cannot be written, or exists already."""
 
+    @property
+    def strerror(self) -> str:  # type: ignore[override]
+        """Its text, for whoever says why a file could not be written."""
+        return super().__str__()
+
 
 class ModelError(PfmapError):
     """A model is unknown, incomplete or does not fit its card."""
@@ -81,9 +97,141 @@ class TrainingError(PfmapError):
     """Training data or settings do not fit."""
 
 
-def reason(error: Exception) -> str:
+_SHOWN = 200  # letters of the beginning and the end: SQLite quotes pages of SQL
+
+
+def reason(error: BaseException) -> str:
     """Return a library's own word on one line; rasterio keeps GDAL's as the cause."""
-    return " ".join(str(error.__cause__ or error).split())
+    text = redacted(" ".join(str(error.__cause__ or error).split()))
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
+
+
+def refused(error: OSError) -> str:
+    """Say that the system refused something that nothing nearer to it could explain better."""
+    return f"{reason(error)}: the system refused this; check the disk, the folders and their permissions"
+
+
+HIDDEN = "<redacted>"
+"""What stands where a secret was."""
+
+_USER = re.compile(r"(\b[a-z][\w+.-]{1,20}:/{1,2})[^\s/?#\"<>]*@", re.I)
+_QUERY = re.compile(
+    r"""((?:\b[a-z][\w+.-]{1,20}:/{1,2}|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs))
+        (?:<redacted>|[^\s?#"'<>]){0,1000}\?
+        | https?:/{1,2}[^\s?#"'<>]{0,1000}\#)(?:[^\s"'<>]*[^\s"'<>).,:;\]])?""",
+    re.I | re.VERBOSE,
+)
+_KEYS = re.compile(
+    r"""((?:\b\w*(?:passw(?:or)?d|pwd|secret|token|signature|api_?key|credential|bearer)|\bsig) \s*=\s*
+        | \bauthorization\s*[:=]\s*) (?!<redacted>) (?:(?:bearer|basic)(?:\s|%20|\+)+)?
+        (?:'[^']*' | "[^"]*" | [^\s&;,)\\"']+)""",
+    re.I | re.VERBOSE,
+)
+_PRIVATE = re.compile(
+    r"(AWS|AZURE|CPL|GDAL|GOOGLE|GS|OGR|OSS|PG|SWIFT)_?\w*(SECRET|TOKEN|PASSW|USERPWD|HEADERS|BEARER|SAS"
+    r"|ACCESS_KEY|CONNECTION_STRING|AUTH|KEY)(?!\w*(_FILE|_ID|_PATH)$)"
+)
+_LEAST, _LONG = 8, 16  # characters: shorter ones may be words of any text
+_MANY = 2000  # secrets of names that are remembered
+_secrets: dict[str, None] = {}
+
+
+def named(place: str) -> str:
+    """Return the name of a scene as it may be shown: an address without its user, password and query.
+
+    What it loses is left out of later messages too, however libraries take it apart.
+    """
+    if not re.match(r"[a-z][\w+.-]+:/|/vsi", place, re.I):
+        return place
+    address, mark, query = place.partition("?")
+    values = [part.split("=", 1) for part in re.split("[&;]", query)]
+    lost = [query, *(value[-1] for value in values if value[0] != "url" and len(value[-1]) >= _LONG)]
+    for user in re.findall(r":/{1,2}([^/?#]*)@", address):
+        lost += [user, user.partition(":")[2]]
+    _secrets.update(dict.fromkeys(form for text in lost for form in (text, unquote(text), quote(text, ""))))
+    for old in list(_secrets)[:-_MANY]:
+        _secrets.pop(old, None)
+    shown = re.sub(r"(:/{1,2})[^/]*@", rf"\1{HIDDEN}@", address)
+    return bare(f"{shown}?{HIDDEN}" if mark else shown)
+
+
+def redacted(text: str) -> str:
+    """Return a message without secrets: of addresses, of connection strings, and of the environment."""
+    parts = {value for name, value in os.environ.items() if _PRIVATE.match(name)}
+    parts |= {part for value in parts for part in re.split(r"[\s,;:=]+", value)}
+    for secret in sorted({*parts, *list(_secrets)}, key=len, reverse=True):
+        if len(secret) >= _LEAST and secret in text:
+            text = text.replace(secret, HIDDEN)
+    return bare(text)
+
+
+def bare(text: str) -> str:
+    """Return a text without what has the form of a secret."""
+    text = _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+    return _KEYS.sub(rf"\1{HIDDEN}", text).replace(HIDDEN + HIDDEN, HIDDEN)
+
+
+def _bare(value: Any) -> Any:
+    """Return a table without what in its texts has the form of a secret."""
+    if isinstance(value, str):
+        return bare(value)
+    if isinstance(value, Mapping):
+        return {key: _bare(item) for key, item in value.items()}
+    return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def json_text(table: Any, *, plain: bool = False) -> str:
+    """Return a table as JSON without secrets; `plain` has letters of all languages as they are."""
+    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain)
+    return re.sub(f"(?!\n){UNSEEN.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
+"""What is no text: control codes, marks that turn the direction of writing, bytes that are no UTF-8."""
+
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return a text with what is no text in escapes, such as ``\x1b``; `keep` are exceptions."""
+
+    def shown(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name
+            return f"\\x{code - 0xDC00:02x}"
+        return found[0] if found[0] in keep else ascii(found[0])[1:-1]
+
+    return UNSEEN.sub(shown, text)
+
+
+def csv_cell(value: object) -> object:
+    """Return a cell of a table; an apostrophe keeps spreadsheets from taking a text for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = visible(bare(value))
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def csv_text(rows: Iterable[Iterable[object]], end: str = "\r\n") -> str:
+    """Return a table for spreadsheets; lines end as RFC 4180 has it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end).writerows([csv_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def xml_text(text: str) -> str:
+    """Return a text for an element of an XML file."""
+    return escape(visible(text, "\n\t"))
+
+
+def xml_attribute(text: str) -> str:
+    """Return a text for an attribute of an XML file, in quotes."""
+    return quoteattr(visible(text))
+
+
+def markdown(text: str) -> str:
+    """Return a text for a Markdown page: no HTML, no link, no cell of a table begins in it."""
+    return re.sub(r"([`<\[\]|])", r"\\\1", visible(text, "\n"))
 
 
 _EXPECTED = (

@@ -135,8 +135,7 @@ def explained(call: F) -> F:
         for name in names.__annotations__
     ]
     call.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    assert call.__doc__ is not None
-    before, args, after = call.__doc__.partition("Args:\n")
+    before, args, after = (call.__doc__ or "").partition("Args:\n")  # python -OO leaves none
     arguments, gap, rest = after.partition("\n\n")
     entries = "\n".join(_entry(OPTIONS[name]) for name in names.__annotations__)
     call.__doc__ = f"{before}{args}{arguments}\n{entries}{gap}{rest}"

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from pfmap.core.classes import scene_style
-from pfmap.core.errors import SourceError
-from pfmap.core.files import read_text, scratch, write_bytes, write_text
+from pfmap.core.errors import SourceError, TargetError, json_text
+from pfmap.core.files import scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size, refuse_foreign, times_of
 from pfmap.core.stages import Clock
-from pfmap.core.tables import build, read_json, table_of
+from pfmap.core.tables import read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.mapper import Mapped, Mapper
 from pfmap.mapping.objects import numbered, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, make_plan, wanted_classes
-from pfmap.mapping.run_report import Preflight, build_report, difference, is_done
+from pfmap.mapping.run_report import Preflight, build_report, difference, earlier_report, is_done
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import Predictor
@@ -138,7 +138,7 @@ class Job:
             scene = source.fingerprint()
             wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
             identity = plan.identity(scene, wanted)
-            before = read_json(report, SceneReport)
+            before = earlier_report(report)
             fresh = not folder.exists()
             if fresh and self.options.resume and before and is_done(before, identity, output_dir):
                 return Result.of(self.location.text, before, output_dir, skipped=True)
@@ -168,7 +168,9 @@ class Job:
                     self._refuse_changed(source, plan, scene, work)
                     work.ready(files, wanted)
                 work.finish_publishing()
-        made = build(SceneReport, json.loads(read_text(report)))
+        made = read_json(report, SceneReport)
+        if made is None:
+            raise TargetError(f"{report} was written, and cannot be read: check the disk, and run again")
         return Result.of(self.location.text, made, output_dir)
 
     def _refuse_changed(self, source: Source, plan: Plan, before: str, work: Work) -> None:
@@ -226,7 +228,7 @@ class Job:
             outputs=outputs,
             identity=identity,
         )
-        write_text(report, json.dumps(table_of(facts), indent=2) + "\n")
+        write_text(report, json_text(table_of(facts)) + "\n")
         # Sidecars first, then the files, the report last: it says that all is there.
         mains = list(outputs.values())
         sidecars = sorted({path.name for path in work.finals.iterdir()} - set(mains))
@@ -264,10 +266,12 @@ def _project(plan: Plan, mapped: Mapped, output_dir: Path) -> bytes:
     scene, scaling, shapes = plan.scene, plan.scaling, plan.options.shapes
     stem, classes = scene.location.stem, plan.card.classes
     # As the network sees it; a palette is QGIS's own matter.
-    style = "" if scene.palette else scene_style(scene.bands[:3], scene.alpha, scaling.low, scaling.high)
+    style = (
+        "" if scene.palette else scene_style(scene.bands[:3], scene.validity.alpha, scaling.low, scaling.high)
+    )
     below = Layer(stem, place_beside(scene.location, output_dir), style, scene.geobox.crs_wkt)
     made = Map(stem, mapped.files, plan.geobox, classes, plan.wanted, shapes.formats, shapes.split_by_class)
-    return map_project(made, [below])
+    return map_project(made, [] if scene.location.unfit else [below])
 
 
 def _about_damage(mapped: Mapped, scene: str) -> list[str]:

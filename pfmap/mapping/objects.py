@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import TargetError, UsageError
+from pfmap.core.errors import UNSEEN, TargetError, UsageError, visible
 from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
@@ -67,10 +67,10 @@ def refuse_odd_names(folder: Path, stem: str, names: Iterable[str]) -> None:
         TargetError: a letter that writers of vector files take for something else, or too long a name.
     """
     here = scratch(folder).absolute()
-    odd = sorted({";", "!"} & set(str(folder / stem)))
+    odd = sorted({";", "!", *UNSEEN.findall(str(folder / stem))} & set(str(folder / stem)))
     if odd:
         raise TargetError(
-            f"{folder / stem} has {' and '.join(odd)} in its name, which writers of vector files cannot "
+            f"{folder / stem} has {visible(' and '.join(odd))} in its name, which writers of files cannot "
             "handle: choose another folder with output_dir=, or rename the scene"
         )
     home = next(path for path in (here, *here.parents) if path.is_dir())

@@ -251,8 +251,9 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
-            raise UsageError(f"scale {self.scale[0]:g},{self.scale[1]:g} is not possible: give MIN below MAX")
+        low, high = self.scale or (0.0, 255.0)
+        if not (low < high and 0 < 255 / (high - low) < math.inf):
+            raise UsageError(f"scale {low:g},{high:g} is not possible: give MIN below MAX")
 
 
 class ShapeSettings(TypedDict, total=False):

@@ -18,7 +18,7 @@ from pfmap.mapping.objects import refuse_unwanted
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
-from pfmap.raster.scaling import Sample, Scaling, known_scaling, sampled_scaling
+from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
 from pfmap.vector.area import Area, read_area
@@ -138,10 +138,7 @@ class Plan:
         Args:
             scene: the scene's own fingerprint.
         """
-        options = self._essentials() | {
-            "device": self.device.type,
-            "swath_pixels": self.options.swath_pixels,
-        }
+        options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
         return {
             "pfmap": __version__,
             "scene": scene,
@@ -216,6 +213,7 @@ def make_plan(
     grid = Grid.of(frame.rows.size, frame.cols.size, card.input.window, overlap)
     known = known_scaling(scene, card, options.scale)
     sample = source.sample(values=known is None)
+    scaling = known or sampled_scaling(sample, scene)
     return Plan(
         scene=scene,
         frame=frame,
@@ -223,7 +221,7 @@ def make_plan(
         geobox=crop if native else crop.resized(frame.rows.size, frame.cols.size),
         native=native,
         area=area,
-        scaling=known or sampled_scaling(sample, scene),
+        scaling=scaling,
         sample=sample,
         gsd=gsd,
         model=model,
@@ -234,7 +232,13 @@ def make_plan(
         batch_size=batch_size,
         wanted=wanted,
         regularized=regularized,
-        warnings=[*([area.note] if area is not None and area.note else []), *_about(scene), *about_size],
+        warnings=[
+            *([area.note] if area is not None and area.note else []),
+            *scene.guesses,
+            *sample.notes,
+            *about_scaling(scaling, scene),
+            *about_size,
+        ],
     )
 
 
@@ -269,18 +273,6 @@ def _refuse_giant_blocks(scene: SceneInfo) -> None:
             f"{gigabytes(scene.block_bytes)} of memory to read, {gigabytes(free)} are free: store it in "
             "tiles with gdal_translate -co TILED=YES"
         )
-
-
-def _about(scene: SceneInfo) -> list[str]:
-    """Say what a user should know of the scene's place and bands."""
-    warnings = []
-    if not scene.geobox.georeferenced:
-        warnings.append(f"{scene.name} has no georeferencing: mapped in pixels, without a CRS")
-    elif scene.geobox.crs_wkt is None:
-        warnings.append(f"{scene.name} has no CRS: areas and lengths are in pixels")
-    if len(set(scene.bands)) == 1 and not scene.palette:
-        warnings.append(f"{scene.name} is grey: all bands of the model see the same; expect poorer results")
-    return warnings
 
 
 def _factors(

@@ -213,6 +213,7 @@ class Vectorizer:
         total = sum(rows.size * cols.size for rows, cols in parts)
         done = 0
         for part in parts:
+            self.source.strips(*part)  # refuses what does not fit into memory
             shaper.begin(*part)
             top = part[0].start
             with closing(read_ahead(self._rows(part), depth=2, name="read")) as strips:

@@ -9,16 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from pfmap.core.errors import SourceError
 from pfmap.core.files import existing
 from pfmap.core.grid import mean_size
 from pfmap.core.resources import gigabytes, peak_memory
-from pfmap.core.tables import table_of
+from pfmap.core.tables import read_json, table_of
 from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import describe
+from pfmap.raster.gdal import GDAL_ERRORS, crs_of, locate, opened
+from pfmap.raster.scene import geobox_of
 from pfmap.report.scene_report import ClassRow, MapFacts, ModelFacts, SceneFacts, SceneReport, Swaths
 from pfmap.report.wording import duration
 from pfmap.version import __version__
@@ -121,6 +125,24 @@ class Preflight:
             f"{self.output_dir}, {gigabytes(needs.final)} of it for good"
         )
         return lines + [f"warning: {text}" for text in plan.warnings]
+
+
+def earlier_report(path: Path) -> SceneReport | None:
+    """Read what an earlier run said of a scene; None without a report, or with one of another map.
+
+    A survey places maps by what their reports say.
+    """
+    report = read_json(path, SceneReport)
+    if report is None or any(Path(name).name != name for name in report.outputs.values()):
+        return None
+    told, place = report.grid, path.parent / report.outputs.get("classes", "")
+    try:
+        with opened(location := locate(place)) as src:
+            box = geobox_of(src, location)
+        same = (box.width, box.height, crs_of(box.crs_wkt)) == (told.width, told.height, crs_of(told.crs_wkt))
+    except (SourceError, ValueError, *GDAL_ERRORS):  # the second: no CRS
+        return None
+    return report if same and np.allclose(box.transform, told.transform, rtol=1e-12) else None
 
 
 def is_done(report: SceneReport, identity: Mapping[str, str], folder: Path) -> bool:

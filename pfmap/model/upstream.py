@@ -1,6 +1,7 @@
 """Import published PFNet checkpoints as model folders; presets say what each was trained for."""
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +198,10 @@ def _unpickle(path: Path) -> Any:
         type(np.dtype(np.float64)),
         type(np.dtype(np.float32)),
     ]
+    if zipfile.is_zipfile(path) and _unpacked(path) > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} is packed, as torch never writes it: unpack it, and save it with torch.save"
+        )
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -205,6 +210,15 @@ def _unpickle(path: Path) -> Any:
         raise CheckpointError(
             f"{path} cannot be read as data, without running code of its own: {reason}"
         ) from error
+
+
+def _unpacked(path: Path) -> int:
+    """Return the bytes that an archive unpacks to; 0 if it cannot be read, which torch says better."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return 0
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:

@@ -16,21 +16,28 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import SourceError, quietly, reason, visible
 from pfmap.core.grid import GeoBox, Span
+from pfmap.core.resources import free_memory, gigabytes
 from pfmap.raster.gdal import (
+    BLOCK,
     GDAL_ERRORS,
     Location,
+    Validity,
     gdal_settings,
     locate,
     opened,
     refuse_container,
     window_of,
 )
-from pfmap.raster.scene import geobox_of, not_opened
+from pfmap.raster.parts import not_opened
+from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time
+_STRIP_BYTES = (
+    8  # of memory for a pixel of them, as it is, as a class, with its mask; or of the tiles in work
+)
 _CHOOSE = "choose it with band=, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
 _COLORS = (
@@ -98,11 +105,21 @@ class ClassMap:
         Args:
             rows: to be cut.
             cols: that are read of them; the fewer, the more rows at a time.
+
+        Raises:
+            SourceError: they are so wide that a strip does not fit into memory.
         """
         rows = rows or Span(0, self.geobox.height)
         width = cols.size if cols is not None else self.geobox.width
         block = max(1, self._src.block_shapes[self._band - 1][0])
         step = max(block, _PIXELS // width // block * block)
+        needed = _STRIP_BYTES * min(max(step, BLOCK), rows.size) * width
+        if needed > (free := free_memory()):
+            raise SourceError(
+                f"{self._location.text} is {width:,} pixels wide, in blocks of {block:,} rows: reading takes "
+                f"{gigabytes(needed)} of memory, {gigabytes(free)} are free; cut it with gdal_translate "
+                "-srcwin, or store it in tiles with -co TILED=YES"
+            )
         first = rows.start // block * block
         return [Span(top, top + step).clip(rows) for top in range(first, rows.stop, step)]
 
@@ -181,7 +198,7 @@ class ClassMap:
             table = self._src.colormap(self._band)
             colors = {value: f"#{r:02x}{g:02x}{b:02x}" for value, (r, g, b, _) in table.items()}
         return {
-            value: ClassSpec(names[value], colors.get(value, default_color(value)))
+            value: ClassSpec(visible(names[value])[:100], colors.get(value, default_color(value)))
             for value in sorted(names)
             if names[value]
         } | {
@@ -257,4 +274,4 @@ def read_image(
             raise SourceError(f"{path} holds {src.dtypes[0]} values: 8-bit images are needed")
         colors = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c.name != "alpha"]
         window = window_of(rows or Span(0, src.height), cols or Span(0, src.width))
-        return src.read(colors, window=window), src.dataset_mask(window=window) > 0
+        return src.read(colors, window=window), Validity.of(src, colors).read(src, window)

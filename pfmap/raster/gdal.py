@@ -1,40 +1,52 @@
-"""How GDAL is set up, told where a raster is, and understood when it fails: the same wherever one is read."""
+"""How GDAL is set up, told where a raster is, and understood when it fails, and which pixels it has.
 
+The same wherever a raster is read.
+"""
+
+import base64
 import contextlib
 import http.client
 import os
 import re
+import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
+import numpy as np
+import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, quietly, reason
 from pfmap.core.grid import Span
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's."""
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
+"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's, and the last one
+where GDAL quotes bytes of a file that are no text."""
 
 BLOCK = 512
 """Side of the tiles of all rasters that are written, pixels."""
 
-# Never run code that a raster names, ask a server again, give up on a dead one, look for side files by name
+# Never run code that a raster names, read where a TIFF's tiles are at once (a disk that fails later would end
+# the process: libtiff 4.7 asserts), ask a server again, give up on a dead one, look for side files by name
 # instead of listing a bucket.
 _SETTINGS = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
     "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
+    "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
 }
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
@@ -64,13 +76,58 @@ def window_of(rows: Span, cols: Span) -> Window:
     return Window(cols.start, rows.start, cols.size, rows.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """What says which pixels of a raster are valid."""
+
+    alpha: int | None
+    """1-based number of the alpha band: pixels are valid where it is above 0."""
+    masks: tuple[int, ...]
+    """1-based numbers of bands; one of GDAL's masks of them has to say so too. Empty where none has a say."""
+    shared: bool
+    """Whether GDAL's masks of the bands in use say the same, so that other programs see it."""
+
+    @classmethod
+    def of(cls, src: rasterio.DatasetReader, bands: Sequence[int]) -> "Validity":
+        """Find out what decides for the bands in use, whose numbers count from 1.
+
+        GDAL sees an alpha band only as the second or fourth of that many, and not at all beside a nodata
+        value; and it asks all bands. Here an alpha band decides, unless it is in use as a colour, and what
+        has the nodata value by chance is valid. Without one nothing but the bands in use counts. A mask of
+        the whole raster always does.
+        """
+        bands = tuple(dict.fromkeys(bands))
+        kinds = zip(src.indexes, src.colorinterp, strict=True)
+        alphas = [band for band, kind in kinds if kind == ColorInterp.alpha and band not in bands]
+        flags = [set(src.mask_flag_enums[band - 1]) for band in bands]
+        silent = {MaskFlags.all_valid, MaskFlags.alpha, *([MaskFlags.nodata] if alphas else [])}
+        has_say = not any(silent & said for said in flags)
+        whole = MaskFlags.per_dataset in flags[0]
+        seen = {MaskFlags.alpha in said for said in flags} == {bool(alphas)}
+        masks = bands[: 1 if whole else None] if has_say else ()
+        return cls(alphas[-1] if alphas else None, masks, seen)
+
+    def read(
+        self, src: rasterio.DatasetReader, window: Window | None = None, shape: tuple[int, int] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Return the ``(h, w)`` mask of a window, True where valid, in as many pixels as `shape` says."""
+        height, width = shape or ((window.height, window.width) if window else src.shape)
+        valid = np.ones((height, width), dtype=bool)
+        if self.alpha is not None:
+            valid &= src.read(self.alpha, window=window, out_shape=shape) > 0
+        if self.masks:
+            masks = src.read_masks(self.masks, window=window, out_shape=(len(self.masks), height, width))
+            valid &= masks.any(axis=0)
+        return valid
+
+
 @lru_cache(maxsize=64)
 def crs_of(wkt: str | None) -> CRS | None:
     """Parse a CRS; None is no CRS, and stays so."""
     return None if wkt is None else CRS.from_wkt(wkt)
 
 
-_URL = re.compile(r"(https?|s3|gs|az)://")
+_URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
 """How GDAL's names for what lies on servers begin."""
 
@@ -97,8 +154,8 @@ class Location:
     """A scene's place, as the user wrote it and as GDAL opens it."""
 
     text: str
-    """As given; how messages and reports name it."""
-    gdal: str
+    """As given, but for secrets; how messages and reports name it."""
+    gdal: str = field(repr=False)
     """What GDAL opens."""
     remote: bool
     """Whether it is reached over the network."""
@@ -112,12 +169,22 @@ class Location:
     @property
     def name(self) -> str:
         """The file's own name."""
-        return PurePosixPath(self.gdal.split("?")[0].replace("\\", "/")).name
+        path, _, query = self.gdal.partition("?")
+        if re.fullmatch(r"/vsi\w+", path):
+            path = parse_qs(query).get("url", [path])[0].partition("?")[0]
+        return PurePosixPath(path.replace("\\", "/")).name
 
     @property
     def stem(self) -> str:
         """The name that outputs begin with."""
-        return self.called or PurePosixPath(self.name).stem
+        return self.called or UNSEEN.sub("_", PurePosixPath(self.name).stem)
+
+    @property
+    def unfit(self) -> str:
+        """Why no file that pfmap writes may tell programs to open it, or ""."""
+        if self.local is None and HIDDEN in self.text:
+            return "its address holds a secret"
+        return "its name has characters that XML does not have" if UNSEEN.search(self.gdal) else ""
 
     @property
     def folder(self) -> Path:
@@ -158,10 +225,10 @@ def locate(source: str | os.PathLike[str]) -> Location:
     text = os.fspath(source)
     if text.startswith("\\vsi"):  # a path object on Windows
         text = text.replace("\\", "/")
-    if _URL.match(text):
-        return Location(text, text, remote=True, local=None)
+    if url := _URL.match(text):
+        return Location(named(text), url[0].lower() + text[url.end() :], remote=True, local=None)
     if text.startswith("/vsi"):
-        return Location(text, text, remote=text.startswith(REMOTE), local=None)
+        return Location(named(text), text, remote=text.startswith(REMOTE), local=None)
     path = Path(text)
     try:
         if path.is_dir():
@@ -174,7 +241,9 @@ def locate(source: str | os.PathLike[str]) -> Location:
             return Location(text, text, remote=False, local=path)
         if (inside := _named_inside(text)) is not None:
             return inside
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except OSError as error:  # a name that is too long, a folder that is locked, a server that is gone
+        raise SourceError(f"{text} cannot be reached ({error.strerror}): check the path") from error
+    except ValueError as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
 
@@ -234,6 +303,21 @@ class Steady:
         return read
 
 
+def refusal(location: Location, error: Exception) -> str:
+    """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
+    if isinstance(error, UnicodeEncodeError):
+        known = sys.getfilesystemencoding()
+        return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
+    if location.local is not None and sys.platform != "win32":
+        try:
+            file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
+            with open(file, "rb") as opened:  # noqa: PTH123 - of a number
+                opened.read(1)
+        except OSError as system:
+            return str(system.strerror)
+    return reason(error)
+
+
 @contextlib.contextmanager
 def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for one look at it, with GDAL set up for that.
@@ -247,8 +331,8 @@ def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
         with gdal_settings(remote=source.remote), quietly(), rasterio.open(source.gdal) as src:
             refuse_container(src, source.text)
             yield src
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{source.text} cannot be read ({reason(error)})") from error
+    except (*GDAL_ERRORS, UnicodeError) as error:
+        raise SourceError(f"{source.text} cannot be read ({refusal(source, error)})") from error
 
 
 def ask_server(location: Location) -> dict[str, str]:
@@ -262,8 +346,13 @@ def ask_server(location: Location) -> dict[str, str]:
     """
     if not location.gdal.startswith(("http://", "https://")):
         return {}
-    request = urllib.request.Request(location.gdal, method="HEAD")
     try:
+        parts = urlsplit(location.gdal)
+        user, _, host = parts.netloc.rpartition("@")
+        request = urllib.request.Request(parts._replace(netloc=host).geturl(), method="HEAD")
+        if user:
+            token = base64.b64encode(unquote(user).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {token}")
         with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
             return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}
     except urllib.error.HTTPError:

@@ -19,7 +19,7 @@ from pfmap.core.errors import SourceError, TargetError, reason
 from pfmap.core.files import make_folder, read_text, write_text
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import clear_beside
-from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
+from pfmap.raster.gdal import GDAL_ERRORS, Validity, crs_of, gdal_settings
 from pfmap.raster.target import lost
 from pfmap.raster.vrt import Band, Hidden, Shown, source_from_folder, vrt
 
@@ -41,6 +41,8 @@ class Part:
     """Bands whose masks say together which of its pixels are valid; empty if all are."""
     local: bool = True
     """Whether it is a file of this machine."""
+    validity: Validity | None = None
+    """What says which of its pixels are valid, where GDAL's masks of its bands do not once it is warped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,12 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
         TargetError: a file cannot be written.
     """
     beside = path.with_suffix(".parts")
+    parts = [
+        part
+        if (said := part.validity) is None or (said.shared and on_grid(part.geobox, grid))
+        else _masked(part, said, beside / f"{number:05d}_mask.vrt", look)
+        for number, part in enumerate(parts)
+    ]
     placed = [
         part if on_grid(part.geobox, grid) else _warped(part, grid, beside / f"{number:05d}.vrt", look)
         for number, part in enumerate(parts)
@@ -133,7 +141,7 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
         bands.append(Band(look.dtype, color, shown, look.nodata, look.classes))
     mask = None
     if look.nodata is None:  # between rasters there is nothing
-        masks = [(part, f"mask,{band}") for part in placed for band in part.masked or (1,)]
+        masks = [(part, f"mask,{band}") for part in placed for band in part.masked or part.bands[:1]]
         mask = [_shown(path, grid, part, band, 0) for part, band in masks]
     text = vrt(grid, bands, look.tags, mask)
     if len(bands) == 1 and (what := lost(text, grid, bands[0])):
@@ -141,6 +149,25 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     clear_beside(path.parent, [path.name])  # also where it would not change: what it shows may have
     _write_if_new(path, text)
     return path
+
+
+def _masked(part: Part, said: Validity, path: Path, look: Look) -> Part:
+    """Write a VRT of the bands in use, with a mask of what says which of their pixels are valid."""
+    box = part.geobox
+    place = Span(0, box.height), Span(0, box.width)
+
+    def shown(band: object, hidden: Hidden = None) -> Shown:
+        return Shown(_name(part, path), *place, str(band), part.local, hidden)
+
+    bands = [
+        Band(look.dtype, color, [shown(band)]) for color, band in zip(look.colors, part.bands, strict=True)
+    ]
+    mask = [shown(f"mask,{band}", 0) for band in said.masks]
+    if said.alpha is not None:
+        mask = [shown(said.alpha), *(shown(f"mask,{band}", 255) for band in said.masks[:1])]
+    make_folder(path.parent)
+    _write_if_new(path, vrt(box, bands, {}, mask or None))
+    return Part(str(path), box, tuple(range(1, len(bands) + 1)), masked=(1,) if mask else ())
 
 
 def _hidden(part: Part, look: Look) -> Hidden:

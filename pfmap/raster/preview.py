@@ -13,10 +13,12 @@ from rasterio.vrt import WarpedVRT
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import crs_of, locate, opened
+from pfmap.raster.gdal import Location, crs_of, locate, opened
 from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB, geobox_of
 from pfmap.raster.source import Source
+
+_MOST = 512 << 20  # pixels: more are not all read for one small picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Preview:
 
 
 def read_preview(
-    scene: str,
+    scene: str | Location,
     classes: Path,
     side: int,
     scaling: Scaling,
@@ -42,10 +44,11 @@ def read_preview(
     """Read a class raster in few pixels, and the scene under it in the same ones.
 
     The scene of a class raster that covers only a part of it, or lies on the network's grid, is read where
-    the class raster is. A large scene without overviews is left out: its pixels would all have to be read.
+    the class raster is. A large scene without overviews of what it shows is left out: its pixels would all
+    have to be read.
 
     Args:
-        scene: as it was named.
+        scene: where it is, or how it was named.
         classes: the class raster.
         side: pixels of the longer side, at most.
         scaling: how the scene's values became 8-bit.
@@ -56,12 +59,13 @@ def read_preview(
         PfmapError: one of the two cannot be read.
     """
     box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
-    with Source(locate(scene), RGB, bands) as source:
+    with Source(scene if isinstance(scene, Location) else locate(scene), RGB, bands) as source:
         source.scaling = scaling
-        if not source.thins_fast():
+        rows, cols = _covered(source.info.geobox, box, source.info.name)
+        found = source.thinned(rows, cols, codes.shape, _MOST, smooth=True)
+        if found is None:
             return Preview(None, codes != NODATA, codes)
-        rows, cols = _covered(source.info.geobox, box, scene)
-        pixels, seen = source.thinned(rows, cols, codes.shape)
+        pixels, seen = source.shown(*found)
     return Preview(pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA)))
 
 

@@ -4,17 +4,35 @@ The user, the scene's own type or the model's card say between which; where none
 a sample of the scene.
 """
 
-from dataclasses import dataclass, field
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 
 from pfmap.core.card import Card
-from pfmap.core.errors import EmptyError
+from pfmap.core.errors import EmptyError, UsageError, worded
+from pfmap.core.grid import GeoBox, Span
+from pfmap.raster.gdal import GDAL_ERRORS
 from pfmap.raster.scene import SceneInfo
 
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Values = npt.NDArray[np.generic]
+
+Look = Callable[[Span, Span], tuple[Values, Bools]]
+"""Reads rows and columns of a scene: ``(bands, h, w)`` in its own type, and the valid mask."""
+
 _LOW, _HIGH = 2.0, 98.0  # percentiles
+_SPOT = 32  # pixels
+_PLACES = 5  # along an axis, at which overviews are compared with the scene
+_PLACE, _LARGEST = 8, 2048  # pixels of a side, in the overview and in the scene
+_MANY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +51,24 @@ class Scaling:
         """Whether 8-bit values stay as they are."""
         return (self.low, self.high) == (0.0, 255.0)
 
-    def apply(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-        """Turn values of any shape into 8 bits, rounded; what is no number becomes 0."""
+    def apply(
+        self, values: npt.NDArray[np.generic], valid: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Turn values of any shape into 8 bits, rounded; what is no number becomes 0 or 255.
+
+        Pixels of ``(bands, h, w)`` values that are no number before or after stretching are struck out of the
+        ``(h, w)`` mask `valid`.
+        """
         if self.plain and values.dtype == np.uint8:
             return values  # type: ignore[return-value]
         stretched: npt.NDArray[np.floating[Any]] = values.astype(
             np.float32 if values.dtype.itemsize <= 2 else np.float64
         )
-        stretched -= self.low
-        stretched *= 255 / (self.high - self.low)
+        with np.errstate(over="ignore", invalid="ignore"):
+            stretched -= self.low
+            stretched *= 255 / (self.high - self.low)
+        if valid is not None and values.dtype.kind == "f":
+            valid &= np.isfinite(stretched).all(axis=0)
         np.nan_to_num(stretched, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
         np.clip(stretched, 0, 255, out=stretched)
         stretched += 0.5
@@ -59,6 +86,8 @@ class Sample:
     """``(bands, h, w)`` in the scene's own type."""
     valid: npt.NDArray[np.bool_]
     """``(h, w)``."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the pixels."""
 
     @property
     def valid_share(self) -> float:
@@ -69,12 +98,16 @@ class Sample:
 def known_scaling(scene: SceneInfo, card: Card, given: tuple[float, float] | None) -> Scaling | None:
     """Return the scaling the user gave, or the model's, unless it has to be taken from the scene's values."""
     if given is not None:
-        return Scaling(*given, "--scale")
-    if scene.palette:
+        found = Scaling(*given, "--scale")
+    elif scene.palette:
         return EIGHT_BIT
-    if scene.dtype == "uint8" or card.input.scale != 255:
-        return Scaling(0.0, card.input.scale, "model card")
-    return None
+    elif scene.bits and card.input.scale == 255:
+        found = Scaling(0.0, 2.0**scene.bits - 1, f"{scene.bits} bits per value")
+    elif scene.dtype == "uint8" or card.input.scale != 255:
+        found = Scaling(0.0, card.input.scale, "model card")
+    else:
+        return None
+    return _turned(found, scene)
 
 
 def sampled_scaling(sample: Sample, scene: SceneInfo) -> Scaling:
@@ -82,13 +115,36 @@ def sampled_scaling(sample: Sample, scene: SceneInfo) -> Scaling:
 
     Raises:
         EmptyError: the scene has no valid pixel.
+        UsageError: there is nothing that its values can be stretched between.
     """
     values = sample.pixels[:, sample.valid].astype(np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
         raise EmptyError(no_valid_pixel(scene))
-    low, high = map(float, np.percentile(values, [_LOW, _HIGH]))
-    return Scaling(low, high if high > low else low + 1, f"percentiles {_LOW:g} and {_HIGH:g} of the scene")
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = map(float, np.percentile(values, [_LOW, _HIGH]))
+    high = high if high > low else low + 1
+    if not (high > low and 0 < 255 / (high - low) < math.inf):
+        raise UsageError(
+            f"{scene.name} has values that cannot be stretched ({low:g} to {high:g}): state scale="
+        )
+    return _turned(Scaling(low, high, f"percentiles {_LOW:g} and {_HIGH:g} of the scene"), scene)
+
+
+def about_scaling(scaling: Scaling, scene: SceneInfo) -> list[str]:
+    """Say how the scaling was guessed, if it was: neither the user nor the type of values had it."""
+    if not scaling.origin.startswith(("percentiles", f"{scene.bits} bits")):
+        return []
+    dark, bright = f"{scaling.low:g}", f"{scaling.high:g}"
+    text = f"{scene.name} does not say which of its {scene.dtype} values are dark and bright"
+    return [
+        worded(f"{text}: {dark} and {bright} are taken ({scaling.origin}); if that is wrong, state scale=")
+    ]
+
+
+def _turned(scaling: Scaling, scene: SceneInfo) -> Scaling:
+    """Have low values be bright where the scene says so."""
+    return replace(scaling, low=scaling.high, high=scaling.low) if scene.white_is_zero else scaling
 
 
 def no_valid_pixel(scene: SceneInfo) -> str:
@@ -97,3 +153,120 @@ def no_valid_pixel(scene: SceneInfo) -> str:
         f"{scene.name} has no valid pixel: everything is nodata, masked or outside the area; check its alpha "
         "band, mask and nodata value with gdalinfo"
     )
+
+
+def read_palette(src: rasterio.DatasetReader, band: int) -> npt.NDArray[np.uint8]:
+    """Return a band's colour table as ``(4, values)``: red, green, blue and opacity of each value."""
+    table = np.zeros((4, 256 if src.dtypes[band - 1] == "uint8" else 65536), dtype=np.uint8)
+    table[3] = 255
+    for value, color in src.colormap(band).items():
+        if value < table.shape[1]:
+            table[:, value] = color
+    return table
+
+
+def spots(size: int, count: int) -> list[Span]:
+    """Lay short runs of pixels evenly along an axis; on a short one, end to end."""
+    if size <= count * _SPOT:
+        return Span(0, size).cut(_SPOT)
+    starts = np.linspace(0, size - _SPOT, count).astype(int)
+    return [Span(int(start), int(start) + _SPOT) for start in starts]
+
+
+def at_spots(box: GeoBox, count: int, look: Look) -> tuple[Values, Bools]:
+    """Read spots from all over a scene, `count` along each axis, and lay them side by side."""
+    lines = []
+    for rows in spots(box.height, count):
+        found = zip(*(look(rows, cols) for cols in spots(box.width, count)), strict=True)
+        lines.append([np.concatenate(part, axis=-1) for part in found])
+    values, valid = (np.concatenate(part, axis=-2) for part in zip(*lines, strict=True))
+    return values, valid
+
+
+def by_pixel(rows: Span, cols: Span, shape: tuple[int, int], look: Look) -> tuple[Values, Bools]:
+    """Read a part of a scene in few pixels, each the middle one of those it stands for: no overviews."""
+    y, x = (
+        (2 * np.arange(count) + 1) * span.size // (2 * count)
+        for count, span in zip(shape, (rows, cols), strict=True)
+    )
+    lines = [look(Span(row, row + 1), cols) for row in (rows.start + y).tolist()]
+    values, valid = (np.concatenate(part, axis=-2)[..., x] for part in zip(*lines, strict=True))
+    return values, valid
+
+
+def differs(values: Values, valid: Bools, rows: Span, cols: Span, look: Look) -> bool:
+    """Say whether few pixels, as overviews give them, show something else than those they stand for.
+
+    Places all over are looked at. One differs where the mean of a band or the share of valid pixels is
+    further off than resampling brings it. Overviews that are black, of other values, or of what was there
+    before differ in many of them; one or two prove nothing.
+
+    Args:
+        values: ``(bands, h, w)``.
+        valid: ``(h, w)``.
+        rows: those of the scene that they stand for.
+        cols: likewise.
+        look: reads values and mask of such rows and columns.
+    """
+    (height, width), bands = valid.shape, len(values)
+    coarser = max(rows.size / height, cols.size / width)
+    side, found = int(min(_PLACE, max(2, _LARGEST / coarser))), []
+    for y, x in product(_places(height, side), _places(width, side)) if coarser > 1 else ():
+        box = np.s_[y.start : y.stop, x.start : x.stop]
+        with contextlib.suppress(*GDAL_ERRORS):  # said where it is mapped
+            full = look(_under(y, height, rows), _under(x, width, cols))
+            found.append([_figures(values[:, *box], valid[box]), _figures(*full)])
+    pairs = np.array(found).reshape(-1, 2, 2 + 2 * bands)
+    share, count, mean = pairs[..., 0], pairs[:, 0, 1:2], pairs[..., 2 : 2 + bands]
+    spread = pairs[:, 1, 2 + bands :]
+    both = share.all(axis=1)
+    whole = np.sqrt(np.mean(spread[both] ** 2, axis=0) + mean[both, 1].var(axis=0)) if both.any() else 0.0
+    allowed = 4 * spread / np.sqrt(count) + 0.1 * whole + 0.01 * abs(mean[:, 1])
+    off = (abs(mean[:, 0] - mean[:, 1]) > allowed).any(axis=1) & both | (abs(share[:, 0] - share[:, 1]) > 0.5)
+    seen = int(share.any(axis=1).sum())
+    return int(off.sum()) > min(max(1, seen // 10), max(seen - 1, 0))
+
+
+def _places(size: int, side: int) -> list[Span]:
+    """Lay a few runs of pixels along an axis."""
+    starts = np.unique(np.linspace(0, max(0, size - side), _PLACES).astype(int)).tolist()
+    return [Span(start, min(start + side, size)) for start in starts]
+
+
+def _under(part: Span, size: int, whole: Span) -> Span:
+    """Return the pixels of the scene that a part of `size` pixels stands for, which together are `whole`."""
+    start, stop = part.start * whole.size // size, -(-part.stop * whole.size // size)
+    return Span(whole.start + start, whole.start + stop)
+
+
+def _figures(values: Values, valid: Bools) -> Floats:
+    """Return the share of valid pixels, their number, and mean and deviation of each band."""
+    valid = valid & np.isfinite(values).all(axis=0)
+    some = values[:, valid].astype(np.float64) if valid.any() else np.zeros((len(values), 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array([valid.mean(), some.shape[1], *some.mean(axis=1), *some.std(axis=1)])
+
+
+def about_pixels(scene: SceneInfo, alpha: npt.NDArray[Any], *, misled: bool) -> tuple[str, ...]:
+    """Say what a user should know of a scene's pixels.
+
+    Args:
+        scene: what it is.
+        alpha: values of the alpha band, ``(n,)``.
+        misled: whether its overviews show something else.
+    """
+    notes, band = [], scene.validity.alpha
+    if misled:
+        notes.append(
+            f"{scene.name} has overviews that show something else than its pixels: they are not used; make "
+            "them anew with gdaladdo"
+        )
+    values, counts = np.unique(alpha[alpha > 0], return_counts=True)
+    # A mask has one such value, and a few more along its edges.
+    if len(values) >= _MANY and counts[-1] < 0.75 * counts.sum():
+        notes.append(
+            f"the alpha band of {scene.name} looks like data, such as near infrared: it has many values. "
+            "Pixels where it is 0 are nodata; if it is no alpha band, say so with gdal_edit.py "
+            f"-colorinterp_{band} undefined"
+        )
+    return tuple(notes)

@@ -1,49 +1,34 @@
 """What a scene is, apart from its pixels: its place, its type of values, and which bands the network sees."""
 
-import contextlib
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 
-from pfmap.core.errors import SourceError, UsageError, reason
+from pfmap.core.errors import SourceError, UsageError, reason, worded
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
-from pfmap.raster.gdal import GDAL_ERRORS, Location
+from pfmap.raster.gdal import GDAL_ERRORS, Location, Validity
+from pfmap.raster.target import horizontal
 
 RGB = ("red", "green", "blue")
-_NAMES = {
-    "near infrared": "nir",
-    "near-infrared": "nir",
-    "infrared": "nir",
-    "r": "red",
-    "g": "green",
-    "b": "blue",
+GUESSES = "PFMAP_GUESSES"
+"""Metadata of a mosaic: what was guessed of its sheets, a line each."""
+_VAGUE = ("gray", "undefined", "palette")  # interpretations that are those of no one colour
+_WORDS = {  # of band names
+    "other": "aerosol|cirrus|coastal|dem|dsm|dtm|elevation|height|mask|mid|ndvi|pan|re|(?:red)?edge|[lms]wir"
+    "|short(?:wave)?|thermal|yellow",
+    "nir": "nir|(?:near)?infrared",
+    "red": r"red|r(?!\d)",
+    "green": r"green|g(?!\d)",
+    "blue": r"blue|b(?![\W_]*\d)",
 }
+_NANOMETRES = {"blue": (445, 516), "green": (516, 600), "red": (625, 690), "nir": (785, 900)}
 _CACHE_MIN, _CACHE_TILED = 64 << 20, 256 << 20
 _KINDS = "uif"  # numpy's letters: unsigned, signed, floating point
-
-
-_DRIVERS = {
-    ".ecw": ("ECW",),
-    ".sid": ("MrSID",),
-    ".jp2": ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"),
-    ".nc": ("netCDF",),
-    ".h5": ("HDF5",),
-    ".hdf": ("HDF4", "HDF5"),
-    ".jxl": ("JPEGXL",),
-    ".heic": ("HEIF",),
-}
-"""GDAL's names of the drivers that open files of these endings; not every build of it has all."""
-
-_ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".7z", ".rar"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +43,15 @@ class SceneInfo:
     """Bands in the file."""
     dtype: str
     """Of the bands that are read, such as uint16; the widest where they differ."""
-    alpha: int | None
-    """1-based number of the alpha band, or None."""
+    validity: Validity
     palette: bool
     """Whether the band holds indices into a colour table."""
-    has_mask: bool
-    """Whether some pixels may be invalid by nodata value, alpha or mask."""
+    bits: int
+    """Of whole numbers that have fewer bits than their type; else 0."""
+    white_is_zero: bool
+    """Whether low values are bright."""
+    guesses: tuple[str, ...]
+    """What was taken for true of its place and its bands, for the user to check."""
     block: tuple[int, int]
     """Height and width of the file's own blocks."""
     band_interleaved: bool
@@ -98,28 +86,61 @@ class SceneInfo:
         return max(_CACHE_MIN, min(wanted, limit), 2 * self.block_bytes)
 
 
-def describe(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, ...]) -> SceneInfo:
+def describe(
+    src: rasterio.DatasetReader, location: Location, chosen: tuple[int, ...], guesses: Sequence[str] = ()
+) -> SceneInfo:
     """Gather what is known of an opened scene, of which the bands of these numbers, from 1, are read.
+
+    `guesses` are those that chose them.
 
     Raises:
         SourceError: values that are no real numbers, or georeferencing that cannot be used.
     """
     colors, structure = src.colorinterp, src.tags(ns="IMAGE_STRUCTURE")
+    dtype, geobox = _dtype(src, location, chosen), geobox_of(src, location)
+    palette = len(set(chosen)) == 1 and colors[chosen[0] - 1] == ColorInterp.palette
+    inverted = structure.get("MINISWHITE") == "YES"
+    name, said = location.text, []
+    if src.crs and geobox.crs_wkt is None:
+        said.append(
+            f"{name} has a CRS but no transform: mapped in pixels, without a CRS; say where it lies with "
+            "gdal_edit.py -a_ullr"
+        )
+    elif not geobox.georeferenced:
+        said.append(f"{name} has no georeferencing: mapped in pixels, without a CRS")
+    elif geobox.crs_wkt is None:
+        said.append(f"{name} has no CRS: areas and lengths are in pixels")
+    if len(set(chosen)) == 1 and not palette:
+        said.append(f"{name} is grey: all bands of the model see the same; expect poorer results")
+    if location.unfit:
+        said.append(f"{name} is left out of the QGIS project: {location.unfit}")
+    if inverted:
+        said.append(f"{name} says that its low values are bright (MINISWHITE): they are read so")
     return SceneInfo(
         location=location,
-        dtype=_dtype(src, location, chosen),
-        geobox=geobox_of(src, location),
+        dtype=dtype,
+        geobox=geobox,
         bands=chosen,
         count=src.count,
-        alpha=colors.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colors else None,
-        palette=len(set(chosen)) == 1 and colors[chosen[0] - 1] == ColorInterp.palette,
-        has_mask=any(flags != [MaskFlags.all_valid] for flags in src.mask_flag_enums),
+        validity=Validity.of(src, chosen),
+        palette=palette,
+        bits=_bits(src, chosen, dtype),
+        white_is_zero=inverted,
+        guesses=(*said, *guesses, *src.tags().get(GUESSES, "").splitlines()),
         block=max(src.block_shapes[band - 1] for band in chosen),
         band_interleaved=structure.get("INTERLEAVE", "BAND") == "BAND",
         driver=src.driver,
         compression=structure.get("COMPRESSION", "none").lower(),
         files=_files(src, location),
     )
+
+
+def _bits(src: rasterio.DatasetReader, chosen: Sequence[int], dtype: str) -> int:
+    """Return how many bits the values of bands have where that is less than their type holds, else 0."""
+    said = [{**src.tags(ns="IMAGE_STRUCTURE"), **src.tags(band, ns="IMAGE_STRUCTURE")} for band in chosen]
+    whole = 8 * np.dtype(dtype).itemsize
+    most = max(int(tags["NBITS"]) if tags.get("NBITS", "").isdecimal() else whole for tags in said)
+    return most if 0 < most < whole and np.dtype(dtype).kind == "u" else 0
 
 
 def _dtype(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, ...]) -> str:
@@ -150,8 +171,9 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
         crs = horizontal(src.crs).to_wkt() if src.crs else None
     except GDAL_ERRORS as error:
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
-    if crs is None and transform == IDENTITY:
-        transform = UNPLACED
+    a, b, c, d, e, f = transform
+    if (a, b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= (0 if crs is None else 1):
+        crs, transform = None, UNPLACED  # what stands where nothing is known: no CRS has a scene just there
     return GeoBox(src.width, src.height, crs, transform)  # type: ignore[arg-type]
 
 
@@ -179,7 +201,15 @@ def _files(src: rasterio.DatasetReader, location: Location) -> tuple[Path, ...]:
     files = {Path(name) for name in src.files} if not location.remote else set()
     if location.local is not None:
         files.add(location.local)
-    return tuple(sorted(path for path in files if path.is_file()))
+    return tuple(sorted(filter(_is_file, files)))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a raster may name what no file can be called."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def choose_bands(
@@ -188,11 +218,12 @@ def choose_bands(
     names: tuple[str, ...],
     bands: Sequence[int] | None,
     model: str,
-) -> tuple[int, ...]:
-    """Choose bands by number, or by what the file says they are: colour interpretation, then descriptions.
+) -> tuple[tuple[int, ...], list[str]]:
+    """Choose bands by number, or by what the file says they are: colour interpretation, then names.
 
-    A grey scene serves a model for red, green and blue with the same band three times; a palette has one
-    band, whose colours are expanded when it is read.
+    Red, green and blue in this order is the interpretation of any file that was written without one, so that
+    names count more there. A grey scene serves a model for red, green and blue with the same band three
+    times; a palette has one band, whose colours are expanded when it is read.
 
     Args:
         src: the opened scene.
@@ -202,31 +233,55 @@ def choose_bands(
         model: the model's name, for messages.
 
     Returns:
-        1-based band numbers, as many as `names`.
+        1-based band numbers, as many as `names`, and what was guessed.
 
     Raises:
         UsageError: too few bands, bands that do not exist, or a band that only the user can name.
     """
     wanted = f"model {model!r} needs {len(names)} ({', '.join(names)})"
     if bands is not None:
-        return _given(src, scene, bands, wanted, len(names))
-    kinds = [color.name for color in src.colorinterp]
-    for labels in (kinds, [_plain(text) for text in src.descriptions]):
+        return _given(src, scene, bands, wanted, len(names)), []
+    kinds, (called, about) = [color.name for color in src.colorinterp], _called(src)
+    pairs = zip(kinds, called, strict=True)
+    if differ := any(name and kind in (*RGB, "nir") and name != kind for kind, name in pairs):
+        texts = ", ".join(text or "-" for text in src.descriptions)
+        about = f"are called {texts} but tagged {', '.join(kinds)}"
+        if tuple(kinds[:3]) == RGB:
+            kinds = ["undefined" if kind in RGB else kind for kind in kinds]
+    both = [name if kind in _VAGUE else kind for kind, name in zip(kinds, called, strict=True)]
+    for labels in (kinds, called, both):
         if all(labels.count(name) == 1 for name in names):
-            return tuple(labels.index(name) + 1 for name in names)
-    colors = [number for number, kind in enumerate(kinds, 1) if kind != "alpha"]
-    if names == RGB and len(colors) == 1 and kinds[colors[0] - 1] in ("gray", "palette"):
-        return (colors[0],) * 3
+            chosen = tuple(labels.index(name) + 1 for name in names)
+            return chosen, _noted(scene, about, names, chosen) if differ or labels is not kinds else []
+    return _guessed(src, scene, names, both, wanted)
+
+
+def _guessed(
+    src: rasterio.DatasetReader, scene: str, names: tuple[str, ...], labels: Sequence[str], wanted: str
+) -> tuple[tuple[int, ...], list[str]]:
+    """Choose bands by their order, of those that are not known to be others."""
+    colors = [number for number, label in enumerate(labels, 1) if label != "alpha"]
+    if names == RGB and len(colors) == 1 and src.colorinterp[colors[0] - 1].name in _VAGUE:
+        return (colors[0],) * 3, []
     if len(colors) < len(names):
         raise UsageError(
             f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with bands="
         )
-    if names != RGB:
+    free = tuple(n for n, label in enumerate(labels, 1) if label in ("", *names))[: len(names)]
+    if names != RGB or tuple(labels[n - 1] or name for n, name in zip(free, names, strict=False)) != names:
+        kinds = [color.name for color in src.colorinterp]
+        said = ", ".join(text or kind for text, kind in zip(src.descriptions, kinds, strict=True))
         raise UsageError(
-            f"{scene} does not say which of its {len(colors)} bands are {', '.join(names)}, as model "
-            f"{model!r} needs them: name them with bands=, such as bands=(1, 2, 3) for this order"
+            f"{scene} does not say which of its {len(colors)} bands are {', '.join(names)}, but {said}; "
+            f"{wanted}: name them with bands=, such as bands=(1, 2, 3) for this order"
         )
-    return tuple(colors[: len(names)])
+    return free, _noted(scene, "do not say which colours they are", names, free)
+
+
+def _noted(scene: str, about: str, names: Sequence[str], chosen: Sequence[int]) -> list[str]:
+    """Say which bands are taken for what, if there is anything to say about them."""
+    taken = f"{', '.join(map(str, chosen))} are taken for {', '.join(names)}"
+    return [worded(f"the bands of {scene} {about}: {taken}; state others with bands=")] if about else []
 
 
 def _given(
@@ -241,60 +296,34 @@ def _given(
     return tuple(bands)
 
 
-def _plain(description: str | None) -> str:
-    """Reduce a band's description to a name of the model's language: "Near Infrared (B8)" to nir."""
-    text = re.sub(r"\(.*?\)|[\d_]", " ", description or "").strip().lower()
-    text = re.sub(r"\s+band$|^band\s+", "", " ".join(text.split()))
-    return _NAMES.get(text, text)
+def _called(src: rasterio.DatasetReader) -> tuple[list[str], str]:
+    """Return what bands are by their names and wavelengths, and what was guessed about that, or "".
+
+    Each is a name of the model's language, "other" for what no model takes, or "" where nothing is said.
+    """
+    texts = [(text or "").lower() for text in src.descriptions]
+    called = [_color(text, src.tags(n) | src.tags(n, ns="IMAGERY")) for n, text in enumerate(texts, 1)]
+    if any(called):
+        return called, ""
+    found = [re.search(r"(?:^|[^a-z])(sr_)?b(?:and)?[ _]?0*(\d+a?)(?![a-z\d])", text) for text in texts]
+    numbers = [match[2] if match else "" for match in found]
+    landsat = any(match and match[1] for match in found)
+    counted = not landsat and all(number in ("", str(n)) for n, number in enumerate(numbers, 1))
+    if counted or not {"2", "3", "4"} <= set(numbers) or ("1" in numbers and "6" not in numbers):
+        return called, ""  # mere numbers, or those of another sensor
+    meant = {"2": "blue", "3": "green", "4": "red", "5" if landsat else "8": "nir", "": ""}
+    about = f"have numbers, which are read as those of {'Landsat 8 or 9' if landsat else 'Sentinel-2'}"
+    return [meant.get(number, "other") for number in numbers], about
 
 
-def read_palette(src: rasterio.DatasetReader, band: int) -> npt.NDArray[np.uint8]:
-    """Return a band's colour table as ``(3, values)``: red, green and blue of each value."""
-    table = np.zeros((3, 256 if src.dtypes[band - 1] == "uint8" else 65536), dtype=np.uint8)
-    for value, color in src.colormap(band).items():
-        if value < table.shape[1]:
-            table[:, value] = color[:3]
-    return table
-
-
-def horizontal(crs: CRS) -> CRS:
-    """Leave out the heights of a CRS: a map has none, and not every file has a place for them."""
-    with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
-        table = crs.to_dict(projjson=True)
-        if (flat := _without_heights(table)) != table:
-            crs = CRS.from_string(json.dumps(flat))
-            known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
-            crs = known if known == crs else crs
-    return crs
-
-
-def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
-    """Take the third axis out of a CRS in PROJJSON, and those it is made of."""
-    if "components" in table:
-        return _without_heights(table["components"][0])
-    flat = table | {key: _without_heights(table[key]) for key in ("base_crs", "source_crs") if key in table}
-    system = table.get("coordinate_system", {})
-    if len(system.get("axis", ())) > 2:
-        flat["coordinate_system"] = system | {"axis": system["axis"][:2]}
-        flat.pop("id", None)
-    return flat
-
-
-def not_opened(location: Location, error: Exception) -> SourceError:
-    """Say why GDAL does not open a raster, as far as that can be told."""
-    ending = PurePosixPath(location.name).suffix.lower()
-    drivers = _DRIVERS.get(ending, ())
-    with rasterio.Env() as env:
-        lacking = drivers and not set(drivers) & set(env.drivers())
-    if lacking:
-        why = (
-            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF"
-            " with a program that has one, such as QGIS"
-        )
-    elif ending in _ARCHIVES:
-        why = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"
-    elif location.remote:
-        why = f"cannot be opened ({reason(error)})"
-    else:
-        why = f"is not a raster that GDAL can open ({reason(error)})"
-    return SourceError(f"{location.text} {why}")
+def _color(text: str, tags: Mapping[str, str]) -> str:
+    """Find a colour in a band's name, such as "near infrared (b8)", or a wavelength there or in metadata."""
+    said = [name for name, words in _WORDS.items() if re.search(rf"(?<![a-z])(?:{words})(?![a-z])", text)]
+    if said:
+        return said[0] if len(said) == 1 or said[0] in ("other", "nir") else ""
+    lengths = re.findall(r"(\d+(?:\.\d+)?) ?(?:nm|nanom|um|µm|microm)", text)
+    lengths += [v for k, v in tags.items() if "wavelength" in k.lower() and re.fullmatch(r"\d+(\.\d+)?", v)]
+    if not lengths:
+        return ""
+    length = float(lengths[0]) * (1 if float(lengths[0]) > 100 else 1000)
+    return next((name for name, (low, high) in _NANOMETRES.items() if low <= length < high), "other")

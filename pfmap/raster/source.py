@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import cast
 
 import numpy as np
@@ -25,9 +27,18 @@ from pfmap.raster.gdal import (
     refuse_container,
     window_of,
 )
-from pfmap.raster.parts import Parts, refuse_pointers
-from pfmap.raster.scaling import EIGHT_BIT, Sample
-from pfmap.raster.scene import RGB, choose_bands, describe, not_opened, read_palette
+from pfmap.raster.parts import Parts, not_opened, refuse_pointers
+from pfmap.raster.scaling import (
+    EIGHT_BIT,
+    Sample,
+    about_pixels,
+    at_spots,
+    by_pixel,
+    differs,
+    read_palette,
+    spots,
+)
+from pfmap.raster.scene import RGB, choose_bands, describe
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -38,8 +49,6 @@ _WHOLE = (
     64_000_000  # values that are read to sample a scene without overviews; larger ones are sampled at spots
 )
 _SPOTS, _FEW = 24, 8  # along an axis; few where each costs a request to a server
-_SPOT = 32  # pixels
-_THINNED = 512 << 20  # pixels: those of a larger scene are not all read for one small picture
 
 
 class Source:
@@ -82,10 +91,13 @@ class Source:
             self._signs = ask_server(location)
             self._src = stack.enter_context(_opened(location))
             with _reading_header(location):
-                chosen = choose_bands(self._src, location.text, names, bands, model)
-                self.info = describe(self._src, location, chosen)
+                chosen, guesses = choose_bands(self._src, location.text, names, bands, model)
+                self.info = describe(self._src, location, chosen, guesses)
                 self.times = times_of(self.info.files)
                 self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
+            self._misled = False
+            opaque = self._palette is None or bool(self._palette[3].all())
+            self._partial = bool(self.info.validity.alpha or self.info.validity.masks) or not opaque
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
             self._stack = stack.pop_all()
@@ -127,10 +139,10 @@ class Source:
 
     def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         window = window_of(rows, cols)
-        valid = self._mask(window) if self.info.has_mask else np.ones((rows.size, cols.size), dtype=bool)
+        valid = self._mask(window)
         if not valid.any():
             return np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8), valid
-        return self._shown(self._values(window), valid)
+        return self.shown(self._values(window), valid)
 
     def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
@@ -161,94 +173,101 @@ class Source:
         return np.stack([read(band, out_shape=shape) for band in self._distinct]).astype(self.info.dtype)
 
     def _mask(self, window: Window | None = None, shape: tuple[int, int] | None = None) -> Bools:
-        valid: Bools = self._src.dataset_mask(window=window, out_shape=shape) > 0
-        return valid
+        return self.info.validity.read(self._src, window, shape)
 
-    def _shown(self, values: Values, valid: Bools) -> tuple[Bytes, Bools]:
-        """Turn values into 8-bit ones in the model's order; what is no number is invalid."""
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=0)
+    def shown(self, values: Values, valid: Bools) -> tuple[Bytes, Bools]:
+        """Turn values into 8-bit ones in the model's order; what is no number, or no colour, is invalid."""
         if self._palette is not None:
-            return self._palette[:, values[0]], valid
-        pixels = self.scaling.apply(values)
+            known = np.isfinite(values[0])
+            index = np.where(known, values[0], 0).astype(np.intp)
+            shown = np.take(self._palette, index, axis=1, mode="clip")
+            return shown[:3], valid & known & (shown[3] > 0)
+        pixels = self.scaling.apply(values, valid)
         in_order = self._pick == list(range(len(self._distinct)))
         return pixels if in_order else pixels[self._pick], valid
-
-    def thins_fast(self) -> bool:
-        """Say whether `thinned` is quick: the scene has overviews, or is not large and lies here."""
-        return self._has_overviews() or self._small_here(_THINNED)
 
     def _has_overviews(self) -> bool:
         return bool(self._src.overviews(self._distinct[0]))
 
-    def _small_here(self, pixels: int) -> bool:
-        box = self.info.geobox
-        return not self.info.location.remote and box.width * box.height <= pixels
+    def thinned(
+        self, rows: Span, cols: Span, shape: tuple[int, int], most: float, *, smooth: bool = False
+    ) -> tuple[Values, Bools] | None:
+        """Read pixel rows and columns of the scene in fewer pixels, from an overview if it has a true one.
 
-    def thinned(self, rows: Span, cols: Span, shape: tuple[int, int]) -> tuple[Bytes, Bools]:
-        """Read pixel rows and columns of the scene as an array of fewer, from an overview if it has one.
+        Args:
+            rows: pixel rows.
+            cols: pixel columns.
+            shape: how many pixels are wanted.
+            most: how many may be read for it without an overview; of a scene on a server none.
+            smooth: whether each is the mean of those it stands for where that is quick, or one of them.
 
         Returns:
-            ``(bands, *shape)`` uint8 in the model's order, and the valid mask. Each pixel is the mean of
-            those it stands for; one of them where the scene holds indices into a colour table.
+            ``(bands, *shape)`` in the file's own type, and the valid mask; None where it took more.
 
         Raises:
             SourceError: the pixels cannot be read.
         """
+        has_overviews = self._has_overviews()
+        small = rows.size * cols.size <= most and (most == math.inf or not self.info.location.remote)
+        if not (small or has_overviews):
+            return None
         window = window_of(rows, cols)
-        kind = Resampling.nearest if self._palette is not None else Resampling.average
+        kind = Resampling.average if smooth and self._palette is None else Resampling.nearest
         try:
-            return self._shown(self._values(window, shape, kind), self._mask(window, shape))
+            thin = self._values(window, shape, kind), self._mask(window, shape)
+            # The files under a VRT may have overviews where it has none itself.
+            if (has_overviews or self.info.driver == "VRT") and differs(*thin, rows, cols, self._look):
+                self._misled = True
+                return by_pixel(rows, cols, shape, self._look) if small else None
         except GDAL_ERRORS as error:
             raise self._unreadable("", error) from error
+        return thin
+
+    def _look(self, rows: Span, cols: Span) -> tuple[Values, Bools]:
+        """Read values and mask, pixel by pixel."""
+        try:
+            return self._values(window_of(rows, cols)), self._mask(window_of(rows, cols))
+        except GDAL_ERRORS:
+            if not self.skips:
+                raise
+            none = np.zeros((len(self._distinct), rows.size, cols.size), dtype=self.info.dtype)
+            return none, np.zeros((rows.size, cols.size), dtype=bool)
 
     def sample(self, *, values: bool) -> Sample:
         """Read a few pixels from all over the scene: from an overview, the whole of a small scene, or spots.
 
         Args:
-            values: whether the values are needed. If not, and every pixel is valid, nothing is read.
+            values: whether the values are needed. If not, and every pixel is valid, little is read.
 
         Raises:
             SourceError: nothing can be read.
         """
-        count = len(self._distinct)
-        if not (values or self.info.has_mask or np.dtype(self.info.dtype).kind == "f"):
+        box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
+        needed = values or self._partial or np.dtype(self.info.dtype).kind == "f"
+        if not needed and (self.skips or remote or not self._has_overviews()):
             return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
+        part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))
+        found = None if self.skips else self.thinned(*part, _WHOLE // count)
         try:
-            if not self.skips and (self._has_overviews() or self._small_here(_WHOLE // count)):
-                return self._sample_whole()
-            sample = self._sample_spots()
-            # What data a mostly empty scene has may lie between the spots.
-            return sample if self.skips or sample.valid.any() else self._sample_whole()
+            if found is None:
+                found = at_spots(box, _FEW if remote else _SPOTS, self._look)
         except GDAL_ERRORS as error:
             raise self._unreadable("", error) from error
+        if not (self.skips or found[1].any()):
+            # What data a mostly empty scene has may lie between the spots.
+            found = self.thinned(*part, math.inf) or found
+        pixels, valid = found if self._palette is None else self.shown(*found)
+        notes = about_pixels(self.info, self._alpha_values(), misled=self._misled)
+        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), notes)
 
-    def _sample_whole(self) -> Sample:
-        """Read the whole scene, thinned out: from an overview if it has one."""
-        shape = min(self.info.geobox.height, _SAMPLE), min(self.info.geobox.width, _SAMPLE)
-        return self._as_sample(self._values(shape=shape), self._mask(shape=shape))
-
-    def _sample_spots(self) -> Sample:
-        box, count = self.info.geobox, _FEW if self.info.location.remote else _SPOTS
-        values, masks = [], []
-        for rows in spots(box.height, count):
-            found = [self._sample_spot(window_of(rows, cols)) for cols in spots(box.width, count)]
-            values.append(np.concatenate([pixels for pixels, _ in found], axis=2))
-            masks.append(np.concatenate([valid for _, valid in found], axis=1))
-        return self._as_sample(np.concatenate(values, axis=1), np.concatenate(masks, axis=0))
-
-    def _sample_spot(self, window: Window) -> tuple[Values, Bools]:
-        try:
-            return self._values(window), self._mask(window)
-        except GDAL_ERRORS:
-            if not self.skips:
-                raise
-            none = np.zeros((len(self._distinct), window.height, window.width), dtype=self.info.dtype)
-            return none, np.zeros((window.height, window.width), dtype=bool)
-
-    def _as_sample(self, values: Values, valid: Bools) -> Sample:
-        pixels = values if self._palette is None else self._palette[:, values[0].astype(np.intp)]
-        return Sample(pixels, valid & np.isfinite(values).all(axis=0))
+    def _alpha_values(self) -> Values:
+        """Read values of the alpha band from all over the scene, ``(n,)``; none where it has none."""
+        box, alpha = self.info.geobox, self.info.validity.alpha
+        found = [np.zeros(0, dtype=np.uint8)]
+        for rows, cols in product(spots(box.height, _FEW), spots(box.width, _FEW)) if alpha else ():
+            with contextlib.suppress(*GDAL_ERRORS):
+                found.append(self._src.read(alpha, window=window_of(rows, cols)).ravel())
+        return np.concatenate(found)
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
@@ -272,14 +291,6 @@ class Source:
         return digest.hexdigest()
 
 
-def spots(size: int, count: int) -> list[Span]:
-    """Lay short runs of pixels evenly along an axis; on a short one, end to end."""
-    if size <= count * _SPOT:
-        return Span(0, size).cut(_SPOT)
-    starts = np.linspace(0, size - _SPOT, count).astype(int)
-    return [Span(int(start), int(start) + _SPOT) for start in starts]
-
-
 def glance(location: Location) -> GeoBox:
     """Look up how large a scene is and where it lies, without a look at its pixels.
 
@@ -300,7 +311,7 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
         try:
             with quietly():
                 src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
-        except (*GDAL_ERRORS, ValueError, UnicodeError) as error:
+        except (*GDAL_ERRORS, ValueError) as error:
             raise not_opened(location, error) from error
         with contextlib.closing(src):
             opened = cast(rasterio.DatasetReader, src)

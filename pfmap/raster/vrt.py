@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape  # for paths, which have to stay what they are
 
 from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import xml_attribute, xml_text
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import BLOCK
 
@@ -72,12 +73,12 @@ def vrt(
     """
     parts = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">']
     if grid.crs_wkt is not None:
-        parts.append(f"<SRS>{escape(grid.crs_wkt)}</SRS>")
+        parts.append(f"<SRS>{xml_text(grid.crs_wkt)}</SRS>")
     if grid.georeferenced:
         a, b, c, d, e, f = grid.transform
         parts.append(f"<GeoTransform>{', '.join(repr(v) for v in (c, a, b, f, d, e))}</GeoTransform>")
     parts.append("<Metadata>")
-    parts += [f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>" for key, value in tags.items()]
+    parts += [f"<MDI key={xml_attribute(key)}>{xml_text(value)}</MDI>" for key, value in tags.items()]
     parts.append("</Metadata>")
     for number, band in enumerate(bands, 1):
         parts += _band(band, f' band="{number}"')
@@ -128,7 +129,7 @@ def _source(shown: Shown, dtype: str) -> str:
 
 
 def _categories(classes: Sequence[ClassSpec]) -> list[str]:
-    names = [f"<Category>{escape(spec.name)}</Category>" for spec in classes]
+    names = [f"<Category>{xml_text(spec.name)}</Category>" for spec in classes]
     return ["<CategoryNames>", *names, "</CategoryNames>"]
 
 
@@ -156,7 +157,7 @@ def side_file(classes: Sequence[ClassSpec], crs_wkt: str | None = None) -> str:
         for i, (name, kind, usage) in enumerate(columns)
     ]
     for index, spec in enumerate(classes):
-        cells = "".join(f"<F>{escape(str(value))}</F>" for value in (index, spec.name, *spec.rgb))
+        cells = "".join(f"<F>{xml_text(str(value))}</F>" for value in (index, spec.name, *spec.rgb))
         parts.append(f'<Row index="{index}">{cells}</Row>')
     parts.append("</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>")
     return "\n".join(parts)

@@ -1,11 +1,10 @@
 """Training curves, loss and validation figures over the steps: a CSV for spreadsheets, a PNG for people."""
 
-import csv
 import importlib.util
 import io
 from pathlib import Path
 
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import UsageError, csv_text
 from pfmap.core.files import write_bytes, write_text
 
 Row = tuple[int, str, float]
@@ -38,11 +37,8 @@ class Curves:
 
     def write_csv(self, path: Path) -> None:
         """Write step, series and value, a line each."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("step", "series", "value"))
-        writer.writerows((step, series, f"{value:.6g}") for step, series, value in self.rows)
-        write_text(path, text.getvalue())
+        rows = [(step, series, f"{value:.6g}") for step, series, value in self.rows]
+        write_text(path, csv_text([("step", "series", "value"), *rows], end="\n"))
 
     def write_png(self, path: Path) -> None:
         """Draw the loss above the validation figures."""

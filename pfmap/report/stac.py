@@ -6,7 +6,6 @@ programs that read catalogues open them as paths. Only #, ? and %, which cut an 
 
 import base64
 import itertools
-import json
 import math
 import re
 import unicodedata
@@ -24,9 +23,9 @@ from pystac.extensions.raster import DataType
 
 from pfmap.core.card import Card
 from pfmap.core.classes import COLOR, NODATA
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, json_text, visible
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures, read_scene_report
-from pfmap.report.wording import fact, parse_time, printable
+from pfmap.report.wording import fact, parse_time
 from pfmap.vector.footprints import lonlat_geometry, ring_around
 from pfmap.vector.geodesy import crs_code, crs_wkt2
 
@@ -111,7 +110,7 @@ def _collection(
     start = parse_time(figures.started) or when
     collection = pystac.Collection(
         id=safe_id(figures.title, otherwise="survey"),
-        title=printable(figures.title),
+        title=visible(figures.title),
         description=(
             f"Classes and objects that pfmap {figures.version} mapped from {len(figures.scenes)} scenes. "
             f"Times are those of the mapping where an image does not say when it was taken. "
@@ -135,7 +134,7 @@ def _scene_item(
     taken = parse_time(scene.taken)
     said = "" if taken else " The time is that of the mapping: the image does not say when it was taken."
     geometry, bbox = footprint_geometry(scene.footprint)
-    source = printable(scene.scene)
+    source = visible(scene.scene)
     item = pystac.Item(
         id=name,
         geometry=geometry,
@@ -148,7 +147,7 @@ def _scene_item(
         stac_extensions=[PROCESSING],
     )
     common = item.common_metadata
-    common.title = printable(scene.name)
+    common.title = visible(scene.name)
     common.description = f"Classes and objects mapped from {source}.{said}"
     common.created = mapped
     common.gsd = scene.gsd or None
@@ -308,4 +307,4 @@ def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") ->
 
 
 def _json(table: dict[str, Any]) -> str:
-    return json.dumps(table, indent=2, allow_nan=False) + "\n"
+    return json_text(table) + "\n"

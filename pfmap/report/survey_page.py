@@ -14,7 +14,7 @@ from PIL import Image
 from pfmap.report.footprint_map import WIDTH, draw_footprints
 from pfmap.report.html import render
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
-from pfmap.report.wording import STATES, AreaUnit, duration, moment, percent, plural, printable
+from pfmap.report.wording import STATES, AreaUnit, duration, moment, percent, plural
 
 _OPEN = 6  # scenes: those of a survey of no more are unfolded, also on paper
 _PICTURES = 24_000_000  # bytes of all pictures; what is beyond is left out, and said
@@ -97,7 +97,7 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     files = {kind: path for kind, path in figures.outputs.items() if kind != "html"}
     filled: dict[str, object] = {"failures": failed, "map": drawing, "classes": figures.classes}
     filled |= {"details": scenes, "files": files}
-    page = render(
+    return render(
         "survey.html.jinja",
         title=f"{figures.title}: survey report",
         figures=figures,
@@ -113,7 +113,6 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
         files=files,
         model=figures.model_facts(),
     )
-    return printable(page)
 
 
 def _picture(content: bytes) -> _Picture | None:

@@ -1,13 +1,11 @@
 """All reports of a survey: a web page, a STAC catalogue, JSON for machines and CSV for spreadsheets."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from pfmap.core.errors import csv_text, json_text
 from pfmap.core.files import make_folder, write_bytes, write_failed
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 
@@ -20,8 +18,6 @@ REPORTS: Mapping[str, str] = {
 
 FORMAT = 1
 """Of the JSON: goes up when a name changes its meaning or goes away, not when one is added."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_reports(
@@ -88,7 +84,7 @@ def survey_json(figures: SurveyFigures) -> str:
         "outputs": figures.outputs,
         "scenes": [_scene_row(scene, figures.unit) for scene in figures.scenes],
     }
-    return json.dumps(_plain(table), indent=2, allow_nan=False) + "\n"
+    return json_text(_plain(table)) + "\n"
 
 
 def class_row(item: ClassFigures, unit: str) -> dict[str, object]:
@@ -130,9 +126,7 @@ def survey_csv(figures: SurveyFigures) -> str:
     classes = figures.all_classes()
     areas = [f"area_{figures.unit}_{item.name}" for item in classes]
     objects = [f"objects_{item.name}" for item in classes]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(map(_harmless, [*_cells(SceneFigures("", "", "done")), *areas, *objects, "warnings"]))
+    rows: list[list[object]] = [[*_cells(SceneFigures("", "", "done")), *areas, *objects, "warnings"]]
     for scene in figures.scenes:
         area = {item.class_id: round(item.area, 2) for item in scene.classes}
         count = {item.class_id: item.objects for item in scene.classes}
@@ -140,8 +134,8 @@ def survey_csv(figures: SurveyFigures) -> str:
             *_cells(scene).values(),
             *(found.get(item.class_id) for found in (area, count) for item in classes),
         ]
-        writer.writerow(map(_harmless, [*cells, "; ".join(scene.warnings)]))
-    return text.getvalue()
+        rows.append([*cells, "; ".join(scene.warnings)])
+    return csv_text(rows)
 
 
 def _cells(scene: SceneFigures) -> dict[str, object]:
@@ -166,14 +160,10 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def _harmless(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-
 def csv_bytes(text: str) -> bytes:
     """Encode a CSV as UTF-8 with a byte order mark.
 
     Without the mark Excel takes the file for the machine's old code page and breaks every accent; LibreOffice
     and pandas (``encoding="utf-8-sig"``) know it too.
     """
-    return text.encode("utf-8-sig", "backslashreplace")
+    return text.encode("utf-8-sig")

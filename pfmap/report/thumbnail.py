@@ -11,6 +11,7 @@ from PIL import Image
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import PfmapError
 from pfmap.core.grid import GeoBox
+from pfmap.raster.gdal import Location
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
 from pfmap.report.survey_figures import SceneFigures, read_scene_report
@@ -30,7 +31,7 @@ def thumbnail_limit(scenes: int) -> int:
 
 
 def thumbnail(
-    scene: str,
+    scene: str | Location,
     classes_path: Path,
     classes: Sequence[ClassSpec],
     *,
@@ -45,7 +46,7 @@ def thumbnail(
     stand alone.
 
     Args:
-        scene: as it was named.
+        scene: where it is, or how it was named.
         classes_path: its class raster.
         classes: by value.
         scaling: how the scene's values became 8-bit when it was mapped.
@@ -66,14 +67,21 @@ def thumbnail(
 
 
 def scene_thumbnail(
-    scene: SceneFigures, output_dir: Path, classes: Sequence[ClassSpec], limit: int = _LIMIT
+    scene: SceneFigures,
+    output_dir: Path,
+    classes: Sequence[ClassSpec],
+    limit: int = _LIMIT,
+    place: Location | None = None,
 ) -> bytes:
-    """Draw a mapped scene of a survey as `thumbnail` does, with the bands and the scale of its own report."""
+    """Draw a mapped scene of a survey as `thumbnail` does, with the bands and the scale of its own report.
+
+    Its name may lack what opening it takes: `place` has that.
+    """
     if scene.state == "failed" or "classes" not in scene.outputs:
         return b""
     path, report = output_dir / scene.outputs["classes"], read_scene_report(scene, output_dir)
     scaling, bands = (EIGHT_BIT, None) if report is None else (report.scene.scale, report.scene.bands)
-    return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
+    return thumbnail(place or scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
 
 
 def class_picture(

@@ -1,7 +1,6 @@
 """The wording of reports: how areas, times, counts, settings and paths are written for people."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,8 +8,6 @@ from urllib.parse import quote
 
 from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import State
-
-_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")  # all but tab and new line
 
 STATES: Mapping[State, str] = {"done": "mapped", "skipped": "mapped earlier", "failed": "failed"}
 """What people call the states of a scene."""
@@ -109,12 +106,6 @@ def label(name: str) -> str:
     for ending, unit in (("_m2", ", m²"), ("_m", ", m")):
         name = f"{name.removesuffix(ending)}{unit}" if name.endswith(ending) else name
     return " ".join("GSD" if word == "gsd" else word for word in name.replace("_", " ").split(" "))
-
-
-def printable(text: str) -> str:
-    """Return a text that UTF-8 and HTML can hold: file names may have bytes and marks that they cannot."""
-    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return _CONTROL.sub("\ufffd", whole)
 
 
 def link(path: str) -> str:

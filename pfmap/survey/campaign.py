@@ -10,13 +10,12 @@ from pathlib import Path
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import moment_of
-from pfmap.core.tables import read_json
 from pfmap.mapping.job import Result
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
+from pfmap.mapping.run_report import earlier_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
-from pfmap.report.scene_report import SceneReport
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures
 from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
@@ -120,7 +119,7 @@ class Survey:
         for sheet in sheets:
             if sheet in self.results:
                 continue
-            report = read_json(sheet.folder / f"{sheet.location.stem}_report.json", SceneReport)
+            report = earlier_report(sheet.folder / f"{sheet.location.stem}_report.json")
             if report is None:
                 reason = worded("it is not mapped yet: run without retry_failed=True")
                 self.results[sheet] = SheetResult(sheet, None, reason)
@@ -155,7 +154,7 @@ class Survey:
             crs="",
             classes=(),
             scenes=tuple(scenes),
-            warnings=self._about_empty(),
+            warnings=(*self._about_mosaic(results), *self._about_empty()),
         )
         outputs: dict[str, Path] = {}
         if merged is not None:
@@ -174,6 +173,11 @@ class Survey:
 
     def _empty(self) -> list[str]:
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
+
+    def _about_mosaic(self, results: Sequence[SheetResult]) -> tuple[str, ...]:
+        """Say what was said of the mosaic: the report shows its sheets instead."""
+        done = results[0].result if self._sheets and results else None
+        return done.facts.warnings if done is not None else ()
 
     def _about_empty(self) -> tuple[str, ...]:
         """Say which scenes are left out though they are in the folder."""
@@ -200,6 +204,7 @@ class Survey:
     def _draw(self, scenes: Sequence[SceneFigures], merged: Merged | None) -> dict[str, bytes]:
         """Draw small pictures of the scenes; of those that were drawn already only what has changed."""
         limit, classes = thumbnail_limit(len(scenes)), self.runner.runtime.model.card.classes
+        places = {sheet.name: sheet.location for sheet in (*self.results, *self._sheets)}
         boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
         scaling = whole.facts.scene.scale if whole and self._sheets else None
@@ -207,9 +212,10 @@ class Survey:
         def draw_new(scene: SceneFigures) -> bytes:
             box = boxes.get(scene.name)
             if box is None or scaling is None or merged is None or scene.state == "failed":
-                return scene_thumbnail(scene, self.folder, classes, limit)
+                return scene_thumbnail(scene, self.folder, classes, limit, places.get(scene.name))
             path, bands = merged.outputs["classes"], self.runner.options.bands
-            return thumbnail(scene.scene, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
+            place = places[scene.name]
+            return thumbnail(place, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
 
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pfmap.core import bucket
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import UsageError, csv_cell, csv_text
 from pfmap.core.files import make_folder, read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
 from pfmap.mapping.options import SurveyOptions
@@ -75,7 +75,7 @@ class Choice:
                 raise UsageError(
                     f"{self.listed / NAME} does not exist: no scene failed in an earlier run into this folder"
                 )
-            sheets = [sheet for sheet in sheets if sheet.location.text in failed]
+            sheets = [sheet for sheet in sheets if csv_cell(sheet.location.text) in failed]
         if not self.options.watch:
             return iter([sheets])
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
@@ -83,7 +83,7 @@ class Choice:
 
     def _renamed(self, sheet: Sheet) -> Sheet:
         """Call the outputs of survey.tif survey_tif, where a survey's own have that name."""
-        if sheet.folder != self.folder or sheet.location.stem.casefold() != self.reserved:
+        if sheet.fault or sheet.folder != self.folder or sheet.location.stem.casefold() != self.reserved:
             return sheet
         called = sheet.location.name.replace(".", "_")
         return replace(sheet, location=replace(sheet.location, called=called), name=called)
@@ -149,16 +149,13 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
     if not failures:
         remove(path)
         return
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_FIELDS)
-    writer.writerows(failures.items())
     make_folder(folder, named=True)
-    write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
+    content = csv_text([_FIELDS, *failures.items()])
+    write_bytes(path, content.encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
 
 
 def _read_failures(folder: Path) -> set[str] | None:
-    """Return the scenes that failed in an earlier run; None without a list.
+    """Return the scenes that failed in an earlier run, as they are listed; None without a list.
 
     Raises:
         UsageError: the file of this name is another's, and must not be replaced.

@@ -1,13 +1,14 @@
 """Find the scenes of a survey in files, folders and lists, and say where the outputs of each go."""
 
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
-from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.errors import UNSEEN, SourceError, UsageError
 from pfmap.raster.gdal import RASTER_SUFFIXES, Location, locate
 from pfmap.raster.parts import found_file
 
@@ -25,6 +26,8 @@ class Sheet:
     """Where they go."""
     name: str
     """Of its outputs below the survey's output folder, without endings; unique in the survey."""
+    fault: str = ""
+    """Why it is no scene but a folder that was not searched, or a file that is out of reach; or ""."""
 
 
 def find_sheets(
@@ -57,20 +60,39 @@ def find_sheets(
     if output_dir is not None:
         _refuse_inside(output_dir, folders)
     sheets: list[Sheet] = []
+    unsearched: list[Sheet] = []
+    known = [os.path.realpath(path) for path in ([*folders, output_dir] if output_dir else folders)]
     for text in named:
         path = Path(text)
         if path in folders:
             # Below the output folder, each of several folders has one of its own name.
             home = Path(path.resolve().name) if len(folders) > 1 else Path()
-            files = _search(path, pattern, may_be_empty=may_be_empty)
-            sheets += [
-                _sheet(found_file(f, pattern or ""), output_dir, home / f.relative_to(path).parent)
-                for f in files
-            ]
+            faults: dict[Path, str] = {}
+            files = _search(path, pattern, known, faults, may_be_empty=may_be_empty)
+            for file in files:
+                try:
+                    sheets.append(
+                        _sheet(
+                            found_file(file, pattern or ""),
+                            output_dir,
+                            home / _clean(file.relative_to(path).parent),
+                        )
+                    )
+                except SourceError as error:
+                    faults[file] = str(error)
+            for one, why in sorted(faults.items()):
+                place = _sheet(Location(str(one), str(one), False, one), output_dir, home)
+                name = f"{(home / _clean(one.relative_to(path))).as_posix()}/"  # as none of a scene's outputs
+                unsearched.append(replace(place, name=name, fault=why))
         elif len(named) == 1 or not _is_own(path):  # *.tif names what an earlier run wrote too
             sheets.append(_sheet(locate(text), output_dir))
     _refuse_twice([sheet.location for sheet in sheets])
-    return _told_apart(sheets, output_dir)
+    return _told_apart(sheets, output_dir) + unsearched
+
+
+def _clean(path: Path) -> Path:
+    """Name the folder of outputs as one of scenes is, without characters that no text has."""
+    return Path(UNSEEN.sub("_", os.fspath(path)))
 
 
 def _sheet(location: Location, output_dir: Path | None, below: Path = Path()) -> Sheet:
@@ -91,7 +113,7 @@ def _looks_like_file(text: str) -> bool:
 def is_folder(source: str) -> bool:
     """Whether a source is a folder of scenes; in a bucket it is by its name, for there are none."""
     path = Path(_plain(source))
-    return not _looks_like_file(source) if bucket.is_inside(path) else path.is_dir()
+    return not _looks_like_file(source) if bucket.is_inside(path) else os.path.isdir(path)  # noqa: PTH112
 
 
 def _unlisted(sources: Sequence[str]) -> Iterator[str]:
@@ -115,12 +137,14 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
             yield name if elsewhere else os.fspath(path.parent / name)
 
 
-def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Path]:
-    """Return the scenes in a folder, by name."""
-    files = [path for path in _files(folder) if not _is_hidden(path.relative_to(folder))]
-    there = set(files).__contains__ if bucket.is_inside(folder) else Path.is_file
+def _search(
+    folder: Path, pattern: str | None, known: Sequence[str], faults: dict[Path, str], *, may_be_empty: bool
+) -> list[Path]:
+    """Return the scenes in a folder, by name; note what of it cannot be searched, and why."""
+    files = [path for path in _files(folder, known, faults) if not _is_hidden(path.relative_to(folder))]
+    there = set(files).__contains__ if bucket.is_inside(folder) else os.path.isfile
     chosen = [path for path in files if _is_scene(path, pattern, there) and not _is_own(path, there)]
-    if not chosen and not may_be_empty:
+    if not chosen and not may_be_empty and not faults:
         what = f"no file that matches {pattern!r}" if pattern else "no raster"
         some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
         raise SourceError(
@@ -130,16 +154,47 @@ def _search(folder: Path, pattern: str | None, *, may_be_empty: bool) -> list[Pa
     return chosen
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return all files in a folder and those in it, in order."""
+def _files(folder: Path, known: Sequence[str], faults: dict[Path, str]) -> list[Path]:
+    """Return all files in a folder and those in it, in order.
+
+    Whether a link to a folder elsewhere is meant only the user knows; one into a folder that is searched
+    anyway, or one of the `known` ones, changes nothing.
+    """
     if not bucket.is_inside(folder):
-        return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        found: list[Path] = []
+
+        def note(error: OSError) -> None:
+            path = Path(error.filename)
+            faults[path] = (
+                f"{path} cannot be searched for scenes ({error.strerror}): check its permissions and the disk"
+            )
+
+        for home, below, names in os.walk(folder, onerror=note):
+            below[:] = [name for name in below if not name.startswith(".")]
+            for link in filter(Path.is_symlink, (Path(home, name) for name in below)):
+                to = Path(os.path.realpath(link))
+                if not any(to.is_relative_to(place) for place in known):
+                    faults[link] = f"{link} is a link to {to}, which is not searched: name that folder too"
+            found += [path for path in (Path(home, name) for name in names) if _is_file(path)]
+        if folder in faults:
+            raise SourceError(faults[folder])
+        return sorted(found)
     try:
         return bucket.walk(folder)
     except OSError as error:
         raise SourceError(
             f"{folder} cannot be searched for scenes ({error.strerror}): check the name"
         ) from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file, or something of which the system does not say what it is; opening it says why."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return path.is_symlink()
+    except OSError:
+        return True
 
 
 def _is_hidden(path: Path) -> bool:
@@ -155,7 +210,7 @@ def _is_scene(path: Path, pattern: str | None, there: Callable[[Path], bool]) ->
     return suffix in RASTER_SUFFIXES - {".vrt"}
 
 
-def _is_own(path: Path, there: Callable[[Path], bool] = Path.is_file) -> bool:
+def _is_own(path: Path, there: Callable[[Path], bool] = os.path.isfile) -> bool:
     """Whether pfmap wrote this raster: its report lies beside it."""
     return any(
         path.stem.endswith(end) and there(path.with_name(f"{path.stem.removesuffix(end)}_report.json"))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pfmap.core.card import Card
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
+from pfmap.core.errors import SourceError
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
@@ -183,6 +184,12 @@ def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
 
 def _join(kind: str, placed: Sequence[Placed], grid: GeoBox, folder: Path, look: Look, style: str) -> Path:
     """Show one raster of all scenes as one, with a style for QGIS beside it."""
+    without = [scene.name for scene in placed if kind not in scene.outputs]
+    if without:
+        raise SourceError(
+            f"{without[0]} was mapped without {kind}: map it again with overwrite=True, or the survey with "
+            f"{kind}=False"
+        )
     parts = [mosaic.Part(str(scene.outputs[kind]), scene.box) for scene in placed]
     path = mosaic.write_mosaic(folder / f"{STEM}_{kind}.vrt", grid, parts, look)
     write_text(path.with_suffix(".qml"), qml(style))

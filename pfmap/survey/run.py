@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from pfmap.core.errors import EmptyError, OutsideError, PfmapError
+from pfmap.core.errors import EmptyError, OutsideError, PfmapError, redacted, refused
 from pfmap.mapping.job import Job, Progress, Result
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import Runtime
@@ -97,20 +97,23 @@ class Runner:
         return found
 
     def _attempt(self, sheet: Sheet) -> SheetResult:
+        if sheet.fault:
+            return SheetResult(sheet, None, sheet.fault)
         job = Job(sheet.location, self.runtime, self.options, lambda line: self._say(sheet, line))
         try:
             result = job.run(sheet.folder, lambda done, total: self._advance(sheet, done, total))
-        except OutsideError:
-            return SheetResult(sheet, None, left_out="outside")
-        except EmptyError:
-            return SheetResult(sheet, None, left_out="empty")
+        except (OutsideError, EmptyError) as error:
+            left_out: Any = "outside" if isinstance(error, OutsideError) else "empty"
+            return SheetResult(sheet, None, left_out=left_out)
         except PfmapError as error:
             return SheetResult(sheet, None, str(error))
+        except OSError as error:
+            return SheetResult(sheet, None, refused(error))
         except Exception as error:  # a bug, or a library's: the others are still to be mapped
             log.debug("%s failed", sheet.location.text, exc_info=True)
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"unexpected {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-            return SheetResult(sheet, None, " ".join(reason.split()))
+            return SheetResult(sheet, None, redacted(" ".join(reason.split())))
         return SheetResult(sheet, result)
 
     def _say(self, sheet: Sheet, line: str) -> None:

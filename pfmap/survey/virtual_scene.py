@@ -11,13 +11,14 @@ from pfmap.mapping.job import look_behind
 from pfmap.mapping.options import PredictOptions
 from pfmap.raster.gdal import locate
 from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
-from pfmap.raster.scene import SceneInfo
+from pfmap.raster.scene import GUESSES, SceneInfo
 from pfmap.raster.source import Source
 from pfmap.survey.find import Sheet
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints
 
 NAME = "survey_mosaic"
+_SAID = 5
 _COLORS: dict[tuple[str, ...], tuple[str, ...]] = {("red", "green", "blue"): ("Red", "Green", "Blue")}
 
 
@@ -37,23 +38,35 @@ def make_mosaic(
     """
     opened: list[tuple[Sheet, SceneInfo, str]] = []
     failed: list[SheetResult] = []
+    said: list[str] = []
     for sheet in sheets:
         try:
+            if sheet.fault or sheet.location.unfit:
+                no = (
+                    f"{sheet.location.text} can be no part of a mosaic ({sheet.location.unfit}): map it alone"
+                )
+                raise SourceError(sheet.fault or no)
             with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
                 look_behind(source)
                 opened.append((sheet, source.info, source.fingerprint()))
+                said += source.info.guesses
+                said += source.sample(values=False).notes if source.info.validity.alpha is not None else ()
         except PfmapError as error:
             failed.append(SheetResult(sheet, None, str(error)))
     if not opened:
         raise SourceError(f"none of {len(sheets)} sheets can be opened; the first: {failed[0].reason}")
     infos = [info for _, info, _ in opened]
-    _refuse_mixed(infos)
+    _refuse_mixed(infos, options)
     boxes = [info.geobox for info in infos]
     grid = common_grid(boxes)
     colors = _COLORS.get(card.input.bands, ("Undefined",) * len(card.input.bands))
     # Whoever maps it knows by this that a sheet has changed.
     signs = hashlib.sha256("".join(sign for _, _, sign in opened).encode()).hexdigest()
-    look = Look(infos[0].dtype, colors, tags={"PFMAP_SHEETS": signs}, smooth=True)
+    tags = {"PFMAP_SHEETS": signs}
+    if said:
+        more = [f"{len(said) - _SAID} more was guessed of other sheets"] if len(said) > _SAID else []
+        tags[GUESSES] = "\n".join(said[:_SAID] + more)
+    look = Look(infos[0].dtype, colors, tags=tags, smooth=True)
     make_folder(folder, named=True)
     path = write_mosaic(folder / f"{NAME}.vrt", grid, [_part(info) for info in infos], look)
     footprints = Footprints(boxes, [sheet.name for sheet, _, _ in opened], grid.crs_wkt)
@@ -62,12 +75,15 @@ def make_mosaic(
 
 def _part(info: SceneInfo) -> Part:
     masked: tuple[int, ...] = ()
-    if info.has_mask:
-        masked = info.bands[:1] if info.alpha is not None else tuple(dict.fromkeys(info.bands))
-    return Part(info.location.vsi, info.geobox, info.bands, masked, info.location.plain)
+    if info.validity.alpha is not None or info.validity.masks:
+        masked = info.bands[:1] if info.validity.alpha is not None else tuple(dict.fromkeys(info.bands))
+    # GDAL does not see an alpha band that warping adds to more than three.
+    seen = info.validity.shared and (info.count <= 3 or info.validity.alpha is not None)
+    validity = None if seen else info.validity
+    return Part(info.location.vsi, info.geobox, info.bands, masked, info.location.plain, validity)
 
 
-def _refuse_mixed(infos: Sequence[SceneInfo]) -> None:
+def _refuse_mixed(infos: Sequence[SceneInfo], options: PredictOptions) -> None:
     """Refuse sheets whose values do not mean the same, or that have no place beside each other."""
     first = infos[0]
     for info in infos:
@@ -75,6 +91,12 @@ def _refuse_mixed(infos: Sequence[SceneInfo]) -> None:
             raise SourceError(
                 f"{info.name} has a colour table, which a mosaic cannot show: expand it with gdal_translate "
                 "-expand rgb, or map the sheets without mosaic=True"
+            )
+        if info.white_is_zero or (info.bits and options.scale is None):
+            what = "low values that are bright" if info.white_is_zero else f"values of {info.bits} bits"
+            raise SourceError(
+                f"{info.name} has {what}, which a mosaic cannot show: convert it with gdal_translate -scale, "
+                "or map the sheets without mosaic=True"
             )
         if info.dtype != first.dtype:
             raise SourceError(

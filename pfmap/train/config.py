@@ -4,6 +4,7 @@ One TOML file holds the card's tables (see `pfmap.core.card`), ``[training]``, a
 data set. Paths are relative to the data folder given on the command line, by default the file's own.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,8 +78,12 @@ class TrainingSettings:
         for name in ("steps", "crop", "validations"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}: it has to be 1 or more")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise TrainingError(f"scale is [smallest, largest] zoom, not {list(self.scale)}")
+        _check_zoom(self.scale)
+
+
+def _check_zoom(scale: tuple[float, ...]) -> None:
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
+        raise TrainingError(f"scale is [smallest, largest] zoom, not {list(scale)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,8 @@ class SourceSpec:
     def __post_init__(self) -> None:
         if not self.layers:
             raise TrainingError("there are no layers: name at least one label raster, or polygons")
+        if self.scale:
+            _check_zoom(self.scale)
 
     @property
     def classes(self) -> set[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 import math
 import time
 from collections.abc import Callable, Generator
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfmap.core.errors import TrainingError
-from pfmap.core.files import clear_drafts, draft
+from pfmap.core.errors import TargetError, TrainingError, reason
+from pfmap.core.files import clear_drafts, write_bytes
+from pfmap.core.resources import free_memory, gigabytes
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
@@ -30,6 +32,7 @@ from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate,
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _POINTS = 500  # of a curve
+_PIXEL_BYTES = 14  # of a crop: three bands, and labels twice
 _LONGEST = 5.0  # norm of a gradient
 
 
@@ -145,7 +148,17 @@ class _Run:
         self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
         self.data = load_data(config, data_folder)
-        self.share = team.share(sum(source.per_batch for source in config.sources))
+        crops = sum(source.per_batch for source in config.sources)
+        self.share = team.share(crops)
+        zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
+        # What is cut for the largest crop, before the network has seen any of it.
+        needed = _PIXEL_BYTES * max(crops * settings.crop**2, (settings.crop / zoom) ** 2)
+        if needed > (free := free_memory()):
+            raise TrainingError(
+                f"a batch of {crops} crops of {settings.crop} pixels, zoomed by {zoom:g} or more, takes "
+                f"{needed / 1e9:.3g} GB of memory or more, {gigabytes(free)} are free: lower per_batch or "
+                "crop, or raise scale"
+            )
         self.network = first_network(config, data_folder, start_from).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
@@ -228,19 +241,20 @@ class _Run:
         if self.best is not None:
             score, figures, weights = self.best
             best = (score, {k: dataclasses.asdict(v) for k, v in figures.items()}, weights)
-        with draft(self.checkpoint) as part:
-            torch.save(
-                {
-                    "done": self.done,
-                    "loss": self.loss,
-                    "network": self.network.state_dict(),
-                    "average": self.average.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "best": best,
-                    "curves": self.curves.rows,
-                },
-                part,
-            )
+        content = io.BytesIO()  # what the disk has against it, torch would not say
+        torch.save(
+            {
+                "done": self.done,
+                "loss": self.loss,
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "best": best,
+                "curves": self.curves.rows,
+            },
+            content,
+        )
+        write_bytes(self.checkpoint, content.getvalue())
 
     def load_checkpoint(self) -> None:
         """Go back to where the checkpoint was written.
@@ -255,11 +269,14 @@ class _Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.done, self.loss = state["done"], state["loss"]
             self.curves = Curves(state["curves"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise TrainingError(f"{self.checkpoint} is not of this configuration: {error}") from error
-        if state["best"] is not None:
-            score, figures, weights = state["best"]
-            self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
+            if state["best"] is not None:
+                score, figures, weights = state["best"]
+                self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
+        except Exception as error:  # whatever is wrong in there, the file is refused
+            raise TrainingError(
+                f"{self.checkpoint} is damaged, or not of this configuration ({reason(error)}): start anew "
+                "with overwrite=True"
+            ) from error
 
     def finish(self) -> Validation:
         """Write the best averaged weights, their card and the curves, and take the checkpoint away."""
@@ -275,5 +292,10 @@ class _Run:
         self.curves.write_csv(self.output / "curves.csv")
         self.curves.write_png(self.output / CURVES_NAME)
         write_page(self.output, card, figures, fitted)
-        self.checkpoint.unlink(missing_ok=True)
+        try:
+            self.checkpoint.unlink(missing_ok=True)
+        except OSError as error:
+            raise TargetError(
+                f"the model is written, but {self.checkpoint} cannot be deleted ({error.strerror}): delete it"
+            ) from error
         return figures

@@ -17,10 +17,11 @@ from pyarrow import parquet
 from shapely.errors import GEOSException
 
 from pfmap.core import bucket
-from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly
+from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
 
-VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError)
-"""What the libraries for vector files raise; pyogrio's own errors are of the last kind."""
+VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError, LookupError)
+"""What the libraries for vector files raise; pyogrio's own errors are of the last kind but one, and the last
+is what it says of a file without layers."""
 
 _CHUNK = 50_000  # features that are read at a time
 
@@ -41,7 +42,7 @@ def explained(file: str) -> Iterator[None]:
     except PfmapError:
         raise
     except VECTOR_FAILURES as error:
-        raise SourceError(f"{file} cannot be read ({' '.join(str(error).split())})") from error
+        raise SourceError(f"{file} cannot be read ({reason(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def open_layer(text: str, what: str) -> Layer:
         if name is None:
             raise SourceError(f"{what} {text} has no geometry: polygons are needed")
         info = pyogrio.read_info(path, layer=name, force_feature_count=True)
-    crs = pyproj.CRS(info["crs"]) if info["crs"] else None
+        crs = pyproj.CRS(info["crs"]) if info["crs"] else None
     return Layer(path, name, list(map(str, info["fields"])), crs, int(info["features"]), str(info["driver"]))
 
 

@@ -91,6 +91,29 @@ def test_three_kills_cost_a_swath_each(model: Model, write_scene: Write, tmp_pat
     assert not worker_processes()
 
 
+def test_a_worker_that_is_stopped_for_a_while_is_waited_for(
+    model: Model, write_scene: Write, tmp_path: Path
+) -> None:
+    scene = write_scene(noise(6_000, 170))
+    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
+    stopped: list[psutil.Process] = []
+    shares = [0.2, 0.4]  # stopped, and continued while the others go on
+
+    def on_progress(done: int, total: int) -> None:
+        if shares and done >= shares[0] * total:
+            if shares.pop(0) == 0.2:
+                stopped.append(min(worker_processes(), key=lambda process: process.create_time()))
+                stopped[0].send_signal(signal.SIGSTOP)
+            else:
+                assert stopped[0].status() == psutil.STATUS_STOPPED
+                stopped[0].send_signal(signal.SIGCONT)
+
+    pfmap.predict(scene, tmp_path / "two", model=model, workers=2, on_progress=on_progress, **SWATHS)
+    equal_outputs(tmp_path / "one", tmp_path / "two")
+    assert not shares
+    assert not worker_processes()
+
+
 def test_a_swath_that_ends_every_worker_is_named(
     model: Model, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

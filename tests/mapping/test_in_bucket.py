@@ -1,8 +1,11 @@
 """Outputs in a bucket: the same files as in a folder, whole or not at all, and a run that goes on."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import geopandas as gpd
@@ -317,3 +320,64 @@ def test_a_mosaic_in_a_bucket(store: Path, write_scene: Write, tmp_path: Path) -
     for name in ("survey_mosaic_classes.tif", "survey_mosaic_confidence.tif"):
         with rasterio.open(found / name) as one, rasterio.open(tmp_path / "disk" / name) as other:
             assert (one.read() == other.read()).all()
+
+
+@contextmanager
+def stalling(server: str, after: int) -> Iterator[str]:
+    """Give the address of a way to a server on which nothing moves after so many bytes of requests."""
+    host, port = server.rsplit(":", 1)
+    sent = 0
+    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as opened:
+
+        def carry(source: socket.socket, target: socket.socket, *, counted: bool) -> None:
+            nonlocal sent
+            with suppress(OSError):
+                while content := source.recv(65536):
+                    sent += len(content) * counted
+                    if sent > after:
+                        return  # both ends stay open, and wait
+                    target.sendall(content)
+                target.shutdown(socket.SHUT_WR)
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    near = opened.enter_context(listening.accept()[0])
+                    far = opened.enter_context(socket.create_connection((host, int(port))))
+                    for ends, counted in (((near, far), True), ((far, near), False)):
+                        Thread(target=carry, args=ends, kwargs={"counted": counted}, daemon=True).start()
+
+        Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.slow
+def test_a_bucket_that_stops_answering_in_mid_upload_ends_the_run_and_the_same_again_goes_on(
+    s3_server: str, store: Path, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client waits a second here; what was uploaded of a file in parts goes with the next try."""
+    scene = write_scene(blobs(300, 170))
+    whole = pfmap.predict(scene, tmp_path / "disk", model=breaking(None), **TWO_FORMATS)
+    staged = store / "maps" / whole.outputs["classes"].name
+    place = {"Bucket": store.name, "Key": staged.relative_to(store).as_posix()}
+    client = bucket._client()
+    begun = client.create_multipart_upload(**place)  # as one that broke off leaves it
+    client.upload_part(**place, UploadId=begun["UploadId"], PartNumber=1, Body=b"x" * (5 << 20))
+    other = client.create_multipart_upload(Bucket=store.name, Key=f"{place['Key']}.of another")
+    with stalling(s3_server, 60_000) as slow, monkeypatch.context() as patch:
+        patch.setenv("AWS_S3_ENDPOINT", slow)
+        bucket._client.cache_clear()
+        stuck = bucket._client()
+        patch.setattr(stuck._endpoint.http_session, "_timeout", 1)
+        stuck._endpoint.http_session._manager.connection_pool_kw["timeout"] = 1
+        with pytest.raises(TargetError, match=r"[Tt]imeout|timed out|[Cc]onnect") as caught:
+            pfmap.predict(scene, store / "maps", model=breaking(None), **TWO_FORMATS)
+    assert "\n" not in str(caught.value)
+    bucket._client.cache_clear()
+    assert "maps/scene_report.json" not in names(store)
+    calls = breaking(None)
+    pfmap.predict(scene, store / "maps", model=calls, **TWO_FORMATS)
+    assert calls.network.passes == 0
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    left = bucket._client().list_multipart_uploads(Bucket=store.name).get("Uploads", [])
+    assert [upload["UploadId"] for upload in left] == [other["UploadId"]]

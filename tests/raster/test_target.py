@@ -13,8 +13,7 @@ from pfmap.core.grid import GeoBox, Span
 from pfmap.raster import target as target_module
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
-from pfmap.raster.scene import horizontal
-from pfmap.raster.target import RasterTarget, finish
+from pfmap.raster.target import RasterTarget, finish, horizontal
 
 SPECS = stand_in().card.classes
 

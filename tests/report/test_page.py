@@ -195,7 +195,8 @@ def evil() -> SurveyFigures:
     scenes[2] = replace(
         scenes[2], name=b"caf\xe9".decode("utf-8", "surrogateescape") + "\ud800", seconds={EVIL: 1.0}
     )
-    model = replace(CARD, name=EVIL, title=EVIL, provenance=Provenance(EVIL, EVIL, EVIL, EVIL))
+    said = EVIL.rstrip("\x00\x1b")  # a card is read without control characters
+    model = replace(CARD, name=said, title=said, provenance=Provenance(said, said, said, said))
     return replace(
         survey, title=EVIL, crs=EVIL, model=model, settings={EVIL: [EVIL], "a": {EVIL: EVIL}},
         warnings=(EVIL,), classes=classes, scenes=tuple(scenes), outputs={EVIL: EVIL}, started=EVIL,

@@ -60,7 +60,7 @@ def test_the_csv_has_a_row_per_scene_with_the_figures_of_the_json() -> None:
     assert failed["reason"].str.contains("choose them with --bands").all()
 
 
-@pytest.mark.parametrize("name", ["=1+1.tif", "+a.tif", "-b.tif", "@c.tif", "\td.tif"])
+@pytest.mark.parametrize("name", ["=1+1.tif", "+a.tif", "-b.tif", "@c.tif", "\uff1dd.tif"])
 def test_a_spreadsheet_takes_no_name_for_a_formula(name: str) -> None:
     survey = made_up(1)
     survey = replace(survey, scenes=(replace(survey.scenes[0], scene=name, name=f'a "{name}", b'),))

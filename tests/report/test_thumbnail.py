@@ -90,7 +90,7 @@ def test_a_large_scene_without_overviews_is_not_read_again(
     write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, card = run(write_scene(blobs(100, 150, smooth=40)), tmp_path / "out")
-    monkeypatch.setattr(source, "_THINNED", 100)
+    monkeypatch.setattr("pfmap.raster.preview._MOST", 100)
     with Image.open(io.BytesIO(scene_thumbnail(scene, tmp_path / "out", card.classes))) as image:
         assert image.size == (150, 100)
     with source.rasterio.open(scene.scene, "r+") as dst:

@@ -1,0 +1,186 @@
+"""What stands on the terminal: what pfmap says, and what libraries say besides only where it helps.
+
+Libraries, those in C too, write to this process's standard error. That leads to a keeper, a process of its
+own that holds the last lines: it passes all on with ``--verbose``, and what it holds if this process ends as
+nobody foresaw, be it in C or by a signal. What pfmap itself says goes where standard error led before.
+"""
+
+import io
+import logging
+import os
+import select
+import signal
+import sys
+from collections import deque
+from contextlib import suppress
+from typing import Any, TextIO
+
+import click
+
+from pfmap.core.errors import TargetError, json_text, redacted, visible
+
+_LINES, _BYTES = 200, 1 << 16  # that the keeper holds, and of a line
+
+
+class _Screen(io.TextIOWrapper):
+    """Standard error as it was; that it is full or closed is no reason for the work to fail."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            super().flush()
+
+
+_screen: TextIO | None = None
+_orders: int | None = None  # where the keeper is told what to do
+verbose = False
+"""Whether more is said: how long stages took, and what libraries say."""
+
+
+def screen() -> TextIO:
+    """Return the stream of what is said besides results."""
+    return _screen or sys.stderr
+
+
+def say(*lines: str, err: bool = False, end: str = "\n") -> None:
+    """Print lines of a result, or with `err` of what is said besides, without secrets and control codes.
+
+    Raises:
+        TargetError: a result cannot be printed.
+    """
+    for line in lines:
+        text = visible(redacted(line)) + end
+        if err:
+            click.echo(text, file=_screen, err=True, nl=False)
+        else:
+            emit(text)
+
+
+def show(table: Any, *, plain: bool = False) -> None:
+    """Print a result as JSON; `plain` has letters of all languages as they are."""
+    emit(json_text(table, plain=plain) + "\n")
+
+
+def emit(text: str) -> None:
+    """Print a result that is harmless already; whoever reads no more of it, as head, ends the process."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        raise SystemExit(128 + 13) from None  # as the signal of a broken pipe would have
+    except OSError as error:
+        raise TargetError(
+            f"the result cannot be printed ({error.strerror}): files that were to be made are there; run "
+            "the same command again, and print elsewhere"
+        ) from error
+
+
+def separate() -> None:
+    """Part what pfmap says from what libraries say, for the rest of this process."""
+    global _screen, _orders  # noqa: PLW0603 - of the whole process, as its standard error is
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file that is opened would get its number, and what is printed
+            os.open(os.devnull, mode)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    own = os.dup(2)
+    _screen = _Screen(
+        open(own, "wb"),  # noqa: PTH123, SIM115 - of a number
+        encoding=sys.stderr.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+    if hasattr(os, "fork"):
+        with suppress(OSError):  # no process, no pipe to be had
+            _orders = _keeper(own)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("pfmap").addHandler(_Said(logging.WARNING))
+
+
+class _Said(logging.Handler):
+    """Says what pfmap itself logs as a warning."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), err=True)
+
+
+def speak_up() -> None:
+    """Say more from now on, and what the keeper holds."""
+    global verbose  # noqa: PLW0603 - as above
+    verbose = True
+    logging.getLogger("pfmap").setLevel(logging.DEBUG)
+    _tell(b"v")
+
+
+def close(*, foreseen: bool) -> None:
+    """Let the keeper go; it passes on what it holds unless this end was foreseen."""
+    global _orders  # noqa: PLW0603 - as above
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try it again, and complain in its own words
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if foreseen:
+        _tell(b"q")
+    if _orders is not None:
+        os.close(_orders)
+    _orders = None
+
+
+def _tell(order: bytes) -> None:
+    if _orders is not None:
+        with suppress(OSError):
+            os.write(_orders, order)
+
+
+def _keeper(own: int) -> int:
+    """Start the keeper of all that goes to standard error; return the pipe for its orders."""
+    (noise, into), (heard, tell) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if not os.fork():  # nobody's child, who would count it among the workers
+                for number in (0, 1, 2, into, tell):
+                    os.close(number)
+                for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+                    signal.signal(each, signal.SIG_IGN)
+                _keep(noise, heard, own)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.dup2(into, 2)
+    for number in (noise, into, heard):
+        os.close(number)
+    return tell
+
+
+def _keep(noise: int, heard: int, own: int) -> None:
+    """Hold lines until told to pass them on, or to end, or until whoever tells is gone."""
+    held: deque[bytes] = deque(maxlen=_LINES)
+    rest, loud, order = b"", False, b"none yet"
+    os.set_blocking(noise, False)
+    watched = [noise, heard]
+    while order not in (b"q", b""):
+        ready, _, _ = select.select(watched, [], [])
+        if heard in ready:
+            order = os.read(heard, 1)
+            loud = loud or order in (b"v", b"")
+        with suppress(BlockingIOError):
+            while got := os.read(noise, _BYTES):
+                *lines, rest = (rest + got).split(b"\n")
+                held.extend([*lines, rest[:_BYTES]] if len(rest) > _BYTES else lines)
+                rest = b"" if len(rest) > _BYTES else rest
+            watched = [heard]  # nobody writes any more
+        if order in (b"q", b"") and rest:
+            held.append(rest)
+        while loud and held:
+            text = visible(redacted(held.popleft().decode(errors="surrogateescape")), "\t")
+            os.write(own, f"{text}\n".encode(errors="backslashreplace"))
