@@ -139,6 +139,9 @@ def evaluate(
     """  # noqa: D301 - click wants the character itself
     if html is not None and not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
+    for given in (prediction, truth, data):
+        if html is not None and given is not None and html.resolve() == Path(given).resolve():
+            raise click.UsageError(f"--html {html} would replace {given}: name another file")
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
         _refuse(ctx, ("prediction", "truth", *OfMaps.__annotations__), "has no use with --model")

@@ -1,12 +1,16 @@
 """Classes - value, name and colour - and the QGIS styles that show them.
 
-Styles are made as text: for style files (`.qml`) beside outputs, and for projects, which hold the same
-XML.
+Styles are made as text: for style files (`.qml`) beside outputs, for GeoPackages, and for projects, which
+hold the same XML.
 """
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 from pfmap.core.errors import UNSEEN, ModelError, UsageError, visible, xml_attribute
@@ -172,3 +176,32 @@ def _fill_symbol(index: int, spec: ClassSpec) -> str:
         f'<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">{body}</Option>'
         "</layer></symbol>"
     )
+
+
+def add_default_style(path: Path, layer: str, qml: str, moment: datetime) -> None:
+    """Put a QGIS style into a GeoPackage, so that its layer opens coloured and named; and date all of it."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            """CREATE TABLE layer_styles (
+                id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+                f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
+                f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
+                useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
+                update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
+        )
+        db.execute(
+            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
+            "styleName, styleQML, styleSLD, useAsDefault, description, owner) "
+            "VALUES ('', '', ?, 'geom', 'pfmap classes', ?, '', 1, 'Classes in the model''s colours', '')",
+            (layer, qml),
+        )
+        # Registered, because QGIS finds the table through GDAL, which lists registered tables.
+        db.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
+            "VALUES ('layer_styles', 'attributes', 'layer_styles')"
+        )
+        when = f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"
+        db.execute("UPDATE gpkg_contents SET last_change = ?", (when,))
+        db.execute("UPDATE layer_styles SET update_time = ?", (when,))
+        with suppress(sqlite3.OperationalError):  # a file without metadata has no such table
+            db.execute("UPDATE gpkg_metadata_reference SET timestamp = ?", (when,))

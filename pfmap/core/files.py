@@ -24,6 +24,9 @@ import platformdirs
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError, reason
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
+
 DRAFT = ".pfmap-"
 """What the names of folders begin with in which something is made, or taken apart; eight letters follow."""
 
@@ -296,9 +299,14 @@ def write_failed(path: Path, error: Exception) -> TargetError:
             f"{path.name} could not be written to {path.parent} ({why}): once that is mended, the same "
             "command goes on"
         )
+    why, remedy = reason(error), "mend that and run the same command again"
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if not path.parent.is_dir():
+        why = f"the folder is gone; {why}"
+    elif getattr(cause, "errno", None) in _FULL or shutil.disk_usage(path.parent).free < _LEAST:
+        why, remedy = f"the disk is full; {why}", "free some space and run the same command again"
     return TargetError(
-        f"{path.name} could not be written to {path.parent} ({reason(error)}): is the disk full, or the "
-        "folder gone? Free some space and run the same command again, or choose another folder with "
+        f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder with "
         "output_dir="
     )
 

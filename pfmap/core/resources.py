@@ -1,6 +1,7 @@
-"""What this machine and this process have: memory, disk, and folders to themselves."""
+"""What this machine and this process have: memory, disk, folders to themselves, what lies beside files."""
 
 import ctypes
+import fcntl
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
@@ -18,9 +20,25 @@ import psutil
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import DRAFT, ENTER, clear_drafts, private_folder
+from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove
 
 LOCK_NAME = "lock"
+PART = "_part"
+"""Before the number of a further part of a shapefile."""
+
+_BESIDE = {
+    ".gpkg": "gpkg-wal gpkg-shm gpkg-journal gpkg.aux.xml",
+    ".shp": "shx dbf prj cpg qpj qix sbn sbx idm ind ain aih atx fbn fbx ixs mxs",
+    ".tif": "tif.aux.xml tif.ovr tif.msk tif.msk.ovr tif.vat.dbf tfw tifw wld tab aux rrd ovr",
+    ".vrt": "vrt.aux.xml vrt.ovr vrt.msk vrt.msk.ovr",
+}
+"""By the ending of a file: those of what programs take for a part of it."""
+
+_SQLITE_LOCKS = (("", 1 << 30, 512), ("-shm", 128, 1))
+"""Files of a database by their ending, and the bytes of them that SQLite locks while it is open."""
+
+UNDATED = datetime(1980, 1, 1, tzinfo=UTC)
+"""What is written where no time is known: the first that all formats have."""
 _TRIES = 9
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 
@@ -269,3 +287,65 @@ def _holder(error: Exception) -> str:
     if isinstance(error, filelock.Timeout):
         return ""
     return f" ({getattr(error, 'strerror', '')}, or was until {bucket.LEASE:.0f} s ago)"
+
+
+def beside(name: str) -> list[str]:
+    """Return the names of files that programs take for a part of one of this name, such as pyramids."""
+    path = Path(name)
+    return [f"{path.stem}.{ending}" for ending in _BESIDE.get(path.suffix, "").split()]
+
+
+def clear_beside(folder: Path, names: Iterable[str]) -> None:
+    """Delete what belongs to files that are going to be replaced by some of these names, and is none of them.
+
+    Otherwise the old content would show beside the new, as from pyramids, or get into it, as from a journal.
+
+    Raises:
+        TargetError: a database among them is open elsewhere.
+    """
+    new = set(names)
+    there = set(file_names(folder)) if new else set()
+    for name in sorted(new & there):
+        refuse_open(folder / name)
+    old = set(new)
+    for name in new:
+        part = re.compile(rf"{re.escape(Path(name).stem)}{PART}\d+\.shp")
+        old |= {one for one in there if name.endswith(".shp") and part.fullmatch(one)}
+    for name in (old | {one for each in old for one in beside(each)}) & (there - new):
+        remove(folder / name)
+
+
+def refuse_open(path: Path) -> None:
+    """Refuse to replace a GeoPackage that a program has open: it would write what it has into the new one.
+
+    Raises:
+        TargetError: one has.
+    """
+    for ending, start, size in _SQLITE_LOCKS if path.suffix == ".gpkg" else ():
+        try:
+            opened = os.open(f"{path}{ending}", os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # it is not there, or another's
+            continue
+        try:
+            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start)
+        except (BlockingIOError, PermissionError) as error:
+            raise TargetError(
+                f"{path} is open in another program, such as QGIS: close it there, or choose another folder "
+                "with output_dir="
+            ) from error
+        except OSError:  # no locks on this file system
+            continue
+        finally:
+            os.close(opened)
+
+
+def moment_of(sources: Iterable[Path]) -> datetime:
+    """Return the time that what is made of these files says it was written: theirs, the newest one's.
+
+    So the same input gives the same bytes, whenever it is mapped and however often a run is stopped. Where
+    SOURCE_DATE_EPOCH is set, it is that (reproducible-builds.org). A VRT only shows other files.
+    """
+    times = [path.stat().st_mtime for path in sources if path.suffix != ".vrt" and path.is_file()]
+    said = os.environ.get("SOURCE_DATE_EPOCH", "")
+    newest = int(said) if said.isdecimal() else int(max(times, default=0.0))
+    return datetime.fromtimestamp(min(max(newest, int(UNDATED.timestamp())), 1 << 32), UTC)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pfmap.core.stages import Clock
 from pfmap.core.tables import read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.mapper import Mapped, Mapper
-from pfmap.mapping.objects import clear_parts, numbered, refuse_odd_names, refuse_to_replace, vector_names
+from pfmap.mapping.objects import numbered, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, make_plan, wanted_classes
 from pfmap.mapping.run_report import Preflight, build_report, difference, earlier_report, is_done
@@ -131,7 +132,7 @@ class Job:
         names = self._finals()
         report = output_dir / names[-1]
         folder = work_path(output_dir, self.location.stem)
-        refuse_odd_names(output_dir, self.location.stem)
+        refuse_odd_names(output_dir, self.location.stem, names)
         refuse_foreign(folder)
         with self.planned() as (source, plan):
             scene = source.fingerprint()
@@ -141,9 +142,16 @@ class Job:
             fresh = not folder.exists()
             if fresh and self.options.resume and before and is_done(before, identity, output_dir):
                 return Result.of(self.location.text, before, output_dir, skipped=True)
-            note = difference(before, identity)
+            refuse = partial(
+                refuse_to_replace,
+                output_dir,
+                names,
+                overwrite=self.options.overwrite,
+                note=difference(before, identity),
+                sources=[*plan.scene.files, *map(Path, filter(None, [self.options.aoi]))],
+            )
             if fresh:
-                refuse_to_replace(output_dir, names, overwrite=self.options.overwrite, note=note)
+                refuse()
             total = plan.geobox.width * plan.geobox.height
             for line in self.foresee(source, plan, output_dir, lambda: on_progress(0, total)).lines():
                 self.on_message(line)
@@ -155,11 +163,9 @@ class Job:
                 say=self.on_message,
             ) as work:
                 if not work.is_ready(wanted):
-                    replacing = self.options.overwrite or work.half_named
-                    refuse_to_replace(output_dir, names, overwrite=replacing, note=note)
+                    refuse(overwrite=self.options.overwrite or work.half_named)
                     files = self._map(source, plan, identity, work, begun, output_dir, on_progress)
                     self._refuse_changed(source, plan, scene, work)
-                    clear_parts(output_dir, f"{self.location.stem}_objects")
                     work.ready(files, wanted)
                 work.finish_publishing()
         made = read_json(report, SceneReport)

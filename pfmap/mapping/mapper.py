@@ -13,7 +13,7 @@ from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_sty
 from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
-from pfmap.core.resources import give_back_memory
+from pfmap.core.resources import give_back_memory, moment_of
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping.objects import Shaper
 from pfmap.mapping.plan import Plan
@@ -234,6 +234,7 @@ class Mapper:
             options=plan.options.shapes,
             scene=self.stem,
             metadata=plan.tags(),
+            moment=moment_of(plan.scene.files),
         )
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,16 +14,21 @@ import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import UNSEEN, TargetError, UsageError, visible
-from pfmap.core.files import existing, file_names, remove
+from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
+from pfmap.core.resources import UNDATED, beside, refuse_open
 from pfmap.mapping.options import ShapeOptions
 from pfmap.trace.sieve import Sieve
 from pfmap.trace.tracer import Tracer
-from pfmap.vector.formats import PART
 from pfmap.vector.geodesy import Measurer, pixel_area, pixel_size
 from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter, SceneNames, file_part
+
+_ON_THE_WAY = 32
+"""Bytes that names of files have which are written on the way to one: journals, indices, a random ending."""
+
+_SQLITE_PATH = 511
 
 Rows = npt.NDArray[Any]
 
@@ -54,22 +60,40 @@ def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) 
     }
 
 
-def refuse_odd_names(folder: Path, stem: str) -> None:
-    """Refuse names that the libraries that write there take for something else, or cannot write at all.
+def refuse_odd_names(folder: Path, stem: str, names: Iterable[str]) -> None:
+    """Refuse names of outputs that a disk or a library cannot handle; they begin with `stem`.
 
     Raises:
-        TargetError: there is such a letter in it.
+        TargetError: a letter that writers of vector files take for something else, or too long a name.
     """
+    here = scratch(folder).absolute()
     odd = sorted({";", "!", *UNSEEN.findall(str(folder / stem))} & set(str(folder / stem)))
     if odd:
         raise TargetError(
             f"{folder / stem} has {visible(' and '.join(odd))} in its name, which writers of files cannot "
             "handle: choose another folder with output_dir=, or rename the scene"
         )
+    home = next(path for path in (here, *here.parents) if path.is_dir())
+    limit = os.pathconf(home, "PC_NAME_MAX")
+    for name in names:
+        size = len(os.fsencode(name)) + _ON_THE_WAY
+        if size > limit:
+            raise TargetError(
+                f"{folder / name} has too long a name: with the files on the way it takes {size} bytes, of "
+                f"{limit} that file names can have here: rename the scene"
+            )
+        size += len(os.fsencode(here / stem))
+        if name.endswith(".gpkg") and size > _SQLITE_PATH:
+            raise TargetError(
+                f"{folder / name} has too long a path: with the files on the way it takes {size} bytes, of "
+                f"{_SQLITE_PATH} that a GeoPackage's can have: choose another folder with output_dir="
+            )
 
 
-def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite: bool) -> None:
-    """Refuse to replace vector files.
+def refuse_existing(
+    folder: Path, stem: str, options: ShapeOptions, names: Iterable[str], *, overwrite: bool
+) -> None:
+    """Refuse to replace vector files, those of these names and those of other classes.
 
     Raises:
         TargetError: there are some, and they are not to be replaced.
@@ -78,28 +102,40 @@ def refuse_existing(folder: Path, stem: str, options: ShapeOptions, *, overwrite
     further = "(_.+)" if options.split_by_class else ""
     pattern = rf"{re.escape(stem)}{further}\.({endings})"
     there = [name for name in file_names(folder, stem) if re.fullmatch(pattern, name)]
-    refuse_to_replace(folder, there, overwrite=overwrite)
+    refuse_to_replace(folder, [*names, *there], overwrite=overwrite)
 
 
-def refuse_to_replace(folder: Path, names: Iterable[str], *, overwrite: bool, note: str = "") -> None:
+def refuse_to_replace(
+    folder: Path, names: Iterable[str], *, overwrite: bool, note: str = "", sources: Iterable[Path] = ()
+) -> None:
     """Refuse to replace those of these files that exist; `note` is what is known of them.
 
     Raises:
-        TargetError: there are some, and they are not to be replaced.
+        TargetError: there are some, and they are not to be replaced, or cannot be: `sources` are what they
+            are made of.
     """
-    there = [str(folder / name) for name in existing(folder, names)]
+    new = dict.fromkeys(names)
+    there = existing(folder, new)
+    own = {(folder / name).resolve() for name in there}
+    if used := [path for path in sources if path.resolve() in own]:
+        raise TargetError(
+            f"{used[0]} is what the outputs are made of, and one of them has its name: choose another folder "
+            "with output_dir="
+        )
+    for name in (one for each in new for one in (each, *beside(each), f"{Path(each).stem}.qml")):
+        if (folder / name).is_dir():
+            raise TargetError(
+                f"{folder / name} is a folder, and a file is to go there: move it away, or choose another "
+                "folder with output_dir="
+            )
+    there = [str(folder / name) for name in there]
+    for name in there if overwrite else ():
+        refuse_open(Path(name))
     if there and not overwrite:
         raise TargetError(
             f"{', '.join(there)} exist{'s' * (len(there) == 1)} already{note}: replace with overwrite=True, "
             "or choose another folder with output_dir="
         )
-
-
-def clear_parts(folder: Path, stem: str) -> None:
-    """Delete further parts of shapefiles that an earlier run left: no new ones would replace them."""
-    for name in file_names(folder, stem):
-        if re.fullmatch(rf"{re.escape(stem)}.*{PART}\d+\.(shp|shx|dbf|prj|cpg|qml)", name):
-            remove(folder / name)
 
 
 def numbered(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
@@ -125,6 +161,7 @@ class Shaper:
         options: what the polygons are to be like.
         scene: name of the scene, or what says it for each object.
         metadata: run parameters, kept in the files.
+        moment: when the files say they were written.
         has_confidence: whether confidences are known.
     """
 
@@ -141,6 +178,7 @@ class Shaper:
         options: ShapeOptions,
         scene: str | SceneNames,
         metadata: Mapping[str, str],
+        moment: datetime = UNDATED,
         has_confidence: bool = True,
     ) -> None:
         pixel = pixel_size(geobox)
@@ -165,6 +203,7 @@ class Shaper:
             metadata=metadata,
             by_class=options.split_by_class,
             has_confidence=has_confidence,
+            moment=moment,
             regularizer=Regularizer(regularized, (across, down), pixel is not None) if regularized else None,
         )
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,14 +17,15 @@ from pfmap.core.errors import SourceError, TargetError, UsageError
 from pfmap.core.files import clear_drafts, private_folder, publish, scratch, write_failed
 from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
+from pfmap.core.resources import UNDATED, clear_beside, moment_of
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.objects import (
     Shaper,
-    clear_parts,
     numbered,
     refuse_existing,
     refuse_odd_names,
     refuse_unwanted,
+    vector_names,
 )
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
@@ -109,9 +111,12 @@ def vectorize(
         certain = None if given is None else open_confidence(opened, given, source, location.text)
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
-        refuse_odd_names(folder, stem)
-        refuse_existing(folder, f"{stem}_objects", options, overwrite=overwrite)
+        named = [table[value] for value in sorted(table if wanted is None else wanted)]
+        files = vector_names(f"{stem}_objects", options, named).values()
+        refuse_odd_names(folder, stem, files)
+        refuse_existing(folder, f"{stem}_objects", options, files, overwrite=overwrite)
         job = Vectorizer(source, certain, folder, stem, table, wanted, squared, options, stem, on_progress)
+        job.moment = moment_of([location.local] if location.local is not None else [])
         return job.write(location.text)
 
 
@@ -147,6 +152,8 @@ class Vectorizer:
     """Called with the number of the first row and rows of classes, as they come."""
     parts: Sequence[tuple[Span, Span]] | None = None
     """Rows and columns that are traced, each part on its own; None for all."""
+    moment: datetime = UNDATED
+    """When the files say they were written."""
 
     def write(self, raster: str) -> Vectorized:
         """Make the files in a staging folder, then give them their names.
@@ -194,7 +201,8 @@ class Vectorizer:
             regularized=self.regularized,
             options=self.options,
             scene=self.scene,
-            metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": raster},
+            metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": Path(raster).name.partition("?")[0]},
+            moment=self.moment,
             has_confidence=self.confidence is not None,
         )
 
@@ -222,7 +230,7 @@ class Vectorizer:
         """Give the files their names, those that are named in the result last."""
         outputs = {kind: self.folder / path.name for kind, path in numbered(files).items()}
         mains = {path.name for path in outputs.values()}
-        clear_parts(self.folder, f"{self.stem}_objects")
+        clear_beside(self.folder, [path.name for path in staging.iterdir()])
         for path in sorted(staging.iterdir(), key=lambda path: (path.name in mains, path.name)):
             if path.is_file():
                 publish(path, self.folder / path.name)

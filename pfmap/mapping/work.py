@@ -34,7 +34,7 @@ from pfmap.core.files import (
     write_text,
 )
 from pfmap.core.grid import Span
-from pfmap.core.resources import LOCK_NAME, Claim, claimed
+from pfmap.core.resources import LOCK_NAME, Claim, claimed, clear_beside
 
 RUN_NAME, _PUBLISH, _FINALS = "run.json", "publish.json", "final"
 _SWATH = r"\d+-\d+"
@@ -165,7 +165,10 @@ class Work:
         order = self._order()
         if order is None:
             raise TargetError(f"{self.path / _PUBLISH} is damaged: run the same command again")
-        for name in order["files"]:
+        names = list(order["files"])
+        if (self.finals / names[-1]).exists():
+            clear_beside(self.target, names)
+        for name in names:
             if (self.finals / name).exists():
                 publish(self.finals / name, self.target / name, settled=True)
         try:

@@ -16,7 +16,17 @@ from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, quietly, reason, visible
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, Location, Validity, gdal_settings, locate, window_of
+from pfmap.raster.gdal import (
+    BLOCK,
+    GDAL_ERRORS,
+    Location,
+    Validity,
+    gdal_settings,
+    locate,
+    refuse_container,
+    window_of,
+)
+from pfmap.raster.parts import not_opened
 from pfmap.raster.scene import geobox_of
 from pfmap.raster.vrt import class_names
 
@@ -57,9 +67,8 @@ class ClassMap:
                 with gdal_settings(remote=location.remote), quietly():
                     self._src = stack.enter_context(rasterio.open(location.gdal))
             except GDAL_ERRORS as error:
-                raise SourceError(
-                    f"{location.text} cannot be opened ({reason(error)}): is it a raster?"
-                ) from error
+                raise not_opened(location, error) from error
+            refuse_container(self._src, location.text)
             self._band = self._choose(band, advice)
             self.geobox: GeoBox = geobox_of(self._src, location)
             self._validity = Validity.of(self._src, [self._band])

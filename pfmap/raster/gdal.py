@@ -139,6 +139,7 @@ _PREFIXES = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
+_COLONS = 9  # in GDAL's name of a raster inside a file, at most
 _PATIENCE = 20.0  # seconds
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
 
@@ -197,13 +198,19 @@ class Location:
         scheme, separator, rest = self.gdal.partition("://")
         return f"{_PREFIXES[scheme]}{rest}" if separator and scheme in _PREFIXES else self.gdal
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a file of this machine that GDAL opens by its path, not one inside another."""
+        return self.local is not None and Path(self.gdal) == self.local
+
     def absolute(self) -> "Location":
         """Name a file of this machine by its whole path, as processes with another folder have to."""
         if self.local is None:
             return self
-        path = str(Path(self.text).absolute())
-        gdal = self.gdal if self.gdal.startswith("/vsi") else path  # archives are named by their whole path
-        return replace(self, text=path, gdal=gdal, local=self.local.absolute())
+        if not self.plain:  # GDAL's names for what is inside a file have its whole path
+            return replace(self, local=self.local.absolute())
+        path = self.local.absolute()
+        return replace(self, text=str(path), gdal=str(path), local=path)
 
 
 def locate(source: str | os.PathLike[str]) -> Location:
@@ -211,7 +218,7 @@ def locate(source: str | os.PathLike[str]) -> Location:
 
     Args:
         source: a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or
-            `archive.zip/raster.tif`; or any of GDAL's own `/vsi` names.
+            `archive.zip/raster.tif`; or any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
 
     Raises:
         SourceError: there is nothing, or not one raster.
@@ -233,11 +240,40 @@ def locate(source: str | os.PathLike[str]) -> Location:
                 return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
         if path.exists():
             return Location(text, text, remote=False, local=path)
+        if (inside := _named_inside(text)) is not None:
+            return inside
     except OSError as error:  # a name that is too long, a folder that is locked, a server that is gone
         raise SourceError(f"{text} cannot be reached ({error.strerror}): check the path") from error
     except ValueError as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
+
+
+def _named_inside(text: str) -> Location | None:
+    """Understand GDAL's name of a raster inside a file, such as NETCDF:"a.nc":band; None if it is none."""
+    if not re.match(r"\w{2,}:", text) or text.count(":") > _COLONS:
+        return None
+    pieces = re.split('[:"]', text)[1:]
+    runs = {":".join(pieces[i:j]) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
+    found = max((run for run in runs if run and Path(run).exists()), key=len, default="")
+    if not found:
+        return None
+    around = text.partition(":")[2].replace(found, "", 1)
+    called = "_".join([Path(found).stem, *re.findall(r"\w+", around)])
+    whole = text.replace(found, str(Path(found).absolute()), 1)
+    return Location(text, whole, remote=False, local=Path(found), called=called)
+
+
+def refuse_container(src: rasterio.DatasetReader, name: str) -> None:
+    """Refuse a file of several rasters of which none is named.
+
+    Raises:
+        SourceError: it is one.
+    """
+    inside = src.subdatasets
+    if inside:
+        some = ", ".join(inside[:5]) + ", ..." * (len(inside) > 5)
+        raise SourceError(f"{name} holds {len(inside)} rasters; name one of them in its place: {some}")
 
 
 class Steady:
@@ -294,6 +330,7 @@ def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
         source = Location(str(source), str(source), remote=False, local=source)
     try:
         with gdal_settings(remote=source.remote), quietly(), rasterio.open(source.gdal) as src:
+            refuse_container(src, source.text)
             yield src
     except (*GDAL_ERRORS, UnicodeError) as error:
         raise SourceError(f"{source.text} cannot be read ({refusal(source, error)})") from error

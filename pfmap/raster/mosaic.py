@@ -15,10 +15,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, reason
+from pfmap.core.errors import SourceError, TargetError, reason
 from pfmap.core.files import make_folder, read_text, write_text
 from pfmap.core.grid import GeoBox, Span
+from pfmap.core.resources import clear_beside
 from pfmap.raster.gdal import GDAL_ERRORS, Validity, crs_of, gdal_settings
+from pfmap.raster.target import lost
 from pfmap.raster.vrt import Band, Hidden, Shown, source_from_folder, vrt
 
 _DRIFT = 0.1  # pixels by which a raster may leave the grid from one side to the other and still lie on it
@@ -141,7 +143,11 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     if look.nodata is None:  # between rasters there is nothing
         masks = [(part, f"mask,{band}") for part in placed for band in part.masked or part.bands[:1]]
         mask = [_shown(path, grid, part, band, 0) for part, band in masks]
-    _write_if_new(path, vrt(grid, bands, look.tags, mask))
+    text = vrt(grid, bands, look.tags, mask)
+    if len(bands) == 1 and (what := lost(text, grid, bands[0])):
+        raise TargetError(f"{path} would not be what it should be: read back, {what}")
+    clear_beside(path.parent, [path.name])  # also where it would not change: what it shows may have
+    _write_if_new(path, text)
     return path
 
 
@@ -263,9 +269,9 @@ def _bounds(box: GeoBox, crs_wkt: str | None) -> tuple[float, float, float, floa
         raise SourceError("rasters with and without a CRS have no common grid: map them apart")
     why = "too far away"
     try:
-        bounds: tuple[float, float, float, float] = transform_bounds(own, crs, *box.bounds, densify_pts=_EDGE)
-        if all(map(isfinite, bounds)):
-            return bounds
+        left, bottom, right, top = transform_bounds(own, crs, *box.bounds, densify_pts=_EDGE)
+        if all(map(isfinite, (left, bottom, right, top))):
+            return left, bottom, right + 360 * (right < left), top  # over the antimeridian, on past 180
     except GDAL_ERRORS as error:
         why = reason(error)
     raise SourceError(

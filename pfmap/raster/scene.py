@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 from pfmap.core.errors import SourceError, UsageError, reason, worded
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
 from pfmap.raster.gdal import GDAL_ERRORS, Location, Validity
+from pfmap.raster.target import horizontal
 
 RGB = ("red", "green", "blue")
 GUESSES = "PFMAP_GUESSES"
@@ -167,7 +168,7 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
             "gdal_edit.py -a_ullr"
         )
     try:
-        crs = src.crs.to_wkt() if src.crs else None
+        crs = horizontal(src.crs).to_wkt() if src.crs else None
     except GDAL_ERRORS as error:
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
     a, b, c, d, e, f = transform

@@ -24,10 +24,10 @@ from pfmap.raster.gdal import (
     Steady,
     ask_server,
     gdal_settings,
-    refusal,
+    refuse_container,
     window_of,
 )
-from pfmap.raster.parts import Parts, refuse_pointers
+from pfmap.raster.parts import Parts, not_opened, refuse_pointers
 from pfmap.raster.scaling import (
     EIGHT_BIT,
     Sample,
@@ -312,12 +312,11 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
             with quietly():
                 src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
         except (*GDAL_ERRORS, ValueError) as error:
-            why = refusal(location, error)
-            same = why == reason(error) and not location.remote
-            kind = "is not a raster that GDAL can open" if same else "cannot be opened"
-            raise SourceError(f"{location.text} {kind} ({why})") from error
+            raise not_opened(location, error) from error
         with contextlib.closing(src):
-            yield cast(rasterio.DatasetReader, src)
+            opened = cast(rasterio.DatasetReader, src)
+            refuse_container(opened, location.text)
+            yield opened
 
 
 @contextlib.contextmanager

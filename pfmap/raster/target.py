@@ -7,6 +7,8 @@ Overviews are made here: GDAL's own took 6 to 14 times the processor time on cla
 8,192 x 8,192 pixels. Here two by two pixels are looked at, and most are equal.
 """
 
+import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.classes import NODATA, ClassSpec
-from pfmap.core.errors import TargetError
+from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed
-from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import BLOCK, gdal_settings
+from pfmap.core.grid import IDENTITY, GeoBox, Span
+from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, crs_of, gdal_settings
 from pfmap.raster.vrt import Band, Shown, side_file, vrt
 
 Halving = Literal["mode", "average"]
@@ -122,14 +125,62 @@ class RasterTarget:
                     whole, final, driver="COG", bigtiff="if_safer", num_threads="all_cpus", **options
                 )
             names.unlink(missing_ok=True)
-            if self.classes:
-                names.write_text(side_file(self.classes), encoding="utf-8")
+            # A CRS that a GeoTIFF has no place for goes with it.
+            system = box.crs_wkt if lost(final, box, band) else None
+            if self.classes or system is not None:
+                names.write_text(side_file(self.classes, system), encoding="utf-8")
+            if what := lost(final, box, band):
+                raise TargetError(f"{final.name} could not be written as it should be: read back, {what}")
             final.with_suffix(".qml").write_text(self.style, encoding="utf-8")
             for path in (whole, *band.overviews):
                 path.unlink()
+        except TargetError:
+            raise
         except (RasterioError, OSError) as error:
             raise write_failed(final, error) from error
         return final
+
+
+def lost(raster: Path | str, box: GeoBox, band: Band) -> str:
+    """Say what a finished raster of one band - a file, or the text of a VRT - is not, or "".
+
+    GDAL leaves out without a word what a format has no place for.
+
+    Raises:
+        RasterioError: it cannot be opened.
+    """
+    place = box.transform if box.georeferenced else IDENTITY
+    wanted = box.width, box.height, 1, band.dtype, band.nodata, place
+    with gdal_settings(), quietly(), rasterio.open(raster) as src:
+        found = src.width, src.height, src.count, src.dtypes[0], src.nodata, tuple(src.transform)[:6]
+        if found != wanted:
+            return f"its size, bands, type, nodata and transform are {found}, not {wanted}"
+        if src.crs == crs_of(box.crs_wkt):
+            return ""
+        return f"its CRS is {src.crs}, not {box.crs_name}"
+
+
+def horizontal(crs: CRS) -> CRS:
+    """Leave out the heights of a CRS: a map has none, and not every file has a place for them."""
+    with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
+        table = crs.to_dict(projjson=True)
+        if (flat := _without_heights(table)) != table:
+            crs = CRS.from_string(json.dumps(flat))
+            known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
+            crs = known if known == crs else crs
+    return crs
+
+
+def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
+    """Take the third axis out of a CRS in PROJJSON, and those it is made of."""
+    if "components" in table:
+        return _without_heights(table["components"][0])
+    flat = table | {key: _without_heights(table[key]) for key in ("base_crs", "source_crs") if key in table}
+    system = table.get("coordinate_system", {})
+    if len(system.get("axis", ())) > 2:
+        flat["coordinate_system"] = system | {"axis": system["axis"][:2]}
+        flat.pop("id", None)
+    return flat
 
 
 def _staged(height: int, width: int) -> dict[str, Any]:

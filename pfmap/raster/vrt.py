@@ -139,15 +139,18 @@ def source_from_folder(text: str, name: str) -> str:
     return re.sub(tag, lambda found: f'{found[1]}"1">{escape(name)}', text)
 
 
-def side_file(classes: Sequence[ClassSpec]) -> str:
-    """Name the classes of a raster for GIS programs: the content of its side file.
+def side_file(classes: Sequence[ClassSpec], crs_wkt: str | None = None) -> str:
+    """Name the classes of a raster, and its CRS if one is given, for GIS programs: what its side file holds.
 
     Some programs read GDAL's raster attribute table, others its category names.
     """
+    system = "" if crs_wkt is None else f"<SRS>{escape(crs_wkt)}</SRS>"
+    if not classes:
+        return f"<PAMDataset>{system}</PAMDataset>"
     columns = (
         ("Value", 0, _VALUES), ("Class", 2, _NAMES), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)
     )  # fmt: skip
-    parts = ['<PAMDataset><PAMRasterBand band="1">', *_categories(classes)]
+    parts = [f'<PAMDataset>{system}<PAMRasterBand band="1">', *_categories(classes)]
     parts[-1] += '<GDALRasterAttributeTable tableType="thematic">'
     parts += [
         f'<FieldDefn index="{i}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'

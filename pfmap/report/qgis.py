@@ -97,7 +97,7 @@ def _objects(made: Map) -> Iterator[Layer]:
 
 def place_beside(location: Location, output_dir: Path) -> str:
     """Say where a scene lies from a project's folder, so that both can be moved together."""
-    if location.local is None or location.gdal.startswith("/vsi"):
+    if location.local is None or not location.plain:
         return location.vsi
     if bucket.is_inside(output_dir):
         return os.fspath(location.local.resolve())

@@ -26,6 +26,7 @@ from pfmap.core.classes import COLOR, NODATA
 from pfmap.core.errors import SourceError, json_text, visible
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures, read_scene_report
 from pfmap.report.wording import fact, parse_time
+from pfmap.vector.footprints import lonlat_geometry, ring_around
 from pfmap.vector.geodesy import crs_code, crs_wkt2
 
 FOLDER = "stac"
@@ -89,7 +90,7 @@ def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[
             name = safe_id(scene.name, taken)
             taken.add(name)
             items.append(_scene_item(scene, name, figures, output_dir, when))
-    geometry, bbox = footprint_geometry(_around([item.bbox for item in items if item.bbox]))
+    geometry, bbox = footprint_geometry(ring_around([item.bbox for item in items if item.bbox]))
     model = _model_item(figures, when, geometry, bbox)
     collection = _collection(figures, outputs, bbox or _WORLD, when)
     collection.add_items([model, *items])
@@ -273,7 +274,10 @@ def _weights_name(sha256: str) -> str:
 def footprint_geometry(
     ring: Sequence[tuple[float, float]],
 ) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """Return a footprint as a GeoJSON polygon, counter-clockwise, with its bounding box; or nothing."""
+    """Return a footprint as a GeoJSON polygon, counter-clockwise, with its bounding box; or nothing.
+
+    One whose longitudes go on past 180 degrees is cut there.
+    """
     points = [(round(float(lon), _DIGITS), round(float(lat), _DIGITS)) for lon, lat in ring]
     if len(points) < 4 or not all(math.isfinite(lon) and math.isfinite(lat) for lon, lat in points):
         return None, None
@@ -282,19 +286,12 @@ def footprint_geometry(
     twice = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(points))
     points = points if twice > 0 else points[::-1]
     lons, lats = [lon for lon, _ in points], [lat for _, lat in points]
+    if min(lons) < -180 or max(lons) > 180:
+        return lonlat_geometry(points)
     return (
         {"type": "Polygon", "coordinates": [[list(point) for point in points]]},
         [min(lons), min(lats), max(lons), max(lats)],
     )
-
-
-def _around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Return a ring around boxes; without any, no point."""
-    if not boxes:
-        return []
-    wests, souths, easts, norths = zip(*boxes, strict=True)
-    west, south, east, north = min(wests), min(souths), max(easts), max(norths)
-    return [(west, south), (east, south), (east, north), (west, north)]
 
 
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
+from pfmap.core.resources import moment_of
 from pfmap.mapping.job import Result
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
@@ -136,8 +137,9 @@ class Survey:
         self.list_failures()
         say = self.runner.on_message
         say("joining the maps of all scenes")
-        merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints)
         sheets = self._sheets or [result.sheet for result in results]
+        moment = moment_of(sheet.location.local for sheet in sheets if sheet.location.local is not None)
+        merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints, moment)
         scenes = self._scenes(sheets, results, merged)
         figures = SurveyFigures(
             title=gather.title_of(sheets),

@@ -7,6 +7,7 @@ scenes share becomes one, what two scenes show counts once, and areas are those 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_sty
 from pfmap.core.errors import SourceError
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
+from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
@@ -65,6 +67,7 @@ def merge(
     on_progress: Progress,
     on_message: Callable[[str], None],
     footprints: Footprints | None = None,
+    moment: datetime = UNDATED,
 ) -> Merged | None:
     """Make one map of what scenes gave.
 
@@ -76,6 +79,7 @@ def merge(
         on_progress: called with (pixels done, pixels in all).
         on_message: called with lines for people.
         footprints: say which scene shows an object; None for those of the results themselves.
+        moment: when the vector files say they were written.
 
     Returns:
         What it gave; None where no scene has a place that others could share.
@@ -124,6 +128,7 @@ def merge(
             on_progress,
             sums.add_rows,
             clusters([mosaic.extent(box, grid) for box in boxes]),
+            moment,
         ).write(str(rasters["classes"]))
     outputs, shapes = rasters | vectorized.outputs, options.shapes
     files = _by_kind(outputs)

@@ -13,7 +13,7 @@ from pfmap.core.errors import UsageError
 from pfmap.core.files import exists, file_names
 from pfmap.core.option import explained, take
 from pfmap.mapping.job import Progress
-from pfmap.mapping.objects import refuse_to_replace
+from pfmap.mapping.objects import refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import PredictOptions, RunOptions, SurveyOptions, SurveySettings
 from pfmap.mapping.work import locked, work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
@@ -147,9 +147,11 @@ def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
             written.
     """
     claim = work_path(folder, STEM)
-    if not claim.is_dir() and not exists(folder / "survey_report.json"):
-        own = [name for name in file_names(folder, STEM) if _OWN.fullmatch(name)]
-        refuse_to_replace(folder, own, overwrite=options.overwrite)
+    mine = claim.is_dir() or exists(folder / "survey_report.json")
+    own = [name for name in file_names(folder, STEM) if _OWN.fullmatch(name)]
+    files = vector_names(f"{STEM}_objects", options.shapes, ()).values()
+    refuse_odd_names(folder, STEM, files)
+    refuse_to_replace(folder, [*own, *files], overwrite=options.overwrite or mine)
     with locked(folder, STEM, "a survey") as claimed:
         yield
         claimed.discard()

@@ -77,11 +77,10 @@ def _part(info: SceneInfo) -> Part:
     masked: tuple[int, ...] = ()
     if info.validity.alpha is not None or info.validity.masks:
         masked = info.bands[:1] if info.validity.alpha is not None else tuple(dict.fromkeys(info.bands))
-    local = info.location.local is not None and not info.location.gdal.startswith("/vsi")
     # GDAL does not see an alpha band that warping adds to more than three.
     seen = info.validity.shared and (info.count <= 3 or info.validity.alpha is not None)
     validity = None if seen else info.validity
-    return Part(info.location.vsi, info.geobox, info.bands, masked, local, validity)
+    return Part(info.location.vsi, info.geobox, info.bands, masked, info.location.plain, validity)
 
 
 def _refuse_mixed(infos: Sequence[SceneInfo], options: PredictOptions) -> None:

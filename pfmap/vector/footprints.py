@@ -1,6 +1,8 @@
 """Where scenes lie: their outlines on the ground, and which of them shows an object."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,7 @@ import shapely
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox, Span
+from pfmap.vector.geodesy import cut_at_180, unwrapped
 
 _ALONG = 8  # points per edge: lines that are straight in one CRS bend in another
 
@@ -16,15 +19,46 @@ _ALONG = 8  # points per edge: lines that are straight in one CRS bend in anothe
 def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
     """Return the closed ring around a raster as (longitude, latitude) in WGS 84; empty without a CRS.
 
-    Counter-clockwise, as GeoJSON wants it (RFC 7946).
+    Counter-clockwise, as GeoJSON wants it (RFC 7946). Over the antimeridian longitudes go on past 180, and
+    around a pole the ring goes to the pole and back: `lonlat_geometry` cuts it as that standard asks.
     """
     if box.crs_wkt is None:
         return ()
     ring = _ring(box, "OGC:CRS84")
     if ring is None:
         return ()
-    polygon = shapely.orient_polygons(shapely.Polygon(ring))
+    polygon = shapely.orient_polygons(shapely.Polygon(unwrapped(np.concatenate([ring, ring[:1]]))))
     return tuple((round(x, 8), round(y, 8)) for x, y in shapely.get_coordinates(polygon))
+
+
+def lonlat_geometry(ring: Sequence[tuple[float, float]]) -> tuple[dict[str, Any], list[float]]:
+    """Return a ring of longitudes that may go on past 180 as GeoJSON (RFC 7946): its geometry and its bbox.
+
+    What crosses the antimeridian is cut there, and its bbox begins in the east: west is the larger number.
+    """
+    polygon = shapely.Polygon(ring)
+    west, south, east, north = polygon.bounds
+    if east - west >= 360:
+        west, east = -180, 180
+    geometry: dict[str, Any] = json.loads(shapely.to_geojson(shapely.orient_polygons(cut_at_180(polygon))))
+    return geometry, [(west + 180) % 360 - 180, south, 180 - (180 - east) % 360, north]
+
+
+def ring_around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Return the shortest ring around boxes of longitude and latitude, over the antimeridian if need be.
+
+    Each is west, south, east, north, and west is the larger number where it crosses; without any, no point.
+    """
+    if not boxes:
+        return []
+    wests, souths, _, norths = zip(*boxes, strict=True)
+
+    def end(start: float) -> float:
+        return float(max(east + 360 * ((east < west) + (west < start)) for west, _, east, _ in boxes))
+
+    west = min(wests, key=lambda start: end(start) - start)
+    south, east, north = min(souths), end(west), max(norths)
+    return [(west, south), (east, south), (east, north), (west, north)]
 
 
 class Footprints:
@@ -94,5 +128,8 @@ def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:
         own, other = pyproj.CRS.from_user_input(box.crs_wkt).to_2d(), pyproj.CRS.from_user_input(crs).to_2d()
         if own != other:
             x, y = pyproj.Transformer.from_crs(own, other, always_xy=True).transform(x, y)
+            if other.is_geographic:  # over the antimeridian it goes on past 180
+                x = np.unwrap(x, period=360)
+                x += 360 * (x.min() < -180)
     ring = np.stack([np.asarray(x), np.asarray(y)], axis=1)
     return ring if np.isfinite(ring).all() else None

@@ -5,8 +5,9 @@ import json
 import sqlite3
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import pyproj
 import shapely
 from pyarrow import parquet
 
+from pfmap.core.classes import add_default_style
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed
+from pfmap.core.resources import PART
 from pfmap.core.stages import Feed
+from pfmap.vector.geodesy import in_degrees
 
 LAYER = "objects"
 """Name of the layer in formats that name it."""
@@ -29,9 +33,6 @@ FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet")
 
 SHAPEFILE_BYTES = 2_000_000_000
 """A shapefile's parts stay below this: many programs read offsets as signed 32-bit numbers."""
-
-PART = "_part"
-"""Before the number of a further part of a shapefile."""
 
 _SHORT = {
     "perimeter_m": "perim_m",
@@ -64,7 +65,10 @@ class Sink(ABC):
     """Of the geometries."""
     metadata: Mapping[str, str]
     """Run parameters."""
+    moment: datetime
+    """When it says it was written, UTC."""
     begun: bool = field(default=False, init=False)
+    _count: int = field(default=0, init=False)
 
     def append(self, frame: gpd.GeoDataFrame) -> None:
         """Add objects: polygons in the CRS, and columns of attributes.
@@ -75,6 +79,7 @@ class Sink(ABC):
         with self._explained():
             self._append(frame)
         self.begun = True
+        self._count += len(frame)
 
     def finish(self, empty: Callable[[], gpd.GeoDataFrame], qml: str) -> list[Path]:
         """Complete the file, with its style, and return its paths, without those of sidecars.
@@ -84,13 +89,31 @@ class Sink(ABC):
             qml: QGIS style.
 
         Raises:
-            TargetError: the file cannot be written.
+            TargetError: the file cannot be written, or does not say what was written to it.
         """
         with self._explained():
             if not self.begun:
                 self._append(empty())
                 self.begun = True
-            return self._finish(qml)
+            paths = self._finish(qml)
+            self._check(paths)
+            return paths
+
+    def _check(self, paths: Sequence[Path]) -> None:
+        """Read back what GDAL wrote: it leaves out without a word what a format has no place for."""
+        if paths[0].suffix in {
+            ".geojson",
+            ".parquet",
+        }:  # has one CRS, and looking means to read it all; is ours
+            return
+        layer = LAYER if paths[0].suffix == ".gpkg" else None
+        found = [pyogrio.read_info(path, layer=layer, force_feature_count=True) for path in paths]
+        count, crs = sum(info["features"] for info in found), found[0]["crs"]
+        if count != self._count or (crs is None) != (self.crs is None):
+            raise TargetError(
+                f"{paths[0].name} could not be written: read back, it has {count} objects in CRS {crs}, not "
+                f"{self._count} in {self.crs}; choose another format with formats="
+            )
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Let go of a file that may not be complete."""
@@ -165,8 +188,12 @@ class _Shapefile(Sink):
         self._shapes = 0
 
     def _finish(self, qml: str) -> list[Path]:
+        day = bytes((self.moment.year - 1900, self.moment.month, self.moment.day))
         for path in self._parts:
             self._style(path, qml)
+            with path.with_suffix(".dbf").open("rb+") as file:
+                file.seek(1)
+                file.write(day)
         return list(self._parts)
 
 
@@ -213,8 +240,9 @@ class _Streamed(Sink):
 
     def _append(self, frame: gpd.GeoDataFrame) -> None:
         frame = self._set_crs(frame)
-        if self.driver == "GeoJSON" and self.crs is not None:
-            frame = frame.to_crs(4326)  # RFC 7946 knows no other
+        if self.driver == "GeoJSON" and self.crs is not None:  # RFC 7946 knows no CRS but one
+            shapes = in_degrees(frame.geometry.to_numpy(), self.crs)
+            frame = frame.assign(geom=gpd.GeoSeries(shapes, frame.index, crs=4326))
         table = _table(frame)
         if self._feed is None:
             self._schema = table.schema
@@ -237,7 +265,7 @@ class _Streamed(Sink):
         self._feed.finish()
         path = self._path(self.ending)
         if self.driver == "GPKG":
-            _add_default_style(path, qml)
+            add_default_style(path, LAYER, qml, self.moment)
         else:
             self._style(path, qml)
         return [path]
@@ -247,9 +275,11 @@ class _Streamed(Sink):
             self._feed.cancel()
 
 
-def sink(form: str, folder: Path, stem: str, crs: pyproj.CRS | None, metadata: Mapping[str, str]) -> Sink:
+def sink(
+    form: str, folder: Path, stem: str, crs: pyproj.CRS | None, metadata: Mapping[str, str], moment: datetime
+) -> Sink:
     """Begin a file of a format, one of `FORMATS`."""
-    common = (folder, stem, crs, metadata)
+    common = (folder, stem, crs, metadata, moment)
     if form == "gpkg":
         # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
         # Later versions than 1.3 make QGIS of 2022 and 2023 doubt the file.
@@ -275,27 +305,3 @@ def _table(frame: gpd.GeoDataFrame) -> pa.Table:
 def _plain(kind: pa.DataType) -> pa.DataType:
     """Return one type for texts, however pandas keeps them: a chunk without rows has none."""
     return pa.string() if pa.types.is_large_string(kind) or pa.types.is_null(kind) else kind
-
-
-def _add_default_style(path: Path, qml: str) -> None:
-    """Put a QGIS style into a GeoPackage, so that the layer opens coloured and named."""
-    with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.execute(
-            """CREATE TABLE layer_styles (
-                id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-                f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
-                f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
-                useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
-                update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
-        )
-        db.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
-            "styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-            "VALUES ('', '', ?, 'geom', 'pfmap classes', ?, '', 1, 'Classes in the model''s colours', '')",
-            (LAYER, qml),
-        )
-        # Registered, because QGIS finds the table through GDAL, which lists registered tables.
-        db.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles')"
-        )

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
+import shapely.affinity
+from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox
 
 _METRIC_TOLERANCE = 0.002
-"""A CRS whose areas are right to 0.2 % at the scene counts as metric: UTM and national grids do."""
+"""A CRS whose areas and lengths are right to 0.2 % at the scene counts as metric: UTM, national grids."""
 
 
 class Measurer:
@@ -36,6 +38,7 @@ class Measurer:
         """Of lengths: "m", or "px" without a CRS."""
         self._factor = 1.0
         self._to_equal_area: pyproj.Transformer | None = None
+        self._to_degrees: pyproj.Transformer | None = None
         if crs_wkt is None:
             return
         try:
@@ -45,7 +48,9 @@ class Measurer:
                 self._factor = crs.axis_info[0].unit_conversion_factor
                 return
             ellipsoid = geographic.ellipsoid
-            lon, lat = to_degrees.transform(*center, errcheck=True)
+            self._unit = _degrees(geographic)
+            self._to_degrees, self._geod = to_degrees, geographic.get_geod()
+            lon, lat = (value * self._unit for value in to_degrees.transform(*center, errcheck=True))
         except pyproj.exceptions.ProjError as error:
             raise SourceError(
                 f"the scene's CRS cannot be measured in at {center} ({error}): correct it with gdal_edit.py "
@@ -71,6 +76,26 @@ class Measurer:
             geometry = shapely.transform(geometry, lambda points: points * self._factor)
         return geometry
 
+    def azimuths(self, sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return where lines point in their middle: ``(n,)`` degrees clockwise from true north, 0 to 180.
+
+        Where there is no true north - in a local CRS, or without one - it is that of the grid.
+
+        Args:
+            sides: ``(n, 2, 2)`` both ends of each, x and y where lengths are true, as `ground` gives them.
+        """
+        middle, end = sides.mean(axis=1), sides[:, 1]
+        if self._to_degrees is None or self._geod is None:
+            along = end - middle
+            return np.asarray(np.degrees(np.arctan2(along[:, 0], along[:, 1])) % 180)
+        points = np.concatenate([middle, end]) / self._factor
+        if self._to_equal_area is not None:
+            x, y = self._to_equal_area.transform(points[:, 0], points[:, 1], direction="INVERSE")
+            points = np.stack([x, y], axis=1)
+        lonlat = np.stack(self._to_degrees.transform(points[:, 0], points[:, 1])) * self._unit
+        start, stop = np.split(lonlat, 2, axis=1)
+        return np.asarray(self._geod.inv(*start, *stop)[0]) % 180
+
     def measure(
         self, geometry: npt.NDArray[np.object_]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -89,6 +114,80 @@ class Measurer:
     def _project(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         assert self._to_equal_area is not None
         return np.stack(self._to_equal_area.transform(points[:, 0], points[:, 1]), axis=1)
+
+
+def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[np.object_]:
+    """Return ``(n,)`` polygons of a CRS in WGS 84, longitude first, cut where they cross 180 degrees.
+
+    As RFC 7946 wants them: what reaches over the antimeridian, or over a pole, is cut there into parts.
+    """
+    way = to_degrees(crs)
+    assert way is not None
+
+    def project(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.stack(way.transform(points[:, 0], points[:, 1], errcheck=True), axis=1)
+
+    found = np.asarray(shapely.transform(shapes, project), dtype=object)
+    west, _, east, _ = shapely.bounds(found).reshape(-1, 4).T
+    for k in np.flatnonzero((east - west > 180) | (west < -180) | (east > 180)):
+        # With short edges a jump in longitude is one over the antimeridian.
+        x0, y0, x1, y1 = shapely.bounds(shapes[k])
+        dense = shapely.transform(shapely.segmentize(shapes[k], max(x1 - x0, y1 - y0) / 64), project)
+        rings = [shapely.Polygon(unwrapped(shapely.get_coordinates(r))) for r in shapely.get_rings(dense)]
+        outer, *holes = shapely.make_valid(rings)
+        around = [shapely.affinity.translate(hole, turn) for hole in holes for turn in range(-720, 721, 360)]
+        whole = shapely.transform(cut_at_180(outer - shapely.union_all(around)), _near_180)
+        found[k] = shapely.set_precision(whole, 1e-7)  # GDAL rounds to that: what it rounds may be invalid
+    return found
+
+
+def unwrapped(ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a closed ``(n, 2)`` ring of longitudes and latitudes without jumps, past 180 degrees if need be.
+
+    One around a pole goes on to the pole and back; no edge may be longer than 180 degrees.
+    """
+    ring = np.stack([np.unwrap(ring[:, 0], period=360), ring[:, 1]], axis=1)
+    if abs(ring[-1, 0] - ring[0, 0]) < 180:
+        return ring
+    lons = np.linspace(ring[-1, 0], ring[0, 0], 5)  # GDAL takes a long edge for one over the antimeridian
+    pole = np.full(5, math.copysign(90, ring[:, 1].mean()))
+    return np.concatenate([ring, np.stack([lons, pole], axis=1), ring[:1]])
+
+
+def _near_180(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Move points a hand's breadth off the antimeridian onto it: GDAL writes 179.999999 as 180."""
+    near = np.abs(np.abs(points[:, 0]) - 180) < 1.5e-6
+    return np.stack([np.where(near, np.copysign(180, points[:, 0]), points[:, 0]), points[:, 1]], axis=1)
+
+
+def cut_at_180(shape: BaseGeometry) -> BaseGeometry:
+    """Bring a polygon whose longitudes go on past 180 degrees into -180 to 180, cut into parts."""
+    west, _, east, _ = shape.bounds
+    parts = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
+        part = shapely.intersection(shape, shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
+        parts.append(shapely.affinity.translate(part, -360 * turn))
+    flat = shapely.get_parts(shapely.get_parts(np.array(parts, dtype=object)))
+    return shapely.union_all(flat[shapely.area(flat) > 0])
+
+
+def to_degrees(crs: pyproj.CRS) -> pyproj.Transformer | None:
+    """Return the way from a CRS to WGS 84, longitude first; None where it is not one on Earth."""
+    try:
+        return pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
+    except pyproj.exceptions.ProjError:
+        return None
+
+
+def same_place(one: pyproj.CRS, other: pyproj.CRS, point: tuple[float, float]) -> bool:
+    """Whether two CRSs mean the same by coordinates near this x, y, whatever they call it."""
+    if one.equals(other, ignore_axis_order=True):
+        return True
+    ways = to_degrees(one), to_degrees(other)
+    if ways[0] is None or ways[1] is None:
+        return ways[0] is ways[1] and one.axis_info[0].unit_name == other.axis_info[0].unit_name
+    first, second = (way.transform(*point) for way in ways if way is not None)
+    return bool(np.allclose(first, second, rtol=0, atol=1e-7))  # a centimetre
 
 
 def pixel_area(geobox: GeoBox, measurer: Measurer, row: float) -> float:
@@ -111,21 +210,27 @@ def _systems(wkt: str) -> tuple[pyproj.CRS, pyproj.CRS | None, pyproj.Transforme
     return crs, geographic, pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
 
 
+def _degrees(geographic: pyproj.CRS) -> float:
+    """Return how many degrees there are to a unit of a geographic CRS: some count in grads."""
+    return round(math.degrees(geographic.axis_info[0].unit_conversion_factor), 12)
+
+
 def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) -> bool:
-    """Whether areas in this projected CRS are true at this place."""
+    """Whether areas and lengths in this projected CRS are true at this place."""
     to_grid = pyproj.Transformer.from_crs(geographic, crs, always_xy=True)
     geod = geographic.get_geod()
     if geod is None:
         return False
     # A 100 m square on the ground, measured in the grid.
-    east = geod.fwd(lon, lat, 90, 100)[:2]
-    north = geod.fwd(lon, lat, 0, 100)[:2]
+    places = [(lon, lat), *(geod.fwd(lon, lat, azimuth, 100)[:2] for azimuth in (90, 0))]
+    lons, lats = np.array(places).T / _degrees(geographic)
+    (x0, x1, x2), (y0, y1, y2) = to_grid.transform(lons, lats)
     unit = crs.axis_info[0].unit_conversion_factor
-    x0, y0 = to_grid.transform(lon, lat)
-    x1, y1 = to_grid.transform(*east)
-    x2, y2 = to_grid.transform(*north)
     area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) * unit**2
-    return bool(abs(area / 100**2 - 1) < _METRIC_TOLERANCE)
+    sides = [
+        math.hypot(x - x0, y - y0) * unit for x, y in ((x1, y1), (x2, y2))
+    ]  # equal-area ones are sheared
+    return bool(max(abs(size - 1) for size in (area / 100**2, *(s / 100 for s in sides))) < _METRIC_TOLERANCE)
 
 
 def crs_code(wkt: str) -> str | None:

@@ -1,22 +1,27 @@
 """Turn regions into objects with attributes, and write them to GIS files, chunk by chunk."""
 
+import contextlib
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pyogrio
 import pyproj
 import shapely
 
 from pfmap.core.classes import ClassSpec, objects_style, qml
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import UsageError, quietly
 from pfmap.core.grid import GeoBox
 from pfmap.core.regions import Regions
+from pfmap.core.resources import UNDATED
 from pfmap.vector.formats import Sink, sink
-from pfmap.vector.geodesy import Measurer
+from pfmap.vector.geodesy import Measurer, same_place, to_degrees
 from pfmap.vector.regularize import Regularizer
 
 Column = npt.NDArray[np.generic] | npt.NDArray[np.object_]
@@ -25,6 +30,9 @@ SceneNames = Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]]
 """Says for ``(n,)`` polygons in the CRS which scene shows each."""
 
 Coords = npt.NDArray[np.float64]
+
+_TEXT_BYTES = 254
+"""What a text in a shapefile's table has room for."""
 
 _CHUNK = 20_000
 """Objects that are written together."""
@@ -66,6 +74,8 @@ class ObjectWriter:
     """Whether the regions' confidences are known."""
     regularizer: Regularizer | None = None
     """Squares some of the objects, if any."""
+    moment: datetime = UNDATED
+    """When the files say they were written."""
     counts: dict[int, int] = field(init=False)
     """Objects written so far, per class."""
     areas: dict[int, float] = field(init=False)
@@ -81,6 +91,9 @@ class ObjectWriter:
         self.areas = dict.fromkeys(self.counts, 0.0)
         wkt = self.geobox.crs_wkt
         self._crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
+        names = [spec.name for spec in self.classes.values()]
+        for form in self.formats:
+            refuse_unfit(form, self.folder, names, self._crs, self.geobox.center)
 
     def _sinks_of(self, value: int | None) -> list[Sink]:
         """Return the files that objects of a class go to; of all classes for None."""
@@ -92,7 +105,7 @@ class ObjectWriter:
                     raise UsageError(
                         f"classes {other!r} and {name!r} would have the same file {stem}: rename one"
                     )
-            common = self.folder, stem, self._crs, self.metadata
+            common = self.folder, stem, self._crs, self.metadata, self.moment
             self._sinks[name] = [sink(form, *common) for form in self.formats]
         return self._sinks[name]
 
@@ -102,11 +115,21 @@ class ObjectWriter:
         Raises:
             TargetError: a file cannot be written.
         """
-        for first in range(0, len(regions), _CHUNK):
-            self._waiting.append(regions.part(first, first + _CHUNK))
-            points = sum(len(part.coords) for part in self._waiting)
-            if sum(map(len, self._waiting)) >= _CHUNK or points >= _CHUNK_POINTS:
-                self._flush()
+        self._waiting.append(regions)
+        points = sum(len(part.coords) for part in self._waiting)
+        if sum(map(len, self._waiting)) < _CHUNK and points < _CHUNK_POINTS:
+            return
+        # Cut by the objects alone, not by how they came: files have a piece for each chunk.
+        whole, first = Regions.join(self._waiting), 0
+        ends = whole.ring_offsets[whole.region_offsets]
+        while True:
+            full = int(np.searchsorted(ends, ends[first] + _CHUNK_POINTS))
+            stop = min(first + _CHUNK, full)
+            if stop > len(whole):
+                break
+            self._write(whole.part(first, stop))
+            first = stop
+        self._waiting = [whole.part(first, len(whole))] if first < len(whole) else []
 
     def finish(self) -> dict[str, list[Path]]:
         """Write what is left, and return all files by format; where they are split, by format and class.
@@ -116,7 +139,7 @@ class ObjectWriter:
         Raises:
             TargetError: a file cannot be written.
         """
-        self._flush()
+        self._write(Regions.join(self._waiting))
         style = qml(objects_style([self.classes[value] for value in sorted(self.counts)]))
         for value in self.counts if self.by_class else (None,):
             self._sinks_of(value)
@@ -166,7 +189,7 @@ class ObjectWriter:
         unit = self.measurer.units
         values, which = np.unique(regions.classes, return_inverse=True)
         names = np.array([self.classes[value].name for value in values.tolist()], dtype=object)
-        box = rectangles(ground)
+        lengths, longer = rectangles(ground)
         columns: dict[str, Column] = {
             # The place of its first pixel in reading order, row * width of the class raster + column: a
             # number that stays the same as long as the class raster does.
@@ -178,12 +201,11 @@ class ObjectWriter:
             # Of the polygon on the ground, without its holes; the outline has them.
             "area_m2" if unit == "m" else "area_px": np.asarray(shapely.area(ground)).round(6),
             f"perimeter_{unit}": np.asarray(shapely.length(ground)).round(6),
-            # The sides of the smallest rectangle around it, and where the longer one points: degrees
-            # clockwise from north, 0 to below 180. North is that of the CRS where it is metric; else true
-            # north at the scene's middle, and up in the raster without a CRS.
-            f"length_{unit}": box[:, 0].round(6),
-            f"width_{unit}": box[:, 1].round(6),
-            "azimuth_deg": box[:, 2].round(2) % 180,
+            # The sides of the smallest rectangle around it, and where the longer one points there: degrees
+            # clockwise from true north, 0 to below 180; without a CRS from up in the raster.
+            f"length_{unit}": lengths.max(axis=1).round(6),
+            f"width_{unit}": lengths.min(axis=1).round(6),
+            "azimuth_deg": self.measurer.azimuths(longer).round(2) % 180,
         }
         if self.has_confidence:  # of the blended probability over its pixels, 0 to 1
             mean = regions.confidence_sum / np.maximum(regions.pixels, 1) / 100
@@ -195,12 +217,11 @@ class ObjectWriter:
             "scene": np.full(len(regions), scene, dtype=object),
         }
 
-    def _flush(self) -> None:
-        """Write what waits, and count it."""
-        if not self._waiting:
+    def _write(self, regions: Regions) -> None:
+        """Write objects, and count them."""
+        if not len(regions):
             return
-        frame = self._frame(Regions.join(self._waiting))
-        self._waiting = []
+        frame = self._frame(regions)
         area = frame["area_m2" if self.measurer.units == "m" else "area_px"]
         for value, part in area.groupby(frame["class_id"]):
             self.counts[int(value)] = self.counts.get(int(value), 0) + len(part)
@@ -212,6 +233,34 @@ class ObjectWriter:
         for value, part in parts:
             for one in self._sinks_of(None if value is None else int(value)):
                 one.append(part)
+
+
+def refuse_unfit(
+    form: str, folder: Path, classes: Iterable[str], crs: pyproj.CRS | None, center: tuple[float, float]
+) -> None:
+    """Refuse a format that cannot hold what is going to be written, before anything is computed.
+
+    Shapefiles and GeoJSON do not hold everything; whether a shapefile keeps the CRS is tried in `folder`.
+
+    Raises:
+        UsageError: names are too long for it, or it would lose the CRS.
+    """
+    lost = ""
+    if form == "shp" and any(len(name.encode()) > _TEXT_BYTES for name in classes):
+        lost = f"a class with a name of more than {_TEXT_BYTES} bytes"
+    elif form == "geojson" and crs is not None and to_degrees(crs) is None:
+        lost = f"CRS {crs.name}: it is always in WGS 84, and there is no way there"
+    elif form == "shp" and crs is not None:
+        frame = gpd.GeoDataFrame({"class": ["any"]}, geometry=[shapely.Point(center)], crs=crs)
+        with tempfile.TemporaryDirectory(dir=folder) as name, quietly():
+            found = None
+            with contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError):
+                pyogrio.write_dataframe(frame, f"{name}/trial.shp")
+                found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
+        if found is None or not same_place(crs, pyproj.CRS(found), center):
+            lost = f"CRS {crs.name}"
+    if lost:
+        raise UsageError(f"{form} files cannot hold {lost}: choose another format with formats=")
 
 
 def file_part(name: str) -> str:
@@ -231,19 +280,15 @@ def polygons(regions: Regions) -> npt.NDArray[np.object_]:
     )
 
 
-def rectangles(polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+def rectangles(
+    polygons: npt.NDArray[np.object_],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Measure the rectangles of least area around ``(n,)`` polygons.
 
     Returns:
-        ``(n, 3)`` the longer side, the shorter one, and the direction of the longer: degrees clockwise from
-        north, 0 to 180.
+        ``(n, 2)`` lengths of two neighbouring sides, and ``(n, 2, 2)`` both ends of the longer one.
     """
-    if not len(polygons):
-        return np.zeros((0, 3))
     corners = shapely.get_coordinates(shapely.oriented_envelope(polygons)).reshape(-1, 5, 2)
-    sides = np.diff(corners[:, :3], axis=1)  # two neighbouring sides
-    lengths = np.hypot(sides[..., 0], sides[..., 1])
-    longer = lengths.argmax(axis=1)
-    along = np.take_along_axis(sides, longer[:, None, None], axis=1)[:, 0]
-    degrees = np.degrees(np.arctan2(along[:, 0], along[:, 1])) % 180
-    return np.stack([lengths.max(axis=1), lengths.min(axis=1), degrees], axis=1)
+    sides = np.stack([corners[:, :2], corners[:, 1:3]], axis=1)
+    lengths = np.hypot(*np.moveaxis(sides[:, :, 1] - sides[:, :, 0], -1, 0))
+    return lengths, np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None, None], axis=1)[:, 0]

@@ -132,8 +132,17 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(
     done = pfmap("predict", scene, "-m", small, "-o", out, preexec_fn=small_files_only)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert "is the disk full" in done.stderr.splitlines()[-1]
+    assert "could not be written" in done.stderr.splitlines()[-1]
+    assert "disk is full" not in done.stderr.splitlines()[-1]  # it is not
     assert [p for p in out.iterdir() if p.name != ".scene.pfmap"] == []
+
+
+def test_a_page_never_replaces_what_it_is_about(tmp_path: Path) -> None:
+    (tmp_path / "map.tif").write_bytes(b"precious")
+    done = pfmap("evaluate", tmp_path / "map.tif", tmp_path / "truth.tif", "--html", tmp_path / "map.tif")
+    assert done.returncode == 2
+    assert "would replace" in done.stderr
+    assert (tmp_path / "map.tif").read_bytes() == b"precious"
 
 
 @pytest.mark.slow

@@ -358,7 +358,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a folder and a file": ({"truth": "empty"}, "give two files, or two folders"),
     "an empty folder": ({"prediction": "full", "truth": "empty"}, "has no raster"),
     "folders that do not match": ({"prediction": "full", "truth": "other"}, "no partner"),
-    "a damaged raster": ({"truth": "broken.tif"}, "cannot be"),
+    "a damaged raster": ({"truth": "broken.tif"}, "not a raster that GDAL can open"),
 }  # fmt: skip
 
 

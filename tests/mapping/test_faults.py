@@ -264,7 +264,7 @@ def test_a_full_disk_is_clear_and_the_run_goes_on_once_there_is_space(
     done = subprocess.run([unshare, "-Urm", *inner], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     error, names, after = done.stdout.splitlines()
-    assert "No space left" in error or "is the disk full" in error
+    assert "No space left" in error or "the disk is full" in error
     assert names == "['.scene.pfmap']"
     assert after == "True True"
 

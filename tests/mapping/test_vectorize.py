@@ -159,7 +159,7 @@ def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
         pfmap.vectorize(raster)
     empty = tmp_path / "empty.tif"
     empty.touch()
-    with pytest.raises(SourceError, match="cannot be opened"):
+    with pytest.raises(SourceError, match="is not a raster that GDAL can open"):
         pfmap.vectorize(empty)
 
 

@@ -1,16 +1,20 @@
 """Rasters on one grid: the mosaic is what painting them one over the other gives."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from conftest import NORTH_UP, UTM, Write, stand_in
 
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, TargetError
 from pfmap.core.grid import GeoBox
+from pfmap.raster import mosaic
 from pfmap.raster.mosaic import Look, Part, common_crs, common_grid, extent, on_grid, write_mosaic
+from pfmap.vector.footprints import Footprints
 
 WKT = rasterio.crs.CRS.from_string(UTM).to_wkt()
 OTHER = rasterio.crs.CRS.from_string("EPSG:32644").to_wkt()
@@ -69,3 +73,31 @@ def test_a_raster_on_another_grid_is_warped_beside_the_mosaic(write_scene: Write
     with rasterio.open(nearest) as src, rasterio.open(smooth) as other:
         assert (four == src.read(1)[..., None]).any(axis=-1).all()
         assert np.abs(other.read(1) - four.mean(axis=-1)).max() <= 1
+
+
+def test_a_grid_goes_on_over_the_antimeridian() -> None:
+    """A sheet in degrees up to it, and one in metres across it."""
+    degrees, utm = rasterio.crs.CRS.from_epsg(4326).to_wkt(), rasterio.crs.CRS.from_epsg(32760).to_wkt()
+    boxes = [
+        GeoBox(4000, 300, degrees, (5e-6, 0, 179.98, 0, -5e-6, -16.8)),
+        GeoBox(600, 200, utm, (0.5, 0, 819700, 0, -0.5, 8140100)),
+    ]
+    grid = common_grid(boxes)
+    assert grid.width < 5000
+    left, _, right, _ = grid.bounds
+    assert left < 180 < right < 180.01
+    objects = [shapely.box(x, -16.8005, x + 1e-5, -16.8004) for x in (179.99, right - 1e-4)]
+    mirrored = replace(boxes[1], transform=(-0.5, 0, 820000, 0, -0.5, 8140100))  # it begins at -180
+    for metres in (boxes[1], mirrored):
+        across = Footprints([boxes[0], metres], ["degrees", "metres"], grid.crs_wkt)
+        assert across(np.array(objects, dtype=object)).tolist() == ["degrees", "metres"]
+
+
+def test_a_mosaic_that_gdal_reads_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mosaic.vrt
+    monkeypatch.setattr(mosaic, "vrt", lambda _grid, *rest: real(box(1, 0, 60, 50), *rest))
+    with pytest.raises(TargetError, match=r"survey\.vrt would not be .* read back, its size, bands"):
+        write_mosaic(tmp_path / "survey.vrt", box(0, 0, 60, 50), [], Look("uint8", ("Gray",), 255))
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Output rasters: swaths become one raster, as if it had been written whole."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from conftest import NORTH_UP, UTM, stand_in
 
 from pfmap.core.errors import TargetError
 from pfmap.core.grid import GeoBox, Span
+from pfmap.raster import target as target_module
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import locate
-from pfmap.raster.target import RasterTarget, finish
+from pfmap.raster.target import RasterTarget, finish, horizontal
 
 SPECS = stand_in().card.classes
 
@@ -57,3 +59,69 @@ def test_what_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "codes.tif").write_bytes(b"half")
     with pytest.raises(TargetError, match=r"codes\.tif of an earlier run cannot be read"):
         target.read_swath(tmp_path)
+
+
+DERIVED = """DERIVEDPROJCRS["site",BASEPROJCRS["UTM 45N",BASEGEOGCRS["WGS 84",
+DATUM["World Geodetic System 1984",ELLIPSOID["WGS 84",6378137,298.257223563,LENGTHUNIT["metre",1]]]],
+CONVERSION["UTM zone 45N",METHOD["Transverse Mercator"],
+PARAMETER["Latitude of natural origin",0,ANGLEUNIT["degree",0.0174532925199433]],
+PARAMETER["Longitude of natural origin",87,ANGLEUNIT["degree",0.0174532925199433]],
+PARAMETER["Scale factor at natural origin",0.9996],
+PARAMETER["False easting",500000,LENGTHUNIT["metre",1]],
+PARAMETER["False northing",0,LENGTHUNIT["metre",1]]]],
+DERIVINGCONVERSION["Affine",METHOD["Affine parametric transformation",ID["EPSG",9624]],
+PARAMETER["A0",7,LENGTHUNIT["metre",1]],PARAMETER["A1",1,SCALEUNIT["coefficient",1]],
+PARAMETER["A2",0,SCALEUNIT["coefficient",1]],PARAMETER["B0",0,LENGTHUNIT["metre",1]],
+PARAMETER["B1",0,SCALEUNIT["coefficient",1]],PARAMETER["B2",1,SCALEUNIT["coefficient",1]]],
+CS[Cartesian,2],AXIS["easting",east],AXIS["northing",north],LENGTHUNIT["metre",1]]"""
+SITE = 'LOCAL_CS["Site (m) & more",LOCAL_DATUM["Local",0],UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
+
+
+def finished(folder: Path, crs: rasterio.crs.CRS | None) -> list[Path]:
+    """Class raster and confidence of one swath."""
+    box = GeoBox(40, 30, None if crs is None else crs.to_wkt(), tuple(NORTH_UP)[:6])
+    codes = RasterTarget(box, "codes.tif", "mode", {}, "<qgis/>", 6, SPECS)
+    percent = RasterTarget(box, "percent.tif", "average", {}, "<qgis/>", 1)
+    swath = folder / "swath"
+    swath.mkdir()
+    for one in (codes, percent):
+        one.write_swath(swath, np.zeros((30, 40), np.uint8))
+    return finish([codes, percent], folder, [(Span(0, 30), swath)])
+
+
+@pytest.mark.parametrize("wkt", [DERIVED, SITE, "EPSG:8857", "EPSG:5513", "EPSG:2048", "ESRI:54030"])
+def test_a_crs_that_a_geotiff_has_no_place_for_is_kept(wkt: str, tmp_path: Path) -> None:
+    crs = rasterio.crs.CRS.from_user_input(wkt)
+    for path in finished(tmp_path, crs):
+        with rasterio.open(path) as src:
+            assert src.crs == crs
+            assert src.transform == NORTH_UP
+    with ClassMap(locate(tmp_path / "codes.tif"), None) as opened:  # in the same side file
+        assert [opened.classes[k] for k in range(3)] == list(SPECS)
+
+
+@pytest.mark.parametrize(
+    ("given", "flat"),
+    [
+        ("EPSG:4979", 4326),
+        ("EPSG:32645+5773", 32645),
+        ("EPSG:7405", 27700),
+        ("3D", 32645),
+        ("EPSG:3857", 3857),
+    ],
+)
+def test_heights_of_a_crs_are_left_out(given: str, flat: int) -> None:
+    table = rasterio.crs.CRS.from_epsg(32645).to_dict(projjson=True)
+    up = {"name": "h", "abbreviation": "h", "direction": "up", "unit": "metre"}
+    table["coordinate_system"]["axis"].append(up)
+    table["base_crs"]["coordinate_system"]["axis"].append(up)
+    crs = rasterio.crs.CRS.from_user_input(json.dumps(table) if given == "3D" else given)
+    assert horizontal(crs).to_wkt() == rasterio.crs.CRS.from_epsg(flat).to_wkt()
+
+
+def test_a_raster_that_is_not_what_was_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_module, "side_file", lambda *_: "<PAMDataset/>")
+    with pytest.raises(TargetError, match=r"codes\.tif could not be .* read back, its CRS is .*, not site"):
+        finished(tmp_path, rasterio.crs.CRS.from_wkt(DERIVED))

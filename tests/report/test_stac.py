@@ -224,6 +224,22 @@ def test_a_survey_of_which_nothing_could_be_mapped_has_a_catalogue(tmp_path: Pat
     assert set(items) == {"model"}
 
 
+def test_a_survey_on_both_sides_of_the_antimeridian_has_the_short_way_as_its_extent(tmp_path: Path) -> None:
+    rings = [
+        ((lon, -17.0), (lon + wide, -17.0), (lon + wide, -16.0), (lon, -16.0), (lon, -17.0))
+        for lon, wide in ((177.0, 1.0), (-175.0, 2.0), (179.5, 1.0))
+    ]
+    scenes = [
+        replace(scene, footprint=ring, state="done")
+        for scene, ring in zip(made_up(3).scenes, rings, strict=True)
+    ]
+    write_reports(made_up(3, scenes=tuple(scenes)), tmp_path, {})
+    collection, items = read(tmp_path)
+    assert collection.extent.spatial.bboxes == [[177.0, -17.0, -173.0, -16.0]]
+    assert items["model"].bbox == [177.0, -17.0, -173.0, -16.0]
+    assert sorted(item.geometry["type"] for item in items.values()) == ["MultiPolygon"] * 2 + ["Polygon"] * 2
+
+
 def test_a_ring_turns_counter_clockwise_and_is_closed() -> None:
     clockwise = ((0.0, 0.0), (0.0, 1.0), (2.0, 1.0), (2.0, 0.0))
     geometry, bbox = footprint_geometry(clockwise)

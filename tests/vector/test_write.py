@@ -1,8 +1,10 @@
 """Every vector format holds every object, in however many chunks and parts it comes."""
 
 import json
+import re
 import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import shapely
 from rasters import blotches, percent, traced
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import TargetError, UsageError
 from pfmap.core.grid import GeoBox
 from pfmap.core.regions import Regions
 from pfmap.trace.tracer import Tracer
@@ -194,10 +196,76 @@ def test_rectangles_say_length_width_and_direction() -> None:
         # A rectangle whose longer side points so many degrees clockwise from north.
         upright = shapely.box(-1, -3, 1, 3)
         shapes.append(shapely.affinity.rotate(upright, -degrees))
-    found = rectangles(np.array(shapes, dtype=object))
-    np.testing.assert_allclose(found[0], [4, 2, 90])
-    np.testing.assert_allclose(found[1:, :2], np.tile([6, 2], (5, 1)))
-    np.testing.assert_allclose(found[1:, 2], [10, 45, 80, 135, 179])
+    lengths, longer = rectangles(np.array(shapes, dtype=object))
+    np.testing.assert_allclose(np.sort(lengths), [[2, 4], *[[2, 6]] * 5])
+    np.testing.assert_allclose(Measurer(None, (0, 0)).azimuths(longer), [90, 10, 45, 80, 135, 179])
+
+
+def test_files_do_not_depend_on_how_objects_come(tmp_path: Path) -> None:
+    """Not on the chunks in which tracing gives them, nor on the day."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    geobox = GeoBox(150, 120, UTM, (0.5, 0, 300000, 0, -0.5, 3000000))
+    with Tracer(120, 150, nodata=255, tolerance=1.25, tile=30) as tracer:
+        regions = Regions.join(list(tracer.add(RASTER, percent(RASTER))))
+    content = []
+    for size in (len(regions), 31, 1):
+        folder = tmp_path / f"{size}"
+        folder.mkdir()
+        writer = ObjectWriter(
+            folder=folder, stem="objects", formats=FORMATS, classes=CLASSES, geobox=geobox, wanted=None,
+            measurer=Measurer(UTM, geobox.center), min_area=0.0, scene="scene", metadata={"A": "1"},
+            moment=moment,
+        )  # fmt: skip
+        with closing(writer):
+            for first in range(0, len(regions), size):
+                writer.add(regions.part(first, first + size))
+            writer.finish()
+        content.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert content[0] == content[1] == content[2]
+    gpkg = content[0]["objects.gpkg"]
+    assert set(re.findall(rb"20\d\d-\d\d-\d\dT[\d:.]+Z", gpkg)) == {b"2026-01-02T03:04:05.000Z"}
+    assert content[0]["objects.dbf"][1:4] == bytes((126, 1, 2))
+
+
+def test_a_file_that_is_not_what_was_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for form, change in (("gpkg", {"features": 3}), ("fgb", {"crs": None}), ("shp", {"features": 0})):
+        with monkeypatch.context() as patched:
+            real = pyogrio.read_info
+            patched.setattr(formats.pyogrio, "read_info", lambda *a, **k: real(*a, **k) | change)  # noqa: B023
+            if form == "shp":  # its CRS is tried first, with the same call
+                patched.setattr(write, "refuse_unfit", lambda *_: None)
+            with pytest.raises(
+                TargetError, match=rf"objects\.{form} could not be written: read back, it has"
+            ):
+                written(tmp_path, (form,))
+
+
+@pytest.mark.parametrize(("crs", "x", "y"), [(3857, 20037508.0, -1894000.0), (3413, 0.0, 0.0)])
+def test_geojson_over_the_antimeridian_or_a_pole_is_sound(
+    crs: int, x: float, y: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    geobox = GeoBox(150, 120, pyproj.CRS(crs).to_wkt(), (0.5, 0, x - 37, 0, -0.5, y + 30))
+    writer = ObjectWriter(
+        folder=tmp_path, stem="objects", formats=("geojson",), classes=CLASSES, geobox=geobox, wanted=None,
+        measurer=Measurer(geobox.crs_wkt, geobox.center), min_area=0.0, scene="scene", metadata={},
+    )  # fmt: skip
+    with closing(writer), Tracer(120, 150, nodata=255, tolerance=1.25, tile=30) as tracer:
+        for regions in tracer.add(RASTER, percent(RASTER)):
+            writer.add(regions)
+        writer.finish()
+    features = json.loads((tmp_path / "objects.geojson").read_text())["features"]
+    shapes = np.array([shapely.geometry.shape(feature["geometry"]) for feature in features])
+    assert shapely.is_valid(shapes).all()
+    parts = shapely.get_parts(shapes)
+    west, _, east, north = shapely.bounds(parts).T
+    assert ((west >= -180) & (east <= 180) & ((east - west < 1) | (north > 89))).all()
+    assert len(parts) > len(shapes)
+    areas = [abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shape)[0]) for shape in shapes]
+    own = sum(feature["properties"]["area_m2"] for feature in features)
+    assert sum(areas) == pytest.approx(own, rel=0.002)
+    assert capfd.readouterr().err == ""
 
 
 def test_two_classes_never_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
