@@ -25,7 +25,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
@@ -33,7 +33,7 @@ from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, quietly, reaso
 from pfmap.core.files import is_hidden
 from pfmap.core.grid import Span
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
 """What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's, and the last one
 where GDAL quotes bytes of a file that are no text."""
 
