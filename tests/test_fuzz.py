@@ -17,7 +17,7 @@ import pfmap
 from pfmap.core.errors import ModelError, PfmapError
 from pfmap.model.store import check_name, find_model, user_models
 from pfmap.model.upstream import import_checkpoint
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 
 HERE = Path(__file__).parent
 COUNTS = {

@@ -72,7 +72,7 @@ def points(
 
 def _picture_path(scene: str, window: tuple[int, int], output: Path | None) -> Path:
     """Decide where the picture goes, before anything is computed."""
-    from pfmap.raster.gdal import locate
+    from pfmap.raster.location import locate
 
     location = locate(scene)
     path = output or location.folder / f"{location.stem}_points_{window[0]}_{window[1]}.png"

@@ -23,7 +23,8 @@ from pfmap.evaluation.legend import CodedMap, Legend, MatchOptions
 from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
-from pfmap.raster.gdal import EXACT_SUFFIXES, gdal_settings, locate
+from pfmap.raster.gdal import gdal_settings
+from pfmap.raster.location import EXACT_SUFFIXES, locate
 from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.preview import png
 from pfmap.version import __version__

@@ -9,7 +9,7 @@ from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.evaluation.legend import Legend
 from pfmap.raster.align import AlignedMap, burn_values
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.trace.compare import NO_CODE
 from pfmap.vector.labels import LabelPolygons, PolygonFile, remarks
 from pfmap.vector.layer import is_vector

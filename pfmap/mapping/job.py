@@ -30,7 +30,8 @@ from pfmap.mapping.run_report import Preflight, build_report, difference, earlie
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import Predictor
-from pfmap.raster.gdal import Location, gdal_settings
+from pfmap.raster.gdal import gdal_settings
+from pfmap.raster.location import Location
 from pfmap.raster.parts import VIRTUAL, find_parts
 from pfmap.raster.source import Source
 from pfmap.report.qgis import Layer, Map, map_project, place_beside

@@ -29,7 +29,7 @@ from pfmap.mapping.objects import (
 )
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 

@@ -21,8 +21,8 @@ from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import describe
-from pfmap.raster.gdal import GDAL_ERRORS, crs_of, locate, opened
-from pfmap.raster.scene import geobox_of
+from pfmap.raster.gdal import GDAL_ERRORS, crs_of, geobox_of, opened
+from pfmap.raster.location import locate
 from pfmap.report.scene_report import ClassRow, MapFacts, ModelFacts, SceneFacts, SceneReport, Swaths
 from pfmap.report.wording import duration
 from pfmap.version import __version__

@@ -27,7 +27,7 @@ from pfmap.measure.benchmark_table import Benchmark, Run, Stage
 from pfmap.measure.cost import cost_of
 from pfmap.model.predictor import Predictor, Window
 from pfmap.model.store import load_model
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.synthetic import Kind, make_pattern, read_pattern, write_scene
 from pfmap.trace.tracer import warm_up

@@ -26,7 +26,8 @@ from pfmap.model.predictor import Predictor, pad_to
 from pfmap.model.store import Model, load_model
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
-from pfmap.raster.gdal import gdal_settings, locate
+from pfmap.raster.gdal import gdal_settings
+from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.view import View
 from pfmap.report.picture import Mask, Panel, Pixels, Points, Words, write_picture

@@ -16,7 +16,8 @@ from rasterio.windows import Window
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import GDAL_ERRORS, Location, crs_of, gdal_settings
+from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
+from pfmap.raster.location import Location
 
 _ANY_CRS = "EPSG:3857"
 """Stands for a CRS that neither raster names: what is the same on both sides does not matter."""

@@ -19,15 +19,13 @@ from pfmap.core.resources import free_memory, gigabytes
 from pfmap.raster.gdal import (
     BLOCK,
     GDAL_ERRORS,
-    Location,
     Validity,
     gdal_settings,
-    locate,
+    geobox_of,
     refuse_container,
     window_of,
 )
-from pfmap.raster.parts import not_opened
-from pfmap.raster.scene import geobox_of
+from pfmap.raster.location import Location, locate, not_opened
 from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time

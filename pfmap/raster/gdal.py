@@ -1,23 +1,12 @@
-"""How GDAL is set up, told where a raster is, and understood when it fails, and which pixels it has.
+"""How GDAL is set up and a raster opened, which grid it has, and which of its pixels are valid."""
 
-The same wherever a raster is read.
-"""
-
-import base64
 import contextlib
-import http.client
-import os
-import re
-import sys
-import urllib.error
-import urllib.request
-import zipfile
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +18,9 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
-from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, quietly, reason
-from pfmap.core.files import is_hidden
-from pfmap.core.grid import Span
+from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox, Span
+from pfmap.raster.location import Location, refusal
 
 GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
 """What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's, and the last one
@@ -128,140 +117,69 @@ def crs_of(wkt: str | None) -> CRS | None:
     return None if wkt is None else CRS.from_wkt(wkt)
 
 
-_URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
-REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
-"""How GDAL's names for what lies on servers begin."""
-
-_PREFIXES = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-    "s3": "/vsis3/",
-    "gs": "/vsigs/",
-    "az": "/vsiaz/",
-}
-_COLONS = 9  # in GDAL's name of a raster inside a file, at most
-_PATIENCE = 20.0  # seconds
-_SIGNS = ("Content-Length", "Last-Modified", "ETag")
-
-EXACT_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".webp", ".bmp", ".gif"})
-"""How the names of raster files end that keep values as they are, so that class rasters may be such."""
-
-RASTER_SUFFIXES = EXACT_SUFFIXES | {".jpg", ".jpeg", ".ecw", ".sid"}
-"""How the names of raster files end."""
+def horizontal(crs: CRS) -> CRS:
+    """Leave out the heights of a CRS: a map has none, and not every file has a place for them."""
+    with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
+        table = crs.to_dict(projjson=True)
+        if (flat := _without_heights(table)) != table:
+            crs = CRS.from_string(json.dumps(flat))
+            known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
+            crs = known if known == crs else crs
+    return crs
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A scene's place, as the user wrote it and as GDAL opens it."""
-
-    text: str
-    """As given, but for secrets; how messages and reports name it."""
-    gdal: str = field(repr=False)
-    """What GDAL opens."""
-    remote: bool
-    """Whether it is reached over the network."""
-    local: Path | None
-    """The file on this machine that holds it, if there is one: the scene, or the archive around it."""
-    driver: str = ""
-    """The only format of GDAL's that it may have, where it was found and not named; or ""."""
-    called: str = ""
-    """What outputs are to be called where the scene's own name will not do, or ""."""
-
-    @property
-    def name(self) -> str:
-        """The file's own name."""
-        path, _, query = self.gdal.partition("?")
-        if re.fullmatch(r"/vsi\w+", path):
-            path = parse_qs(query).get("url", [path])[0].partition("?")[0]
-        return PurePosixPath(path.replace("\\", "/")).name
-
-    @property
-    def stem(self) -> str:
-        """The name that outputs begin with."""
-        return self.called or UNSEEN.sub("_", PurePosixPath(self.name).stem)
-
-    @property
-    def unfit(self) -> str:
-        """Why no file that pfmap writes may tell programs to open it, or ""."""
-        if self.local is None and HIDDEN in self.text:
-            return "its address holds a secret"
-        return "its name has characters that XML does not have" if UNSEEN.search(self.gdal) else ""
-
-    @property
-    def folder(self) -> Path:
-        """Where outputs go by default: beside the scene, or here if it is not on this machine."""
-        return self.local.parent if self.local is not None else Path()
-
-    @property
-    def vsi(self) -> str:
-        """The name by which programs that use GDAL know it, which need not take addresses."""
-        scheme, separator, rest = self.gdal.partition("://")
-        return f"{_PREFIXES[scheme]}{rest}" if separator and scheme in _PREFIXES else self.gdal
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is a file of this machine that GDAL opens by its path, not one inside another."""
-        return self.local is not None and Path(self.gdal) == self.local
-
-    def absolute(self) -> "Location":
-        """Name a file of this machine by its whole path, as processes with another folder have to."""
-        if self.local is None:
-            return self
-        if not self.plain:  # GDAL's names for what is inside a file have its whole path
-            return replace(self, local=self.local.absolute())
-        path = self.local.absolute()
-        return replace(self, text=str(path), gdal=str(path), local=path)
+def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
+    """Take the third axis out of a CRS in PROJJSON, and those it is made of."""
+    if "components" in table:
+        return _without_heights(table["components"][0])
+    flat = table | {key: _without_heights(table[key]) for key in ("base_crs", "source_crs") if key in table}
+    system = table.get("coordinate_system", {})
+    if len(system.get("axis", ())) > 2:
+        flat["coordinate_system"] = system | {"axis": system["axis"][:2]}
+        flat.pop("id", None)
+    return flat
 
 
-def locate(source: str | os.PathLike[str]) -> Location:
-    """Find out how to open a scene.
-
-    Args:
-        source: a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or
-            `archive.zip/raster.tif`; or any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
+def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
+    """Return the grid of an opened raster.
 
     Raises:
-        SourceError: there is nothing, or not one raster.
+        SourceError: it is not orthorectified, or its georeferencing cannot be used.
     """
-    text = os.fspath(source)
-    if text.startswith("\\vsi"):  # a path object on Windows
-        text = text.replace("\\", "/")
-    if url := _URL.match(text):
-        return Location(named(text), url[0].lower() + text[url.end() :], remote=True, local=None)
-    if text.startswith("/vsi"):
-        return Location(named(text), text, remote=text.startswith(REMOTE), local=None)
-    path = Path(text)
+    _refuse_unrectified(src, location.text)
+    transform = tuple(float(v) for v in src.transform)[:6]
+    if not np.isfinite(transform).all() or transform[0] * transform[4] == transform[1] * transform[3]:
+        raise SourceError(
+            f"{location.text} has a transform {transform} that gives pixels no extent: correct it with "
+            "gdal_edit.py -a_ullr"
+        )
     try:
-        if path.is_dir():
-            raise SourceError(f"{text} is a folder: name a raster file in it")
-        for archive in (path, *path.parents):
-            if archive.suffix.lower() == ".zip" and archive.is_file():
-                inner = path.relative_to(archive).as_posix() if path != archive else _only_raster(archive)
-                return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
-        if path.exists():
-            return Location(text, text, remote=False, local=path)
-        if (inside := _named_inside(text)) is not None:
-            return inside
-    except OSError as error:  # a name that is too long, a folder that is locked, a server that is gone
-        raise SourceError(f"{text} cannot be reached ({error.strerror}): check the path") from error
-    except ValueError as error:  # a name that no file can have
-        raise SourceError(f"{text!r} is no usable path: {error}") from error
-    raise SourceError(f"{text} does not exist: check the path")
+        crs = horizontal(src.crs).to_wkt() if src.crs else None
+    except GDAL_ERRORS as error:
+        raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
+    a, b, c, d, e, f = transform
+    if (a, b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= (0 if crs is None else 1):
+        crs, transform = None, UNPLACED  # what stands where nothing is known: no CRS has a scene just there
+    return GeoBox(src.width, src.height, crs, transform)  # type: ignore[arg-type]
 
 
-def _named_inside(text: str) -> Location | None:
-    """Understand GDAL's name of a raster inside a file, such as NETCDF:"a.nc":band; None if it is none."""
-    if not re.match(r"\w{2,}:", text) or text.count(":") > _COLONS:
-        return None
-    pieces = re.split('[:"]', text)[1:]
-    runs = {":".join(pieces[i:j]) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
-    found = max((run for run in runs if run and Path(run).exists()), key=len, default="")
-    if not found:
-        return None
-    around = text.partition(":")[2].replace(found, "", 1)
-    called = "_".join([Path(found).stem, *re.findall(r"\w+", around)])
-    whole = text.replace(found, str(Path(found).absolute()), 1)
-    return Location(text, whole, remote=False, local=Path(found), called=called)
+def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
+    """Refuse a scene whose pixels lie on no regular grid on the ground."""
+    if tuple(src.transform)[:6] != IDENTITY:
+        return
+    points, crs = src.gcps
+    out = f"{Path(scene).stem}_ortho.tif"
+    if points:
+        to = f"-t_srs {crs.to_string()}" if crs is not None and crs.to_epsg() else "-t_srs EPSG:..."
+        raise SourceError(
+            f"{scene} has {len(points)} ground control points and no transform; an orthophoto is needed: "
+            f"orthorectify it first, with gdalwarp -tps -r bilinear {to} {scene} {out}"
+        )
+    if src.rpcs is not None:
+        raise SourceError(
+            f"{scene} has a camera model (RPC) and no transform; an orthophoto is needed: orthorectify it "
+            f"first, with gdalwarp -rpc -to RPC_DEM=dem.tif -r bilinear -t_srs EPSG:... {scene} {out}"
+        )
 
 
 def refuse_container(src: rasterio.DatasetReader, name: str) -> None:
@@ -304,21 +222,6 @@ class Steady:
         return read
 
 
-def refusal(location: Location, error: Exception) -> str:
-    """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
-    if isinstance(error, UnicodeEncodeError):
-        known = sys.getfilesystemencoding()
-        return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
-    if location.local is not None and sys.platform != "win32":
-        try:
-            file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
-            with open(file, "rb") as opened:  # noqa: PTH123 - of a number
-                opened.read(1)
-        except OSError as system:
-            return str(system.strerror)
-    return reason(error)
-
-
 @contextlib.contextmanager
 def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for one look at it, with GDAL set up for that.
@@ -334,52 +237,3 @@ def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
             yield src
     except (*GDAL_ERRORS, UnicodeError) as error:
         raise SourceError(f"{source.text} cannot be read ({refusal(source, error)})") from error
-
-
-def ask_server(location: Location) -> dict[str, str]:
-    """Ask a web server what it says of a scene before GDAL, which cannot be interrupted, is sent there.
-
-    Returns:
-        Its length, time of change and tag, as far as the server tells; nothing for other places.
-
-    Raises:
-        SourceError: nobody answers.
-    """
-    if not location.gdal.startswith(("http://", "https://")):
-        return {}
-    try:
-        parts = urlsplit(location.gdal)
-        user, _, host = parts.netloc.rpartition("@")
-        request = urllib.request.Request(parts._replace(netloc=host).geturl(), method="HEAD")
-        if user:
-            token = base64.b64encode(unquote(user).encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {token}")
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}
-    except urllib.error.HTTPError:
-        return {}  # it answers; GDAL may know how to ask it, and says what is wrong if not
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        why = getattr(error, "reason", error)
-        raise SourceError(
-            f"{location.text} cannot be opened (the server does not answer: {why}): check the address and "
-            "the network"
-        ) from error
-
-
-def _only_raster(archive: Path) -> str:
-    """Return the name of the only raster in an archive."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            paths = {name: PurePosixPath(name) for name in content.namelist()}
-            names = [n for n, p in paths.items() if p.suffix.lower() in RASTER_SUFFIXES and not is_hidden(p)]
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
-    if len(names) != 1:
-        found = (
-            f"{len(names)} rasters ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else "none"
-        )
-        raise SourceError(
-            f"{archive} holds {found}; one is needed: name it, such as {archive}/"
-            f"{names[0] if names else 'scene.tif'}"
-        )
-    return names[0]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.etree import ElementTree
 
 import rasterio
@@ -17,7 +17,8 @@ import rasterio
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
-from pfmap.raster.gdal import GDAL_ERRORS, REMOTE, Location, gdal_settings, locate, refusal
+from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
+from pfmap.raster.location import REMOTE, Location, locate
 from pfmap.raster.scene import SceneInfo
 
 VIRTUAL = ("VRT", "GTI")
@@ -31,21 +32,6 @@ _BESIDE = (".ovr", ".msk")
 """How the names of files end that GDAL reads pixels from in place of those of the file they belong to."""
 _ALL = Span(0, 1 << 60)
 _DEEP = 8  # virtual rasters that show one another
-
-
-_DRIVERS = {
-    ".ecw": ("ECW",),
-    ".sid": ("MrSID",),
-    ".jp2": ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"),
-    ".nc": ("netCDF",),
-    ".h5": ("HDF5",),
-    ".hdf": ("HDF4", "HDF5"),
-    ".jxl": ("JPEGXL",),
-    ".heic": ("HEIF",),
-}
-"""GDAL's names of the drivers that open files of these endings; not every build of it has all."""
-
-_ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".7z", ".rar"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,24 +229,3 @@ def _beside(location: Location) -> list[str]:
     names = bucket.names(home, f"{location.name}.") if inside else [file.name for file in os.scandir(home)]
     own = location.name.lower()
     return [name for name in names if name.lower().startswith(f"{own}.") and name.lower().endswith(_BESIDE)]
-
-
-def not_opened(location: Location, error: Exception) -> SourceError:
-    """Say why GDAL does not open a raster, as far as that can be told."""
-    ending = PurePosixPath(location.name).suffix.lower()
-    drivers, why = _DRIVERS.get(ending, ()), refusal(location, error)
-    gdals = why == reason(error)
-    with rasterio.Env() as env:
-        lacking = drivers and not set(drivers) & set(env.drivers())
-    if gdals and lacking:
-        said = (
-            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF"
-            " with a program that has one, such as QGIS"
-        )
-    elif gdals and ending in _ARCHIVES:
-        said = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"
-    elif gdals and not location.remote:
-        said = f"is not a raster that GDAL can open ({why})"
-    else:
-        said = f"cannot be opened ({why})"
-    return SourceError(f"{location.text} {said}")

@@ -9,10 +9,10 @@ import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
 
-from pfmap.core.errors import SourceError, UsageError, reason, worded
-from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox
-from pfmap.raster.gdal import GDAL_ERRORS, Location, Validity
-from pfmap.raster.target import horizontal
+from pfmap.core.errors import SourceError, UsageError, worded
+from pfmap.core.grid import GeoBox
+from pfmap.raster.gdal import Validity, geobox_of
+from pfmap.raster.location import Location
 
 RGB = ("red", "green", "blue")
 GUESSES = "PFMAP_GUESSES"
@@ -152,48 +152,6 @@ def _dtype(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, .
             "needed: convert it with gdal_translate -ot Float32"
         )
     return str(np.result_type(*kinds))
-
-
-def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
-    """Return the grid of an opened raster.
-
-    Raises:
-        SourceError: it is not orthorectified, or its georeferencing cannot be used.
-    """
-    _refuse_unrectified(src, location.text)
-    transform = tuple(float(v) for v in src.transform)[:6]
-    if not np.isfinite(transform).all() or transform[0] * transform[4] == transform[1] * transform[3]:
-        raise SourceError(
-            f"{location.text} has a transform {transform} that gives pixels no extent: correct it with "
-            "gdal_edit.py -a_ullr"
-        )
-    try:
-        crs = horizontal(src.crs).to_wkt() if src.crs else None
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
-    a, b, c, d, e, f = transform
-    if (a, b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= (0 if crs is None else 1):
-        crs, transform = None, UNPLACED  # what stands where nothing is known: no CRS has a scene just there
-    return GeoBox(src.width, src.height, crs, transform)  # type: ignore[arg-type]
-
-
-def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
-    """Refuse a scene whose pixels lie on no regular grid on the ground."""
-    if tuple(src.transform)[:6] != IDENTITY:
-        return
-    points, crs = src.gcps
-    out = f"{Path(scene).stem}_ortho.tif"
-    if points:
-        to = f"-t_srs {crs.to_string()}" if crs is not None and crs.to_epsg() else "-t_srs EPSG:..."
-        raise SourceError(
-            f"{scene} has {len(points)} ground control points and no transform; an orthophoto is needed: "
-            f"orthorectify it first, with gdalwarp -tps -r bilinear {to} {scene} {out}"
-        )
-    if src.rpcs is not None:
-        raise SourceError(
-            f"{scene} has a camera model (RPC) and no transform; an orthophoto is needed: orthorectify it "
-            f"first, with gdalwarp -rpc -to RPC_DEM=dem.tif -r bilinear -t_srs EPSG:... {scene} {out}"
-        )
 
 
 def _files(src: rasterio.DatasetReader, location: Location) -> tuple[Path, ...]:

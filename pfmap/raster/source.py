@@ -18,16 +18,9 @@ from rasterio.windows import Window
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import (
-    GDAL_ERRORS,
-    Location,
-    Steady,
-    ask_server,
-    gdal_settings,
-    refuse_container,
-    window_of,
-)
-from pfmap.raster.parts import Parts, not_opened, refuse_pointers
+from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, refuse_container, window_of
+from pfmap.raster.location import Location, ask_server, not_opened
+from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
     EIGHT_BIT,
     Sample,
@@ -45,9 +38,7 @@ Bools = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.generic]
 
 _SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
-_WHOLE = (
-    64_000_000  # values that are read to sample a scene without overviews; larger ones are sampled at spots
-)
+_WHOLE = 64_000_000  # values that are read to sample a scene without overviews; of more, only spots
 _SPOTS, _FEW = 24, 8  # along an axis; few where each costs a request to a server
 
 

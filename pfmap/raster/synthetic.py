@@ -11,7 +11,8 @@ from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError
 from pfmap.core.files import write_failed
-from pfmap.raster.gdal import BLOCK, locate, opened
+from pfmap.raster.gdal import BLOCK, opened
+from pfmap.raster.location import locate
 
 Kind = Literal["jpeg", "deflate", "raw", "sparse"]
 """How the pixels are stored: as most orthophotos are, without loss, as they are, or not at all (black)."""

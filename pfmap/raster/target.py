@@ -7,8 +7,6 @@ Overviews are made here: GDAL's own took 6 to 14 times the processor time on cla
 8,192 x 8,192 pixels. Here two by two pixels are looked at, and most are equal.
 """
 
-import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -27,7 +24,7 @@ from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed
 from pfmap.core.grid import IDENTITY, GeoBox, Span
-from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, crs_of, gdal_settings
+from pfmap.raster.gdal import BLOCK, crs_of, gdal_settings
 from pfmap.raster.vrt import Band, Shown, side_file, vrt
 
 Halving = Literal["mode", "average"]
@@ -158,29 +155,6 @@ def lost(raster: Path | str, box: GeoBox, band: Band) -> str:
         if src.crs == crs_of(box.crs_wkt):
             return ""
         return f"its CRS is {src.crs}, not {box.crs_name}"
-
-
-def horizontal(crs: CRS) -> CRS:
-    """Leave out the heights of a CRS: a map has none, and not every file has a place for them."""
-    with contextlib.suppress(*GDAL_ERRORS):  # one that has no other form stays as it is
-        table = crs.to_dict(projjson=True)
-        if (flat := _without_heights(table)) != table:
-            crs = CRS.from_string(json.dumps(flat))
-            known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
-            crs = known if known == crs else crs
-    return crs
-
-
-def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
-    """Take the third axis out of a CRS in PROJJSON, and those it is made of."""
-    if "components" in table:
-        return _without_heights(table["components"][0])
-    flat = table | {key: _without_heights(table[key]) for key in ("base_crs", "source_crs") if key in table}
-    system = table.get("coordinate_system", {})
-    if len(system.get("axis", ())) > 2:
-        flat["coordinate_system"] = system | {"axis": system["axis"][:2]}
-        flat.pop("id", None)
-    return flat
 
 
 def _staged(height: int, width: int) -> dict[str, Any]:

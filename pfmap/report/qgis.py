@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from pfmap.core import bucket
 from pfmap.core.classes import HEAD, ClassSpec, class_raster_style, confidence_raster_style, objects_style
 from pfmap.core.grid import GeoBox
-from pfmap.raster.gdal import Location
+from pfmap.raster.location import Location
 from pfmap.vector.formats import LAYER
 
 _PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet")

@@ -11,7 +11,7 @@ from PIL import Image
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import PfmapError
 from pfmap.core.grid import GeoBox
-from pfmap.raster.gdal import Location
+from pfmap.raster.location import Location
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
 from pfmap.report.survey_figures import SceneFigures, read_scene_report

@@ -18,7 +18,7 @@ from pfmap.mapping.runtime import Runtime
 from pfmap.mapping.swaths import Tally
 from pfmap.model.predictor import precision_name
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.mosaic import extent
 from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import SceneFigures, State, class_figures

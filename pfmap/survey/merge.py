@@ -26,7 +26,7 @@ from pfmap.mapping.polygonize import Vectorizer
 from pfmap.mapping.swaths import Tally
 from pfmap.raster import mosaic
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look
 from pfmap.report.qgis import Map, map_project
 from pfmap.survey.run import SheetResult

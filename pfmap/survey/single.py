@@ -12,7 +12,7 @@ from pfmap.mapping.job import Job, Progress, Result
 from pfmap.mapping.options import PredictOptions, RunOptions, SceneSettings, Settings
 from pfmap.mapping.run_report import Preflight
 from pfmap.mapping.runtime import Runtime
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.files import make_folder
 from pfmap.mapping.job import look_behind
 from pfmap.mapping.options import PredictOptions
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look, Part, common_grid, write_mosaic
 from pfmap.raster.scene import GUESSES, SceneInfo
 from pfmap.raster.source import Source

@@ -9,8 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from pfmap.trace.arrays import NOTHING, Bools, Bytes, Ints, Longs, compiled, doubled, look_up, roots, shifted
-from pfmap.trace.tile import label
+from pfmap.trace.tile import (
+    NOTHING,
+    Bools,
+    Bytes,
+    Ints,
+    Longs,
+    compiled,
+    doubled,
+    label,
+    look_up,
+    roots,
+    shifted,
+)
 
 NO_CODE = 255
 CODES = 256

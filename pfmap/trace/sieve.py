@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.trace.arrays import (
+from pfmap.trace.tile import (
     NOTHING,
     Bools,
     Bytes,
@@ -26,13 +26,13 @@ from pfmap.trace.arrays import (
     Longs,
     compiled,
     doubled,
+    label,
     look_up,
     no_class,
     root,
     roots,
     shifted,
 )
-from pfmap.trace.tile import label
 
 _CHUNK_PIXELS = 8 << 20
 
@@ -162,7 +162,7 @@ class Sieve:
             growing[bottom[bottom >= 0]] = True
         no = np.zeros(count, dtype=np.bool_)
         first = self._top * self._width + pieces.first
-        fresh = pieces.classes, pieces.pixels * pixel, first, no, no, no
+        fresh: tuple[npt.NDArray[Any], ...] = (pieces.classes, pieces.pixels * pixel, first, no, no, no)
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
         nodes = _Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))

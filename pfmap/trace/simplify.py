@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pfmap.trace.arrays import NOTHING, Bools, Bytes, Floats, Ints, Longs, compiled, doubled
-from pfmap.trace.tile import UNIT, Arcs, Pieces
+from pfmap.trace.tile import NOTHING, UNIT, Arcs, Bools, Bytes, Floats, Ints, Longs, Pieces, compiled, doubled
 
 _LEVELS = 3
 """How often the tolerance is halved; at the last level an arc is what it was."""

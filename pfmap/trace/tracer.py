@@ -22,13 +22,22 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.regions import Regions
-from pfmap.trace.arrays import (
+from pfmap.trace.simplify import simplify
+from pfmap.trace.tile import (
     NOTHING,
+    UNIT,
+    Arcs,
     Bools,
     Bytes,
+    Halves,
     Ints,
     Longs,
+    Pieces,
+    Rings,
+    arcs_between,
     compiled,
+    join,
+    label,
     look_up,
     no_class,
     offsets_of,
@@ -36,8 +45,6 @@ from pfmap.trace.arrays import (
     shifted,
     take_ragged,
 )
-from pfmap.trace.simplify import simplify
-from pfmap.trace.tile import UNIT, Arcs, Halves, Pieces, Rings, arcs_between, join, label
 
 TILE = 512
 """Rows and columns of a tile; large regions are cut along these."""

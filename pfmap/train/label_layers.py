@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pfmap.core.errors import TrainingError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.align import AlignedMap, burn_values
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.train.config import LayerSpec
 from pfmap.vector.labels import LabelPolygons, PolygonFile, PolygonTally
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pfmap.core.card import Card
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.scaling import known_scaling, sampled_scaling
 from pfmap.raster.source import Source
 from pfmap.train.label_layers import LabelLayer, Labels

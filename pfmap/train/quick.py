@@ -20,7 +20,7 @@ from pfmap.core.files import is_hidden, write_text
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
-from pfmap.raster.gdal import RASTER_SUFFIXES, locate
+from pfmap.raster.location import RASTER_SUFFIXES, locate
 from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config

@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 import pfmap
 from pfmap.core.classes import NODATA
 from pfmap.core.grid import mean_size
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.vector.geodesy import pixel_size
 

@@ -21,7 +21,7 @@ from pfmap.core.errors import (
     xml_attribute,
     xml_text,
 )
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 
 SECRET = "s3cr3tWORD-of-16"
 

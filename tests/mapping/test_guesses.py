@@ -16,7 +16,7 @@ import pfmap
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import UNPLACED, Span
 from pfmap.mapping.options import PredictOptions
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT, Scaling, known_scaling, sampled_scaling
 from pfmap.raster.source import Source

@@ -22,7 +22,7 @@ from pfmap.mapping.estimate import estimate, memory_of, windows_with_data
 from pfmap.mapping.job import Job
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import Probe, Runtime
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.survey.single import inspect
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from conftest import Write, blobs, stand_in
 import pfmap
 from pfmap.core.errors import TargetError
 from pfmap.mapping.job import Result
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.report import qgis
 
 

@@ -15,7 +15,7 @@ from pfmap.core.grid import GeoBox, Span
 from pfmap.raster import classmap
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, default_color
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 
 
 def classes(height: int, width: int, dtype: str = "uint8", seed: int = 0) -> np.ndarray:

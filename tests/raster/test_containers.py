@@ -12,7 +12,7 @@ from conftest import Write, blobs, stand_in
 import pfmap
 from pfmap.core.errors import SourceError
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.source import Source, glance
 
 

@@ -9,7 +9,7 @@ import rasterio
 from conftest import Write, blobs
 
 from pfmap.core.errors import SourceError
-from pfmap.raster.gdal import ask_server, locate
+from pfmap.raster.location import ask_server, locate
 
 
 def test_what_is_located_is_what_gdal_opens(write_scene: Write, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from sheets import SIDE, flat_sheet, virtual
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.grid import Span
-from pfmap.raster.gdal import GDAL_ERRORS, Steady, locate
+from pfmap.raster.gdal import GDAL_ERRORS, Steady
+from pfmap.raster.location import locate
 from pfmap.raster.parts import Gone, find_parts
 from pfmap.raster.source import Source
 

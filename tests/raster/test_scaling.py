@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 
 from pfmap.core.errors import EmptyError
 from pfmap.core.grid import Span
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.scaling import EIGHT_BIT, Sample, Scaling, sampled_scaling
 from pfmap.raster.source import Source, spots
 

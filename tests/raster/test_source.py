@@ -8,7 +8,7 @@ from rasterio.enums import ColorInterp
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import Frame, Scale, Span
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.view import View
 

@@ -12,8 +12,9 @@ from pfmap.core.errors import TargetError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster import target as target_module
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import locate
-from pfmap.raster.target import RasterTarget, finish, horizontal
+from pfmap.raster.gdal import horizontal
+from pfmap.raster.location import locate
+from pfmap.raster.target import RasterTarget, finish
 
 SPECS = stand_in().card.classes
 

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from pfmap.core.grid import Span
 from pfmap.mapping.options import PredictOptions
 from pfmap.raster.classmap import ClassMap
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import Scaling, sampled_scaling
 from pfmap.raster.source import Source

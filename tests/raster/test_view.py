@@ -7,7 +7,7 @@ from conftest import Write, blobs
 from rasterio.enums import Resampling
 
 from pfmap.core.grid import Frame, Grid, Scale, Span
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.view import Inside, View
 

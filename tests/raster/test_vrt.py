@@ -9,7 +9,7 @@ import rasterio
 from pfmap.core.classes import ClassSpec
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import confidence_beside
-from pfmap.raster.gdal import locate
+from pfmap.raster.location import locate
 from pfmap.raster.vrt import Band, Hidden, Shown, class_names, side_file, vrt
 
 ODD = 'a & b <"c">'
