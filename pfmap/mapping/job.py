@@ -32,7 +32,7 @@ from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location
-from pfmap.raster.parts import VIRTUAL, find_parts
+from pfmap.raster.parts import find_parts
 from pfmap.raster.source import Source
 from pfmap.report.qgis import Layer, Map, map_project, place_beside
 from pfmap.report.scene_report import SceneReport
@@ -255,8 +255,6 @@ def look_behind(source: Source) -> list[str]:
     Raises:
         SourceError: some are missing, and what cannot be read is not to count as nodata.
     """
-    if source.info.driver not in VIRTUAL:
-        return []
     source.parts, said = find_parts(source.info, needed=not source.skips)
     source.times |= times_of(source.parts.files)
     return said

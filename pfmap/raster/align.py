@@ -114,7 +114,7 @@ class AlignedMap(ClassMap):
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         if self._vrt is None:
             return super()._read(window)
-        values, *_, alpha = self._vrt.read(window=window)
+        values, alpha = self._vrt.read([self._band, self._validity.alpha or self._vrt.count], window=window)
         return values, alpha
 
 

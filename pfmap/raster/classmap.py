@@ -8,30 +8,28 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, quietly, reason, visible
+from pfmap.core.errors import SourceError, reason, visible
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.raster.gdal import (
     BLOCK,
     GDAL_ERRORS,
     Validity,
+    alpha_bands,
     gdal_settings,
     geobox_of,
-    refuse_container,
+    open_raster,
+    reading,
     window_of,
 )
-from pfmap.raster.location import Location, locate, not_opened
+from pfmap.raster.location import Location, locate
 from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time
-_STRIP_BYTES = (
-    8  # of memory for a pixel of them, as it is, as a class, with its mask; or of the tiles in work
-)
+_STRIP_BYTES = 8  # of memory for a pixel, as it is, as a class, with its mask; or of the tiles in work
 _CHOOSE = "choose it with band=, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
 _COLORS = (
@@ -61,12 +59,8 @@ class ClassMap:
     def __init__(self, location: Location, band: int | None, advice: str = _CHOOSE) -> None:
         self._location = location
         with contextlib.ExitStack() as stack:
-            try:
-                with gdal_settings(remote=location.remote), quietly():
-                    self._src = stack.enter_context(rasterio.open(location.gdal))
-            except GDAL_ERRORS as error:
-                raise not_opened(location, error) from error
-            refuse_container(self._src, location.text)
+            self._src = stack.enter_context(open_raster(location))
+            stack.enter_context(reading(location))
             self._band = self._choose(band, advice)
             self.geobox: GeoBox = geobox_of(self._src, location)
             self._validity = Validity.of(self._src, [self._band])
@@ -164,7 +158,7 @@ class ClassMap:
         """Check the band that is to be read, or that there is only one."""
         src, name = self._src, self._location.text
         if band is None:
-            bands = [i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c != ColorInterp.alpha]
+            bands = sorted({*src.indexes} - {*alpha_bands(src)})
             if len(bands) != 1:
                 raise SourceError(f"{name} has {src.count} bands; a class raster has one: {advice}")
             band = bands[0]

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from pfmap.core.bucket import gdal_endpoint
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox, Span
-from pfmap.raster.location import Location, refusal
+from pfmap.raster.location import Location, not_opened
 
 GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
 """What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's, and the last one
@@ -66,6 +66,11 @@ def window_of(rows: Span, cols: Span) -> Window:
     return Window(cols.start, rows.start, cols.size, rows.size)
 
 
+def alpha_bands(src: rasterio.DatasetReader) -> list[int]:
+    """Return the 1-based numbers of bands that a raster calls alpha."""
+    return [n for n, kind in zip(src.indexes, src.colorinterp, strict=True) if kind == ColorInterp.alpha]
+
+
 @dataclass(frozen=True, slots=True)
 class Validity:
     """What says which pixels of a raster are valid."""
@@ -84,11 +89,10 @@ class Validity:
         GDAL sees an alpha band only as the second or fourth of that many, and not at all beside a nodata
         value; and it asks all bands. Here an alpha band decides, unless it is in use as a colour, and what
         has the nodata value by chance is valid. Without one nothing but the bands in use counts. A mask of
-        the whole raster always does.
+        the whole raster always does. Of several alpha bands the last decides.
         """
         bands = tuple(dict.fromkeys(bands))
-        kinds = zip(src.indexes, src.colorinterp, strict=True)
-        alphas = [band for band, kind in kinds if kind == ColorInterp.alpha and band not in bands]
+        alphas = [band for band in alpha_bands(src) if band not in bands]
         flags = [set(src.mask_flag_enums[band - 1]) for band in bands]
         silent = {MaskFlags.all_valid, MaskFlags.alpha, *([MaskFlags.nodata] if alphas else [])}
         has_say = not any(silent & said for said in flags)
@@ -158,7 +162,7 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
     except GDAL_ERRORS as error:
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
     a, b, c, d, e, f = transform
-    if (a, b, d, abs(e)) == (1, 0, 0, 1) and max(abs(c), abs(f)) <= (0 if crs is None else 1):
+    if sorted(map(abs, (a, b, d, e))) == [0, 0, 1, 1] and max(abs(c), abs(f)) <= (0 if crs is None else 1):
         crs, transform = None, UNPLACED  # what stands where nothing is known: no CRS has a scene just there
     return GeoBox(src.width, src.height, crs, transform)  # type: ignore[arg-type]
 
@@ -182,29 +186,38 @@ def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
         )
 
 
-def refuse_container(src: rasterio.DatasetReader, name: str) -> None:
-    """Refuse a file of several rasters of which none is named.
+def open_raster(location: Location) -> rasterio.DatasetReader:
+    """Open a raster, for the caller to close.
 
     Raises:
-        SourceError: it is one.
+        SourceError: it cannot be opened, holds several rasters, or shows others as nobody can rely on.
     """
-    inside = src.subdatasets
+    try:
+        with gdal_settings(remote=location.remote), quietly():
+            src = rasterio.open(location.gdal, driver=location.driver or None)
+    except (*GDAL_ERRORS, ValueError) as error:
+        raise not_opened(location, error) from error
+    name, inside = location.text, src.subdatasets
+    if not inside and src.driver != "GTI":
+        return src
+    src.close()
     if inside:
         some = ", ".join(inside[:5]) + ", ..." * (len(inside) > 5)
         raise SourceError(f"{name} holds {len(inside)} rasters; name one of them in its place: {some}")
+    raise SourceError(
+        f"{name} is a tile index, and GDAL shows tiles of one that are missing as black, without a word: "
+        f"make a virtual raster of it, with gdalbuildvrt {Path(name).stem}.vrt {name}"
+    )
 
 
 class Steady:
     """An opened raster of which a place that could not be read once cannot be read later either.
 
     GDAL by itself gives black then, or what it read before: the raster is opened again.
-
-    Args:
-        open_again: opens it.
     """
 
-    def __init__(self, open_again: Callable[[], Any]) -> None:
-        self._open_again, self._src = open_again, open_again()
+    def __init__(self, location: Location) -> None:
+        self._location, self._src = location, open_raster(location)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._src, name)
@@ -216,24 +229,28 @@ class Steady:
                 return value(*arguments, **named)
             except GDAL_ERRORS:
                 self._src.close()
-                self._src = self._open_again()
+                with contextlib.suppress(SourceError):  # else it stays closed, and cannot be read at all
+                    self._src = open_raster(self._location)
                 raise
 
         return read
 
 
 @contextlib.contextmanager
-def opened(source: Location | Path) -> Iterator[rasterio.DatasetReader]:
+def opened(location: Location) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for one look at it, with GDAL set up for that.
 
     Raises:
         SourceError: it cannot be opened or, within the block, be read.
     """
-    if isinstance(source, Path):
-        source = Location(str(source), str(source), remote=False, local=source)
+    with open_raster(location) as src, gdal_settings(remote=location.remote), quietly(), reading(location):
+        yield src
+
+
+@contextlib.contextmanager
+def reading(location: Location) -> Iterator[None]:
+    """Say of an opened raster that it cannot be read, as a `SourceError`."""
     try:
-        with gdal_settings(remote=source.remote), quietly(), rasterio.open(source.gdal) as src:
-            refuse_container(src, source.text)
-            yield src
-    except (*GDAL_ERRORS, UnicodeError) as error:
-        raise SourceError(f"{source.text} cannot be read ({refusal(source, error)})") from error
+        yield
+    except GDAL_ERRORS as error:
+        raise SourceError(f"{location.text} cannot be read ({reason(error)})") from error

@@ -216,7 +216,7 @@ def ask_server(location: Location) -> dict[str, str]:
         ) from error
 
 
-def refusal(location: Location, error: Exception) -> str:
+def _refusal(location: Location, error: Exception) -> str:
     """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
     if isinstance(error, UnicodeEncodeError):
         known = sys.getfilesystemencoding()
@@ -234,7 +234,7 @@ def refusal(location: Location, error: Exception) -> str:
 def not_opened(location: Location, error: Exception) -> SourceError:
     """Say why GDAL does not open a raster, as far as that can be told."""
     ending = PurePosixPath(location.name).suffix.lower()
-    drivers, why = _DRIVERS.get(ending, ()), refusal(location, error)
+    drivers, why = _DRIVERS.get(ending, ()), _refusal(location, error)
     gdals = why == reason(error)
     with rasterio.Env() as env:
         lacking = drivers and not set(drivers) & set(env.drivers())

@@ -21,8 +21,6 @@ from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
 from pfmap.raster.location import REMOTE, Location, locate
 from pfmap.raster.scene import SceneInfo
 
-VIRTUAL = ("VRT", "GTI")
-"""GDAL's names of formats that show other files."""
 _FORMATS = {
     ".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".jp2": "JP2OpenJPEG", ".png": "PNG", ".webp": "WEBP",
     ".bmp": "BMP", ".gif": "GIF", ".jpg": "JPEG", ".jpeg": "JPEG", ".ecw": "ECW", ".sid": "MrSID",
@@ -93,14 +91,9 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
         The files, and what the user should know: that some are missing.
 
     Raises:
-        SourceError: some are missing that are `needed`, or nobody could tell.
+        SourceError: some are missing that are `needed`.
     """
     name, local = scene.name, scene.location.local
-    if scene.driver == "GTI":
-        raise SourceError(
-            f"{name} is a tile index, and GDAL shows tiles of one that are missing as black, without a word: "
-            f"make a virtual raster of it, with gdalbuildvrt {Path(name).stem}.vrt {name}"
-        )
     parts = Parts() if local is None else _parts_of(local, _DEEP)
     names = sorted({one.name for one in parts.gone})
     some = f"{len(names)} file{'s' * (len(names) != 1)} that cannot be opened ({', '.join(names[:5])}"
@@ -167,19 +160,23 @@ def _part(name: str, depth: int, *, raw: bool) -> Parts:
 
 
 def _shown_at(root: ElementTree.Element, shown: ElementTree.Element, axis: str, part: Span) -> Span:
-    """Return which rows (y) or columns (x) of a VRT show some of a file: all it has, if that is unsaid."""
-    whole = int(root.attrib["rasterYSize" if axis == "y" else "rasterXSize"])
-    rects = shown.find("SrcRect"), shown.find("DstRect")
-    (start, size), (first, count) = (
-        (0.0, 0.0) if rect is None else (float(rect.get(f"{axis}Off", 0)), float(rect.get(f"{axis}Size", 0)))
-        for rect in rects
-    )
-    count = count or whole
-    low, high = first, first + count
-    if size and part != _ALL:
-        low, high = (first + (edge - start) * count / size for edge in (part.start, part.stop))
-        low, high = max(low, first), min(high, first + count)
-    return Span(math.floor(low), math.ceil(high)).clip(Span(0, whole))
+    """Return which rows (y) or columns (x) of a VRT show some of a file: all, if that cannot be told."""
+    whole = Span(0, int(root.attrib["rasterYSize" if axis == "y" else "rasterXSize"]))
+    try:
+        (start, size), (first, count) = (
+            (0.0, 0.0)
+            if rect is None
+            else (float(rect.get(f"{axis}Off", 0)), float(rect.get(f"{axis}Size", 0)))
+            for rect in (shown.find("SrcRect"), shown.find("DstRect"))
+        )
+        count = count or whole.size
+        low, high = first, first + count
+        if size and part != _ALL:
+            low, high = (first + (edge - start) * count / size for edge in (part.start, part.stop))
+            low, high = max(low, first), min(high, first + count)
+        return Span(math.floor(low), math.ceil(high)).clip(whole)
+    except (ValueError, OverflowError):  # GDAL reads what begins as a number, and takes the rest for 0
+        return whole
 
 
 def found_file(path: Path, pattern: str = "") -> Location:

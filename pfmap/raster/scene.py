@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
-from pfmap.raster.gdal import Validity, geobox_of
+from pfmap.raster.gdal import Validity, alpha_bands, geobox_of
 from pfmap.raster.location import Location
 
 RGB = ("red", "green", "blue")
@@ -114,6 +114,9 @@ def describe(
         said.append(f"{name} is grey: all bands of the model see the same; expect poorer results")
     if location.unfit:
         said.append(f"{name} is left out of the QGIS project: {location.unfit}")
+    validity = Validity.of(src, chosen)
+    if len(set(alpha_bands(src)) - set(chosen)) > 1:
+        said.append(f"{name} has several alpha bands: the last, band {validity.alpha}, says what is valid")
     if inverted:
         said.append(f"{name} says that its low values are bright (MINISWHITE): they are read so")
     return SceneInfo(
@@ -122,7 +125,7 @@ def describe(
         geobox=geobox,
         bands=chosen,
         count=src.count,
-        validity=Validity.of(src, chosen),
+        validity=validity,
         palette=palette,
         bits=_bits(src, chosen, dtype),
         white_is_zero=inverted,

@@ -15,11 +15,11 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, refuse_container, window_of
-from pfmap.raster.location import Location, ask_server, not_opened
+from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, window_of
+from pfmap.raster.location import Location, ask_server
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
     EIGHT_BIT,
@@ -75,17 +75,16 @@ class Source:
         skip_unreadable: bool = False,
     ) -> None:
         self.scaling = EIGHT_BIT
-        self.parts: Parts | None = None
+        self.parts = Parts()
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
             self._signs = ask_server(location)
             self._src = stack.enter_context(_opened(location))
-            with _reading_header(location):
-                chosen, guesses = choose_bands(self._src, location.text, names, bands, model)
-                self.info = describe(self._src, location, chosen, guesses)
-                self.times = times_of(self.info.files)
-                self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
+            chosen, guesses = choose_bands(self._src, location.text, names, bands, model)
+            self.info = describe(self._src, location, chosen, guesses)
+            self.times = times_of(self.info.files)
+            self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
             self._misled = False
             opaque = self._palette is None or bool(self._palette[3].all())
             self._partial = bool(self.info.validity.alpha or self.info.validity.masks) or not opaque
@@ -112,7 +111,7 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
-        if self.parts is not None and self.parts.near(rows, cols):
+        if self.parts.near(rows, cols):
             return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
@@ -139,7 +138,7 @@ class Source:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
-        for y, x, block, there in (self.parts or Parts()).pieces(rows, cols, self.info):
+        for y, x, block, there in self.parts.pieces(rows, cols, self.info):
             box = y.within(rows), x.within(cols)
             try:
                 if there:
@@ -289,7 +288,7 @@ def glance(location: Location) -> GeoBox:
         SourceError: it cannot be opened, or is no orthophoto.
     """
     ask_server(location)
-    with _opened(location) as src, _reading_header(location):
+    with _opened(location) as src:
         return describe(src, location, (1,)).geobox
 
 
@@ -299,22 +298,5 @@ def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
     with gdal_settings(remote=location.remote):
         if location.driver:
             refuse_pointers(location)
-        try:
-            with quietly():
-                src = Steady(lambda: rasterio.open(location.gdal, driver=location.driver or None))
-        except (*GDAL_ERRORS, ValueError) as error:
-            raise not_opened(location, error) from error
-        with contextlib.closing(src):
-            opened = cast(rasterio.DatasetReader, src)
-            refuse_container(opened, location.text)
-            yield opened
-
-
-@contextlib.contextmanager
-def _reading_header(location: Location) -> Iterator[None]:
-    try:
-        yield
-    except GDAL_ERRORS as error:
-        raise SourceError(
-            f"{location.text} has a header that GDAL cannot make sense of ({reason(error)})"
-        ) from error
+        with contextlib.closing(Steady(location)) as src, reading(location):
+            yield cast(rasterio.DatasetReader, src)

@@ -1,5 +1,6 @@
 """Class rasters of any origin, and the same on the pixels of another grid: rasterio is the oracle."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import NORTH_UP, UTM, Write
+from rasterio.enums import ColorInterp
 from rasterio.warp import Resampling, reproject, transform_bounds
 
 from pfmap.core.errors import SourceError
@@ -115,6 +117,28 @@ def test_another_grid_has_the_class_of_the_nearest_pixel(
         assert np.array_equal(found, expected)
     else:  # GDAL projects a raster of its own a little less exactly than a view of it
         assert (found != expected).mean() < 0.01
+
+
+def test_the_alpha_band_may_be_the_first(write_scene: Write) -> None:
+    image = np.concatenate([np.full((1, 20, 30), 255, np.uint8), classes(20, 30)])
+    path = write_scene(image, photometric="minisblack")
+    with rasterio.open(path, "r+") as dst:
+        dst.colorinterp = [ColorInterp.alpha, ColorInterp.gray]
+        box = GeoBox(30, 20, dst.crs.to_wkt(), tuple(dst.transform @ Affine.translation(2, 0))[:6])
+    with ClassMap(locate(path), None) as opened:
+        assert np.array_equal(opened.read(Span(0, 20)), image[1])
+    with AlignedMap(locate(path), box, "", "the map") as moved:
+        assert np.array_equal(moved.read(Span(0, 20))[:, :28], image[1, :, 2:])
+
+
+def test_a_name_that_is_no_text_is_refused(write_scene: Write, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.tif")
+    try:
+        path.write_bytes(write_scene(classes(9, 9)).read_bytes())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(SourceError, match="its name is not utf-8: rename it"):
+        ClassMap(locate(path), None)
 
 
 def test_rasters_that_cannot_be_brought_together_are_refused_or_noted(write_scene: Write) -> None:

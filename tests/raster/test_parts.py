@@ -16,6 +16,7 @@ from sheets import SIDE, flat_sheet, virtual
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.grid import Span
+from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import GDAL_ERRORS, Steady
 from pfmap.raster.location import locate
 from pfmap.raster.parts import Gone, find_parts
@@ -97,6 +98,27 @@ def test_a_tile_index_is_refused(tmp_path: Path) -> None:
     frame.to_file(tmp_path / "index.gti.gpkg", driver="GPKG")
     with pytest.raises(SourceError, match="is a tile index"):
         pfmap.predict(tmp_path / "index.gti.gpkg", tmp_path / "out", model=stand_in(), device="cpu")
+    for reader in (Source, lambda location: ClassMap(location, 1)):  # as training and evaluation read
+        with pytest.raises(SourceError, match="is a tile index"):
+            reader(locate(tmp_path / "index.gti.gpkg"))
+
+
+@pytest.mark.parametrize("kind", ["SimpleSource", "ComplexSource"])
+def test_what_is_missing_is_in_no_sample(kind: str, tmp_path: Path) -> None:
+    flat_sheet(tmp_path / "0.tif")
+    virtual(tmp_path / "inner.vrt", ["missing.tif"])
+    scene = virtual(tmp_path / "scene.vrt", ["0.tif", "inner.vrt"], kind)
+    with Source(locate(scene), skip_unreadable=True) as source:
+        source.parts, _ = find_parts(source.info, needed=False)
+        for _ in range(2):
+            sample = source.sample(values=True)
+            assert set(np.unique(sample.pixels[:, sample.valid])) == {120}
+
+
+def test_places_that_are_no_numbers_are_everywhere(tmp_path: Path) -> None:
+    scene = virtual(tmp_path / "scene.vrt", ["missing.tif"])
+    scene.write_text(scene.read_text().replace('xOff="0"', 'xOff="left"'))
+    assert gone_of(scene) == {Gone("missing.tif", Span(0, SIDE), Span(0, SIDE))}
 
 
 def cut(path: Path) -> Path:
@@ -132,7 +154,7 @@ def test_what_failed_once_fails_again(kind: str, tmp_path: Path) -> None:
         window = rasterio.windows.Window(
             0, 0 if kind == "BMP" else src.height - 8, 50, 8
         )  # from the bottom up
-    steady = Steady(lambda: rasterio.open(path))
+    steady = Steady(locate(path))
     for _ in range(4):
         with pytest.raises(GDAL_ERRORS):
             steady.read([1, 2, 3], window=window)

@@ -84,6 +84,18 @@ def test_an_alpha_that_is_no_number_is_invalid(write_scene: Write) -> None:
     assert np.array_equal(everywhere(path), VALID)
 
 
+def test_of_several_alpha_bands_the_last_decides_which_is_said(write_scene: Write) -> None:
+    alphas = np.stack([~VALID, VALID]).astype(np.uint8) * 255
+    colors = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.alpha]
+    path = written(write_scene, np.concatenate([photo(), alphas]), colors)
+    assert np.array_equal(everywhere(path), VALID)
+    for bands, count in ((None, 1), ((1, 2, 4), 0)):
+        with Source(locate(path), bands=bands) as source:
+            assert (
+                sum("the last, band 5, says what is valid" in text for text in source.info.guesses) == count
+            )
+
+
 @pytest.mark.parametrize("nodata", [0, 77, 255])
 def test_nodata_values_say_nothing_beside_an_alpha_band(nodata: int, write_scene: Write) -> None:
     """Also no warning: warnings are errors here."""
