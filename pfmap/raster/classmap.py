@@ -19,6 +19,7 @@ from pfmap.raster.gdal import (
     GDAL_ERRORS,
     Validity,
     alpha_bands,
+    color_table,
     gdal_settings,
     geobox_of,
     open_raster,
@@ -189,10 +190,8 @@ class ClassMap:
         local = self._location.local
         if not names and local is not None:
             names = class_names(local.with_name(f"{local.name}.aux.xml"), self._band)
-        colors: dict[int, str] = {}
-        with contextlib.suppress(ValueError):  # no colour table
-            table = self._src.colormap(self._band)
-            colors = {value: f"#{r:02x}{g:02x}{b:02x}" for value, (r, g, b, _) in table.items()}
+        table = color_table(self._src, self._band)
+        colors = {value: f"#{r:02x}{g:02x}{b:02x}" for value, (r, g, b, _) in table.items()}
         return {
             value: ClassSpec(visible(names[value])[:100], colors.get(value, default_color(value)))
             for value in sorted(names)

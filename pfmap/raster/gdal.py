@@ -71,6 +71,14 @@ def alpha_bands(src: rasterio.DatasetReader) -> list[int]:
     return [n for n, kind in zip(src.indexes, src.colorinterp, strict=True) if kind == ColorInterp.alpha]
 
 
+def color_table(src: rasterio.DatasetReader, band: int) -> dict[int, tuple[int, int, int, int]]:
+    """Return red, green, blue and opacity of a band's values; nothing if it has no colour table."""
+    try:
+        return dict(src.colormap(band))
+    except ValueError:
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Validity:
     """What says which pixels of a raster are valid."""

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil, floor, hypot, isfinite
 from pathlib import Path
 
@@ -125,16 +126,7 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
         TargetError: a file cannot be written.
     """
     beside = path.with_suffix(".parts")
-    parts = [
-        part
-        if (said := part.validity) is None or (said.shared and on_grid(part.geobox, grid))
-        else _masked(part, said, beside / f"{number:05d}_mask.vrt", look)
-        for number, part in enumerate(parts)
-    ]
-    placed = [
-        part if on_grid(part.geobox, grid) else _warped(part, grid, beside / f"{number:05d}.vrt", look)
-        for number, part in enumerate(parts)
-    ]
+    placed = [_placed(part, grid, beside / f"{number:05d}", look) for number, part in enumerate(parts)]
     bands = []
     for index, color in enumerate(look.colors):
         shown = [_shown(path, grid, part, str(part.bands[index]), _hidden(part, look)) for part in placed]
@@ -151,20 +143,25 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     return path
 
 
+def _placed(part: Part, grid: GeoBox, path: Path, look: Look) -> Part:
+    """Show a raster through VRTs of its own, where its mask or its grid needs that."""
+    fits, said = on_grid(part.geobox, grid), part.validity
+    if said is not None and not (said.shared and fits):
+        part = _masked(part, said, path.with_name(f"{path.name}_mask.vrt"), look)
+    return part if fits else _warped(part, grid, path.with_suffix(".vrt"), look)
+
+
 def _masked(part: Part, said: Validity, path: Path, look: Look) -> Part:
     """Write a VRT of the bands in use, with a mask of what says which of their pixels are valid."""
     box = part.geobox
-    place = Span(0, box.height), Span(0, box.width)
-
-    def shown(band: object, hidden: Hidden = None) -> Shown:
-        return Shown(_name(part, path), *place, str(band), part.local, hidden)
-
+    shown = partial(_shown, path, box, part)
     bands = [
-        Band(look.dtype, color, [shown(band)]) for color, band in zip(look.colors, part.bands, strict=True)
+        Band(look.dtype, color, [shown(str(band), None)])
+        for color, band in zip(look.colors, part.bands, strict=True)
     ]
     mask = [shown(f"mask,{band}", 0) for band in said.masks]
     if said.alpha is not None:
-        mask = [shown(said.alpha), *(shown(f"mask,{band}", 255) for band in said.masks[:1])]
+        mask = [shown(str(said.alpha), None), *(shown(f"mask,{band}", 255) for band in said.masks[:1])]
     make_folder(path.parent)
     _write_if_new(path, vrt(box, bands, {}, mask or None))
     return Part(str(path), box, tuple(range(1, len(bands) + 1)), masked=(1,) if mask else ())

@@ -18,7 +18,7 @@ import rasterio
 from pfmap.core.card import Card
 from pfmap.core.errors import EmptyError, UsageError, worded
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.gdal import GDAL_ERRORS
+from pfmap.raster.gdal import GDAL_ERRORS, color_table
 from pfmap.raster.scene import SceneInfo
 
 Bools = npt.NDArray[np.bool_]
@@ -159,18 +159,17 @@ def read_palette(src: rasterio.DatasetReader, band: int) -> npt.NDArray[np.uint8
     """Return a band's colour table as ``(4, values)``: red, green, blue and opacity of each value."""
     table = np.zeros((4, 256 if src.dtypes[band - 1] == "uint8" else 65536), dtype=np.uint8)
     table[3] = 255
-    for value, color in src.colormap(band).items():
+    for value, color in color_table(src, band).items():
         if value < table.shape[1]:
             table[:, value] = color
     return table
 
 
-def spots(size: int, count: int) -> list[Span]:
+def spots(size: int, count: int, side: int = _SPOT) -> list[Span]:
     """Lay short runs of pixels evenly along an axis; on a short one, end to end."""
-    if size <= count * _SPOT:
-        return Span(0, size).cut(_SPOT)
-    starts = np.linspace(0, size - _SPOT, count).astype(int)
-    return [Span(int(start), int(start) + _SPOT) for start in starts]
+    if size <= count * side:
+        return Span(0, size).cut(side)
+    return [Span(start, start + side) for start in np.linspace(0, size - side, count).astype(int).tolist()]
 
 
 def at_spots(box: GeoBox, count: int, look: Look) -> tuple[Values, Bools]:
@@ -211,7 +210,7 @@ def differs(values: Values, valid: Bools, rows: Span, cols: Span, look: Look) ->
     (height, width), bands = valid.shape, len(values)
     coarser = max(rows.size / height, cols.size / width)
     side, found = int(min(_PLACE, max(2, _LARGEST / coarser))), []
-    for y, x in product(_places(height, side), _places(width, side)) if coarser > 1 else ():
+    for y, x in product(spots(height, _PLACES, side), spots(width, _PLACES, side)) if coarser > 1 else ():
         box = np.s_[y.start : y.stop, x.start : x.stop]
         with contextlib.suppress(*GDAL_ERRORS):  # said where it is mapped
             full = look(_under(y, height, rows), _under(x, width, cols))
@@ -225,12 +224,6 @@ def differs(values: Values, valid: Bools, rows: Span, cols: Span, look: Look) ->
     off = (abs(mean[:, 0] - mean[:, 1]) > allowed).any(axis=1) & both | (abs(share[:, 0] - share[:, 1]) > 0.5)
     seen = int(share.any(axis=1).sum())
     return int(off.sum()) > min(max(1, seen // 10), max(seen - 1, 0))
-
-
-def _places(size: int, side: int) -> list[Span]:
-    """Lay a few runs of pixels along an axis."""
-    starts = np.unique(np.linspace(0, max(0, size - side), _PLACES).astype(int)).tolist()
-    return [Span(start, min(start + side, size)) for start in starts]
 
 
 def _under(part: Span, size: int, whole: Span) -> Span:

@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
-from pfmap.raster.gdal import Validity, alpha_bands, geobox_of
+from pfmap.raster.gdal import Validity, alpha_bands, color_table, geobox_of
 from pfmap.raster.location import Location
 
 RGB = ("red", "green", "blue")
@@ -98,7 +98,8 @@ def describe(
     """
     colors, structure = src.colorinterp, src.tags(ns="IMAGE_STRUCTURE")
     dtype, geobox = _dtype(src, location, chosen), geobox_of(src, location)
-    palette = len(set(chosen)) == 1 and colors[chosen[0] - 1] == ColorInterp.palette
+    indices = len(set(chosen)) == 1 and colors[chosen[0] - 1] == ColorInterp.palette
+    palette = indices and bool(color_table(src, chosen[0]))
     inverted = structure.get("MINISWHITE") == "YES"
     name, said = location.text, []
     if src.crs and geobox.crs_wkt is None:
@@ -202,26 +203,35 @@ def choose_bands(
     wanted = f"model {model!r} needs {len(names)} ({', '.join(names)})"
     if bands is not None:
         return _given(src, scene, bands, wanted, len(names)), []
-    kinds, (called, about) = [color.name for color in src.colorinterp], _called(src)
-    pairs = zip(kinds, called, strict=True)
-    if differ := any(name and kind in (*RGB, "nir") and name != kind for kind, name in pairs):
+    said = _said(src)
+    for labels, about in said:
+        if all(labels.count(name) == 1 for name in names):
+            chosen = tuple(labels.index(name) + 1 for name in names)
+            return chosen, _noted(scene, about, names, chosen)
+    return _guessed(src, scene, names, said[-1][0], wanted)
+
+
+def _said(src: rasterio.DatasetReader) -> list[tuple[list[str], str]]:
+    """Return what the file says that its bands are: by interpretation, by name, by both.
+
+    With each goes what believing it guesses, or "".
+    """
+    kinds, (called, about), unsure = [color.name for color in src.colorinterp], _called(src), ""
+    pairs = list(zip(kinds, called, strict=True))
+    if any(name and kind in (*RGB, "nir") and name != kind for kind, name in pairs):
         texts = ", ".join(text or "-" for text in src.descriptions)
-        about = f"are called {texts} but tagged {', '.join(kinds)}"
+        unsure = about = f"are called {texts} but tagged {', '.join(kinds)}"
         if tuple(kinds[:3]) == RGB:
             kinds = ["undefined" if kind in RGB else kind for kind in kinds]
     both = [name if kind in _VAGUE else kind for kind, name in zip(kinds, called, strict=True)]
-    for labels in (kinds, called, both):
-        if all(labels.count(name) == 1 for name in names):
-            chosen = tuple(labels.index(name) + 1 for name in names)
-            return chosen, _noted(scene, about, names, chosen) if differ or labels is not kinds else []
-    return _guessed(src, scene, names, both, wanted)
+    return [(kinds, unsure), (called, about), (both, about)]
 
 
 def _guessed(
     src: rasterio.DatasetReader, scene: str, names: tuple[str, ...], labels: Sequence[str], wanted: str
 ) -> tuple[tuple[int, ...], list[str]]:
     """Choose bands by their order, of those that are not known to be others."""
-    colors = [number for number, label in enumerate(labels, 1) if label != "alpha"]
+    colors = sorted({*src.indexes} - {*alpha_bands(src)})
     if names == RGB and len(colors) == 1 and src.colorinterp[colors[0] - 1].name in _VAGUE:
         return (colors[0],) * 3, []
     if len(colors) < len(names):
@@ -264,14 +274,17 @@ def _called(src: rasterio.DatasetReader) -> tuple[list[str], str]:
     """
     texts = [(text or "").lower() for text in src.descriptions]
     called = [_color(text, src.tags(n) | src.tags(n, ns="IMAGERY")) for n, text in enumerate(texts, 1)]
-    if any(called):
-        return called, ""
+    return (called, "") if any(called) else _numbered(texts)
+
+
+def _numbered(texts: Sequence[str]) -> tuple[list[str], str]:
+    """Read numbers in names of bands, such as B04, as those of the satellite that they fit, if of one."""
     found = [re.search(r"(?:^|[^a-z])(sr_)?b(?:and)?[ _]?0*(\d+a?)(?![a-z\d])", text) for text in texts]
     numbers = [match[2] if match else "" for match in found]
     landsat = any(match and match[1] for match in found)
     counted = not landsat and all(number in ("", str(n)) for n, number in enumerate(numbers, 1))
     if counted or not {"2", "3", "4"} <= set(numbers) or ("1" in numbers and "6" not in numbers):
-        return called, ""  # mere numbers, or those of another sensor
+        return [""] * len(texts), ""  # mere numbers, or those of another sensor
     meant = {"2": "blue", "3": "green", "4": "red", "5" if landsat else "8": "nir", "": ""}
     about = f"have numbers, which are read as those of {'Landsat 8 or 9' if landsat else 'Sentinel-2'}"
     return [meant.get(number, "other") for number in numbers], about

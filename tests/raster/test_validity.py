@@ -140,6 +140,20 @@ def test_a_mask_of_the_raster_always_counts(alpha: bool, internal: bool, write_s
     assert np.array_equal(everywhere(path), mask & VALID if alpha else mask)
 
 
+def test_a_palette_without_colours_is_grey(write_scene: Write, tmp_path: Path) -> None:
+    write_scene(photo()[:1], "grey.tif")
+    scene = tmp_path / "scene.vrt"
+    scene.write_text(
+        '<VRTDataset rasterXSize="80" rasterYSize="60"><VRTRasterBand dataType="Byte" band="1">'
+        "<ColorInterp>Palette</ColorInterp><SimpleSource>"
+        '<SourceFilename relativeToVRT="1">grey.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with Source(locate(scene)) as source:
+        assert any("is grey" in text for text in source.info.guesses)
+        assert np.array_equal(source.read(ROWS, COLS)[0], photo()[[0, 0, 0]])
+
+
 @pytest.mark.parametrize("dtype", ["Byte", "UInt16", "Float32"])
 def test_transparent_colours_of_a_palette_are_nodata(dtype: str, write_scene: Write, tmp_path: Path) -> None:
     """And so is what is no number."""
