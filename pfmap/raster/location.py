@@ -21,13 +21,6 @@ _URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
 """How GDAL's names for what lies on servers begin."""
 
-_PREFIXES = {
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-    "s3": "/vsis3/",
-    "gs": "/vsigs/",
-    "az": "/vsiaz/",
-}
 _COLONS = 9  # in GDAL's name of a raster inside a file, at most
 _PATIENCE = 20.0  # seconds
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
@@ -39,15 +32,9 @@ RASTER_SUFFIXES = EXACT_SUFFIXES | {".jpg", ".jpeg", ".ecw", ".sid"}
 """How the names of raster files end."""
 
 _DRIVERS = {
-    ".ecw": ("ECW",),
-    ".sid": ("MrSID",),
-    ".jp2": ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"),
-    ".nc": ("netCDF",),
-    ".h5": ("HDF5",),
-    ".hdf": ("HDF4", "HDF5"),
-    ".jxl": ("JPEGXL",),
-    ".heic": ("HEIF",),
-}
+    ".ecw": "ECW", ".sid": "MrSID", ".jp2": "JP2OpenJPEG or JP2KAK or JP2ECW or JP2MrSID", ".nc": "netCDF",
+    ".h5": "HDF5", ".hdf": "HDF4 or HDF5", ".jxl": "JPEGXL", ".heic": "HEIF",
+}  # fmt: skip
 """GDAL's names of the drivers that open files of these endings; not every build of it has all."""
 
 _ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".7z", ".rar"})
@@ -98,8 +85,10 @@ class Location:
     @property
     def vsi(self) -> str:
         """The name by which programs that use GDAL know it, which need not take addresses."""
-        scheme, separator, rest = self.gdal.partition("://")
-        return f"{_PREFIXES[scheme]}{rest}" if separator and scheme in _PREFIXES else self.gdal
+        scheme, _, rest = self.gdal.partition("://")
+        if not _URL.match(self.gdal):
+            return self.gdal
+        return f"/vsicurl/{self.gdal}" if scheme.startswith("http") else f"/vsi{scheme}/{rest}"
 
     @property
     def plain(self) -> bool:
@@ -234,13 +223,13 @@ def _refusal(location: Location, error: Exception) -> str:
 def not_opened(location: Location, error: Exception) -> SourceError:
     """Say why GDAL does not open a raster, as far as that can be told."""
     ending = PurePosixPath(location.name).suffix.lower()
-    drivers, why = _DRIVERS.get(ending, ()), _refusal(location, error)
+    drivers, why = _DRIVERS.get(ending, ""), _refusal(location, error)
     gdals = why == reason(error)
     with rasterio.Env() as env:
-        lacking = drivers and not set(drivers) & set(env.drivers())
+        lacking = drivers and not set(drivers.split(" or ")) & set(env.drivers())
     if gdals and lacking:
         said = (
-            f"is in a format that GDAL has no driver for here ({' or '.join(drivers)}): convert it to GeoTIFF"
+            f"is in a format that GDAL has no driver for here ({drivers}): convert it to GeoTIFF"
             " with a program that has one, such as QGIS"
         )
     elif gdals and ending in _ARCHIVES:

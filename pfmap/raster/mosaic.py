@@ -115,12 +115,6 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     Rasters on other grids are shown through VRTs of their own, in a folder beside it. A VRT that would not
     change is left as it is.
 
-    Args:
-        path: of the VRT.
-        grid: of the mosaic.
-        parts: the rasters.
-        look: what the mosaic is like.
-
     Raises:
         SourceError: a raster cannot be brought onto the grid.
         TargetError: a file cannot be written.

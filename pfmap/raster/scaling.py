@@ -135,11 +135,9 @@ def about_scaling(scaling: Scaling, scene: SceneInfo) -> list[str]:
     """Say how the scaling was guessed, if it was: neither the user nor the type of values had it."""
     if not scaling.origin.startswith(("percentiles", f"{scene.bits} bits")):
         return []
-    dark, bright = f"{scaling.low:g}", f"{scaling.high:g}"
-    text = f"{scene.name} does not say which of its {scene.dtype} values are dark and bright"
-    return [
-        worded(f"{text}: {dark} and {bright} are taken ({scaling.origin}); if that is wrong, state scale=")
-    ]
+    taken = f"{scaling.low:g} and {scaling.high:g} are taken ({scaling.origin})"
+    text = f"{scene.name} does not say which of its {scene.dtype} values are dark and bright: {taken}"
+    return [worded(f"{text}; if that is wrong, state scale=")]
 
 
 def _turned(scaling: Scaling, scene: SceneInfo) -> Scaling:
@@ -198,14 +196,8 @@ def differs(values: Values, valid: Bools, rows: Span, cols: Span, look: Look) ->
 
     Places all over are looked at. One differs where the mean of a band or the share of valid pixels is
     further off than resampling brings it. Overviews that are black, of other values, or of what was there
-    before differ in many of them; one or two prove nothing.
-
-    Args:
-        values: ``(bands, h, w)``.
-        valid: ``(h, w)``.
-        rows: those of the scene that they stand for.
-        cols: likewise.
-        look: reads values and mask of such rows and columns.
+    before differ in many of them; one or two prove nothing. `values` are ``(bands, h, w)``, `rows` and `cols`
+    those of the scene that they stand for.
     """
     (height, width), bands = valid.shape, len(values)
     coarser = max(rows.size / height, cols.size / width)
@@ -243,10 +235,7 @@ def _figures(values: Values, valid: Bools) -> Floats:
 def about_pixels(scene: SceneInfo, alpha: npt.NDArray[Any], *, misled: bool) -> tuple[str, ...]:
     """Say what a user should know of a scene's pixels.
 
-    Args:
-        scene: what it is.
-        alpha: values of the alpha band, ``(n,)``.
-        misled: whether its overviews show something else.
+    `alpha` are ``(n,)`` values of its alpha band; it `misled` if its overviews show something else.
     """
     notes, band = [], scene.validity.alpha
     if misled:

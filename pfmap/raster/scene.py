@@ -1,5 +1,6 @@
 """What a scene is, apart from its pixels: its place, its type of values, and which bands the network sees."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -163,15 +164,7 @@ def _files(src: rasterio.DatasetReader, location: Location) -> tuple[Path, ...]:
     files = {Path(name) for name in src.files} if not location.remote else set()
     if location.local is not None:
         files.add(location.local)
-    return tuple(sorted(filter(_is_file, files)))
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is such a file; a raster may name what no file can be called."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return tuple(sorted(filter(os.path.isfile, files)))  # a raster may name what no file can be called
 
 
 def choose_bands(
@@ -185,14 +178,8 @@ def choose_bands(
 
     Red, green and blue in this order is the interpretation of any file that was written without one, so that
     names count more there. A grey scene serves a model for red, green and blue with the same band three
-    times; a palette has one band, whose colours are expanded when it is read.
-
-    Args:
-        src: the opened scene.
-        scene: its name, for messages.
-        names: what the model needs, in its order.
-        bands: 1-based numbers given by the user, or None.
-        model: the model's name, for messages.
+    times; a palette has one band, whose colours are expanded when it is read. `names` are what the model
+    needs, in its order; `bands` 1-based numbers given by the user.
 
     Returns:
         1-based band numbers, as many as `names`, and what was guessed.

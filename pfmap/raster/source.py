@@ -99,11 +99,7 @@ class Source:
         self._stack.close()
 
     def read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
-        """Read a part of the scene.
-
-        Args:
-            rows: pixel rows, within the scene.
-            cols: pixel columns, within the scene.
+        """Read pixel rows and columns, all within the scene.
 
         Returns:
             ``(bands, h, w)`` uint8 in the model's order, and the ``(h, w)`` valid mask.

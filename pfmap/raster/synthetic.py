@@ -77,15 +77,7 @@ def read_pattern(path: str) -> npt.NDArray[np.uint8]:
 def write_scene(
     path: Path, pattern: npt.NDArray[np.uint8], width: int, height: int, gsd: float, kind: Kind
 ) -> None:
-    """Write a tiled GeoTIFF of a pattern, repeated.
-
-    Args:
-        path: the file.
-        pattern: ``(3, rows, cols)``.
-        width: pixels.
-        height: pixels.
-        gsd: metres per pixel.
-        kind: how it is stored.
+    """Write a tiled GeoTIFF of a ``(3, rows, cols)`` pattern, repeated; `gsd` is metres per pixel.
 
     Raises:
         TargetError: the disk is full or not writable.

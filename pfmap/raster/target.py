@@ -122,8 +122,7 @@ class RasterTarget:
                     whole, final, driver="COG", bigtiff="if_safer", num_threads="all_cpus", **options
                 )
             names.unlink(missing_ok=True)
-            # A CRS that a GeoTIFF has no place for goes with it.
-            system = box.crs_wkt if lost(final, box, band) else None
+            system = box.crs_wkt if lost(final, box, band) else None  # one that a GeoTIFF has no place for
             if self.classes or system is not None:
                 names.write_text(side_file(self.classes, system), encoding="utf-8")
             if what := lost(final, box, band):
