@@ -255,6 +255,8 @@ def look_behind(source: Source) -> list[str]:
     Raises:
         SourceError: some are missing, and what cannot be read is not to count as nodata.
     """
+    if source.info.driver != "VRT":
+        return []
     source.parts, said = find_parts(source.info, needed=not source.skips)
     source.times |= times_of(source.parts.files)
     return said

@@ -203,9 +203,9 @@ def open_raster(location: Location) -> rasterio.DatasetReader:
     try:
         with gdal_settings(remote=location.remote), quietly():
             src = rasterio.open(location.gdal, driver=location.driver or None)
+            name, inside = location.text, src.subdatasets
     except (*GDAL_ERRORS, ValueError) as error:
         raise not_opened(location, error) from error
-    name, inside = location.text, src.subdatasets
     if not inside and src.driver != "GTI":
         return src
     src.close()

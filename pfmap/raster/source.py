@@ -75,7 +75,7 @@ class Source:
         skip_unreadable: bool = False,
     ) -> None:
         self.scaling = EIGHT_BIT
-        self.parts = Parts()
+        self.parts: Parts | None = None
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
@@ -107,7 +107,7 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
-        if self.parts.near(rows, cols):
+        if self.parts is not None and self.parts.near(rows, cols):
             return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
@@ -134,7 +134,7 @@ class Source:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
-        for y, x, block, there in self.parts.pieces(rows, cols, self.info):
+        for y, x, block, there in (self.parts or Parts()).pieces(rows, cols, self.info):
             box = y.within(rows), x.within(cols)
             try:
                 if there:
