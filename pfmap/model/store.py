@@ -13,14 +13,13 @@ from pathlib import Path
 import platformdirs
 import tomli_w
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
 from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
 from pfmap.core.files import write_bytes, write_text
-from pfmap.model.checkpoint import read_tensors, some_of, what_it_is
+from pfmap.model.checkpoint import read_safetensors, read_tensors, some_of
 from pfmap.net.pfnet import PFNet
 
 CARD_NAME = "model.toml"
@@ -159,15 +158,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"{path} is missing: the model has no weights; train it with pfmap train or import a "
             "checkpoint with pfmap models import"
         )
-    try:
-        state = load_file(path)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError) as error:
-        what = what_it_is(path).removeprefix("is ")
-        raise ModelError(
-            f"{path} is not a safetensors file" + (f" but {what}" if what else f": {error}")
-        ) from error
+    state = read_safetensors(path)
     problems = misfits(network, state)
     if problems:
         raise ModelError(f"{path} does not fit its card: {some_of(problems)}")
