@@ -160,8 +160,7 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
             yield from _about_polygons(spec, layer, drawn)
         if notes := ["; ".join(found.notes) for found in layers if found.notes]:
             more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
-            text = f"{notes[0]}{more}".replace(f"{PurePath(layer.path).parent}/", "")
-            yield text.replace(f"{scenes[0].path.parent}/", "")
+            yield f"{notes[0]}{more}"
 
 
 def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, PolygonLayer]) -> Iterator[str]:
