@@ -97,11 +97,11 @@ class Layer:
             values = {name: np.asarray(batch.column(name).to_pylist(), dtype=object) for name in columns}
             yield np.asarray(shapes, dtype=object), values
 
-    def everything(self) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
-        """Return all ``(n,)`` geometries and all columns."""
-        parts = [(np.zeros(0, dtype=object), dict.fromkeys(self.fields, np.zeros(0, dtype=object)))]
-        parts += self.chunks(self.fields)
-        table = {name: np.concatenate([columns[name] for _, columns in parts]) for name in self.fields}
+    def everything(self, columns: Sequence[str]) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
+        """Return all ``(n,)`` geometries, and these columns of theirs."""
+        parts = [(np.zeros(0, dtype=object), dict.fromkeys(columns, np.zeros(0, dtype=object)))]
+        parts += self.chunks(columns)
+        table = {name: np.concatenate([values[name] for _, values in parts]) for name in columns}
         return np.concatenate([shapes for shapes, _ in parts]), table
 
     def values(self, column: str) -> dict[object, int]:
