@@ -180,7 +180,7 @@ def _keep(noise: int, heard: int, own: int) -> None:
                     held = held[-_BYTES:].partition(b"\n")[2]
             watched = [heard]  # nobody writes any more
         if loud:
-            held = _passed_on(held + b"\n" * (ended and held != b""), own)
+            held = _passed_on(held + b"\n" * (ended and held[-1:] not in (b"", b"\n")), own)
 
 
 def _passed_on(held: bytes, own: int) -> bytes:
