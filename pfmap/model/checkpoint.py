@@ -114,7 +114,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file: check the path")
-    content = read_safetensors(path) if _is_safetensors(path) else read_data(path)
+    try:
+        content = load_file(path) if _is_safetensors(path) else read_data(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise no_safetensors(path, error) from error
     while isinstance(content, Mapping) and (
         inner := [content[key] for key in _NESTS if isinstance(content.get(key), Mapping)]
     ):
@@ -133,19 +136,12 @@ def _is_safetensors(path: Path) -> bool:
     return False
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: it is none, or damaged.
-    """
-    try:
-        return load_file(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError) as error:
-        what = what_it_is(path) or f"is not a whole safetensors file ({error}): {_AGAIN}"
-        raise CheckpointError(f"{path} {what}") from error
+def no_safetensors(path: Path, error: Exception) -> CheckpointError:
+    """Say why a file was not read as safetensors."""
+    if isinstance(error, OSError):
+        return CheckpointError(f"{path} cannot be read ({error.strerror or error})")
+    what = what_it_is(path) or f"is not a whole safetensors file ({error}): {_AGAIN}"
+    return CheckpointError(f"{path} {what}")
 
 
 def some_of(problems: Sequence[str], separator: str = "; ") -> str:

@@ -13,13 +13,14 @@ from pathlib import Path
 import platformdirs
 import tomli_w
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
 from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
 from pfmap.core.files import write_bytes, write_text
-from pfmap.model.checkpoint import read_safetensors, read_tensors, some_of
+from pfmap.model.checkpoint import no_safetensors, read_tensors, some_of
 from pfmap.net.pfnet import PFNet
 
 CARD_NAME = "model.toml"
@@ -158,7 +159,10 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"{path} is missing: the model has no weights; train it with pfmap train or import a "
             "checkpoint with pfmap models import"
         )
-    state = read_safetensors(path)
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise no_safetensors(path, error) from error
     problems = misfits(network, state)
     if problems:
         raise ModelError(f"{path} does not fit its card: {some_of(problems)}")
