@@ -38,11 +38,15 @@ class Command(click.Command):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        more = "Say more: how long stages took, and what libraries say."
-        flag = click.Option(
-            ["-v", "--verbose"], is_flag=True, expose_value=False, help=more, callback=_louder
+        self.params.append(
+            click.Option(
+                ["-v", "--verbose"],
+                is_flag=True,
+                expose_value=False,
+                help="Say more: how long stages took, and what libraries say.",
+                callback=lambda _ctx, _param, value: speak_up() if value else None,
+            )
         )
-        self.params.append(flag)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the library; what it refuses keeps these names when it is printed."""
@@ -60,11 +64,6 @@ def _refuse_nowhere() -> None:
         Path.cwd()
     except OSError as error:  # torch would end the process in C
         raise SourceError("the current folder is gone: change to one that is there") from error
-
-
-def _louder(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        speak_up()
 
 
 def as_flags(parameters: Iterable[click.Parameter]) -> Callable[[str], str]:

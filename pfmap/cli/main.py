@@ -1,5 +1,6 @@
 """The `pfmap` command: its subcommands by name, each imported only when it is called."""
 
+import logging
 import signal
 import sys
 import traceback
@@ -99,7 +100,7 @@ def _status(arguments: list[str] | None) -> int:  # noqa: PLR0911 - a way out fo
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # nobody reads on
             return 128 + 13
-        traceback.print_exc()  # for --verbose
+        logging.getLogger(__name__).debug("", exc_info=True)
         say(f"Error: {refused(error)}", err=True)
         return 1
     except SystemExit as end:

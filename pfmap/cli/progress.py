@@ -46,7 +46,7 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
 
         def on_message(text: str) -> None:
             if not quiet:
-                bar.write(visible(redacted(worded(text))), file=screen())
+                write(worded(text))
 
         def work() -> None:
             try:
@@ -76,6 +76,11 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
     return results[0]
 
 
+def write(text: str) -> None:
+    """Print a line for people above the bar, if there is one, as harmless as `say` does."""
+    tqdm.write(visible(redacted(text)), file=screen())
+
+
 @contextmanager
 def _heeded() -> Iterator[list[int]]:
     """Have what asks this process to end interrupt it as Ctrl-C does; give the numbers of what did."""
@@ -85,10 +90,8 @@ def _heeded() -> Iterator[list[int]]:
         heard.append(number)
         raise KeyboardInterrupt
 
-    wanted = [number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-              if signal.getsignal(number) == signal.SIG_DFL]  # fmt: skip
-    if threading.current_thread() is not threading.main_thread():
-        wanted = []
+    asking = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    wanted = [number for number in asking if signal.getsignal(number) == signal.SIG_DFL]
     for number in wanted:
         signal.signal(number, heed)
     try:

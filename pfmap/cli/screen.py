@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import sys
-from collections import deque
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -19,7 +18,7 @@ import click
 
 from pfmap.core.errors import TargetError, json_text, redacted, visible
 
-_LINES, _BYTES = 200, 1 << 16  # that the keeper holds, and of a line
+_BYTES = 1 << 16  # that the keeper holds
 
 
 class _Screen(io.TextIOWrapper):
@@ -46,14 +45,14 @@ def screen() -> TextIO:
     return _screen or sys.stderr
 
 
-def say(*lines: str, err: bool = False, end: str = "\n") -> None:
+def say(*lines: str, err: bool = False) -> None:
     """Print lines of a result, or with `err` of what is said besides, without secrets and control codes.
 
     Raises:
         TargetError: a result cannot be printed.
     """
     for line in lines:
-        text = visible(redacted(line)) + end
+        text = visible(redacted(line)) + "\n"
         if err:
             click.echo(text, file=_screen, err=True, nl=False)
         else:
@@ -97,18 +96,19 @@ def separate() -> None:
         errors="backslashreplace",
         line_buffering=True,
     )
-    if hasattr(os, "fork"):
-        with suppress(OSError):  # no process, no pipe to be had
-            _orders = _keeper(own)
+    with suppress(OSError):  # no process, no pipe to be had
+        _orders = _keeper(own)
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("pfmap").addHandler(_Said(logging.WARNING))
+    log = logging.getLogger("pfmap")
+    log.addHandler(_Said())
+    log.propagate = False
 
 
 class _Said(logging.Handler):
-    """Says what pfmap itself logs as a warning."""
+    """Says what pfmap itself logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage(), err=True)
+        say(*self.format(record).splitlines(), err=True)
 
 
 def speak_up() -> None:
@@ -163,24 +163,31 @@ def _keeper(own: int) -> int:
 
 
 def _keep(noise: int, heard: int, own: int) -> None:
-    """Hold lines until told to pass them on, or to end, or until whoever tells is gone."""
-    held: deque[bytes] = deque(maxlen=_LINES)
-    rest, loud, order = b"", False, b"none yet"
+    """Hold the last lines until told to pass them on, or to end, or until whoever tells is gone."""
+    held, loud, ended = b"", False, False
     os.set_blocking(noise, False)
     watched = [noise, heard]
-    while order not in (b"q", b""):
+    while not ended:
         ready, _, _ = select.select(watched, [], [])
         if heard in ready:
             order = os.read(heard, 1)
-            loud = loud or order in (b"v", b"")
+            loud = loud or order != b"q"
+            ended = order != b"v"
         with suppress(BlockingIOError):
             while got := os.read(noise, _BYTES):
-                *lines, rest = (rest + got).split(b"\n")
-                held.extend([*lines, rest[:_BYTES]] if len(rest) > _BYTES else lines)
-                rest = b"" if len(rest) > _BYTES else rest
+                held = _passed_on(held + got, own) if loud else held + got
+                if len(held) > _BYTES:  # whole lines alone: a part of one could show a part of a secret
+                    held = held[-_BYTES:].partition(b"\n")[2]
             watched = [heard]  # nobody writes any more
-        if order in (b"q", b"") and rest:
-            held.append(rest)
-        while loud and held:
-            text = visible(redacted(held.popleft().decode(errors="surrogateescape")), "\t")
+        if loud:
+            held = _passed_on(held + b"\n" * (ended and held[-1:] not in (b"", b"\n")), own)
+
+
+def _passed_on(held: bytes, own: int) -> bytes:
+    """Print the lines that are whole; return the rest."""
+    *lines, rest = held.split(b"\n")
+    for line in lines:
+        text = visible(redacted(line.decode(errors="surrogateescape")), "\t")
+        with suppress(OSError):  # nobody reads on: whoever writes must not notice
             os.write(own, f"{text}\n".encode(errors="backslashreplace"))
+    return rest

@@ -27,6 +27,8 @@ def summary(objects: str, zones: str | None, zone_field: str | None, as_csv: boo
     if zone_field is not None and zones is None:
         raise click.UsageError("--zone-field needs --zones")
     result = summarize(objects, zones, zone_field)
+    for note in result.notes:
+        say(f"warning: {note}", err=True)
     area = f"area_{result.unit}"
     rows: list[dict[str, Any]] = [
         ({"zone": row.zone} if zones is not None else {})

@@ -11,8 +11,9 @@ from click.core import ParameterSource
 from tqdm import tqdm
 
 from pfmap.cli.common import Command, class_names, options
+from pfmap.cli.progress import write
 from pfmap.cli.screen import say, screen
-from pfmap.core.errors import redacted, visible, worded
+from pfmap.core.errors import worded
 
 if TYPE_CHECKING:
     from pfmap.train.loop import Progress
@@ -138,7 +139,7 @@ def train(
             overwrite=overwrite,
             on_step=on_step,
             on_validation=on_validation,
-            on_message=lambda text: tqdm.write(visible(redacted(worded(text))), file=screen()),
+            on_message=lambda text: write(worded(text)),
         )
     if leads:
         for name, figure in figures.items():
@@ -167,7 +168,7 @@ def _shown(
 
         def on_validation(step: int, figures: "Validation") -> None:
             for name, figure in figures.items():
-                bar.write(visible(f"step {step}  {_line(name, figure)}"), file=screen())
+                write(f"step {step}  {_line(name, figure)}")
 
         yield on_step, on_validation
 

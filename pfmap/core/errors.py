@@ -118,13 +118,14 @@ _USER = re.compile(r"(\b[a-z][\w+.-]{1,20}:/{1,2})[^\s/?#\"<>]*@", re.I)
 _QUERY = re.compile(
     r"""((?:\b[a-z][\w+.-]{1,20}:/{1,2}|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs))
         (?:<redacted>|[^\s?#"'<>]){0,1000}\?
-        | https?:/{1,2}[^\s?#"'<>]{0,1000}\#)(?:[^\s"'<>]*[^\s"'<>).,:;\]])?""",
+        | https?:/{1,2}[^\s?#"'<>/]{0,1000}\#)([^\s"'<>]*[^\s"'<>).,:;\]])?""",
     re.I | re.VERBOSE,
 )
+_TOKEN = "token|signature|api_?key|credential|bearer"
+_KEY = rf"\b(?:\w*(?:passw(?:or)?d|pwd|secret|{_TOKEN})|sig)\s*="
 _KEYS = re.compile(
-    r"""((?:\b\w*(?:passw(?:or)?d|pwd|secret|token|signature|api_?key|credential|bearer)|\bsig) \s*=\s*
-        | \bauthorization\s*[:=]\s*) (?!<redacted>) (?:(?:bearer|basic)(?:\s|%20|\+)+)?
-        (?:'[^']*' | "[^"]*" | [^\s&;,)\\"']+)""",
+    rf"""(\b(?!\w*(?:{_TOKEN})\s*=\s*[\w-]{{0,7}}(?:\s|$)) {_KEY}\s* | \bauthorization\s*[:=]\s*)
+        (?!<redacted>) (?:(?:bearer|basic)(?:\s|%20|\+)+)? (?:'[^']*' | "[^"]*" | [^\s&;,)\\"']+)""",
     re.I | re.VERBOSE,
 )
 _PRIVATE = re.compile(
@@ -167,8 +168,15 @@ def redacted(text: str) -> str:
 
 def bare(text: str) -> str:
     """Return a text without what has the form of a secret."""
-    text = _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+    text = _QUERY.sub(_bare_query, _USER.sub(rf"\1{HIDDEN}@", text))
     return _KEYS.sub(rf"\1{HIDDEN}", text).replace(HIDDEN + HIDDEN, HIDDEN)
+
+
+def _bare_query(found: re.Match[str]) -> str:
+    """Hide what follows an address, unless it is too short for a secret, as in ?lang=de."""
+    parts = re.split("[&;]", found[2] or "")
+    short = all(len(part.rpartition("=")[2]) < _LEAST for part in parts)
+    return found[0] if short and not re.search(_KEY, found[0], re.I) else found[1] + HIDDEN
 
 
 def _bare(value: Any) -> Any:

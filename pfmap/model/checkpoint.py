@@ -6,6 +6,7 @@ Nothing that a pickle asks to execute is executed, and nobody is told how to hav
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file: check the path")
-    content = _safetensors(path) or read_data(path)
+    try:
+        content = load_file(path) if _is_safetensors(path) else read_data(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise no_safetensors(path, error) from error
     while isinstance(content, Mapping) and (
         inner := [content[key] for key in _NESTS if isinstance(content.get(key), Mapping)]
     ):
@@ -126,17 +130,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; empty where it is none."""
-    try:
-        with path.open("rb") as file:
-            if file.read(9)[8:] == b"{":  # after the length of a header in JSON
-                return load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} is a safetensors file that is damaged: {_AGAIN}") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
-    return {}
+def _is_safetensors(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # after the length of a header in JSON
+    return False
+
+
+def no_safetensors(path: Path, error: Exception) -> CheckpointError:
+    """Say why a file was not read as safetensors."""
+    if isinstance(error, OSError):
+        return CheckpointError(f"{path} cannot be read ({error.strerror or error})")
+    what = what_it_is(path) or f"is not a whole safetensors file ({error}): {_AGAIN}"
+    return CheckpointError(f"{path} {what}")
 
 
 def some_of(problems: Sequence[str], separator: str = "; ") -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pfmap.core.card import Card, card_table, read_card
 from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
 from pfmap.core.files import write_bytes, write_text
-from pfmap.model.checkpoint import read_tensors, some_of, what_it_is
+from pfmap.model.checkpoint import no_safetensors, read_tensors, some_of
 from pfmap.net.pfnet import PFNet
 
 CARD_NAME = "model.toml"
@@ -161,13 +161,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         )
     try:
         state = load_file(path)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError) as error:
-        what = what_it_is(path).removeprefix("is ")
-        raise ModelError(
-            f"{path} is not a safetensors file" + (f" but {what}" if what else f": {error}")
-        ) from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise no_safetensors(path, error) from error
     problems = misfits(network, state)
     if problems:
         raise ModelError(f"{path} does not fit its card: {some_of(problems)}")

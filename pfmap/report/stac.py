@@ -281,17 +281,7 @@ def footprint_geometry(
     points = [(round(float(lon), _DIGITS), round(float(lat), _DIGITS)) for lon, lat in ring]
     if len(points) < 4 or not all(math.isfinite(lon) and math.isfinite(lat) for lon, lat in points):
         return None, None
-    if points[0] != points[-1]:
-        points.append(points[0])
-    twice = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(points))
-    points = points if twice > 0 else points[::-1]
-    lons, lats = [lon for lon, _ in points], [lat for _, lat in points]
-    if min(lons) < -180 or max(lons) > 180:
-        return lonlat_geometry(points)
-    return (
-        {"type": "Polygon", "coordinates": [[list(point) for point in points]]},
-        [min(lons), min(lats), max(lons), max(lats)],
-    )
+    return lonlat_geometry(points)
 
 
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:

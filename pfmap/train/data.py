@@ -1,7 +1,9 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from glob import has_magic
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -16,7 +18,7 @@ from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLeg
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
 from pfmap.vector.labels import PolygonFile, PolygonTally, remarks
-from pfmap.vector.layer import is_vector
+from pfmap.vector.layer import OWN_DATA, find_layer, is_vector, refuse_leads
 
 _SPREAD = 1024  # side of the parts of a large sample of which only some are wanted
 _SHARE = 4  # of the free memory, the part that scenes may be kept in
@@ -107,17 +109,20 @@ def _open_scenes(
     found = (path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
     paths = sorted(path for path in found if not is_hidden(Path(path.name)))
     if not paths:
-        raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
-    for path in paths:
-        refuse_pointers(found_file(path, pattern))
+        raise TrainingError(
+            f"source {spec.name!r}: {folder / spec.images} matches no file{_locked(folder / spec.images)}"
+        )
+    if has_magic(pattern):
+        for path in paths:
+            _refuse_pointer(path, pattern)
     scenes = [LabelledScene(path, spec.bands or None, config.card) for path in paths]
     legends: dict[tuple[int, Path], PolygonLegend] = {}  # one polygon file may lie over many images
     for scene in scenes:
         for number, layer in enumerate(spec.layers):
             path = folder / layer.path.replace("{stem}", scene.path.stem)
+            if "{stem}" in layer.path:
+                _refuse_pointer(Path(find_layer(str(path), "label file")[0]), layer.path)
             if not is_vector(str(path)):
-                if "{stem}" in layer.path:  # found by its name
-                    refuse_pointers(found_file(path, layer.path))
                 scene.layers.append(RasterLayer(path, scene.path, scene.geobox, layer, sets))
                 continue
             if (number, path) not in legends:
@@ -125,6 +130,24 @@ def _open_scenes(
                 legends[number, path] = PolygonLegend(file, layer, sets)
             scene.layers.append(PolygonLayer(legends[number, path], scene.path, scene.geobox))
     return scenes
+
+
+def _locked(pattern: Path) -> str:
+    """Say that the folder in which files were looked for cannot be searched, if so."""
+    home = next(part for part in (pattern, *pattern.parents) if not has_magic(str(part)))
+    try:
+        os.scandir(home if home != pattern else home.parent).close()
+    except OSError as error:
+        return f": {error.filename} cannot be searched ({error.strerror})"
+    return ""
+
+
+def _refuse_pointer(path: Path, pattern: str) -> None:
+    """Refuse a file that a pattern found where what it shows would come from elsewhere."""
+    if path.suffix.lower() in OWN_DATA:
+        refuse_leads(path)
+    elif (found := found_file(path, pattern)).driver:
+        refuse_pointers(found)
 
 
 def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator[str]:
@@ -137,8 +160,7 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
             yield from _about_polygons(spec, layer, drawn)
         if notes := ["; ".join(found.notes) for found in layers if found.notes]:
             more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
-            text = f"{notes[0]}{more}".replace(f"{PurePath(layer.path).parent}/", "")
-            yield text.replace(f"{scenes[0].path.parent}/", "")
+            yield f"{notes[0]}{more}"
 
 
 def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, PolygonLayer]) -> Iterator[str]:

@@ -81,19 +81,18 @@ class RasterLayer:
         self._seen = np.zeros(256, dtype=bool)
         self._named = {int(value) for value in spec.values if value.isdecimal()}
         with self._opened() as source:
-            self.notes = []
+            notes = []
             if source.stated_nodata in self._named:
                 value = f"{source.stated_nodata:g}"
-                self.notes.append(
+                notes.append(
                     f"warning: {path} calls {value} nodata, so none of it counts as "
                     f"{' or '.join(spec.values[value])}: where it is that, use gdal_edit.py -unsetnodata"
                 )
             if source.note:
-                self.notes.append(source.note)
+                notes.append(source.note)
             elif source.moved:
-                self.notes.append(
-                    f"{path} lies on another grid than {image}: brought onto that, pixel by pixel"
-                )
+                notes.append(f"{path} lies on another grid than {image}: brought onto that, pixel by pixel")
+        self.notes = [_short(note, path, image) for note in notes]
         self._lookup = np.full(256, sets.add_named(spec.rest, spec.weight), dtype=np.uint8)
         for value, names in spec.values.items():
             if not value.isdecimal() or int(value) > 255:
@@ -127,6 +126,13 @@ class RasterLayer:
 
     def _opened(self) -> AlignedMap:
         return AlignedMap(locate(self._path), self._geobox, ADVICE, str(self._image))
+
+
+def _short(note: str, *paths: Path) -> str:
+    """Name files without their folders: notes go into the card, and with that to others."""
+    for path in paths:
+        note = note.replace(str(path), path.name)
+    return note
 
 
 class PolygonLegend:
@@ -182,17 +188,14 @@ class PolygonLayer:
     def __init__(self, legend: PolygonLegend, image: Path, geobox: GeoBox) -> None:
         self.legend = legend
         self._polygons = LabelPolygons(legend.file, geobox, str(image))
+        self.notes = [_short(note, Path(legend.file.text), image) for note in [self._polygons.note] if note]
+        """What to tell the user about how polygons and image were brought together."""
 
     def read(self, rows: Span, cols: Span) -> Labels:
         """Burn ``(rows, cols)`` label sets."""
         index = self.legend.index
         shapes = [(shape, index[value]) for shape, value in self._polygons.box(rows, cols) if value in index]
         return burn_values(shapes, rows, cols, self.legend.rest)
-
-    @property
-    def notes(self) -> list[str]:
-        """What to tell the user about how polygons and image were brought together."""
-        return [self._polygons.note] * bool(self._polygons.note)
 
     @cached_property
     def counted(self) -> PolygonTally:

@@ -240,8 +240,10 @@ class _Run:
         figures = measure(self.average, self.data, self.config.card, self.device)
         for name, figure in figures.items():
             self.curves.add(self.done, name, figure.mean_iou)
-        score = float(np.mean([f.mean_iou for f in figures.values()])) if figures else -self.loss
-        if self.best is None or not score <= self.best[0]:  # a score that is no number is the least
+        score = float(np.mean([f.mean_iou for f in figures.values()])) if figures else math.nan
+        if math.isnan(score):  # nothing was held out, or nothing of it is sure
+            score = -self.loss
+        if self.best is None or score > self.best[0]:
             state = {key: value.cpu().clone() for key, value in self.average.state_dict().items()}
             self.best = (score, figures, state)
         return figures

@@ -135,7 +135,7 @@ def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry,
     if layer.crs is None and geobox.crs_wkt is not None:
         note = f"area {text} names no CRS: taken to be in the scene's"
     with explained(f"area {text}"), quietly():
-        found = [shape for shapes, _ in layer.chunks([]) for shape in shapes]
+        found, _ = layer.everything([])
     geometry = _in_crs(gpd.GeoSeries(found, crs=layer.crs), geobox.crs_wkt, text, scene)
     try:
         shapes = shapely.force_2d(np.asarray(geometry, dtype=object))

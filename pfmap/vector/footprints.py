@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox, Span
@@ -36,12 +37,14 @@ def lonlat_geometry(ring: Sequence[tuple[float, float]]) -> tuple[dict[str, Any]
 
     What crosses the antimeridian is cut there, and its bbox begins in the east: west is the larger number.
     """
-    polygon = shapely.Polygon(ring)
-    west, south, east, north = polygon.bounds
-    if east - west >= 360:
-        west, east = -180, 180
-    geometry: dict[str, Any] = json.loads(shapely.to_geojson(shapely.orient_polygons(cut_at_180(polygon))))
-    return geometry, [(west + 180) % 360 - 180, south, 180 - (180 - east) % 360, north]
+    shape: BaseGeometry = shapely.Polygon(ring)
+    bounds = west, south, east, north = shape.bounds
+    if west < -180 or east > 180:
+        if east - west >= 360:
+            west, east = -180, 180
+        shape, bounds = cut_at_180(shape), ((west + 180) % 360 - 180, south, 180 - (180 - east) % 360, north)
+    geometry: dict[str, Any] = json.loads(shapely.to_geojson(shapely.orient_polygons(shape)))
+    return geometry, list(bounds)
 
 
 def ring_around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:

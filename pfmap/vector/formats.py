@@ -101,10 +101,7 @@ class Sink(ABC):
 
     def _check(self, paths: Sequence[Path]) -> None:
         """Read back what GDAL wrote: it leaves out without a word what a format has no place for."""
-        if paths[0].suffix in {
-            ".geojson",
-            ".parquet",
-        }:  # has one CRS, and looking means to read it all; is ours
+        if paths[0].suffix in (".geojson", ".parquet"):  # has one CRS, and is read as a whole; is ours
             return
         layer = LAYER if paths[0].suffix == ".gpkg" else None
         found = [pyogrio.read_info(path, layer=layer, force_feature_count=True) for path in paths]

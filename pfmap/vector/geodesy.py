@@ -227,10 +227,9 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
     (x0, x1, x2), (y0, y1, y2) = to_grid.transform(lons, lats)
     unit = crs.axis_info[0].unit_conversion_factor
     area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) * unit**2
-    sides = [
-        math.hypot(x - x0, y - y0) * unit for x, y in ((x1, y1), (x2, y2))
-    ]  # equal-area ones are sheared
-    return bool(max(abs(size - 1) for size in (area / 100**2, *(s / 100 for s in sides))) < _METRIC_TOLERANCE)
+    # Sides too: equal-area ones are sheared.
+    sizes = (area / 100**2, *(math.hypot(x - x0, y - y0) * unit / 100 for x, y in ((x1, y1), (x2, y2))))
+    return bool(max(abs(size - 1) for size in sizes) < _METRIC_TOLERANCE)
 
 
 def crs_code(wkt: str) -> str | None:

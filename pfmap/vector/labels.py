@@ -70,13 +70,9 @@ class PolygonFile:
     def everything(self) -> tuple[Shapes, list[str | None]]:
         """Return all geometries as they are, and their classes; read once."""
         if self._everything is None:
-            shapes: list[Shapes] = []
-            values: list[str | None] = []
-            columns = [self.field] if self.field else []
-            for part, fields in self.layer.chunks(columns):
-                shapes.append(part)
-                values += [_text(v) for v in fields[self.field]] if self.field else [None] * len(part)
-            self._everything = np.concatenate(shapes) if shapes else np.zeros(0, dtype=object), values
+            shapes, table = self.layer.everything([self.field] if self.field else [])
+            texts = table[self.field] if self.field else [None] * len(shapes)
+            self._everything = shapes, [_text(text) for text in texts]
         return self._everything
 
 

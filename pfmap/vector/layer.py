@@ -2,9 +2,11 @@
 
 import codecs
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,11 @@ is what it says of a file without layers."""
 _CHUNK = 50_000  # features that are read at a time
 _REMOTE = ("/vsi", "http:", "https:", "gs:")
 _PARQUET, _WESTERN = "Parquet", "CP1252"
+OWN_DATA = {
+    ".gpkg": rb"SQLite format 3\0", ".fgb": rb"fgb\x03", ".shp": rb"\0\0\x27\x0a", ".parquet": rb"PAR1",
+    ".geoparquet": rb"PAR1", ".geojson": rb"\s*\{", ".json": rb"\s*\{",
+}  # fmt: skip
+"""How files begin, as patterns, in formats that hold their own features, by how their names end."""
 _CODE_PAGES = b"\x00\x03\x57"  # of a .dbf: none named, or Windows's own, whichever that was
 
 Shapes = npt.NDArray[np.object_]
@@ -90,11 +97,11 @@ class Layer:
             values = {name: np.asarray(batch.column(name).to_pylist(), dtype=object) for name in columns}
             yield np.asarray(shapes, dtype=object), values
 
-    def everything(self) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
-        """Return all ``(n,)`` geometries and all columns."""
-        parts = [(np.zeros(0, dtype=object), dict.fromkeys(self.fields, np.zeros(0, dtype=object)))]
-        parts += self.chunks(self.fields)
-        table = {name: np.concatenate([columns[name] for _, columns in parts]) for name in self.fields}
+    def everything(self, columns: Sequence[str]) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
+        """Return all ``(n,)`` geometries, and these columns of theirs."""
+        parts = [(np.zeros(0, dtype=object), dict.fromkeys(columns, np.zeros(0, dtype=object)))]
+        parts += self.chunks(columns)
+        table = {name: np.concatenate([values[name] for _, values in parts]) for name in columns}
         return np.concatenate([shapes for shapes, _ in parts]), table
 
     def values(self, column: str) -> dict[object, int]:
@@ -219,6 +226,30 @@ def _unnamed_encoding(path: Path) -> str | None:
         except UnicodeDecodeError:
             return _WESTERN
     return "UTF-8"
+
+
+def refuse_leads(path: Path) -> None:
+    """Refuse a file with one of the endings of `OWN_DATA` for which GDAL would read others, or ask a server.
+
+    Nothing that it names is opened.
+
+    Raises:
+        SourceError: it leads there, cannot be read, or is not of the format that its name says.
+    """
+    ending, home = path.suffix.lower(), path.parent.resolve()
+    with explained(str(path)), path.open("rb") as file:
+        own = re.match(OWN_DATA[ending], file.read(1024)) is not None
+        if own and "json" in ending:  # which may name a CRS by an address
+            file.seek(0)
+            crs = json.load(file).get("crs")
+            own = crs is None or (isinstance(crs, dict) and crs.get("type") == "name")
+        parts = [path, *path.parent.glob(f"{escape(path.stem)}.*")]
+        own = own and all(part.resolve().parent == home for part in parts)
+    if not own:
+        raise SourceError(
+            f"{path} is not what its name says, or leads to other files or servers: files that are found by "
+            "their names must hold what they show; convert it, with ogr2ogr"
+        )
 
 
 def only_layer(path: str) -> str | None:

@@ -39,6 +39,8 @@ class Summary:
     """"m2", or "px" where the layer has no CRS."""
     rows: list[Row]
     """Those that are not empty."""
+    notes: tuple[str, ...] = ()
+    """What to tell the user of the files."""
 
 
 class _Part(NamedTuple):
@@ -86,7 +88,8 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
                 parts = iter([_Part(0, "", np.arange(len(shapes)), whole, measurer.measure(shapes)[0])])
             for part in parts:
                 _add(rows, part, fields["class"][part.which].astype(str), whole[part.which])
-    return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)])
+    notes = tuple(note for note in (layer.note, places.note if places else "") if note)
+    return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)], notes)
 
 
 def _open_objects(objects: str) -> Layer:
@@ -125,6 +128,8 @@ class _Zones:
     names: list[str]
     tree: shapely.STRtree
     union: shapely.Geometry
+    note: str
+    """What to tell the user of the file."""
 
     def split(self, shapes: Shapes, measurer: Measurer) -> Iterator[_Part]:
         """Yield for each zone the objects that reach it, and last those that reach out of all of them."""
@@ -153,7 +158,7 @@ def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objec
         which, other = (text, objects) if layer.crs is None else (objects, text)
         raise UsageError(f"{which} has no CRS and {other} has one: they cannot be brought together")
     with explained(text):
-        shapes, table = layer.everything()
+        shapes, table = layer.everything(layer.fields)
         placed = gpd.GeoSeries(shapes, crs=layer.crs)
         if crs is not None:
             placed = placed.to_crs(crs)
@@ -166,7 +171,7 @@ def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objec
     kept = shapes[polygonal]
     shapely.prepare(kept)
     titles = [str(name) for name in names[polygonal].tolist()]
-    return _Zones(kept, [*titles, OUTSIDE], shapely.STRtree(kept), shapely.union_all(kept))
+    return _Zones(kept, [*titles, OUTSIDE], shapely.STRtree(kept), shapely.union_all(kept), layer.note)
 
 
 def _name_field(table: Mapping[str, npt.NDArray[np.object_]]) -> str | None:

@@ -78,6 +78,7 @@ def test_outputs_are_named_after_the_scene_alone() -> None:
         f"GDAL_HTTP_USERPWD=me:{SECRET}",
         f"tls://me:{SECRET}@scheduler:8786 is gone",
         f"X-Amz-Signature={SECRET}&X-Amz-Date=1",
+        f"https://me:a#{SECRET}@host/scene.tif?lang=de&key={SECRET}",
     ],
 )
 def test_no_message_holds_what_has_the_form_of_a_secret(text: str) -> None:
@@ -122,6 +123,9 @@ def test_ordinary_texts_lose_nothing() -> None:
         "/maps/scale=2/scene.tif: 3 bands, min_area= is 2; is it a=b? keys: classes=('a', 'b')",
         "EPSG:4326, see https://host/page for more (really)",
         "https://stac-extensions.github.io/processing/v1.1.0/schema.json",
+        "Contains data of https://host/terms#attribution, see https://host/copyright?lang=de",
+        "http://www.opengis.net/def? and /vsis3/bucket/what?.tif",
+        "token = road",
     ):
         assert bare(text) == text
 

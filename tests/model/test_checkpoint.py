@@ -63,7 +63,7 @@ ODD: dict[str, tuple[Callable[[], bytes], str]] = {
     "an ONNX model": (lambda: b"\x08\x07\x12\x07pytorch\x1a\x05", "is an ONNX model"),
     "TorchScript": (scripted, "is a TorchScript program"),
     "a whole module": (lambda: saved(torch.nn.Linear(2, 2)), "without running code.*torch.nn.modules.linear"),
-    "damaged safetensors": (lambda: b"\x10\0\0\0\0\0\0\0{\"a\"", "safetensors file that is damaged"),
+    "damaged safetensors": (lambda: b"\x10\0\0\0\0\0\0\0{\"a\"", "not a whole safetensors file"),
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_weights_of_a_model_that_were_never_fetched_say_so(tmp_path: Path) -> No
     card = pfmap.load_model("landcover").folder / "model.toml"
     (folder / "model.toml").write_bytes(card.read_bytes())
     (folder / "weights.safetensors").write_bytes(LFS)
-    with pytest.raises(ModelError, match=r"weights\.safetensors is not .* but a Git LFS pointer"):
+    with pytest.raises(ModelError, match=r"weights\.safetensors is a Git LFS pointer"):
         pfmap.load_model(folder)
 
 

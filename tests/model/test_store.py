@@ -74,7 +74,7 @@ def test_weights_that_do_not_fit_are_listed(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"projections\.0\.1\.bias is \(16,\), needs \(24,\).* and \d+ more"):
         pfmap.load_model(folder)
     (folder / "weights.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(ModelError, match="not a safetensors file"):
+    with pytest.raises(ModelError, match="is empty, or all zeros"):
         pfmap.load_model(folder)
 
 
@@ -89,6 +89,10 @@ def test_weights_that_do_not_fit_are_listed(folder: Path) -> None:
         ("[provenance]", "[provenence]", "provenance"),
         ('    "red",', "    1,", "list of texts"),
         ('name = "class_1"', 'name = "class_0"', "twice"),
+        ('name = "class_1"', 'name = "a\\u001b[2Jb"', r"class is called 'a\\x1b\[2Jb'.*without control"),
+        ('name = "class_1"', 'name = "a\\nb"', "without control characters"),
+        ('name = "class_1"', 'name = "a\\u202eb"', "without control characters"),
+        ('attribution = "', 'attribution = "\\u001b]0;', "a text has control characters"),
         ("temperature = ", 'accuracy_note = "x"\ntemperature = ', "unknown keys: accuracy_note"),
     ],
 )

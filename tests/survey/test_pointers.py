@@ -1,16 +1,13 @@
 """A folder that is searched cannot have other files read, or servers asked: such files fail by name."""
 
-import http.server
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from conftest import NORTH_UP, UTM, stand_in
+from range_server import listening
 
 import pfmap
 from pfmap.core.errors import PfmapError, UsageError
@@ -37,30 +34,6 @@ def showing(name: str, side: int = SIDE, bands: int = 3) -> str:
         for band in range(1, bands + 1)
     )
     return f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}">{PLACE}{shown}</VRTDataset>'
-
-
-@contextmanager
-def listening() -> Iterator[tuple[str, list[str]]]:
-    """A server's address, and what it was asked."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def hostile(folder: Path, secret: Path, url: str) -> set[str]:

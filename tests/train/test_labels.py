@@ -1,11 +1,14 @@
 """Labels are looked at before they are learned from: where they lie, what they say, what is left out."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import shapely
+from range_server import listening
+from rasterio import shutil
 from test_data import all_labels, classes_of, config_of, noise, place, source, write_scene
 
 import pfmap
@@ -204,3 +207,61 @@ def test_files_that_systems_leave_in_folders_are_no_images_and_no_masks(
     (tmp_path / "masks" / "._b.tif").write_bytes(b"\0\5\x16\7")
     found = pfmap.evaluate(tmp_path / "masks", tmp_path / "masks")
     assert found.figures.labelled == drawn.size
+
+
+SQUARE = {"type": "Polygon", "coordinates": [[[500001, 3059950], [500040, 3059950], [500040, 3059999],
+                                              [500001, 3059950]]]}  # fmt: skip
+
+
+def features(crs: dict | None) -> str:
+    feature = {"type": "Feature", "properties": {"kind": "roof"}, "geometry": SQUARE}
+    return json.dumps({"type": "FeatureCollection", "features": [feature]} | ({"crs": crs} if crs else {}))
+
+
+def test_polygons_found_by_an_images_name_lead_nowhere(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", noise(120, 160))
+    place([shapely.box(10, 10, 40, 40)], ["roof"], tmp_path / "real.gpkg")
+    virtual = (
+        "<OGRVRTDataSource><OGRVRTLayer name='real'><SrcDataSource>real.gpkg</SrcDataSource></OGRVRTLayer>"
+    )
+    for ending in (".gpkg", ".geojson", ".fgb", ".tif", ".parquet"):
+        (tmp_path / f"scene_virtual{ending}").write_text(f"{virtual}</OGRVRTDataSource>")
+    (tmp_path / "scene_link.gpkg").symlink_to(tmp_path.parent / "real.gpkg")
+    (tmp_path.parent / "real.gpkg").write_bytes((tmp_path / "real.gpkg").read_bytes())
+    with listening() as (url, asked):
+        (tmp_path / "scene_web.gpkg").write_text(f"<OGRWFSDataSource><URL>{url}/wfs</URL></OGRWFSDataSource>")
+        (tmp_path / "scene_crs.json").write_text(features({"type": "link", "properties": {"href": url}}))
+        found = sorted(path.name.removeprefix("scene") for path in tmp_path.glob("scene_*"))
+        assert len(found) == 8
+        for name in found:
+            with pytest.raises(PfmapError, match=f"scene{name.replace('.', '[.]')}"):
+                loaded(tmp_path, {"path": f"{{stem}}{name}", "field": "kind", "rest": ["grass", "sand"]})
+        assert asked == []
+    named = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32645"}}
+    (tmp_path / "scene.geojson").write_text(features(named))
+    (tmp_path / "scene.gpkg").write_bytes((tmp_path / "real.gpkg").read_bytes())
+    for name in ("{stem}.geojson", "{stem}.gpkg", "{stem}.gpkg:real"):
+        loaded(tmp_path, {"path": name, "field": "kind", "rest": ["grass", "sand"]})
+
+
+def test_an_image_that_is_named_may_be_a_link_or_virtual(tmp_path: Path, drawn: np.ndarray) -> None:
+    write_scene(tmp_path / "labels.tif", drawn)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link.tif").symlink_to(tmp_path / "scene.tif")
+    with rasterio.open(tmp_path / "scene.tif") as src:
+        shutil.copy(src, folder / "a.vrt", driver="VRT")
+    layer = {"path": "labels.tif", "values": VALUES}
+    for images in ("folder/link.tif", "folder/*.vrt"):
+        assert loaded(tmp_path, layer, images).notes == ()
+    with pytest.raises(PfmapError, match=r"link\.tif is a link"):
+        loaded(tmp_path, layer, "folder/*.tif")
+
+
+def test_a_folder_of_images_that_is_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: object = ".") -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(TrainingError, match=r"locked/\*\.tif.*/locked cannot be searched \(Permission"):
+        loaded(tmp_path, {"path": "labels.tif", "values": VALUES}, "locked/*.tif")

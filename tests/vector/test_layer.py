@@ -56,7 +56,9 @@ def test_a_shapefile_that_names_no_encoding_has_its_right_letters(
     assert polygons.note == (
         f"{path} names no encoding: its texts are read as CP1252" * (encoding == "CP1252")
     )
-    assert {row.zone for row in summarize(path, path).rows if row.objects} == set(NAMES)
+    found = summarize(path, path)
+    assert {row.zone for row in found.rows if row.objects} == set(NAMES)
+    assert found.notes == (polygons.note,) * 2 * (encoding == "CP1252")
 
 
 def test_a_shapefile_that_names_another_encoding_than_its_own_is_refused(tmp_path: Path) -> None:
