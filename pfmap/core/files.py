@@ -162,10 +162,7 @@ def _refuse_link(folder: Path) -> Path:
 
 def exists(path: Path) -> bool:
     """Whether there is such a file."""
-    if not bucket.is_inside(path):
-        return path.is_file()
-    with _asked(path.parent):
-        return bucket.exists(path)
+    return bool(existing(path.parent, [path.name]))
 
 
 def existing(folder: Path, names: Iterable[str]) -> list[str]:
@@ -173,19 +170,22 @@ def existing(folder: Path, names: Iterable[str]) -> list[str]:
     wanted = list(names)
     if not bucket.is_inside(folder):
         return [name for name in wanted if (folder / name).exists()]
-    with _asked(folder):
-        there = set(bucket.names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
+    there = set(file_names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
     return [name for name in wanted if name in there]
 
 
 def file_names(folder: Path, prefix: str = "") -> list[str]:
     """Return the names of the files in a folder that begin with something, in order."""
-    if bucket.is_inside(folder):
-        with _asked(folder):
-            return bucket.names(folder, prefix)
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix) and path.is_file())
+    if not bucket.is_inside(folder):
+        there = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path.name for path in there if path.name.startswith(prefix) and path.is_file())
+    try:
+        return bucket.names(folder, prefix)
+    except OSError as error:
+        raise TargetError(
+            f"{folder} cannot be written ({error.strerror}): check the bucket's name and the AWS_ settings, "
+            "or choose another folder with output_dir="
+        ) from error
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
@@ -208,17 +208,6 @@ def remove_all(folder: Path) -> None:
             bucket.remove_all(folder)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _asked(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TargetError(
-            f"{folder} cannot be written ({error.strerror}): check the bucket's name and the AWS_ settings, "
-            "or choose another folder with output_dir="
-        ) from error
 
 
 def settle(path: Path) -> None:
@@ -318,11 +307,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file, under a temporary name first."""
-    if not bucket.is_inside(path):
+    if bucket.is_inside(path):
+        try:
+            bucket.write(path, content)
+        except OSError as error:
+            raise write_failed(path, error) from error
+    else:
         with draft(path) as part:
             part.write_bytes(content)
-        return
-    try:
-        bucket.write(path, content)
-    except OSError as error:
-        raise write_failed(path, error) from error

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from pfmap.core.files import (
     write_text,
 )
 from pfmap.core.grid import Span
-from pfmap.core.resources import LOCK_NAME, Claim, claimed, clear_beside
+from pfmap.core.resources import LOCK_NAME, claimed, clear_beside
 
 RUN_NAME, _PUBLISH, _FINALS = "run.json", "publish.json", "final"
 _SWATH = r"\d+-\d+"
@@ -196,12 +196,8 @@ class Work:
 
 
 def work_path(output_dir: Path, stem: str) -> Path:
-    """Return where the work folder of a scene is."""
-    return scratch(output_dir) / _name(stem)
-
-
-def _name(stem: str) -> str:
-    return f".{stem}.pfmap"
+    """Return where the work folder of a scene or survey is."""
+    return scratch(output_dir) / f".{stem}.pfmap"
 
 
 @contextmanager
@@ -222,7 +218,7 @@ def opened(
     Raises:
         TargetError: the folder cannot be written, or another process works in it.
     """
-    with locked(output_dir, stem, "this scene") as claim:
+    with claimed(work_path(output_dir, stem), output_dir, "this scene") as claim:
         work = Work(claim.path, output_dir, json.dumps(dict(fingerprint)), say)
         try:
             _prepare(work, fingerprint, resume=resume)
@@ -234,17 +230,6 @@ def opened(
         if work.shared != work.path:
             remove_all(work.shared)
         claim.discard()
-
-
-def locked(output_dir: Path, stem: str, what: str) -> AbstractContextManager[Claim]:
-    """Make the hidden folder of a scene or survey, if it is not there, and have it alone.
-
-    `what` is mapped by whoever has it, for the message.
-
-    Raises:
-        TargetError: it cannot be written, is not this user's own, or another process has it.
-    """
-    return claimed(work_path(output_dir, stem), output_dir, f"maps {what} into {output_dir}")
 
 
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> None:
@@ -266,7 +251,6 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> Non
                     f"warning: an unfinished run is thrown away, because {' and '.join(changed)} changed "
                     "since: starting afresh"
                 )
-            (work.path / RUN_NAME).unlink(missing_ok=True)
             _sweep(work, "")
         if before != dict(fingerprint) or not run.exists():
             write_text(run, work.run)

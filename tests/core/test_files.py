@@ -256,11 +256,26 @@ def test_a_lock_is_not_taken_in_a_folder_that_is_just_given_up(
         return seen[-1]
 
     monkeypatch.setattr("pfmap.core.resources.os.path.samestat", given_up)
-    with claimed(path, tmp_path, "maps this scene"):
+    with claimed(path, tmp_path, "this scene"):
         assert seen == [False, True]
         assert (path / "lock").is_file()
         with (
-            pytest.raises(TargetError, match="another pfmap maps this scene now"),
-            claimed(path, tmp_path, "maps this scene"),
+            pytest.raises(TargetError, match="another pfmap maps this scene into "),
+            claimed(path, tmp_path, "this scene"),
         ):
             pass
+
+
+def test_a_folder_that_is_given_up_has_lost_its_name_before_its_lock(tmp_path: Path) -> None:
+    """So whoever comes next begins in a new one, never in one that is just being deleted."""
+    path = tmp_path / "out" / ".scene.pfmap"
+    with claimed(path, path.parent, "this scene") as claim:
+        (path / "swath").write_text("swath")
+        claim.discard()
+        assert not path.exists()
+        assert claim.discarded is not None
+        assert {one.name for one in claim.discarded.iterdir()} == {"lock", "swath"}
+        with claimed(path, path.parent, "this scene"):
+            (path / "another").write_text("another's")
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert (path / "another").read_text() == "another's"

@@ -23,6 +23,7 @@ from pfmap.cluster.coordinator import Cluster
 from pfmap.cluster.link import local_cluster
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, TargetError
+from pfmap.core.resources import claimed
 from pfmap.mapping import work
 from pfmap.survey.campaign import SurveyResult
 from pfmap.vector.layer import open_layer
@@ -113,7 +114,7 @@ def test_two_machines_do_not_map_one_scene_at_a_time(
     store: Path, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = write_scene(blobs(100, 100))
-    with work.locked(store, "scene", "this scene"):
+    with claimed(work.work_path(store, "scene"), store, "this scene"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
         monkeypatch.setattr(bucket, "this_machine", lambda: "other")
         with pytest.raises(TargetError, match=r"another pfmap maps this scene into .* now \(held by "):
