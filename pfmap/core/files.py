@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 import platformdirs
 
 from pfmap.core import bucket
-from pfmap.core.errors import TargetError, reason
+from pfmap.core.errors import UNSEEN, TargetError, reason
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
@@ -33,7 +33,6 @@ DRAFT = ".pfmap-"
 ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 """How a folder is opened that must be no link."""
 
-_SEAL = "seal"
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would have whoever opens it wait
 
 
@@ -143,6 +142,11 @@ def is_hidden(path: PurePath) -> bool:
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.parts)
 
 
+def is_bare(name: str) -> bool:
+    """Whether it is a name that pfmap gives to a file, and no way to another folder."""
+    return Path(name).name == name and bool(name.strip(".")) and not UNSEEN.search(name)
+
+
 def make_folder(folder: Path, *, named: bool = False) -> None:
     """Make a folder, and those around it; in a bucket there are none.
 
@@ -247,37 +251,30 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(path.name.encode())).hexdigest()
 
 
-def seal(folder: Path, about: str) -> None:
-    """Note in a folder what the files in it are: a checksum of them, and of what they are about.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
-    try:
-        (folder / _SEAL).write_text(_sum(folder, about), encoding="ascii")
-    except OSError as error:
-        raise write_failed(folder / _SEAL, error) from error
-
-
-def is_sealed(folder: Path, about: str) -> bool:
-    """Whether a folder is as it was sealed: these files and no others, about the same."""
-    try:
-        return read_plain(folder / _SEAL) == _sum(folder, about).encode()
-    except OSError:
-        return False
-
-
-def _sum(folder: Path, about: str) -> str:
-    files = sorted(path for path in folder.iterdir() if path.name != _SEAL)
-    return hashlib.blake2b("\n".join([about, *map(checksum, files)]).encode()).hexdigest()
-
-
 def _open_plain(path: Path) -> BufferedReader:
     file = os.fdopen(os.open(path, _LOOK), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "no plain file", str(path))
     return file
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Have what the system refuses be said of the folder where outputs go.
+
+    Raises:
+        TargetError: it refused something.
+    """
+    try:
+        yield
+    except TargetError:
+        raise
+    except (OSError, NotImplementedError) as error:  # the second: no locks there
+        why = getattr(error, "strerror", error)
+        raise TargetError(
+            f"{folder} cannot be written ({why}): choose another folder with output_dir="
+        ) from error
 
 
 def write_failed(path: Path, error: Exception) -> TargetError:

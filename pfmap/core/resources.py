@@ -21,7 +21,7 @@ import psutil
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove
+from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove, writing_into
 
 LOCK_NAME = "lock"
 PART = "_part"
@@ -190,27 +190,21 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
     claim = Claim(path)
     with ExitStack() as held:
         held.callback(claim.clear)  # once the lock is closed: an open file cannot be deleted everywhere
-        try:
-            if not any(_lock(path, held) for _ in range(_TRIES)):
-                raise filelock.Timeout(str(path))
-            if bucket.is_inside(output_dir):
-                holder = f"{bucket.this_machine()} {path}"
-                held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
+        with writing_into(output_dir):
+            try:
+                if not any(_lock(path, held) for _ in range(_TRIES)):
+                    raise filelock.Timeout(str(path))
+                if bucket.is_inside(output_dir):
+                    holder = f"{bucket.this_machine()} {path}"
+                    held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
+            except (filelock.Timeout, BlockingIOError) as error:
+                # A bucket knows who has it, and has it for a while from a run that was killed.
+                by = f" ({error.strerror}, or was until {bucket.LEASE:.0f} s ago)" * bool(error.strerror)
+                raise TargetError(
+                    f"another pfmap maps {what} into {output_dir} now{by}: wait for it, or choose another "
+                    "folder with output_dir="
+                ) from error
             clear_drafts(output_dir)
-        except TargetError:
-            raise
-        except (filelock.Timeout, BlockingIOError) as error:
-            # A bucket knows who has it, and has it for a while from a run that was killed.
-            leased = f" ({error.strerror}, or was until {bucket.LEASE:.0f} s ago)" * bool(error.strerror)
-            raise TargetError(
-                f"another pfmap maps {what} into {output_dir} now{leased}: wait for it, or choose another "
-                "folder with output_dir="
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            raise TargetError(
-                f"{output_dir} cannot be written ({getattr(error, 'strerror', error)}): choose another "
-                "folder with output_dir="
-            ) from error
         yield claim
 
 

@@ -83,17 +83,19 @@ class Job:
             pixels = min(self.options.swath_pixels, SHARED_SWATH_PIXELS)
             self.options = replace(self.options, swath_pixels=pixels)
 
+    def _open(self) -> Source:
+        options, card = self.options, self.runtime.model.card
+        skip = options.on_read_error == "nodata"
+        return Source(self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip)
+
     @contextmanager
     def planned(self) -> Iterator[tuple[Source, Plan]]:
         """Open the scene and decide how to map it."""
-        runtime, options = self.runtime, self.options
-        card = runtime.model.card
-        skip = options.on_read_error == "nodata"
-        how = self.location, card.input.bands, options.bands, card.name
-        with Source(*how, skip_unreadable=skip) as source:
+        runtime = self.runtime
+        with self._open() as source:
             said = look_behind(source)
             means = runtime.device, runtime.precision, runtime.batch_size
-            plan = make_plan(source, runtime.model, runtime.model_hash, options, *means)
+            plan = make_plan(source, runtime.model, runtime.model_hash, self.options, *means)
             plan = replace(plan, warnings=[*plan.warnings, *said])
             source.scaling = plan.scaling
             with gdal_settings(cache=plan.cache_bytes, remote=self.location.remote):
@@ -165,7 +167,7 @@ class Job:
                 if not work.is_ready(wanted):
                     refuse(overwrite=self.options.overwrite or work.half_named)
                     files = self._map(source, plan, identity, work, begun, output_dir, on_progress)
-                    self._refuse_changed(source, plan, scene, work)
+                    self._refuse_changed(source, scene, work)
                     work.ready(files, wanted)
                 work.finish_publishing()
         made = read_json(report, SceneReport)
@@ -173,13 +175,11 @@ class Job:
             raise TargetError(f"{report} was written, and cannot be read: check the disk, and run again")
         return Result.of(self.location.text, made, output_dir)
 
-    def _refuse_changed(self, source: Source, plan: Plan, before: str, work: Work) -> None:
+    def _refuse_changed(self, source: Source, before: str, work: Work) -> None:
         """Refuse to publish a map of what was another scene for a while."""
-        name, card = self.location.text, plan.card
+        name = self.location.text
         try:
-            with Source(
-                self.location, card.input.bands, self.options.bands, card.name, skip_unreadable=source.skips
-            ) as now:
+            with self._open() as now:
                 look_behind(now)
                 work.useless = now.times != source.times or now.fingerprint() != before
         except SourceError as error:

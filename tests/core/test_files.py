@@ -17,11 +17,9 @@ from pfmap.core import files
 from pfmap.core.errors import TargetError
 from pfmap.core.files import (
     clear_drafts,
-    is_sealed,
     make_folder,
     private_folder,
     publish,
-    seal,
     write_failed,
     write_text,
 )
@@ -198,34 +196,6 @@ def test_a_folder_of_pfmaps_own_is_not_made_through_a_link(tmp_path: Path) -> No
     with pytest.raises(TargetError, match="is a link"):
         make_folder(tmp_path / "parts")
     make_folder(tmp_path / "parts", named=True)
-
-
-@pytest.mark.parametrize("change", ["content", "name", "more", "less", "link", "pipe", "about", "seal"])
-def test_a_seal_is_broken_by_any_change(change: str, tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "a").write_text("a")
-    (folder / "b").write_text("b")
-    seal(folder, "rows 0 to 9")
-    assert is_sealed(folder, "rows 0 to 9")
-    match change:
-        case "content":
-            (folder / "a").write_text("A")
-        case "name":
-            (folder / "a").rename(folder / "c")
-        case "more":
-            (folder / "a.aux.xml").write_text("")
-        case "less":
-            (folder / "b").unlink()
-        case "link":
-            (folder / "a").rename(tmp_path / "a")
-            (folder / "a").symlink_to(tmp_path / "a")
-        case "pipe":
-            (folder / "a").unlink()
-            os.mkfifo(folder / "a")
-        case "seal":
-            (folder / "seal").write_text("")
-    assert not is_sealed(folder, "rows 9 to 18" if change == "about" else "rows 0 to 9")
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(
