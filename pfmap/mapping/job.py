@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pfmap.core.card import Card
 from pfmap.core.classes import scene_style
 from pfmap.core.errors import SourceError, TargetError, json_text
 from pfmap.core.files import scratch, write_bytes, write_text
@@ -83,16 +84,11 @@ class Job:
             pixels = min(self.options.swath_pixels, SHARED_SWATH_PIXELS)
             self.options = replace(self.options, swath_pixels=pixels)
 
-    def _open(self) -> Source:
-        options, card = self.options, self.runtime.model.card
-        skip = options.on_read_error == "nodata"
-        return Source(self.location, card.input.bands, options.bands, card.name, skip_unreadable=skip)
-
     @contextmanager
     def planned(self) -> Iterator[tuple[Source, Plan]]:
         """Open the scene and decide how to map it."""
         runtime = self.runtime
-        with self._open() as source:
+        with open_scene(self.location, runtime.model.card, self.options) as source:
             said = look_behind(source)
             means = runtime.device, runtime.precision, runtime.batch_size
             plan = make_plan(source, runtime.model, runtime.model_hash, self.options, *means)
@@ -179,7 +175,7 @@ class Job:
         """Refuse to publish a map of what was another scene for a while."""
         name = self.location.text
         try:
-            with self._open() as now:
+            with open_scene(self.location, self.runtime.model.card, self.options) as now:
                 look_behind(now)
                 work.useless = now.times != source.times or now.fingerprint() != before
         except SourceError as error:
@@ -246,6 +242,12 @@ class Job:
             f"{stem}.qgz",
             f"{stem}_report.json",
         ]
+
+
+def open_scene(location: Location, card: Card, options: PredictOptions) -> Source:
+    """Open a scene as it is mapped by the model of a card."""
+    skip = options.on_read_error == "nodata"
+    return Source(location, card.input.bands, options.bands, card.name, skip_unreadable=skip)
 
 
 def look_behind(source: Source) -> list[str]:
