@@ -287,9 +287,12 @@ def write_failed(path: Path, error: Exception) -> TargetError:
         )
     why, remedy = reason(error), "mend that and run the same command again"
     cause = error if isinstance(error, OSError) else error.__cause__
-    if not path.parent.is_dir():
+    full = getattr(cause, "errno", None) in _FULL
+    with suppress(OSError):  # a server that is gone does not even say how much is free
+        full = full or shutil.disk_usage(path.parent).free < _LEAST
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - which never raises
         why = f"the folder is gone; {why}"
-    elif getattr(cause, "errno", None) in _FULL or shutil.disk_usage(path.parent).free < _LEAST:
+    elif full:
         why, remedy = f"the disk is full; {why}", "free some space and run the same command again"
     return TargetError(
         f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder with "

@@ -119,6 +119,12 @@ def test_the_cause_of_a_failure_is_looked_at(tmp_path: Path, monkeypatch: pytest
         tmp_path / "a.tif", OSError("some reason")
     )
 
+    def gone(_path: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    assert "(some reason): mend that" in said(tmp_path / "a.tif", RuntimeError("some reason"))
+
 
 def test_what_is_made_of_files_has_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
