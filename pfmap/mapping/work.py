@@ -199,18 +199,19 @@ class Work:
         """Read which files are ready; None where that was not written by this run, or not by pfmap."""
         try:
             order = json.loads(read_plain(self.path / _PUBLISH))
-            plain = order["files"] and all(map(is_bare, order["files"]))
+            files = order["files"]
+            plain = isinstance(files, dict) and files and all(map(is_bare, files))
             return order if plain and order["run"] == self.run and "wanted" in order else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def _is_there(self, name: str, sign: str) -> bool:
         """Whether a finished file is as it was made, with its final name or still without."""
-        for folder in (self.finals, self.target):
-            with suppress(OSError):
-                if bucket.is_inside(folder):
-                    return exists(folder / name)
-                return checksum(folder / name) == sign
+        path = self.finals / name
+        if not os.path.lexists(path):
+            path = self.target / name
+        with suppress(OSError):
+            return exists(path) if bucket.is_inside(path) else checksum(path) == sign
         return False
 
 

@@ -209,6 +209,23 @@ def test_names_of_finished_files_lead_nowhere(name: str, believed: bool, tmp_pat
     assert record.exists() is believed
 
 
+@pytest.mark.parametrize("damage", ["nothing", "a list", "a link"])
+def test_only_plain_files_are_ready(damage: str, tmp_path: Path) -> None:
+    work = Work(tmp_path / WORK, tmp_path, "run")
+    work.finals.mkdir(parents=True)
+    for folder in (work.finals, tmp_path):
+        (folder / "map.tif").write_text("map")
+    work.ready(["map.tif"], "wanted")
+    record = work.path / "publish.json"
+    order = json.loads(record.read_text())
+    if damage == "a list":
+        record.write_text(json.dumps(order | {"files": ["map.tif"]}))
+    elif damage == "a link":
+        (work.finals / "map.tif").unlink()
+        (work.finals / "map.tif").symlink_to("/etc/passwd")
+    assert work.is_ready("wanted") is (damage == "nothing")
+
+
 def test_what_a_disk_does_not_delete_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeping a work folder ends all the same, and nothing in it is taken for a swath."""
     with opened(tmp_path, "scene", {"scene": "a"}, resume=True, say=print) as work:
