@@ -15,7 +15,7 @@ from pathlib import Path
 from pfmap.cluster.task import ClusterJob
 from pfmap.core import bucket
 from pfmap.core.errors import ClusterError, SourceError, TargetError
-from pfmap.core.files import file_names, is_sealed, read_text, remove, seal, write_failed, write_text
+from pfmap.core.files import file_names, read_text, remove, write_failed, write_text
 from pfmap.core.grid import Span
 from pfmap.mapping.work import RUN_NAME, Work
 
@@ -36,17 +36,17 @@ class Handover:
     def __init__(self, folder: Path, run: str) -> None:
         self._folder, self._run = folder, run
         self._ending = f"-{hashlib.sha256(run.encode()).hexdigest()[:12]}.zip"
-        self._about = Work(folder, folder.parent, run).about
-        self._work = None if bucket.is_inside(folder) else Work(folder, folder.parent, run)
+        self._work = Work(folder, folder.parent, run)
+        self._on_disk = not bucket.is_inside(folder)
 
     @property
     def look(self) -> float:
         """Seconds between looks at what is there: a bucket is asked over the network."""
-        return 0.1 if self._work else 0.5
+        return 0.1 if self._on_disk else 0.5
 
     def begin(self) -> None:
         """Make the folder the run's; what others left there goes."""
-        if self._work:
+        if self._on_disk:
             return
         path = self._folder / RUN_NAME
         write_text(path, self._run)
@@ -59,7 +59,7 @@ class Handover:
 
     def has(self, rows: Span) -> bool:
         """Whether a swath is finished."""
-        if self._work:
+        if self._on_disk:
             return self._work.swath(rows).is_dir()
         try:
             return bucket.exists(self._archive(rows))
@@ -68,7 +68,7 @@ class Handover:
 
     def missing(self, swaths: Sequence[Span]) -> list[Span]:
         """Return those swaths that are not finished, as the storage itself has it."""
-        if self._work:
+        if self._on_disk:
             names = {path.name for path in self._folder.iterdir()}  # has the system ask the server again
             return [rows for rows in swaths if self._work.swath(rows).name not in names]
         return [rows for rows in swaths if not self.has(rows)]
@@ -76,7 +76,7 @@ class Handover:
     @contextmanager
     def writing(self, rows: Span) -> Iterator[Path]:
         """Give a folder to write a swath into; at the end the swath is finished."""
-        if self._work:
+        if self._on_disk:
             with self._work.writing(rows) as folder:
                 yield folder
             return
@@ -84,7 +84,7 @@ class Handover:
             folder, archive = Path(name) / "swath", Path(name) / "swath.zip"
             folder.mkdir()
             yield folder
-            seal(folder, self._about(rows))
+            self._work.seal(folder, rows)
             try:
                 with zipfile.ZipFile(archive, "w") as packed:  # rasters are compressed already
                     for path in sorted(folder.iterdir()):
@@ -99,7 +99,7 @@ class Handover:
         Raises:
             SourceError: it cannot be read.
         """
-        if self._work or work.swath(rows).is_dir():
+        if self._on_disk or work.swath(rows).is_dir():
             return
         with work.writing(rows) as folder, tempfile.TemporaryDirectory(dir=work.path) as name:
             archive = Path(name) / "swath.zip"
@@ -107,7 +107,7 @@ class Handover:
                 bucket.download(self._archive(rows), archive)
                 with zipfile.ZipFile(archive) as packed:
                     packed.extractall(folder)
-                if not is_sealed(folder, self._about(rows)):
+                if not self._work.is_sealed(folder, rows):
                     raise zipfile.BadZipFile("it is damaged, or another swath's")
             except (OSError, zipfile.BadZipFile) as error:
                 why = getattr(error, "strerror", None) or error

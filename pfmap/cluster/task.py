@@ -11,7 +11,7 @@ from torch import nn
 
 from pfmap.core.errors import ClusterError
 from pfmap.core.grid import Span
-from pfmap.mapping.job import look_behind
+from pfmap.mapping.job import look_behind, open_scene
 from pfmap.mapping.plan import Plan
 from pfmap.model.store import CARD_NAME, Model, bundled_models
 from pfmap.raster.scaling import Sample
@@ -95,14 +95,7 @@ class ClusterJob:
 
 def open_source(plan: Plan) -> Source:
     """Open a plan's scene as the plan was made for it."""
-    options, card = plan.options, plan.card
-    source = Source(
-        plan.scene.location,
-        card.input.bands,
-        options.bands,
-        card.name,
-        skip_unreadable=options.on_read_error == "nodata",
-    )
+    source = open_scene(plan.scene.location, plan.card, plan.options)
     source.scaling = plan.scaling
     look_behind(source)
     return source

@@ -5,10 +5,12 @@ in work, and nothing else. A worker keeps the networks that it has loaded. It ha
 whoever asks: the next one waits for its turn.
 """
 
+import ctypes
 import functools
 import json
 import logging
 import platform
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -25,7 +27,7 @@ from pfmap.core.card import card_table, read_card
 from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError
 from pfmap.core.files import read_text
 from pfmap.core.grid import Span
-from pfmap.core.resources import free_memory, gigabytes, give_back_memory, keep_memory
+from pfmap.core.resources import free_memory, gigabytes, give_back_memory
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping import swaths as way
 from pfmap.mapping.estimate import memory_of, probe
@@ -45,6 +47,7 @@ T = TypeVar("T")
 
 _PROBE_SECONDS = 1.0  # all other workers wait for it
 _KEPT = 2  # networks, and jobs
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 
 _turn = threading.Lock()  # to compute
 _length = threading.Lock()  # to say where a run ends
@@ -193,9 +196,16 @@ def _compute(
 
 
 def _prepare_process() -> None:
-    """Set up torch and the allocator as in a process of our own; dask tells workers to use one thread."""
+    """Set up torch and the allocator as in a process of our own: dask uses one thread, and trims memory.
+
+    It sets MALLOC_TRIM_THRESHOLD_, which has every layer's output taken from the system afresh: a window then
+    costs a third more time, all of it page faults.
+    """
     torch.set_num_threads(get_worker().state.nthreads)
-    keep_memory()
+    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if tune is not None:  # glibc
+        tune(_MMAP_THRESHOLD, 32 << 20)  # the most that it would come to by itself
+        tune(_TRIM_THRESHOLD, 64 << 20)
 
 
 def _watch() -> Callable[..., None]:
@@ -235,7 +245,9 @@ def _network(job: ClusterJob) -> Predictor:
     card = json.dumps(card_table(plan.card), sort_keys=True)
     key = f"{plan.model_hash} {plan.device} {plan.precision} {plan.batch_size} {card}"
     if key not in _networks:
-        model = load_model(_find_model(job))
+        model = load_model(folder := _find_model(job))
+        if model.sha256 != plan.model_hash:
+            raise ClusterError(f"has just got other weights in {folder}: run the same command again")
         runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
         _networks[key] = runtime.predictor
     return _used(_networks, key)

@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 import platformdirs
 
 from pfmap.core import bucket
-from pfmap.core.errors import TargetError, reason
+from pfmap.core.errors import UNSEEN, TargetError, reason
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
@@ -33,7 +33,6 @@ DRAFT = ".pfmap-"
 ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 """How a folder is opened that must be no link."""
 
-_SEAL = "seal"
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would have whoever opens it wait
 
 
@@ -143,6 +142,11 @@ def is_hidden(path: PurePath) -> bool:
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.parts)
 
 
+def is_bare(name: str) -> bool:
+    """Whether it is a name that pfmap gives to a file, and no way to another folder."""
+    return Path(name).name == name and bool(name.strip(".")) and not UNSEEN.search(name)
+
+
 def make_folder(folder: Path, *, named: bool = False) -> None:
     """Make a folder, and those around it; in a bucket there are none.
 
@@ -162,10 +166,7 @@ def _refuse_link(folder: Path) -> Path:
 
 def exists(path: Path) -> bool:
     """Whether there is such a file."""
-    if not bucket.is_inside(path):
-        return path.is_file()
-    with _asked(path.parent):
-        return bucket.exists(path)
+    return bool(existing(path.parent, [path.name]))
 
 
 def existing(folder: Path, names: Iterable[str]) -> list[str]:
@@ -173,19 +174,22 @@ def existing(folder: Path, names: Iterable[str]) -> list[str]:
     wanted = list(names)
     if not bucket.is_inside(folder):
         return [name for name in wanted if (folder / name).exists()]
-    with _asked(folder):
-        there = set(bucket.names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
+    there = set(file_names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
     return [name for name in wanted if name in there]
 
 
 def file_names(folder: Path, prefix: str = "") -> list[str]:
     """Return the names of the files in a folder that begin with something, in order."""
-    if bucket.is_inside(folder):
-        with _asked(folder):
-            return bucket.names(folder, prefix)
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix) and path.is_file())
+    if not bucket.is_inside(folder):
+        there = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path.name for path in there if path.name.startswith(prefix) and path.is_file())
+    try:
+        return bucket.names(folder, prefix)
+    except OSError as error:
+        raise TargetError(
+            f"{folder} cannot be written ({error.strerror}): check the bucket's name and the AWS_ settings, "
+            "or choose another folder with output_dir="
+        ) from error
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
@@ -208,17 +212,6 @@ def remove_all(folder: Path) -> None:
             bucket.remove_all(folder)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _asked(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TargetError(
-            f"{folder} cannot be written ({error.strerror}): check the bucket's name and the AWS_ settings, "
-            "or choose another folder with output_dir="
-        ) from error
 
 
 def settle(path: Path) -> None:
@@ -258,37 +251,30 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(path.name.encode())).hexdigest()
 
 
-def seal(folder: Path, about: str) -> None:
-    """Note in a folder what the files in it are: a checksum of them, and of what they are about.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
-    try:
-        (folder / _SEAL).write_text(_sum(folder, about), encoding="ascii")
-    except OSError as error:
-        raise write_failed(folder / _SEAL, error) from error
-
-
-def is_sealed(folder: Path, about: str) -> bool:
-    """Whether a folder is as it was sealed: these files and no others, about the same."""
-    try:
-        return read_plain(folder / _SEAL) == _sum(folder, about).encode()
-    except OSError:
-        return False
-
-
-def _sum(folder: Path, about: str) -> str:
-    files = sorted(path for path in folder.iterdir() if path.name != _SEAL)
-    return hashlib.blake2b("\n".join([about, *map(checksum, files)]).encode()).hexdigest()
-
-
 def _open_plain(path: Path) -> BufferedReader:
     file = os.fdopen(os.open(path, _LOOK), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "no plain file", str(path))
     return file
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Have what the system refuses be said of the folder where outputs go.
+
+    Raises:
+        TargetError: it refused something.
+    """
+    try:
+        yield
+    except TargetError:
+        raise
+    except (OSError, NotImplementedError) as error:  # the second: no locks there
+        why = getattr(error, "strerror", error)
+        raise TargetError(
+            f"{folder} cannot be written ({why}): choose another folder with output_dir="
+        ) from error
 
 
 def write_failed(path: Path, error: Exception) -> TargetError:
@@ -301,9 +287,12 @@ def write_failed(path: Path, error: Exception) -> TargetError:
         )
     why, remedy = reason(error), "mend that and run the same command again"
     cause = error if isinstance(error, OSError) else error.__cause__
-    if not path.parent.is_dir():
+    full = getattr(cause, "errno", None) in _FULL
+    with suppress(OSError):  # a server that is gone does not even say how much is free
+        full = full or shutil.disk_usage(path.parent).free < _LEAST
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - which never raises
         why = f"the folder is gone; {why}"
-    elif getattr(cause, "errno", None) in _FULL or shutil.disk_usage(path.parent).free < _LEAST:
+    elif full:
         why, remedy = f"the disk is full; {why}", "free some space and run the same command again"
     return TargetError(
         f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder with "
@@ -318,11 +307,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file, under a temporary name first."""
-    if not bucket.is_inside(path):
+    if bucket.is_inside(path):
+        try:
+            bucket.write(path, content)
+        except OSError as error:
+            raise write_failed(path, error) from error
+    else:
         with draft(path) as part:
             part.write_bytes(content)
-        return
-    try:
-        bucket.write(path, content)
-    except OSError as error:
-        raise write_failed(path, error) from error

@@ -5,13 +5,14 @@ import fcntl
 import os
 import platform
 import re
+import resource
 import secrets
 import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import psutil
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove
+from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove, writing_into
 
 LOCK_NAME = "lock"
 PART = "_part"
@@ -40,7 +41,6 @@ _SQLITE_LOCKS = (("", 1 << 30, 512), ("-shm", 128, 1))
 UNDATED = datetime(1980, 1, 1, tzinfo=UTC)
 """What is written where no time is known: the first that all formats have."""
 _TRIES = 9
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 
 
 def resident_memory() -> int:
@@ -65,12 +65,9 @@ def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
     for _, kinds, path in (line.split(":", 2) for line in lines):
         if kinds and "memory" not in kinds.split(","):
             continue
-        # Version 1 has a tree for each kind of limit; that without a kind is version 2.
-        base, most, used, of = (
-            (root / "memory", "limit_in_bytes", "usage_in_bytes", "total_")
-            if kinds
-            else (root, "max", "current", "")
-        )
+        base, most, used, of = root, "max", "current", ""
+        if kinds:  # version 1, which has a tree for each kind of limit
+            base, most, used, of = root / "memory", "limit_in_bytes", "usage_in_bytes", "total_"
         inside = Path(path.lstrip("/"))
         for folder in (base / one for one in (inside, *inside.parents)):
             with suppress(OSError, ValueError, KeyError):
@@ -83,10 +80,6 @@ def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
 
 def _left_in_limits() -> list[int]:
     """Return what `ulimit` leaves of address space and of data, where one is set."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return []
     used = psutil.Process().memory_info()
     limits = ((resource.RLIMIT_AS, used.vms + _UNUSED), (resource.RLIMIT_DATA, getattr(used, "data", 0)))
     most = [(resource.getrlimit(kind)[0], size) for kind, size in limits]
@@ -131,18 +124,6 @@ def give_back_memory() -> None:
         trim(0)
 
 
-def keep_memory() -> None:
-    """Have glibc keep what is freed for what comes next, as it does unless it is told otherwise.
-
-    Dask starts its workers with MALLOC_TRIM_THRESHOLD_ set, which has every layer's output taken from the
-    system afresh: a window then costs a third more time, all of it page faults.
-    """
-    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if tune is not None:
-        tune(_MMAP_THRESHOLD, 32 << 20)  # the most that glibc would come to by itself
-        tune(_TRIM_THRESHOLD, 64 << 20)
-
-
 def folder_size(folder: Path) -> int:
     """Return the bytes of all files in a folder; 0 if it does not exist, or while another run removes it."""
     total = 0
@@ -158,8 +139,8 @@ def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
     found = {}
     for path in sorted(files):
         with suppress(FileNotFoundError):
-            stat = path.stat()
-            found[path] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+            about = path.stat()
+            found[path] = about.st_size, about.st_mtime_ns, about.st_ctime_ns
     return found
 
 
@@ -171,12 +152,8 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
-def peak_memory() -> int | None:
-    """Return the process's peak resident memory in bytes, where the system tells."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
+def peak_memory() -> int:
+    """Return the process's peak resident memory in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if platform.system() == "Darwin" else peak * 1024)
 
@@ -186,53 +163,49 @@ class Claim:
     """The hidden folder of a scene or survey, which this process has alone."""
 
     path: Path
-    discarded: list[Path] = field(default_factory=list)
+    discarded: Path | None = None
     """What it is called since it was given up."""
 
     def discard(self) -> None:
         """Give the folder up: it loses its name while it is locked, so that nobody begins in what goes."""
-        away = self.path.with_name(f"{DRAFT}{secrets.token_hex(4)}")
-        with suppress(OSError):
-            self.path.rename(away)
-            self.discarded.append(away)
+        with suppress(OSError):  # then it stays, finished
+            self.discarded = self.path.rename(self.path.with_name(f"{DRAFT}{secrets.token_hex(4)}"))
+
+    def clear(self) -> None:
+        """Delete it, if it was given up."""
+        if self.discarded is not None:
+            shutil.rmtree(self.discarded, ignore_errors=True)
 
 
 @contextmanager
 def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
     """Make a hidden folder of this machine, if it is not there, and have it alone.
 
-    `what` is what another pfmap does that has it, for the message. Where outputs go into a bucket, the lock
-    holds there too. What killed processes left in the output folder goes.
+    `what` is mapped by whoever has it, for the message. Where outputs go into a bucket, the lock holds there
+    too. What killed processes left in the output folder goes.
 
     Raises:
         TargetError: it cannot be written, is not this user's own, or another process has it.
     """
     claim = Claim(path)
-    try:
-        with ExitStack() as held:
+    with ExitStack() as held:
+        held.callback(claim.clear)  # once the lock is closed: an open file cannot be deleted everywhere
+        with writing_into(output_dir):
             try:
                 if not any(_lock(path, held) for _ in range(_TRIES)):
                     raise filelock.Timeout(str(path))
                 if bucket.is_inside(output_dir):
                     holder = f"{bucket.this_machine()} {path}"
                     held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
-                clear_drafts(output_dir)
-            except TargetError:
-                raise
             except (filelock.Timeout, BlockingIOError) as error:
+                # A bucket knows who has it, and has it for a while from a run that was killed.
+                by = f" ({error.strerror}, or was until {bucket.LEASE:.0f} s ago)" * bool(error.strerror)
                 raise TargetError(
-                    f"another pfmap {what} now{_holder(error)}: wait for it, or choose another folder with "
-                    "output_dir="
-                ) from error
-            except (OSError, NotImplementedError) as error:
-                raise TargetError(
-                    f"{output_dir} cannot be written ({getattr(error, 'strerror', error)}): choose another "
+                    f"another pfmap maps {what} into {output_dir} now{by}: wait for it, or choose another "
                     "folder with output_dir="
                 ) from error
-            yield claim
-    finally:  # once the lock is closed: a file that is open cannot be deleted everywhere
-        for away in claim.discarded:
-            shutil.rmtree(away, ignore_errors=True)
+            clear_drafts(output_dir)
+        yield claim
 
 
 def _lock(path: Path, held: ExitStack) -> bool:
@@ -242,7 +215,6 @@ def _lock(path: Path, held: ExitStack) -> bool:
     with ExitStack() as attempt, suppress(FileNotFoundError):
         folder = os.open(path, ENTER)  # so that no other folder is taken for it
         attempt.callback(os.close, folder)
-        refuse_foreign(path)
         lock = filelock.FileLock(path / LOCK_NAME)
         lock.acquire(timeout=0)
         attempt.callback(lock.release)
@@ -282,13 +254,6 @@ def _owner_of_new(folder: Path) -> int:
         return made.stat().st_uid
 
 
-def _holder(error: Exception) -> str:
-    """Say who has a place in a bucket, and that a run that was killed has it for a while."""
-    if isinstance(error, filelock.Timeout):
-        return ""
-    return f" ({getattr(error, 'strerror', '')}, or was until {bucket.LEASE:.0f} s ago)"
-
-
 def beside(name: str) -> list[str]:
     """Return the names of files that programs take for a part of one of this name, such as pyramids."""
     path = Path(name)
@@ -304,13 +269,10 @@ def clear_beside(folder: Path, names: Iterable[str]) -> None:
         TargetError: a database among them is open elsewhere.
     """
     new = set(names)
-    there = set(file_names(folder)) if new else set()
+    there = set(file_names(folder, os.path.commonprefix([Path(name).stem for name in new])))  # noqa: RUF071
     for name in sorted(new & there):
         refuse_open(folder / name)
-    old = set(new)
-    for name in new:
-        part = re.compile(rf"{re.escape(Path(name).stem)}{PART}\d+\.shp")
-        old |= {one for one in there if name.endswith(".shp") and part.fullmatch(one)}
+    old = new | {name for name in there if re.sub(rf"{PART}\d+\.shp$", ".shp", name) in new}
     for name in (old | {one for each in old for one in beside(each)}) & (there - new):
         remove(folder / name)
 

@@ -221,7 +221,7 @@ def probe(
         pixel_seconds=after / pixels,
         temporary=(whole - final) / pixels,
         final=final / pixels,
-        memory=peak_memory() or _RUNTIME,
+        memory=peak_memory(),
         planned=memory_of(piece),
     )
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pfmap.core.card import Card
 from pfmap.core.classes import scene_style
 from pfmap.core.errors import SourceError, TargetError, json_text
 from pfmap.core.files import scratch, write_bytes, write_text
@@ -87,14 +88,11 @@ class Job:
     @contextmanager
     def planned(self) -> Iterator[tuple[Source, Plan]]:
         """Open the scene and decide how to map it."""
-        runtime, options = self.runtime, self.options
-        card = runtime.model.card
-        skip = options.on_read_error == "nodata"
-        how = self.location, card.input.bands, options.bands, card.name
-        with Source(*how, skip_unreadable=skip) as source:
+        runtime = self.runtime
+        with open_scene(self.location, runtime.model.card, self.options) as source:
             said = look_behind(source)
             means = runtime.device, runtime.precision, runtime.batch_size
-            plan = make_plan(source, runtime.model, runtime.model_hash, options, *means)
+            plan = make_plan(source, runtime.model, runtime.model_hash, self.options, *means)
             plan = replace(plan, warnings=[*plan.warnings, *said])
             source.scaling = plan.scaling
             with gdal_settings(cache=plan.cache_bytes, remote=self.location.remote):
@@ -166,7 +164,7 @@ class Job:
                 if not work.is_ready(wanted):
                     refuse(overwrite=self.options.overwrite or work.half_named)
                     files = self._map(source, plan, identity, work, begun, output_dir, on_progress)
-                    self._refuse_changed(source, plan, scene, work)
+                    self._refuse_changed(source, scene, work)
                     work.ready(files, wanted)
                 work.finish_publishing()
         made = read_json(report, SceneReport)
@@ -174,13 +172,11 @@ class Job:
             raise TargetError(f"{report} was written, and cannot be read: check the disk, and run again")
         return Result.of(self.location.text, made, output_dir)
 
-    def _refuse_changed(self, source: Source, plan: Plan, before: str, work: Work) -> None:
+    def _refuse_changed(self, source: Source, before: str, work: Work) -> None:
         """Refuse to publish a map of what was another scene for a while."""
-        name, card = self.location.text, plan.card
+        name = self.location.text
         try:
-            with Source(
-                self.location, card.input.bands, self.options.bands, card.name, skip_unreadable=source.skips
-            ) as now:
+            with open_scene(self.location, self.runtime.model.card, self.options) as now:
                 look_behind(now)
                 work.useless = now.times != source.times or now.fingerprint() != before
         except SourceError as error:
@@ -247,6 +243,12 @@ class Job:
             f"{stem}.qgz",
             f"{stem}_report.json",
         ]
+
+
+def open_scene(location: Location, card: Card, options: PredictOptions) -> Source:
+    """Open a scene as it is mapped by the model of a card."""
+    skip = options.on_read_error == "nodata"
+    return Source(location, card.input.bands, options.bands, card.name, skip_unreadable=skip)
 
 
 def look_behind(source: Source) -> list[str]:

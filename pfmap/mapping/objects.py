@@ -67,7 +67,7 @@ def refuse_odd_names(folder: Path, stem: str, names: Iterable[str]) -> None:
         TargetError: a letter that writers of vector files take for something else, or too long a name.
     """
     here = scratch(folder).absolute()
-    odd = sorted({";", "!", *UNSEEN.findall(str(folder / stem))} & set(str(folder / stem)))
+    odd = sorted(letter for letter in set(str(folder / stem)) if letter in ";!" or UNSEEN.match(letter))
     if odd:
         raise TargetError(
             f"{folder / stem} has {visible(' and '.join(odd))} in its name, which writers of files cannot "
@@ -128,14 +128,14 @@ def refuse_to_replace(
                 f"{folder / name} is a folder, and a file is to go there: move it away, or choose another "
                 "folder with output_dir="
             )
-    there = [str(folder / name) for name in there]
-    for name in there if overwrite else ():
-        refuse_open(Path(name))
     if there and not overwrite:
+        some = ", ".join(str(folder / name) for name in there)
         raise TargetError(
-            f"{', '.join(there)} exist{'s' * (len(there) == 1)} already{note}: replace with overwrite=True, "
-            "or choose another folder with output_dir="
+            f"{some} exist{'s' * (len(there) == 1)} already{note}: replace with overwrite=True, or choose "
+            "another folder with output_dir="
         )
+    for name in there:
+        refuse_open(folder / name)
 
 
 def numbered(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:

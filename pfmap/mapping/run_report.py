@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pfmap.core.errors import SourceError
-from pfmap.core.files import existing
+from pfmap.core.files import existing, is_bare
 from pfmap.core.grid import mean_size
 from pfmap.core.resources import gigabytes, peak_memory
 from pfmap.core.tables import read_json, table_of
@@ -133,7 +133,7 @@ def earlier_report(path: Path) -> SceneReport | None:
     A survey places maps by what their reports say.
     """
     report = read_json(path, SceneReport)
-    if report is None or any(Path(name).name != name for name in report.outputs.values()):
+    if report is None or not all(map(is_bare, report.outputs.values())):
         return None
     told, place = report.grid, path.parent / report.outputs.get("classes", "")
     try:

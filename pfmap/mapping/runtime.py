@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from pfmap.core.errors import DeviceError
 from pfmap.core.grid import Span
@@ -15,7 +16,7 @@ from pfmap.core.stages import Clock
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.work import Work
 from pfmap.model.predictor import Predictor, precision_name
-from pfmap.model.store import WEIGHTS_NAME, Model, file_hash, load_model
+from pfmap.model.store import Model, load_model
 from pfmap.net.fast import for_inference
 from pfmap.net.pfnet import PFNet
 
@@ -150,7 +151,7 @@ class Runtime:
     def model_hash(self) -> str:
         """SHA-256 of the model's weights."""
         with self._lock:
-            self._hash = self._hash or _model_hash(self.model)
+            self._hash = self._hash or self.model.sha256 or _weights_hash(self.model.network)
             return self._hash
 
     @property
@@ -173,13 +174,10 @@ class Runtime:
             return self._predictor
 
 
-def _model_hash(model: Model) -> str:
-    """Return the SHA-256 of a model's weights file, or of the weights of a model that was never a file."""
-    path = model.folder / WEIGHTS_NAME
-    if path.is_file():
-        return file_hash(path)
+def _weights_hash(network: nn.Module) -> str:
+    """Return a SHA-256 of the weights of a network that was never a file."""
     digest = hashlib.sha256()
-    for name, value in model.network.state_dict().items():
+    for name, value in network.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

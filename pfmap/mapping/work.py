@@ -5,13 +5,14 @@ that was checked; where they go into a bucket it lies on this machine. Whatever 
 complete: everything is written under a temporary name first. A process may be killed at any moment.
 """
 
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,26 @@ from typing import Any
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
 from pfmap.core.files import (
+    DRAFT,
     checksum,
+    clear_drafts,
     exists,
-    is_sealed,
+    is_bare,
     private_folder,
     publish,
     read_plain,
     remove_all,
     scratch,
-    seal,
     settle,
     settle_names,
     write_failed,
     write_text,
+    writing_into,
 )
 from pfmap.core.grid import Span
-from pfmap.core.resources import LOCK_NAME, Claim, claimed, clear_beside
+from pfmap.core.resources import LOCK_NAME, claimed, clear_beside
 
-RUN_NAME, _PUBLISH, _FINALS = "run.json", "publish.json", "final"
+RUN_NAME, _PUBLISH, _FINALS, _SEAL = "run.json", "publish.json", "final", "seal"
 _SWATH = r"\d+-\d+"
 _WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap"}
 
@@ -72,13 +75,13 @@ class Work:
         folder = self.swath(rows)
         if not folder.is_dir():
             return False
-        if is_sealed(folder, self.about(rows)):
+        if self.is_sealed(folder, rows):
             return True
         self.say(
             f"warning: rows {rows.start} to {rows.stop} of an earlier run are damaged in {self.path}: they "
             "are computed again"
         )
-        with private_folder(self.path) as away:
+        with writing_into(self.target), private_folder(self.path) as away:
             folder.rename(away / folder.name)
         return False
 
@@ -91,12 +94,10 @@ class Work:
         """
         final = self.swath(rows)
         part = final.with_name(f"{final.name}.{secrets.token_hex(4)}.part")
-        try:
+        with writing_into(self.target):
             part.mkdir(mode=0o755)  # nobody else is to put something there
-        except OSError as error:
-            raise TargetError(f"{self.target} cannot be written any more ({error.strerror})") from error
         yield part
-        seal(part, self.about(rows))
+        self.seal(part, rows)
         try:
             publish(part, final)
         except TargetError:
@@ -104,9 +105,28 @@ class Work:
                 raise
             shutil.rmtree(part, ignore_errors=True)
 
-    def about(self, rows: Span) -> str:
-        """Say what a swath is, for no other to be taken for it."""
-        return f"rows {rows.start} to {rows.stop} of {self.run}"
+    def seal(self, folder: Path, rows: Span) -> None:
+        """Note in a folder that the files in it are a swath: a checksum of them, and of whose they are.
+
+        Raises:
+            TargetError: it cannot be written.
+        """
+        try:
+            (folder / _SEAL).write_text(self._sum(folder, rows), encoding="ascii")
+        except OSError as error:
+            raise write_failed(folder / _SEAL, error) from error
+
+    def is_sealed(self, folder: Path, rows: Span) -> bool:
+        """Whether a folder is as it was sealed: these files and no others, of the same swath and run."""
+        try:
+            return read_plain(folder / _SEAL) == self._sum(folder, rows).encode()
+        except OSError:
+            return False
+
+    def _sum(self, folder: Path, rows: Span) -> str:
+        files = sorted(path for path in folder.iterdir() if path.name != _SEAL)
+        lines = [f"rows {rows.start} to {rows.stop} of {self.run}", *map(checksum, files)]
+        return hashlib.blake2b("\n".join(lines).encode()).hexdigest()
 
     @property
     def shared(self) -> Path:
@@ -131,16 +151,17 @@ class Work:
         if not self.publishing:
             return False
         order = self._order()
-        if order is not None and order["wanted"] != wanted:
-            order = None
-        elif order is None or not all(self._is_there(*file) for file in order["files"].items()):
+        other = order is not None and order["wanted"] != wanted
+        if order is not None and not other and all(self._is_there(*file) for file in order["files"].items()):
+            return True
+        if not other:
             self.say(f"warning: files of an earlier run are damaged in {self.path}: they are made again")
-            order, self.half_named = None, True
-        if order is None:
+            self.half_named = True
+        with writing_into(self.target):
             (self.path / _PUBLISH).unlink()
             shutil.rmtree(self.finals)
             self.finals.mkdir(mode=0o755)
-        return order is not None
+        return False
 
     def ready(self, names: Sequence[str], wanted: str) -> None:
         """Note that all is computed: from here on only names are missing.
@@ -166,42 +187,37 @@ class Work:
         if order is None:
             raise TargetError(f"{self.path / _PUBLISH} is damaged: run the same command again")
         names = list(order["files"])
-        if (self.finals / names[-1]).exists():
-            clear_beside(self.target, names)
-        for name in names:
-            if (self.finals / name).exists():
-                publish(self.finals / name, self.target / name, settled=True)
-        try:
+        with writing_into(self.target):
+            if (self.finals / names[-1]).exists():
+                clear_beside(self.target, names)
+            for name in names:
+                if (self.finals / name).exists():
+                    publish(self.finals / name, self.target / name, settled=True)
             settle_names(self.target)
-        except OSError as error:
-            raise write_failed(self.target / name, error) from error
 
     def _order(self) -> dict[str, Any] | None:
         """Read which files are ready; None where that was not written by this run, or not by pfmap."""
         try:
             order = json.loads(read_plain(self.path / _PUBLISH))
-            plain = order["files"] and all(Path(name).name == name for name in order["files"])
+            files = order["files"]
+            plain = isinstance(files, dict) and files and all(map(is_bare, files))
             return order if plain and order["run"] == self.run and "wanted" in order else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def _is_there(self, name: str, sign: str) -> bool:
         """Whether a finished file is as it was made, with its final name or still without."""
-        for folder in (self.finals, self.target):
-            with suppress(OSError):
-                if bucket.is_inside(folder):
-                    return exists(folder / name)
-                return checksum(folder / name) == sign
+        path = self.finals / name
+        if not os.path.lexists(path):
+            path = self.target / name
+        with suppress(OSError):
+            return exists(path) if bucket.is_inside(path) else checksum(path) == sign
         return False
 
 
 def work_path(output_dir: Path, stem: str) -> Path:
-    """Return where the work folder of a scene is."""
-    return scratch(output_dir) / _name(stem)
-
-
-def _name(stem: str) -> str:
-    return f".{stem}.pfmap"
+    """Return where the work folder of a scene or survey is."""
+    return scratch(output_dir) / f".{stem}.pfmap"
 
 
 @contextmanager
@@ -222,7 +238,7 @@ def opened(
     Raises:
         TargetError: the folder cannot be written, or another process works in it.
     """
-    with locked(output_dir, stem, "this scene") as claim:
+    with claimed(work_path(output_dir, stem), output_dir, "this scene") as claim:
         work = Work(claim.path, output_dir, json.dumps(dict(fingerprint)), say)
         try:
             _prepare(work, fingerprint, resume=resume)
@@ -236,24 +252,13 @@ def opened(
         claim.discard()
 
 
-def locked(output_dir: Path, stem: str, what: str) -> AbstractContextManager[Claim]:
-    """Make the hidden folder of a scene or survey, if it is not there, and have it alone.
-
-    `what` is mapped by whoever has it, for the message.
-
-    Raises:
-        TargetError: it cannot be written, is not this user's own, or another process has it.
-    """
-    return claimed(work_path(output_dir, stem), output_dir, f"maps {what} into {output_dir}")
-
-
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> None:
     run = work.path / RUN_NAME
     try:
         before = json.loads(read_plain(run))
     except (OSError, ValueError):
         before = None
-    try:
+    with writing_into(work.target):
         # What a power cut took, swaths and finished files know themselves.
         if resume and (before is None or before == dict(fingerprint)):
             _sweep(work, rf"{_SWATH}|{RUN_NAME}|{_PUBLISH}|{_FINALS}")
@@ -266,17 +271,10 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> Non
                     f"warning: an unfinished run is thrown away, because {' and '.join(changed)} changed "
                     "since: starting afresh"
                 )
-            (work.path / RUN_NAME).unlink(missing_ok=True)
             _sweep(work, "")
         if before != dict(fingerprint) or not run.exists():
             write_text(run, work.run)
         work.finals.mkdir(mode=0o755, exist_ok=True)
-    except TargetError:
-        raise
-    except OSError as error:
-        raise TargetError(
-            f"{work.target} cannot be written ({error.strerror}): choose another folder with output_dir="
-        ) from error
 
 
 def _sweep(work: Work, kept: str) -> None:
@@ -289,8 +287,10 @@ def _sweep(work: Work, kept: str) -> None:
     def stays(entry: os.DirEntry[str]) -> bool:
         is_file = entry.name in (LOCK_NAME, RUN_NAME, _PUBLISH)
         fits = entry.is_file(follow_symlinks=False) if is_file else entry.is_dir(follow_symlinks=False)
-        return fits and bool(re.fullmatch(rf"{LOCK_NAME}|{kept}", entry.name))
+        # What a disk does not let go of stays where it was put to be deleted.
+        return fits and bool(re.fullmatch(rf"{LOCK_NAME}|{re.escape(DRAFT)}.*|{kept}", entry.name))
 
+    clear_drafts(work.path)
     while found := [entry.path for entry in os.scandir(work.path) if not stays(entry)]:
         with private_folder(work.path) as away:
             for number, path in enumerate(found):

@@ -14,7 +14,7 @@ import platformdirs
 import tomli_w
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
@@ -38,6 +38,8 @@ class Model:
     """In evaluation mode; normalised ``(B, 3, H, W)`` float32 to logits ``(B, classes, H, W)``, which are
     divided by the card's temperature."""
     folder: Path
+    sha256: str = ""
+    """Of the weights file that it was loaded from, as hexadecimal digits; "" of one that never was a file."""
 
 
 def bundled_models() -> Path:
@@ -116,10 +118,10 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str
     folder = find_model(name_or_path)
     card = read_card(folder / CARD_NAME)
     network = PFNet(card.architecture)
-    load_weights(network, folder / WEIGHTS_NAME)
+    sha256 = load_weights(network, folder / WEIGHTS_NAME)
     network.cool(card.temperature)
     network.requires_grad_(requires_grad=False)
-    return Model(card, network.eval().to(torch.device(device)), folder)
+    return Model(card, network.eval().to(torch.device(device)), folder, sha256)
 
 
 def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype = torch.float16) -> None:
@@ -147,8 +149,11 @@ def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype
     write_text(folder / CARD_NAME, tomli_w.dumps(card_table(card)))
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
+def load_weights(network: nn.Module, path: Path) -> str:
     """Fill a network with weights, as float32, and refuse anything that does not fit.
+
+    Returns:
+        The SHA-256 of just what was read: a file may be replaced at any time.
 
     Raises:
         ModelError: the file is missing, no safetensors, its keys or shapes differ, or it holds numbers that
@@ -160,13 +165,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
             "checkpoint with pfmap models import"
         )
     try:
-        state = load_file(path)
+        content = path.read_bytes()
+        state = load(content)
     except (OSError, SafetensorError, ValueError) as error:
         raise no_safetensors(path, error) from error
     problems = misfits(network, state)
     if problems:
         raise ModelError(f"{path} does not fit its card: {some_of(problems)}")
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    return hashlib.sha256(content).hexdigest()
 
 
 def misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

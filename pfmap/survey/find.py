@@ -62,25 +62,15 @@ def find_sheets(
         _refuse_inside(output_dir, folders)
     sheets: list[Sheet] = []
     unsearched: list[Sheet] = []
-    known = [os.path.realpath(path) for path in ([*folders, output_dir] if output_dir else folders)]
+    known = [os.path.realpath(path) for path in (*folders, *filter(None, [output_dir]))]
     for text in named:
         path = Path(text)
         if path in folders:
             # Below the output folder, each of several folders has one of its own name.
             home = Path(path.resolve().name) if len(folders) > 1 else Path()
-            faults: dict[Path, str] = {}
-            files = _search(path, pattern, known, faults, may_be_empty=may_be_empty)
-            for file in files:
-                try:
-                    sheets.append(
-                        _sheet(
-                            found_file(file, pattern or ""),
-                            output_dir,
-                            home / _clean(file.relative_to(path).parent),
-                        )
-                    )
-                except SourceError as error:
-                    faults[file] = str(error)
+            found, faults = _search(path, pattern, known, may_be_empty=may_be_empty)
+            for file, location in found.items():
+                sheets.append(_sheet(location, output_dir, home / _clean(file.relative_to(path).parent)))
             for one, why in sorted(faults.items()):
                 place = _sheet(Location(str(one), str(one), False, one), output_dir, home)
                 name = f"{(home / _clean(one.relative_to(path))).as_posix()}/"  # as none of a scene's outputs
@@ -139,53 +129,61 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
 
 
 def _search(
-    folder: Path, pattern: str | None, known: Sequence[str], faults: dict[Path, str], *, may_be_empty: bool
-) -> list[Path]:
-    """Return the scenes in a folder, by name; note what of it cannot be searched, and why."""
-    files = [path for path in _files(folder, known, faults) if not is_hidden(path.relative_to(folder))]
-    there = set(files).__contains__ if bucket.is_inside(folder) else os.path.isfile
-    chosen = [path for path in files if _is_scene(path, pattern, there) and not _is_own(path, there)]
-    if not chosen and not may_be_empty and not faults:
+    folder: Path, pattern: str | None, known: Sequence[str], *, may_be_empty: bool
+) -> tuple[dict[Path, Location], dict[Path, str]]:
+    """Return the scenes in a folder, by name, and what of it cannot be searched or reached, and why."""
+    there, faults = _files(folder, known)
+    files = [path for path in there if not is_hidden(path.relative_to(folder))]
+    has = set(files).__contains__ if bucket.is_inside(folder) else os.path.isfile
+    found = {}
+    for path in files:
+        if _is_scene(path, pattern, has) and not _is_own(path, has):
+            try:
+                found[path] = found_file(path, pattern or "")
+            except SourceError as error:
+                faults[path] = str(error)
+    if not found and not may_be_empty and not faults:
         what = f"no file that matches {pattern!r}" if pattern else "no raster"
         some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
         raise SourceError(
             f"{folder} has {what} (it has {some or 'no file at all'}): scenes such as GeoTIFFs are needed; "
             "name them, or choose files with pattern="
         )
-    return chosen
+    return found, faults
 
 
-def _files(folder: Path, known: Sequence[str], faults: dict[Path, str]) -> list[Path]:
-    """Return all files in a folder and those in it, in order.
+def _files(folder: Path, known: Sequence[str]) -> tuple[list[Path], dict[Path, str]]:
+    """Return all files in a folder and those in it, in order, and the folders that are not searched, and why.
 
     Whether a link to a folder elsewhere is meant only the user knows; one into a folder that is searched
     anyway, or one of the `known` ones, changes nothing.
     """
-    if not bucket.is_inside(folder):
-        found: list[Path] = []
+    if bucket.is_inside(folder):
+        try:
+            return bucket.walk(folder), {}
+        except OSError as error:
+            raise SourceError(
+                f"{folder} cannot be searched for scenes ({error.strerror}): check the name"
+            ) from error
+    found: list[Path] = []
+    faults: dict[Path, str] = {}
 
-        def note(error: OSError) -> None:
-            path = Path(error.filename)
-            faults[path] = (
-                f"{path} cannot be searched for scenes ({error.strerror}): check its permissions and the disk"
-            )
+    def note(error: OSError) -> None:
+        path = Path(error.filename)
+        faults[path] = (
+            f"{path} cannot be searched for scenes ({error.strerror}): check its permissions and the disk"
+        )
 
-        for home, below, names in os.walk(folder, onerror=note):
-            below[:] = [name for name in below if not name.startswith(".")]
-            for link in filter(Path.is_symlink, (Path(home, name) for name in below)):
-                to = Path(os.path.realpath(link))
-                if not any(to.is_relative_to(place) for place in known):
-                    faults[link] = f"{link} is a link to {to}, which is not searched: name that folder too"
-            found += [path for path in (Path(home, name) for name in names) if _is_file(path)]
-        if folder in faults:
-            raise SourceError(faults[folder])
-        return sorted(found)
-    try:
-        return bucket.walk(folder)
-    except OSError as error:
-        raise SourceError(
-            f"{folder} cannot be searched for scenes ({error.strerror}): check the name"
-        ) from error
+    for home, below, names in os.walk(folder, onerror=note):
+        below[:] = [name for name in below if not name.startswith(".")]
+        for link in filter(Path.is_symlink, (Path(home, name) for name in below)):
+            to = Path(os.path.realpath(link))
+            if not any(to.is_relative_to(place) for place in known):
+                faults[link] = f"{link} is a link to {to}, which is not searched: name that folder too"
+        found += [path for path in (Path(home, name) for name in names) if _is_file(path)]
+    if folder in faults:
+        raise SourceError(faults[folder])
+    return sorted(found), faults
 
 
 def _is_file(path: Path) -> bool:

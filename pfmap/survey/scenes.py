@@ -12,10 +12,11 @@ from pfmap.core.bucket import output_folder
 from pfmap.core.errors import UsageError
 from pfmap.core.files import exists, file_names
 from pfmap.core.option import explained, take
+from pfmap.core.resources import claimed
 from pfmap.mapping.job import Progress
 from pfmap.mapping.objects import refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import PredictOptions, RunOptions, SurveyOptions, SurveySettings
-from pfmap.mapping.work import locked, work_path
+from pfmap.mapping.work import work_path
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
@@ -146,12 +147,12 @@ def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
         TargetError: another process makes them, they are not an earlier survey's, or the folder cannot be
             written.
     """
-    claim = work_path(folder, STEM)
-    mine = claim.is_dir() or exists(folder / "survey_report.json")
+    path = work_path(folder, STEM)
+    mine = path.is_dir() or exists(folder / "survey_report.json")
     own = [name for name in file_names(folder, STEM) if _OWN.fullmatch(name)]
     files = vector_names(f"{STEM}_objects", options.shapes, ()).values()
     refuse_odd_names(folder, STEM, files)
     refuse_to_replace(folder, [*own, *files], overwrite=options.overwrite or mine)
-    with locked(folder, STEM, "a survey") as claimed:
+    with claimed(path, folder, "a survey") as claim:
         yield
-        claimed.discard()
+        claim.discard()

@@ -41,11 +41,10 @@ def make_mosaic(
     said: list[str] = []
     for sheet in sheets:
         try:
-            if sheet.fault or sheet.location.unfit:
-                no = (
-                    f"{sheet.location.text} can be no part of a mosaic ({sheet.location.unfit}): map it alone"
-                )
-                raise SourceError(sheet.fault or no)
+            if sheet.fault:
+                raise SourceError(sheet.fault)
+            if no := sheet.location.unfit:
+                raise SourceError(f"{sheet.location.text} can be no part of a mosaic ({no}): map it alone")
             with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
                 look_behind(source)
                 opened.append((sheet, source.info, source.fingerprint()))

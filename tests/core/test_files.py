@@ -17,11 +17,9 @@ from pfmap.core import files
 from pfmap.core.errors import TargetError
 from pfmap.core.files import (
     clear_drafts,
-    is_sealed,
     make_folder,
     private_folder,
     publish,
-    seal,
     write_failed,
     write_text,
 )
@@ -121,6 +119,12 @@ def test_the_cause_of_a_failure_is_looked_at(tmp_path: Path, monkeypatch: pytest
         tmp_path / "a.tif", OSError("some reason")
     )
 
+    def gone(_path: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    assert "(some reason): mend that" in said(tmp_path / "a.tif", RuntimeError("some reason"))
+
 
 def test_what_is_made_of_files_has_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
@@ -200,34 +204,6 @@ def test_a_folder_of_pfmaps_own_is_not_made_through_a_link(tmp_path: Path) -> No
     make_folder(tmp_path / "parts", named=True)
 
 
-@pytest.mark.parametrize("change", ["content", "name", "more", "less", "link", "pipe", "about", "seal"])
-def test_a_seal_is_broken_by_any_change(change: str, tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "a").write_text("a")
-    (folder / "b").write_text("b")
-    seal(folder, "rows 0 to 9")
-    assert is_sealed(folder, "rows 0 to 9")
-    match change:
-        case "content":
-            (folder / "a").write_text("A")
-        case "name":
-            (folder / "a").rename(folder / "c")
-        case "more":
-            (folder / "a.aux.xml").write_text("")
-        case "less":
-            (folder / "b").unlink()
-        case "link":
-            (folder / "a").rename(tmp_path / "a")
-            (folder / "a").symlink_to(tmp_path / "a")
-        case "pipe":
-            (folder / "a").unlink()
-            os.mkfifo(folder / "a")
-        case "seal":
-            (folder / "seal").write_text("")
-    assert not is_sealed(folder, "rows 9 to 18" if change == "about" else "rows 0 to 9")
-
-
 def test_a_file_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,11 +232,26 @@ def test_a_lock_is_not_taken_in_a_folder_that_is_just_given_up(
         return seen[-1]
 
     monkeypatch.setattr("pfmap.core.resources.os.path.samestat", given_up)
-    with claimed(path, tmp_path, "maps this scene"):
+    with claimed(path, tmp_path, "this scene"):
         assert seen == [False, True]
         assert (path / "lock").is_file()
         with (
-            pytest.raises(TargetError, match="another pfmap maps this scene now"),
-            claimed(path, tmp_path, "maps this scene"),
+            pytest.raises(TargetError, match="another pfmap maps this scene into "),
+            claimed(path, tmp_path, "this scene"),
         ):
             pass
+
+
+def test_a_folder_that_is_given_up_has_lost_its_name_before_its_lock(tmp_path: Path) -> None:
+    """So whoever comes next begins in a new one, never in one that is just being deleted."""
+    path = tmp_path / "out" / ".scene.pfmap"
+    with claimed(path, path.parent, "this scene") as claim:
+        (path / "swath").write_text("swath")
+        claim.discard()
+        assert not path.exists()
+        assert claim.discarded is not None
+        assert {one.name for one in claim.discarded.iterdir()} == {"lock", "swath"}
+        with claimed(path, path.parent, "this scene"):
+            (path / "another").write_text("another's")
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert (path / "another").read_text() == "another's"

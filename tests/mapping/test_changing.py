@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import stand_in
+from runs import small_model
 from sheets import SIDE, flat_sheet, virtual
 
 import pfmap
 from pfmap.core.errors import SourceError
+from pfmap.model.store import WEIGHTS_NAME, file_hash
 
 
 def rewritten(path: Path) -> None:
@@ -79,3 +81,14 @@ def test_a_scene_that_is_only_looked_at_is_mapped(tmp_path: Path) -> None:
         device="cpu",
         on_progress=lambda *_: scene.read_bytes() and None,
     )
+
+
+def test_the_report_names_the_weights_that_were_loaded(tmp_path: Path) -> None:
+    """Another file may have taken their place since."""
+    model = small_model(tmp_path / "model", seed=0)
+    loaded = file_hash(tmp_path / "model" / WEIGHTS_NAME)
+    small_model(tmp_path / "model", seed=1)
+    assert file_hash(tmp_path / "model" / WEIGHTS_NAME) != loaded
+    scene = flat_sheet(tmp_path / "scene.tif")
+    report = pfmap.predict(scene, tmp_path / "out", model=model, device="cpu").report
+    assert report["model"]["sha256"] == loaded

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,9 +22,12 @@ from runs import SWATHS, TWO_FORMATS, PowerError, breaking, equal_outputs, noise
 import pfmap
 from pfmap.cluster import opened_cluster
 from pfmap.cluster.coordinator import Cluster
+from pfmap.cluster.handover import Handover
 from pfmap.cluster.link import local_cluster
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, TargetError
+from pfmap.core.grid import Span
+from pfmap.core.resources import claimed
 from pfmap.mapping import work
 from pfmap.survey.campaign import SurveyResult
 from pfmap.vector.layer import open_layer
@@ -50,7 +55,7 @@ def test_the_outputs_are_those_of_a_folder(store: Path, write_scene: Write, tmp_
     pfmap.predict(scene, tmp_path / "disk", model=stand_in(), **TWO_FORMATS)
     result = pfmap.predict(scene, f"s3://{store.name}/maps", model=stand_in(), **TWO_FORMATS)
     assert result.outputs["classes"] == store / "maps/scene_classes.tif"
-    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"), bucket=True)
     with rasterio.open(str(result.outputs["classes"])) as src:  # as QGIS would
         assert src.count == 1
     assert nothing_left(tmp_path / "cache")
@@ -78,7 +83,7 @@ def test_a_run_that_broke_off_leaves_nothing_in_the_bucket_and_goes_on(
     assert names(store) == []
     resumed = pfmap.predict(scene, store / "maps", model=breaking(None), **TWO_FORMATS)
     assert resumed.report["swaths"]["from_earlier_runs"] > 0
-    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"), bucket=True)
 
 
 @pytest.mark.parametrize("uploads", [0, 1, 3])
@@ -105,7 +110,7 @@ def test_a_run_that_broke_off_while_its_files_went_up_ends_well(
     calls = breaking(None)
     pfmap.predict(scene, store / "maps", model=calls, **TWO_FORMATS)
     assert calls.network.passes == 0
-    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"), bucket=True)
     assert nothing_left(tmp_path / "cache")
 
 
@@ -113,7 +118,7 @@ def test_two_machines_do_not_map_one_scene_at_a_time(
     store: Path, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = write_scene(blobs(100, 100))
-    with work.locked(store, "scene", "this scene"):
+    with claimed(work.work_path(store, "scene"), store, "this scene"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
         monkeypatch.setattr(bucket, "this_machine", lambda: "other")
         with pytest.raises(TargetError, match=r"another pfmap maps this scene into .* now \(held by "):
@@ -185,7 +190,7 @@ def test_workers_hand_swaths_over_in_the_bucket(
     assert result.report["swaths"]["all"] > 4
     assert sum(name.endswith(".zip") for name in seen) > 2
     assert not [name for name in names(store / "maps") if "/" in name or name.startswith(".")]
-    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"), bucket=True)
     assert nothing_left(tmp_path / "cache")
 
 
@@ -199,7 +204,7 @@ def test_workers_of_this_machine_need_no_detour(store: Path, write_scene: Write,
         **SWATHS,
     )  # fmt: skip
     assert not [name for name in seen if name.endswith(".zip")]
-    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"), bucket=True)
 
 
 def test_a_stopped_run_goes_on_from_what_is_in_the_bucket_on_another_machine(
@@ -226,7 +231,7 @@ def test_a_stopped_run_goes_on_from_what_is_in_the_bucket_on_another_machine(
 
     pfmap.predict(scene, store, model=model, cluster=cluster, on_progress=look, **SWATHS)
     assert {key: kept[key] for key in before} == before  # never computed again
-    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"), bucket=True)
 
 
 @pytest.mark.slow
@@ -240,7 +245,7 @@ def test_swaths_of_another_run_in_the_bucket_are_not_taken(
         pfmap.predict(scene, store, model=one, cluster=cluster, on_progress=stop, **SWATHS)
     pfmap.predict(scene, tmp_path / "disk", model=other, **SWATHS)
     pfmap.predict(scene, store, model=other, cluster=cluster, **SWATHS)
-    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store, tmp_path / "brought"), bucket=True)
 
 
 def test_workers_without_the_keys_are_refused_before_the_start(
@@ -378,6 +383,29 @@ def test_a_bucket_that_stops_answering_in_mid_upload_ends_the_run_and_the_same_a
     calls = breaking(None)
     pfmap.predict(scene, store / "maps", model=calls, **TWO_FORMATS)
     assert calls.network.passes == 0
-    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"))
+    equal_outputs(tmp_path / "disk", brought(store / "maps", tmp_path / "brought"), bucket=True)
     left = bucket._client().list_multipart_uploads(Bucket=store.name).get("Uploads", [])
     assert [upload["UploadId"] for upload in left] == [other["UploadId"]]
+
+
+@pytest.mark.parametrize("damage", ["another swath's", "other content", "more"])
+def test_an_archive_of_a_swath_is_believed_only_with_its_seal(
+    damage: str, store: Path, tmp_path: Path
+) -> None:
+    handover, (first, second) = Handover(store / ".scene.pfmap", "run"), Span(0, 18).cut(9)
+    for rows in (first, second):
+        with handover.writing(rows) as folder:
+            (folder / "classes").write_text(f"from {rows.start}")
+    here, mine = work.Work(tmp_path / "work", tmp_path, "run"), tmp_path / "swath.zip"
+    here.path.mkdir()
+    bucket.download(handover._archive(first if damage == "another swath's" else second), mine)
+    with zipfile.ZipFile(mine, "a") as packed, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name stands twice
+        if damage != "another swath's":
+            packed.writestr("classes" if damage == "other content" else "more", "evil")
+    bucket.upload(mine, handover._archive(second))
+    handover.fetch(first, here)
+    with pytest.raises(SourceError, match="of a worker cannot be read"):
+        handover.fetch(second, here)
+    assert (here.swath(first) / "classes").read_text() == "from 0"
+    assert not here.swath(second).exists()

@@ -201,13 +201,13 @@ def test_a_run_that_broke_off_while_naming_its_files_ends_well(
     pfmap.predict(scene, tmp_path / "whole", model=stand_in(), **TWO_FORMATS)
     real, count = work.publish, 0
 
-    def publish(staged: Path, final: Path) -> None:
+    def publish(staged: Path, final: Path, **how: bool) -> None:
         nonlocal count
         if final.parent == tmp_path / "cut":
             if count == renamed:
                 raise PowerError
             count += 1
-        real(staged, final)
+        real(staged, final, **how)
 
     monkeypatch.setattr(work, "publish", publish)
     with pytest.raises(PowerError):

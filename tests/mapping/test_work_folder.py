@@ -15,7 +15,9 @@ from runs import PowerError, breaking
 
 import pfmap
 from pfmap.core.errors import PfmapError, TargetError
+from pfmap.core.grid import Span
 from pfmap.core.resources import Claim
+from pfmap.mapping.work import Work, _prepare, opened
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "swath_pixels": 6000, "formats": ("geojson",)}
 WORK, SWATH = ".scene.pfmap", "0000000000-0000000056"
@@ -117,6 +119,37 @@ def test_a_damaged_swath_is_computed_again_and_said(
     assert contents(tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("change", ["content", "name", "more", "less", "link", "pipe", "rows", "run", "seal"])
+def test_a_seal_is_broken_by_any_change(change: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    work = Work(tmp_path, tmp_path, "run")
+    (folder / "a").write_text("a")
+    (folder / "b").write_text("b")
+    work.seal(folder, Span(0, 9))
+    assert work.is_sealed(folder, Span(0, 9))
+    match change:
+        case "content":
+            (folder / "a").write_text("A")
+        case "name":
+            (folder / "a").rename(folder / "c")
+        case "more":
+            (folder / "a.aux.xml").write_text("")
+        case "less":
+            (folder / "b").unlink()
+        case "link":
+            (folder / "a").rename(tmp_path / "a")
+            (folder / "a").symlink_to(tmp_path / "a")
+        case "pipe":
+            (folder / "a").unlink()
+            os.mkfifo(folder / "a")
+        case "seal":
+            (folder / "seal").write_text("")
+        case "run":
+            work.run = "another"
+    assert not work.is_sealed(folder, Span(9, 18) if change == "rows" else Span(0, 9))
+
+
 RECORDS: dict[str, Callable[[Path], object]] = {
     "nothing": lambda _work: None,
     "run empty": lambda work: (work / "run.json").write_text(""),
@@ -146,21 +179,65 @@ def test_damaged_records_end_in_the_same_outputs(
     assert contents(tmp_path / "out") == whole
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "..", "", "a/b"])
-def test_names_of_finished_files_lead_nowhere(
-    name: str, mapped: tuple[Path, dict[str, bytes], Path], tmp_path: Path
-) -> None:
-    scene, whole, cut = mapped
-    out = tmp_path / "out"
-    shutil.copytree(cut, out)
-    (out / WORK / "evil.txt").write_text("evil")
-    (out / WORK / "final").mkdir()
-    record = json.loads((out / WORK / "run.json").read_text())
-    order = {"run": json.dumps(record), "wanted": "x", "files": {name: "0"}}
-    (out / WORK / "publish.json").write_text(json.dumps(order))
-    run(scene, out)
-    assert contents(out) == whole
-    assert not (tmp_path / "evil.txt").exists()
+@pytest.mark.parametrize(
+    ("name", "believed"),
+    [
+        ("good.txt", True),
+        ("../good.txt", False),
+        ("..", False),
+        ("", False),
+        ("final/good.txt", False),
+        ("a\0b", False),
+        ("\ud800", False),
+    ],
+)
+def test_names_of_finished_files_lead_nowhere(name: str, believed: bool, tmp_path: Path) -> None:
+    """Whoever may write into a work folder knows the checksums of what lies there, too."""
+    work = Work(tmp_path / WORK, tmp_path, "run")
+    (work.finals / "final").mkdir(parents=True)
+    for place in (work.path, work.finals, work.finals / "final"):
+        (place / "good.txt").write_text("good")
+    work.ready(["good.txt"], "wanted")
+    record = work.path / "publish.json"
+    order = json.loads(record.read_text())
+    order["files"] = dict.fromkeys([name], order["files"]["good.txt"])
+    record.write_text(json.dumps(order))
+    if not believed:
+        with pytest.raises(TargetError, match="is damaged"):
+            work.finish_publishing()
+    assert work.is_ready("wanted") is believed
+    assert record.exists() is believed
+
+
+@pytest.mark.parametrize("damage", ["nothing", "a list", "a link"])
+def test_only_plain_files_are_ready(damage: str, tmp_path: Path) -> None:
+    work = Work(tmp_path / WORK, tmp_path, "run")
+    work.finals.mkdir(parents=True)
+    for folder in (work.finals, tmp_path):
+        (folder / "map.tif").write_text("map")
+    work.ready(["map.tif"], "wanted")
+    record = work.path / "publish.json"
+    order = json.loads(record.read_text())
+    if damage == "a list":
+        record.write_text(json.dumps(order | {"files": ["map.tif"]}))
+    elif damage == "a link":
+        (work.finals / "map.tif").unlink()
+        (work.finals / "map.tif").symlink_to("/etc/passwd")
+    assert work.is_ready("wanted") is (damage == "nothing")
+
+
+def test_what_a_disk_does_not_delete_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeping a work folder ends all the same, and nothing in it is taken for a swath."""
+    with opened(tmp_path, "scene", {"scene": "a"}, resume=True, say=print) as work:
+        (work.path / "litter").mkdir()
+        (work.path / "litter" / "file").write_text("litter")
+        tries = iter(range(9))
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", lambda *_args, **_how: next(tries))
+            _prepare(work, {"scene": "a"}, resume=True)
+        assert not (work.path / "litter").exists()
+        assert work.finished_swaths == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def links(work: Path, victim: Path) -> dict[str, Callable[[], object]]:
