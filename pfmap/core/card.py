@@ -30,6 +30,8 @@ WINDOW_MAX = 8192
 """Beyond this a single window takes tens of gigabytes."""
 _MOST = {"width": 4096, "embedding": 4096, "salient_bins": 64, "smooth_bins": 64, "edge_points": 4096}
 """Beyond these a network takes more memory than any machine has, or a product of points does."""
+_DARKEST, _BRIGHTEST = 1e-4, 1e10
+"""Of the pixel value that becomes 1: beyond, all pixels would look the same."""
 _LEAST, _LARGEST = 1e-3, 1e3
 """Of what shares of the full value, and logits, are divided by: beyond, they drown or become infinite."""
 
@@ -112,8 +114,8 @@ class InputSpec:
         if len(self.bands) != 3 or len(self.mean) != 3 or len(self.std) != 3:
             raise ModelError("bands, mean and std have three entries each: the encoders take three bands")
         check_values(self)
-        if self.scale <= 0:
-            raise ModelError(f"scale is {self.scale}: it has to be above 0")
+        if not _DARKEST <= self.scale <= _BRIGHTEST:
+            raise ModelError(f"scale is {self.scale}: it has to be {_DARKEST:g} to {_BRIGHTEST:g}")
         if not _LEAST <= min(self.std) <= max(self.std) <= _LARGEST:
             raise ModelError(f"std is {list(self.std)}: each has to be {_LEAST:g} to {_LARGEST:g}")
         if max(map(abs, self.mean)) > _LARGEST:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import platformdirs
 
@@ -120,8 +120,11 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
 
     A link of that name is replaced, not followed. Whoever has `settled` many files settles their names, too.
     """
+    inside = bucket.is_inside(final)
+    if not inside and final.exists() and not (final.is_file() or final.is_dir()):
+        raise TargetError(f"{final} is a pipe or a device: choose another name")
     try:
-        if bucket.is_inside(final):
+        if inside:
             bucket.upload(staged, final)
             staged.unlink()
         else:
@@ -134,26 +137,18 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 
 
-_LITTER = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"})
-
-
-def is_hidden(path: PurePath) -> bool:
-    """Whether a file below a folder is none of the user's: hidden, or left there by a system or a server."""
-    return any(part.startswith(".") or part.lower() in _LITTER for part in path.parts)
-
-
 def is_bare(name: str) -> bool:
     """Whether it is a name that pfmap gives to a file, and no way to another folder."""
     return Path(name).name == name and bool(name.strip(".")) and not UNSEEN.search(name)
 
 
-def make_folder(folder: Path, *, named: bool = False) -> None:
+def make_folder(folder: Path, within: Path | None = None) -> None:
     """Make a folder, and those around it; in a bucket there are none.
 
-    Only one that the user has `named` may be a link: who knows where others lead.
+    It is one that the user has named, or lies `within` that: then no link on the way is followed.
     """
-    if not named:
-        _refuse_link(folder)
+    for made in () if within is None else (folder, *folder.parents)[: -len(within.parents) - 1]:
+        _refuse_link(made)
     if not bucket.is_inside(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -180,9 +175,14 @@ def existing(folder: Path, names: Iterable[str]) -> list[str]:
 
 def file_names(folder: Path, prefix: str = "") -> list[str]:
     """Return the names of the files in a folder that begin with something, in order."""
+    names = names_in(folder, prefix)
+    return names if bucket.is_inside(folder) else sorted(n for n in names if (folder / n).is_file())
+
+
+def names_in(folder: Path, prefix: str = "") -> list[str]:
+    """Return all names in a folder that begin with something, of links to nothing too."""
     if not bucket.is_inside(folder):
-        there = folder.iterdir() if folder.is_dir() else ()
-        return sorted(path.name for path in there if path.name.startswith(prefix) and path.is_file())
+        return [path.name for path in folder.glob("*") if path.name.startswith(prefix)]
     try:
         return bucket.names(folder, prefix)
     except OSError as error:
@@ -193,8 +193,11 @@ def file_names(folder: Path, prefix: str = "") -> list[str]:
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a small text file; a `UnicodeError` where it is no text."""
-    return bucket.read(path).decode(encoding) if bucket.is_inside(path) else path.read_text(encoding)
+    """Read a small text file; a `UnicodeError` where it is none, an `OSError` if it is a pipe or a device."""
+    if bucket.is_inside(path):
+        return bucket.read(path).decode(encoding)
+    with _open_plain(path, follow=True) as file:
+        return file.read().decode(encoding)
 
 
 def remove(path: Path) -> None:
@@ -251,8 +254,8 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(path.name.encode())).hexdigest()
 
 
-def _open_plain(path: Path) -> BufferedReader:
-    file = os.fdopen(os.open(path, _LOOK), "rb")
+def _open_plain(path: Path, *, follow: bool = False) -> BufferedReader:
+    file = os.fdopen(os.open(path, _LOOK & ~os.O_NOFOLLOW if follow else _LOOK), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "no plain file", str(path))

@@ -21,7 +21,7 @@ import psutil
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove, writing_into
+from pfmap.core.files import DRAFT, ENTER, clear_drafts, names_in, private_folder, remove, writing_into
 
 LOCK_NAME = "lock"
 PART = "_part"
@@ -269,7 +269,8 @@ def clear_beside(folder: Path, names: Iterable[str]) -> None:
         TargetError: a database among them is open elsewhere.
     """
     new = set(names)
-    there = set(file_names(folder, os.path.commonprefix([Path(name).stem for name in new])))  # noqa: RUF071
+    start = os.path.commonprefix([Path(name).stem for name in new])  # noqa: RUF071 - of letters
+    there = set(names_in(folder, start))
     for name in sorted(new & there):
         refuse_open(folder / name)
     old = new | {name for name in there if re.sub(rf"{PART}\d+\.shp$", ".shp", name) in new}

@@ -38,7 +38,7 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     """Read a dataclass from a JSON file that `table_of` made; None where there is none that can be read."""
     try:
         return build(kind, json.loads(read_text(path)))
-    except (OSError, ValueError, ModelError):
+    except (OSError, ValueError, ModelError, RecursionError):
         return None
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, worded
-from pfmap.core.files import is_hidden
 from pfmap.core.grid import Span
 from pfmap.core.stages import read_ahead
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
@@ -24,7 +23,7 @@ from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
 from pfmap.raster.gdal import gdal_settings
-from pfmap.raster.location import EXACT_SUFFIXES, locate
+from pfmap.raster.location import EXACT_SUFFIXES, is_hidden, locate
 from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.preview import png
 from pfmap.version import __version__

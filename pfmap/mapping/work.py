@@ -202,7 +202,7 @@ class Work:
             files = order["files"]
             plain = isinstance(files, dict) and files and all(map(is_bare, files))
             return order if plain and order["run"] == self.run and "wanted" in order else None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def _is_there(self, name: str, sign: str) -> bool:
@@ -256,7 +256,7 @@ def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> Non
     run = work.path / RUN_NAME
     try:
         before = json.loads(read_plain(run))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         before = None
     with writing_into(work.target):
         # What a power cut took, swaths and finished files know themselves.

@@ -42,13 +42,14 @@ _AFTER = "assemble COG"  # the one stage that starts when all others have ended
 class _Free(Predictor):
     """A network of zero cost: every window has the same probabilities, made up once."""
 
-    def probabilities(
+    def _made(
         self,
         windows: Sequence[npt.NDArray[np.uint8]],
         valid: Sequence[npt.NDArray[np.bool_]],  # noqa: ARG002
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Return what was made up, for each window."""
-        return self.made_up.repeat(len(windows), 1, 1, 1)  # the blender changes them
+        sound = torch.ones(len(windows), dtype=torch.bool, device=self.made_up.device)
+        return self.made_up.repeat(len(windows), 1, 1, 1), sound  # the blender changes them
 
     @classmethod
     def of(cls, plan: Plan) -> "_Free":

@@ -16,18 +16,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pfmap.core.errors import CheckpointError, PfmapError
+from pfmap.core.errors import CheckpointError
 
-_AGAIN = "download it again"
+AGAIN = "download it again"
+"""What to do about most files that are no checkpoints of somebody else."""
 _UNPACK = "unpack it first, and name the file in it"
 _KINDS = (
-    (rb"\0*\Z", f"is empty, or all zeros: {_AGAIN}"),
+    (rb"\0*\Z", f"is empty, or all zeros: {AGAIN}"),
     (rb"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
     (rb"\x1f\x8b", f"is compressed with gzip: {_UNPACK}"),
     (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar", f"is an archive: {_UNPACK}"),
     (rb"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
     (rb"\x08.*(pytorch|onnx)", "is an ONNX model: the state dict that it was exported from is needed"),
-    (rb"\s*<(!doctype|html|head|\?xml)", f"is a web page, such as a login, not the file behind it: {_AGAIN}"),
+    (rb"\s*<(!doctype|html|head|\?xml)", f"is a web page, such as a login, not the file behind it: {AGAIN}"),
 )
 """How files begin, as patterns, and what they are."""
 
@@ -47,7 +48,7 @@ def what_it_is(path: Path) -> str:
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
             return what
     text = re.fullmatch(rb"\s*([ -~]{1,40})[\t\r\n -~]*", head[:64])
-    return f"is a text that begins with {text[1].decode()!r}: {_AGAIN}" if text else ""
+    return f"is a text that begins with {text[1].decode()!r}: {AGAIN}" if text else ""
 
 
 def _zipped(path: Path) -> str:
@@ -57,7 +58,7 @@ def _zipped(path: Path) -> str:
             names = content.namelist()
             unpacked = sum(member.file_size for member in content.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return f"is incomplete, for its end is missing or damaged: {_AGAIN}"
+        return f"is incomplete, for its end is missing or damaged: {AGAIN}"
     if any(name.endswith("/constants.pkl") for name in names):
         return (
             "is a TorchScript program: save its weights alone, with "
@@ -70,15 +71,15 @@ def _zipped(path: Path) -> str:
     return ""
 
 
-def read_data(path: Path, error: type[PfmapError] = CheckpointError) -> Any:
+def read_data(path: Path) -> Any:
     """Read what torch saved: tensors, containers, and the numpy scalar that published files carry.
 
     Raises:
-        PfmapError: of the kind `error`; the file is something else, damaged, or holds more than data.
+        CheckpointError: the file is something else, damaged, or holds more than data.
     """
     try:
         if what := what_it_is(path):
-            raise error(f"{path} {what}")
+            raise CheckpointError(f"{path} {what}")
         # The scalar is named differently by numpy 1 and 2; both names mean the same harmless constructor.
         scalar = np.float64(0).__reduce__()[0]
         allowed: list[Any] = [
@@ -90,19 +91,19 @@ def read_data(path: Path, error: type[PfmapError] = CheckpointError) -> Any:
         ]
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except PfmapError:
+    except CheckpointError:
         raise
     except OSError as failed:
-        raise error(f"{path} cannot be read ({failed.strerror})") from failed
+        raise CheckpointError(f"{path} cannot be read ({failed.strerror})") from failed
     except Exception as failed:  # torch raises many kinds; the file is the cause of all of them
         if found := re.search(r"GLOBAL ([\w.]+)", str(failed)):
-            raise error(
+            raise CheckpointError(
                 f"{path} cannot be read without running code of its own ({found[1][:80]}): save the weights "
                 "alone where that code is at home, with torch.save(model.state_dict(), FILE)"
             ) from failed
-        raise error(
+        raise CheckpointError(
             f"{path} cannot be read as data, without running code: it is damaged or incomplete "
-            f"({type(failed).__name__}), or none of torch's; {_AGAIN}"
+            f"({type(failed).__name__}), or none of torch's; {AGAIN}"
         ) from failed
 
 
@@ -140,7 +141,7 @@ def no_safetensors(path: Path, error: Exception) -> CheckpointError:
     """Say why a file was not read as safetensors."""
     if isinstance(error, OSError):
         return CheckpointError(f"{path} cannot be read ({error.strerror or error})")
-    what = what_it_is(path) or f"is not a whole safetensors file ({error}): {_AGAIN}"
+    what = what_it_is(path) or f"is not a whole safetensors file ({error}): {AGAIN}"
     return CheckpointError(f"{path} {what}")
 
 

@@ -9,13 +9,12 @@ import urllib.error
 import urllib.request
 import zipfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import rasterio
 
 from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, reason
-from pfmap.core.files import is_hidden
 
 _URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
@@ -40,6 +39,14 @@ _DRIVERS = {
 _ARCHIVES = frozenset({".tar", ".tgz", ".gz", ".7z", ".rar"})
 
 
+_LITTER = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini"})
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file below a folder is none of the user's: hidden, or left there by a system or a server."""
+    return any(part.startswith(".") or part.lower() in _LITTER for part in path.parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A scene's place, as the user wrote it and as GDAL opens it."""
@@ -60,6 +67,8 @@ class Location:
     @property
     def name(self) -> str:
         """The file's own name."""
+        if self.plain:  # of any letters
+            return Path(self.gdal).name
         path, _, query = self.gdal.partition("?")
         if re.fullmatch(r"/vsi\w+", path):
             path = parse_qs(query).get("url", [path])[0].partition("?")[0]

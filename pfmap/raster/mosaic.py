@@ -156,7 +156,7 @@ def _masked(part: Part, said: Validity, path: Path, look: Look) -> Part:
     mask = [shown(f"mask,{band}", 0) for band in said.masks]
     if said.alpha is not None:
         mask = [shown(str(said.alpha), None), *(shown(f"mask,{band}", 255) for band in said.masks[:1])]
-    make_folder(path.parent)
+    make_folder(path.parent, path.parent.parent)
     _write_if_new(path, vrt(box, bands, {}, mask or None))
     return Part(str(path), box, tuple(range(1, len(bands) + 1)), masked=(1,) if mask else ())
 
@@ -236,7 +236,7 @@ def _warped(part: Part, grid: GeoBox, path: Path, look: Look) -> Part:
         raise SourceError(
             f"{part.path} cannot be brought into {grid.crs_name} ({reason(error)}): map it on its own"
         ) from error
-    make_folder(path.parent)
+    make_folder(path.parent, path.parent.parent)
     _write_if_new(path, source_from_folder(text, _name(part, path)) if part.local else text)
     return Part(str(path), box, part.bands, masked=part.bands[:1])
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import rasterio
@@ -26,8 +26,10 @@ _FORMATS = {
     ".bmp": "BMP", ".gif": "GIF", ".jpg": "JPEG", ".jpeg": "JPEG", ".ecw": "ECW", ".sid": "MrSID",
 }  # fmt: skip
 """GDAL's names of formats that hold their own pixels, by how the names of files end."""
-_BESIDE = (".ovr", ".msk")
-"""How the names of files end that GDAL reads pixels from in place of those of the file they belong to."""
+_BESIDE = {".ovr": "GTiff", ".msk": "GTiff", ".aux": "HFA"}
+"""How names of files end that GDAL opens beside a raster, and their formats: of other pixels, or notes."""
+_TYPES = {"uint8": "Byte", "complex64": "CFloat32", "complex128": "CFloat64"}
+"""GDAL's names of types that differ from numpy's in more than case."""
 _ALL = Span(0, 1 << 60)
 _DEEP = 8  # virtual rasters that show one another
 
@@ -96,8 +98,10 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
     name, local = scene.name, scene.location.local
     parts = Parts() if local is None else _parts_of(local, _DEEP)
     names = sorted({one.name for one in parts.gone})
-    some = f"{len(names)} file{'s' * (len(names) != 1)} that cannot be opened ({', '.join(names[:5])}"
-    lack = f"{name} shows {some}{', ...' * (len(names) > 5)})"
+    some = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
+    lack = (
+        f"{name} shows {len(names)} file{'s' * (len(names) != 1)} that cannot be opened, or changed ({some})"
+    )
     if names and needed:
         raise SourceError(
             f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
@@ -120,7 +124,7 @@ def _parts_of(path: Path, depth: int) -> Parts:
             name = str(path.parent / source.text) if beside else source.text
             if name not in found:
                 raw = shown.get("subClass") == "VRTRawRasterBand" or shown.find("OpenOptions") is not None
-                found[name] = _part(name, depth, raw=raw)
+                found[name] = _part(name, depth, shown.find("SourceProperties"), raw=raw)
                 files |= found[name].files
             for one in found[name].gone:
                 rows, cols = _shown_at(root, shown, "y", one.rows), _shown_at(root, shown, "x", one.cols)
@@ -142,8 +146,11 @@ def _virtual(path: Path) -> ElementTree.Element | None:
     return root
 
 
-def _part(name: str, depth: int, *, raw: bool) -> Parts:
-    """Look for a file that a VRT shows, and behind it; a `raw` one, without a header, has to be there."""
+def _part(name: str, depth: int, said: ElementTree.Element | None, *, raw: bool) -> Parts:
+    """Look for a file that a VRT shows, and behind it; a `raw` one, without a header, has to be there.
+
+    GDAL believes what is `said` of its size and type, and shows black where it became smaller since.
+    """
     path, missing = Path(name), Parts(gone=(Gone(name, _ALL, _ALL),))
     if name.startswith(REMOTE) or "://" in name:
         return Parts()
@@ -154,6 +161,10 @@ def _part(name: str, depth: int, *, raw: bool) -> Parts:
         return Parts(behind.files | {path}, behind.gone)
     try:
         with quietly(), rasterio.open(name) as src:
+            kind = _TYPES.get(src.dtypes[0], src.dtypes[0])
+            is_so = {"RasterXSize": str(src.width), "RasterYSize": str(src.height), "DataType": kind}
+            if said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items()):
+                return missing
             return Parts(frozenset(Path(file) for file in src.files))
     except GDAL_ERRORS:
         return missing
@@ -206,23 +217,28 @@ def refuse_pointers(location: Location) -> None:
         raise SourceError(f"{location.text} is a link to {to}; {left}")
     for name in (*_beside(location), location.name):  # itself last: to list its files GDAL opens the others
         own, path = name == location.name, str(home / name)
-        kind = location.driver if own else "GTiff"
+        kind = location.driver if own else _BESIDE[path[-4:].lower()]
+        what = location.text if own else f"{location.text}: {name} beside it"
         try:
             with gdal_settings(remote=location.remote), quietly(), rasterio.open(path, driver=kind) as src:
                 points = "OVERVIEW_FILE" in src.tags(ns="OVERVIEWS")
                 files = () if points or location.remote else src.files[1:] if own else (path,)
         except GDAL_ERRORS as error:
             raise SourceError(
-                f"{path} is not a raster that GDAL can open as {kind} ({reason(error)}); {left}"
+                f"{what} is not a raster that GDAL can open as {kind} ({reason(error)}); {left}"
             ) from error
         if points or any(Path(file).resolve().parent != home.resolve() for file in files):
-            raise SourceError(f"{path} takes pixels from elsewhere; {left}")
+            raise SourceError(f"{what} takes pixels from elsewhere; {left}")
 
 
 def _beside(location: Location) -> list[str]:
     """Return the names of files that GDAL would read pixels from beside this one."""
     home = Path(location.gdal).parent
     inside = bucket.is_inside(home)
-    names = bucket.names(home, f"{location.name}.") if inside else [file.name for file in os.scandir(home)]
-    own = location.name.lower()
-    return [name for name in names if name.lower().startswith(f"{own}.") and name.lower().endswith(_BESIDE)]
+    names = (
+        bucket.names(home, PurePosixPath(location.name).stem)
+        if inside
+        else [file.name for file in os.scandir(home)]
+    )
+    own = f"{location.name.lower()}.", f"{PurePosixPath(location.name).stem.lower()}.aux"
+    return [name for name in names if name.lower().startswith(own) and name[-4:].lower() in _BESIDE]

@@ -49,7 +49,7 @@ def write_reports(
     for name, text in stac.items():
         path = output_dir / name
         try:
-            make_folder(path.parent)
+            make_folder(path.parent, output_dir)
         except OSError as error:
             raise write_failed(path, error) from error
         write_bytes(path, text.encode())

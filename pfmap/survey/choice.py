@@ -149,7 +149,7 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
     if not failures:
         remove(path)
         return
-    make_folder(folder, named=True)
+    make_folder(folder)
     content = csv_text([_FIELDS, *failures.items()])
     write_bytes(path, content.encode("utf-8-sig"))  # spreadsheets take it for UTF-8 by its mark
 

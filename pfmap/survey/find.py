@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
 from pfmap.core.errors import UNSEEN, SourceError, UsageError
-from pfmap.core.files import is_hidden
-from pfmap.raster.location import RASTER_SUFFIXES, Location, locate
+from pfmap.raster.location import RASTER_SUFFIXES, Location, is_hidden, locate
 from pfmap.raster.parts import found_file
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})

@@ -66,7 +66,7 @@ def make_mosaic(
         more = [f"{len(said) - _SAID} more was guessed of other sheets"] if len(said) > _SAID else []
         tags[GUESSES] = "\n".join(said[:_SAID] + more)
     look = Look(infos[0].dtype, colors, tags=tags, smooth=True)
-    make_folder(folder, named=True)
+    make_folder(folder)
     path = write_mosaic(folder / f"{NAME}.vrt", grid, [_part(info) for info in infos], look)
     footprints = Footprints(boxes, [sheet.name for sheet, _, _ in opened], grid.crs_wkt)
     return Sheet(locate(path), folder, NAME), footprints, failed

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import is_hidden
 from pfmap.core.resources import free_memory
+from pfmap.raster.location import is_hidden
 from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer

@@ -19,7 +19,7 @@ from pfmap.core.files import clear_drafts, write_bytes
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
-from pfmap.model.checkpoint import read_data
+from pfmap.model.checkpoint import AGAIN, read_data
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.report.curves import LOSS, RATE, Curves
@@ -276,8 +276,8 @@ class _Run:
         Raises:
             TrainingError: it cannot be read, is of another network, or of one that diverged.
         """
-        state = read_data(self.checkpoint, TrainingError)
         try:
+            state = read_data(self.checkpoint)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -288,8 +288,8 @@ class _Run:
                 self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
         except Exception as error:  # whatever is wrong in there, the file is refused
             raise TrainingError(
-                f"{self.checkpoint} is damaged, or not of this configuration ({reason(error)}): start anew "
-                "with overwrite=True"
+                f"{self.checkpoint} is damaged, or not of this configuration "
+                f"({reason(error).removesuffix(f': {AGAIN}')}): start anew with overwrite=True"
             ) from error
         refuse_diverged(self.average, self.done, self.checkpoint)
 

@@ -16,11 +16,11 @@ import tomli_w
 
 from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import is_hidden, write_text
+from pfmap.core.files import write_text
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
-from pfmap.raster.location import RASTER_SUFFIXES, locate
+from pfmap.raster.location import RASTER_SUFFIXES, is_hidden, locate
 from pfmap.raster.parts import found_file, refuse_pointers
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config

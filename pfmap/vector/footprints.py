@@ -130,7 +130,10 @@ def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:
     if crs is not None and box.crs_wkt is not None:
         own, other = pyproj.CRS.from_user_input(box.crs_wkt).to_2d(), pyproj.CRS.from_user_input(crs).to_2d()
         if own != other:
-            x, y = pyproj.Transformer.from_crs(own, other, always_xy=True).transform(x, y)
+            try:
+                x, y = pyproj.Transformer.from_crs(own, other, always_xy=True).transform(x, y)
+            except pyproj.exceptions.ProjError:  # of a building site, or of another planet
+                return None
             if other.is_geographic:  # over the antimeridian it goes on past 180
                 x = np.unwrap(x, period=360)
                 x += 360 * (x.min() < -180)

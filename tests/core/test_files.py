@@ -20,6 +20,7 @@ from pfmap.core.files import (
     make_folder,
     private_folder,
     publish,
+    read_text,
     write_failed,
     write_text,
 )
@@ -33,6 +34,16 @@ def test_publishing_replaces_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "final").read_text() == "new"
     with pytest.raises(TargetError, match="missing"):
         publish(tmp_path / "nothing", tmp_path / "missing" / "final")
+
+
+def test_a_pipe_is_neither_replaced_nor_waited_for(tmp_path: Path) -> None:
+    """Nor is a device, such as /dev/null, which root could replace."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TargetError, match="is a pipe or a device"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(OSError, match="no plain file"):
+        read_text(tmp_path / "pipe")
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:
@@ -53,6 +64,8 @@ def test_what_belongs_to_a_replaced_file_goes_and_nothing_else(tmp_path: Path) -
     ]  # fmt: skip
     for name in (*stale, *kept):
         (tmp_path / name).touch()
+    (tmp_path / "c.tif.msk").unlink()
+    (tmp_path / "c.tif.msk").symlink_to(tmp_path / "not yet")
     clear_beside(tmp_path, ["a.gpkg", "b.dbf", "b.shp", "c.tif", "d.vrt"])
     # The files themselves are replaced later; a main file of which nothing is there yet is none.
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "b.shp"}
@@ -200,8 +213,8 @@ def test_a_folder_of_pfmaps_own_is_not_made_through_a_link(tmp_path: Path) -> No
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "parts").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(TargetError, match="is a link"):
-        make_folder(tmp_path / "parts")
-    make_folder(tmp_path / "parts", named=True)
+        make_folder(tmp_path / "parts" / "north", tmp_path)
+    make_folder(tmp_path / "parts")
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(

@@ -46,6 +46,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("scale", "nan", "scale is"),
         ("scale", "-inf", "scale is"),
         ("scale", "0.0", "scale is"),
+        ("scale", "1e-310", "scale is"),
+        ("scale", "1e300", "scale is"),
         ("gsd", "[0.1, inf]", "gsd is"),
         ("gsd", "[nan, 1.0]", "gsd is"),
         ("temperature", "nan", "temperature is"),

@@ -67,6 +67,23 @@ def warped(tmp_path: Path) -> Path:
     return tmp_path / "w.vrt"
 
 
+@pytest.mark.parametrize("change", ["narrower", "other type"])
+def test_files_that_are_not_as_a_virtual_raster_says_are_gone(change: str, tmp_path: Path) -> None:
+    """GDAL shows black where one has become smaller, and cuts off what another type holds."""
+    flat_sheet(tmp_path / "0.tif")
+    scene = virtual(tmp_path / "scene.vrt", ["0.tif", "1.tif"])
+    properties = f'<SourceProperties RasterXSize="{SIDE}" RasterYSize="{SIDE}" DataType="Byte"/><SrcRect'
+    scene.write_text(scene.read_text().replace("<SrcRect", properties))
+    flat_sheet(tmp_path / "1.tif", left=SIDE)
+    assert gone_of(scene) == set()
+    with rasterio.open(tmp_path / "1.tif") as src:
+        profile, pixels = src.profile, src.read()
+    profile |= {"width": SIDE // 2} if change == "narrower" else {"dtype": "uint16"}
+    with rasterio.open(tmp_path / "1.tif", "w", **profile) as dst:
+        dst.write(pixels[:, :, : profile["width"]].astype(profile["dtype"]))
+    assert gone_of(scene) == {Gone("1.tif", Span(0, SIDE), Span(SIDE, 2 * SIDE))}
+
+
 @pytest.mark.parametrize("kind", ["missing", "cut", "warped"])
 def test_what_is_missing_is_refused_or_nodata_and_listed(kind: str, tmp_path: Path) -> None:
     flat_sheet(tmp_path / "0.tif")
@@ -78,7 +95,9 @@ def test_what_is_missing_is_refused_or_nodata_and_listed(kind: str, tmp_path: Pa
         name = warped(tmp_path).name
     scene = virtual(tmp_path / "scene.vrt", ["0.tif", name])
     said = "w.tif" if kind == "warped" else "1.tif"
-    with pytest.raises(SourceError, match=rf"scene.vrt shows 1 file that cannot be opened \(.*{said}\)"):
+    with pytest.raises(
+        SourceError, match=rf"scene.vrt shows 1 file that cannot be opened, or changed \(.*{said}\)"
+    ):
         pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")
     assert not (tmp_path / "out").exists()
     found = pfmap.predict(

@@ -82,7 +82,21 @@ def hostile(folder: Path, secret: Path, url: str) -> set[str]:
     write(folder / "l.tif")
     (folder / "l.tif.ovr").symlink_to(secret)
     (folder / "link.tif").symlink_to(secret)
-    return {*texts, *(f"{name[0]}.tif" for name in beside), "t.tif", "l.tif", "link.tif"}
+    write(folder / "y.dat?y.tif")
+    (folder / "y.dat?y.tif.ovr").write_text(showing(f"/vsicurl/{url}/y.tif", SIDE // 2))
+    write(folder / "x.tif")
+    pointer = '<Metadata domain="HFA"><MDI key="HFA_DEPENDENT_FILE">x.tif</MDI></Metadata>'
+    aux = showing(f"/vsicurl/{url}/x.tif").replace("<VRTRasterBand", f"{pointer}<VRTRasterBand", 1)
+    (folder / "x.aux").write_text(f"EHFA_HEADER_TAG{aux}")
+    return {
+        *texts,
+        *(f"{name[0]}.tif" for name in beside),
+        "t.tif",
+        "l.tif",
+        "link.tif",
+        "y.dat?y.tif",
+        "x.tif",
+    }
 
 
 @pytest.mark.parametrize("mosaic", [False, True])

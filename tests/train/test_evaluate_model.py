@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.core.errors import ModelError, TrainingError
+from pfmap.core.errors import ModelError, SourceError, TrainingError
 from pfmap.mapping.swaths import map_array
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, write_model
@@ -151,6 +151,6 @@ def test_what_does_not_fit_is_refused_in_one_line(data: Path, model: Model) -> N
     plain = CONFIG.replace('validation.stems = "3$"', "").replace("validation.columns = [96, 128]", "")
     refused(TrainingError, "holds nothing out for validation", plain)
     write(data / "labels/chip0.png", np.zeros((50, 60), np.uint8))
-    refused(TrainingError, "60 x 50 pixels, its image", CONFIG)
+    refused(SourceError, "60 x 50 pixels, .* 96 x 96", CONFIG)
     with pytest.raises(ModelError, match="class 'house' is unknown"):
         pfmap.evaluate_model(model, data / "train.toml", objects=("house",), device="cpu")

@@ -335,7 +335,7 @@ def test_the_paper_recipe_learns_a_batch_by_heart(data: Path, config: TrainingCo
         config, optimizer="sgd", schedule="poly", hard_pixels=500, steps=120, warmup=0,
         encoder_rate=0.02, decoder_rate=0.02, weight_decay=1e-4,
     )  # fmt: skip
-    run = _Run(config, data, data / "model", Team(0, 1, torch.device("cpu")), None)
+    run = _Run(config, data, data / "model", Team(0, 1, torch.device("cpu")), None, print)
     batch = Batches(run.data, config)[0]
     losses = []
     for _ in range(120):
