@@ -137,7 +137,8 @@ def main(job_name: str, call: str, error_name: str, folder: Path) -> None:
                 assert "\n" not in said, said
                 assert "None" not in said, said
             hits = count()
-        same(out, whole, job.exact, all_of_it=said == "ok" and call != "unlink")
+        # A folder that cannot be opened or emptied stays until the next run.
+        same(out, whole, job.exact, all_of_it=said == "ok" and call not in ("unlink", "open"))
         job.run(made, out)
         same(out, whole, job.exact, all_of_it=True)
         print(nth, said, flush=True)

@@ -41,14 +41,16 @@ TRAIN = (
     START
     + """
 import dataclasses
+from pfmap.core.files import draft
 from pfmap.model import store
 from pfmap.report import curves
 from pfmap.train import loop
 from pfmap.train.config import read_config
 folder, out = Path(sys.argv[3]), Path(sys.argv[4])
 def half(path, content):
-    path.with_name(f".{path.name}.part").write_bytes(content[:1000])
-    wait()
+    with draft(path) as part:
+        part.write_bytes(content[:1000])
+        wait()
 def after(step):
     if moment == f"step {step.step}":
         wait()
