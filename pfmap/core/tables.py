@@ -37,9 +37,17 @@ def read_toml(path: Path, kind: type[PfmapError] = ModelError) -> dict[str, Any]
 def read_json(path: Path, kind: type[T]) -> T | None:
     """Read a dataclass from a JSON file that `table_of` made; None where there is none that can be read."""
     try:
-        return build(kind, json.loads(read_text(path)))
-    except (OSError, ValueError, ModelError, RecursionError):
+        return build(kind, parse_json(read_text(path)))
+    except (OSError, ValueError, ModelError):
         return None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that others may have written: a `ValueError` where it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
 
 
 def build(kind: type[T], tables: object, where: str = "") -> T:

@@ -38,6 +38,7 @@ from pfmap.core.files import (
 )
 from pfmap.core.grid import Span
 from pfmap.core.resources import LOCK_NAME, claimed, clear_beside
+from pfmap.core.tables import parse_json
 
 RUN_NAME, _PUBLISH, _FINALS, _SEAL = "run.json", "publish.json", "final", "seal"
 _SWATH = r"\d+-\d+"
@@ -198,11 +199,11 @@ class Work:
     def _order(self) -> dict[str, Any] | None:
         """Read which files are ready; None where that was not written by this run, or not by pfmap."""
         try:
-            order = json.loads(read_plain(self.path / _PUBLISH))
+            order = parse_json(read_plain(self.path / _PUBLISH))
             files = order["files"]
             plain = isinstance(files, dict) and files and all(map(is_bare, files))
             return order if plain and order["run"] == self.run and "wanted" in order else None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def _is_there(self, name: str, sign: str) -> bool:
@@ -255,8 +256,8 @@ def opened(
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> None:
     run = work.path / RUN_NAME
     try:
-        before = json.loads(read_plain(run))
-    except (OSError, ValueError, RecursionError):
+        before = parse_json(read_plain(run))
+    except (OSError, ValueError):
         before = None
     with writing_into(work.target):
         # What a power cut took, swaths and finished files know themselves.

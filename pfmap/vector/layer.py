@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
 from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
+from pfmap.core.tables import parse_json
 
 VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError, LookupError)
 """What the libraries for vector files raise; pyogrio's own errors are of the last kind but one, and the last
@@ -131,7 +132,7 @@ def _geometry_of(path: str) -> tuple[str, Mapping[str, Any]]:
     """Return the column with a GeoParquet file's geometries, and what the file says of it."""
     notes = parquet.read_schema(path).metadata or {}
     try:
-        geo = json.loads(notes[b"geo"])
+        geo = parse_json(notes[b"geo"])
         name, column = geo["primary_column"], geo["columns"][geo["primary_column"]]
         if column["encoding"] == "WKB":
             return name, column

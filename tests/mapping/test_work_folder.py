@@ -153,6 +153,8 @@ def test_a_seal_is_broken_by_any_change(change: str, tmp_path: Path) -> None:
 RECORDS: dict[str, Callable[[Path], object]] = {
     "nothing": lambda _work: None,
     "run empty": lambda work: (work / "run.json").write_text(""),
+    "run too deep": lambda work: (work / "run.json").write_text("[" * 100_000),
+    "publish too deep": lambda work: (work / "publish.json").write_text("[" * 100_000),
     "run a list": lambda work: (work / "run.json").write_text("[1]"),
     "run no text": lambda work: (work / "run.json").write_bytes(b"\xff\xfe"),
     "run a folder": lambda work: ((work / "run.json").unlink(), (work / "run.json").mkdir()),
