@@ -51,11 +51,12 @@ def scratch(folder: Path) -> Path:
 def private_folder(folder: Path) -> Iterator[Path]:
     """Give a new folder in another, that nobody else may enter; at the end it goes with all that is in it.
 
-    What a killed process leaves, `clear_drafts` takes away: whoever is alive holds a lock on its own.
+    What a killed process left there goes first: whoever is alive holds a lock on its own.
     """
     home = scratch(folder)
     if home != folder:
         home.mkdir(parents=True, exist_ok=True)
+    clear_drafts(folder)
     path, held = home, -1
     while held < 0:
         path = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pfmap.core.bucket import output_folder
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, TargetError, UsageError
-from pfmap.core.files import clear_drafts, private_folder, publish, scratch, write_failed
+from pfmap.core.files import private_folder, publish, scratch, write_failed
 from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
 from pfmap.core.resources import UNDATED, clear_beside, moment_of
@@ -167,7 +167,6 @@ class Vectorizer:
         """
         try:
             scratch(self.folder).mkdir(parents=True, exist_ok=True)
-            clear_drafts(self.folder)
             with private_folder(self.folder) as staging:
                 with self._shaper(staging, raster) as shaper:
                     self._trace(shaper)

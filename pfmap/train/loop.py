@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.errors import TargetError, TrainingError, reason
-from pfmap.core.files import clear_drafts, write_bytes
+from pfmap.core.files import write_bytes
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
@@ -122,7 +122,6 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     Raises:
         TrainingError: there is something, or nothing to resume.
     """
-    clear_drafts(output)
     checkpoint = output / CHECKPOINT_NAME
     if resume and not checkpoint.is_file():
         raise TrainingError(f"{checkpoint} is missing: there is nothing to resume")
