@@ -18,7 +18,7 @@ from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
-from pfmap.raster.location import REMOTE, Location, locate
+from pfmap.raster.location import REMOTE, Location, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 
 _FORMATS = {
@@ -223,6 +223,8 @@ def refuse_pointers(location: Location) -> None:
             with gdal_settings(remote=location.remote), quietly(), rasterio.open(path, driver=kind) as src:
                 points = "OVERVIEW_FILE" in src.tags(ns="OVERVIEWS")
                 files = () if points or location.remote else src.files[1:] if own else (path,)
+        except UnicodeEncodeError as error:
+            raise not_opened(location, error) from error
         except GDAL_ERRORS as error:
             raise SourceError(
                 f"{what} is not a raster that GDAL can open as {kind} ({reason(error)}); {left}"

@@ -117,3 +117,16 @@ def test_folders_of_outputs_have_names_that_every_file_can_hold(tmp_path: Path) 
     (odd / "c\x07.tif").touch()
     (sheet,) = find_sheets([tmp_path / "in"], tmp_path / "out")
     assert (sheet.folder.name, sheet.location.stem, sheet.name) == ("a_[31m_b", "c_", "a_[31m_b/c_")
+
+
+def test_a_name_that_is_no_text_is_a_failure_and_the_rest_is_mapped(
+    write_scene: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    scene = write_scene(blobs(70, 70), "in/a.tif")
+    (scene.parent / os.fsdecode(b"caf\xe9.tif")).write_bytes(scene.read_bytes())
+    made = pfmap.batch(scene.parent, tmp_path / "out", model=stand_in(), device="cpu")
+    assert [bool(one.reason) for one in made.scenes] == [False, True]
+    assert (
+        r"caf\xe9.tif cannot be opened (its name is not utf-8" in (tmp_path / "out/failures.csv").read_text()
+    )
