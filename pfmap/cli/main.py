@@ -98,8 +98,6 @@ def _status(arguments: list[str] | None) -> int:  # noqa: PLR0911 - a way out fo
         say(f"Error: {lack_of(error)}: close other programs, or raise the limit of this process", err=True)
         return 1
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # nobody reads on
-            return 128 + 13
         logging.getLogger(__name__).debug("", exc_info=True)
         say(f"Error: {refused(error)}", err=True)
         return 1

@@ -34,6 +34,21 @@ class _Screen(io.TextIOWrapper):
             super().flush()
 
 
+class _Output(io.FileIO):
+    """Standard output: whoever writes there learns in pfmap's words that it cannot be printed."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except BrokenPipeError:  # whoever reads no more of it, as head, ends the process
+            raise SystemExit(128 + signal.SIGPIPE) from None  # as the signal would have
+        except OSError as error:
+            raise TargetError(
+                f"the result cannot be printed ({error.strerror}): files that were to be made are there; run "
+                "the same command again, and print elsewhere"
+            ) from error
+
+
 _screen: TextIO | None = None
 _orders: int | None = None  # where the keeper is told what to do
 verbose = False
@@ -65,16 +80,8 @@ def show(table: Any, *, plain: bool = False) -> None:
 
 
 def emit(text: str) -> None:
-    """Print a result that is harmless already; whoever reads no more of it, as head, ends the process."""
-    try:
-        click.echo(text, nl=False)
-    except BrokenPipeError:
-        raise SystemExit(128 + 13) from None  # as the signal of a broken pipe would have
-    except OSError as error:
-        raise TargetError(
-            f"the result cannot be printed ({error.strerror}): files that were to be made are there; run "
-            "the same command again, and print elsewhere"
-        ) from error
+    """Print a result that is harmless already."""
+    click.echo(text, nl=False)
 
 
 def separate() -> None:
@@ -85,10 +92,12 @@ def separate() -> None:
             os.fstat(number)
         except OSError:  # closed: the next file that is opened would get its number, and what is printed
             os.open(os.devnull, mode)
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Output(1, "w", closefd=False)),
+        encoding=sys.stdout.encoding if sys.stdout else "utf-8",
+        errors="backslashreplace",
+    )
     own = os.dup(2)
     _screen = _Screen(
         open(own, "wb"),  # noqa: PTH123, SIM115 - of a number
@@ -126,7 +135,7 @@ def close(*, foreseen: bool) -> None:
         sys.stderr.flush()
     try:
         sys.stdout.flush()
-    except OSError:  # Python would try it again, and complain in its own words
+    except (TargetError, SystemExit):  # Python would try it again, and complain in its own words
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if foreseen:
         _tell(b"q")

@@ -114,7 +114,13 @@ def refused(error: OSError) -> str:
 HIDDEN = "<redacted>"
 """What stands where a secret was."""
 
-_USER = re.compile(r"(\b[a-z][\w+.-]{1,20}:/{1,2})[^\s/?#\"<>]*@", re.I)
+# In a password a slash or the like may stand as it is: then all up to the last @ may be part of it.
+_USER = re.compile(
+    r"""((?:\b[a-z][\w+.-]{1,20}:/{1,2}|/vsi(?:s3|gs|az|adls|oss|swift|webhdfs)(?:_streaming)?/)
+        (?!<redacted>@)) 
+        (?:[^\s/?#"<>]*|[^\s/?#"<>:]*:(?:\d{1,5}/[^\s?#"<>]{0,1000}|(?!\d{1,5}[/?#])[^\s"<>]{0,1000}))@""",
+    re.I | re.VERBOSE,
+)
 _QUERY = re.compile(
     r"""((?:\b[a-z][\w+.-]{1,20}:/{1,2}|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs))
         (?:<redacted>|[^\s?#"'<>]){0,1000}\?
@@ -144,16 +150,20 @@ def named(place: str) -> str:
     """
     if not re.match(r"[a-z][\w+.-]+:/|/vsi", place, re.I):
         return place
-    address, mark, query = place.partition("?")
+    lost: list[str] = []
+    if user := _USER.search(place):
+        said = user[0].removeprefix(user[1])[:-1]
+        lost += [said, *said.split(":")[1:]]
+    address, mark, query = _USER.sub(rf"\1{HIDDEN}@", place).partition("?")
     values = [part.split("=", 1) for part in re.split("[&;]", query)]
-    lost = [query, *(value[-1] for value in values if value[0] != "url" and len(value[-1]) >= _LONG)]
-    for user in re.findall(r":/{1,2}([^/?#]*)@", address):
-        lost += [user, user.partition(":")[2]]
+    lost += [query, *(value[-1] for value in values if value[0] != "url" and len(value[-1]) >= _LONG)]
     _secrets.update(dict.fromkeys(form for text in lost for form in (text, unquote(text), quote(text, ""))))
     for old in list(_secrets)[:-_MANY]:
         _secrets.pop(old, None)
-    shown = re.sub(r"(:/{1,2})[^/]*@", rf"\1{HIDDEN}@", address)
-    return bare(f"{shown}?{HIDDEN}" if mark else shown)
+    shown = bare(f"{address}?{HIDDEN}" if mark else address)
+    if user and re.search("[/?#]", said) and not re.match(r"[^:]*:\d{1,5}/", said):  # which may be a port
+        raise SourceError(f"{shown} cannot be opened: in a user's name or password write / ? # as %2F %3F %23")
+    return shown
 
 
 def redacted(text: str) -> str:

@@ -33,6 +33,9 @@ NAMES = [
     "https://host/my scene.tif?token={}",
     "https://host/scene.tif?a={}'b)c",
     "https://host/scene.tif#access_token={}",
+    "https://me:80/{}@host/scene.tif",
+    "/vsis3/me:{}@bucket/scene.tif",
+    "s3://{}@bucket/scene.tif",
     "https://me:a@{}@host/scene.tif",
     "az://container/scene.tif?sv=2024&sig={}",
     "/vsicurl/https://me:{}@host/scene.tif",
@@ -54,6 +57,15 @@ def test_a_scenes_name_holds_no_secret(form: str) -> None:
     assert location.unfit
     # Signed anew it has the same name: what failed is known by it.
     assert locate(form.format("another-of-16-letters")).text == location.text
+
+
+@pytest.mark.parametrize("form", ["https://me:a/{}@host/a.tif", "https://me:a?{}@host/a.tif", "az://me:{}#a@b/c"])
+def test_a_password_that_cuts_an_address_short_is_refused_unseen(form: str) -> None:
+    for address in (form, f"/vsicurl/{form}"):
+        with pytest.raises(SourceError, match="<redacted>@.*write / .* as %2F") as refused:
+            locate(address.format(SECRET))
+        assert "me:a" not in str(refused.value)
+        assert SECRET not in redacted(address.format(SECRET)) + str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["s3://bucket/a#1.tif", "https://host/scene.tif", "/vsis3/bucket/scene.tif"])
@@ -126,6 +138,7 @@ def test_ordinary_texts_lose_nothing() -> None:
         "Contains data of https://host/terms#attribution, see https://host/copyright?lang=de",
         "http://www.opengis.net/def? and /vsis3/bucket/what?.tif",
         "token = road",
+        "http://localhost:9000/bucket/tile.tif?to=a@b and https://host/tiles/1@2x.png",
     ):
         assert bare(text) == text
 
