@@ -187,6 +187,8 @@ class Card:
         texts = (self.name, self.title, self.accuracy_note, *self.input.bands, *astuple(self.provenance))
         if any(UNSEEN.search(re.sub("[\n\t]", "", text)) or len(text) > _LONGEST for text in texts):
             raise ModelError(f"a text has control characters, or is longer than {_LONGEST:,} letters")
+        if listed := [name for name in names if "," in name]:
+            raise ModelError(f"class {listed[0]!r} has a comma, which separates classes in lists: rename it")
         if twice:
             raise ModelError(f"class names appear twice, but for case or blanks: {', '.join(twice)}")
 

@@ -140,7 +140,8 @@ def locate(source: str | os.PathLike[str]) -> Location:
                 inner = path.relative_to(archive).as_posix() if path != archive else _only_raster(archive)
                 return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
         if path.exists():
-            return Location(text, text, remote=False, local=path)
+            gdal = f"./{text}" if re.match(r"\w{2,}:", text) else text  # GDAL would take NETCDF:a.tif apart
+            return Location(text, gdal, remote=False, local=path)
         if (inside := _named_inside(text)) is not None:
             return inside
     except OSError as error:  # a name that is too long, a folder that is locked, a server that is gone

@@ -174,7 +174,10 @@ def _shown(path: Path, grid: GeoBox, part: Part, band: str, hidden: Hidden) -> S
 
 def _name(part: Part, path: Path) -> str:
     """Name a raster from the folder of a VRT, so that both can be moved together."""
-    return os.path.relpath(part.path, path.parent) if part.local else part.path
+    if not part.local:
+        return part.path
+    name = os.path.relpath(part.path, path.parent)
+    return f"./{name}" if ":" in name else name  # NETCDF:a.tif alone GDAL would take apart
 
 
 def on_grid(box: GeoBox, grid: GeoBox) -> bool:

@@ -75,7 +75,13 @@ class Choice:
                 raise UsageError(
                     f"{self.listed / NAME} does not exist: no scene failed in an earlier run into this folder"
                 )
-            sheets = [sheet for sheet in sheets if csv_cell(sheet.location.text) in failed]
+            names = [csv_cell(sheet.location.text) for sheet in sheets]
+            if lost := sorted(failed.difference(names)):
+                raise UsageError(
+                    f"{self.listed / NAME} lists {lost[0]}, which is none of the scenes found: name all as in the run "
+                    "that wrote it, or run without retry_failed=True"
+                )
+            sheets = [sheet for sheet, name in zip(sheets, names, strict=True) if name in failed]
         if not self.options.watch:
             return iter([sheets])
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")

@@ -231,6 +231,11 @@ def _refuse_twice(locations: Sequence[Location]) -> None:
                 + (f", the other time as {seen[place]}" * (seen[place] != location.text))
                 + ": name each scene once"
             )
+        if location.text in seen.values():
+            raise UsageError(
+                f"{location.text} is named twice, the other time with another query, which lists must not "
+                "show: map these scenes one by one, into different folders"
+            )
         seen[place] = location.text
 
 

@@ -92,6 +92,7 @@ def test_weights_that_do_not_fit_are_listed(folder: Path) -> None:
         ('name = "class_1"', 'name = "a\\u001b[2Jb"', r"class is called 'a\\x1b\[2Jb'.*without control"),
         ('name = "class_1"', 'name = "a\\nb"', "without control characters"),
         ('name = "class_1"', 'name = "a\\u202eb"', "without control characters"),
+        ('name = "class_1"', 'name = "oak, beech"', "'oak, beech' has a comma"),
         ('attribution = "', 'attribution = "\\u001b]0;', "a text has control characters"),
         ("temperature = ", 'accuracy_note = "x"\ntemperature = ', "unknown keys: accuracy_note"),
     ],

@@ -110,3 +110,10 @@ def test_what_cannot_be_a_survey_is_refused(tmp_path):
             UsageError, match=r"lies in .*, which is searched for scenes: choose one outside it"
         ):
             find_sheets([tmp_path / "in"], tmp_path / folder)
+
+
+def test_scenes_whose_names_must_not_be_told_apart_are_refused() -> None:
+    forms = ("https://host/file?name={}.tif", "/vsicurl?url=https%3A%2F%2Fhost%2F{}.tif&header.x=y")
+    for form in forms:
+        with pytest.raises(UsageError, match="<redacted> is named twice, the other time with another query"):
+            find_sheets([form.format("a"), form.format("b")])

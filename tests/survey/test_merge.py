@@ -44,6 +44,12 @@ def objects(path: Path) -> gpd.GeoDataFrame:
     return gpd.read_file(path, layer="objects").sort_values("object_id", ignore_index=True)
 
 
+ROW = [(0, col, 100, 100) for col in range(0, 500, 100)]
+SITE = 'LOCAL_CS["Site",LOCAL_DATUM["Local",0],UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
+MARS = """GEOGCS["Mars",DATUM["D_MARS",SPHEROID["MARS",3396190,0]],PRIMEM["Meridian",0],
+UNIT["degree",0.0174532925199433]]"""
+
+
 @pytest.mark.parametrize("boxes", [QUARTERS, OVERLAPPING], ids=["touching", "overlapping"])
 def test_sheets_that_touch_or_overlap_give_the_objects_of_the_whole(
     boxes, write_scene: Write, tmp_path: Path
@@ -185,3 +191,32 @@ def test_a_class_raster_that_is_gone_is_named(write_scene: Write, tmp_path: Path
     with pytest.raises(SourceError, match=r"survey_classes\.vrt cannot be read"):
         merge(results, tmp_path / "out", model.card, PredictOptions(), lambda _d, _t: None, said.append)
     assert not (tmp_path / "out/survey_objects.gpkg").exists()
+
+
+def test_scenes_named_as_gdal_names_rasters_in_files_are_joined(
+    write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["NETCDF:a.nc:b.tif", "GPKG:x.tif", r"b\ok.tif", "ok.tif", "10:00.tif"]
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    for name, scene in zip(names, sheets(write_scene, blobs(100, 500), ROW), strict=True):
+        scene.rename(name)
+    made = pfmap.batch(names, "../out", model=stand_in(), device="cpu")
+    assert [one.reason for one in made.scenes] == [""] * 5
+    with rasterio.open(made.outputs["classes"]) as src:
+        joined = src.read(1)
+    for index, name in enumerate(names):
+        with rasterio.open(tmp_path / "out" / f"{name.removesuffix('.tif')}_classes.tif") as src:
+            assert (src.read(1) == joined[:, 100 * index : 100 * index + 100]).all()
+
+
+@pytest.mark.parametrize("crs", [SITE, MARS])
+def test_scenes_without_a_way_to_longitudes_become_a_survey(
+    crs: str, write_scene: Write, tmp_path: Path
+) -> None:
+    pixel = Affine(1e-6, 0, 10, 0, -1e-6, 20) if crs == MARS else Affine(1, 0, 0, 0, -1, 80)
+    scene = write_scene(blobs(80, 80), "scene.tif", crs=crs, transform=pixel)
+    made = pfmap.batch([scene], tmp_path / "out", model=stand_in(), device="cpu")
+    assert [one.reason for one in made.scenes] == [""]
+    assert made.figures.scenes[0].footprint == ()
+    assert all(path.exists() for path in made.outputs.values())

@@ -75,6 +75,11 @@ def test_only_what_failed_is_tried_again_and_then_nothing_is_listed(
     with pytest.raises(UsageError, match="no scene failed in an earlier run"):
         run(survey, out, retry_failed=True)
     run(survey, out)
+    listed = (out / "failures.csv").read_bytes()
+    for others in (survey / "sheet0.tif", [survey / "sheet0.tif", survey / "sheet1.tif"]):
+        with pytest.raises(UsageError, match=r"lists .*sheet3\.tif, which is none of the scenes found"):
+            run(others, out, retry_failed=True)
+    assert (out / "failures.csv").read_bytes() == listed
     (survey / "south/sheet3.tif").unlink()
     write_scene(blobs(100, 100), "in/south/sheet3.tif")
     results = run(survey, out, retry_failed=True)
