@@ -67,6 +67,7 @@ def batch(
             **settings,
         ),
         quiet=quiet,
+        goes_on=True,
     )
     if as_json:
         show(_as_json(result))

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import resource
 from collections.abc import Callable, Iterable
 from dataclasses import Field
 from pathlib import Path
@@ -16,6 +17,8 @@ from pfmap.core.classes import parse_names
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded_by
 from pfmap.core.option import OPTIONS, Option
 from pfmap.mapping.options import SceneSettings, ShapeSettings, SurveyOptions
+
+_FILES = 256  # as many sheets of a virtual scene are open at once, and all else
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,18 +55,27 @@ class Command(click.Command):
         """Call the library; what it refuses keeps these names when it is printed."""
         with worded_by(as_flags(self.params)):
             try:
-                _refuse_nowhere()
+                _refuse_confined()
                 return super().invoke(ctx)
             except PfmapError as error:
                 error.args = (str(error),)
                 raise
 
 
-def _refuse_nowhere() -> None:
+def _refuse_confined() -> None:
+    """Refuse what would end in words, of libraries too, that lead astray."""
     try:
         Path.cwd()
     except OSError as error:  # torch would end the process in C
         raise SourceError("the current folder is gone: change to one that is there") from error
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now < _FILES:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, most))
+        except ValueError as error:
+            raise SourceError(
+                f"this process may have {now} files open, and needs up to {_FILES}: raise that limit (ulimit -n)"
+            ) from error
 
 
 def as_flags(parameters: Iterable[click.Parameter]) -> Callable[[str], str]:

@@ -65,6 +65,7 @@ def predict(
             scenes[0], output_dir, on_progress=on_progress, on_message=on_message, **own
         ),
         quiet=quiet,
+        goes_on=True,
     )
     if as_json:
         show(result.report)
@@ -90,6 +91,7 @@ def _predict_all(
             **settings,
         ),
         quiet=quiet,
+        goes_on=True,
     )
     if as_json:
         show([scene_json(result) for result in results])

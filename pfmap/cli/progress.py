@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pfmap.cli.screen import close, say, screen
 from pfmap.core.errors import redacted, visible, worded
+from pfmap.core.files import forsake
 
 T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
@@ -19,7 +20,7 @@ OnMessage = Callable[[str], None]
 _PATIENCE = 1.0  # seconds for the work to stop by itself after Ctrl-C
 
 
-def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool) -> T:
+def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool, goes_on: bool = False) -> T:
     """Run a call in a thread that shows its progress and messages on stderr, while this one waits for Ctrl-C.
 
     After Ctrl-C the call has a second to stop and tidy up; then the process ends all the same. That is safe,
@@ -29,6 +30,7 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
         call: takes two callbacks: one for pixels done and in all, which raises when the call is to stop, and
             one for lines for people.
         quiet: shows nothing.
+        goes_on: whether the same again goes on from what is finished.
     """
     stop = threading.Event()
     ended = threading.Event()  # Thread.join, once interrupted, takes the thread for dead (bpo-45274)
@@ -66,7 +68,7 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
                 with suppress(KeyboardInterrupt):  # a second one wants no patience
                     ended.wait(_PATIENCE)
                 if not ended.is_set():
-                    _leave(heard)
+                    _leave(heard, goes_on=goes_on)
                 if not errors:
                     errors.append(KeyboardInterrupt())
     if errors and isinstance(errors[0], KeyboardInterrupt):
@@ -101,8 +103,13 @@ def _heeded() -> Iterator[list[int]]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _leave(heard: list[int]) -> NoReturn:
+def _leave(heard: list[int], *, goes_on: bool) -> NoReturn:
     """End the process without waiting for threads that are deep in a library."""
-    say("", "Interrupted: the same command goes on from the last finished swath.", err=True)
+    forsake()
+    say(
+        "",
+        "Interrupted" + ": the same command goes on from the last finished swath" * goes_on + ".",
+        err=True,
+    )
     close(foreseen=True)
     os._exit(128 + (heard or [2])[0])

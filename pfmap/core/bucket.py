@@ -271,7 +271,9 @@ def _kind(path: Path) -> dict[str, str]:
 def _asked(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
     """Give the client, and a path's place for its calls, whose errors become those that files have."""
     if re.search("[@:]", _place(path)["Bucket"]):
-        raise OSError(errno.EINVAL, "a bucket has no user and no password: those are the AWS_ settings", str(path))
+        raise OSError(
+            errno.EINVAL, "a bucket has no user and no password: those are the AWS_ settings", str(path)
+        )
     client = _client()  # says so where boto3 is missing
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError

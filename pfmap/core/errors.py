@@ -162,7 +162,9 @@ def named(place: str) -> str:
         _secrets.pop(old, None)
     shown = bare(f"{address}?{HIDDEN}" if mark else address)
     if user and re.search("[/?#]", said) and not re.match(r"[^:]*:\d{1,5}/", said):  # which may be a port
-        raise SourceError(f"{shown} cannot be opened: in a user's name or password write / ? # as %2F %3F %23")
+        raise SourceError(
+            f"{shown} cannot be opened: in a user's name or password write / ? # as %2F %3F %23"
+        )
     return shown
 
 

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import resource
 import shutil
 import stat
 import tempfile
@@ -25,6 +26,7 @@ from pfmap.core import bucket
 from pfmap.core.errors import UNSEEN, TargetError, reason
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_TRIES = 3
 _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
 
 DRAFT = ".pfmap-"
@@ -65,12 +67,23 @@ def private_folder(folder: Path) -> Iterator[Path]:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EAGAIN):  # else somebody takes it for a left-over
                 break  # not every file system has locks: left-overs stay there
+    _private.add(path)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        _private.discard(path)
         if held >= 0:
             os.close(held)
+
+
+_private: set[Path] = set()  # folders of this process
+
+
+def forsake() -> None:
+    """Delete the private folders of this process, which ends though threads may be at work in them."""
+    for path in [*_private] * _TRIES:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _hold(folder: Path) -> int:
@@ -291,13 +304,19 @@ def write_failed(path: Path, error: Exception) -> TargetError:
         )
     why, remedy = reason(error), "mend that and run the same command again"
     cause = error if isinstance(error, OSError) else error.__cause__
-    full = getattr(cause, "errno", None) in _FULL
+    number, most = getattr(cause, "errno", None), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    full = number in _FULL
     with suppress(OSError):  # a server that is gone does not even say how much is free
         full = full or shutil.disk_usage(path.parent).free < _LEAST
     if not os.path.isdir(path.parent):  # noqa: PTH112 - which never raises
         why = f"the folder is gone; {why}"
     elif full:
         why, remedy = f"the disk is full; {why}", "free some space and run the same command again"
+    elif number == errno.EFBIG or (number is None and most != resource.RLIM_INFINITY):
+        why, remedy = (
+            f"files may have {most:,} bytes at most; {why}",
+            "raise that limit (ulimit -f) and run again",
+        )
     return TargetError(
         f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder with "
         "output_dir="

@@ -100,6 +100,8 @@ def lacks_memory(error: BaseException) -> bool:
 
 def lack_of(error: BaseException) -> str:
     """Say that memory ran out, how much was asked for as far as the library says it, and what is free."""
+    if "new thread" in str(error):
+        return "no more threads can be started: memory ran out, or what ulimit -u allows"
     amount = _AMOUNT.search(str(error))
     more = "" if amount is None else f" when {amount[2] or gigabytes(int(amount[1]))} more were needed"
     return f"memory ran out{more}, {gigabytes(free_memory() - resident_memory())} are free"

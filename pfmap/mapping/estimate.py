@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pfmap.core.errors import SourceError, TargetError
+from pfmap.core.files import private_folder
 from pfmap.core.grid import Axis, Span
 from pfmap.core.resources import folder_size, free_disk, free_memory, gigabytes, peak_memory
 from pfmap.core.stages import Clock
@@ -206,8 +207,8 @@ def probe(
     rows, cols = _busiest(plan, length)
     piece = plan.part(rows, cols)
     clock = Clock()
-    with tempfile.TemporaryDirectory(prefix="pfmap-") as name:
-        work = Work(Path(name), Path(name))
+    with private_folder(Path(tempfile.gettempdir())) as folder:
+        work = Work(folder, folder)
         work.finals.mkdir()
         Mapper(source, piece, "probe", predictor, clock, lambda _done: on_step()).run(work)
         final, whole = folder_size(work.finals), folder_size(work.path)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pfmap.core.errors import UsageError
+from pfmap.core.files import private_folder
 from pfmap.core.resources import resident_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.job import Job
@@ -105,8 +106,7 @@ def bench(
     loaded = load_model(model)
     load_seconds = time.perf_counter() - begun
     options = PredictOptions(overlap=overlap)
-    with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
-        folder = Path(name)
+    with private_folder(Path(tempfile.gettempdir())) as folder:
         path: str | Path
         if scene is not None and size is None:
             path, title = scene, scene

@@ -171,6 +171,33 @@ def test_a_current_folder_that_is_gone_is_said(tmp_path: Path) -> None:
     assert done.stderr == "Error: the current folder is gone: change to one that is there\n"
 
 
+@pytest.mark.parametrize(("kind", "status"), [("", 1), ("S", 0)])
+def test_too_few_files_that_may_be_open_are_said_or_raised(kind: str, status: int) -> None:
+    """Else a virtual scene lacks sheets, or seems to change while it is mapped."""
+    shell = ["bash", "-c", f'ulimit -{kind}n 30 && "$@"', "bash", *command("pass")]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == status
+    assert ("30 files open, and needs up to 256: raise that limit (ulimit -n)" in done.stderr) == status
+
+
+def test_what_cannot_be_stopped_leaves_no_draft(tmp_path: Path) -> None:
+    body = """
+    import threading
+    from pathlib import Path
+    from pfmap.cli.progress import run_with_progress
+    from pfmap.core.files import private_folder
+    def work(*_):
+        with private_folder(Path(name)) as folder:
+            (folder / "half").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait()
+    run_with_progress(work, quiet=True)
+    """
+    done = instead(body.strip(), str(tmp_path))
+    assert (done.returncode, done.stderr) == (143, "\nInterrupted.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_the_screen_prints() -> None:
     """Everything goes through it: what is printed elsewhere is neither safe nor kept apart."""
     printing = re.compile(r"click\.s?echo|\bprint\(|\bsys\.std(out|err)\b")

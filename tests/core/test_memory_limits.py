@@ -95,6 +95,10 @@ def test_a_failed_allocation_elsewhere_says_how_much_and_what_to_do(
         )
 
 
+def test_threads_that_cannot_be_started_are_not_called_memory() -> None:
+    assert "what ulimit -u allows" in resources.lack_of(RuntimeError("can't start new thread"))
+
+
 def test_no_command_ends_in_an_allocators_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("std::bad_alloc")

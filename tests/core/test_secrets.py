@@ -59,10 +59,12 @@ def test_a_scenes_name_holds_no_secret(form: str) -> None:
     assert locate(form.format("another-of-16-letters")).text == location.text
 
 
-@pytest.mark.parametrize("form", ["https://me:a/{}@host/a.tif", "https://me:a?{}@host/a.tif", "az://me:{}#a@b/c"])
+@pytest.mark.parametrize(
+    "form", ["https://me:a/{}@host/a.tif", "https://me:a?{}@host/a.tif", "az://me:{}#a@b/c"]
+)
 def test_a_password_that_cuts_an_address_short_is_refused_unseen(form: str) -> None:
     for address in (form, f"/vsicurl/{form}"):
-        with pytest.raises(SourceError, match="<redacted>@.*write / .* as %2F") as refused:
+        with pytest.raises(SourceError, match=r"<redacted>@.*write / .* as %2F") as refused:
             locate(address.format(SECRET))
         assert "me:a" not in str(refused.value)
         assert SECRET not in redacted(address.format(SECRET)) + str(refused.value)
