@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -102,6 +103,9 @@ _SHOWN = 200  # letters of the beginning and the end: SQLite quotes pages of SQL
 
 def reason(error: BaseException) -> str:
     """Return a library's own word on one line; rasterio keeps GDAL's as the cause."""
+    if isinstance(error, UnicodeEncodeError):
+        known = sys.getfilesystemencoding()
+        return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
     text = redacted(" ".join(str(error.__cause__ or error).split()))
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
 

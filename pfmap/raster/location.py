@@ -217,9 +217,6 @@ def ask_server(location: Location) -> dict[str, str]:
 
 def _refusal(location: Location, error: Exception) -> str:
     """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
-    if isinstance(error, UnicodeEncodeError):
-        known = sys.getfilesystemencoding()
-        return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
     if location.local is not None and sys.platform != "win32":
         try:
             file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
@@ -234,7 +231,7 @@ def not_opened(location: Location, error: Exception) -> SourceError:
     """Say why GDAL does not open a raster, as far as that can be told."""
     ending = PurePosixPath(location.name).suffix.lower()
     drivers, why = _DRIVERS.get(ending, ""), _refusal(location, error)
-    gdals = why == reason(error)
+    gdals = why == reason(error) and not isinstance(error, UnicodeError)
     with rasterio.Env() as env:
         lacking = drivers and not set(drivers.split(" or ")) & set(env.drivers())
     if gdals and lacking:
