@@ -74,7 +74,8 @@ def _refuse_confined() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, most))
         except ValueError as error:
             raise SourceError(
-                f"this process may have {now} files open, and needs up to {_FILES}: raise that limit (ulimit -n)"
+                f"this process may have {now} files open, and needs up to {_FILES}: raise that limit (ulimit "
+                "-n)"
             ) from error
 
 
@@ -196,14 +197,14 @@ def options(*names: str) -> Callable[[F], F]:
 def _made(field: Field[Any]) -> Callable[[F], F]:
     """Make the command line's option of a field."""
     about: Option = field.metadata["option"]
-    text = about.text + f"  [default: {about.default}]" * bool(about.default)
+    text = about.text + f"  [default: {about.words}]" * bool(about.words)
     plain = field.default is False
     return click.option(
         *(about.flags or (_flag(field),)),
         field.name,
         default="" if field.default == () else field.default,
         is_flag=plain or None,
-        show_default=not (plain or about.default or field.default is None),
+        show_default=not (plain or about.words or field.default is None),
         metavar=about.metavar,
         help=_FLAGS(text),
         **_parsing(field.type, about),

@@ -24,13 +24,8 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
     """Run a call in a thread that shows its progress and messages on stderr, while this one waits for Ctrl-C.
 
     After Ctrl-C the call has a second to stop and tidy up; then the process ends all the same. That is safe,
-    because all that is written has a temporary name until it is complete, and a rerun goes on from there.
-
-    Args:
-        call: takes two callbacks: one for pixels done and in all, which raises when the call is to stop, and
-            one for lines for people.
-        quiet: shows nothing.
-        goes_on: whether the same again goes on from what is finished.
+    because all that is written has a temporary name until it is complete. `goes_on` is whether the same again
+    goes on from there.
     """
     stop = threading.Event()
     ended = threading.Event()  # Thread.join, once interrupted, takes the thread for dead (bpo-45274)

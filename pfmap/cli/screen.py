@@ -21,20 +21,16 @@ from pfmap.core.errors import TargetError, json_text, redacted, visible
 _BYTES = 1 << 16  # that the keeper holds
 
 
-class _Screen(io.TextIOWrapper):
+class _Screen(io.FileIO):
     """Standard error as it was; that it is full or closed is no reason for the work to fail."""
 
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            super().write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            super().flush()
+    def write(self, content: Any) -> int:
+        with suppress(OSError):
+            super().write(content)
+        return len(content)
 
 
-class _Output(io.FileIO):
+class _Results(io.FileIO):
     """Standard output: whoever writes there learns in pfmap's words that it cannot be printed."""
 
     def write(self, content: Any) -> int:
@@ -61,11 +57,7 @@ def screen() -> TextIO:
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines of a result, or with `err` of what is said besides, without secrets and control codes.
-
-    Raises:
-        TargetError: a result cannot be printed.
-    """
+    """Print lines of a result, or with `err` of what is said besides, without secrets and control codes."""
     for line in lines:
         text = visible(redacted(line)) + "\n"
         if err:
@@ -93,17 +85,12 @@ def separate() -> None:
         except OSError:  # closed: the next file that is opened would get its number, and what is printed
             os.open(os.devnull, mode)
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    encoding, own = (sys.stdout or sys.stderr).encoding, os.dup(2)
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Output(1, "w", closefd=False)),
-        encoding=sys.stdout.encoding if sys.stdout else "utf-8",
-        errors="backslashreplace",
+        io.BufferedWriter(_Results(1, "w", closefd=False)), encoding, "backslashreplace"
     )
-    own = os.dup(2)
-    _screen = _Screen(
-        open(own, "wb"),  # noqa: PTH123, SIM115 - of a number
-        encoding=sys.stderr.encoding,
-        errors="backslashreplace",
-        line_buffering=True,
+    _screen = io.TextIOWrapper(
+        io.BufferedWriter(_Screen(own, "w")), sys.stderr.encoding, "backslashreplace", line_buffering=True
     )
     with suppress(OSError):  # no process, no pipe to be had
         _orders = _keeper(own)

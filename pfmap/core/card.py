@@ -126,11 +126,7 @@ class InputSpec:
 
 
 def check_window(height: int, width: int) -> None:
-    """Refuse a window that the network cannot take.
-
-    Raises:
-        ModelError: a side is below 64 pixels, above 8192, or no multiple of 32.
-    """
+    """Refuse a window that no network can take: a side below 64 pixels, above 8192, or no multiple of 32."""
     for side in (height, width):
         if not WINDOW_MIN <= side <= WINDOW_MAX or side % WINDOW_MULTIPLE:
             raise ModelError(
@@ -194,20 +190,12 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Read a `model.toml`.
-
-    Raises:
-        ModelError: the file is missing, no TOML, or does not fit; the message names it.
-    """
+    """Read a `model.toml`."""
     return parse_card(read_toml(path), path)
 
 
 def parse_card(data: Mapping[str, Any], path: Path) -> Card:
-    """Build a card from the tables of a `model.toml`.
-
-    Raises:
-        ModelError: a key is missing, unknown or of the wrong kind; the message names the file.
-    """
+    """Build a card from the tables of a `model.toml`."""
     tables = dict(data)
     classes, architecture, accuracy = (tables.get(key) for key in ("classes", "architecture", "accuracy"))
     if isinstance(architecture, Mapping):

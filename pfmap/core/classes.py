@@ -58,11 +58,7 @@ class ClassSpec:
 
 
 def index_of(classes: tuple[ClassSpec, ...], name: str) -> int:
-    """Find a class by name.
-
-    Raises:
-        ModelError: there is no such class.
-    """
+    """Find a class by name."""
     names = [spec.name for spec in classes]
     if name not in names:
         raise ModelError(f"class {name!r} is unknown: the model has {', '.join(names)}")
@@ -73,9 +69,6 @@ def parse_names(pairs: Iterable[str], kind: Callable[[str], V]) -> dict[V, str]:
     """Read names of classes that are written as ``VALUE=NAME``, such as 10=trees.
 
     The kind is int where values are those of a raster, and str where they may be names too.
-
-    Raises:
-        UsageError: one is no such pair.
     """
     names = {}
     for pair in pairs:

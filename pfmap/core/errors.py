@@ -121,7 +121,7 @@ HIDDEN = "<redacted>"
 # In a password a slash or the like may stand as it is: then all up to the last @ may be part of it.
 _USER = re.compile(
     r"""((?:\b[a-z][\w+.-]{1,20}:/{1,2}|/vsi(?:s3|gs|az|adls|oss|swift|webhdfs)(?:_streaming)?/)
-        (?!<redacted>@)) 
+        (?!<redacted>@))
         (?:[^\s/?#"<>]*|[^\s/?#"<>:]*:(?:\d{1,5}/[^\s?#"<>]{0,1000}|(?!\d{1,5}[/?#])[^\s"<>]{0,1000}))@""",
     re.I | re.VERBOSE,
 )

@@ -116,11 +116,7 @@ def clear_drafts(folder: Path) -> None:
 
 @contextmanager
 def draft(final: Path) -> Iterator[Path]:
-    """Give a path to write a file to; at the end the file gets its final name, after an error it is gone.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
+    """Give a path to write a file to; at the end the file gets its final name, after an error it is gone."""
     try:
         with private_folder(final.parent) as folder:
             yield folder / final.name
@@ -188,15 +184,9 @@ def existing(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def file_names(folder: Path, prefix: str = "") -> list[str]:
-    """Return the names of the files in a folder that begin with something, in order."""
-    names = names_in(folder, prefix)
-    return names if bucket.is_inside(folder) else sorted(n for n in names if (folder / n).is_file())
-
-
-def names_in(folder: Path, prefix: str = "") -> list[str]:
-    """Return all names in a folder that begin with something, of links to nothing too."""
+    """Return the names in a folder that begin with something, of links to nothing too, in order."""
     if not bucket.is_inside(folder):
-        return [path.name for path in folder.glob("*") if path.name.startswith(prefix)]
+        return sorted(path.name for path in folder.glob("*") if path.name.startswith(prefix))
     try:
         return bucket.names(folder, prefix)
     except OSError as error:
@@ -278,11 +268,7 @@ def _open_plain(path: Path, *, follow: bool = False) -> BufferedReader:
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Have what the system refuses be said of the folder where outputs go.
-
-    Raises:
-        TargetError: it refused something.
-    """
+    """Have what the system refuses be said of the folder where outputs go."""
     try:
         yield
     except TargetError:

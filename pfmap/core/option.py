@@ -27,43 +27,30 @@ class Option:
 
     text: str
     """A sentence for everybody, in which other options are named like ``min_area=``."""
-    more: str
+    more: str = ""
     """What only who calls from Python has to know."""
-    default: str
+    words: str = ""
     """The default in words, where the value does not say it."""
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] = ()
     """On the command line, if not the name with dashes; `PYTHON_ONLY` for none."""
-    metavar: str | None
+    metavar: str | None = None
     """Stands for the value in the command's help."""
-    example: str
+    example: str = ""
     """A list of numbers, as the command line takes it."""
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
     """The values that are possible; empty for all of the type."""
-    least: float | None
+    least: float | None = None
     """The smallest number that is possible."""
-    above: bool
+    above: bool = False
     """Whether `least` itself is not possible."""
 
 
 PYTHON_ONLY = ("",)
 
 
-def option(
-    default: T,
-    text: str,
-    *,
-    more: str = "",
-    words: str = "",
-    flags: tuple[str, ...] = (),
-    metavar: str | None = None,
-    example: str = "",
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    above: bool = False,
-) -> T:
-    """Make the field of an option; see `Option`, whose `default` is `words` here."""
-    about = Option(text, more, words, flags, metavar, example, choices, least, above)
-    made: T = field(default=default, metadata={"option": about})
+def option(default: T, text: str, **about: Any) -> T:
+    """Make the field of an option: its default, its sentence, and what else `Option` says of it."""
+    made: T = field(default=default, metadata={"option": Option(text, **about)})
     return made
 
 
@@ -80,11 +67,7 @@ def about(kind: type, name: str) -> Option:
 
 
 def check(options: Any) -> None:
-    """Refuse values that no option of this dataclass has.
-
-    Raises:
-        UsageError: one is none of the choices, or too small.
-    """
+    """Refuse values that no option of this dataclass has."""
     for one in fields(options):
         found: Option | None = one.metadata.get("option")
         value, name = getattr(options, one.name), one.name.replace("_", " ")
@@ -149,7 +132,7 @@ def _entry(one: Field[Any]) -> str:
         found.text,
         found.more,
         f"One of {', '.join(found.choices)}." * bool(found.choices),
-        f"Default: {found.default}." * bool(found.default),
+        f"Default: {found.words}." * bool(found.words),
     ]
     text = f"{one.name}: {' '.join(filter(None, parts))}"
     return textwrap.fill(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 12)

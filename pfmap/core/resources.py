@@ -21,7 +21,7 @@ import psutil
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import DRAFT, ENTER, clear_drafts, names_in, private_folder, remove, writing_into
+from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove, writing_into
 
 LOCK_NAME = "lock"
 PART = "_part"
@@ -165,18 +165,11 @@ class Claim:
     """The hidden folder of a scene or survey, which this process has alone."""
 
     path: Path
-    discarded: Path | None = None
-    """What it is called since it was given up."""
 
     def discard(self) -> None:
         """Give the folder up: it loses its name while it is locked, so that nobody begins in what goes."""
         with suppress(OSError):  # then it stays, finished
-            self.discarded = self.path.rename(self.path.with_name(f"{DRAFT}{secrets.token_hex(4)}"))
-
-    def clear(self) -> None:
-        """Delete it, if it was given up."""
-        if self.discarded is not None:
-            shutil.rmtree(self.discarded, ignore_errors=True)
+            self.path.rename(self.path.with_name(f"{DRAFT}{secrets.token_hex(4)}"))
 
 
 @contextmanager
@@ -189,9 +182,8 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
     Raises:
         TargetError: it cannot be written, is not this user's own, or another process has it.
     """
-    claim = Claim(path)
     with ExitStack() as held:
-        held.callback(claim.clear)  # once the lock is closed: an open file cannot be deleted everywhere
+        held.callback(clear_drafts, output_dir)  # what was given up, once its lock is closed
         with writing_into(output_dir):
             try:
                 if not any(_lock(path, held) for _ in range(_TRIES)):
@@ -207,7 +199,7 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
                     "folder with output_dir="
                 ) from error
             clear_drafts(output_dir)
-        yield claim
+        yield Claim(path)
 
 
 def _lock(path: Path, held: ExitStack) -> bool:
@@ -227,11 +219,7 @@ def _lock(path: Path, held: ExitStack) -> bool:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuse a work folder that somebody else put there: a link, another user's, or with a lock that is one.
-
-    Raises:
-        TargetError: it is one.
-    """
+    """Refuse a work folder that another put there: a link, another user's, or with a lock that is one."""
     what = ""
     with suppress(OSError):  # whoever makes it says why it cannot
         found = path.lstat()
@@ -266,13 +254,11 @@ def clear_beside(folder: Path, names: Iterable[str]) -> None:
     """Delete what belongs to files that are going to be replaced by some of these names, and is none of them.
 
     Otherwise the old content would show beside the new, as from pyramids, or get into it, as from a journal.
-
-    Raises:
-        TargetError: a database among them is open elsewhere.
+    A database among them that is open elsewhere is refused.
     """
     new = set(names)
     start = os.path.commonprefix([Path(name).stem for name in new])  # noqa: RUF071 - of letters
-    there = set(names_in(folder, start))
+    there = set(file_names(folder, start))
     for name in sorted(new & there):
         refuse_open(folder / name)
     old = new | {name for name in there if re.sub(rf"{PART}\d+\.shp$", ".shp", name) in new}
@@ -281,11 +267,7 @@ def clear_beside(folder: Path, names: Iterable[str]) -> None:
 
 
 def refuse_open(path: Path) -> None:
-    """Refuse to replace a GeoPackage that a program has open: it would write what it has into the new one.
-
-    Raises:
-        TargetError: one has.
-    """
+    """Refuse to replace a GeoPackage that a program has open: it would write what it has into the new one."""
     for ending, start, size in _SQLITE_LOCKS if path.suffix == ".gpkg" else ():
         try:
             opened = os.open(f"{path}{ending}", os.O_RDWR | os.O_NOFOLLOW)

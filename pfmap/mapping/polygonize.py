@@ -156,15 +156,7 @@ class Vectorizer:
     """When the files say they were written."""
 
     def write(self, raster: str) -> Vectorized:
-        """Make the files in a staging folder, then give them their names.
-
-        Args:
-            raster: name of the class raster, for messages.
-
-        Raises:
-            SourceError: it cannot be read, or has no valid pixel.
-            TargetError: the folder cannot be written.
-        """
+        """Make the files in a staging folder, then give them their names; messages name the `raster`."""
         try:
             scratch(self.folder).mkdir(parents=True, exist_ok=True)
             with private_folder(self.folder) as staging:

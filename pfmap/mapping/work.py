@@ -107,11 +107,7 @@ class Work:
             shutil.rmtree(part, ignore_errors=True)
 
     def seal(self, folder: Path, rows: Span) -> None:
-        """Note in a folder that the files in it are a swath: a checksum of them, and of whose they are.
-
-        Raises:
-            TargetError: it cannot be written.
-        """
+        """Note in a folder that the files in it are a swath: a checksum of them, and of whose they are."""
         try:
             (folder / _SEAL).write_text(self._sum(folder, rows), encoding="ascii")
         except OSError as error:
@@ -165,11 +161,9 @@ class Work:
         return False
 
     def ready(self, names: Sequence[str], wanted: str) -> None:
-        """Note that all is computed: from here on only names are missing.
+        """Note that all is computed: from here on only names are missing, which files get in this order.
 
-        Args:
-            names: files in `finals`, in the order in which they get their names.
-            wanted: what the files were asked to be, apart from the fingerprint.
+        `wanted` is what the files were asked to be, apart from the fingerprint.
         """
         try:
             settle(self.finals)
@@ -179,11 +173,7 @@ class Work:
         write_text(self.path / _PUBLISH, json.dumps({"run": self.run, "wanted": wanted, "files": files}))
 
     def finish_publishing(self) -> None:
-        """Give the files that are ready their final names, as far as they have not got them.
-
-        Raises:
-            TargetError: a name cannot be taken.
-        """
+        """Give the files that are ready their final names, as far as they have not got them."""
         order = self._order()
         if order is None:
             raise TargetError(f"{self.path / _PUBLISH} is damaged: run the same command again")
@@ -227,17 +217,8 @@ def opened(
 ) -> Iterator[Work]:
     """Open the work folder of a scene, alone; throw away what another scene, model or option left in it.
 
-    At the end of a failed run it stays if a swath is finished, and else goes.
-
-    Args:
-        output_dir: where finished files go.
-        stem: what their names begin with.
-        fingerprint: of scene, model, options and pfmap.
-        resume: whether to go on from what an earlier run left.
-        say: called with lines for people.
-
-    Raises:
-        TargetError: the folder cannot be written, or another process works in it.
+    At the end of a failed run it stays if a swath is finished, and else goes. The `fingerprint` is of scene,
+    model, options and pfmap; `stem` is what the names of finished files begin with.
     """
     with claimed(work_path(output_dir, stem), output_dir, "this scene") as claim:
         work = Work(claim.path, output_dir, json.dumps(dict(fingerprint)), say)

@@ -96,12 +96,7 @@ class Survey:
         write_failures(self.listed, failed)
 
     def refuse_if_all_left_out(self) -> None:
-        """Say so if there is nothing to map at all.
-
-        Raises:
-            UsageError: all scenes lie outside the area of interest.
-            SourceError: none has a valid pixel.
-        """
+        """Refuse a survey of which all scenes lie outside the area of interest, or none has a valid pixel."""
         if not self.results or not all(result.left_out for result in self.results.values()):
             return
         if self._empty():
@@ -229,11 +224,7 @@ class Survey:
 
 
 def refuse_options(runtime: Runtime, options: PredictOptions) -> None:
-    """Refuse once what is wrong for every scene.
-
-    Raises:
-        PfmapError: classes that the model does not have, or an area of interest that cannot be read.
-    """
+    """Refuse once what is wrong for every scene."""
     chosen_classes(runtime.model.card, options)
     if options.aoi is not None:
         check_area(options.aoi)

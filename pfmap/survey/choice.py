@@ -78,8 +78,8 @@ class Choice:
             names = [csv_cell(sheet.location.text) for sheet in sheets]
             if lost := sorted(failed.difference(names)):
                 raise UsageError(
-                    f"{self.listed / NAME} lists {lost[0]}, which is none of the scenes found: name all as in the run "
-                    "that wrote it, or run without retry_failed=True"
+                    f"{self.listed / NAME} lists {lost[0]}, which is none of the scenes found: name all as "
+                    "in the run that wrote it, or run without retry_failed=True"
                 )
             sheets = [sheet for sheet, name in zip(sheets, names, strict=True) if name in failed]
         if not self.options.watch:
@@ -146,11 +146,7 @@ def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path 
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
-    """Write which scenes failed and why, by scene; without any, remove what an earlier run wrote.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
+    """Write which scenes failed and why, by scene; without any, remove what an earlier run wrote."""
     path = folder / NAME
     if not failures:
         remove(path)
@@ -161,11 +157,7 @@ def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
 
 
 def _read_failures(folder: Path) -> set[str] | None:
-    """Return the scenes that failed in an earlier run, as they are listed; None without a list.
-
-    Raises:
-        UsageError: the file of this name is another's, and must not be replaced.
-    """
+    """Return the scenes that failed earlier, as listed; None without a list, an error if it is another's."""
     path = folder / NAME
     try:
         head, *rows = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))

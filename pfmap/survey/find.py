@@ -37,7 +37,7 @@ def find_sheets(
     *,
     may_be_empty: bool = False,
 ) -> list[Sheet]:
-    """Find the scenes of a survey.
+    """Find the scenes of a survey, and name the outputs of each; those of a folder come by name.
 
     A folder is searched recursively; hidden files and what pfmap wrote there earlier are left out, and so are
     VRTs, which repeat other files, and pictures without a world file, unless the pattern names them.
@@ -47,13 +47,6 @@ def find_sheets(
         output_dir: where outputs go, in folders like those of the scenes; None for beside each scene.
         pattern: which files of the folders are taken, such as ``ortho_*.tif``.
         may_be_empty: whether folders without a scene are none to speak of: some may appear.
-
-    Returns:
-        The scenes, those of a folder by name.
-
-    Raises:
-        SourceError: a source does not exist, or a folder has no scene.
-        UsageError: a scene is named twice, or the outputs would lie inside a folder that is searched.
     """
     named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
     folders = [Path(text) for text in named if is_folder(text)]

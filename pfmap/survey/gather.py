@@ -63,9 +63,6 @@ def sheet_figures(
 
     Where sheets overlap, each of them shows what is there. `box` is the sheet's grid, where it can still be
     opened, and `whole` is the mosaic.
-
-    Raises:
-        PfmapError: the map cannot be read.
     """
     figures = _begun(sheet, whole, box)
     if whole.result is None or box is None or merged is None:

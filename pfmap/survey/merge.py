@@ -69,23 +69,10 @@ def merge(
     footprints: Footprints | None = None,
     moment: datetime = UNDATED,
 ) -> Merged | None:
-    """Make one map of what scenes gave.
+    """Make one map of what scenes gave; None where none has a place that others could share.
 
-    Args:
-        results: of the scenes, those that are shown over others last; failed ones have no part in it.
-        folder: where the files go.
-        card: of the model that mapped the scenes.
-        options: how they were mapped, and what polygons are to be like.
-        on_progress: called with (pixels done, pixels in all).
-        on_message: called with lines for people.
-        footprints: say which scene shows an object; None for those of the results themselves.
-        moment: when the vector files say they were written.
-
-    Returns:
-        What it gave; None where no scene has a place that others could share.
-
-    Raises:
-        PfmapError: a scene's raster cannot be read or brought onto the grid of the others; a full disk.
+    Of the `results` those that are shown over others come last. `footprints` say which scene shows an object,
+    by default those of the results themselves; `moment` is when the vector files say they were written.
     """
     scenes = [
         Placed(one.sheet.name, one.result.outputs, one.result.facts.grid)

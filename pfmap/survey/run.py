@@ -63,9 +63,6 @@ class Runner:
         """Map scenes; say what became of each, in their order.
 
         One that fails does not keep the others from being mapped. `sizes` are in pixels, of those known.
-
-        Raises:
-            BaseException: whatever a callback raised.
         """
         self._pixels = {sheet: (0, sizes.get(sheet, 0)) for sheet in sheets}
         results: dict[Sheet, SheetResult] = {}

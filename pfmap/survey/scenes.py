@@ -141,12 +141,7 @@ def batch(
 
 @contextmanager
 def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
-    """Make a survey's files in a folder, alone; those of an earlier survey are replaced.
-
-    Raises:
-        TargetError: another process makes them, they are not an earlier survey's, or the folder cannot be
-            written.
-    """
+    """Make a survey's files in a folder, alone; those of an earlier survey are replaced, others refused."""
     path = work_path(folder, STEM)
     mine = path.is_dir() or exists(folder / "survey_report.json")
     own = [name for name in file_names(folder, STEM) if _OWN.fullmatch(name)]

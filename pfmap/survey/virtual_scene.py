@@ -27,14 +27,8 @@ def make_mosaic(
 ) -> tuple[Sheet, Footprints, list[SheetResult]]:
     """Write a VRT that shows all sheets on one grid; where they overlap, the later one has the say.
 
-    It has the bands that the model of this card takes, in their order.
-
-    Returns:
-        The VRT as a scene, what says which sheet shows an object, and the sheets that cannot be opened.
-
-    Raises:
-        SourceError: no sheet can be opened, or they do not go together.
-        TargetError: the VRT cannot be written.
+    It has the bands that the model of this card takes, in their order. Returns it as a scene, with what says
+    which sheet shows an object, and the sheets that cannot be opened.
     """
     opened: list[tuple[Sheet, SceneInfo, str]] = []
     failed: list[SheetResult] = []
