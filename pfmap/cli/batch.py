@@ -1,5 +1,6 @@
 """`pfmap batch`: map a survey."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -14,8 +15,7 @@ from pfmap.cli.common import (
     show_made,
     survey_options,
 )
-from pfmap.cli.predict import counts, fail_if_any_failed, scene_json, scene_line
-from pfmap.cli.progress import run_with_progress
+from pfmap.cli.predict import counts, fail_if_any_failed, run_survey, scene_json
 from pfmap.cli.screen import say, show
 from pfmap.mapping.options import SurveySettings
 
@@ -56,19 +56,7 @@ def batch(
         raise click.UsageError("say where the outputs go with --output-dir")
     from pfmap.survey import scenes as library  # torch loads here: --help stays instant
 
-    result = run_with_progress(
-        lambda on_progress, on_message: library.batch(
-            survey,
-            output_dir,
-            mosaic=mosaic,
-            on_scene=lambda scene: on_message(scene_line(scene)),
-            on_progress=on_progress,
-            on_message=on_message,
-            **settings,
-        ),
-        quiet=quiet,
-        goes_on=True,
-    )
+    result = run_survey(partial(library.batch, survey, output_dir, mosaic=mosaic, **settings), quiet=quiet)
     if as_json:
         show(_as_json(result))
     elif not quiet:

@@ -81,7 +81,7 @@ def bench(
     from pfmap.measure.benchmark_table import bench_lines
 
     found = run_with_progress(
-        lambda _on_progress, on_message: measure(
+        lambda on_message, **_others: measure(
             scene,
             size=size,
             kind=kind,

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
 from pfmap.cli.screen import say, speak_up
 from pfmap.core.bucket import is_inside, output_folder
@@ -239,6 +240,15 @@ _FLAGS = as_flags(click.Option([f"--{name.replace('_', '-')}"]) for name in OPTI
 scene_options = options(*SceneSettings.__annotations__)
 shape_options = options(*dict.fromkeys(["formats", "classes", *ShapeSettings.__annotations__]))
 survey_options = options(*SurveyOptions.__slots__)
+
+
+def refuse_given(ctx: click.Context, names: Iterable[str], why: str) -> None:
+    """Refuse parameters that were given and have no meaning here."""
+    known = {one.name: one for one in ctx.command.params}
+    given = [known[n] for n in names if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+    if given:
+        shown = [max(one.opts, key=len) if one.opts[0][0] == "-" else one.opts[0].upper() for one in given]
+        raise click.UsageError(f"{', '.join(shown)}{why}")
 
 
 def show_made(unit: str, rows: Iterable[tuple[str, float, int]], paths: Iterable[object]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from pfmap.cli.common import Command, options, pairs, split
+from pfmap.cli.common import Command, options, pairs, refuse_given, split
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
 
@@ -144,7 +144,7 @@ def evaluate(
             raise click.UsageError(f"--html {html} would replace {given}: name another file")
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
-        _refuse(ctx, ("prediction", "truth", *OfMaps.__annotations__), "has no use with --model")
+        refuse_given(ctx, ("prediction", "truth", *OfMaps.__annotations__), " has no use with --model")
         if data is None:
             raise click.UsageError("--model needs --data: the training configuration that names the data set")
         from pfmap.train.evaluate_model import evaluate_model
@@ -154,13 +154,11 @@ def evaluate(
     elif prediction is None or truth is None:
         raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
     else:
-        _refuse(ctx, _OF_MODELS, "needs --model")
+        refuse_given(ctx, _OF_MODELS, " needs --model")
         from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(compare, prediction, truth, objects=objects, **of_maps)
-    result = run_with_progress(
-        lambda on_progress, on_message: work(on_progress=on_progress, on_message=on_message), quiet=quiet
-    )
+    result = run_with_progress(lambda **told: work(**told), quiet=quiet)  # noqa: PLW0108 - mypy's
     if html is not None:
         from pfmap.core.files import write_text
 
@@ -168,15 +166,6 @@ def evaluate(
     if as_json:
         show(result.table())
         return
-    for line in result.lines():
-        say(line)
+    say(*result.lines())
     if html is not None:
         say(f"wrote {html}")
-
-
-def _refuse(ctx: click.Context, names: tuple[str, ...], why: str) -> None:
-    """Refuse parameters that have no meaning here."""
-    for parameter in ctx.command.params:
-        if parameter.name in names and ctx.params[parameter.name]:
-            shown = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
-            raise click.UsageError(f"{shown} {why}")

@@ -2,11 +2,15 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pfmap.cli.common import Command
 from pfmap.cli.screen import say, show
+
+if TYPE_CHECKING:
+    from pfmap.core.card import Architecture
 
 
 @click.group()
@@ -49,25 +53,24 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         show(card_table(card))
         return
-    spec, arch = card.input, card.architecture
+    spec = card.input
     weights = folder / store.WEIGHTS_NAME
     size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "missing: train or import it"
-    say(f"{card.name}: {card.title}")
-    say(f"folder       {folder}")
-    say(f"weights      {size}")
-    settings = ", ".join(f"{k} {_plain(v)}" for k, v in dataclasses.asdict(arch).items())
-    say(f"network      {settings}")
-    say(f"bands        {', '.join(spec.bands)}")
-    say(f"window       {spec.window} pixels")
-    say(f"resolution   {spec.gsd[0]:g} to {spec.gsd[1]:g} m per pixel")
-    say("classes")
+    say(
+        f"{card.name}: {card.title}",
+        f"folder       {folder}",
+        f"weights      {size}",
+        f"network      {_settings(card.architecture)}",
+        f"bands        {', '.join(spec.bands)}",
+        f"window       {spec.window} pixels",
+        f"resolution   {spec.gsd[0]:g} to {spec.gsd[1]:g} m per pixel",
+        "classes",
+    )
     for index, item in enumerate(card.classes):
         say(f"  {index:>3} {item.name:<20} {item.color}{' (background)' * item.background}")
-    say(f"data         {card.provenance.data}")
-    say(f"licence      {card.provenance.licence}")
-    say(f"attribution  {card.provenance.attribution}")
-    if card.provenance.limits:
-        say(f"limits       {card.provenance.limits}")
+    for key, text in dataclasses.asdict(card.provenance).items():
+        if text or key != "limits":
+            say(f"{key:<12} {text}")
     if card.accuracy:
         say(f"accuracy     {card.accuracy_note}")
         for key, value in card.accuracy.items():
@@ -99,8 +102,7 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
         whole = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
         show({"name": name, **dataclasses.asdict(cost), **whole})
         return
-    settings = ", ".join(f"{k} {_plain(v)}" for k, v in dataclasses.asdict(cost.architecture).items())
-    say(f"{name}: {settings}")
+    say(f"{name}: {_settings(cost.architecture)}")
     say(f"{f'at {size} x {size} pixels':<24} {'parameters':>12} {'multiply-adds':>14}")
     for part in cost.parts:
         say(f"{part.name:<24} {part.parameters:>12,} {part.multiply_adds / 1e9:>12.3f} G")
@@ -108,9 +110,10 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
     say(f"{'as pfmap computes it':<24} {'':>12} {cost.factored / 1e9:>12.3f} G")
 
 
-def _plain(value: object) -> str:
-    """Write a setting without Python's brackets."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _settings(architecture: "Architecture") -> str:
+    """Write settings without Python's brackets."""
+    pairs = dataclasses.asdict(architecture).items()
+    return ", ".join(f"{k} {','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in pairs)
 
 
 @models.command(cls=Command)

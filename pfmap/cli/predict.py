@@ -1,8 +1,10 @@
 """`pfmap predict`: map scenes."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
@@ -24,6 +26,8 @@ from pfmap.mapping.options import SurveyOptions, SurveySettings
 if TYPE_CHECKING:
     from pfmap.mapping.job import Result
     from pfmap.survey.run import SheetResult
+
+T = TypeVar("T")
 
 
 @click.command(cls=Command, epilog="Open <stem>.qgz in QGIS, or drag the outputs into its window.")
@@ -61,11 +65,7 @@ def predict(
     from pfmap.survey import single  # torch loads here: --help stays instant
 
     result = run_with_progress(
-        lambda on_progress, on_message: single.predict(
-            scenes[0], output_dir, on_progress=on_progress, on_message=on_message, **own
-        ),
-        quiet=quiet,
-        goes_on=True,
+        partial(single.predict, scenes[0], output_dir, **own), quiet=quiet, goes_on=True
     )
     if as_json:
         show(result.report)
@@ -81,23 +81,25 @@ def _predict_all(
     """Map several scenes."""
     from pfmap.survey import scenes as batch
 
-    results = run_with_progress(
-        lambda on_progress, on_message: batch.predict_all(
-            scenes,
-            output_dir,
-            on_scene=lambda result: on_message(scene_line(result)),
-            on_progress=on_progress,
-            on_message=on_message,
-            **settings,
-        ),
-        quiet=quiet,
-        goes_on=True,
-    )
+    results = run_survey(partial(batch.predict_all, scenes, output_dir, **settings), quiet=quiet)
     if as_json:
         show([scene_json(result) for result in results])
     elif not quiet:
         say(counts(results))
     fail_if_any_failed(results, scenes, output_dir)
+
+
+def run_survey(call: Callable[..., T], *, quiet: bool) -> T:
+    """Map scenes, and say what becomes of each."""
+
+    def run(on_progress: Callable[[int, int], None], on_message: Callable[[str], None]) -> T:
+        return call(
+            on_scene=lambda scene: on_message(scene_line(scene)),
+            on_progress=on_progress,
+            on_message=on_message,
+        )
+
+    return run_with_progress(run, quiet=quiet, goes_on=True)
 
 
 def scene_line(result: "SheetResult") -> str:

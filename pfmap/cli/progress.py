@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -14,13 +14,11 @@ from pfmap.core.errors import redacted, visible, worded
 from pfmap.core.files import forsake
 
 T = TypeVar("T")
-OnProgress = Callable[[int, int], None]
-OnMessage = Callable[[str], None]
 
 _PATIENCE = 1.0  # seconds for the work to stop by itself after Ctrl-C
 
 
-def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool, goes_on: bool = False) -> T:
+def run_with_progress(call: Callable[..., T], *, quiet: bool, goes_on: bool = False) -> T:
     """Run a call in a thread that shows its progress and messages on stderr, while this one waits for Ctrl-C.
 
     After Ctrl-C the call has a second to stop and tidy up; then the process ends all the same. That is safe,
@@ -47,7 +45,7 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
 
         def work() -> None:
             try:
-                results.append(call(on_progress, on_message))
+                results.append(call(on_progress=on_progress, on_message=on_message))
             except BaseException as error:
                 errors.append(error)
             finally:
@@ -62,8 +60,12 @@ def run_with_progress(call: Callable[[OnProgress, OnMessage], T], *, quiet: bool
                 stop.set()
                 with suppress(KeyboardInterrupt):  # a second one wants no patience
                     ended.wait(_PATIENCE)
-                if not ended.is_set():
-                    _leave(heard, goes_on=goes_on)
+                if not ended.is_set():  # threads are deep in a library, and not waited for
+                    forsake()
+                    more = ": the same command goes on from the last finished swath" * goes_on
+                    say("", f"Interrupted{more}.", err=True)
+                    close(foreseen=True)
+                    os._exit(128 + (heard or [2])[0])
                 if not errors:
                     errors.append(KeyboardInterrupt())
     if errors and isinstance(errors[0], KeyboardInterrupt):
@@ -96,15 +98,3 @@ def _heeded() -> Iterator[list[int]]:
     finally:
         for number in wanted:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _leave(heard: list[int], *, goes_on: bool) -> NoReturn:
-    """End the process without waiting for threads that are deep in a library."""
-    forsake()
-    say(
-        "",
-        "Interrupted" + ": the same command goes on from the last finished swath" * goes_on + ".",
-        err=True,
-    )
-    close(foreseen=True)
-    os._exit(128 + (heard or [2])[0])

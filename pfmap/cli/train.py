@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
-from click.core import ParameterSource
 from tqdm import tqdm
 
-from pfmap.cli.common import Command, class_names, options
+from pfmap.cli.common import Command, class_names, options, refuse_given
 from pfmap.cli.progress import write
 from pfmap.cli.screen import say, screen
 from pfmap.core.errors import worded
@@ -119,7 +118,8 @@ def train(
     loop.check_output(output_dir, resume=resume, overwrite=overwrite)
     leads = os.environ.get("RANK", "0") == "0"
     if source.suffix == ".toml":
-        _refuse_about_images(ctx, source)
+        about_images = ("labels", *AboutImages.__annotations__)
+        refuse_given(ctx, about_images, f": {source} says that already; change it there")
         config, folder = settings.read_config(source), data or source.parent
     elif labels is None:
         raise click.UsageError(f"{source} needs --labels: polygons, a label raster, or a folder of masks")
@@ -145,14 +145,6 @@ def train(
         for name, figure in figures.items():
             say(_line(name, figure))
         say(f"wrote {output_dir}")
-
-
-def _refuse_about_images(ctx: click.Context, source: Path) -> None:
-    """Refuse options that say what the configuration says."""
-    names = ("labels", *AboutImages.__annotations__)
-    given = [f"{n}=" for n in names if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]
-    if given:
-        raise click.UsageError(worded(f"{', '.join(given)}: {source} says that already; change it there"))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`pfmap vectorize`: polygons of a class raster."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -50,7 +51,8 @@ def vectorize(
     from pfmap.mapping import polygonize
 
     result = run_with_progress(
-        lambda on_progress, on_message: polygonize.vectorize(
+        partial(
+            polygonize.vectorize,
             raster,
             output_dir,
             band=band,
@@ -58,8 +60,6 @@ def vectorize(
             names=names,
             classes=classes,
             overwrite=overwrite,
-            on_progress=on_progress,
-            on_message=on_message,
             **settings,
         ),
         quiet=quiet,

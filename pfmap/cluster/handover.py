@@ -15,7 +15,7 @@ from pathlib import Path
 from pfmap.cluster.task import ClusterJob
 from pfmap.core import bucket
 from pfmap.core.errors import ClusterError, SourceError, TargetError
-from pfmap.core.files import file_names, read_text, remove, write_failed, write_text
+from pfmap.core.files import file_names, read_text, remove, write_text, writing
 from pfmap.core.grid import Span
 from pfmap.mapping.work import RUN_NAME, Work
 
@@ -50,21 +50,17 @@ class Handover:
             return
         path = self._folder / RUN_NAME
         write_text(path, self._run)
-        try:
+        with writing(path):
             for name in bucket.names(self._folder):
                 if name.endswith(".zip") and not name.endswith(self._ending):
                     bucket.remove(self._folder / name)
-        except OSError as error:
-            raise write_failed(path, error) from error
 
     def has(self, rows: Span) -> bool:
         """Whether a swath is finished."""
         if self._on_disk:
             return self._work.swath(rows).is_dir()
-        try:
+        with writing(self._archive(rows)):
             return bucket.exists(self._archive(rows))
-        except OSError as error:
-            raise write_failed(self._archive(rows), error) from error
 
     def missing(self, swaths: Sequence[Span]) -> list[Span]:
         """Return those swaths that are not finished, as the storage itself has it."""
@@ -85,13 +81,11 @@ class Handover:
             folder.mkdir()
             yield folder
             self._work.seal(folder, rows)
-            try:
+            with writing(self._archive(rows)):
                 with zipfile.ZipFile(archive, "w") as packed:  # rasters are compressed already
                     for path in sorted(folder.iterdir()):
                         packed.write(path, path.name)
                 bucket.upload(archive, self._archive(rows))
-            except OSError as error:
-                raise write_failed(self._archive(rows), error) from error
 
     def fetch(self, rows: Span, work: Work) -> None:
         """Have a finished swath in the work folder.

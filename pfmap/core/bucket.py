@@ -37,9 +37,6 @@ def output_folder(name: str | os.PathLike[str]) -> Path:
     """Return where outputs go: a folder, or a place in a bucket, as ``/vsis3/bucket/key``.
 
     The name may also be ``s3://bucket/key``.
-
-    Raises:
-        TargetError: it is somewhere that nothing can be written to, or what it takes is missing.
     """
     text = os.fspath(name).replace("\\", "/") if is_inside(Path(name)) else os.fspath(name)
     address = _ADDRESS.match(text)

@@ -117,12 +117,9 @@ def clear_drafts(folder: Path) -> None:
 @contextmanager
 def draft(final: Path) -> Iterator[Path]:
     """Give a path to write a file to; at the end the file gets its final name, after an error it is gone."""
-    try:
-        with private_folder(final.parent) as folder:
-            yield folder / final.name
-            publish(folder / final.name, final)
-    except OSError as error:
-        raise error if isinstance(error, TargetError) else write_failed(final, error) from error
+    with writing(final), private_folder(final.parent) as folder:
+        yield folder / final.name
+        publish(folder / final.name, final)
 
 
 def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
@@ -212,15 +209,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_all(folder: Path) -> None:
-    """Delete a folder with all that is in it, as far as that can be done."""
-    if bucket.is_inside(folder):
-        with suppress(OSError):
-            bucket.remove_all(folder)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def settle(path: Path) -> None:
     """Have the system bring a file, or a folder with its files, onto the disk."""
     if path.is_dir():
@@ -280,6 +268,15 @@ def writing_into(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have what the system refuses be said of a file that is written, with its cause."""
+    try:
+        yield
+    except OSError as error:
+        raise error if isinstance(error, TargetError) else write_failed(path, error) from error
+
+
 def write_failed(path: Path, error: Exception) -> TargetError:
     """Say that a file could not be written, why, and what to do."""
     if bucket.is_inside(path):
@@ -299,10 +296,7 @@ def write_failed(path: Path, error: Exception) -> TargetError:
     elif full:
         why, remedy = f"the disk is full; {why}", "free some space and run the same command again"
     elif number == errno.EFBIG or (number is None and most != resource.RLIM_INFINITY):
-        why, remedy = (
-            f"files may have {most:,} bytes at most; {why}",
-            "raise that limit (ulimit -f) and run again",
-        )
+        why, remedy = f"files may have {most:,} bytes at most; {why}", "raise ulimit -f and run again"
     return TargetError(
         f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder with "
         "output_dir="
@@ -317,10 +311,8 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file, under a temporary name first."""
     if bucket.is_inside(path):
-        try:
+        with writing(path):
             bucket.write(path, content)
-        except OSError as error:
-            raise write_failed(path, error) from error
     else:
         with draft(path) as part:
             part.write_bytes(content)

@@ -10,9 +10,8 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -160,30 +159,20 @@ def peak_memory() -> int:
     return int(peak if platform.system() == "Darwin" else peak * 1024)
 
 
-@dataclass(slots=True)
-class Claim:
-    """The hidden folder of a scene or survey, which this process has alone."""
-
-    path: Path
-
-    def discard(self) -> None:
-        """Give the folder up: it loses its name while it is locked, so that nobody begins in what goes."""
-        with suppress(OSError):  # then it stays, finished
-            self.path.rename(self.path.with_name(f"{DRAFT}{secrets.token_hex(4)}"))
-
-
 @contextmanager
-def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
+def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], None]]:
     """Make a hidden folder of this machine, if it is not there, and have it alone.
 
     `what` is mapped by whoever has it, for the message. Where outputs go into a bucket, the lock holds there
-    too. What killed processes left in the output folder goes.
-
-    Raises:
-        TargetError: it cannot be written, is not this user's own, or another process has it.
+    too. What killed processes left in the output folder goes. What it gives has the folder go at the end.
     """
-    with ExitStack() as held:
-        held.callback(clear_drafts, output_dir)  # what was given up, once its lock is closed
+    with ExitStack() as after, ExitStack() as held:  # the lock is closed: open files stay on some disks
+
+        def give_up() -> None:
+            with suppress(OSError):  # then it stays, finished; without its name nobody begins in what goes
+                away = path.rename(path.with_name(f"{DRAFT}{secrets.token_hex(4)}"))
+                after.callback(shutil.rmtree, away, ignore_errors=True)
+
         with writing_into(output_dir):
             try:
                 if not any(_lock(path, held) for _ in range(_TRIES)):
@@ -199,7 +188,7 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Claim]:
                     "folder with output_dir="
                 ) from error
             clear_drafts(output_dir)
-        yield Claim(path)
+        yield give_up
 
 
 def _lock(path: Path, held: ExitStack) -> bool:

@@ -54,9 +54,6 @@ def build(kind: type[T], tables: object, where: str = "") -> T:
     """Build a settings dataclass, or a tuple of them, from parsed TOML; its fields' types say what fits.
 
     Messages name keys in full, below the key `where` of the file.
-
-    Raises:
-        ModelError: keys are missing, unknown or of the wrong kind; the message names all of them.
     """
     try:
         return CONVERTER.structure(tables, kind)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from pfmap.core.bucket import output_folder
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, TargetError, UsageError
-from pfmap.core.files import private_folder, publish, scratch, write_failed
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.files import private_folder, publish, scratch, writing
 from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
 from pfmap.core.resources import UNDATED, clear_beside, moment_of
@@ -154,10 +154,12 @@ class Vectorizer:
     """Rows and columns that are traced, each part on its own; None for all."""
     moment: datetime = UNDATED
     """When the files say they were written."""
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    """Those that are written, by vector format; several are parts of a shapefile."""
 
     def write(self, raster: str) -> Vectorized:
         """Make the files in a staging folder, then give them their names; messages name the `raster`."""
-        try:
+        with writing(self.folder / f"{self.stem}_objects"):
             scratch(self.folder).mkdir(parents=True, exist_ok=True)
             with private_folder(self.folder) as staging:
                 with self._shaper(staging, raster) as shaper:
@@ -168,10 +170,6 @@ class Vectorizer:
                         )
                     files = shaper.writer.finish()
                 outputs = self._publish(staging, files)
-        except OSError as error:
-            if isinstance(error, TargetError):
-                raise
-            raise write_failed(self.folder / f"{self.stem}_objects", error) from error
         counts: dict[str, int] = {}
         areas: dict[str, float] = {}
         for value, count in sorted(shaper.writer.counts.items()):
@@ -219,7 +217,8 @@ class Vectorizer:
 
     def _publish(self, staging: Path, files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
         """Give the files their names, those that are named in the result last."""
-        outputs = {kind: self.folder / path.name for kind, path in numbered(files).items()}
+        self.files = {kind: [self.folder / path.name for path in paths] for kind, paths in files.items()}
+        outputs = numbered(self.files)
         mains = {path.name for path in outputs.values()}
         clear_beside(self.folder, [path.name for path in staging.iterdir()])
         for path in sorted(staging.iterdir(), key=lambda path: (path.name in mains, path.name)):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import DeviceError
-from pfmap.core.files import write_failed
+from pfmap.core.files import writing
 from pfmap.core.grid import Frame, GeoBox, Grid, Span
 from pfmap.core.resources import lack_of, lacks_memory
 from pfmap.core.stages import Clock
@@ -199,10 +199,8 @@ def write_record(
         "confidence": record.confidence,
         "unreadable": sorted(unreadable),
     }
-    try:
+    with writing(folder / _FACTS):
         (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
-    except OSError as error:
-        raise write_failed(folder / _FACTS, error) from error
     return record
 
 

@@ -22,18 +22,16 @@ from pfmap.core.errors import TargetError
 from pfmap.core.files import (
     DRAFT,
     checksum,
-    clear_drafts,
     exists,
     is_bare,
     private_folder,
     publish,
     read_plain,
-    remove_all,
     scratch,
     settle,
     settle_names,
-    write_failed,
     write_text,
+    writing,
     writing_into,
 )
 from pfmap.core.grid import Span
@@ -108,10 +106,8 @@ class Work:
 
     def seal(self, folder: Path, rows: Span) -> None:
         """Note in a folder that the files in it are a swath: a checksum of them, and of whose they are."""
-        try:
+        with writing(folder / _SEAL):
             (folder / _SEAL).write_text(self._sum(folder, rows), encoding="ascii")
-        except OSError as error:
-            raise write_failed(folder / _SEAL, error) from error
 
     def is_sealed(self, folder: Path, rows: Span) -> bool:
         """Whether a folder is as it was sealed: these files and no others, of the same swath and run."""
@@ -165,11 +161,9 @@ class Work:
 
         `wanted` is what the files were asked to be, apart from the fingerprint.
         """
-        try:
+        with writing(self.target / names[-1]):
             settle(self.finals)
             files = {name: checksum(self.finals / name) for name in names}
-        except OSError as error:
-            raise write_failed(self.target / names[-1], error) from error
         write_text(self.path / _PUBLISH, json.dumps({"run": self.run, "wanted": wanted, "files": files}))
 
     def finish_publishing(self) -> None:
@@ -220,18 +214,20 @@ def opened(
     At the end of a failed run it stays if a swath is finished, and else goes. The `fingerprint` is of scene,
     model, options and pfmap; `stem` is what the names of finished files begin with.
     """
-    with claimed(work_path(output_dir, stem), output_dir, "this scene") as claim:
-        work = Work(claim.path, output_dir, json.dumps(dict(fingerprint)), say)
+    path = work_path(output_dir, stem)
+    with claimed(path, output_dir, "this scene") as give_up:
+        work = Work(path, output_dir, json.dumps(dict(fingerprint)), say)
         try:
             _prepare(work, fingerprint, resume=resume)
             yield work
         except BaseException:
             if not _keeps_something(work):
-                claim.discard()
+                give_up()
             raise
         if work.shared != work.path:
-            remove_all(work.shared)
-        claim.discard()
+            with suppress(OSError):
+                bucket.remove_all(work.shared)
+        give_up()
 
 
 def _prepare(work: Work, fingerprint: Mapping[str, str], *, resume: bool) -> None:
@@ -272,7 +268,6 @@ def _sweep(work: Work, kept: str) -> None:
         # What a disk does not let go of stays where it was put to be deleted.
         return fits and bool(re.fullmatch(rf"{LOCK_NAME}|{re.escape(DRAFT)}.*|{kept}", entry.name))
 
-    clear_drafts(work.path)
     while found := [entry.path for entry in os.scandir(work.path) if not stays(entry)]:
         with private_folder(work.path) as away:
             for number, path in enumerate(found):

@@ -133,6 +133,7 @@ class Survey:
         say = self.runner.on_message
         say("joining the maps of all scenes")
         sheets = self._sheets or [result.sheet for result in results]
+        whole = results[0].result if self._sheets and results else None  # its sheets are shown instead
         moment = moment_of(sheet.location.local for sheet in sheets if sheet.location.local is not None)
         merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints, moment)
         scenes = self._scenes(sheets, results, merged)
@@ -149,7 +150,7 @@ class Survey:
             crs="",
             classes=(),
             scenes=tuple(scenes),
-            warnings=(*self._about_mosaic(results), *self._about_empty()),
+            warnings=(*(whole.facts.warnings if whole else ()), *self._about_empty()),
         )
         outputs: dict[str, Path] = {}
         if merged is not None:
@@ -168,11 +169,6 @@ class Survey:
 
     def _empty(self) -> list[str]:
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
-
-    def _about_mosaic(self, results: Sequence[SheetResult]) -> tuple[str, ...]:
-        """Say what was said of the mosaic: the report shows its sheets instead."""
-        done = results[0].result if self._sheets and results else None
-        return done.facts.warnings if done is not None else ()
 
     def _about_empty(self) -> tuple[str, ...]:
         """Say which scenes are left out though they are in the folder."""

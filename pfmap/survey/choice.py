@@ -29,9 +29,6 @@ CALM = 5.0
 """Seconds for which a file must have stayed as it is: then whoever writes it has finished."""
 _PAUSE = 0.2  # seconds
 
-Sign = tuple[int, int]
-"""What changes while a file is written: its size, and when it changed."""
-
 
 def several(sources: Sources) -> Sequence[str | os.PathLike[str]]:
     """Return a list also of one source."""
@@ -100,8 +97,8 @@ def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> 
 
     `on_pause` is called several times a second while nothing happens; it may raise to stop.
     """
-    since: dict[Sheet, tuple[Sign, float]] = {}
-    given: dict[Sheet, Sign] = {}
+    since: dict[Sheet, tuple[tuple[int, int], float]] = {}
+    given: dict[Sheet, tuple[int, int]] = {}
     while True:
         now = time.monotonic()
         ready = []
@@ -122,10 +119,10 @@ def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> 
             time.sleep(_PAUSE)
 
 
-def _sign(sheet: Sheet) -> Sign | None:
-    """Return a file's sign; None if it is gone. What lies elsewhere counts as complete."""
+def _sign(sheet: Sheet) -> tuple[int, int] | None:
+    """Return size and time of a file, which change while it is written; None if it is gone."""
     if sheet.location.local is None:
-        return 0, 0
+        return 0, 0  # what lies elsewhere counts as complete
     try:
         stat = sheet.location.local.stat()
     except OSError:

@@ -215,21 +215,20 @@ def _refuse_inside(output_dir: Path, folders: Sequence[Path]) -> None:
 
 
 def _refuse_twice(locations: Sequence[Location]) -> None:
-    seen: dict[str, str] = {}
+    seen, texts = dict[str, str](), set[str]()
     for location in locations:
+        text = location.text
         place = os.path.realpath(location.gdal) if location.local is not None else location.gdal
         if place in seen:
+            how = f", the other time as {seen[place]}" * (seen[place] != text)
+            raise UsageError(f"{text} is named twice{how}: name each scene once")
+        if text in texts:
             raise UsageError(
-                f"{location.text} is named twice"
-                + (f", the other time as {seen[place]}" * (seen[place] != location.text))
-                + ": name each scene once"
+                f"{text} is named twice, the other time with another query, which lists must not show: map "
+                "these scenes one by one, into different folders"
             )
-        if location.text in seen.values():
-            raise UsageError(
-                f"{location.text} is named twice, the other time with another query, which lists must not "
-                "show: map these scenes one by one, into different folders"
-            )
-        seen[place] = location.text
+        seen[place] = text
+        texts.add(text)
 
 
 def _told_apart(sheets: list[Sheet], output_dir: Path | None) -> list[Sheet]:

@@ -67,7 +67,8 @@ def sheet_figures(
     figures = _begun(sheet, whole, box)
     if whole.result is None or box is None or merged is None:
         return figures
-    within = _clipped(extent(box, merged.grid), merged.grid)
+    rows, cols = extent(box, merged.grid)
+    within = rows.clip(Span(0, merged.grid.height)), cols.clip(Span(0, merged.grid.width))
     sums = Tally(merged.grid, Measurer(merged.grid.crs_wkt, merged.grid.center))
     top = within[0].start
     for values in _rows(merged.outputs["classes"], within):
@@ -117,11 +118,6 @@ def settings_facts(runtime: Runtime, options: PredictOptions) -> dict[str, objec
 def relative_names(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
     """Name files as they are reached from a folder."""
     return {kind: Path(os.path.relpath(path, folder)).as_posix() for kind, path in outputs.items()}
-
-
-def _clipped(place: tuple[Span, Span], grid: GeoBox) -> tuple[Span, Span]:
-    rows, cols = place
-    return rows.clip(Span(0, grid.height)), cols.clip(Span(0, grid.width))
 
 
 def _rows(raster: Path, within: tuple[Span, Span]) -> Iterator[npt.NDArray[Any]]:

@@ -19,7 +19,7 @@ from pfmap.core.errors import SourceError
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
-from pfmap.mapping.job import Progress
+from pfmap.mapping.job import Progress, Result
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.polygonize import Vectorizer
@@ -32,6 +32,9 @@ from pfmap.report.qgis import Map, map_project
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
 from pfmap.vector.geodesy import Measurer
+
+Named = tuple[str, Result]
+"""A mapped scene: what its outputs are called, and what mapping it gave."""
 
 STEM = "survey"
 """What the names of a survey's own files begin with."""
@@ -74,13 +77,9 @@ def merge(
     Of the `results` those that are shown over others come last. `footprints` say which scene shows an object,
     by default those of the results themselves; `moment` is when the vector files say they were written.
     """
-    scenes = [
-        Placed(one.sheet.name, one.result.outputs, one.result.facts.grid)
-        for one in results
-        if one.result is not None
-    ]
+    scenes = [(one.sheet.name, one.result) for one in results if one.result is not None]
     placed, warnings = _with_place(scenes)
-    boxes = [scene.box for scene in placed]
+    boxes = [result.facts.grid for _, result in placed]
     grid = mosaic.common_grid(boxes) if boxes else None
     if grid is not None:
         warnings += _about_grids(boxes, grid)
@@ -102,7 +101,7 @@ def merge(
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
     with ExitStack() as opened:
         source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
-        vectorized = Vectorizer(
+        vectorizer = Vectorizer(
             source,
             certain[0] if certain else None,
             folder,
@@ -111,46 +110,39 @@ def merge(
             frozenset(wanted),
             frozenset(squared),
             options.shapes,
-            footprints or Footprints(boxes, [scene.name for scene in placed], grid.crs_wkt),
+            footprints or Footprints(boxes, [name for name, _ in placed], grid.crs_wkt),
             on_progress,
             sums.add_rows,
             clusters([mosaic.extent(box, grid) for box in boxes]),
             moment,
-        ).write(str(rasters["classes"]))
+        )
+        vectorized = vectorizer.write(str(rasters["classes"]))
     outputs, shapes = rasters | vectorized.outputs, options.shapes
-    files = _by_kind(outputs)
+    files = {kind: [path] for kind, path in rasters.items()} | vectorizer.files
     made = Map(STEM, files, grid, card.classes, wanted, shapes.formats, shapes.split_by_class)
     outputs["project"] = folder / f"{STEM}.qgz"
     write_bytes(outputs["project"], map_project(made))
     return Merged(grid, outputs, sums.pixels, sums.areas, vectorized.counts, vectorized.scenes, warnings)
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A mapped scene: the name and the files of its outputs, and their grid."""
-
-    name: str
-    outputs: Mapping[str, Path]
-    box: GeoBox
-
-
-def _with_place(scenes: Sequence[Placed]) -> tuple[list[Placed], list[str]]:
+def _with_place(scenes: Sequence[Named]) -> tuple[list[Named], list[str]]:
     """Leave out scenes that have no place among the others, and say so."""
-    some = any(scene.box.crs_wkt is not None for scene in scenes)
+    some = any(result.facts.grid.crs_wkt is not None for _, result in scenes)
     lacks = "CRS as the others have" if some else "georeferencing"
     there, kept, warnings = [], [], []
-    for scene in scenes:
-        if scene.box.crs_wkt is not None if some else scene.box.georeferenced:
-            there.append(scene)
+    for name, result in scenes:
+        box = result.facts.grid
+        if box.crs_wkt is not None if some else box.georeferenced:
+            there.append((name, result))
         else:
-            warnings.append(f"{scene.name} has no {lacks}: {_APART}")
-    crs = mosaic.common_crs([scene.box for scene in there]) if there else None
-    for scene in there:
-        if mosaic.has_place_in(scene.box, crs):
-            kept.append(scene)
+            warnings.append(f"{name} has no {lacks}: {_APART}")
+    crs = mosaic.common_crs([result.facts.grid for _, result in there]) if there else None
+    for name, result in there:
+        box = result.facts.grid
+        if mosaic.has_place_in(box, crs):
+            kept.append((name, result))
         else:
-            theirs = scene.box.crs_name
-            warnings.append(f"{scene.name} cannot be brought from {theirs} into the CRS of most: {_APART}")
+            warnings.append(f"{name} cannot be brought from {box.crs_name} into the CRS of most: {_APART}")
     return kept, warnings
 
 
@@ -169,25 +161,15 @@ def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
     ]
 
 
-def _join(kind: str, placed: Sequence[Placed], grid: GeoBox, folder: Path, look: Look, style: str) -> Path:
+def _join(kind: str, placed: Sequence[Named], grid: GeoBox, folder: Path, look: Look, style: str) -> Path:
     """Show one raster of all scenes as one, with a style for QGIS beside it."""
-    without = [scene.name for scene in placed if kind not in scene.outputs]
+    without = [name for name, result in placed if kind not in result.outputs]
     if without:
         raise SourceError(
             f"{without[0]} was mapped without {kind}: map it again with overwrite=True, or the survey with "
             f"{kind}=False"
         )
-    parts = [mosaic.Part(str(scene.outputs[kind]), scene.box) for scene in placed]
+    parts = [mosaic.Part(str(result.outputs[kind]), result.facts.grid) for _, result in placed]
     path = mosaic.write_mosaic(folder / f"{STEM}_{kind}.vrt", grid, parts, look)
     write_text(path.with_suffix(".qml"), qml(style))
     return path
-
-
-def _by_kind(outputs: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """Put parts of a file, such as shp and shp_2, together."""
-    kinds: dict[str, list[Path]] = {}
-    for kind, path in outputs.items():
-        name, _, number = kind.rpartition("_")
-        part = kind.startswith("shp") and number.isdecimal() and name in outputs
-        kinds.setdefault(name if part else kind, []).append(path)
-    return kinds

@@ -79,6 +79,9 @@ class Runner:
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
                         done = future.result()
+                        if done.result is None or done.result.skipped:
+                            with self._lock:  # it takes no time any more
+                                self._pixels.pop(done.sheet, None)
                         results[done.sheet] = done
                         self.on_scene(done)
             except BaseException as error:
@@ -87,13 +90,6 @@ class Runner:
         return [results[sheet] for sheet in sheets]
 
     def _map(self, sheet: Sheet) -> SheetResult:
-        found = self._attempt(sheet)
-        if found.result is None or found.result.skipped:
-            with self._lock:  # it takes no time any more
-                self._pixels.pop(sheet, None)
-        return found
-
-    def _attempt(self, sheet: Sheet) -> SheetResult:
         if sheet.fault:
             return SheetResult(sheet, None, sheet.fault)
         job = Job(sheet.location, self.runtime, self.options, lambda line: self._say(sheet, line))

@@ -148,6 +148,6 @@ def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
     files = vector_names(f"{STEM}_objects", options.shapes, ()).values()
     refuse_odd_names(folder, STEM, files)
     refuse_to_replace(folder, [*own, *files], overwrite=options.overwrite or mine)
-    with claimed(path, folder, "a survey") as claim:
+    with claimed(path, folder, "a survey") as give_up:
         yield
-        claim.discard()
+        give_up()

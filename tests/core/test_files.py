@@ -263,9 +263,9 @@ def test_a_lock_is_not_taken_in_a_folder_that_is_just_given_up(
 def test_a_folder_that_is_given_up_has_lost_its_name_before_its_lock(tmp_path: Path) -> None:
     """So whoever comes next begins in a new one, never in one that is just being deleted."""
     path = tmp_path / "out" / ".scene.pfmap"
-    with claimed(path, path.parent, "this scene") as claim:
+    with claimed(path, path.parent, "this scene") as give_up:
         (path / "swath").write_text("swath")
-        claim.discard()
+        give_up()
         assert not path.exists()
         (away,) = path.parent.iterdir()
         assert {one.name for one in away.iterdir()} == {"lock", "swath"}

@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from runs import PowerError, breaking
 import pfmap
 from pfmap.core.errors import PfmapError, TargetError
 from pfmap.core.grid import Span
-from pfmap.core.resources import Claim
+from pfmap.core.resources import claimed
 from pfmap.mapping.work import Work, _prepare, opened
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "swath_pixels": 6000, "formats": ("geojson",)}
@@ -327,9 +329,9 @@ def test_a_second_run_does_not_begin_in_what_the_first_one_removes(
     mapped: tuple[Path, dict[str, bytes], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, whole, _ = mapped
-    real, refused = Claim.discard, list[str]()
+    refused: list[str] = []
 
-    def meanwhile(claim: Claim) -> None:
+    def meanwhile(give_up: Callable[[], None]) -> None:
         def second() -> None:
             try:
                 run(scene, tmp_path, overwrite=True, min_area=5.0)
@@ -340,9 +342,14 @@ def test_a_second_run_does_not_begin_in_what_the_first_one_removes(
             other = threading.Thread(target=second)
             other.start()
             other.join()
-        real(claim)
+        give_up()
 
-    monkeypatch.setattr(Claim, "discard", meanwhile)
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[Callable[[], None]]:
+        with claimed(*arguments) as give_up:
+            yield partial(meanwhile, give_up)
+
+    monkeypatch.setattr("pfmap.mapping.work.claimed", watched)
     run(scene, tmp_path)
     assert "another pfmap maps this scene" in refused[0]
     assert contents(tmp_path) == whole

@@ -1,5 +1,6 @@
 """One reader for vector files of all kinds: labels, truths, zones, objects and areas of interest."""
 
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -170,3 +171,15 @@ def test_geoparquet_bounds_a_map(write_scene: Write, tmp_path: Path) -> None:
         write_scene(blobs(100, 100)), tmp_path, model=stand_in(), device="cpu", aoi=tmp_path / "area.parquet"
     )
     assert result.report["map"]["width"] == 60
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    frame = gpd.GeoDataFrame({"class": ["a"]}, geometry=[shapely.box(0, 0, 1, 1)], crs=UTM)
+    frame.to_file(tmp_path / "plain.gpkg")
+    path = tmp_path / os.fsdecode(b"\xff.gpkg")
+    try:
+        (tmp_path / "plain.gpkg").rename(path)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(SourceError, match=r"cannot be read \(its name is not utf-8: rename it\)"):
+        open_layer(str(path), "zones")
