@@ -1,5 +1,6 @@
 """Files in a bucket: the same as on a disk, and one holder at a time."""
 
+import shutil
 import threading
 import time
 from datetime import datetime
@@ -38,7 +39,7 @@ def test_folders_are_listed_and_deleted_as_on_a_disk(store: Path, tmp_path: Path
         assert not files.exists(folder / "x/c")
         files.remove(folder / "x/b")
         files.remove(folder / "x/b")
-        files.remove_all(folder / "x/deep")
+        (bucket.remove_all if folder == store else shutil.rmtree)(folder / "x/deep")
         assert files.file_names(folder / "x") == ["a_1", "a_2"]
         with pytest.raises(FileNotFoundError):
             files.read_text(folder / "x/b")
@@ -163,3 +164,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         bucket.output_folder("s3://maps/2026")
     with pytest.raises(TargetError, match=r"pip install 'pfmap\[s3\]'"):  # on a worker, say
         files.read_text(Path("/vsis3/maps/run.json"))
+
+
+@pytest.mark.parametrize(
+    "name", ["s3://me:{}@bucket/maps", "s3://me:a/{}@bucket/maps", "/vsis3/{}@bucket/maps"]
+)
+def test_a_bucket_has_no_password_and_none_is_shown(name: str) -> None:
+    secret = "s3cr3tWORD-of-16"
+    folder = bucket.output_folder(name.format(secret))
+    with pytest.raises(TargetError, match="no password: those are the AWS_ settings") as refused:
+        files.file_names(folder)
+    assert secret not in str(refused.value)
