@@ -90,7 +90,10 @@ def separate() -> None:
         io.BufferedWriter(_Results(1, "w", closefd=False)), encoding, "backslashreplace"
     )
     _screen = io.TextIOWrapper(
-        io.BufferedWriter(_Screen(own, "w")), sys.stderr.encoding, "backslashreplace", line_buffering=True
+        io.BufferedWriter(_Screen(own, "w", closefd=False)),
+        sys.stderr.encoding,
+        "backslashreplace",
+        line_buffering=True,
     )
     with suppress(OSError):  # no process, no pipe to be had
         _orders = _keeper(own)
