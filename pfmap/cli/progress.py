@@ -51,9 +51,9 @@ def run_with_progress(call: Callable[..., T], *, quiet: bool, goes_on: bool = Fa
             finally:
                 ended.set()
 
-        threading.Thread(target=work, name="pfmap-work", daemon=True).start()
         with _heeded() as heard:
             try:
+                threading.Thread(target=work, name="pfmap-work", daemon=True).start()
                 while not ended.wait(0.2):
                     pass
             except KeyboardInterrupt:

@@ -186,7 +186,7 @@ def test_what_cannot_be_stopped_leaves_no_draft(tmp_path: Path) -> None:
     from pathlib import Path
     from pfmap.cli.progress import run_with_progress
     from pfmap.core.files import private_folder
-    def work(*_):
+    def work(**_):
         with private_folder(Path(name)) as folder:
             (folder / "half").touch()
             os.kill(os.getpid(), signal.SIGTERM)
