@@ -55,6 +55,8 @@ class Legend:
         self.options = options
         self.notes: list[str] = []
         """What to tell the user."""
+        self.guessed = False
+        """Whether 255 in a truth was taken for nodata, though the file does not call it so."""
         self._sources = sources
         specs = _named(prediction) | {
             value: ClassSpec(name, prediction[value].color if value in prediction else default_color(value))
@@ -116,6 +118,7 @@ class Legend:
             return self.named(mapping[text])
         name = self._truth.get(value)
         if name is None and value == NODATA and value not in self._prediction:
+            self.guessed = True
             return NO_CODE
         if name is None and not self._truth and not mapping:
             name = self._prediction.get(value) if self._prediction else text
