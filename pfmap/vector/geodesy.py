@@ -179,6 +179,20 @@ def to_degrees(crs: pyproj.CRS) -> pyproj.Transformer | None:
         return None
 
 
+def over_180(box: GeoBox) -> bool:
+    """Whether a raster with a CRS reaches over the line where that begins anew, as degrees do at 180."""
+    crs, geographic, way = _systems(box.crs_wkt or "")
+    x, y = np.transpose([box.place(col, row) for col in (0, box.width) for row in (0, box.height)])
+    if geographic is None or way is None:
+        return False
+    if crs.is_geographic:
+        return bool(np.abs(x).max() * _degrees(geographic) > 180)
+    back = np.array(way.transform(*way.transform(x, y), direction="INVERSE")) - (x, y)
+    return bool(
+        np.isfinite(back).all() and np.abs(back).max() > abs(box.transform[0]) + abs(box.transform[1])
+    )
+
+
 def same_place(one: pyproj.CRS, other: pyproj.CRS, point: tuple[float, float]) -> bool:
     """Whether two CRSs mean the same by coordinates near this x, y, whatever they call it."""
     if one.equals(other, ignore_axis_order=True):

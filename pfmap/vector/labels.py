@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyogrio
-import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -93,9 +92,9 @@ class LabelPolygons:
         self.file = file
         self._geobox = geobox
         self.tally = PolygonTally()
-        self.note = file.layer.note
+        self._onto, note = file.layer.way_onto(geobox, raster)
+        self.note = "; ".join(filter(None, (file.layer.note, note)))
         """What to tell the user about how the two were brought together."""
-        self._onto = self._transformer(raster)
         a, b, c, d, e, f = geobox.inverse()
         self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
         self._all: tuple[Shapes, list[str | None], shapely.STRtree] | None = None
@@ -232,29 +231,6 @@ class LabelPolygons:
 
         flat = _polygons_alone(shapely.force_2d(shapes[some]))
         return np.asarray(shapely.transform(flat, place), dtype=object), values
-
-    def _transformer(self, raster: str) -> pyproj.Transformer | None:
-        """Return the way from the layer's CRS to the raster's; None if they are one."""
-        crs, wkt = self.file.layer.crs, self._geobox.crs_wkt
-        if crs is None and wkt is not None:
-            self.note += (
-                "; " * bool(self.note) + f"{self.file.text} names no CRS: taken to be in that of {raster}"
-            )
-        if crs is None:
-            return None
-        if wkt is None:
-            raise UsageError(
-                f"{self.file.text} has a CRS and {raster} has none: georeference the raster to compare them"
-            )
-        try:
-            target = pyproj.CRS.from_wkt(wkt).to_2d()
-            if crs.to_2d() == target:
-                return None
-            return pyproj.Transformer.from_crs(crs.to_2d(), target, always_xy=True)
-        except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"{self.file.text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
-            ) from error
 
 
 def remarks(files: Sequence[PolygonFile], counted: PolygonTally, *, whole: bool = True) -> list[str]:

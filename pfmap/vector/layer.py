@@ -21,8 +21,10 @@ from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
-from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
+from pfmap.core.errors import VECTOR, PfmapError, SourceError, UsageError, quietly, reason, what_it_is
+from pfmap.core.grid import GeoBox
 from pfmap.core.tables import parse_json
+from pfmap.vector.geodesy import over_180
 
 VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError, LookupError)
 """What the libraries for vector files raise; pyogrio's own errors are of the last kind but one, and the last
@@ -44,8 +46,8 @@ POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 @contextmanager
-def explained(file: str) -> Iterator[None]:
-    """Name the file in errors of the libraries that read it.
+def explained(file: str, path: str = "") -> Iterator[None]:
+    """Name the file in errors of the libraries that read it, or that find that it is none of theirs.
 
     Raises:
         SourceError: it cannot be read.
@@ -60,7 +62,9 @@ def explained(file: str) -> Iterator[None]:
             "write the encoding, such as CP1252, into a .cpg file beside the shapefile"
         ) from error
     except VECTOR_FAILURES as error:
-        raise SourceError(f"{file} cannot be read ({reason(error)})") from error
+        unknown = isinstance(error, pa.ArrowException) or "not recognized" in str(error)
+        why = (unknown and what_it_is(path, VECTOR)) or reason(error)
+        raise SourceError(f"{file} cannot be read ({why})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,32 @@ class Layer:
             for entry in batch.column(column).value_counts().to_pylist():
                 counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
         return counts
+
+    def way_onto(self, box: GeoBox, raster: str) -> tuple[pyproj.Transformer | None, str]:
+        """Return the way from its CRS to a raster's, None if they are one, and what to tell the user of it.
+
+        Raises:
+            UsageError: they cannot be brought together.
+        """
+        if self.crs is None:
+            return None, f"{self.path} names no CRS: taken to be in that of {raster}" * bool(box.crs_wkt)
+        if box.crs_wkt is None:
+            raise UsageError(f"{self.path} has a CRS and {raster} has none: georeference the raster first")
+        own, target, over = self.crs.to_2d(), pyproj.CRS.from_wkt(box.crs_wkt).to_2d(), over_180(box)
+        if own == target:
+            beyond = f"{raster} reaches over 180 degrees: of {self.path} only what does so too lies there"
+            return None, beyond * over
+        if over:
+            raise UsageError(
+                f"{raster} reaches over 180 degrees, where its CRS {target.name} ends: to lay {self.path} "
+                "over it, warp it to a CRS that goes on there, such as UTM, with gdalwarp -t_srs"
+            )
+        try:
+            return pyproj.Transformer.from_crs(own, target, always_xy=True), ""
+        except pyproj.exceptions.ProjError as error:
+            raise UsageError(
+                f"{self.path} cannot be brought into the CRS of {raster}: {reason(error)}"
+            ) from error
 
     def _batches(self, columns: Sequence[str], *, geometry: bool) -> Iterator[tuple[pa.RecordBatch, str]]:
         """Yield record batches, and the name of the column with their geometries as WKB."""
@@ -191,7 +221,7 @@ def open_layer(text: str, what: str) -> Layer:
         UsageError: there are several layers.
     """
     path, name = find_layer(text, what)
-    with explained(f"{what} {text}"), quietly():
+    with explained(f"{what} {text}", path), quietly():
         if _is_parquet(path):
             return _open_parquet(path)
         if name is None:
@@ -266,12 +296,14 @@ def only_layer(path: str) -> str | None:
 
 
 def is_vector(text: str) -> bool:
-    """Say whether a file, or ``FILE:layer``, is one with vector layers."""
+    """Say whether a file, or ``FILE:layer``, is one with vector layers, or would be if it were whole."""
     try:
         path, _ = find_layer(text, "file")
         return _is_parquet(path) or any(kind is not None for _, kind in pyogrio.list_layers(path))
-    except (SourceError, *VECTOR_FAILURES):
+    except (SourceError, UnicodeEncodeError):
         return False
+    except VECTOR_FAILURES as error:
+        return "not recognized" not in str(error)
 
 
 def _open_parquet(path: str) -> Layer:
