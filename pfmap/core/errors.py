@@ -12,6 +12,7 @@ terminals, and for HTML and JSON before their own escaping, `csv_text`, `xml_tex
 import csv
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -220,17 +221,21 @@ def _bare_query(found: re.Match[str]) -> str:
 
 
 def _bare(value: Any) -> Any:
-    """Return a table without what in its texts has the form of a secret."""
+    """Return a table as JSON has it, without what in its texts has the form of a secret."""
     if isinstance(value, str):
         return bare(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _bare(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
     return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def json_text(table: Any, *, plain: bool = False) -> str:
     """Return a table as JSON without secrets; `plain` has letters of all languages as they are."""
-    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain)
+    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain, default=str)
     return re.sub(f"(?!\n){UNSEEN.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

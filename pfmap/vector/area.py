@@ -117,15 +117,6 @@ def _centres(low: float, high: float, size: int) -> Span:
     return Span(max(0, start), min(size, stop))
 
 
-def check_area(text: str) -> None:
-    """Refuse an area of interest that can be read for no scene.
-
-    Raises:
-        SourceError: it does not exist, or is no vector file.
-    """
-    open_layer(text, "area")
-
-
 def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:
     """Return all polygons of a file, united, in the CRS of the scene; and what to tell the user of it."""
     layer = open_layer(text, "area")

@@ -21,7 +21,7 @@ def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
     """Return the closed ring around a raster as (longitude, latitude) in WGS 84; empty without a CRS.
 
     Counter-clockwise, as GeoJSON wants it (RFC 7946). Over the antimeridian longitudes go on past 180, and
-    around a pole the ring goes to the pole and back: `lonlat_geometry` cuts it as that standard asks.
+    around a pole the ring goes to the pole and back: `footprint_geometry` cuts it as that standard asks.
     """
     if box.crs_wkt is None:
         return ()
@@ -32,12 +32,17 @@ def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
     return tuple((round(x, 8), round(y, 8)) for x, y in shapely.get_coordinates(polygon))
 
 
-def lonlat_geometry(ring: Sequence[tuple[float, float]]) -> tuple[dict[str, Any], list[float]]:
-    """Return a ring of longitudes that may go on past 180 as GeoJSON (RFC 7946): its geometry and its bbox.
+def footprint_geometry(
+    ring: Sequence[tuple[float, float]],
+) -> tuple[dict[str, Any] | None, list[float] | None]:
+    """Return a ring of longitudes that may go on past 180 as GeoJSON (RFC 7946) and its bbox; or nothing.
 
     What crosses the antimeridian is cut there, and its bbox begins in the east: west is the larger number.
     """
-    shape: BaseGeometry = shapely.Polygon(ring)
+    points = np.asarray(ring, dtype=np.float64).round(8)  # a millimetre
+    if len(points) < 4 or not np.isfinite(points).all():
+        return None, None
+    shape: BaseGeometry = shapely.Polygon(points)
     bounds = west, south, east, north = shape.bounds
     if west < -180 or east > 180:
         if east - west >= 360:

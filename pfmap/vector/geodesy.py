@@ -246,30 +246,18 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
     return bool(max(abs(size - 1) for size in sizes) < _METRIC_TOLERANCE)
 
 
-def crs_code(wkt: str) -> str | None:
-    """Return a CRS's authority and number, such as EPSG:32645, or None where none is certain.
+def crs_names(wkt: str) -> tuple[str | None, str]:
+    """Return a CRS's authority and number, such as EPSG:32645, None where none is certain; and its WKT 2.
 
     Raises:
         SourceError: the text is no CRS.
     """
-    found = _crs(wkt).to_authority(min_confidence=100)
-    return None if found is None else ":".join(found)
-
-
-def crs_wkt2(wkt: str) -> str:
-    """Return a CRS as WKT 2 of the year 2019, the standard's latest, whichever WKT it came in.
-
-    Raises:
-        SourceError: the text is no CRS.
-    """
-    return str(_crs(wkt).to_wkt(pyproj.enums.WktVersion.WKT2_2019))
-
-
-def _crs(wkt: str) -> pyproj.CRS:
     try:
-        return pyproj.CRS.from_wkt(wkt)
+        crs = pyproj.CRS.from_wkt(wkt)
     except pyproj.exceptions.CRSError as error:
         raise SourceError(f"{wkt[:80]!r} is no CRS ({error})") from error
+    code = crs.to_authority(min_confidence=100)
+    return code and ":".join(code), str(crs.to_wkt(pyproj.enums.WktVersion.WKT2_2019))
 
 
 def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:

@@ -21,7 +21,7 @@ from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
 from pfmap.vector import layer
-from pfmap.vector.area import check_area, read_area
+from pfmap.vector.area import read_area
 from pfmap.vector.labels import LabelPolygons, PolygonFile
 from pfmap.vector.layer import is_vector, open_layer
 from pfmap.vector.zones import summarize
@@ -118,7 +118,7 @@ KINDS = ("geoparquet", "plain parquet", "kml", "gdb", "csv", "zip", "fgb with he
 def test_every_format_is_read_for_every_purpose(kind: str, tmp_path: Path) -> None:
     text = write_kind(kind, tmp_path)
     assert is_vector(text)
-    check_area(text)
+    open_layer(text, "area")
     area = read_area(text, None, BOX, "scene")
     assert area.geometry.area == pytest.approx(2 * 20 * 20, rel=1e-3)
     field = "Name" if kind == "kml" else "class"
@@ -156,7 +156,7 @@ def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: P
             lambda name=name: read_area(str(tmp_path / name), None, BOX, "scene"),
             lambda name=name: PolygonFile(str(tmp_path / name), None),
             lambda name=name: summarize(str(tmp_path / name)),
-            lambda name=name: check_area(str(tmp_path / name)),
+            lambda name=name: open_layer(str(tmp_path / name), "area"),
         ):
             with pytest.raises(PfmapError, match=name.replace(".", r"\.")) as caught:
                 read()
@@ -164,7 +164,7 @@ def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: P
     frame().to_file(tmp_path / "two.gpkg", layer="a")
     frame().to_file(tmp_path / "two.gpkg", layer="b")
     with pytest.raises(UsageError, match="has layers a, b: name one"):
-        check_area(str(tmp_path / "two.gpkg"))
+        open_layer(str(tmp_path / "two.gpkg"), "area")
     assert open_layer(f"{tmp_path / 'two.gpkg'}:b", "area").name == "b"
 
 
@@ -189,7 +189,7 @@ def test_a_file_that_is_something_else_is_called_what_it_is(kind: str, ending: s
     content, what = OTHERS[kind]
     (tmp_path / f"a.{ending}").write_bytes(content)
     path = str(tmp_path / f"a.{ending}")
-    for read in (lambda: PolygonFile(path, None), lambda: check_area(path), lambda: summarize(path)):
+    for read in (lambda: PolygonFile(path, None), lambda: open_layer(path, "area"), lambda: summarize(path)):
         with pytest.raises(SourceError, match=rf"a\.{ending} cannot be read \({what}") as caught:
             read()
         assert "driver" not in str(caught.value)
@@ -206,7 +206,7 @@ def test_vectors_and_rasters_in_the_place_of_the_other_are_called_so(
         ClassMap(locate(tmp_path / "a.gpkg"), None)
     scene = write_scene(blobs(20, 20))
     with pytest.raises(SourceError, match=r"scene\.tif cannot be read .it is an image"):
-        check_area(str(scene))
+        open_layer(str(scene), "area")
 
 
 def test_what_is_missing_of_a_shapefile_is_said_without_advice_for_programmers(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_what_is_missing_of_a_shapefile_is_said_without_advice_for_programmers(t
     (tmp_path / "a.shx").unlink()
     assert is_vector(str(tmp_path / "a.shp"))
     with pytest.raises(SourceError, match=r"area .*a\.shp cannot be read \(Unable to open .*a\.SHX\)$"):
-        check_area(str(tmp_path / "a.shp"))
+        open_layer(str(tmp_path / "a.shp"), "area")
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         pytest.skip("this file system has no such names")
     assert not is_vector(str(path))
     with pytest.raises(SourceError, match=r"cannot be read \(its name is not utf-8: rename it\)"):
-        check_area(str(path))
+        open_layer(str(path), "area")
 
 
 @pytest.mark.parametrize("crs", [4326, 3857])
