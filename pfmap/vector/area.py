@@ -72,7 +72,9 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
         shape, note = _read_polygons(text, geobox, scene)
         shapes.append(shape)
     if bbox is not None:
-        shapes.append(_box(bbox))
+        if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
+            raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
+        shapes.append(shapely.box(*bbox))
     geometry = _in_pixels(shapes, geobox)
     if geometry.is_empty or geometry.area == 0:
         named = " and ".join(name for name in (text, bbox and f"bbox={bbox}") if name)
@@ -87,13 +89,6 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
         rows = _centres(y0, y1, geobox.height)
         cols = _centres(x0, x1, geobox.width)
     return Area(geometry, rows, cols, upright, note)
-
-
-def _box(bbox: Bounds) -> BaseGeometry:
-    """Return a bounding box as a polygon."""
-    if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
-        raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
-    return shapely.box(*bbox)
 
 
 def _in_pixels(shapes: list[BaseGeometry], geobox: GeoBox) -> BaseGeometry:

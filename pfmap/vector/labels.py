@@ -1,5 +1,6 @@
 """Read polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,11 +35,9 @@ class PolygonTally:
 
 
 class PolygonFile:
-    """Polygons with classes in any vector file, whichever rasters they are laid over.
+    """Polygons with classes in any vector file or ``FILE:layer``, whichever rasters they are laid over.
 
-    Args:
-        text: a vector file, or ``FILE:layer``.
-        field: column with the classes; None for `class` if there is one, else for none.
+    `field` is the column with the classes; None for `class` if there is one, else for none.
 
     Raises:
         SourceError: the file cannot be read, or has no features.
@@ -57,14 +56,12 @@ class PolygonFile:
             )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
         """The column with the classes, or None."""
-        self.values: dict[str | None, int] = {}
+        self.values: Counter[str | None] = Counter()
         """Classes that occur, as text, and how many features have each; None for those without one."""
         self._everything: tuple[Shapes, list[str | None]] | None = None
         with explained(text):
-            if self.field is not None:
-                for value, count in layer.values(self.field).items():
-                    key = _text(value)
-                    self.values[key] = self.values.get(key, 0) + count
+            for value, count in layer.values(self.field).items() if self.field else ():
+                self.values[_text(value)] += count
 
     def everything(self) -> tuple[Shapes, list[str | None]]:
         """Return all geometries as they are, and their classes; read once."""
@@ -76,12 +73,7 @@ class PolygonFile:
 
 
 class LabelPolygons:
-    """A polygon file over a raster.
-
-    Args:
-        file: the polygons.
-        geobox: the raster's grid.
-        raster: its name, for messages.
+    """A polygon file over a raster, whose name is for messages.
 
     Raises:
         SourceError: the file cannot be read.
@@ -103,11 +95,7 @@ class LabelPolygons:
                 self._all = self._read_all()
 
     def counted(self) -> PolygonTally:
-        """Count all polygons over the raster, as `strip` does on its way.
-
-        Raises:
-            SourceError: the file cannot be read.
-        """
+        """Count all polygons over the raster, as `strip` does on its way."""
         with explained(self.file.text):
             for rows in Span(0, self._geobox.height).cut(_ROWS):
                 self._count(*self._near(rows), rows)
@@ -120,8 +108,9 @@ class LabelPolygons:
             SourceError: the file cannot be read.
         """
         with explained(self.file.text):
-            shapes, values = self._near(rows)
-            yield from self._cut(shapes, values, rows)
+            mended, chosen = self._count(*self._near(rows), rows)
+            for k, piece in _pieces(mended, rows, Span(0, self._geobox.width)):
+                yield piece, chosen[k]
 
     def box(self, rows: Span, cols: Span) -> list[tuple[BaseGeometry, str | None]]:
         """Return the polygons that reach a box of pixels, in the file's order, with their classes.
@@ -153,15 +142,6 @@ class LabelPolygons:
                 inside = ((inner >= 0) & (inner < size)).all(axis=1)
                 found[value] = [(int(y), int(x)) for x, y in inner[inside][:share]]
         return [place for places in found.values() for place in places]
-
-    def _cut(
-        self, shapes: Shapes, values: list[str | None], rows: Span
-    ) -> Iterator[tuple[BaseGeometry, str | None]]:
-        """Cut polygons to some rows, and count those that begin in them."""
-        mended, chosen = self._count(shapes, values, rows)
-        cut = rows.clip(Span(0, self._geobox.height)), Span(0, self._geobox.width)
-        for k, piece in _pieces(mended, *cut):
-            yield piece, chosen[k]
 
     def _count(self, shapes: Shapes, values: list[str | None], rows: Span) -> tuple[Shapes, list[str | None]]:
         """Count polygons that begin in some rows; return all in reach, made valid, and their classes."""
