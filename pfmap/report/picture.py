@@ -34,7 +34,6 @@ class Panel:
     """One panel: the image, and points on it."""
 
     title: str
-    """One line."""
     subtitle: str
     """A smaller line under it."""
     circles: Points

@@ -72,10 +72,7 @@ def ring_around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 class Footprints:
     """Says which scene of a survey shows an object: the last one whose outline its inner point lies in.
 
-    Args:
-        boxes: the scenes' grids, those that are shown over others last.
-        names: of the scenes.
-        crs_wkt: CRS of the objects.
+    Boxes are the scenes' grids, those that are shown over others last; the CRS is that of the objects.
     """
 
     def __init__(self, boxes: Sequence[GeoBox], names: Sequence[str], crs_wkt: str | None) -> None:
@@ -99,29 +96,20 @@ class Footprints:
 
 
 def clusters(places: Sequence[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
-    """Bring together what touches or overlaps.
-
-    Args:
-        places: rows and columns of each scene on one grid.
+    """Bring together rows and columns of scenes on one grid that touch or overlap, also at a corner.
 
     Returns:
         Rows and columns around those that hang together, from the top; no two of these touch.
     """
-    boxes = list(places)
-    while True:
-        shapes = [shapely.box(x.start, y.start, x.stop, y.stop) for y, x in boxes]
-        pairs = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-        group = np.arange(len(boxes))
-        changed = True
-        while changed:  # each takes the least number among its neighbours, until all that touch have the same
-            before = group.copy()
-            np.minimum.at(group, pairs[0], before[pairs[1]])
-            changed = bool((group != before).any())
-        found = [[boxes[i] for i in np.flatnonzero(group == number)] for number in np.unique(group)]
-        merged = [(Span.hull(y for y, _ in some), Span.hull(x for _, x in some)) for some in found]
-        if len(merged) == len(boxes):
-            return sorted(merged, key=lambda part: (part[0].start, part[1].start))
-        boxes = merged
+    near = 0.25  # wider by this, those that touch at a corner overlap
+    spans = [(x.start - near, y.start - near, x.stop + near, y.stop + near) for y, x in places]
+    parts, before = shapely.box(*np.transpose(spans)), 0
+    while len(parts) != before:
+        before = len(parts)
+        parts = shapely.envelope(shapely.get_parts(shapely.union_all(parts)))
+    bounds = shapely.bounds(parts).round().astype(int).tolist()
+    found = [(Span(top, bottom), Span(left, right)) for left, top, right, bottom in bounds]
+    return sorted(found, key=lambda part: (part[0].start, part[1].start))
 
 
 def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:
