@@ -104,10 +104,7 @@ _ADVICE = re.compile(r"[;.] (It might help|Set [A-Z_]+ config|You (may|can) (def
 
 
 def reason(error: BaseException) -> str:
-    """Return a library's own word on one line, without advice for programmers.
-
-    Rasterio keeps GDAL's word as the cause.
-    """
+    """Return a library's own word on one line, without advice to programmers; rasterio keeps GDAL's as cause."""
     if isinstance(error, UnicodeEncodeError):
         known = sys.getfilesystemencoding()
         return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")

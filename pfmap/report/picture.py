@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from pfmap.core.errors import TargetError
 from pfmap.core.files import write_bytes
 
 _DRAWN = 2  # times the final size
@@ -84,7 +85,10 @@ def write_picture(
     final = canvas.resize((width // _DRAWN, height // _DRAWN), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     final.save(content, "PNG", optimize=True)
-    write_bytes(path, content.getvalue())
+    try:
+        write_bytes(path, content.getvalue())
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: choose another file with output=") from error
 
 
 def _image(pixels: Pixels, seen: Mask, outlined: Mask) -> Image.Image:
