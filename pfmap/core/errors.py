@@ -104,7 +104,7 @@ _ADVICE = re.compile(r"[;.] (It might help|Set [A-Z_]+ config|You (may|can) (def
 
 
 def reason(error: BaseException) -> str:
-    """Return a library's own word on one line, without advice to programmers; rasterio keeps GDAL's as cause."""
+    """Return a library's own word, of rasterio GDAL's, on one line and without advice for programmers."""
     if isinstance(error, UnicodeEncodeError):
         known = sys.getfilesystemencoding()
         return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
@@ -140,9 +140,9 @@ def what_it_is(path: str | os.PathLike[str], wanted: str) -> str:
     wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = " ".join(head.decode("utf-16" if wide else "utf-8-sig", "replace").split()).rstrip("\ufffd")
     plain = text.isprintable() and "\ufffd" not in text
+    other = f"it is a text that begins with {text[:40]!r}" if plain else ""
     begin = text.encode() if plain else head
     kinds = (what for pattern, what in _KINDS if re.match(pattern, begin, re.DOTALL | re.IGNORECASE))
-    other = f"it is a text that begins with {text[:40]!r}" if plain else ""
     found = next(kinds, other)
     if wide and found in (IMAGE, VECTOR, other):
         return "it is a text in UTF-16: save it as UTF-8"
@@ -240,7 +240,7 @@ UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\
 """What is no text: control codes, marks that turn the direction of writing, bytes that are no UTF-8."""
 
 _FORMULA = re.compile("(^|;)(?=\\s*[-=+@\uff1d\uff0b\uff0d\uff20])")
-"""What a cell begins with; in many countries a semicolon ends one."""
+"""What begins a cell; in many countries a semicolon ends one."""
 
 
 def visible(text: str, keep: str = "") -> str:

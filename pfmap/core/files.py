@@ -143,10 +143,7 @@ def is_bare(name: str) -> bool:
 
 
 def make_folder(folder: Path, within: Path | None = None) -> None:
-    """Make a folder, and those around it; in a bucket there are none.
-
-    It is one that the user has named, or lies `within` that: then no link on the way is followed.
-    """
+    """Make a folder that the user has named, and those around it; or one `within` that, through no link."""
     for made in () if within is None else (folder, *folder.parents)[: -len(within.parents) - 1]:
         _refuse_link(made)
     if not bucket.is_inside(folder):
