@@ -126,16 +126,16 @@ class Layer:
             return None, f"{self.path} names no CRS: taken to be in that of {raster}" * bool(box.crs_wkt)
         if box.crs_wkt is None:
             raise UsageError(f"{self.path} has a CRS and {raster} has none: georeference the raster first")
-        own, target, over = self.crs.to_2d(), pyproj.CRS.from_wkt(box.crs_wkt).to_2d(), over_180(box)
-        if own == target:
-            beyond = f"{raster} reaches over 180 degrees: of {self.path} only what does so too lies there"
-            return None, beyond * over
-        if over:
-            raise UsageError(
-                f"{raster} reaches over 180 degrees, where its CRS {target.name} ends: to lay {self.path} "
-                "over it, warp it to a CRS that goes on there, such as UTM, with gdalwarp -t_srs"
-            )
         try:
+            own, target, over = self.crs.to_2d(), pyproj.CRS.from_wkt(box.crs_wkt).to_2d(), over_180(box)
+            if own == target:
+                beyond = f"{raster} reaches over 180 degrees: of {self.path} only what does so too lies there"
+                return None, beyond * over
+            if over:
+                raise UsageError(
+                    f"{raster} reaches over 180 degrees, where its CRS {target.name} ends: to lay "
+                    f"{self.path} over it, warp it to a CRS that goes on there, such as UTM, with gdalwarp"
+                )
             return pyproj.Transformer.from_crs(own, target, always_xy=True), ""
         except pyproj.exceptions.ProjError as error:
             raise UsageError(
