@@ -100,7 +100,7 @@ class TrainingError(PfmapError):
 
 
 _SHOWN = 200  # letters of the beginning and the end: SQLite quotes pages of SQL
-_ADVICE = re.compile(r"[;.] (It might help|Set [A-Z_]+ config|You (may|can) (define|set)).*", re.DOTALL)
+_ADVICE = re.compile(r"[;.] [^;.]*(It might help|config(uration)? option).*", re.DOTALL)
 
 
 def reason(error: BaseException) -> str:

@@ -171,7 +171,7 @@ class Legend:
         """
         if name not in self._codes and self._prediction:
             known = ", ".join(spec.name for spec in self._classes)
-            raise UsageError(f"class {name!r} is unknown: there are {known}")
+            raise UsageError(f"class '{name}' is unknown: there are {known}")
         return self._code(name)
 
     def _code(self, name: str) -> int:
@@ -245,7 +245,7 @@ def _check_choice(options: MatchOptions, known: Collection[str], source: str) ->
     asked = [*options.only, *([options.rest] if options.rest not in (None, "ignore", OTHER) else [])]
     unknown = [name for name in asked if name not in known]
     if known and unknown:
-        raise UsageError(f"class {unknown[0]!r} is unknown: {source} has {', '.join(known)}")
+        raise UsageError(f"class '{unknown[0]}' is unknown: {source} has {', '.join(known)}")
 
 
 def _named(classes: Mapping[int, ClassSpec]) -> dict[int, ClassSpec]:

@@ -51,7 +51,7 @@ class PolygonFile:
             raise SourceError(f"{text} has no features: polygons are needed")
         if field is not None and field not in layer.fields:
             raise UsageError(
-                f"{text} has no field {field!r}: choose one of "
+                f"{text} has no field '{field}': choose one of "
                 f"{', '.join(layer.fields) or 'none'} with field="
             )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)

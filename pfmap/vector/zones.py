@@ -143,7 +143,7 @@ def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objec
     """Read zones, and bring them into the CRS of the objects."""
     layer = open_layer(text, "zones")
     if name_field is not None and name_field not in layer.fields:
-        raise UsageError(f"{text} has no field {name_field!r}: it has {', '.join(layer.fields) or 'none'}")
+        raise UsageError(f"{text} has no field '{name_field}': it has {', '.join(layer.fields) or 'none'}")
     if (layer.crs is None) != (crs is None):
         which, other = (text, objects) if layer.crs is None else (objects, text)
         raise UsageError(f"{which} has no CRS and {other} has one: they cannot be brought together")

@@ -345,6 +345,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "values outside the list": ({"truth": "values.tif"}, "does not have: 7"),
     "polygon classes outside the list": ({"truth": "more.gpkg"}, "does not have: lake"),
     "an unknown class": ({"only": ("house",)}, "class 'house' is unknown"),
+    "a class that is no text": ({"only": ("\udce4",)}, "class '\udce4' is unknown"),
     "the rest as a choice": ({"only": ("other",)}, "name the classes themselves"),
     "unknown objects": ({"objects": ("house",)}, "class 'house' is unknown"),
     "nothing labelled": ({"truth": "void.tif"}, "no label"),
