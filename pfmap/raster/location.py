@@ -230,7 +230,7 @@ def not_opened(location: Location, error: Exception) -> SourceError:
     """Say why GDAL does not open a raster, as far as that can be told."""
     ending = PurePosixPath(location.name).suffix.lower()
     drivers, why = _DRIVERS.get(ending, ""), _refusal(location, error)
-    gdals = why == reason(error)
+    gdals = why == reason(error) and not isinstance(error, UnicodeEncodeError)
     with rasterio.Env() as env:
         lacking = drivers and not set(drivers.split(" or ")) & set(env.drivers())
     if gdals and lacking:
