@@ -23,8 +23,8 @@ from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
 from pfmap.raster.gdal import gdal_settings
-from pfmap.raster.location import EXACT_SUFFIXES, is_hidden, locate
-from pfmap.raster.parts import found_file, refuse_pointers
+from pfmap.raster.location import EXACT_SUFFIXES, locate
+from pfmap.raster.parts import found_rasters
 from pfmap.raster.preview import png
 from pfmap.vector.layer import is_vector
 from pfmap.version import __version__
@@ -161,11 +161,10 @@ def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]
 def _rasters(folder: Path) -> dict[str, Path]:
     """Find the rasters in a folder by their names without the ending."""
     found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.iterdir() if not is_hidden(Path(path.name))):
-        if path.suffix.lower() in EXACT_SUFFIXES and path.is_file() and not path.stem.endswith("_confidence"):
+    for path in found_rasters(folder, endings=EXACT_SUFFIXES):
+        if not path.stem.endswith("_confidence"):
             if path.stem in found:
                 raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
-            refuse_pointers(found_file(path))
             found[path.stem] = path
     if not found:
         raise SourceError(

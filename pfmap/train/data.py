@@ -1,6 +1,5 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from glob import has_magic
@@ -11,8 +10,7 @@ import numpy.typing as npt
 
 from pfmap.core.errors import TrainingError
 from pfmap.core.resources import free_memory
-from pfmap.raster.location import is_hidden
-from pfmap.raster.parts import found_file, refuse_pointers
+from pfmap.raster.parts import found_file, found_rasters, refuse_pointers
 from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
@@ -87,7 +85,7 @@ def load_data(
     for spec, group, (train, validation) in zip(config.sources, scenes, parts, strict=True):
         tell(_about_labels(spec, group, [*train, *validation]))
     sources = [_source(spec, *part, sets) for spec, part in zip(config.sources, parts, strict=True)]
-    _refuse_one_class(sources, sets)
+    tell(_about_classes(sources, sets))
     return TrainingData(tuple(sources), sets, tuple(notes))
 
 
@@ -105,24 +103,24 @@ def _open_scenes(
     spec: SourceSpec, config: TrainingConfig, folder: Path, sets: ClassSets
 ) -> list[LabelledScene]:
     root = Path(spec.images).anchor
-    pattern = spec.images[len(root) :]
-    found = (path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
-    paths = sorted(path for path in found if not is_hidden(Path(path.name)))
+    base, pattern = Path(root) if root else folder, spec.images[len(root) :]
+    named = [base / pattern] if (base / pattern).is_file() else []
+    paths = found_rasters(base, pattern) if has_magic(pattern) else named
     if not paths:
-        raise TrainingError(
-            f"source {spec.name!r}: {folder / spec.images} matches no file{_locked(folder / spec.images)}"
-        )
-    if has_magic(pattern):
-        for path in paths:
-            _refuse_pointer(path, pattern)
+        raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
     scenes = [LabelledScene(path, spec.bands or None, config.card) for path in paths]
     legends: dict[tuple[int, Path], PolygonLegend] = {}  # one polygon file may lie over many images
+    masks: dict[Path, Path] = {}
     for scene in scenes:
         for number, layer in enumerate(spec.layers):
             path = folder / layer.path.replace("{stem}", scene.path.stem)
-            if "{stem}" in layer.path:
+            if own := "{stem}" in layer.path:
                 _refuse_pointer(Path(find_layer(str(path), "label file")[0]), layer.path)
             if not is_vector(str(path)):
+                if own and (other := masks.setdefault(path, scene.path)) != scene.path:
+                    raise TrainingError(
+                        f"{other} and {scene.path} have one name, and so the same labels, {path}: rename one"
+                    )
                 scene.layers.append(RasterLayer(path, scene.path, scene.geobox, layer, sets))
                 continue
             if (number, path) not in legends:
@@ -130,16 +128,6 @@ def _open_scenes(
                 legends[number, path] = PolygonLegend(file, layer, sets)
             scene.layers.append(PolygonLayer(legends[number, path], scene.path, scene.geobox))
     return scenes
-
-
-def _locked(pattern: Path) -> str:
-    """Say that the folder in which files were looked for cannot be searched, if so."""
-    home = next(part for part in (pattern, *pattern.parents) if not has_magic(str(part)))
-    try:
-        os.scandir(home if home != pattern else home.parent).close()
-    except OSError as error:
-        return f": {error.filename} cannot be searched ({error.strerror})"
-    return ""
 
 
 def _refuse_pointer(path: Path, pattern: str) -> None:
@@ -261,13 +249,20 @@ def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels, Labels]:
     return above, below
 
 
-def _refuse_one_class(sources: Sequence[Source], sets: ClassSets) -> None:
-    """Refuse data that cannot teach a difference: every labelled pixel may be of one and the same class."""
+def _about_classes(sources: Sequence[Source], sets: ClassSets) -> Iterator[str]:
+    """Say which classes no label to train on speaks of.
+
+    Raises:
+        TrainingError: every labelled pixel may be of one and the same class: nothing is told apart.
+    """
     used = {index for source in sources for sample in source.train for index in sample.anchors}
-    common = frozenset.intersection(*(sets.entries[index].members for index in used))
-    if common:
+    members = [sets.entries[index].members for index in used]
+    if common := frozenset.intersection(*members):
         name = sets.classes[min(common)]
         raise TrainingError(
             f"all labels of the training part may be {name!r}: there is nothing to tell it from; label "
             "something else too, or say what lies outside the polygons with rest"
         )
+    known = frozenset.union(*members)
+    if unknown := ", ".join(name for index, name in enumerate(sets.classes) if index not in known):
+        yield f"warning: no label to train on may be {unknown}: the model learns nothing of that"

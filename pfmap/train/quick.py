@@ -20,8 +20,8 @@ from pfmap.core.files import write_text
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
-from pfmap.raster.location import RASTER_SUFFIXES, is_hidden, locate
-from pfmap.raster.parts import found_file, refuse_pointers
+from pfmap.raster.location import RASTER_SUFFIXES, locate
+from pfmap.raster.parts import found_rasters
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.train.label_layers import ADVICE
@@ -159,11 +159,8 @@ def _find_images(images: Path) -> tuple[str, Path]:
 
 def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the rasters of a folder, and their suffixes."""
-    files = (path for path in folder.iterdir() if not is_hidden(Path(path.name)))
-    found = sorted(path for path in files if path.suffix.lower() in RASTER_SUFFIXES)
-    for path in found:
-        refuse_pointers(found_file(path))
-    return found, sorted({p.suffix for p in found})
+    found = found_rasters(folder, endings=RASTER_SUFFIXES)
+    return found, sorted({path.suffix for path in found})
 
 
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
