@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pfmap.core.errors import TrainingError
 from pfmap.core.resources import free_memory
 from pfmap.raster.parts import found_file, found_rasters, refuse_pointers
-from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
+from pfmap.train.config import LayerSpec, SourceSpec, Split, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
@@ -83,7 +83,7 @@ def load_data(
         _split(spec, group, config.training.seed) for spec, group in zip(config.sources, scenes, strict=True)
     ]
     for spec, group, (train, validation) in zip(config.sources, scenes, parts, strict=True):
-        tell(_about_labels(spec, group, [*train, *validation]))
+        tell(_about_labels(spec, group, train, validation))
     sources = [_source(spec, *part, sets) for spec, part in zip(config.sources, parts, strict=True)]
     tell(_about_classes(sources, sets))
     return TrainingData(tuple(sources), sets, tuple(notes))
@@ -175,13 +175,15 @@ def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, Pol
 
 
 def _about_labels(
-    spec: SourceSpec, scenes: Sequence[LabelledScene], labelled: Sequence[Sample]
+    spec: SourceSpec, scenes: Sequence[LabelledScene], train: Sequence[Sample], validation: Sequence[Sample]
 ) -> Iterator[str]:
-    """Say which images have no label, and which values of label rasters are no class."""
-    some = {id(sample.scene) for sample in labelled}
+    """Say which images have no label, that nothing is held out, and which values are no class."""
+    some = {id(sample.scene) for sample in (*train, *validation)}
     bare = [scene.path.name for scene in scenes if id(scene) not in some]
     if bare:
         yield f"warning: {_some(bare, len(scenes))} have no labelled pixel: nothing is learned from them"
+    if spec.validation != Split() and not validation:
+        yield f"warning: source {spec.name!r} holds nothing out: no label lies where its validation says"
     for number, layer in enumerate(spec.layers):
         rasters = [found for scene in scenes if isinstance(found := scene.layers[number], RasterLayer)]
         values = sorted(set().union(*(raster.unnamed() for raster in rasters)))

@@ -293,3 +293,29 @@ def test_a_name_that_is_no_text_is_said_of_images_and_masks(tmp_path: Path, draw
     (tmp_path / "masks" / odd).write_bytes((tmp_path / "mask.tif").read_bytes())
     with pytest.raises(PfmapError, match="its name is not utf-8: rename it"):
         pfmap.evaluate(tmp_path / "masks", tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    ("layer", "more", "words"),
+    [
+        ({"weight": -1.0}, {}, "weight is -1: it has to be 0 or more"),
+        ({"weight": float("nan")}, {}, "weight is nan"),
+        ({}, {"per_batch": 0}, "per_batch is 0: it has to be 1 or more"),
+        ({}, {"coarsen": 0.5}, "coarsen is 0.5"),
+        ({}, {"validation": {"columns": [5]}}, r"not \[5\]"),
+        ({}, {"validation": {"rows": [9, 3]}}, r"not \[9, 3\]"),
+        ({}, {"green": {"name": "grass", "above": float("nan")}}, "above is nan"),
+    ],
+)
+def test_settings_that_would_teach_the_wrong_are_refused(layer: dict, more: dict, words: str) -> None:
+    with pytest.raises(TrainingError, match=words):
+        config_of([source("scene.tif", {"path": "labels.tif", "values": VALUES, **layer}, **more)])
+    with pytest.raises(TrainingError, match="decoder_rate is -1: it has to be 0 or more"):
+        config_of([source("scene.tif", {"path": "l.tif", "values": VALUES})], decoder_rate=-1.0)
+
+
+def test_a_validation_that_holds_nothing_out_is_said(tmp_path: Path, drawn: np.ndarray) -> None:
+    write_scene(tmp_path / "labels.tif", drawn)
+    here = source("scene.tif", {"path": "labels.tif", "values": VALUES}, validation={"columns": [500, 600]})
+    words = "warning: source 'here' holds nothing out: no label lies where its validation says"
+    assert load_data(config_of([here]), tmp_path).notes == (words,)
