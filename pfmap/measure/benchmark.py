@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import TargetError, UsageError, reason
 from pfmap.core.resources import resident_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.job import Job
@@ -105,8 +105,7 @@ def bench(
     loaded = load_model(model)
     load_seconds = time.perf_counter() - begun
     options = PredictOptions(overlap=overlap)
-    with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
-        folder = Path(name)
+    with _temporary() as folder:
         path: str | Path
         if scene is not None and size is None:
             path, title = scene, scene
@@ -147,6 +146,20 @@ def bench(
             idle_memory=idle,
             runs=tuple(measured),
         )
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    """Give a temporary folder, and say of it what the system refuses there."""
+    place = "for temporary files"
+    try:
+        with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
+            place = str(Path(name).parent)
+            yield Path(name)
+    except OSError as error:
+        raise TargetError(
+            f"the folder {place} cannot be written ({reason(error)}): free space, or set TMPDIR to another"
+        ) from error
 
 
 def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Window], folder: Path) -> Run:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
 from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
-from pfmap.core.files import write_bytes, write_text
+from pfmap.core.files import draft, write_text
 from pfmap.model.checkpoint import no_safetensors, read_tensors, some_of
 from pfmap.net.pfnet import PFNet
 
@@ -145,7 +145,9 @@ def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype
         for key, value in weights.items()
     }
     # Written here and not by safetensors, which would let nobody but the owner read it.
-    write_bytes(folder / WEIGHTS_NAME, save(state))
+    with draft(folder / WEIGHTS_NAME) as part:
+        part.write_bytes(save(state))
+        (folder / CARD_NAME).unlink(missing_ok=True)  # or weights might lie beside the card of others
     write_text(folder / CARD_NAME, tomli_w.dumps(card_table(card)))
 
 

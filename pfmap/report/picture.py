@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pfmap.core.errors import TargetError
+from pfmap.core.errors import TargetError, reason
 from pfmap.core.files import write_bytes
 
 _DRAWN = 2  # times the final size
@@ -88,7 +88,9 @@ def write_picture(
     try:
         write_bytes(path, content.getvalue())
     except OSError as error:
-        raise TargetError(f"{path} cannot be written: choose another file with output=") from error
+        raise TargetError(
+            f"{path} cannot be written ({reason(error)}): choose another file with output="
+        ) from error
 
 
 def _image(pixels: Pixels, seen: Mask, outlined: Mask) -> Image.Image:

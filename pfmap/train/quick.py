@@ -16,7 +16,7 @@ import tomli_w
 
 from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import write_text
+from pfmap.core.files import write_text, writing_into
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
@@ -79,7 +79,8 @@ def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bo
     tables = quick_tables(options, model, output.resolve().name)
     config = parse_config(tables, output / CONFIG_NAME)
     if write:
-        output.mkdir(parents=True, exist_ok=True)
+        with writing_into(output):
+            output.mkdir(parents=True, exist_ok=True)
         write_text(output / CONFIG_NAME, tomli_w.dumps(tables))
     return config
 

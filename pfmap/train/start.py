@@ -1,6 +1,7 @@
 """Where a training begins: the weights of its network, and the processes that share the work."""
 
 import dataclasses
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pfmap.core.card import Card
 from pfmap.core.errors import TrainingError
+from pfmap.core.files import private_folder, write_failed
+from pfmap.core.resources import free_disk, free_memory, gigabytes
 from pfmap.model.store import Model, load_imagenet_lite0
 from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
-from pfmap.train.config import TrainingConfig
+from pfmap.train.config import TrainingConfig, TrainingSettings
 
 _CLASSIFIER = "classify."
+_PIXEL_BYTES = 14  # of a crop: three bands, and labels twice
 _PATIENCE = timedelta(hours=4)  # the others wait while the first one validates
 
 
@@ -81,6 +85,43 @@ def _refuse_other(card: Card, model: Card) -> None:
             f"model {model.name!r} scales its input by scale {other.scale:g}, mean {list(other.mean)}, "
             f"std {list(other.std)}: give the configuration the same [input]"
         )
+
+
+def refuse_without_memory(config: TrainingConfig) -> int:
+    """Return the crops of a batch; what is cut for the largest, before the network has seen any, has to fit.
+
+    Raises:
+        TrainingError: it needs more memory than is free.
+    """
+    settings = config.training
+    crops = sum(source.per_batch for source in config.sources)
+    zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
+    needed = _PIXEL_BYTES * max(crops * settings.crop**2, (settings.crop / zoom) ** 2)
+    if needed > (free := free_memory()):
+        raise TrainingError(
+            f"a batch of {crops} crops of {settings.crop} pixels, zoomed by {zoom:g} or more, takes "
+            f"{needed / 1e9:.3g} GB of memory or more, {gigabytes(free)} are free: lower per_batch or "
+            "crop, or raise scale"
+        )
+    return crops
+
+
+def refuse_without_disk(checkpoint: Path, network: PFNet, settings: TrainingSettings) -> None:
+    """Try whether a checkpoint can be written, and make its folder.
+
+    Raises:
+        TargetError: it cannot.
+    """
+    copies = 3 + (2 if settings.optimizer == "adamw" else 1)  # the network, its average, and the best
+    needed = copies * sum(4 * value.numel() for value in network.state_dict().values())
+    try:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        with private_folder(checkpoint.parent) as folder, (folder / checkpoint.name).open("wb") as file:
+            file.truncate(needed)  # which a limit of this process forbids
+        if free_disk(checkpoint.parent) < needed:
+            raise OSError(errno.ENOSPC, f"it takes up to {gigabytes(needed)}")
+    except OSError as error:
+        raise write_failed(checkpoint, error) from error
 
 
 @dataclass(frozen=True, slots=True)
