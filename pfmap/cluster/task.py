@@ -34,9 +34,7 @@ class ClusterJob:
     """A scene that is mapped by workers."""
 
     id: str
-    """Its own name."""
     version: str
-    """Of pfmap."""
     plan: Plan
     """What to do; without the network, and with little of the scene's sample."""
     stem: str
@@ -117,7 +115,6 @@ class Abilities:
     precision: str
     """Name of the arithmetic that it would use."""
     about: str
-    """The device by name."""
     gpus: float
     """The resource GPU that was declared for it."""
 

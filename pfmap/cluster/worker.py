@@ -24,7 +24,7 @@ from distributed.core import Status
 from pfmap.cluster.handover import Handover, answer_sign
 from pfmap.cluster.task import AbandonedError, Abilities, ClusterJob, Done, UnknownJobError, open_source
 from pfmap.core.card import card_table, read_card
-from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError
+from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError, named
 from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory
@@ -228,6 +228,7 @@ def _admit(job: ClusterJob) -> None:
         raise ClusterError(
             f"has pfmap {__version__}, the run was started with pfmap {job.version}: install the same version"
         )
+    named(job.plan.scene.location.gdal)  # whose secrets messages then leave out
     choose_device(job.plan.device.type)
     _prepare_process()
     _find_model(job)

@@ -11,7 +11,6 @@ class Stage:
 
     name: str
     workers: int
-    """Threads that it had."""
     busy: float
     """Seconds of work, added up over them."""
     waiting: float
@@ -27,7 +26,6 @@ class Run:
     whole_seconds: float
     """From the first window that is read to the finished files."""
     stages: tuple[Stage, ...]
-    """In the order of the pipeline."""
     memory: int
     """Most memory that the process had meanwhile, bytes."""
     device_memory: int | None
@@ -54,14 +52,12 @@ class Benchmark:
     """What was measured, on what."""
 
     scene: str
-    """Its name, or how it was made."""
     width: int
     """Pixels of the outputs."""
     height: int
     model: str
     """Its name; none for a network of zero cost."""
     device: str
-    """And precision, for people."""
     window: int
     """Side of the windows, pixels."""
     overlap: int
@@ -72,7 +68,6 @@ class Benchmark:
     peak: float
     """Multiply-adds per second of large matrix products on this device and precision."""
     load_seconds: float
-    """Until the model was loaded."""
     warm_up_seconds: float
     """Until the first window was computed and the tracer compiled."""
     idle_memory: int

@@ -40,9 +40,7 @@ class Window(NamedTuple):
     """A window on its way to the network."""
 
     row: int
-    """Window row."""
     col: int
-    """Window column."""
     pixels: npt.NDArray[np.uint8]
     """``(3, window, window)``."""
     seen: npt.NDArray[np.bool_]
@@ -194,12 +192,8 @@ class Predictor:
     ) -> Generator[Predicted, None, None]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
-        Args:
-            windows: in reading order; a generator is closed at the end.
-            clock: where the time goes; seconds of all workers are added up.
-
-        Yields:
-            Each window with its probabilities. Close the generator when stopping early.
+        Close the generator when stopping early; one of windows is closed at the end. The clock gets the
+        seconds of all workers.
         """
         clock = clock or Clock()
         # Of this thread, which blends while the workers compute.

@@ -25,9 +25,7 @@ class Preset:
     """What a published checkpoint was trained for."""
 
     title: str
-    """One line for people."""
     classes: tuple[ClassSpec, ...]
-    """In index order."""
     bands: tuple[str, str, str]
     """In file order."""
     window: int
@@ -46,31 +44,15 @@ def _classes(**colors: str) -> tuple[ClassSpec, ...]:
 
 
 _ISAID = _classes(
-    background="#000000",
-    ship="#00003f",
-    storage_tank="#003f3f",
-    baseball_diamond="#003f00",
-    tennis_court="#003f7f",
-    basketball_court="#003fbf",
-    ground_track_field="#003fff",
-    bridge="#007f3f",
-    large_vehicle="#007f7f",
-    small_vehicle="#00007f",
-    helicopter="#0000bf",
-    swimming_pool="#0000ff",
-    roundabout="#00bf7f",
-    soccer_ball_field="#007fbf",
-    plane="#007fff",
-    harbor="#00649b",
-)
+    background="#000000", ship="#00003f", storage_tank="#003f3f", baseball_diamond="#003f00",
+    tennis_court="#003f7f", basketball_court="#003fbf", ground_track_field="#003fff", bridge="#007f3f",
+    large_vehicle="#007f7f", small_vehicle="#00007f", helicopter="#0000bf", swimming_pool="#0000ff",
+    roundabout="#00bf7f", soccer_ball_field="#007fbf", plane="#007fff", harbor="#00649b",
+)  # fmt: skip
 _ISPRS = _classes(
-    impervious_surface="#ffffff",
-    building="#0000ff",
-    low_vegetation="#00ffff",
-    tree="#00ff00",
-    car="#ffff00",
+    impervious_surface="#ffffff", building="#0000ff", low_vegetation="#00ffff", tree="#00ff00", car="#ffff00",
     clutter="#ff0000",
-)
+)  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     "isaid": Preset(

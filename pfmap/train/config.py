@@ -33,7 +33,6 @@ class TrainingSettings:
     """How to train. The defaults suit small data and few steps; the paper's recipe is sgd and poly."""
 
     steps: int
-    """Optimiser steps."""
     crop: int = 256
     """Side of the square training crops, pixels."""
     start_from: str = ""
@@ -69,9 +68,7 @@ class TrainingSettings:
     validations: int = 4
     """How often to validate, spread evenly over the steps; the best weights are kept."""
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints."""
     seed: int = 0
-    """Of everything random."""
 
     def __post_init__(self) -> None:
         check_values(self, TrainingError)
@@ -173,9 +170,7 @@ class SourceSpec:
     per_batch: int
     """Crops of it in every batch."""
     layers: tuple[LayerSpec, ...]
-    """Its labels."""
     validation: Split = Split()
-    """What is held out."""
     green: GreenRule | None = None
     scale: tuple[float, ...] = ()
     """Smallest and largest random zoom of this source; () for that of the training."""

@@ -31,9 +31,7 @@ class Source:
 
     spec: SourceSpec
     train: tuple[Sample, ...]
-    """What is trained on."""
     validation: tuple[Sample, ...]
-    """What is held out."""
     holders: dict[int, list[int]]
     """Label set -> indices of the training samples that have it, for sets of one class."""
     chances: npt.NDArray[np.float64]
@@ -57,10 +55,7 @@ def load_data(
 ) -> TrainingData:
     """Open all sources of a configuration; what fits into memory is read at once.
 
-    Args:
-        config: the configuration.
-        folder: what its paths are relative to.
-        say: called with each of the notes, for people.
+    The configuration's paths are relative to the folder; `say` is called with each of the notes.
 
     Raises:
         TrainingError: a source has no images, no labels, only one class, or sizes differ.

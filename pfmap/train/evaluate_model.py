@@ -38,7 +38,6 @@ class SourceEvaluation:
     """A model on one source."""
 
     name: str
-    """Of the source."""
     images: int
     """How many there were, or parts of images."""
     figures: Evaluation
@@ -52,17 +51,13 @@ class ModelEvaluation:
     """A model on a data set."""
 
     model: str
-    """Its name."""
     data: str
-    """The training configuration."""
     part: str
     """What of it: "validation" or "training"."""
     labels: Labels
-    """What the codes mean."""
     sources: tuple[SourceEvaluation, ...]
     """In the configuration's order; those without images in this part are left out."""
     together: Evaluation
-    """All pixels of all sources."""
 
     def table(self) -> dict[str, Any]:
         """Return everything but the pictures as it is written to JSON.

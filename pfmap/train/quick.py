@@ -43,7 +43,6 @@ class QuickOptions:
     """What the user says of the data."""
 
     images: Path
-    """An orthophoto, or a folder of images."""
     labels: str
     """Polygons, a label raster, or a folder of masks with the images' stems."""
     field: str | None = None
@@ -58,11 +57,9 @@ class QuickOptions:
     bands: tuple[int, ...] | None = None
     """Numbers, from 1, of the bands that the model sees; None for those that its card names."""
     steps: int = 400
-    """Optimiser steps."""
     trained: str = "all"
     """What of the network changes; see `TrainingSettings`."""
     seed: int = 0
-    """Of everything random."""
     attribution: str = ""
     """Whom a map made with the model has to name for these data."""
 
@@ -92,13 +89,13 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         TrainingError: no images, no labels for some of them, or classes that are not in the list.
         SourceError: a file cannot be read.
     """
-    pattern, first = _find_images(options.images)
-    if is_vector(options.labels):
-        classes, layer = _from_polygons(options, model.card)
-    else:
-        classes, layer = _from_masks(options, model.card)
+    pattern, images = _find_images(options.images)
     card = model.card
-    with Source(locate(first), card.input.bands, options.bands, card.name) as source:
+    if is_vector(options.labels):
+        classes, layer = _from_polygons(options, card)
+    else:
+        classes, layer = _from_masks(options, card, images)
+    with Source(locate(images[0]), card.input.bands, options.bands, card.name) as source:
         box = source.info.geobox
     tables = card_table(card)
     colors = {spec.name: spec.color for spec in card.classes}
@@ -137,31 +134,29 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     return tables
 
 
-def _find_images(images: Path) -> tuple[str, Path]:
-    """Return a pattern for the images, and the first of them."""
+def _find_images(images: Path) -> tuple[str, list[Path]]:
+    """Return a pattern for the images, and these."""
     if images.is_file():
-        return escape(str(images.resolve())), images
+        return escape(str(images.resolve())), [images]
     if not images.is_dir():
         raise TrainingError(
             f"{images} does not exist: name an orthophoto, a folder of images, or a configuration"
         )
-    found, kinds = _rasters(images)
-    if not found:
-        raise TrainingError(
-            f"{images} has no image ({', '.join(sorted(RASTER_SUFFIXES))}): name the folder that holds them"
-        )
-    if len(kinds) > 1:
-        raise TrainingError(
-            f"{images} has images of several kinds ({', '.join(kinds)}): keep one kind in a folder, "
-            "so that masks are not taken for images"
-        )
-    return f"{escape(str(images.resolve()))}/*{kinds[0]}", found[0]
+    found = _rasters(images, "image")
+    return f"{escape(str(images.resolve()))}/*{found[0].suffix}", found
 
 
-def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the rasters of a folder, and their suffixes."""
+def _rasters(folder: Path, what: str) -> list[Path]:
+    """Return the rasters of a folder, whose names all end alike, or masks might be taken for images."""
     found = found_rasters(folder, endings=RASTER_SUFFIXES)
-    return found, sorted({path.suffix for path in found})
+    kinds = sorted({path.suffix for path in found})
+    if len(kinds) != 1:
+        has = f"{what}s of several kinds" if kinds else f"no {what}"
+        raise TrainingError(
+            f"{folder} has {has} ({', '.join(kinds or sorted(RASTER_SUFFIXES))}): name a folder that holds "
+            f"{what}s of one kind"
+        )
+    return found
 
 
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
@@ -215,9 +210,9 @@ def _with_rest(
     return classes, layer | ({"rest": list(rest)} if rest else {})
 
 
-def _from_masks(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
+def _from_masks(options: QuickOptions, card: Card, images: Sequence[Path]) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a label raster or a folder of masks."""
-    masks, path = _find_masks(options)
+    masks, path = _find_masks(Path(options.labels), images)
     values, unknown = _values(masks, options.labels)
     known = options.classes or _named_in(masks[0]) or tuple(spec.name for spec in card.classes)
     strange = [value for value in values if value >= len(known) or not known[value]]
@@ -231,25 +226,19 @@ def _from_masks(options: QuickOptions, card: Card) -> tuple[Sequence[str], Table
     return list(known), {"path": path, "values": {str(v): known[v] for v in values}}
 
 
-def _find_masks(options: QuickOptions) -> tuple[list[Path], str]:
+def _find_masks(folder: Path, images: Sequence[Path]) -> tuple[list[Path], str]:
     """Return the masks, one for each image, and their path in a configuration."""
-    folder = Path(options.labels)
     if folder.is_file():
         return [folder], str(folder.resolve())
     if not folder.is_dir():
         raise TrainingError(f"labels {folder} do not exist: check the path")
-    masks, kinds = _rasters(folder)
-    if len(kinds) != 1:
-        found = f"masks of several kinds ({', '.join(kinds)})" if kinds else "no mask"
-        raise TrainingError(f"{folder} has {found}: a mask of the image's stem is needed for each image")
-    images = sorted(path.stem for path in _rasters(options.images)[0])
-    absent = sorted(set(images) - {p.stem for p in masks})
-    if absent:
+    masks = _rasters(folder, "mask")
+    if absent := sorted({path.stem for path in images} - {path.stem for path in masks}):
         raise TrainingError(
             f"{folder} has no mask for {len(absent)} of {len(images)} images, such as {absent[0]}: masks "
             "have the images' names"
         )
-    return masks, f"{folder.resolve()}/{{stem}}{kinds[0]}"
+    return masks, f"{folder.resolve()}/{{stem}}{masks[0].suffix}"
 
 
 def _named_in(mask: Path) -> tuple[str, ...]:

@@ -43,11 +43,8 @@ def first_network(config: TrainingConfig, data_folder: Path, start_from: Model |
     return network
 
 
-def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
+def take_over(network: PFNet, card: Card, model: Model) -> None:
     """Fill a network with a trained model's weights; the classifier keeps the classes that both know by name.
-
-    Returns:
-        The classes of `card`, the network's own, that start from chance.
 
     Raises:
         TrainingError: the architectures differ, or the input is scaled differently.
@@ -63,7 +60,6 @@ def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
             if spec.name in known:
                 for leaf, parameter in network.classify.named_parameters():
                     parameter[index] = state[f"{_CLASSIFIER}{leaf}"][known[spec.name]]
-    return tuple(spec.name for spec in card.classes if spec.name not in known)
 
 
 def _refuse_other(card: Card, model: Card) -> None:
@@ -131,9 +127,7 @@ class Team:
     rank: int
     """Its number; 0 validates and writes."""
     size: int
-    """How many there are."""
     device: torch.device
-    """The one it computes on."""
 
     @property
     def leads(self) -> bool:
@@ -168,10 +162,7 @@ class Team:
 
 @contextmanager
 def gather(device: str) -> Iterator[Team]:
-    """Join the processes that `torchrun` started, if it did; alone otherwise.
-
-    Args:
-        device: torch device; of several GPUs each process takes its own.
+    """Join the processes that `torchrun` started, if it did; of several GPUs each process takes its own.
 
     Raises:
         TrainingError: there are more processes than GPUs.

@@ -135,6 +135,7 @@ def test_bad_data_is_refused_in_one_line_before_anything_is_written(
     assert "has no mask" in message(images=tmp_path / "images", labels=str(tmp_path / "empty"))
     write(tmp_path / "images" / "c.tif", np.zeros((3, 64, 64), np.uint8))
     assert "images of several kinds (.png, .tif)" in message(**masks)
+    assert "has no mask for 1 of 1 images, such as scene" in message(labels=str(tmp_path / "masks"))
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
