@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pfmap.core.errors import TargetError, UsageError, reason
+from pfmap.core.files import private_folder
 from pfmap.core.resources import resident_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.job import Job
@@ -151,11 +152,10 @@ def bench(
 @contextmanager
 def _temporary() -> Iterator[Path]:
     """Give a temporary folder, and say of it what the system refuses there."""
-    place = "for temporary files"
+    place = Path(tempfile.gettempdir())
     try:
-        with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
-            place = str(Path(name).parent)
-            yield Path(name)
+        with private_folder(place) as folder:  # which goes with the next, if this process is killed
+            yield folder
     except OSError as error:
         raise TargetError(
             f"the folder {place} cannot be written ({reason(error)}): free space, or set TMPDIR to another"
