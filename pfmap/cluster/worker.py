@@ -151,11 +151,7 @@ def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]
 
 
 def shorten_run(run_id: str, length: int) -> int:
-    """Have a run that is in work end after so many swaths.
-
-    Returns:
-        How many it keeps: that in work is finished in any case.
-    """
+    """Have a run that is in work end after so many swaths; return how many it keeps, with that in work."""
     with _length:
         keeps = _lengths[run_id] = max(length, _reached.get(run_id, -1) + 1)
     return keeps
@@ -263,11 +259,7 @@ def _used(kept: OrderedDict[str, T], key: str) -> T:
 
 
 def _find_model(job: ClusterJob) -> str:
-    """Find the job's model by its folder, or by its name.
-
-    Raises:
-        ClusterError: there is none, or it has other weights or another card.
-    """
+    """Find the job's model by its folder, or by its name, with its weights and its card."""
     plan = job.plan
     found = []
     for place in (str(plan.model.folder), plan.model.folder.name):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -57,29 +58,20 @@ _ISPRS = _classes(
 PRESETS: Mapping[str, Preset] = {
     "isaid": Preset(
         "PFNet on iSAID: ships, planes, vehicles, courts, fields, harbours from aerial and satellite RGB",
-        _ISAID,
-        _RGB,
-        896,
-        (0.1, 4.5),
+        _ISAID, _RGB, 896, (0.1, 4.5),
         "iSAID (Waqas Zamir et al., CVPR Workshops 2019) on DOTA images: academic use only",
     ),
     "potsdam": Preset(
         "PFNet on ISPRS Potsdam: urban land cover at 5 cm from RGB",
-        _ISPRS,
-        _RGB,
-        896,
-        (0.04, 0.07),
+        _ISPRS, _RGB, 896, (0.04, 0.07),
         "ISPRS 2D semantic labelling, Potsdam: research use",
     ),
     "vaihingen": Preset(
         "PFNet on ISPRS Vaihingen: urban land cover at 9 cm from near infrared, red, green",
-        _ISPRS,
-        ("nir", "red", "green"),
-        768,
-        (0.07, 0.12),
+        _ISPRS, ("nir", "red", "green"), 768, (0.07, 0.12),
         "ISPRS 2D semantic labelling, Vaihingen: research use",
     ),
-}
+}  # fmt: skip
 
 # The published names, as patterns, and ours. Levels are numbered fine to coarse in both.
 _RENAMES = (
@@ -163,9 +155,8 @@ def import_checkpoint(
     return folder
 
 
-def rename(key: str) -> str:
-    """Translate a published key to ours; unknown keys come back as they are."""
-    return rename_key(key, _RENAMES)
+rename = partial(rename_key, renames=_RENAMES)
+"""Translate a published key to ours; unknown keys come back as they are."""
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:

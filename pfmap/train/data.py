@@ -1,6 +1,6 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from glob import has_magic
 from pathlib import Path, PurePath
@@ -50,37 +50,29 @@ class TrainingData:
     """What of the labels was left out, mended, or taken for granted."""
 
 
-def load_data(
-    config: TrainingConfig, folder: Path, say: Callable[[str], None] = lambda _text: None
-) -> TrainingData:
+def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
     """Open all sources of a configuration; what fits into memory is read at once.
 
-    The configuration's paths are relative to the folder; `say` is called with each of the notes.
+    The configuration's paths are relative to the folder.
 
     Raises:
         TrainingError: a source has no images, no labels, only one class, or sizes differ.
         SourceError: a file cannot be read.
     """
     sets = ClassSets(tuple(spec.name for spec in config.card.classes))
-    notes: list[str] = []
-
-    def tell(found: Iterable[str]) -> None:
-        for line in found:
-            notes.append(line)
-            say(line)
-
     scenes = [_open_scenes(spec, config, folder, sets) for spec in config.sources]
+    notes: list[str] = []
     for spec, group in zip(config.sources, scenes, strict=True):
-        tell(_about_layers(spec, group))
+        notes += _about_layers(spec, group)
     _keep_what_fits([scene for group in scenes for scene in group])
     # Colour rules after all labels: they add the sets they lead to.
     parts = [
         _split(spec, group, config.training.seed) for spec, group in zip(config.sources, scenes, strict=True)
     ]
     for spec, group, (train, validation) in zip(config.sources, scenes, parts, strict=True):
-        tell(_about_labels(spec, group, train, validation))
+        notes += _about_labels(spec, group, train, validation)
     sources = [_source(spec, *part, sets) for spec, part in zip(config.sources, parts, strict=True)]
-    tell(_about_classes(sources, sets))
+    notes += _about_classes(sources, sets)
     return TrainingData(tuple(sources), sets, tuple(notes))
 
 
@@ -147,11 +139,7 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
 
 
 def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, PolygonLayer]) -> Iterator[str]:
-    """Say what of the polygons over these images does not count.
-
-    Raises:
-        TrainingError: none of the images shows a polygon.
-    """
+    """Say what of the polygons over these images does not count; refuse them if none of these shows one."""
     counts = PolygonTally(*map(sum, zip(*(astuple(found.counted) for found in drawn.values()), strict=True)))
     name, first = PurePath(layer.path).name, next(iter(drawn))
     if not counts.placed:
@@ -247,11 +235,7 @@ def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels, Labels]:
 
 
 def _about_classes(sources: Sequence[Source], sets: ClassSets) -> Iterator[str]:
-    """Say which classes no label to train on speaks of.
-
-    Raises:
-        TrainingError: every labelled pixel may be of one and the same class: nothing is told apart.
-    """
+    """Say which classes no label to train on speaks of; refuse labels that cannot teach a difference."""
     used = {index for source in sources for sample in source.train for index in sample.anchors}
     members = [sets.entries[index].members for index in used]
     if common := frozenset.intersection(*members):

@@ -152,7 +152,9 @@ class _Run:
         self.output = output
         self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
-        self.data = load_data(config, data_folder, say)
+        self.data = load_data(config, data_folder)
+        for note in self.data.notes:
+            say(note)
         self.share = team.share(refuse_without_memory(config))
         self.network = first_network(config, data_folder, start_from).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
