@@ -66,10 +66,7 @@ class ClusterJob:
         known = Path(model.folder.name) if inside else model.folder.absolute()
         scene = dataclasses.replace(plan.scene, location=plan.scene.location.absolute(), files=())
         light = dataclasses.replace(
-            plan,
-            scene=scene,
-            model=Model(plan.card, nn.Identity(), known),
-            sample=_thinned(plan.sample),
+            plan, scene=scene, model=Model(plan.card, nn.Identity(), known), sample=_thinned(plan.sample)
         )
         with open_source(light) as source:
             fingerprint = source.fingerprint()

@@ -31,10 +31,7 @@ _KINDS = (
     (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar", f"is an archive: {_UNPACK}"),
     (rb"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
     (rb"\x08.*(pytorch|onnx)", "is an ONNX model: the state dict that it was exported from is needed"),
-    (
-        rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|II[*+]\0|MM\0[*+]|%PDF",
-        "is a picture or a document: check the path",
-    ),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|II[*+]\0|MM\0[*+]|%PDF", "is a picture or a document: check the path"),
     (rb"<[a-z!?]", f"is a web page, such as a login, not the file behind it: {AGAIN}"),
     (
         rb"\x80[\2-\5]|\(d[pq]|}q\0",
@@ -113,10 +110,8 @@ def read_data(path: Path) -> Any:
         ]
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
+    except (CheckpointError, OSError):
         raise
-    except OSError as failed:
-        raise CheckpointError(f"{path} cannot be read ({failed.strerror})") from failed
     except Exception as failed:  # torch raises many kinds; the file is the cause of all of them
         if found := re.search(r"GLOBAL ([\w.]+)", str(failed)):
             raise CheckpointError(

@@ -97,6 +97,9 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         classes, layer = _from_masks(options, card, images)
     with Source(locate(images[0]), card.input.bands, options.bands, card.name) as source:
         box = source.info.geobox
+    # A window, or more where there would be too many blocks.
+    fewest = math.isqrt(box.width * box.height // _BLOCKS)
+    block = 4 * card.input.window if options.images.is_dir() else max(card.input.window, fewest)
     tables = card_table(card)
     colors = {spec.name: spec.color for spec in card.classes}
     tables |= {
@@ -123,7 +126,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
                 "name": options.images.stem,
                 "images": pattern,
                 "per_batch": _CROPS,
-                "validation": {"share": options.validation, "block": _block(options, card, box)},
+                "validation": {"share": options.validation, "block": block},
                 "bands": list(options.bands or ()),
                 "layers": [layer],
             }
@@ -213,8 +216,8 @@ def _with_rest(
 def _from_masks(options: QuickOptions, card: Card, images: Sequence[Path]) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a label raster or a folder of masks."""
     masks, path = _find_masks(Path(options.labels), images)
-    values, unknown = _values(masks, options.labels)
-    known = options.classes or _named_in(masks[0]) or tuple(spec.name for spec in card.classes)
+    values, unknown, names = _values(masks, options.labels)
+    known = options.classes or names or tuple(spec.name for spec in card.classes)
     strange = [value for value in values if value >= len(known) or not known[value]]
     if strange:
         raise TrainingError(
@@ -241,20 +244,22 @@ def _find_masks(folder: Path, images: Sequence[Path]) -> tuple[list[Path], str]:
     return masks, f"{folder.resolve()}/{{stem}}{masks[0].suffix}"
 
 
-def _named_in(mask: Path) -> tuple[str, ...]:
-    """Return the names that a mask itself has for its values, "" for those between; () for none."""
-    with ClassMap(locate(mask), None, ADVICE) as named:
-        names = {value: spec.name for value, spec in named.classes.items() if spec.name != str(value)}
-    return tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
+def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int], tuple[str, ...]]:
+    """Return the values that occur, looking at masks all over the folder, and what these call nodata.
 
-
-def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int]]:
-    """Return the values that occur, looking at masks all over the folder, and what these call nodata."""
+    Also the names that they themselves have for values, "" for those between; () for none.
+    """
     chosen = [masks[int(k)] for k in np.unique(np.linspace(0, len(masks) - 1, _LOOK_AT).astype(int))]
     found: set[int] = set()
     nodata: set[int] = set()
+    names: dict[int, str] = {}
     for path in chosen:
         with ClassMap(locate(path), None, ADVICE) as mask:
+            for value, spec in mask.classes.items():
+                if spec.name != str(value) and names.setdefault(value, spec.name) != spec.name:
+                    raise TrainingError(
+                        f"{path} calls {value} {spec.name}, others in {labels} {names[value]}: have them agree"
+                    )
             for values in mask.rows():
                 found |= set(np.unique(values).tolist()) - {mask.nodata}
             nodata |= {int(mask.stated_nodata)} if mask.stated_nodata is not None else set()
@@ -264,7 +269,8 @@ def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int]]:
             "the classes as 0, 1, 2, ..., or say what 255 is in a configuration: "
             'values = { 0 = "...", 255 = "..." }'
         )
-    return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}
+    listed = tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
+    return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}, listed
 
 
 def _resolution(card: Card, box: GeoBox) -> list[float]:
@@ -275,13 +281,6 @@ def _resolution(card: Card, box: GeoBox) -> list[float]:
         return [low, high]
     gsd = mean_size(size)
     return [round(min(low, gsd), 4), round(max(high, gsd), 4)]
-
-
-def _block(options: QuickOptions, card: Card, box: GeoBox) -> int:
-    """Choose the side of the blocks that are held out: a window, or more where there would be too many."""
-    if options.images.is_dir():
-        return 4 * card.input.window
-    return max(card.input.window, math.isqrt(box.width * box.height // _BLOCKS))
 
 
 def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:

@@ -209,3 +209,14 @@ def test_a_class_that_no_polygon_has_is_no_error(scene: Path, landcover: Model) 
             landcover,
             "m",
         )
+
+
+def test_masks_that_name_a_value_otherwise_are_refused(tmp_path: Path, landcover: Model) -> None:
+    for name, classes in (("a", "road,roof"), ("b", "roof,road")):
+        write(tmp_path / "images" / f"{name}.tif", np.zeros((3, 64, 64), np.uint8))
+        mask = write(tmp_path / "masks" / f"{name}.tif", np.zeros((1, 64, 64), np.uint8))
+        with rasterio.open(mask, "r+") as dst:
+            dst.update_tags(PFMAP_CLASSES=classes)
+    options = QuickOptions(tmp_path / "images", str(tmp_path / "masks"))
+    with pytest.raises(TrainingError, match=r"b\.tif calls 0 roof, others in .*masks road: have them agree"):
+        quick_tables(options, landcover, "mine")
