@@ -200,9 +200,12 @@ def _useless(key: str, value: Tensor) -> str:
     """Say why no map can be made with a weight; "" if one can."""
     if not value.is_floating_point():
         return f"is of {str(value.dtype).removeprefix('torch.')}, needs floating-point numbers"
-    if not value.float().isfinite().all():
+    numbers = value.float()
+    if not numbers.isfinite().all():
         return "holds NaN or infinite numbers: did its training diverge?"
-    return "is a variance below 0" if key.endswith("running_var") and (value < 0).any() else ""
+    if numbers.ndim > 1 and not numbers.any():  # as in a file that was made before its content came
+        return "holds nothing but zeros: is the file complete?"
+    return "is a variance below 0" if key.endswith("running_var") and (numbers < 0).any() else ""
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -258,7 +258,7 @@ def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int], tu
             for value, spec in mask.classes.items():
                 if spec.name != str(value) and names.setdefault(value, spec.name) != spec.name:
                     raise TrainingError(
-                        f"{path} calls {value} {spec.name}, others in {labels} {names[value]}: have them agree"
+                        f"{path} calls {value} {spec.name}, others in {labels} {names[value]}: make it one"
                     )
             for values in mask.rows():
                 found |= set(np.unique(values).tolist()) - {mask.nodata}

@@ -218,5 +218,5 @@ def test_masks_that_name_a_value_otherwise_are_refused(tmp_path: Path, landcover
         with rasterio.open(mask, "r+") as dst:
             dst.update_tags(PFMAP_CLASSES=classes)
     options = QuickOptions(tmp_path / "images", str(tmp_path / "masks"))
-    with pytest.raises(TrainingError, match=r"b\.tif calls 0 roof, others in .*masks road: have them agree"):
+    with pytest.raises(TrainingError, match=r"b\.tif calls 0 roof, others in .*masks road: make it one"):
         quick_tables(options, landcover, "mine")
