@@ -157,8 +157,9 @@ def _temporary() -> Iterator[Path]:
         with private_folder(place) as folder:  # which goes with the next, if this process is killed
             yield folder
     except OSError as error:
+        why = reason(error.__cause__ or error)
         raise TargetError(
-            f"the folder {place} cannot be written ({reason(error)}): free space, or set TMPDIR to another"
+            f"the folder {place} cannot be written ({why}): free some space, or set TMPDIR to another"
         ) from error
 
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pfmap.core.card import Card
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import private_folder, write_failed
+from pfmap.core.files import private_folder, write_failed, writing_into
 from pfmap.core.resources import free_disk, free_memory, gigabytes
 from pfmap.model.store import Model, load_imagenet_lite0
 from pfmap.net.fast import factor_head
@@ -110,8 +110,9 @@ def refuse_without_disk(checkpoint: Path, network: PFNet, settings: TrainingSett
     """
     copies = 3 + (2 if settings.optimizer == "adamw" else 1)  # the network, its average, and the best
     needed = copies * sum(4 * value.numel() for value in network.state_dict().values())
-    try:
+    with writing_into(checkpoint.parent):
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    try:
         with private_folder(checkpoint.parent) as folder, (folder / checkpoint.name).open("wb") as file:
             file.truncate(needed)  # which a limit of this process forbids
         if free_disk(checkpoint.parent) < needed:
