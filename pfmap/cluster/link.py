@@ -248,8 +248,12 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
     }
     specs = {number: {"cls": Nanny, "options": common} for number in range(workers)}
     if device.type == "cuda":
+        listed = [
+            name for name in map(str.strip, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")) if name
+        ]
         for number, spec in specs.items():
-            own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": _visible(number)}}
+            visible = listed[number] if listed else str(number)
+            own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
             spec["options"] = common | own
     scheduler = {
         "cls": Scheduler,
@@ -271,10 +275,3 @@ def _kill(cluster: SpecCluster) -> None:
         if nanny.pid:
             with suppress(ProcessLookupError):
                 os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
-
-
-def _visible(number: int) -> str:
-    """Name a GPU as the worker that is to see no other has to be told."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    return names[number] if names else str(number)
