@@ -101,7 +101,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         return path.parent
     names = ", ".join(folder.name for folder, _ in list_models()) or "none"
     raise ModelError(
-        f"model {text!r} is unknown: available are {names}; or give the path of a folder with a {CARD_NAME}"
+        f"model '{text}' is unknown: available are {names}; or give the path of a folder with a {CARD_NAME}"
     )
 
 
