@@ -35,7 +35,7 @@ _KINDS = (
     (rb"<[a-z!?]", f"is a web page, such as a login, not the file behind it: {AGAIN}"),
     (
         rb"\x80[\2-\5]|\(d[pq]|}q\0",
-        "is a plain pickle, which may run code of its own: save its weights alone where that is at home, "
+        "is a plain pickle, not to be read without running code: save its weights where that is at home, "
         "with torch.save",
     ),
 )
