@@ -12,6 +12,7 @@ terminals, and for HTML and JSON before their own escaping, `csv_text`, `xml_tex
 import csv
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -99,14 +100,15 @@ class TrainingError(PfmapError):
 
 
 _SHOWN = 200  # letters of the beginning and the end: SQLite quotes pages of SQL
+_ADVICE = re.compile(r"[;.] [^;.]*(It might help|config(uration)? option).*", re.DOTALL)
 
 
 def reason(error: BaseException) -> str:
-    """Return a library's own word on one line; rasterio keeps GDAL's as the cause."""
+    """Return a library's own word, of rasterio GDAL's, on one line and without advice for programmers."""
     if isinstance(error, UnicodeEncodeError):
         known = sys.getfilesystemencoding()
         return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
-    text = redacted(" ".join(str(error.__cause__ or error).split()))
+    text = redacted(" ".join(_ADVICE.sub("", str(error.__cause__ or error)).split()))
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
 
 
@@ -166,9 +168,7 @@ def named(place: str) -> str:
         _secrets.pop(old, None)
     shown = bare(f"{address}?{HIDDEN}" if mark else address)
     if user and re.search("[/?#]", said) and not re.match(r"[^:]*:\d{1,5}/", said):  # which may be a port
-        raise SourceError(
-            f"{shown} cannot be opened: in a user's name or password write / ? # as %2F %3F %23"
-        )
+        raise SourceError(f"{shown} cannot be opened: in a password write / ? # as %2F %3F %23")
     return shown
 
 
@@ -196,24 +196,29 @@ def _bare_query(found: re.Match[str]) -> str:
 
 
 def _bare(value: Any) -> Any:
-    """Return a table without what in its texts has the form of a secret."""
+    """Return a table as JSON has it, without what in its texts has the form of a secret."""
     if isinstance(value, str):
         return bare(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _bare(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
     return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def json_text(table: Any, *, plain: bool = False) -> str:
     """Return a table as JSON without secrets; `plain` has letters of all languages as they are."""
-    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain)
+    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain, default=str)
     return re.sub(f"(?!\n){UNSEEN.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
 """What is no text: control codes, marks that turn the direction of writing, bytes that are no UTF-8."""
 
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_FORMULA = re.compile("(^|;)(?=\\s*[-=+@\uff1d\uff0b\uff0d\uff20])")
+"""What begins a cell; in many countries a semicolon ends one."""
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -232,8 +237,7 @@ def csv_cell(value: object) -> object:
     """Return a cell of a table; an apostrophe keeps spreadsheets from taking a text for a formula."""
     if not isinstance(value, str):
         return value
-    text = visible(bare(value))
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'", visible(bare(value)))
 
 
 def csv_text(rows: Iterable[Iterable[object]], end: str = "\r\n") -> str:

@@ -56,8 +56,7 @@ def free_memory() -> int:
 def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
     """Return what the limits of containers and services leave, which the system's figures do not show.
 
-    Every group around this process has a say, of either version of Linux's control groups; the cache of files
-    can be reclaimed. A container may see its own group as the root.
+    Every group around this process has a say, of either version of Linux's; the cache of files is reclaimed.
     """
     left = []
     lines = own.read_text().splitlines() if own.is_file() else ["0::/"]
@@ -164,7 +163,7 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], No
     """Make a hidden folder of this machine, if it is not there, and have it alone.
 
     `what` is mapped by whoever has it, for the message. Where outputs go into a bucket, the lock holds there
-    too. What killed processes left in the output folder goes. What it gives has the folder go at the end.
+    too. What it gives has the folder go at the end.
     """
     with ExitStack() as after, ExitStack() as held:  # the lock is closed: open files stay on some disks
 
@@ -275,11 +274,43 @@ def refuse_open(path: Path) -> None:
             os.close(opened)
 
 
+IMAGE, VECTOR = "it is an image", "it is a vector file"
+_KINDS = (
+    (rb"\0*\Z", "it is empty, or all zeros: download it again"),
+    (rb"version https://git-lfs", "it is a Git LFS pointer, not the file it stands for: run git lfs pull"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|PK\x03\x04", "it is packed: unpack it first"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|II[*+]\0|MM\0[*+]|<VRT", IMAGE),
+    (rb"SQLite|fgb\x03|\0\0\x27\x0a|PAR1|\{.*\"(features|geometry|topology)\"|<(kml|gml|osm)", VECTOR),
+    (rb"<[a-z!?]", "it is a web page, such as a login, not the file behind it: download it again"),
+    (rb"%PDF|\xd0\xcf\x11\xe0|\{\\rtf", "it is a document for people"),
+)
+"""How files begin, as patterns, and what they are."""
+
+
+def what_it_is(path: str | os.PathLike[str], wanted: str) -> str:
+    """Say what a file really is that no library knows, by how it begins; "" if that is what is `wanted`."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - of any name
+            head = file.read(512)
+    except (OSError, ValueError):
+        return ""
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = " ".join(head.decode("utf-16" if wide else "utf-8-sig", "replace").split()).rstrip("\ufffd")
+    plain = text.isprintable() and "\ufffd" not in text
+    other = f"it is a text that begins with {text[:40]!r}" if plain else ""
+    begin = text.encode() if plain else head
+    kinds = (what for pattern, what in _KINDS if re.match(pattern, begin, re.DOTALL | re.IGNORECASE))
+    found = next(kinds, other)
+    if wide and found in (IMAGE, VECTOR, other):
+        return "it is a text in UTF-16: save it as UTF-8"
+    return "" if found == wanted else found
+
+
 def moment_of(sources: Iterable[Path]) -> datetime:
     """Return the time that what is made of these files says it was written: theirs, the newest one's.
 
-    So the same input gives the same bytes, whenever it is mapped and however often a run is stopped. Where
-    SOURCE_DATE_EPOCH is set, it is that (reproducible-builds.org). A VRT only shows other files.
+    So the same input gives the same bytes, whenever it is mapped. Where SOURCE_DATE_EPOCH is set, it is that
+    (reproducible-builds.org). A VRT only shows other files.
     """
     times = [path.stat().st_mtime for path in sources if path.suffix != ".vrt" and path.is_file()]
     said = os.environ.get("SOURCE_DATE_EPOCH", "")

@@ -3,6 +3,7 @@
 Nothing that a pickle asks to execute is executed, and nobody is told how to have it executed after all.
 """
 
+import codecs
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pfmap.core.errors import CheckpointError
+from pfmap.core.errors import UNSEEN, CheckpointError, reason
 
 AGAIN = "download it again"
 """What to do about most files that are no checkpoints of somebody else."""
 _UNPACK = "unpack it first, and name the file in it"
+_TORCH = rb"PK\x03\x04|\x80.{0,10}\x8a\x0al\xfc"
+"""How torch's own files begin: those of today are zip archives."""
 _KINDS = (
     (rb"\0*\Z", f"is empty, or all zeros: {AGAIN}"),
     (rb"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
@@ -28,7 +31,13 @@ _KINDS = (
     (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar", f"is an archive: {_UNPACK}"),
     (rb"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
     (rb"\x08.*(pytorch|onnx)", "is an ONNX model: the state dict that it was exported from is needed"),
-    (rb"\s*<(!doctype|html|head|\?xml)", f"is a web page, such as a login, not the file behind it: {AGAIN}"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|II[*+]\0|MM\0[*+]|%PDF", "is a picture or a document: check the path"),
+    (rb"<[a-z!?]", f"is a web page, such as a login, not the file behind it: {AGAIN}"),
+    (
+        rb"\x80[\2-\5]|\(d[pq]|}q\0",
+        "is a plain pickle, not to be read without running code: save its weights where that is at home, "
+        "with torch.save",
+    ),
 )
 """How files begin, as patterns, and what they are."""
 
@@ -42,13 +51,23 @@ def what_it_is(path: Path) -> str:
     """Say what a file is that holds no weights, and what to do about it; "" where it may hold some."""
     with path.open("rb") as file:
         head = file.read(512)
-    if head.startswith(b"PK\x03\x04"):
-        return _zipped(path)
+    if re.match(_TORCH, head, re.DOTALL):
+        return _zipped(path) if head.startswith(b"PK") else ""
+    text = _text(head)
     for pattern, what in _KINDS:
-        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+        if re.match(pattern, text.encode() or head, re.DOTALL | re.IGNORECASE):
             return what
-    text = re.fullmatch(rb"\s*([ -~]{1,40})[\t\r\n -~]*", head[:64])
-    return f"is a text that begins with {text[1].decode()!r}: {AGAIN}" if text else ""
+    return f"is a text that begins with {text.splitlines()[0][:40]!r}: {AGAIN}" if text else ""
+
+
+def _text(head: bytes) -> str:
+    """Return how a text begins, in UTF-8 or in UTF-16 that says so; "" of what is none."""
+    code = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = codecs.getincrementaldecoder(code)().decode(head).strip()
+    except UnicodeDecodeError:
+        return ""
+    return "" if UNSEEN.search(re.sub(r"\s", "", text)) else text
 
 
 def _zipped(path: Path) -> str:
@@ -91,10 +110,8 @@ def read_data(path: Path) -> Any:
         ]
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
+    except (CheckpointError, OSError):
         raise
-    except OSError as failed:
-        raise CheckpointError(f"{path} cannot be read ({failed.strerror})") from failed
     except Exception as failed:  # torch raises many kinds; the file is the cause of all of them
         if found := re.search(r"GLOBAL ([\w.]+)", str(failed)):
             raise CheckpointError(
@@ -141,7 +158,10 @@ def no_safetensors(path: Path, error: Exception) -> CheckpointError:
     """Say why a file was not read as safetensors."""
     if isinstance(error, OSError):
         return CheckpointError(f"{path} cannot be read ({error.strerror or error})")
-    what = what_it_is(path) or f"is not a whole safetensors file ({error}): {AGAIN}"
+    kind = (
+        "a safetensors file that was cut short or damaged" if _is_safetensors(path) else "no safetensors file"
+    )
+    what = what_it_is(path) or f"is {kind} ({reason(error).rpartition(': ')[2]}): {AGAIN}"
     return CheckpointError(f"{path} {what}")
 
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import rasterio
 
 from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, reason
+from pfmap.core.resources import IMAGE, what_it_is
 
 _URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
@@ -231,7 +232,7 @@ def not_opened(location: Location, error: Exception) -> SourceError:
     """Say why GDAL does not open a raster, as far as that can be told."""
     ending = PurePosixPath(location.name).suffix.lower()
     drivers, why = _DRIVERS.get(ending, ""), _refusal(location, error)
-    gdals = why == reason(error) and not isinstance(error, UnicodeError)
+    gdals = why == reason(error) and not isinstance(error, UnicodeEncodeError)
     with rasterio.Env() as env:
         lacking = drivers and not set(drivers.split(" or ")) & set(env.drivers())
     if gdals and lacking:
@@ -242,7 +243,8 @@ def not_opened(location: Location, error: Exception) -> SourceError:
     elif gdals and ending in _ARCHIVES:
         said = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"
     elif gdals and not location.remote:
-        said = f"is not a raster that GDAL can open ({why})"
+        what = "not recognized" in why and what_it_is(location.gdal, IMAGE)
+        said = f"is not a raster that GDAL can open ({what or why})"
     else:
         said = f"cannot be opened ({why})"
     return SourceError(f"{location.text} {said}")

@@ -6,10 +6,11 @@ whatever a file names: one that was found in a folder, and not named by the user
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from glob import has_magic
+from itertools import pairwise, takewhile
+from pathlib import Path, PurePath, PurePosixPath
 from xml.etree import ElementTree
 
 import rasterio
@@ -18,7 +19,7 @@ from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
-from pfmap.raster.location import REMOTE, Location, locate, not_opened
+from pfmap.raster.location import REMOTE, Location, is_hidden, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 
 _FORMATS = {
@@ -199,6 +200,27 @@ def found_file(path: Path, pattern: str = "") -> Location:
     ending = path.suffix.lower()
     named = ending not in _FORMATS and ending and pattern.lower().endswith(ending)
     return locate(path) if named else replace(locate(path), driver=_FORMATS.get(ending, ending or "none"))
+
+
+def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = ()) -> list[Path]:
+    """Find rasters in a folder, by a pattern or by how their names end, in order; hidden files are none.
+
+    Raises:
+        SourceError: the folder cannot be searched, or one of them leads to other files.
+    """
+    named = takewhile(lambda part: not has_magic(part), PurePath(pattern).parts)
+    try:
+        os.scandir(folder.joinpath(*named)).close()  # of which a pattern would find nothing
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SourceError(f"{error.filename} cannot be searched ({error.strerror})") from error
+    there = (path for path in folder.glob(pattern) if path.is_file() and not is_hidden(PurePath(path.name)))
+    found = sorted(path for path in there if not endings or path.suffix.lower() in endings)
+    for path in found:
+        if (location := found_file(path, pattern)).driver:
+            refuse_pointers(location)
+    return found
 
 
 def refuse_pointers(location: Location) -> None:

@@ -123,6 +123,7 @@ def test_the_cause_of_a_failure_is_looked_at(tmp_path: Path, monkeypatch: pytest
     assert "gone" not in plain
     assert "(the folder is gone; some" in said(tmp_path / "none" / "a.tif", RuntimeError("some reason"))
     assert "(the disk is full; " in said(tmp_path / "a.tif", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert "by ulimit -f" in said(tmp_path / "a.tif", OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
     wrapped = RuntimeError("library")
     wrapped.__cause__ = OSError(errno.EDQUOT, "quota")
     assert "(the disk is full; quota" in said(tmp_path / "a.tif", wrapped).replace("[Errno 122] ", "")
@@ -130,12 +131,16 @@ def test_the_cause_of_a_failure_is_looked_at(tmp_path: Path, monkeypatch: pytest
     with monkeypatch.context() as limited:
         limited.setattr(files.resource, "getrlimit", lambda _kind: (40_960, -1))
         for error in (OSError(errno.EFBIG, "File too large"), RuntimeError("no such table")):
-            assert "(files may have 40,960 bytes at most; " in said(tmp_path / "a.tif", error)
+            assert "(no file may be that large here, by ulimit -f" in said(tmp_path / "a.tif", error)
     full = shutil._ntuple_diskusage(1 << 30, 1 << 30, 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
     assert "(the disk is full; some reason): free some space" in said(
         tmp_path / "a.tif", OSError("some reason")
     )
+
+    nothing = shutil._ntuple_diskusage(0, 0, 0)  # of /proc
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: nothing)
+    assert "full" not in said(tmp_path / "a.tif", RuntimeError("some reason"))
 
     def gone(_path: Path) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
