@@ -278,17 +278,17 @@ IMAGE, VECTOR = "it is an image", "it is a vector file"
 _KINDS = (
     (rb"\0*\Z", "it is empty, or all zeros: download it again"),
     (rb"version https://git-lfs", "it is a Git LFS pointer, not the file it stands for: run git lfs pull"),
-    (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|PK\x03\x04", "it is packed: unpack it first"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\(\xb5/\xfd|7z\xbc\xaf|Rar!|PK\x03|.{257}ustar", "it is packed: unpack it"),
     (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|II[*+]\0|MM\0[*+]|<VRT", IMAGE),
     (rb"SQLite|fgb\x03|\0\0\x27\x0a|PAR1|\{.*\"(features|geometry|topology)\"|<(kml|gml|osm)", VECTOR),
-    (rb"<[a-z!?]", "it is a web page, such as a login, not the file behind it: download it again"),
+    (rb"<(!|html|head|body)", "it is a web page, such as a login, not the file behind it: download it again"),
     (rb"%PDF|\xd0\xcf\x11\xe0|\{\\rtf", "it is a document for people"),
 )
 """How files begin, as patterns, and what they are."""
 
 
-def what_it_is(path: str | os.PathLike[str], wanted: str) -> str:
-    """Say what a file really is that no library knows, by how it begins; "" if that is what is `wanted`."""
+def what_it_is(path: str | os.PathLike[str], wanted: str, kinds: Iterable[tuple[bytes, str]] = ()) -> str:
+    """Say what a file really is, by how it begins, these `kinds` first; "" if that is what is `wanted`."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - of any name
             head = file.read(512)
@@ -298,10 +298,9 @@ def what_it_is(path: str | os.PathLike[str], wanted: str) -> str:
     text = " ".join(head.decode("utf-16" if wide else "utf-8-sig", "replace").split()).rstrip("\ufffd")
     plain = text.isprintable() and "\ufffd" not in text
     other = f"it is a text that begins with {text[:40]!r}" if plain else ""
-    begin = text.encode() if plain else head
-    kinds = (what for pattern, what in _KINDS if re.match(pattern, begin, re.DOTALL | re.IGNORECASE))
-    found = next(kinds, other)
-    if wide and found in (IMAGE, VECTOR, other):
+    begin, every = text.encode() if plain else head, (*kinds, *_KINDS)
+    found = next((what for like, what in every if re.match(like, begin, re.DOTALL | re.IGNORECASE)), other)
+    if wide and wanted and found in (IMAGE, VECTOR, other):
         return "it is a text in UTF-16: save it as UTF-8"
     return "" if found == wanted else found
 

@@ -18,6 +18,7 @@ import rasterio
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
+from pfmap.core.resources import IMAGE, what_it_is
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
 from pfmap.raster.location import REMOTE, Location, is_hidden, locate, not_opened
 from pfmap.raster.scene import SceneInfo
@@ -248,8 +249,10 @@ def refuse_pointers(location: Location) -> None:
         except UnicodeEncodeError as error:
             raise not_opened(location, error) from error
         except GDAL_ERRORS as error:
+            why = what_it_is(path, IMAGE) or reason(error)
             raise SourceError(
-                f"{what} is not a raster that GDAL can open as {kind} ({reason(error)}); {left}"
+                f"{what} is not a raster that GDAL can open as {kind} ({why}); files of a folder are read as "
+                "their names say: name it by itself, if it is of another format"
             ) from error
         if points or any(Path(file).resolve().parent != home.resolve() for file in files):
             raise SourceError(f"{what} takes pixels from elsewhere; {left}")

@@ -144,8 +144,8 @@ def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, Pol
     name, first = PurePath(layer.path).name, next(iter(drawn))
     if not counts.placed:
         raise TrainingError(
-            f"source {spec.name!r}: no polygon of {layer.path} lies on {first}"
-            f"{' or any other of its images' * (len(drawn) > 1)}: check place and CRS of the two"
+            f"source {spec.name!r}: no feature of {layer.path} is a polygon on {first}"
+            f"{' or any other of its images' * (len(drawn) > 1)}: check kind, place and CRS of the two"
             + "".join(f" ({note})" for note in drawn[first].notes)
         )
     files = list({id(found.legend): found.legend.file for found in drawn.values()}.values())
