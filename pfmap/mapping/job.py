@@ -252,12 +252,12 @@ def open_scene(location: Location, card: Card, options: PredictOptions) -> Sourc
 
 
 def look_behind(source: Source) -> list[str]:
-    """Have a virtual raster know the files behind it, and return what the user should know of them.
+    """Have a scene know the files behind it and what it lacks, and return what the user should know of that.
 
     Raises:
         SourceError: some are missing, and what cannot be read is not to count as nodata.
     """
-    if source.info.driver != "VRT":
+    if source.info.driver not in ("VRT", "GTiff"):
         return []
     source.parts, said = find_parts(source.info, needed=not source.skips)
     source.times |= times_of(source.parts.files)

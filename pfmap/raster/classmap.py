@@ -65,7 +65,7 @@ class ClassMap:
             self._band = self._choose(band, advice)
             self.geobox: GeoBox = geobox_of(self._src, location)
             self._validity = Validity.of(self._src, [self._band])
-            self._masked = self._validity.alpha is not None or bool(self._validity.masks)
+            self._masked = self._validity.decides
             self._dtype, self.nodata = self._values()
             self.classes = self._named()
             self._stack = stack.pop_all()

@@ -109,6 +109,11 @@ class Validity:
         masks = bands[: 1 if whole else None] if has_say else ()
         return cls(alphas[-1] if alphas else None, masks, seen)
 
+    @property
+    def decides(self) -> bool:
+        """Whether anything says that pixels are not valid."""
+        return self.alpha is not None or bool(self.masks)
+
     def read(
         self, src: rasterio.DatasetReader, window: Window | None = None, shape: tuple[int, int] | None = None
     ) -> npt.NDArray[np.bool_]:

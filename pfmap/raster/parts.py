@@ -1,23 +1,27 @@
 """Which files a raster consists of, behind a virtual one (VRT) and beside any, and whether that may be.
 
-GDAL itself shows black, without a word, where a file that is missing was asked for once. And it opens
-whatever a file names: one that was found in a folder, and not named by the user, must hold its own pixels.
+GDAL itself shows black, without a word, where a file that is missing was asked for once, where a VRT shows no
+file, and where nobody wrote a tile of a TIFF. And it opens whatever a file names: one that was found in a
+folder, and not named by the user, must hold its own pixels.
 """
 
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
 import rasterio
 
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
+from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, open_raster
 from pfmap.raster.location import REMOTE, Location, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 
@@ -36,9 +40,10 @@ _DEEP = 8  # virtual rasters that show one another
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A place of a raster that shows a file which is missing, or cannot be opened."""
+    """A place of a raster that shows a file which is missing, or cannot be opened, or shows nothing."""
 
     name: str
+    """Of the file, or ""."""
     rows: Span
     cols: Span
 
@@ -55,10 +60,21 @@ class Parts:
     """Those of this machine that are there, with their side files."""
     gone: tuple[Gone, ...] = ()
     """What is not there. What lies on servers is not looked for."""
+    empty: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
+    """``(n, 4)`` first row and the one after the last, columns likewise, of places that show nothing."""
 
     def near(self, rows: Span, cols: Span) -> list[Gone]:
         """Return what is not there of a part of the raster."""
         return [one for one in self.gone if one.reaches(rows, cols)]
+
+    def strike_empty(self, valid: npt.NDArray[np.bool_], rows: Span, cols: Span) -> None:
+        """Strike what shows nothing out of the mask of a part of the raster, which may have fewer pixels."""
+        low, high = self.empty[:, ::2], self.empty[:, 1::2]
+        near = (low < [rows.stop, cols.stop]).all(axis=1) & (high > [rows.start, cols.start]).all(axis=1)
+        steps = np.divide(valid.shape, [rows.size, cols.size]).repeat(2)
+        places = (self.empty[near] - [rows.start, rows.start, cols.start, cols.start]) * steps
+        for top, bottom, left, right in places.round().astype(int).clip(0):
+            valid[top:bottom, left:right] = False
 
     def pieces(
         self, rows: Span, cols: Span, scene: SceneInfo
@@ -87,17 +103,27 @@ def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
 
 
 def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
-    """Find the files behind a virtual raster, all bands' and masks'; none where it lies on a server.
+    """Find the files behind a virtual raster, all bands' and masks', and what of a raster shows nothing.
+
+    None are looked for where it lies on a server.
 
     Returns:
-        The files, and what the user should know: that some are missing.
+        The files, and what the user should know: that some are missing, or that it has gaps.
 
     Raises:
         SourceError: some are missing that are `needed`.
     """
     name, local = scene.name, scene.location.local
-    parts = Parts() if local is None else _parts_of(local, _DEEP)
-    names = sorted({one.name for one in parts.gone})
+    if scene.driver == "GTiff":
+        with open_raster(scene.location) as src:
+            parts = Parts(gone=_unwritten(src, scene.bands))
+    else:
+        parts = Parts() if local is None else _parts_of(local, _DEEP, scene.bands)
+    gone = [one for one in parts.gone if one.name]
+    spans = [(one.rows, one.cols) for one in parts.gone if not one.name]
+    empty = [(y.start, y.stop, x.start, x.stop) for y, x in spans]
+    parts = Parts(parts.files, tuple(gone), np.array(empty, dtype=np.int64).reshape(-1, 4))
+    names = sorted({one.name for one in gone})
     some = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
     lack = (
         f"{name} shows {len(names)} file{'s' * (len(names) != 1)} that cannot be opened, or changed ({some})"
@@ -106,15 +132,19 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
         raise SourceError(
             f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
         )
-    return parts, [f"{lack}: their places count as nodata"] * bool(names)
+    said = [f"{lack}: their places count as nodata"] * bool(names)
+    if empty and not scene.validity.decides:
+        said.append(f"{name} has places where nothing was written, or no file is shown: they count as nodata")
+    return parts, said
 
 
-def _parts_of(path: Path, depth: int) -> Parts:
+def _parts_of(path: Path, depth: int, bands: Sequence[int] = ()) -> Parts:
+    """Look behind a VRT, of which these bands have to show something; by default any."""
     root = _virtual(path) if depth else None
     if root is None:
         return Parts()
     files: set[Path] = set()
-    gone: dict[Gone, None] = {}
+    gone: dict[Gone, None] = dict.fromkeys(_not_shown(root, bands))
     found: dict[str, Parts] = {}
     for shown in root.iter():
         for source in (*shown.findall("SourceFilename"), *shown.findall("SourceDataset")):
@@ -131,6 +161,56 @@ def _parts_of(path: Path, depth: int) -> Parts:
                 if rows.size > 0 and cols.size > 0:
                     gone[Gone(one.name, rows, cols)] = None
     return Parts(frozenset(files), tuple(gone))
+
+
+def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
+    """Return the places of a VRT in which none of these bands, or of all, shows a file."""
+    every = root.findall("VRTRasterBand")
+    chosen = [every[band - 1] for band in bands if band <= len(every)] or every
+    if not chosen or any(band.get("subClass") for band in chosen) or root.get("subClass"):
+        return []  # made of others in other ways
+    boxes = [
+        (_shown_at(root, shown, "y", _ALL), _shown_at(root, shown, "x", _ALL))
+        for band in chosen
+        for shown in band
+        if shown.find("SourceFilename") is not None and shown.tag != "Overview"
+    ]
+    ys, xs = (
+        sorted({0, int(root.attrib[key]), *(edge for box in boxes for edge in (box[k].start, box[k].stop))})
+        for k, key in enumerate(("rasterYSize", "rasterXSize"))
+    )
+    filled = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
+    for y, x in boxes:
+        at = bisect_left(ys, y.start), bisect_left(ys, y.stop)
+        filled[slice(*at), bisect_left(xs, x.start) : bisect_left(xs, x.stop)] = True
+    return _empty(filled, ys, xs)
+
+
+def _unwritten(src: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[Gone, ...]:
+    """Return the tiles of a TIFF of which nobody wrote these bands; none if there is not one that is written.
+
+    GDAL cuts strips differently from how they are stored.
+    """
+    high, wide = src.block_shapes[0]
+    if wide == src.width:
+        return ()
+    ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
+    if src.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") != "BAND":
+        bands = bands[:1]
+    names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
+    filled = np.array(
+        [[any(src.get_tag_item(n, "TIFF", band) for band in bands) for n in row] for row in names]
+    )
+    return tuple(_empty(filled, ys, xs)) if filled.any() else ()
+
+
+def _empty(filled: npt.NDArray[np.bool_], ys: Sequence[int], xs: Sequence[int]) -> list[Gone]:
+    """Return the places of a ``(rows, columns)`` grid of cells with these edges that are not filled."""
+    found = []
+    for y, row in zip(pairwise(ys), ~filled, strict=True):
+        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
+        found += [Gone("", Span(*y), Span(xs[left], xs[right])) for left, right in edges.tolist()]
+    return found
 
 
 def _virtual(path: Path) -> ElementTree.Element | None:
@@ -165,7 +245,8 @@ def _part(name: str, depth: int, said: ElementTree.Element | None, *, raw: bool)
             is_so = {"RasterXSize": str(src.width), "RasterYSize": str(src.height), "DataType": kind}
             if said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items()):
                 return missing
-            return Parts(frozenset(Path(file) for file in src.files))
+            unwritten = _unwritten(src, src.indexes) if src.driver == "GTiff" else ()
+            return Parts(frozenset(Path(file) for file in src.files), unwritten)
     except GDAL_ERRORS:
         return missing
 

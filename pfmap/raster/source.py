@@ -57,7 +57,7 @@ class Source:
         info: what the scene is.
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
         times: what `times_of` says of its files since it was opened.
-        parts: the files behind a virtual raster, once somebody has looked.
+        parts: its files and places that show nothing, once somebody has looked.
         unreadable: (column, row, width, height) of blocks that could not be read, since last emptied.
 
     Raises:
@@ -75,7 +75,7 @@ class Source:
         skip_unreadable: bool = False,
     ) -> None:
         self.scaling = EIGHT_BIT
-        self.parts: Parts | None = None
+        self.parts = Parts()
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
@@ -87,7 +87,7 @@ class Source:
             self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
             self._misled = False
             opaque = self._palette is None or bool(self._palette[3].all())
-            self._partial = bool(self.info.validity.alpha or self.info.validity.masks) or not opaque
+            self._partial = self.info.validity.decides or not opaque
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
             self._stack = stack.pop_all()
@@ -107,7 +107,7 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
-        if self.parts is not None and self.parts.near(rows, cols):
+        if self.parts.near(rows, cols):
             return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
@@ -124,17 +124,16 @@ class Source:
         )
 
     def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
-        window = window_of(rows, cols)
-        valid = self._mask(window)
+        valid = self._mask(rows, cols)
         if not valid.any():
             return np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8), valid
-        return self.shown(self._values(window), valid)
+        return self.shown(self._values(window_of(rows, cols)), valid)
 
     def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
-        for y, x, block, there in (self.parts or Parts()).pieces(rows, cols, self.info):
+        for y, x, block, there in self.parts.pieces(rows, cols, self.info):
             box = y.within(rows), x.within(cols)
             try:
                 if there:
@@ -158,8 +157,10 @@ class Source:
             return values
         return np.stack([read(band, out_shape=shape) for band in self._distinct]).astype(self.info.dtype)
 
-    def _mask(self, window: Window | None = None, shape: tuple[int, int] | None = None) -> Bools:
-        return self.info.validity.read(self._src, window, shape)
+    def _mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:
+        valid = self.info.validity.read(self._src, window_of(rows, cols), shape)
+        self.parts.strike_empty(valid, rows, cols)
+        return valid
 
     def shown(self, values: Values, valid: Bools) -> tuple[Bytes, Bools]:
         """Turn values into 8-bit ones in the model's order; what is no number, or no colour, is invalid."""
@@ -197,10 +198,9 @@ class Source:
         small = rows.size * cols.size <= most and (most == math.inf or not self.info.location.remote)
         if not (small or has_overviews):
             return None
-        window = window_of(rows, cols)
         kind = Resampling.average if smooth and self._palette is None else Resampling.nearest
         try:
-            thin = self._values(window, shape, kind), self._mask(window, shape)
+            thin = self._values(window_of(rows, cols), shape, kind), self._mask(rows, cols, shape)
             # The files under a VRT may have overviews where it has none itself.
             if (has_overviews or self.info.driver == "VRT") and differs(*thin, rows, cols, self._look):
                 self._misled = True
@@ -212,7 +212,7 @@ class Source:
     def _look(self, rows: Span, cols: Span) -> tuple[Values, Bools]:
         """Read values and mask, pixel by pixel."""
         try:
-            return self._values(window_of(rows, cols)), self._mask(window_of(rows, cols))
+            return self._values(window_of(rows, cols)), self._mask(rows, cols)
         except GDAL_ERRORS:
             if not self.skips:
                 raise
@@ -229,7 +229,7 @@ class Source:
             SourceError: nothing can be read.
         """
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
-        needed = values or self._partial or np.dtype(self.info.dtype).kind == "f"
+        needed = values or self._partial or len(self.parts.empty) or np.dtype(self.info.dtype).kind == "f"
         if not needed and (self.skips or remote or not self._has_overviews()):
             return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
         part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))

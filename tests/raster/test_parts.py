@@ -1,7 +1,9 @@
 """Files behind a scene: what is missing is nodata and listed, or refused; it never becomes black."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -11,6 +13,7 @@ import rasterio.shutil
 import shapely
 from conftest import NORTH_UP, UTM, stand_in
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 from sheets import SIDE, flat_sheet, virtual
 
 import pfmap
@@ -190,6 +193,76 @@ def test_a_sparse_file_lacks_nothing(tmp_path: Path) -> None:
     found = pfmap.predict(path, tmp_path / "out", model=stand_in(), device="cpu", on_read_error="nodata")
     assert found.report["scene"]["valid_pixels"] == 128 * 128
     assert found.report["scene"]["unreadable_blocks"] == []
+
+
+def gapped(folder: Path, kind: str, **profile: Any) -> Path:
+    """A scene of three tiles side by side that shows nothing in the middle one; black, as GDAL has it."""
+    side, name = 128, "0.tif"
+    with rasterio.open(
+        folder / name, "w", driver="GTiff", width=3 * side, height=side, count=3, dtype="uint8", crs=UTM,
+        transform=NORTH_UP, tiled=True, blockxsize=side, blockysize=side, sparse_ok=True, **profile,
+    ) as dst:  # fmt: skip
+        for left in (0, 2 * side) if "sparse" in kind else (0, side, 2 * side):
+            dst.write(np.full((3, side, side), 120, np.uint8), window=Window(left, 0, side, side))
+    if kind == "gap":
+        return shows(folder / "scene.vrt", {name: (0, side), f"./{name}": (2 * side, 3 * side)})
+    if kind == "gap behind another":
+        return shows(
+            folder / "scene.vrt", {gapped(folder, "gap").rename(folder / "x.vrt").name: (0, 3 * side)}
+        )
+    return shows(folder / "scene.vrt", {name: (0, 3 * side)}) if "behind" in kind else folder / name
+
+
+def shows(path: Path, places: dict[str, tuple[int, int]]) -> Path:
+    """A VRT that shows columns of files where they are."""
+    bands = ""
+    for band in (1, 2, 3):
+        bands += f'<VRTRasterBand dataType="Byte" band="{band}">'
+        for name, (left, right) in places.items():
+            size = f'xOff="{left}" yOff="0" xSize="{right - left}" ySize="128"'
+            bands += (
+                f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename><SourceBand>{band}'
+                f"</SourceBand><SrcRect {size}/><DstRect {size}/></SimpleSource>"
+            )
+        bands += "</VRTRasterBand>"
+    place = f"<SRS>{UTM}</SRS><GeoTransform>300000, 0.5, 0, 3000000, 0, -0.5</GeoTransform>"
+    path.write_text(f'<VRTDataset rasterXSize="384" rasterYSize="128">{place}{bands}</VRTDataset>')
+    return path
+
+
+GAPS = ["gap", "gap behind another", "sparse", "sparse, bands apart", "sparse behind another", "sparse sheet"]
+
+
+@pytest.mark.parametrize("kind", GAPS)
+def test_where_nothing_is_shown_there_is_nodata(kind: str, tmp_path: Path) -> None:
+    scene = gapped(tmp_path, kind, **({"interleave": "band"} if "apart" in kind else {}))
+    if kind == "sparse sheet":
+        found = pfmap.batch([scene], tmp_path / "out", model=stand_in(), device="cpu", mosaic=True)
+        path = found.scenes[0].result.outputs["classes"]
+    else:
+        result = pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")
+        path = result.outputs["classes"]
+        (said,) = (text for text in result.report["warnings"] if "count as nodata" in text)
+        assert "scene.vrt has places" in said or "0.tif has places" in said
+        with Source(locate(scene)) as source:
+            source.parts, _ = find_parts(source.info, needed=True)
+            assert source.sample(values=True).valid_share == pytest.approx(2 / 3, abs=0.01)
+            thin = source.thinned(Span(0, 128), Span(64, 384), (32, 80), 1e9)
+            assert thin is not None
+            assert thin[1].all(axis=0).tolist() == [True] * 16 + [False] * 32 + [True] * 32
+    with rasterio.open(path) as src:
+        assert (src.read(1) == np.repeat([1, 255, 1], 128)).all()
+
+
+@pytest.mark.parametrize("kind", ["gap", "sparse"])
+def test_what_says_itself_what_is_valid_needs_no_word_on_gaps(kind: str, tmp_path: Path) -> None:
+    scene = gapped(tmp_path, kind, nodata=0)
+    if kind == "gap":
+        text = re.sub(r'(band="\d">)', r"\1<NoDataValue>0</NoDataValue>", scene.read_text())
+        scene.write_text(text)
+    report = pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu").report
+    assert report["scene"]["valid_pixels"] == 128 * 256
+    assert not [text for text in report["warnings"] if "count as nodata" in text]
 
 
 def test_missing_sheets_of_a_mosaic_fail_by_name(tmp_path: Path) -> None:
