@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import logging
+import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +17,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
@@ -223,10 +226,25 @@ def open_raster(location: Location) -> rasterio.DatasetReader:
     )
 
 
+_heard = threading.local()
+
+
+def _hear(record: logging.LogRecord) -> bool:
+    """Keep back that GDAL made up pixels in place of damaged ones, which it only warns of."""
+    text = record.getMessage()
+    if damaged := re.search("corrupt|premature|to avoid buffer overrun", text, re.IGNORECASE):
+        _heard.damage = text
+    return not damaged
+
+
+logging.getLogger("rasterio._err").addFilter(_hear)
+
+
 class Steady:
     """An opened raster of which a place that could not be read once cannot be read later either.
 
-    GDAL by itself gives black then, or what it read before: the raster is opened again.
+    GDAL by itself gives black then, or what it read before: the raster is opened again. What is damaged
+    counts as unreadable, also where GDAL makes something of it.
     """
 
     def __init__(self, location: Location) -> None:
@@ -238,8 +256,12 @@ class Steady:
             return value
 
         def read(*arguments: Any, **named: Any) -> Any:
+            _heard.damage = ""
             try:
-                return value(*arguments, **named)
+                got = value(*arguments, **named)
+                if _heard.damage:
+                    raise RasterioIOError(_heard.damage)
+                return got
             except GDAL_ERRORS:
                 self._src.close()
                 with contextlib.suppress(SourceError):  # else it stays closed, and cannot be read at all
