@@ -241,6 +241,8 @@ def _part(name: str, depth: int, said: ElementTree.Element | None, *, raw: bool)
         return Parts(behind.files | {path}, behind.gone)
     try:
         with quietly(), rasterio.open(name) as src:
+            if src.driver == "GTI":  # of which GDAL shows missing tiles as black
+                return Parts(gone=(Gone(f"{name}, a tile index", _ALL, _ALL),))
             kind = _TYPES.get(src.dtypes[0], src.dtypes[0])
             is_so = {"RasterXSize": str(src.width), "RasterYSize": str(src.height), "DataType": kind}
             if said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items()):

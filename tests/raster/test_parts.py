@@ -70,6 +70,11 @@ def warped(tmp_path: Path) -> Path:
     return tmp_path / "w.vrt"
 
 
+def test_a_warped_raster_whose_source_is_gone_names_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"w\.vrt .* \(it shows .*w\.tif, which is not there\)"):
+        Source(locate(warped(tmp_path)))
+
+
 @pytest.mark.parametrize("change", ["narrower", "other type"])
 def test_files_that_are_not_as_a_virtual_raster_says_are_gone(change: str, tmp_path: Path) -> None:
     """GDAL shows black where one has become smaller, and cuts off what another type holds."""
@@ -120,6 +125,9 @@ def test_a_tile_index_is_refused(tmp_path: Path) -> None:
     frame.to_file(tmp_path / "index.gti.gpkg", driver="GPKG")
     with pytest.raises(SourceError, match="is a tile index"):
         pfmap.predict(tmp_path / "index.gti.gpkg", tmp_path / "out", model=stand_in(), device="cpu")
+    behind = virtual(tmp_path / "behind.vrt", ["index.gti.gpkg"])
+    with pytest.raises(SourceError, match="behind.vrt shows 1 file .*index.gti.gpkg, a tile index"):
+        pfmap.predict(behind, tmp_path / "out", model=stand_in(), device="cpu")
     for reader in (Source, lambda location: ClassMap(location, 1)):  # as training and evaluation read
         with pytest.raises(SourceError, match="is a tile index"):
             reader(locate(tmp_path / "index.gti.gpkg"))
