@@ -178,7 +178,8 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
     except GDAL_ERRORS as error:
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
     a, b, c, d, e, f = transform
-    if sorted(map(abs, (a, b, d, e))) == [0, 0, 1, 1] and max(abs(c), abs(f)) <= (0 if crs is None else 1):
+    made_up = max(abs(c), abs(f)) <= (0 if crs is None else 1) or (crs and (c, f) == (0, src.height))
+    if made_up and sorted(map(abs, (a, b, d, e))) == [0, 0, 1, 1]:
         crs, transform = None, UNPLACED  # what stands where nothing is known: no CRS has a scene just there
     return GeoBox(src.width, src.height, crs, transform)  # type: ignore[arg-type]
 

@@ -7,7 +7,6 @@ folder, and not named by the user, must hold its own pixels.
 
 import math
 import os
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -167,47 +166,38 @@ def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
     """Return the places of a VRT in which none of these bands, or of all, shows a file."""
     every = root.findall("VRTRasterBand")
     chosen = [every[band - 1] for band in bands if band <= len(every)] or every
-    if not chosen or any(band.get("subClass") for band in chosen) or root.get("subClass"):
+    if any(one.get("subClass") for one in (root, *chosen)):
         return []  # made of others in other ways
-    boxes = [
-        (_shown_at(root, shown, "y", _ALL), _shown_at(root, shown, "x", _ALL))
-        for band in chosen
-        for shown in band
-        if shown.find("SourceFilename") is not None and shown.tag != "Overview"
-    ]
-    ys, xs = (
-        sorted({0, int(root.attrib[key]), *(edge for box in boxes for edge in (box[k].start, box[k].stop))})
-        for k, key in enumerate(("rasterYSize", "rasterXSize"))
-    )
+    shown = [one for band in chosen for one in band if one.find("SourceFilename") is not None]
+    boxes = [(_shown_at(root, one, "y", _ALL), _shown_at(root, one, "x", _ALL)) for one in shown]
+    boxes = [(y, x) for y, x in boxes if y.size > 0 and x.size > 0]
+    ys = sorted({0, int(root.attrib["rasterYSize"]), *(e for y, _ in boxes for e in (y.start, y.stop))})
+    xs = sorted({0, int(root.attrib["rasterXSize"]), *(e for _, x in boxes for e in (x.start, x.stop))})
     filled = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
     for y, x in boxes:
-        at = bisect_left(ys, y.start), bisect_left(ys, y.stop)
-        filled[slice(*at), bisect_left(xs, x.start) : bisect_left(xs, x.stop)] = True
+        (top, bottom), (left, right) = (
+            np.searchsorted(ys, (y.start, y.stop)),
+            np.searchsorted(xs, (x.start, x.stop)),
+        )
+        filled[top:bottom, left:right] = True
     return _empty(filled, ys, xs)
 
 
 def _unwritten(src: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[Gone, ...]:
-    """Return the tiles of a TIFF of which nobody wrote these bands; none if there is not one that is written.
-
-    GDAL cuts strips differently from how they are stored.
-    """
+    """Return the tiles of a TIFF of which nobody wrote these bands; strips GDAL does not show as stored."""
     high, wide = src.block_shapes[0]
     if wide == src.width:
         return ()
     ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
-    if src.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") != "BAND":
-        bands = bands[:1]
     names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
-    filled = np.array(
-        [[any(src.get_tag_item(n, "TIFF", band) for band in bands) for n in row] for row in names]
-    )
-    return tuple(_empty(filled, ys, xs)) if filled.any() else ()
+    filled = [[any(src.get_tag_item(n, "TIFF", band) for band in bands) for n in row] for row in names]
+    return tuple(_empty(np.array(filled), ys, xs))
 
 
 def _empty(filled: npt.NDArray[np.bool_], ys: Sequence[int], xs: Sequence[int]) -> list[Gone]:
-    """Return the places of a ``(rows, columns)`` grid of cells with these edges that are not filled."""
-    found = []
-    for y, row in zip(pairwise(ys), ~filled, strict=True):
+    """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
+    found: list[Gone] = []
+    for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():
         edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
         found += [Gone("", Span(*y), Span(xs[left], xs[right])) for left, right in edges.tolist()]
     return found
@@ -241,11 +231,10 @@ def _part(name: str, depth: int, said: ElementTree.Element | None, *, raw: bool)
         return Parts(behind.files | {path}, behind.gone)
     try:
         with quietly(), rasterio.open(name) as src:
-            if src.driver == "GTI":  # of which GDAL shows missing tiles as black
-                return Parts(gone=(Gone(f"{name}, a tile index", _ALL, _ALL),))
             kind = _TYPES.get(src.dtypes[0], src.dtypes[0])
             is_so = {"RasterXSize": str(src.width), "RasterYSize": str(src.height), "DataType": kind}
-            if said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items()):
+            other = said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items())
+            if other or src.driver == "GTI":  # of which GDAL shows missing tiles as black
                 return missing
             unwritten = _unwritten(src, src.indexes) if src.driver == "GTiff" else ()
             return Parts(frozenset(Path(file) for file in src.files), unwritten)

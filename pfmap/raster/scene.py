@@ -112,6 +112,15 @@ def describe(
         said.append(f"{name} has no georeferencing: mapped in pixels, without a CRS")
     elif geobox.crs_wkt is None:
         said.append(f"{name} has no CRS: areas and lengths are in pixels")
+    elif geobox.transform[2] == 0 and 0 in (geobox.bounds[1], geobox.bounds[3]):
+        said.append(
+            f"{name} has a corner at exactly 0, 0 of its CRS, as scenes have that lost their place: if it "
+            "does not lie there, say where it lies with gdal_edit.py -a_ullr"
+        )
+    if {(src.scales[n - 1], src.offsets[n - 1]) for n in chosen} != {(1, 0)}:
+        said.append(
+            f"{name} has scales and offsets of its values: they are read as stored, and scale= counts them so"
+        )
     if len(set(chosen)) == 1 and not palette:
         said.append(f"{name} is grey: all bands of the model see the same; expect poorer results")
     if location.unfit:

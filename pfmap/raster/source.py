@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, reason
@@ -40,6 +40,7 @@ Values = npt.NDArray[np.generic]
 _SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
 _WHOLE = 64_000_000  # values that are read to sample a scene without overviews; of more, only spots
 _SPOTS, _FEW = 24, 8  # along an axis; few where each costs a request to a server
+_OTHERS = 4  # bands that could be an alpha band, and are looked at
 
 
 class Source:
@@ -201,8 +202,11 @@ class Source:
         kind = Resampling.average if smooth and self._palette is None else Resampling.nearest
         try:
             thin = self._values(window_of(rows, cols), shape, kind), self._mask(rows, cols, shape)
+            tiled = self.info.block[1] < self.info.geobox.width
             # The files under a VRT may have overviews where it has none itself.
-            if (has_overviews or self.info.driver == "VRT") and differs(*thin, rows, cols, self._look):
+            if (has_overviews or self.info.driver == "VRT") and differs(
+                *thin, rows, cols, self._look, tiled=tiled
+            ):
                 self._misled = True
                 return by_pixel(rows, cols, shape, self._look) if small else None
         except GDAL_ERRORS as error:
@@ -231,7 +235,10 @@ class Source:
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
         needed = values or self._partial or len(self.parts.empty) or np.dtype(self.info.dtype).kind == "f"
         if not needed and (self.skips or remote or not self._has_overviews()):
-            return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
+            none = np.zeros((count, 1, 1), dtype=np.uint8)
+            return Sample(
+                none, np.ones((1, 1), dtype=bool), *about_pixels(self.info, *self._looks(), misled=False)
+            )
         part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))
         found = None if self.skips else self.thinned(*part, _WHOLE // count)
         try:
@@ -243,17 +250,26 @@ class Source:
             # What data a mostly empty scene has may lie between the spots.
             found = self.thinned(*part, math.inf) or found
         pixels, valid = found if self._palette is None else self.shown(*found)
-        notes = about_pixels(self.info, self._alpha_values(), misled=self._misled)
-        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), notes)
+        notes = about_pixels(self.info, *self._looks(), misled=self._misled)
+        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), *notes)
 
-    def _alpha_values(self) -> Values:
-        """Read values of the alpha band from all over the scene, ``(n,)``; none where it has none."""
-        box, alpha = self.info.geobox, self.info.validity.alpha
-        found = [np.zeros(0, dtype=np.uint8)]
-        for rows, cols in product(spots(box.height, _FEW), spots(box.width, _FEW)) if alpha else ():
-            with contextlib.suppress(*GDAL_ERRORS):
-                found.append(self._src.read(alpha, window=window_of(rows, cols)).ravel())
-        return np.concatenate(found)
+    def _looks(self) -> tuple[list[tuple[Values, Bools]], dict[int, Values]]:
+        """Read spots from all over the scene, as `about_pixels` wants them."""
+        box, colors = self.info.geobox, self._src.colorinterp
+        count = _FEW // 2 if self.info.location.remote else _FEW
+        alpha = self.info.validity.alpha
+        untold = [
+            n
+            for n in self._src.indexes
+            if colors[n - 1] == ColorInterp.undefined and n not in self.info.bands
+        ]
+        looks, others = [], {band: [np.zeros(0)] for band in (untold[:_OTHERS] if alpha is None else [alpha])}
+        for rows, cols in product(spots(box.height, count), spots(box.width, count)):
+            with contextlib.suppress(*GDAL_ERRORS):  # said where it is mapped
+                looks.append(self._look(rows, cols))
+                for band, found in others.items():
+                    found.append(self._src.read(band, window=window_of(rows, cols)).ravel())
+        return looks, {band: np.concatenate(found) for band, found in others.items()}
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
