@@ -124,7 +124,8 @@ class Validity:
         height, width = shape or ((window.height, window.width) if window else src.shape)
         valid = np.ones((height, width), dtype=bool)
         if self.alpha is not None:
-            valid &= src.read(self.alpha, window=window, out_shape=shape) > 0
+            alpha = src.read(self.alpha, window=window, out_shape=shape)
+            valid &= (alpha > 0) | (alpha == -1)  # 65535, where it was written as a number with a sign
         if self.masks:
             masks = src.read_masks(self.masks, window=window, out_shape=(len(self.masks), height, width))
             valid &= masks.any(axis=0)

@@ -263,9 +263,9 @@ def about_pixels(
     even = [values.flat[0] for values, valid in looks if valid.all() and (values == values.flat[0]).all()]
     fills = {float(value): even.count(value) for value in even if _is_usual_fill(value)}
     for value, count in fills.items() if not scene.palette else ():
-        remedy = f"correct alpha band {alpha}" if alpha else f"say so with gdal_edit.py -a_nodata {value:g}"
+        remedy = f"correct alpha band {alpha}" if alpha else f"say so with gdal_edit.py -a_nodata {value:.9g}"
         notes.append(
-            f"all bands of {name} are {value:g} in about {100 * count / len(looks):.0f} % of its area, which "
+            f"all bands of {name} are {value:.9g} in about {100 * count / len(looks):.0f} % of it, which "
             f"nothing marks as nodata: that is mapped; if there is no data, {remedy}"
         )
     for band, found in others.items():

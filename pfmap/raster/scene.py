@@ -22,7 +22,7 @@ _VAGUE = ("gray", "undefined", "palette")  # interpretations that are those of n
 _WORDS = {  # of band names
     "other": "aerosol|cirrus|coastal|dem|dsm|dtm|elevation|height|mask|mid|ndvi|pan|re|(?:red)?edge|[lms]wir"
     "|short(?:wave)?|thermal|yellow",
-    "nir": "nir|(?:near)?infrared",
+    "nir": "nir|(?:near)?infra ?red",
     "red": r"red|r(?!\d)",
     "green": r"green|g(?!\d)",
     "blue": r"blue|b(?![\W_]*\d)",
@@ -213,12 +213,17 @@ def _said(src: rasterio.DatasetReader) -> list[tuple[list[str], str]]:
     With each goes what believing it guesses, or "".
     """
     kinds, (called, about), unsure = [color.name for color in src.colorinterp], _called(src), ""
-    pairs = list(zip(kinds, called, strict=True))
+    texts = ", ".join(text or "-" for text in src.descriptions)
+    pairs, default = list(zip(kinds, called, strict=True)), tuple(kinds[:3]) == RGB
     if any(name and kind in (*RGB, "nir") and name != kind for kind, name in pairs):
-        texts = ", ".join(text or "-" for text in src.descriptions)
         unsure = about = f"are called {texts} but tagged {', '.join(kinds)}"
-        if tuple(kinds[:3]) == RGB:
+        if default:
             kinds = ["undefined" if kind in RGB else kind for kind in kinds]
+    elif default and any(
+        text and not name and not re.fullmatch(rf"(band|layer|channel)?[\W_]*0*{n}", text, re.IGNORECASE)
+        for n, (text, name) in enumerate(zip(src.descriptions[:3], called, strict=False), 1)
+    ):
+        unsure = f"are called {texts}, which is not understood, but tagged {', '.join(kinds)}"
     both = [name if kind in _VAGUE else kind for kind, name in zip(kinds, called, strict=True)]
     return [(kinds, unsure), (called, about), (both, about)]
 
@@ -268,7 +273,7 @@ def _called(src: rasterio.DatasetReader) -> tuple[list[str], str]:
 
     Each is a name of the model's language, "other" for what no model takes, or "" where nothing is said.
     """
-    texts = [(text or "").lower() for text in src.descriptions]
+    texts = [re.sub("(?<=[a-z])(?=[A-Z])", " ", text or "").lower() for text in src.descriptions]
     called = [_color(text, src.tags(n) | src.tags(n, ns="IMAGERY")) for n, text in enumerate(texts, 1)]
     return (called, "") if any(called) else _numbered(texts)
 

@@ -125,8 +125,8 @@ def test_a_tile_index_is_refused(tmp_path: Path) -> None:
     frame.to_file(tmp_path / "index.gti.gpkg", driver="GPKG")
     with pytest.raises(SourceError, match="is a tile index"):
         pfmap.predict(tmp_path / "index.gti.gpkg", tmp_path / "out", model=stand_in(), device="cpu")
-    behind = virtual(tmp_path / "behind.vrt", ["index.gti.gpkg"])
-    with pytest.raises(SourceError, match="behind.vrt shows 1 file .*index.gti.gpkg"):
+    behind = shows(tmp_path / "behind.vrt", {"index.gti.gpkg": (0, 200)}, 200, 100)
+    with pytest.raises(SourceError, match=r"behind\.vrt shows 1 file .*index\.gti\.gpkg"):
         pfmap.predict(behind, tmp_path / "out", model=stand_in(), device="cpu")
     for reader in (Source, lambda location: ClassMap(location, 1)):  # as training and evaluation read
         with pytest.raises(SourceError, match="is a tile index"):
