@@ -64,14 +64,9 @@ class Blender:
     def add(self, col: int, probabilities: Tensor | None) -> Tensor:
         """Blend one window and return what it finishes.
 
-        Args:
-            col: window column; columns come in order.
-            probabilities: ``(classes, window, window)`` float32 on the blender's device, changed in place;
-                None for a window without a valid pixel, which was not computed and has no say.
-
-        Returns:
-            ``(classes, rows, cols)`` blended probabilities of the window's block; all 0 at pixels that no
-            computed window sees.
+        Columns come in order. `probabilities` are ``(classes, window, window)`` float32 on the blender's
+        device, changed in place; None for a window without a valid pixel, which was not computed and has no
+        say. What it finishes is ``(classes, rows, cols)``, all 0 at pixels that no computed window sees.
         """
         rows, cols = self._grid.rows, self._grid.cols
         if probabilities is None:
@@ -115,13 +110,8 @@ class Chooser:
 
     Where the outputs lie on another grid than the network's, probabilities are interpolated between the four
     pixels around an output pixel's centre, and only then is the class chosen: borders come out smooth, not as
-    steps. One row and one column wait for the next block.
-
-    Args:
-        frame: the two grids.
-        classes: number of classes.
-        native: whether outputs lie on the scene's grid; else on the network's.
-        device: where the probabilities are.
+    steps. One row and one column wait for the next block. `native` outputs lie on the scene's grid, others on
+    the network's.
     """
 
     def __init__(
@@ -146,13 +136,7 @@ class Chooser:
         return Span(scale.finished(block.start), scale.finished(block.stop)) if self._interpolates else block
 
     def add(self, rows: Span, cols: Span, probabilities: Tensor) -> Block:
-        """Choose the classes that a block finishes.
-
-        Args:
-            rows: the block's rows on the network's grid.
-            cols: its columns.
-            probabilities: ``(classes, rows, cols)`` blended.
-        """
+        """Choose the classes that a block of the network's grid finishes, of ``(classes, rows, cols)``."""
         if not self._interpolates:
             best, classes = largest(probabilities)
             return Block(rows, cols, classes, to_percent(best))

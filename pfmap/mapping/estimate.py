@@ -56,13 +56,9 @@ class Estimate:
 
 
 def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Estimate:
-    """Estimate a run.
+    """Estimate a run, of which an interrupted one `held` bytes of the disk already.
 
-    Args:
-        plan: what is to be done.
-        output_dir: where the outputs go.
-        held: bytes that an interrupted run left there.
-        probe: what a piece of it took; without it time is unknown and disk is an upper bound.
+    Without a probe time is unknown and disk is an upper bound.
     """
     pixels = plan.geobox.width * plan.geobox.height
     compute = windows_with_data(plan)

@@ -82,21 +82,10 @@ class Mapper:
     def run(self, work: Work) -> Mapped:
         """Map all swaths that are not on disk yet, and make the final files: the way of a window.
 
-        All stages work at once, each a little ahead of the next. In the order of the data:
-
-        ========  ===================================================  =====================
-        stage     what comes out of it                                 its thread
-        ========  ===================================================  =====================
-        read      windows, at the model's resolution                   pfmap-read
-        network   probabilities of the classes in each window          pfmap-network_0, _1 ...
-        blend     probabilities of the block that a window finishes    pfmap-blend
-        choose    class and confidence, gathered to swaths             pfmap-blend
-        write     swaths on disk, together with those of earlier runs  pfmap-write
-        trace     regions that no further row can change               pfmap-trace
-        objects   polygons in vector files                             the caller's
-        ========  ===================================================  =====================
-
-        Where other processes compute swaths, the first five stages are theirs (`Workers`).
+        All stages work at once, each a little ahead of the next, in threads that are named after what comes
+        before: read, network, blend (and choose), write, trace; the caller's writes objects. A table of them
+        is in docs/architecture.md. Where other processes compute swaths, the first five are theirs
+        (`Workers`).
 
         Raises:
             SourceError: the scene cannot be read.

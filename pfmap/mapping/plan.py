@@ -133,11 +133,7 @@ class Plan:
         return tags
 
     def fingerprint(self, scene: str) -> dict[str, str]:
-        """Return all that the content of a swath depends on: scene, model and options.
-
-        Args:
-            scene: the scene's own fingerprint.
-        """
+        """Return all that the content of a swath depends on: the scene by its fingerprint, model, options."""
         options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
         return {
             "pfmap": __version__,
@@ -150,11 +146,8 @@ class Plan:
         """Return hashes of all that the outputs depend on, by which a scene is known to be done.
 
         As `fingerprint`, without what makes no difference that anyone wants to see: how the work was cut, and
-        which device and which version of pfmap did it.
-
-        Args:
-            scene: the scene's own fingerprint.
-            outputs: which outputs are wanted, and what they are to be like.
+        which device and which version of pfmap did it. `outputs` says which are wanted, and what they are to
+        be like.
         """
         options = json.dumps(self._essentials(), sort_keys=True)
         facts = {"scene": scene, "model": self._model_facts(), "options": options + outputs}

@@ -288,14 +288,7 @@ def out_of_memory_explained() -> Iterator[None]:
 def map_array(
     predictor: Predictor, image: Array, classes: int, window: int, overlap: int
 ) -> tuple[Array, Array]:
-    """Map a whole image in memory, with the same windows and blending as a scene.
-
-    Args:
-        predictor: the network and its device.
-        image: ``(3, height, width)``.
-        classes: number of classes.
-        window: side of the windows.
-        overlap: pixels that neighbours share.
+    """Map a whole ``(3, height, width)`` image in memory, with the same windows and blending as a scene.
 
     Returns:
         ``(height, width)`` classes, and their confidence in percent.

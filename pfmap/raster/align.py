@@ -27,13 +27,8 @@ class AlignedMap(ClassMap):
     """An opened class raster of any CRS, resolution and extent, read on another raster's grid.
 
     Each pixel takes the class of the nearest one. Pixels beyond the raster have none. Use it as a context
-    manager.
-
-    Args:
-        location: where it is.
-        target: the other grid.
-        advice: what to do about several bands.
-        other: name of the raster whose grid that is, for messages.
+    manager. `advice` says what to do about several bands, `other` is the name of the raster whose grid
+    `target` is.
 
     Attributes:
         geobox: the other grid.
@@ -143,14 +138,9 @@ def burn(
 def burn_values(
     shapes: Sequence[tuple[object, int]], rows: Span, cols: Span, fill: int, *, touched: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Give pixels the value of the geometry that their centre lies in, the last of several.
+    """Give pixels the value of the geometry that their centre lies in, the last of several, else `fill`.
 
-    Args:
-        shapes: polygons in pixel coordinates, with a GeoJSON-like interface, and their values.
-        rows: pixel rows.
-        cols: pixel columns.
-        fill: value outside all of them.
-        touched: whether touching is enough.
+    Geometries as for `burn`; with `touched` touching is enough.
 
     Returns:
         ``(rows, cols)``.

@@ -190,18 +190,16 @@ def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
     if tuple(src.transform)[:6] != IDENTITY:
         return
     points, crs = src.gcps
-    out = f"{Path(scene).stem}_ortho.tif"
+    if not points and src.rpcs is None:
+        return
+    has, how, to = "a camera model (RPC)", "-rpc -to RPC_DEM=dem.tif", "EPSG:..."
     if points:
-        to = f"-t_srs {crs.to_string()}" if crs is not None and crs.to_epsg() else "-t_srs EPSG:..."
-        raise SourceError(
-            f"{scene} has {len(points)} ground control points and no transform; an orthophoto is needed: "
-            f"orthorectify it first, with gdalwarp -tps -r bilinear {to} {scene} {out}"
-        )
-    if src.rpcs is not None:
-        raise SourceError(
-            f"{scene} has a camera model (RPC) and no transform; an orthophoto is needed: orthorectify it "
-            f"first, with gdalwarp -rpc -to RPC_DEM=dem.tif -r bilinear -t_srs EPSG:... {scene} {out}"
-        )
+        has, how = f"{len(points)} ground control points", "-tps"
+        to = crs.to_string() if crs is not None and crs.to_epsg() else to
+    raise SourceError(
+        f"{scene} has {has} and no transform; an orthophoto is needed: orthorectify it first, with gdalwarp "
+        f"{how} -r bilinear -t_srs {to} {scene} {Path(scene).stem}_ortho.tif"
+    )
 
 
 def open_raster(location: Location) -> rasterio.DatasetReader:

@@ -247,12 +247,9 @@ def about_pixels(
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Say what a user should know of a scene's pixels, and which values fill whole areas of it.
 
-    Args:
-        scene: what it is.
-        looks: ``(bands, h, w)`` values and the valid mask of spots from all over it.
-        others: ``(n,)`` values of bands that are not in use there, by number: its alpha band, and such as
-            could be one.
-        misled: whether its overviews show something else.
+    `looks` are ``(bands, h, w)`` values and the valid mask of spots from all over it, `others` are ``(n,)``
+    values there of its alpha band, or of bands that could be one, by number. It is `misled` if its overviews
+    show something else.
     """
     notes, name, alpha = [], scene.name, scene.validity.alpha
     if misled:

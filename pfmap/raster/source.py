@@ -46,13 +46,8 @@ _OTHERS = 4  # bands that could be an alpha band, and are looked at
 class Source:
     """An opened scene. A context manager; one per thread.
 
-    Args:
-        location: where it is.
-        names: the bands that the model needs, in its order.
-        bands: 1-based band numbers that override the choice by colour interpretation.
-        model: the model's name, for messages.
-        skip_unreadable: whether blocks that cannot be read count as nodata; they are listed in
-            `unreadable` then.
+    `names` are the bands that the model needs, in its order; `bands` 1-based numbers that override the choice
+    by colour interpretation. With `skip_unreadable` blocks that cannot be read count as nodata.
 
     Attributes:
         info: what the scene is.
@@ -182,12 +177,8 @@ class Source:
     ) -> tuple[Values, Bools] | None:
         """Read pixel rows and columns of the scene in fewer pixels, from an overview if it has a true one.
 
-        Args:
-            rows: pixel rows.
-            cols: pixel columns.
-            shape: how many pixels are wanted.
-            most: how many may be read for it without an overview; of a scene on a server none.
-            smooth: whether each is the mean of those it stands for where that is quick, or one of them.
+        Without one `most` pixels may be read for it, of a scene on a server none. Each is one of those it
+        stands for; where that is quick their mean, if `smooth`.
 
         Returns:
             ``(bands, *shape)`` in the file's own type, and the valid mask; None where it took more.
@@ -226,8 +217,7 @@ class Source:
     def sample(self, *, values: bool) -> Sample:
         """Read a few pixels from all over the scene: from an overview, the whole of a small scene, or spots.
 
-        Args:
-            values: whether the values are needed. If not, and every pixel is valid, little is read.
+        Where no `values` are needed, and every pixel is valid, little is read.
 
         Raises:
             SourceError: nothing can be read.

@@ -169,12 +169,9 @@ def _staged(height: int, width: int) -> dict[str, Any]:
 
 
 def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
-    """Write a raster's overviews, largest first, until one block holds the smallest.
+    """Write overviews of a single-band uint8 raster, largest first, until one block holds the smallest.
 
-    Args:
-        source: a single-band uint8 raster with nodata 255.
-        folder: where they go, as `<source's stem>.1.tif` and so on.
-        halving: how four pixels become one.
+    They go into a folder as `<source's stem>.1.tif` and so on.
 
     Raises:
         RasterioError: the disk is full or not writable.
