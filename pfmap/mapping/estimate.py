@@ -38,7 +38,6 @@ class Estimate:
     """What a run will take."""
 
     windows: int
-    """Windows on the scene."""
     compute: int
     """Windows that have data and are computed, estimated."""
     seconds: float | None

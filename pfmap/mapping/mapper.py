@@ -59,9 +59,8 @@ class Mapped:
     objects: Mapping[int, int]
     """Objects written per class that becomes polygons."""
     swaths: int
-    """How many swaths there are."""
     resumed: int
-    """How many of them were on disk already."""
+    """How many of the swaths were on disk already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,6 @@ class Mapper:
     network: Predictor | Workers
     """What computes windows here, or whole swaths in other processes."""
     clock: Clock
-    """Where the stages' times go."""
     on_pixels: Callable[[int], None]
     """Called with the pixels of the outputs that are done; it may raise to stop."""
 

@@ -44,11 +44,9 @@ class Plan:
     native: bool
     """Whether that is the scene's grid; else it is the network's."""
     area: Area | None
-    """The area of interest."""
     scaling: Scaling
     """How pixel values become 0..1."""
     sample: Sample
-    """A few pixels from all over the scene."""
     gsd: tuple[float, float] | None
     """Metres per pixel of the scene, across and down; None where that is unknown."""
     model: Model
@@ -64,7 +62,6 @@ class Plan:
     regularized: Sequence[int]
     """Indices of those whose objects are squared."""
     warnings: Sequence[str]
-    """What the user should know."""
 
     @property
     def card(self) -> Card:
@@ -105,9 +102,8 @@ class Plan:
         piece = Frame(
             frame.top + y.start, frame.left + x.start, Scale(y.size, rows.size), Scale(x.size, cols.size)
         )
-        crop = self.scene.geobox.crop(
-            Span(piece.top, piece.top + y.size), Span(piece.left, piece.left + x.size)
-        )
+        down, across = Span(piece.top, piece.top + y.size), Span(piece.left, piece.left + x.size)
+        crop = self.scene.geobox.crop(down, across)
         return dataclasses.replace(
             self,
             frame=piece,

@@ -59,7 +59,7 @@ class AlignedMap(ClassMap):
     def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
         """Say whether the two grids are one; refuse those that no georeferencing brings together."""
         same_size = (own.width, own.height) == (target.width, target.height)
-        if same_size and own.transform == target.transform and _same_crs(own, target):
+        if same_size and own.transform == target.transform and crs_of(own.crs_wkt) == crs_of(target.crs_wkt):
             return True
         name = self._location.text
         if own.georeferenced and target.georeferenced and (target.crs_wkt or not own.crs_wkt):
@@ -111,10 +111,6 @@ class AlignedMap(ClassMap):
             return super()._read(window)
         values, alpha = self._vrt.read([self._band, self._validity.alpha or self._vrt.count], window=window)
         return values, alpha
-
-
-def _same_crs(one: GeoBox, two: GeoBox) -> bool:
-    return one.crs_wkt == two.crs_wkt or crs_of(one.crs_wkt) == crs_of(two.crs_wkt)
 
 
 def _box(bounds: tuple[float, float, float, float]) -> str:

@@ -168,19 +168,17 @@ def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
     chosen = [every[band - 1] for band in bands if band <= len(every)] or every
     if any(one.get("subClass") for one in (root, *chosen)):
         return []  # made of others in other ways
+    height, width = int(root.attrib["rasterYSize"]), int(root.attrib["rasterXSize"])
     shown = [one for band in chosen for one in band if one.find("SourceFilename") is not None]
-    boxes = [(_shown_at(root, one, "y", _ALL), _shown_at(root, one, "x", _ALL)) for one in shown]
-    boxes = [(y, x) for y, x in boxes if y.size > 0 and x.size > 0]
-    ys = sorted({0, int(root.attrib["rasterYSize"]), *(e for y, _ in boxes for e in (y.start, y.stop))})
-    xs = sorted({0, int(root.attrib["rasterXSize"]), *(e for _, x in boxes for e in (x.start, x.stop))})
+    spans = [(_shown_at(root, one, axis, _ALL) for axis in "yx") for one in shown]
+    places = np.array([(y.start, y.stop, x.start, x.stop) for y, x in spans], dtype=np.int64).reshape(-1, 4)
+    places = places.clip(0, [height, height, width, width])
+    ys, xs = np.unique([0, height, *places[:, :2].flat]), np.unique([0, width, *places[:, 2:].flat])
     filled = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
-    for y, x in boxes:
-        (top, bottom), (left, right) = (
-            np.searchsorted(ys, (y.start, y.stop)),
-            np.searchsorted(xs, (x.start, x.stop)),
-        )
+    cells = *np.searchsorted(ys, places[:, :2]).T, *np.searchsorted(xs, places[:, 2:]).T
+    for top, bottom, left, right in zip(*cells, strict=True):
         filled[top:bottom, left:right] = True
-    return _empty(filled, ys, xs)
+    return _empty(filled, ys.tolist(), xs.tolist())
 
 
 def _unwritten(src: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[Gone, ...]:

@@ -265,21 +265,26 @@ def about_pixels(
             f"all bands of {name} are {value:.9g} in about {100 * count / len(looks):.0f} % of it, which "
             f"nothing marks as nodata: that is mapped; if there is no data, {remedy}"
         )
-    for band, found in others.items():
-        values, counts = np.unique(found[found != 0], return_counts=True)
-        # A mask has one such value, and a few more along its edges.
-        if band == alpha and len(values) >= _MANY and counts[-1] < 0.75 * counts.sum():
-            notes.append(
-                f"the alpha band of {name} looks like data, such as near infrared: it has many values. "
-                "Pixels where it is 0 are nodata; if it is no alpha band, say so with gdal_edit.py "
-                f"-colorinterp_{band} undefined"
-            )
-        if band != alpha and len(values) == 1 and counts[0] < len(found):
-            notes.append(
-                f"band {band} of {name} has only 0 and {values[0]:g}, as an alpha band has, but is none: if "
-                f"it marks what is valid, say so with gdal_edit.py -colorinterp_{band} alpha"
-            )
-    return tuple(notes), tuple(fills)
+    notes += [_about_alpha(name, band, found, called=band == alpha) for band, found in others.items()]
+    return tuple(filter(None, notes)), tuple(fills)
+
+
+def _about_alpha(name: str, band: int, found: Values, *, called: bool) -> str:
+    """Say of ``(n,)`` values of a band that it looks like an alpha band, or that one `called` so does not."""
+    values, counts = np.unique(found[found != 0], return_counts=True)
+    # A mask has one such value, and a few more along its edges.
+    if called and len(values) >= _MANY and counts[-1] < 0.75 * counts.sum():
+        return (
+            f"the alpha band of {name} looks like data, such as near infrared: it has many values. Pixels "
+            "where it is 0 are nodata; if it is no alpha band, say so with gdal_edit.py "
+            f"-colorinterp_{band} undefined"
+        )
+    if not called and len(values) == 1 and counts[0] < len(found):
+        return (
+            f"band {band} of {name} has only 0 and {values[0]:g}, as an alpha band has, but is none: if it "
+            f"marks what is valid, say so with gdal_edit.py -colorinterp_{band} alpha"
+        )
+    return ""
 
 
 def _is_usual_fill(value: Any) -> bool:

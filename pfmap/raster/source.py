@@ -83,7 +83,7 @@ class Source:
             self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
             self._misled = False
             opaque = self._palette is None or bool(self._palette[3].all())
-            self._partial = self.info.validity.decides or not opaque
+            self._partial = self.info.validity.decides or not opaque or np.dtype(self.info.dtype).kind == "f"
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
             self._stack = stack.pop_all()
@@ -223,12 +223,10 @@ class Source:
             SourceError: nothing can be read.
         """
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
-        needed = values or self._partial or len(self.parts.empty) or np.dtype(self.info.dtype).kind == "f"
+        needed = values or self._partial or len(self.parts.empty)
         if not needed and (self.skips or remote or not self._has_overviews()):
             none = np.zeros((count, 1, 1), dtype=np.uint8)
-            return Sample(
-                none, np.ones((1, 1), dtype=bool), *about_pixels(self.info, *self._looks(), misled=False)
-            )
+            return Sample(none, np.ones((1, 1), dtype=bool), *self._about())
         part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))
         found = None if self.skips else self.thinned(*part, _WHOLE // count)
         try:
@@ -240,26 +238,25 @@ class Source:
             # What data a mostly empty scene has may lie between the spots.
             found = self.thinned(*part, math.inf) or found
         pixels, valid = found if self._palette is None else self.shown(*found)
-        notes = about_pixels(self.info, *self._looks(), misled=self._misled)
-        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), *notes)
+        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), *self._about())
 
-    def _looks(self) -> tuple[list[tuple[Values, Bools]], dict[int, Values]]:
-        """Read spots from all over the scene, as `about_pixels` wants them."""
-        box, colors = self.info.geobox, self._src.colorinterp
-        count = _FEW // 2 if self.info.location.remote else _FEW
-        alpha = self.info.validity.alpha
-        untold = [
-            n
-            for n in self._src.indexes
-            if colors[n - 1] == ColorInterp.undefined and n not in self.info.bands
+    def _about(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """Look at spots from all over the scene for what a user should know, as `about_pixels` says it."""
+        info, box, src = self.info, self.info.geobox, self._src
+        count = _FEW // 2 if info.location.remote else _FEW
+        colors = dict(zip(src.indexes, src.colorinterp, strict=True))
+        bands = [n for n in src.indexes if colors[n] == ColorInterp.undefined and n not in info.bands][
+            :_OTHERS
         ]
-        looks, others = [], {band: [np.zeros(0)] for band in (untold[:_OTHERS] if alpha is None else [alpha])}
+        bands = bands if info.validity.alpha is None else [info.validity.alpha]
+        looks, others = [], {band: [np.zeros(0)] for band in bands}
         for rows, cols in product(spots(box.height, count), spots(box.width, count)):
             with contextlib.suppress(*GDAL_ERRORS):  # said where it is mapped
                 looks.append(self._look(rows, cols))
                 for band, found in others.items():
-                    found.append(self._src.read(band, window=window_of(rows, cols)).ravel())
-        return looks, {band: np.concatenate(found) for band, found in others.items()}
+                    found.append(src.read(band, window=window_of(rows, cols)).ravel())
+        values = {band: np.concatenate(found) for band, found in others.items()}
+        return about_pixels(info, looks, values, misled=self._misled)
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
