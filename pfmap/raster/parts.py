@@ -170,7 +170,7 @@ def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
         return []  # made of others in other ways
     height, width = int(root.attrib["rasterYSize"]), int(root.attrib["rasterXSize"])
     shown = [one for band in chosen for one in band if one.find("SourceFilename") is not None]
-    spans = [(_shown_at(root, one, axis, _ALL) for axis in "yx") for one in shown]
+    spans = [[_shown_at(root, one, axis, _ALL) for axis in "yx"] for one in shown]
     places = np.array([(y.start, y.stop, x.start, x.stop) for y, x in spans], dtype=np.int64).reshape(-1, 4)
     places = places.clip(0, [height, height, width, width])
     ys, xs = np.unique([0, height, *places[:, :2].flat]), np.unique([0, width, *places[:, 2:].flat])
