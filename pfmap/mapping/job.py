@@ -261,10 +261,14 @@ def look_behind(source: Source) -> list[str]:
     Raises:
         SourceError: some are missing, and what cannot be read is not to count as nodata.
     """
-    if source.info.driver not in ("VRT", "GTiff"):
-        return []
-    source.parts, said = find_parts(source.info, needed=not source.skips)
-    source.times |= times_of(source.parts.files)
+    name = source.info.name
+    said: list[str] = []
+    if source.info.driver == "VRT":
+        source.parts, said = find_parts(source.info, needed=not source.skips)
+        source.empty = source.parts.empty
+        source.times |= times_of(source.parts.files)
+    if len(source.empty) and not source.info.validity.decides:
+        said.append(f"{name} has places where nothing was written, or no file is shown: they count as nodata")
     return said
 
 

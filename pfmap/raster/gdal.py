@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,31 @@ class Validity:
         return valid
 
 
+Places = npt.NDArray[np.int64]
+"""``(n, 4)`` first row and the one after the last, columns likewise, of parts of a raster."""
+NOWHERE: Places = np.empty((0, 4), dtype=np.int64)
+
+
+def places_left(filled: npt.NDArray[np.bool_], ys: Sequence[int], xs: Sequence[int]) -> Places:
+    """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
+    found: list[tuple[int, int, int, int]] = []
+    for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():
+        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
+        found += [(*y, xs[left], xs[right]) for left, right in edges]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
+
+
+def unwritten_places(src: rasterio.DatasetReader, bands: Sequence[int]) -> Places:
+    """Return the tiles of a TIFF of which nobody wrote these bands; strips GDAL does not show as stored."""
+    high, wide = src.block_shapes[0]
+    if src.driver != "GTiff" or wide == src.width:
+        return NOWHERE
+    ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
+    names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
+    filled = [[any(src.get_tag_item(n, "TIFF", band) for band in bands) for n in row] for row in names]
+    return places_left(np.array(filled), ys, xs)
+
+
 @lru_cache(maxsize=64)
 def crs_of(wkt: str | None) -> CRS | None:
     """Parse a CRS; None is no CRS, and stays so."""
@@ -145,7 +171,7 @@ def horizontal(crs: CRS) -> CRS:
         if (flat := _without_heights(table)) != table:
             crs = CRS.from_string(json.dumps(flat))
             known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
-            crs = known if known == crs else crs
+            return known if known == crs else crs
     return crs
 
 

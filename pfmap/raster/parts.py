@@ -7,20 +7,26 @@ folder, and not named by the user, must hold its own pixels.
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings, open_raster
+from pfmap.raster.gdal import (
+    GDAL_ERRORS,
+    NOWHERE,
+    Places,
+    gdal_settings,
+    places_left,
+    unwritten_places,
+)
 from pfmap.raster.location import REMOTE, Location, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 
@@ -59,21 +65,12 @@ class Parts:
     """Those of this machine that are there, with their side files."""
     gone: tuple[Gone, ...] = ()
     """What is not there. What lies on servers is not looked for."""
-    empty: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 4), dtype=np.int64))
-    """``(n, 4)`` first row and the one after the last, columns likewise, of places that show nothing."""
+    empty: Places = field(default_factory=NOWHERE.copy)
+    """Where nothing is shown."""
 
     def near(self, rows: Span, cols: Span) -> list[Gone]:
         """Return what is not there of a part of the raster."""
         return [one for one in self.gone if one.reaches(rows, cols)]
-
-    def strike_empty(self, valid: npt.NDArray[np.bool_], rows: Span, cols: Span) -> None:
-        """Strike what shows nothing out of the mask of a part of the raster, which may have fewer pixels."""
-        low, high = self.empty[:, ::2], self.empty[:, 1::2]
-        near = (low < [rows.stop, cols.stop]).all(axis=1) & (high > [rows.start, cols.start]).all(axis=1)
-        steps = np.divide(valid.shape, [rows.size, cols.size]).repeat(2)
-        places = (self.empty[near] - [rows.start, rows.start, cols.start, cols.start]) * steps
-        for top, bottom, left, right in places.round().astype(int).clip(0):
-            valid[top:bottom, left:right] = False
 
     def pieces(
         self, rows: Span, cols: Span, scene: SceneInfo
@@ -102,7 +99,7 @@ def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
 
 
 def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
-    """Find the files behind a virtual raster, all bands' and masks', and what of a raster shows nothing.
+    """Find the files behind a virtual raster, all bands' and masks', and where it shows none.
 
     None are looked for where it lies on a server.
 
@@ -113,15 +110,9 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
         SourceError: some are missing that are `needed`.
     """
     name, local = scene.name, scene.location.local
-    if scene.driver == "GTiff":
-        with open_raster(scene.location) as src:
-            parts = Parts(gone=_unwritten(src, scene.bands))
-    else:
-        parts = Parts() if local is None else _parts_of(local, _DEEP, scene.bands)
-    gone = [one for one in parts.gone if one.name]
-    spans = [(one.rows, one.cols) for one in parts.gone if not one.name]
-    empty = [(y.start, y.stop, x.start, x.stop) for y, x in spans]
-    parts = Parts(parts.files, tuple(gone), np.array(empty, dtype=np.int64).reshape(-1, 4))
+    parts = Parts() if local is None else _parts_of(local, _DEEP, scene.bands)
+    gone = tuple(one for one in parts.gone if one.name)
+    parts = Parts(parts.files, gone, _places(one for one in parts.gone if not one.name))
     names = sorted({one.name for one in gone})
     some = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
     lack = (
@@ -131,10 +122,7 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
         raise SourceError(
             f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
         )
-    said = [f"{lack}: their places count as nodata"] * bool(names)
-    if empty and not scene.validity.decides:
-        said.append(f"{name} has places where nothing was written, or no file is shown: they count as nodata")
-    return parts, said
+    return parts, [f"{lack}: their places count as nodata"] * bool(names)
 
 
 def _parts_of(path: Path, depth: int, bands: Sequence[int] = ()) -> Parts:
@@ -171,34 +159,22 @@ def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
     height, width = int(root.attrib["rasterYSize"]), int(root.attrib["rasterXSize"])
     shown = [one for band in chosen for one in band if one.find("SourceFilename") is not None]
     spans = [[_shown_at(root, one, axis, _ALL) for axis in "yx"] for one in shown]
-    places = np.array([(y.start, y.stop, x.start, x.stop) for y, x in spans], dtype=np.int64).reshape(-1, 4)
-    places = places.clip(0, [height, height, width, width])
+    places = _places(Gone("", *both) for both in spans).clip(0, [height, height, width, width])
     ys, xs = np.unique([0, height, *places[:, :2].flat]), np.unique([0, width, *places[:, 2:].flat])
     filled = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
     cells = *np.searchsorted(ys, places[:, :2]).T, *np.searchsorted(xs, places[:, 2:]).T
     for top, bottom, left, right in zip(*cells, strict=True):
         filled[top:bottom, left:right] = True
-    return _empty(filled, ys.tolist(), xs.tolist())
+    return _nothing_at(places_left(filled, ys.tolist(), xs.tolist()))
 
 
-def _unwritten(src: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[Gone, ...]:
-    """Return the tiles of a TIFF of which nobody wrote these bands; strips GDAL does not show as stored."""
-    high, wide = src.block_shapes[0]
-    if wide == src.width:
-        return ()
-    ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
-    names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
-    filled = [[any(src.get_tag_item(n, "TIFF", band) for band in bands) for n in row] for row in names]
-    return tuple(_empty(np.array(filled), ys, xs))
+def _nothing_at(places: Places) -> list[Gone]:
+    return [Gone("", Span(*place[:2]), Span(*place[2:])) for place in places.tolist()]
 
 
-def _empty(filled: npt.NDArray[np.bool_], ys: Sequence[int], xs: Sequence[int]) -> list[Gone]:
-    """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
-    found: list[Gone] = []
-    for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():
-        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
-        found += [Gone("", Span(*y), Span(xs[left], xs[right])) for left, right in edges.tolist()]
-    return found
+def _places(gone: Iterable[Gone]) -> Places:
+    found = [(one.rows.start, one.rows.stop, one.cols.start, one.cols.stop) for one in gone]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
 
 
 def _virtual(path: Path) -> ElementTree.Element | None:
@@ -234,8 +210,8 @@ def _part(name: str, depth: int, said: ElementTree.Element | None, *, raw: bool)
             other = said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items())
             if other or src.driver == "GTI":  # of which GDAL shows missing tiles as black
                 return missing
-            unwritten = _unwritten(src, src.indexes) if src.driver == "GTiff" else ()
-            return Parts(frozenset(Path(file) for file in src.files), unwritten)
+            unwritten = _nothing_at(unwritten_places(src, src.indexes))
+            return Parts(frozenset(Path(file) for file in src.files), tuple(unwritten))
     except GDAL_ERRORS:
         return missing
 

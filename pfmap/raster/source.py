@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, unwritten_places, window_of
 from pfmap.raster.location import Location, ask_server
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
@@ -53,7 +53,8 @@ class Source:
         info: what the scene is.
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
         times: what `times_of` says of its files since it was opened.
-        parts: its files and places that show nothing, once somebody has looked.
+        parts: the files behind a virtual raster, once somebody has looked.
+        empty: its places that show nothing; of a virtual raster once somebody has looked.
         unreadable: (column, row, width, height) of blocks that could not be read, since last emptied.
 
     Raises:
@@ -71,7 +72,7 @@ class Source:
         skip_unreadable: bool = False,
     ) -> None:
         self.scaling = EIGHT_BIT
-        self.parts = Parts()
+        self.parts: Parts | None = None
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
@@ -81,6 +82,7 @@ class Source:
             self.info = describe(self._src, location, chosen, guesses)
             self.times = times_of(self.info.files)
             self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
+            self.empty = unwritten_places(self._src, chosen)
             self._misled = False
             opaque = self._palette is None or bool(self._palette[3].all())
             self._partial = self.info.validity.decides or not opaque or np.dtype(self.info.dtype).kind == "f"
@@ -103,7 +105,7 @@ class Source:
         Raises:
             SourceError: the pixels cannot be read.
         """
-        if self.parts.near(rows, cols):
+        if self.parts is not None and self.parts.near(rows, cols):
             return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
@@ -129,7 +131,7 @@ class Source:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
         pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
-        for y, x, block, there in self.parts.pieces(rows, cols, self.info):
+        for y, x, block, there in (self.parts or Parts()).pieces(rows, cols, self.info):
             box = y.within(rows), x.within(cols)
             try:
                 if there:
@@ -155,7 +157,12 @@ class Source:
 
     def _mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:
         valid = self.info.validity.read(self._src, window_of(rows, cols), shape)
-        self.parts.strike_empty(valid, rows, cols)
+        low, high = self.empty[:, ::2], self.empty[:, 1::2]
+        near = (low < [rows.stop, cols.stop]).all(axis=1) & (high > [rows.start, cols.start]).all(axis=1)
+        places = self.empty[near] - [rows.start, rows.start, cols.start, cols.start]
+        places = places * np.divide(valid.shape, [rows.size, cols.size]).repeat(2)
+        for top, bottom, left, right in places.round().astype(int).clip(0):
+            valid[top:bottom, left:right] = False
         return valid
 
     def shown(self, values: Values, valid: Bools) -> tuple[Bytes, Bools]:
@@ -223,7 +230,7 @@ class Source:
             SourceError: nothing can be read.
         """
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
-        needed = values or self._partial or len(self.parts.empty)
+        needed = values or self._partial or len(self.empty)
         if not needed and (self.skips or remote or not self._has_overviews()):
             none = np.zeros((count, 1, 1), dtype=np.uint8)
             return Sample(none, np.ones((1, 1), dtype=bool), *self._about())

@@ -19,6 +19,7 @@ from sheets import SIDE, flat_sheet, virtual
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.grid import Span
+from pfmap.mapping.job import look_behind
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import GDAL_ERRORS, Steady
 from pfmap.raster.location import locate
@@ -272,7 +273,7 @@ def test_where_nothing_is_shown_there_is_nodata(kind: str, tmp_path: Path) -> No
         (said,) = (text for text in result.report["warnings"] if "count as nodata" in text)
         assert "scene.vrt has places" in said or "0.tif has places" in said
         with Source(locate(scene)) as source:
-            source.parts, _ = find_parts(source.info, needed=True)
+            look_behind(source)
             assert source.sample(values=True).valid_share == pytest.approx(2 / 3, abs=0.01)
             thin = source.thinned(Span(0, 128), Span(64, 384), (32, 80), 1e9)
             assert thin is not None
