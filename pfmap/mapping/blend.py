@@ -27,15 +27,6 @@ _STEPS = 65534  # from probability 0, kept as the first below, to probability 1
 _ZERO = -_STEPS // 2
 
 
-def _pack(probabilities: Tensor, out: Tensor) -> None:
-    """Keep probabilities, which are changed, in two bytes each."""
-    out.copy_(probabilities.mul_(_STEPS).add_(_ZERO).round_())
-
-
-def _unpack(packed: Tensor) -> Tensor:
-    return packed.float().sub_(_ZERO).div_(_STEPS)
-
-
 class Blender:
     """Takes probabilities window by window, in reading order, and gives finished blocks.
 
@@ -82,9 +73,12 @@ class Blender:
         block_cols = cols.block(col)
         at = slice(block_cols.start, block_cols.start + probabilities.shape[-1])
         if self._row > 0 and overlap:
-            probabilities[:, :overlap].mul_(self._rising[:, None]).add_(_unpack(self._above[..., at]))
+            probabilities[:, :overlap].mul_(self._rising[:, None]).add_(
+                self._above[..., at].float().sub_(_ZERO).div_(_STEPS)
+            )
         if self._row < rows.count - 1 and overlap:
-            _pack(probabilities[:, rows.stride :] * falling[:, None], self._above[..., at])
+            waiting = probabilities[:, rows.stride :] * falling[:, None]
+            self._above[..., at].copy_(waiting.mul_(_STEPS).add_(_ZERO).round_())
         return probabilities[:, : rows.block(self._row).size, : block_cols.size]
 
 

@@ -212,7 +212,8 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if native else torch.float16
-    if device.type == "cpu" and _cpu_has_bfloat16():
+    multiplies = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    if device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in multiplies):
         return torch.bfloat16
     return torch.float32
 
@@ -225,9 +226,3 @@ def describe(device: torch.device, precision: torch.dtype) -> str:
     elif device.type == "cpu":
         name = f"cpu ({torch.get_num_threads()} threads)"
     return f"{name}, {precision_name(precision)}"
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX)."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)

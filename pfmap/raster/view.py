@@ -138,7 +138,10 @@ def _along_last(values: Floats, origin: int, scale: Scale, span: Span) -> Floats
     if scale.same:
         return values[..., span.start - origin : span.stop - origin]
     if scale.native < scale.size:
-        return _interpolate(values, origin, scale, span)
+        # Between the two nearest centres; beyond the outermost ones nothing changes.
+        first, second, weight = neighbours(scale, span)
+        mixed: Floats = values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
+        return mixed
     return _average(values, origin, scale, span)
 
 
@@ -154,13 +157,6 @@ def _average(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
     upto = sums[..., whole - origin] + part * values[..., within]
     means: Floats = (np.diff(upto, axis=-1) * (scale.size / scale.native)).astype(np.float32)
     return means
-
-
-def _interpolate(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
-    """Interpolate between the two nearest centres; beyond the outermost ones nothing changes."""
-    first, second, weight = neighbours(scale, span)
-    mixed: Floats = values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
-    return mixed
 
 
 def neighbours(scale: Scale, span: Span) -> tuple[Integers, Integers, Floats]:
