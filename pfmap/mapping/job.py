@@ -267,7 +267,7 @@ def look_behind(source: Source) -> list[str]:
         source.parts, said = find_parts(source.info, needed=not source.skips)
         source.empty = source.parts.empty
         source.times |= times_of(source.parts.files)
-    if len(source.empty) and not source.info.validity.decides:
+    if len(source.empty) and not (said or source.info.validity.decides):
         said.append(f"{name} has places where nothing was written, or no file is shown: they count as nodata")
     return said
 

@@ -66,7 +66,7 @@ class Parts:
     gone: tuple[Gone, ...] = ()
     """What is not there. What lies on servers is not looked for."""
     empty: Places = field(default_factory=NOWHERE.copy)
-    """Where nothing is shown."""
+    """Where nothing is shown, for no file is named, or it is not there."""
 
     def near(self, rows: Span, cols: Span) -> list[Gone]:
         """Return what is not there of a part of the raster."""
@@ -112,7 +112,7 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
     name, local = scene.name, scene.location.local
     parts = Parts() if local is None else _parts_of(local, _DEEP, scene.bands)
     gone = tuple(one for one in parts.gone if one.name)
-    parts = Parts(parts.files, gone, _places(one for one in parts.gone if not one.name))
+    parts = Parts(parts.files, gone, _places(parts.gone))
     names = sorted({one.name for one in gone})
     some = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
     lack = (

@@ -194,7 +194,7 @@ def test_a_scene_that_vanishes_in_mid_run(write_scene: Write, tmp_path: Path) ->
         if done > total / 3:
             os.truncate(scene, 5000)
 
-    with pytest.raises(SourceError, match="gone"):
+    with pytest.raises(SourceError, match="gone|changed while it was mapped"):  # if it is in GDAL's cache
         pfmap.predict(
             scene, tmp_path / "out", model=stand_in(), device="cpu", swath_pixels=1, on_progress=on_progress
         )
