@@ -168,11 +168,11 @@ BROKEN: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def noisy(path: Path, driver: str, **profile: Any) -> Path:
-    image = np.random.default_rng(0).integers(0, 256, (3, 600, 600), dtype=np.uint8)
+def noisy(path: Path, driver: str, side: int = 600, **profile: Any) -> Path:
+    image = np.random.default_rng(0).integers(0, 256, (3, side, side), dtype=np.uint8)
     with rasterio.open(
-        path, "w", driver=driver, width=600, height=600, count=3, dtype="uint8", crs=UTM, transform=NORTH_UP,
-        **profile,
+        path, "w", driver=driver, width=side, height=side, count=3, dtype="uint8", crs=UTM,
+        transform=NORTH_UP, **profile,
     ) as dst:  # fmt: skip
         dst.write(image)
     return path
@@ -256,6 +256,14 @@ def shows(path: Path, places: dict[str, tuple[int, int]], width: int = 384, heig
     place = f"<SRS>{UTM}</SRS><GeoTransform>300000, 0.5, 0, 3000000, 0, -0.5</GeoTransform>"
     path.write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{place}{bands}</VRTDataset>')
     return path
+
+
+def test_damage_that_gdal_would_meet_in_threads_of_its_own_is_heard(tmp_path: Path) -> None:
+    """As it reads a VRT of several files, a million pixels at a time."""
+    name = spoilt(noisy(tmp_path / "x.tif", "GTiff", 1200, **JPEG)).name
+    scene = shows(tmp_path / "scene.vrt", {name: (0, 600), f"./{name}": (600, 1200)}, 1200, 1200)
+    with Source(locate(scene)) as source, pytest.raises(SourceError, match="Corrupt JPEG"):
+        source.read(Span(0, 1200), Span(0, 1200))
 
 
 GAPS = ["gap", "gap behind another", "sparse", "sparse, bands apart", "sparse behind another", "sparse sheet"]
