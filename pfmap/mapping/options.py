@@ -275,12 +275,17 @@ class WindowSettings(TypedDict, total=False):
     gsd: float | None
 
 
-class SceneSettings(WindowSettings, total=False):
+class SceneSettings(TypedDict, total=False):
     """Keyword arguments that say how a scene is read and computed."""
 
+    model: "str | Path | Model"
+    device: str
     precision: str
     overlap: int | None
     batch_size: int | None
+    bands: Sequence[int] | None
+    scale: tuple[float, float] | None
+    gsd: float | None
     resample: bool
     grid: OutputGrid
     aoi: str | os.PathLike[str] | None
