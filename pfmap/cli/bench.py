@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pfmap.cli.common import Command, options
-from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
+from pfmap.core.errors import worded
 
 if TYPE_CHECKING:
     from pfmap.raster.synthetic import Kind
@@ -80,20 +80,17 @@ def bench(
     from pfmap.measure.benchmark import bench as measure
     from pfmap.measure.benchmark_table import bench_lines
 
-    found = run_with_progress(
-        lambda _on_progress, on_message: measure(
-            scene,
-            size=size,
-            kind=kind,
-            model=model,
-            network=network,
-            device=device,
-            precision=precision,
-            overlap=overlap,
-            runs=runs,
-            on_message=on_message,
-        ),
-        quiet=as_json,
+    found = measure(
+        scene,
+        size=size,
+        kind=kind,
+        model=model,
+        network=network,
+        device=device,
+        precision=precision,
+        overlap=overlap,
+        runs=runs,
+        on_message=lambda text: None if as_json else say(worded(text), err=True),
     )
     if as_json:
         show(found.table())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pfmap.train.evaluate_model import ModelEvaluation
 
 _OF_MODELS = ("data", "data_folder", "part")
+_PAGE = 1 << 20  # bytes that a page and its map of errors mostly take
 
 
 class OfMaps(TypedDict):
@@ -142,6 +143,8 @@ def evaluate(
     for given in (prediction, truth, data):
         if html is not None and given is not None and html.resolve() == Path(given).resolve():
             raise click.UsageError(f"--html {html} would replace {given}: name another file")
+    if html is not None:
+        _try_to_write(html)
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
         _refuse(ctx, ("prediction", "truth", *OfMaps.__annotations__), "has no use with --model")
@@ -172,6 +175,17 @@ def evaluate(
         say(line)
     if html is not None:
         say(f"wrote {html}")
+
+
+def _try_to_write(page: Path) -> None:
+    """Refuse a page that could not be written, before anything is computed."""
+    from pfmap.core.files import private_folder, write_failed
+
+    try:
+        with private_folder(page.parent) as trial:
+            (trial / page.name).write_bytes(bytes(_PAGE))
+    except OSError as error:
+        raise write_failed(page, error) from error
 
 
 def _refuse(ctx: click.Context, names: tuple[str, ...], why: str) -> None:

@@ -76,6 +76,7 @@ def _picture_path(scene: str, window: tuple[int, int], output: Path | None) -> P
 
     location = locate(scene)
     path = output or location.folder / f"{location.stem}_points_{window[0]}_{window[1]}.png"
-    if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise UsageError(f"{path} is no name for the picture: give a .png in a folder that exists")
+    itself = location.local is not None and path.exists() and path.samefile(location.local)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir() or itself:
+        raise UsageError(f"{path} is no name for the picture: give another .png in a folder that exists")
     return path

@@ -111,7 +111,6 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 4 -m pfmap train ...
     """
-    from pfmap.mapping.runtime import choose_device
     from pfmap.model.store import DEFAULT_MODEL, load_model
     from pfmap.train import config as settings
     from pfmap.train import loop, quick
@@ -127,14 +126,13 @@ def train(
         described = quick.QuickOptions(source, labels, **about)
         base = load_model(start_from or DEFAULT_MODEL)
         config, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
-    start = start_from or config.training.start_from
     with _shown(config.training.steps, quiet=quiet or not leads) as (on_step, on_validation):
         figures = loop.train(
             config,
             folder,
             output_dir,
-            device=str(choose_device(device)),
-            start_from=load_model(start) if start else None,
+            device=device,
+            start_from=start_from,
             resume=resume,
             overwrite=overwrite,
             on_step=on_step,

@@ -18,12 +18,8 @@ def opened_cluster(
 ) -> Iterator["Cluster"]:
     """Give what computes swaths elsewhere, for any number of scenes.
 
-    Args:
-        cluster: a running cluster's address or scheduler file, or one that this function gave and that stays
-            open.
-        workers: processes to start on this machine.
-        device: auto, cpu, cuda or mps.
-        say: called with lines for people.
+    That is a running cluster, by its address or scheduler file, or one that this function gave and that stays
+    open; or so many workers of this machine.
 
     Raises:
         UsageError: both were asked for, no worker, or the extra is missing.

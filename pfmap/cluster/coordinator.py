@@ -167,11 +167,7 @@ class Cluster:
     ) -> dict[str, Any]:
         """Have workers call a function, side by side, and return what each gave, by address.
 
-        Those that are busy or gone for long are left out. `on_wait` may raise to stop.
-
-        Raises:
-            ClusterError: none answered in time, or one refused.
-            LinkLostError: the scheduler does not answer.
+        Those that are busy or gone for long are left out, unless all are. `on_wait` may raise to stop.
         """
         futures = {
             worker: self._link.submit(function, *arguments, worker=worker, resources=resources)

@@ -27,10 +27,6 @@ class Handover:
 
     On a disk they are folders, and the folder is the scene's work folder; in a bucket each is one archive,
     named after its run, so that what a left-over worker of another run still brings is not taken for its own.
-
-    Args:
-        folder: where they are.
-        run: what the run's file says.
     """
 
     def __init__(self, folder: Path, run: str) -> None:

@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -45,11 +46,8 @@ class ResultLostError(Exception):
 class Link:
     """A connection to a scheduler; use it as a context manager.
 
-    Whatever asks a scheduler that has gone raises `LinkLostError`.
-
-    Args:
-        where: its address, or the name of its scheduler file; or a cluster of this process.
-        say: called with lines for people.
+    Whatever asks a scheduler that has gone raises `LinkLostError`. `where` is its address, or the name of its
+    scheduler file, or a cluster of this process.
 
     Raises:
         ClusterError: no scheduler answers there.
@@ -118,7 +116,7 @@ class Link:
                 _caller(),
                 function.__module__,
                 function.__name__,
-                pickle.dumps(arguments),
+                zlib.compress(pickle.dumps(arguments)),  # logs of workers show it, with addresses of scenes
                 key=f"pfmap-{function.__name__}-{secrets.token_hex(8)}",
                 workers=[worker],
                 allow_other_workers=False,
@@ -173,8 +171,9 @@ def _caller() -> Callable[[str, str, bytes], Any]:
     def call(module: str, name: str, arguments: bytes) -> Any:
         import importlib
         import pickle
+        import zlib
 
-        return getattr(importlib.import_module(module), name)(*pickle.loads(arguments))
+        return getattr(importlib.import_module(module), name)(*pickle.loads(zlib.decompress(arguments)))
 
     return call
 
@@ -227,10 +226,7 @@ def _close(client: Client) -> None:
 def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
     """Start a scheduler in this process, and worker processes that end with it, however it ends.
 
-    Args:
-        workers: how many.
-        device: what they run the network on. On CUDA each has a GPU of its own; on a CPU they share the
-            threads that this process would have.
+    On CUDA each has a GPU of its own; on a CPU they share the threads that this process would have.
 
     Raises:
         ClusterError: more workers than GPUs.
@@ -252,8 +248,12 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
     }
     specs = {number: {"cls": Nanny, "options": common} for number in range(workers)}
     if device.type == "cuda":
+        listed = [
+            name for name in map(str.strip, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")) if name
+        ]
         for number, spec in specs.items():
-            own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": _visible(number)}}
+            visible = listed[number] if listed else str(number)
+            own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": visible}}
             spec["options"] = common | own
     scheduler = {
         "cls": Scheduler,
@@ -275,10 +275,3 @@ def _kill(cluster: SpecCluster) -> None:
         if nanny.pid:
             with suppress(ProcessLookupError):
                 os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
-
-
-def _visible(number: int) -> str:
-    """Name a GPU as the worker that is to see no other has to be told."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    return names[number] if names else str(number)

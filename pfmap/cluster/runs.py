@@ -19,9 +19,7 @@ class Run:
     """Neighbouring swaths that a worker computes."""
 
     id: str
-    """Its own name."""
     worker: str
-    """The worker's address."""
     start: int
     """The first swath, counted over all that are to be computed."""
     stop: int
@@ -31,12 +29,7 @@ class Run:
 
 
 class Runs:
-    """Keeps track of which swaths wait, are in work, and are on disk.
-
-    Args:
-        rows: window rows of each swath, top to bottom.
-        name: what the runs' names begin with.
-    """
+    """Keeps track of which swaths wait, are in work, and are on disk; of each its window rows are given."""
 
     def __init__(self, rows: Sequence[int], name: str) -> None:
         self._rows, self._name, self._given = rows, name, 0

@@ -34,9 +34,7 @@ class ClusterJob:
     """A scene that is mapped by workers."""
 
     id: str
-    """Its own name."""
     version: str
-    """Of pfmap."""
     plan: Plan
     """What to do; without the network, and with little of the scene's sample."""
     stem: str
@@ -68,10 +66,7 @@ class ClusterJob:
         known = Path(model.folder.name) if inside else model.folder.absolute()
         scene = dataclasses.replace(plan.scene, location=plan.scene.location.absolute(), files=())
         light = dataclasses.replace(
-            plan,
-            scene=scene,
-            model=Model(plan.card, nn.Identity(), known),
-            sample=_thinned(plan.sample),
+            plan, scene=scene, model=Model(plan.card, nn.Identity(), known), sample=_thinned(plan.sample)
         )
         with open_source(light) as source:
             fingerprint = source.fingerprint()
@@ -117,7 +112,6 @@ class Abilities:
     precision: str
     """Name of the arithmetic that it would use."""
     about: str
-    """The device by name."""
     gpus: float
     """The resource GPU that was declared for it."""
 

@@ -24,7 +24,7 @@ from distributed.core import Status
 from pfmap.cluster.handover import Handover, answer_sign
 from pfmap.cluster.task import AbandonedError, Abilities, ClusterJob, Done, UnknownJobError, open_source
 from pfmap.core.card import card_table, read_card
-from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError
+from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError, named
 from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory
@@ -151,11 +151,7 @@ def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]
 
 
 def shorten_run(run_id: str, length: int) -> int:
-    """Have a run that is in work end after so many swaths.
-
-    Returns:
-        How many it keeps: that in work is finished in any case.
-    """
+    """Have a run that is in work end after so many swaths; return how many it keeps, with that in work."""
     with _length:
         keeps = _lengths[run_id] = max(length, _reached.get(run_id, -1) + 1)
     return keeps
@@ -228,6 +224,7 @@ def _admit(job: ClusterJob) -> None:
         raise ClusterError(
             f"has pfmap {__version__}, the run was started with pfmap {job.version}: install the same version"
         )
+    named(job.plan.scene.location.gdal)  # whose secrets messages then leave out
     choose_device(job.plan.device.type)
     _prepare_process()
     _find_model(job)
@@ -262,11 +259,7 @@ def _used(kept: OrderedDict[str, T], key: str) -> T:
 
 
 def _find_model(job: ClusterJob) -> str:
-    """Find the job's model by its folder, or by its name.
-
-    Raises:
-        ClusterError: there is none, or it has other weights or another card.
-    """
+    """Find the job's model by its folder, or by its name, with its weights and its card."""
     plan = job.plan
     found = []
     for place in (str(plan.model.folder), plan.model.folder.name):

@@ -12,8 +12,10 @@ terminals, and for HTML and JSON before their own escaping, `csv_text`, `xml_tex
 import csv
 import io
 import json
+import math
 import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -98,17 +100,52 @@ class TrainingError(PfmapError):
 
 
 _SHOWN = 200  # letters of the beginning and the end: SQLite quotes pages of SQL
+_ADVICE = re.compile(r"[;.] [^;.]*(It might help|config(uration)? option).*", re.DOTALL)
 
 
 def reason(error: BaseException) -> str:
-    """Return a library's own word on one line; rasterio keeps GDAL's as the cause."""
-    text = redacted(" ".join(str(error.__cause__ or error).split()))
+    """Return a library's own word, of rasterio GDAL's, on one line and without advice for programmers."""
+    if isinstance(error, UnicodeEncodeError):
+        known = sys.getfilesystemencoding()
+        return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
+    text = redacted(" ".join(_ADVICE.sub("", str(error.__cause__ or error)).split()))
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
 
 
 def refused(error: OSError) -> str:
     """Say that the system refused something that nothing nearer to it could explain better."""
     return f"{reason(error)}: the system refused this; check the disk, the folders and their permissions"
+
+
+IMAGE, VECTOR = "it is an image", "it is a vector file"
+_KINDS = (
+    (rb"\0*\Z", "it is empty, or all zeros: download it again"),
+    (rb"version https://git-lfs", "it is a Git LFS pointer, not the file it stands for: run git lfs pull"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|\(\xb5/\xfd|7z\xbc\xaf|Rar!|PK\x03|.{257}ustar", "it is packed: unpack it"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF|II[*+]\0|MM\0[*+]|<VRT", IMAGE),
+    (rb"SQLite|fgb\x03|\0\0\x27\x0a|PAR1|\{.*\"(features|geometry|topology)\"|<(kml|gml|osm)", VECTOR),
+    (rb"<(!|html|head|body)", "it is a web page, such as a login, not the file behind it: download it again"),
+    (rb"%PDF|\xd0\xcf\x11\xe0|\{\\rtf", "it is a document for people"),
+)
+"""How files begin, as patterns, and what they are."""
+
+
+def what_it_is(path: str | os.PathLike[str], wanted: str, kinds: Iterable[tuple[bytes, str]] = ()) -> str:
+    """Say what a file really is, by how it begins, these `kinds` first; "" if that is what is `wanted`."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - of any name
+            head = file.read(512)
+    except (OSError, ValueError):
+        return ""
+    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = " ".join(head.decode("utf-16" if wide else "utf-8-sig", "replace").split()).rstrip("\ufffd")
+    plain = text.isprintable() and "\ufffd" not in text
+    other = f"it is a text that begins with {text[:40]!r}" if plain else ""
+    begin, every = text.encode() if plain else head, (*kinds, *_KINDS)
+    found = next((what for like, what in every if re.match(like, begin, re.DOTALL | re.IGNORECASE)), other)
+    if wide and wanted and found in (IMAGE, VECTOR, other):
+        return "it is a text in UTF-16: save it as UTF-8"
+    return "" if found == wanted else found
 
 
 HIDDEN = "<redacted>"
@@ -180,24 +217,29 @@ def _bare_query(found: re.Match[str]) -> str:
 
 
 def _bare(value: Any) -> Any:
-    """Return a table without what in its texts has the form of a secret."""
+    """Return a table as JSON has it, without what in its texts has the form of a secret."""
     if isinstance(value, str):
         return bare(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _bare(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
     return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def json_text(table: Any, *, plain: bool = False) -> str:
     """Return a table as JSON without secrets; `plain` has letters of all languages as they are."""
-    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain)
+    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain, default=str)
     return re.sub(f"(?!\n){UNSEEN.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
 """What is no text: control codes, marks that turn the direction of writing, bytes that are no UTF-8."""
 
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_FORMULA = re.compile("(^|;)(?=\\s*[-=+@\uff1d\uff0b\uff0d\uff20])")
+"""What begins a cell; in many countries a semicolon ends one."""
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -216,8 +258,7 @@ def csv_cell(value: object) -> object:
     """Return a cell of a table; an apostrophe keeps spreadsheets from taking a text for a formula."""
     if not isinstance(value, str):
         return value
-    text = visible(bare(value))
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'", visible(bare(value)))
 
 
 def csv_text(rows: Iterable[Iterable[object]], end: str = "\r\n") -> str:

@@ -24,7 +24,6 @@ import platformdirs
 from pfmap.core import bucket
 from pfmap.core.errors import UNSEEN, TargetError, reason
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
 
 DRAFT = ".pfmap-"
@@ -144,10 +143,7 @@ def is_bare(name: str) -> bool:
 
 
 def make_folder(folder: Path, within: Path | None = None) -> None:
-    """Make a folder, and those around it; in a bucket there are none.
-
-    It is one that the user has named, or lies `within` that: then no link on the way is followed.
-    """
+    """Make a folder that the user has named, and those around it; or one `within` that, through no link."""
     for made in () if within is None else (folder, *folder.parents)[: -len(within.parents) - 1]:
         _refuse_link(made)
     if not bucket.is_inside(folder):
@@ -290,17 +286,18 @@ def write_failed(path: Path, error: Exception) -> TargetError:
             "command goes on"
         )
     why, remedy = reason(error), "mend that and run the same command again"
-    cause = error if isinstance(error, OSError) else error.__cause__
-    full = getattr(cause, "errno", None) in _FULL
+    number = getattr(error if isinstance(error, OSError) else error.__cause__, "errno", None)
     with suppress(OSError):  # a server that is gone does not even say how much is free
-        full = full or shutil.disk_usage(path.parent).free < _LEAST
+        disk = shutil.disk_usage(path.parent)
+        number = errno.ENOSPC if disk.free < _LEAST <= disk.total else number
     if not os.path.isdir(path.parent):  # noqa: PTH112 - which never raises
         why = f"the folder is gone; {why}"
-    elif full:
+    elif number in (errno.ENOSPC, errno.EDQUOT):
         why, remedy = f"the disk is full; {why}", "free some space and run the same command again"
+    elif number == errno.EFBIG:
+        why = f"no file may be that large here, by ulimit -f or the disk's format; {why}"
     return TargetError(
-        f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder with "
-        "output_dir="
+        f"{path.name} could not be written to {path.parent} ({why}): {remedy}, or choose another folder"
     )
 
 

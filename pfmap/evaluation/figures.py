@@ -177,12 +177,14 @@ def figures(
     labelled = np.asarray(counts.any(axis=1))
     occurring, shown = np.flatnonzero(labelled), np.flatnonzero(counts.any(axis=0) | labelled[:classes])
     cells = np.ix_(occurring, shown)
+    # Of the classes for which every label says whether they are right.
+    levels = tally.levels[:classes][certain & in_mean].sum(axis=0)
     return Evaluation(
         classes=tuple(found[code] for code in shown),
         mean=metrics.mean_of(Scores, [item.scores for item in counted]),
         accuracy=metrics.overall_accuracy(counts, allowed),
         boundary=tuple(metrics.mean_of(Match, matches) for matches in boundaries),
-        calibration=_calibration(tally, certain & in_mean),
+        calibration=metrics.calibration(levels[:, 1], levels[:, 0]) if levels.any() else None,
         labels=tuple(labels.names[code] for code in occurring),
         confusion=tuple(map(tuple, counts[cells].tolist())),
         allowed=tuple(map(tuple, allowed[cells].tolist())),
@@ -215,12 +217,6 @@ def _boundary(tally: Tally, code: int, *, known: bool) -> tuple[Match, ...]:
 def _objects(tally: Tally, code: int) -> Objects:
     truth, predicted, matched = tally.objects[code].tolist()
     return Objects(truth, predicted, matched, metrics.match_scores(matched, predicted, matched, truth))
-
-
-def _calibration(tally: Tally, judged: Bools) -> Calibration | None:
-    """Measure the confidence of the classes for which every label says whether they are right."""
-    levels = tally.levels[: len(judged)][judged].sum(axis=0)
-    return metrics.calibration(levels[:, 1], levels[:, 0]) if levels.any() else None
 
 
 def _boundary_table(matches: tuple[Match, ...]) -> dict[str, list[float]]:

@@ -55,6 +55,8 @@ class Legend:
         self.options = options
         self.notes: list[str] = []
         """What to tell the user."""
+        self.guessed = False
+        """Whether 255 in a truth was taken for nodata, though the file does not call it so."""
         self._sources = sources
         specs = _named(prediction) | {
             value: ClassSpec(name, prediction[value].color if value in prediction else default_color(value))
@@ -116,6 +118,7 @@ class Legend:
             return self.named(mapping[text])
         name = self._truth.get(value)
         if name is None and value == NODATA and value not in self._prediction:
+            self.guessed = True
             return NO_CODE
         if name is None and not self._truth and not mapping:
             name = self._prediction.get(value) if self._prediction else text
@@ -168,7 +171,7 @@ class Legend:
         """
         if name not in self._codes and self._prediction:
             known = ", ".join(spec.name for spec in self._classes)
-            raise UsageError(f"class {name!r} is unknown: there are {known}")
+            raise UsageError(f"class '{name}' is unknown: there are {known}")
         return self._code(name)
 
     def _code(self, name: str) -> int:
@@ -242,7 +245,7 @@ def _check_choice(options: MatchOptions, known: Collection[str], source: str) ->
     asked = [*options.only, *([options.rest] if options.rest not in (None, "ignore", OTHER) else [])]
     unknown = [name for name in asked if name not in known]
     if known and unknown:
-        raise UsageError(f"class {unknown[0]!r} is unknown: {source} has {', '.join(known)}")
+        raise UsageError(f"class '{unknown[0]}' is unknown: {source} has {', '.join(known)}")
 
 
 def _named(classes: Mapping[int, ClassSpec]) -> dict[int, ClassSpec]:

@@ -23,9 +23,10 @@ from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
 from pfmap.raster.gdal import gdal_settings
-from pfmap.raster.location import EXACT_SUFFIXES, is_hidden, locate
-from pfmap.raster.parts import found_file, refuse_pointers
+from pfmap.raster.location import EXACT_SUFFIXES, locate
+from pfmap.raster.parts import found_rasters
 from pfmap.raster.preview import png
+from pfmap.vector.layer import is_vector
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
@@ -135,11 +136,11 @@ def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]
         SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
     """
     one, two = Path(prediction), Path(truth)
+    if not one.is_dir() and (not two.is_dir() or is_vector(str(two))):  # a FileGDB is a folder
+        return [(os.fspath(prediction), os.fspath(truth))]
     if one.is_dir() != two.is_dir():
         folder, other = (one, two) if one.is_dir() else (two, one)
         raise SourceError(f"{folder} is a folder and {other} is not: give two files, or two folders")
-    if not one.is_dir():
-        return [(os.fspath(prediction), os.fspath(truth))]
     predicted, true = _rasters(one), _rasters(two)
     ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
     found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}
@@ -160,11 +161,10 @@ def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]
 def _rasters(folder: Path) -> dict[str, Path]:
     """Find the rasters in a folder by their names without the ending."""
     found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.iterdir() if not is_hidden(Path(path.name))):
-        if path.suffix.lower() in EXACT_SUFFIXES and path.is_file() and not path.stem.endswith("_confidence"):
+    for path in found_rasters(folder, endings=EXACT_SUFFIXES):
+        if not path.stem.endswith("_confidence"):
             if path.stem in found:
                 raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
-            refuse_pointers(found_file(path))
             found[path.stem] = path
     if not found:
         raise SourceError(
@@ -237,6 +237,8 @@ class _Job:
         vague = [labels.names[code] for code in np.flatnonzero(occurs & ~ends_known(self.tally, classes))]
         if len(true) == 1:
             hint = "" if self.options.only else "; only= tells a class from all the rest"
+            if self.legend.guessed:
+                hint = f"; its pixels of {NODATA} do not count: mapping= says which class they are"
             self._say([f"warning: the truth is all {true[0]}: the figures say little{hint}"])
         elif vague:
             some = ", ".join(vague)

@@ -23,10 +23,7 @@ Codes = npt.NDArray[np.uint8]
 def open_truth(
     stack: ExitStack, text: str, field: str | None, rest: str | None, geobox: GeoBox, prediction: str
 ) -> AlignedMap | LabelPolygons:
-    """Open a truth, whose classes are not brought together with the prediction's yet; the stack closes it.
-
-    Its text is a class raster, or a file of polygons, or ``FILE:layer``; field and rest are for polygons, as
-    in `evaluate`.
+    """Open a truth of `evaluate`, whose classes are not brought together with the prediction's yet.
 
     Raises:
         SourceError: it cannot be opened, or not be brought onto the grid.

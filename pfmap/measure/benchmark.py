@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import TargetError, UsageError, reason
+from pfmap.core.files import private_folder
 from pfmap.core.resources import resident_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.job import Job
@@ -105,8 +106,7 @@ def bench(
     loaded = load_model(model)
     load_seconds = time.perf_counter() - begun
     options = PredictOptions(overlap=overlap)
-    with tempfile.TemporaryDirectory(prefix="pfmap-bench-") as name:
-        folder = Path(name)
+    with _temporary() as folder:
         path: str | Path
         if scene is not None and size is None:
             path, title = scene, scene
@@ -147,6 +147,20 @@ def bench(
             idle_memory=idle,
             runs=tuple(measured),
         )
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    """Give a temporary folder, and say of it what the system refuses there."""
+    place = Path(tempfile.gettempdir())
+    try:
+        with private_folder(place) as folder:  # which goes with the next, if this process is killed
+            yield folder
+    except OSError as error:
+        why = reason(error.__cause__ or error)
+        raise TargetError(
+            f"the folder {place} cannot be written ({why}): free some space, or set TMPDIR to another"
+        ) from error
 
 
 def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Window], folder: Path) -> Run:

@@ -11,7 +11,6 @@ class Stage:
 
     name: str
     workers: int
-    """Threads that it had."""
     busy: float
     """Seconds of work, added up over them."""
     waiting: float
@@ -27,7 +26,6 @@ class Run:
     whole_seconds: float
     """From the first window that is read to the finished files."""
     stages: tuple[Stage, ...]
-    """In the order of the pipeline."""
     memory: int
     """Most memory that the process had meanwhile, bytes."""
     device_memory: int | None
@@ -35,33 +33,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Medians:
-    """What the runs come to; rates are those of the median run."""
-
-    network_megapixels_per_second: float | None
-    """Of the network alone; None where it took no time."""
-    whole_megapixels_per_second: float
-    whole_over_network: float | None
-    """Seconds of the whole over those of the network, in the median of the runs."""
-    multiply_adds_per_second: float
-    share_of_matrix_peak: float
-    memory_above_idle: int
-    """The most of all runs, bytes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Benchmark:
     """What was measured, on what."""
 
     scene: str
-    """Its name, or how it was made."""
     width: int
     """Pixels of the outputs."""
     height: int
     model: str
     """Its name; none for a network of zero cost."""
     device: str
-    """And precision, for people."""
     window: int
     """Side of the windows, pixels."""
     overlap: int
@@ -72,7 +53,6 @@ class Benchmark:
     peak: float
     """Multiply-adds per second of large matrix products on this device and precision."""
     load_seconds: float
-    """Until the model was loaded."""
     warm_up_seconds: float
     """Until the first window was computed and the tracer compiled."""
     idle_memory: int
@@ -80,26 +60,26 @@ class Benchmark:
     runs: tuple[Run, ...]
 
     @property
-    def medians(self) -> Medians:
-        """The figures of all runs in one."""
+    def medians(self) -> dict[str, Any]:
+        """The figures of all runs in one: of the median run, of memory the most; None without a network."""
         pixels = self.width * self.height
         network = median(run.network_seconds for run in self.runs)
         whole = median(run.whole_seconds for run in self.runs)
         rate = self.multiply_adds * self.windows / network if network else 0.0
-        return Medians(
-            network_megapixels_per_second=pixels / network / 1e6 if network else None,
-            whole_megapixels_per_second=pixels / whole / 1e6,
-            whole_over_network=(
+        return {
+            "network_megapixels_per_second": pixels / network / 1e6 if network else None,
+            "whole_megapixels_per_second": pixels / whole / 1e6,
+            "whole_over_network": (
                 median(run.whole_seconds / run.network_seconds for run in self.runs) if network else None
             ),
-            multiply_adds_per_second=rate,
-            share_of_matrix_peak=rate / self.peak,
-            memory_above_idle=max(run.memory for run in self.runs) - self.idle_memory,
-        )
+            "multiply_adds_per_second": rate,
+            "share_of_matrix_peak": rate / self.peak,
+            "memory_above_idle": max(run.memory for run in self.runs) - self.idle_memory,
+        }
 
     def table(self) -> dict[str, Any]:
         """Return all figures, with medians of the runs, as JSON has them."""
-        return {**asdict(self), "median": asdict(self.medians)}
+        return {**asdict(self), "median": self.medians}
 
 
 def bench_lines(found: Benchmark) -> list[str]:
@@ -114,21 +94,21 @@ def bench_lines(found: Benchmark) -> list[str]:
         "",
         f"{'':<16}{'seconds':>9}{'Mpx/s':>9}",
     ]
-    alone = middle.network_megapixels_per_second if found.multiply_adds else None
-    for name, rate in (("network alone", alone), ("whole predict", middle.whole_megapixels_per_second)):
+    alone = middle["network_megapixels_per_second"] if found.multiply_adds else None
+    for name, rate in (("network alone", alone), ("whole predict", middle["whole_megapixels_per_second"])):
         if rate:
             seconds = found.width * found.height / rate / 1e6
             lines.append(f"{name:<16}{seconds:>9.1f}{rate:>9.2f}")
     if found.multiply_adds:
         lines += [
-            f"{'whole / network':<16}{middle.whole_over_network:>9.2f}",
+            f"{'whole / network':<16}{middle['whole_over_network']:>9.2f}",
             "",
-            f"{middle.multiply_adds_per_second / 1e9:,.0f} G multiply-adds a second of the published "
-            f"network, {middle.share_of_matrix_peak:.0%} of this device's {found.peak / 1e9:,.0f} G",
+            f"{middle['multiply_adds_per_second'] / 1e9:,.0f} G multiply-adds a second of the published "
+            f"network, {middle['share_of_matrix_peak']:.0%} of this device's {found.peak / 1e9:,.0f} G",
         ]
     lines.append(
         f"memory    {max(r.memory for r in found.runs) / 1e6:,.0f} MB at most, "
-        f"{middle.memory_above_idle / 1e6:,.0f} MB above libraries and model"
+        f"{middle['memory_above_idle'] / 1e6:,.0f} MB above libraries and model"
     )
     if run.device_memory is not None:
         lines.append(f"          {run.device_memory / 1e6:,.0f} MB on the device")

@@ -39,9 +39,7 @@ class Part:
     """What one part of a network costs."""
 
     name: str
-    """Such as encoder."""
     parameters: int
-    """Trained numbers."""
     multiply_adds: int
     """Of one window."""
 
@@ -54,7 +52,6 @@ class Cost:
     size: int
     """Side of the window, pixels."""
     parts: tuple[Part, ...]
-    """In the order in which they run."""
     factored: int
     """Multiply-adds of the whole as pfmap computes it, with the factored head."""
 

@@ -19,14 +19,14 @@ from pfmap.core.classes import index_of
 from pfmap.core.errors import ModelError, SourceError, UsageError
 from pfmap.core.grid import Span, mean_size
 from pfmap.core.option import explained, take
+from pfmap.mapping.job import Job
 from pfmap.mapping.options import PredictOptions, RunOptions, WindowSettings
-from pfmap.mapping.plan import Plan, make_plan
-from pfmap.mapping.runtime import choose_device
+from pfmap.mapping.plan import Plan
+from pfmap.mapping.runtime import Runtime
 from pfmap.model.predictor import Predictor, pad_to
-from pfmap.model.store import Model, load_model
+from pfmap.model.store import Model
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
-from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.view import View
@@ -158,19 +158,16 @@ def find_points(
         UsageError: the window lies outside the scene, or options do not fit it.
         ModelError: the model has no PointFlow module, or no such class.
         SourceError: the window has no valid pixel, or cannot be read.
+        DeviceError: the network gives numbers that are none.
     """
     run, own = take(RunOptions, settings)
+    runtime = Runtime.of(run.model, run.device, "float32", 1, _unheard)
+    network = _with_flow(runtime.model)
+    wanted = _foreground(runtime.model.card, foreground)
     options = PredictOptions.of(**own, grid="model")
-    chosen = run.model if isinstance(run.model, Model) else load_model(run.model)
-    network = _with_flow(chosen)
-    wanted = _foreground(chosen.card, foreground)
-    location = locate(scene)
-    with Source(location, chosen.card.input.bands, options.bands, chosen.card.name) as source:
-        plan = make_plan(source, chosen, "", options, choose_device(run.device), torch.float32, 1)
-        source.scaling = plan.scaling
+    with Job(locate(scene), runtime, options, _unheard).planned() as (source, plan):
         rows, cols = _spans(plan, window)
-        with gdal_settings(cache=source.info.cache_bytes(rows.size), remote=location.remote):
-            pixels, shown, seen = _read(source, plan, rows, cols)
+        pixels, shown, seen = _read(source, plan, rows, cols)
     if not seen.any():
         raise SourceError(
             f"{plan.scene.name} has no valid pixel in the window at column {window[0]}, row {window[1]}: "
@@ -179,17 +176,21 @@ def find_points(
     output, classes = _compute(plan, network, pixels, shown)
     return WindowPoints(
         scene=plan.scene.name,
-        model=chosen.card.name,
+        model=plan.card.name,
         rows=plan.frame.rows.cover(rows),
         cols=plan.frame.cols.cover(cols),
         gsd=None if plan.model_gsd is None else round(mean_size(plan.model_gsd), 6),
         pixels=pixels,
         seen=seen,
-        foreground=tuple(chosen.card.classes[index].name for index in wanted),
+        foreground=tuple(plan.card.classes[index].name for index in wanted),
         on_foreground=np.isin(classes, wanted) & seen,
         levels=_levels(output, seen),
         notes=tuple(plan.warnings),
     )
+
+
+def _unheard(_text: str) -> None:
+    """Leave out lines for people: those that matter are the plan's warnings."""
 
 
 def _with_flow(model: Model) -> PFNet:
@@ -255,6 +256,8 @@ def _compute(plan: Plan, network: PFNet, pixels: Pixels, shown: Mask) -> tuple[P
     predictor = Predictor(network, plan.card.input, plan.device)
     with torch.inference_mode():
         output = network.compute(predictor.prepare([pixels], [shown]))
+        if not output.logits.isfinite().all():
+            raise predictor.unsound("the window")
         classes = resize(output.logits, shown.shape).argmax(dim=1)[0]
     return output, classes.to(torch.uint8).cpu().numpy()
 

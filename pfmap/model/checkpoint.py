@@ -16,21 +16,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pfmap.core.errors import CheckpointError
+from pfmap.core.errors import CheckpointError, reason, what_it_is
 
 AGAIN = "download it again"
 """What to do about most files that are no checkpoints of somebody else."""
-_UNPACK = "unpack it first, and name the file in it"
+_TORCH = rb"PK\x03\x04|\x80.{0,10}\x8a\x0al\xfc"
+"""How torch's own files begin: those of today are zip archives."""
 _KINDS = (
-    (rb"\0*\Z", f"is empty, or all zeros: {AGAIN}"),
-    (rb"version https://git-lfs", "is a Git LFS pointer, not the file it stands for: run git lfs pull"),
-    (rb"\x1f\x8b", f"is compressed with gzip: {_UNPACK}"),
-    (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!|.{257}ustar", f"is an archive: {_UNPACK}"),
-    (rb"\x89HDF", "is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
-    (rb"\x08.*(pytorch|onnx)", "is an ONNX model: the state dict that it was exported from is needed"),
-    (rb"\s*<(!doctype|html|head|\?xml)", f"is a web page, such as a login, not the file behind it: {AGAIN}"),
+    (rb"\x89HDF", "it is an HDF5 file, as Keras writes it: PyTorch's weights are needed"),
+    (rb"\x08.*(pytorch|onnx)", "it is an ONNX model: the state dict that it was exported from is needed"),
+    (
+        rb"\x80[\2-\5]|\(d[pq]|}q\0",
+        "it is a plain pickle, not to be read without running code: save its weights where that is at home, "
+        "with torch.save",
+    ),
 )
-"""How files begin, as patterns, and what they are."""
+"""How files of other programs begin, as patterns, and what they are."""
 
 _NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "params")
 """Keys under which training programs keep the weights among other things."""
@@ -38,17 +39,13 @@ _NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "params")
 _MOST = 8  # problems that a message lists
 
 
-def what_it_is(path: Path) -> str:
+def no_weights(path: Path) -> str:
     """Say what a file is that holds no weights, and what to do about it; "" where it may hold some."""
     with path.open("rb") as file:
         head = file.read(512)
-    if head.startswith(b"PK\x03\x04"):
-        return _zipped(path)
-    for pattern, what in _KINDS:
-        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            return what
-    text = re.fullmatch(rb"\s*([ -~]{1,40})[\t\r\n -~]*", head[:64])
-    return f"is a text that begins with {text[1].decode()!r}: {AGAIN}" if text else ""
+    if re.match(_TORCH, head, re.DOTALL):
+        return _zipped(path) if head.startswith(b"PK") else ""
+    return what_it_is(path, "", _KINDS)
 
 
 def _zipped(path: Path) -> str:
@@ -58,16 +55,16 @@ def _zipped(path: Path) -> str:
             names = content.namelist()
             unpacked = sum(member.file_size for member in content.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return f"is incomplete, for its end is missing or damaged: {AGAIN}"
+        return f"it is incomplete, for its end is missing or damaged: {AGAIN}"
     if any(name.endswith("/constants.pkl") for name in names):
         return (
-            "is a TorchScript program: save its weights alone, with "
+            "it is a TorchScript program: save its weights alone, with "
             "torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
         )
     if not any(name.endswith("data.pkl") for name in names):
-        return f"is a zip archive of {', '.join(names[:3])[:120] or 'nothing'}: {_UNPACK}"
+        return f"it is a zip archive of {', '.join(names[:3])[:120] or 'nothing'}: name the unpacked file"
     if unpacked > path.stat().st_size:
-        return "is packed, as torch never writes it: unpack it, and save it with torch.save"
+        return "it is packed, as torch never writes it: unpack it, and save it with torch.save"
     return ""
 
 
@@ -78,8 +75,8 @@ def read_data(path: Path) -> Any:
         CheckpointError: the file is something else, damaged, or holds more than data.
     """
     try:
-        if what := what_it_is(path):
-            raise CheckpointError(f"{path} {what}")
+        if what := no_weights(path):
+            raise CheckpointError(f"{path} cannot be read: {what}")
         # The scalar is named differently by numpy 1 and 2; both names mean the same harmless constructor.
         scalar = np.float64(0).__reduce__()[0]
         allowed: list[Any] = [
@@ -91,10 +88,8 @@ def read_data(path: Path) -> Any:
         ]
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
+    except (CheckpointError, OSError):
         raise
-    except OSError as failed:
-        raise CheckpointError(f"{path} cannot be read ({failed.strerror})") from failed
     except Exception as failed:  # torch raises many kinds; the file is the cause of all of them
         if found := re.search(r"GLOBAL ([\w.]+)", str(failed)):
             raise CheckpointError(
@@ -141,8 +136,9 @@ def no_safetensors(path: Path, error: Exception) -> CheckpointError:
     """Say why a file was not read as safetensors."""
     if isinstance(error, OSError):
         return CheckpointError(f"{path} cannot be read ({error.strerror or error})")
-    what = what_it_is(path) or f"is not a whole safetensors file ({error}): {AGAIN}"
-    return CheckpointError(f"{path} {what}")
+    kind = "a safetensors file that was cut short" if _is_safetensors(path) else "no safetensors file"
+    what = no_weights(path) or f"it is {kind} ({reason(error).rpartition(': ')[2]}): {AGAIN}"
+    return CheckpointError(f"{path} cannot be read: {what}")
 
 
 def some_of(problems: Sequence[str], separator: str = "; ") -> str:

@@ -40,9 +40,7 @@ class Window(NamedTuple):
     """A window on its way to the network."""
 
     row: int
-    """Window row."""
     col: int
-    """Window column."""
     pixels: npt.NDArray[np.uint8]
     """``(3, window, window)``."""
     seen: npt.NDArray[np.bool_]
@@ -117,7 +115,7 @@ class Predictor:
         """
         made, sound = self._made(windows, valid)
         if not sound.all():
-            raise self._unsound("a window")
+            raise self.unsound("a window")
         return made
 
     def _made(self, windows: Pixels, valid: Masks) -> tuple[Tensor, Tensor]:
@@ -194,12 +192,8 @@ class Predictor:
     ) -> Generator[Predicted, None, None]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
-        Args:
-            windows: in reading order; a generator is closed at the end.
-            clock: where the time goes; seconds of all workers are added up.
-
-        Yields:
-            Each window with its probabilities. Close the generator when stopping early.
+        Close the generator when stopping early; one of windows is closed at the end. The clock gets the
+        seconds of all workers.
         """
         clock = clock or Clock()
         # Of this thread, which blends while the workers compute.
@@ -269,14 +263,15 @@ class Predictor:
         return [(window, next(each) if window.seen.any() else None) for window in batch], sound
 
     def _checked(self, batch: list[Predicted], sound: Tensor | None) -> list[Predicted]:
-        """Refuse windows whose logits are not all finite, or their pixels would be of any class."""
+        """Refuse windows whose logits are not all finite."""
         if sound is not None and not sound.all():
             computed = [window for window, made in batch if made is not None]
             window = computed[sound.tolist().index(False)]
-            raise self._unsound(f"window {window.col} of window row {window.row}, counted from 0,")
+            raise self.unsound(f"window {window.col} of window row {window.row}, counted from 0,")
         return batch
 
-    def _unsound(self, window: str) -> DeviceError:
+    def unsound(self, window: str) -> DeviceError:
+        """Say that logits of a window are not all finite, or its pixels would be of any class."""
         remedy = "its weights are damaged, or too large: train or import the model again"
         if self.precision != torch.float32:
             remedy = f"{precision_name(self.precision)} does not hold its numbers: use precision='float32'"

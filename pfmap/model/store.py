@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
 from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
-from pfmap.core.files import write_bytes, write_text
+from pfmap.core.files import draft, write_text
 from pfmap.model.checkpoint import no_safetensors, read_tensors, some_of
 from pfmap.net.pfnet import PFNet
 
@@ -101,7 +101,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         return path.parent
     names = ", ".join(folder.name for folder, _ in list_models()) or "none"
     raise ModelError(
-        f"model {text!r} is unknown: available are {names}; or give the path of a folder with a {CARD_NAME}"
+        f"model '{text}' is unknown: available are {names}; or give the path of a folder with a {CARD_NAME}"
     )
 
 
@@ -145,7 +145,9 @@ def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype
         for key, value in weights.items()
     }
     # Written here and not by safetensors, which would let nobody but the owner read it.
-    write_bytes(folder / WEIGHTS_NAME, save(state))
+    with draft(folder / WEIGHTS_NAME) as part:
+        part.write_bytes(save(state))
+        (folder / CARD_NAME).unlink(missing_ok=True)  # or weights might lie beside the card of others
     write_text(folder / CARD_NAME, tomli_w.dumps(card_table(card)))
 
 
@@ -198,9 +200,12 @@ def _useless(key: str, value: Tensor) -> str:
     """Say why no map can be made with a weight; "" if one can."""
     if not value.is_floating_point():
         return f"is of {str(value.dtype).removeprefix('torch.')}, needs floating-point numbers"
-    if not value.float().isfinite().all():
+    numbers = value.float()
+    if not numbers.isfinite().all():
         return "holds NaN or infinite numbers: did its training diverge?"
-    return "is a variance below 0" if key.endswith("running_var") and (value < 0).any() else ""
+    if numbers.ndim > 1 and not numbers.any():  # as in a file that was made before its content came
+        return "holds nothing but zeros: is the file complete?"
+    return "is a variance below 0" if key.endswith("running_var") and (numbers < 0).any() else ""
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

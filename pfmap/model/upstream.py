@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,9 +26,7 @@ class Preset:
     """What a published checkpoint was trained for."""
 
     title: str
-    """One line for people."""
     classes: tuple[ClassSpec, ...]
-    """In index order."""
     bands: tuple[str, str, str]
     """In file order."""
     window: int
@@ -46,58 +45,33 @@ def _classes(**colors: str) -> tuple[ClassSpec, ...]:
 
 
 _ISAID = _classes(
-    background="#000000",
-    ship="#00003f",
-    storage_tank="#003f3f",
-    baseball_diamond="#003f00",
-    tennis_court="#003f7f",
-    basketball_court="#003fbf",
-    ground_track_field="#003fff",
-    bridge="#007f3f",
-    large_vehicle="#007f7f",
-    small_vehicle="#00007f",
-    helicopter="#0000bf",
-    swimming_pool="#0000ff",
-    roundabout="#00bf7f",
-    soccer_ball_field="#007fbf",
-    plane="#007fff",
-    harbor="#00649b",
-)
+    background="#000000", ship="#00003f", storage_tank="#003f3f", baseball_diamond="#003f00",
+    tennis_court="#003f7f", basketball_court="#003fbf", ground_track_field="#003fff", bridge="#007f3f",
+    large_vehicle="#007f7f", small_vehicle="#00007f", helicopter="#0000bf", swimming_pool="#0000ff",
+    roundabout="#00bf7f", soccer_ball_field="#007fbf", plane="#007fff", harbor="#00649b",
+)  # fmt: skip
 _ISPRS = _classes(
-    impervious_surface="#ffffff",
-    building="#0000ff",
-    low_vegetation="#00ffff",
-    tree="#00ff00",
-    car="#ffff00",
+    impervious_surface="#ffffff", building="#0000ff", low_vegetation="#00ffff", tree="#00ff00", car="#ffff00",
     clutter="#ff0000",
-)
+)  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     "isaid": Preset(
         "PFNet on iSAID: ships, planes, vehicles, courts, fields, harbours from aerial and satellite RGB",
-        _ISAID,
-        _RGB,
-        896,
-        (0.1, 4.5),
+        _ISAID, _RGB, 896, (0.1, 4.5),
         "iSAID (Waqas Zamir et al., CVPR Workshops 2019) on DOTA images: academic use only",
     ),
     "potsdam": Preset(
         "PFNet on ISPRS Potsdam: urban land cover at 5 cm from RGB",
-        _ISPRS,
-        _RGB,
-        896,
-        (0.04, 0.07),
+        _ISPRS, _RGB, 896, (0.04, 0.07),
         "ISPRS 2D semantic labelling, Potsdam: research use",
     ),
     "vaihingen": Preset(
         "PFNet on ISPRS Vaihingen: urban land cover at 9 cm from near infrared, red, green",
-        _ISPRS,
-        ("nir", "red", "green"),
-        768,
-        (0.07, 0.12),
+        _ISPRS, ("nir", "red", "green"), 768, (0.07, 0.12),
         "ISPRS 2D semantic labelling, Vaihingen: research use",
     ),
-}
+}  # fmt: skip
 
 # The published names, as patterns, and ours. Levels are numbered fine to coarse in both.
 _RENAMES = (
@@ -181,9 +155,8 @@ def import_checkpoint(
     return folder
 
 
-def rename(key: str) -> str:
-    """Translate a published key to ours; unknown keys come back as they are."""
-    return rename_key(key, _RENAMES)
+rename = partial(rename_key, renames=_RENAMES)
+"""Translate a published key to ours; unknown keys come back as they are."""
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:

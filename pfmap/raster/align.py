@@ -19,6 +19,7 @@ from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
 from pfmap.raster.location import Location
 
+_WHOLE = 0.99  # of a raster: what covers that much of it covers it, but for its edges
 _ANY_CRS = "EPSG:3857"
 """Stands for a CRS that neither raster names: what is the same on both sides does not matter."""
 
@@ -88,6 +89,10 @@ class AlignedMap(ClassMap):
                 f"{self._location.text} and {other} do not overlap: they cover {_box(own.bounds)} and "
                 f"{_box(bounds)} in {own.crs_name}"
             )
+        width, height = min(right, x1) - max(left, x0), min(top, y1) - max(bottom, y0)
+        if (share := width * height / (right - left) / (top - bottom)) < _WHOLE:
+            some = f"{self._location.text} reaches over {share:.0%} of {other}: the rest does not count"
+            self.note = "; ".join(filter(None, (self.note, some)))
 
     def _warped(self, own: GeoBox, target: GeoBox, other: str) -> WarpedVRT:
         try:

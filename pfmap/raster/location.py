@@ -15,7 +15,7 @@ from xml.sax.saxutils import unescape
 
 import rasterio
 
-from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, reason
+from pfmap.core.errors import HIDDEN, IMAGE, UNSEEN, SourceError, named, reason, what_it_is
 
 _URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
@@ -217,9 +217,6 @@ def ask_server(location: Location) -> dict[str, str]:
 
 def _refusal(location: Location, error: Exception) -> str:
     """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
-    if isinstance(error, UnicodeEncodeError):
-        known = sys.getfilesystemencoding()
-        return f"its name is not {known}: rename it" + ", or set PYTHONUTF8=1" * (known != "utf-8")
     if location.local is not None and sys.platform != "win32":
         try:
             file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
@@ -236,7 +233,7 @@ def not_opened(location: Location, error: Exception) -> SourceError:
     """Say why GDAL does not open a raster, as far as that can be told."""
     ending = PurePosixPath(location.name).suffix.lower()
     drivers, why = _DRIVERS.get(ending, ""), _refusal(location, error)
-    gdals = why == reason(error)
+    gdals = why == reason(error) and not isinstance(error, UnicodeEncodeError)
     with rasterio.Env() as env:
         lacking = drivers and not set(drivers.split(" or ")) & set(env.drivers())
     if gdals and lacking:
@@ -247,7 +244,8 @@ def not_opened(location: Location, error: Exception) -> SourceError:
     elif gdals and ending in _ARCHIVES:
         said = f"is an archive: unpack it, or name the raster in it, as /vsitar/{location.text}/scene.tif"
     elif gdals and not location.remote:
-        said = f"is not a raster that GDAL can open ({why})"
+        what = "not recognized" in why and what_it_is(location.gdal, IMAGE)
+        said = f"is not a raster that GDAL can open ({what or why})"
     else:
         said = f"cannot be opened ({why})"
     return SourceError(f"{location.text} {said}")

@@ -7,17 +7,18 @@ folder, and not named by the user, must hold its own pixels.
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from glob import has_magic
+from itertools import pairwise, takewhile
+from pathlib import Path, PurePath, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
 
 from pfmap.core import bucket
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import IMAGE, SourceError, quietly, reason, what_it_is
 from pfmap.core.grid import Span
 from pfmap.raster.gdal import (
     GDAL_ERRORS,
@@ -27,7 +28,7 @@ from pfmap.raster.gdal import (
     places_left,
     unwritten_places,
 )
-from pfmap.raster.location import REMOTE, Location, locate, not_opened
+from pfmap.raster.location import REMOTE, Location, is_hidden, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 
 _FORMATS = {
@@ -247,6 +248,27 @@ def found_file(path: Path, pattern: str = "") -> Location:
     return locate(path) if named else replace(locate(path), driver=_FORMATS.get(ending, ending or "none"))
 
 
+def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = ()) -> list[Path]:
+    """Find rasters in a folder, by a pattern or by how their names end, in order; hidden files are none.
+
+    Raises:
+        SourceError: the folder cannot be searched, or one of them leads to other files.
+    """
+    named = takewhile(lambda part: not has_magic(part), PurePath(pattern).parts)
+    try:
+        os.scandir(folder.joinpath(*named)).close()  # of which a pattern would find nothing
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SourceError(f"{error.filename} cannot be searched ({error.strerror})") from error
+    there = (path for path in folder.glob(pattern) if path.is_file() and not is_hidden(PurePath(path.name)))
+    found = sorted(path for path in there if not endings or path.suffix.lower() in endings)
+    for path in found:
+        if (location := found_file(path, pattern)).driver:
+            refuse_pointers(location)
+    return found
+
+
 def refuse_pointers(location: Location) -> None:
     """Refuse a raster that was found in a folder where its pixels would come from elsewhere.
 
@@ -272,8 +294,10 @@ def refuse_pointers(location: Location) -> None:
         except UnicodeEncodeError as error:
             raise not_opened(location, error) from error
         except GDAL_ERRORS as error:
+            why = what_it_is(path, IMAGE) or reason(error)
             raise SourceError(
-                f"{what} is not a raster that GDAL can open as {kind} ({reason(error)}); {left}"
+                f"{what} is not a raster that GDAL can open as {kind} ({why}); files of a folder are read as "
+                "their names say: name it by itself, if it is of another format"
             ) from error
         if points or any(Path(file).resolve().parent != home.resolve() for file in files):
             raise SourceError(f"{what} takes pixels from elsewhere; {left}")

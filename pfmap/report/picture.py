@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pfmap.core.errors import TargetError
+from pfmap.core.errors import TargetError, reason
 from pfmap.core.files import write_bytes
 
 _DRAWN = 2  # times the final size
@@ -35,7 +35,6 @@ class Panel:
     """One panel: the image, and points on it."""
 
     title: str
-    """One line."""
     subtitle: str
     """A smaller line under it."""
     circles: Points
@@ -56,15 +55,9 @@ class Words:
 def write_picture(
     path: Path, pixels: Pixels, seen: Mask, outlined: Mask, panels: Sequence[Panel], words: Words
 ) -> None:
-    """Draw panels over the same square image, and write them as a PNG.
+    """Draw panels, three in a row, over the same square image, and write them as a PNG.
 
-    Args:
-        path: of the PNG; replaced if it exists.
-        pixels: ``(3, side, side)``.
-        seen: ``(side, side)``; the other pixels are drawn as empty.
-        outlined: ``(side, side)``: a line is drawn around these.
-        panels: in reading order, three in a row.
-        words: for the foot.
+    Pixels are ``(3, side, side)``; those not `seen` are drawn as empty, around `outlined` a line is drawn.
 
     Raises:
         TargetError: the file cannot be written.
@@ -95,7 +88,9 @@ def write_picture(
     try:
         write_bytes(path, content.getvalue())
     except OSError as error:
-        raise TargetError(f"{path} cannot be written: choose another file with output=") from error
+        raise TargetError(
+            f"{path} cannot be written ({reason(error)}): choose another file with output="
+        ) from error
 
 
 def _image(pixels: Pixels, seen: Mask, outlined: Mask) -> Image.Image:

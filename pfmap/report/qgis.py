@@ -62,7 +62,6 @@ class Map:
     wanted: Sequence[int]
     """Indices of the classes that become polygons."""
     formats: Sequence[str]
-    """Of its vector files."""
     split_by_class: bool
     """Whether each class has vector files of its own."""
 

@@ -6,7 +6,6 @@ programs that read catalogues open them as paths. Only #, ? and %, which cut an 
 
 import base64
 import itertools
-import math
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -26,8 +25,8 @@ from pfmap.core.classes import COLOR, NODATA
 from pfmap.core.errors import SourceError, json_text, visible
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures, read_scene_report
 from pfmap.report.wording import fact, parse_time
-from pfmap.vector.footprints import lonlat_geometry, ring_around
-from pfmap.vector.geodesy import crs_code, crs_wkt2
+from pfmap.vector.footprints import footprint_geometry, ring_around
+from pfmap.vector.geodesy import crs_names
 
 FOLDER = "stac"
 """Of the catalogue in the survey's output folder."""
@@ -41,7 +40,6 @@ MODEL_ID = "model"
 _ROOT = "https://pfmap.invalid/"
 """Where pystac takes the catalogue to lie: it makes relative links of absolute ones only."""
 
-_DIGITS = 8  # behind the point, in degrees: a millimetre
 _WORLD = [-180.0, -90.0, 180.0, 90.0]
 
 _MEDIA = {
@@ -71,12 +69,7 @@ _TITLES = {
 
 
 def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[str, str]) -> dict[str, str]:
-    """Describe a survey.
-
-    Args:
-        figures: of the survey.
-        output_dir: what outputs are relative to; the scenes' reports there say on which grid their maps lie.
-        outputs: the survey's own files by kind, those of `figures` and its reports.
+    """Describe a survey, of whose own files `outputs` has those of `figures` and its reports.
 
     Returns:
         The files' content by their paths relative to the output folder, the collection last: it names the
@@ -99,8 +92,8 @@ def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[
     for item in items:
         item.add_link(pystac.Link("derived_from", model, pystac.MediaType.GEOJSON, "Model"))
     return {
-        str(found.get_self_href()).removeprefix(_ROOT): _json(found.to_dict(include_self_link=False))
-        for found in (model, *items, collection)
+        str(one.get_self_href()).removeprefix(_ROOT): json_text(one.to_dict(include_self_link=False)) + "\n"
+        for one in (model, *items, collection)
     }
 
 
@@ -173,8 +166,8 @@ def _apply_grid(item: pystac.Item, scene: SceneFigures, output_dir: Path) -> Non
     if grid.crs_wkt:
         found.transform = [float(value) for value in grid.transform]
         with suppress(SourceError):  # a CRS that PROJ does not know
-            found.code = crs_code(grid.crs_wkt)
-            found.wkt2 = crs_wkt2(grid.crs_wkt) if found.code is None else None
+            found.code, wkt2 = crs_names(grid.crs_wkt)
+            found.wkt2 = wkt2 if found.code is None else None
 
 
 def _asset(kind: str, href: str) -> pystac.Asset:
@@ -271,19 +264,6 @@ def _weights_name(sha256: str) -> str:
     return f"ni:///sha-256;{base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip('=')}"
 
 
-def footprint_geometry(
-    ring: Sequence[tuple[float, float]],
-) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """Return a footprint as a GeoJSON polygon, counter-clockwise, with its bounding box; or nothing.
-
-    One whose longitudes go on past 180 degrees is cut there.
-    """
-    points = [(round(float(lon), _DIGITS), round(float(lat), _DIGITS)) for lon, lat in ring]
-    if len(points) < 4 or not all(math.isfinite(lon) and math.isfinite(lat) for lon, lat in points):
-        return None, None
-    return lonlat_geometry(points)
-
-
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:
     """Make a text a name of letters, digits, dashes, dots and underscores that is not taken yet.
 
@@ -294,7 +274,3 @@ def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") ->
     lower = {item.lower() for item in taken}
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     return next(found for found in itertools.chain([name], numbered) if found.lower() not in lower)
-
-
-def _json(table: dict[str, Any]) -> str:
-    return json_text(table) + "\n"

@@ -1,7 +1,6 @@
 """All reports of a survey: a web page, a STAC catalogue, JSON for machines and CSV for spreadsheets."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,16 +24,8 @@ def write_reports(
 ) -> dict[str, str]:
     """Write the page, the tables and the catalogue of a survey, replacing those that are there.
 
-    Each file is complete or not there. The JSON comes last: it says that all others are there, and names
-    them among the survey's outputs.
-
-    Args:
-        figures: of the survey; outputs are relative to `output_dir`.
-        output_dir: where the reports go; it exists.
-        thumbnails: small pictures by the scenes' names, as `scene_thumbnail` makes them.
-
-    Returns:
-        The files' names by kind: html, json, csv, stac (the collection).
+    Each file is complete or not there. The JSON comes last: it says that all others are there. Thumbnails go
+    by the scenes' names. Returns the files' names by kind: html, json, csv, stac (the collection).
 
     Raises:
         TargetError: a file cannot be written.
@@ -84,7 +75,7 @@ def survey_json(figures: SurveyFigures) -> str:
         "outputs": figures.outputs,
         "scenes": [_scene_row(scene, figures.unit) for scene in figures.scenes],
     }
-    return json_text(_plain(table)) + "\n"
+    return json_text(table) + "\n"
 
 
 def class_row(item: ClassFigures, unit: str) -> dict[str, object]:
@@ -104,25 +95,8 @@ def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
     return {"gsd_m" if key == "gsd" else key: value for key, value in row.items()}
 
 
-def _plain(value: object) -> object:
-    """Make a value of facts by name into what JSON has."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, set | frozenset):
-        return [_plain(item) for item in sorted(value)]
-    return [_plain(item) for item in value] if isinstance(value, Sequence) else str(value)
-
-
 def survey_csv(figures: SurveyFigures) -> str:
-    """Return a table with a row per scene, for spreadsheets.
-
-    Lines end as RFC 4180 has it. A text that a spreadsheet would take for a formula, such as a file named
-    ``=A1.tif``, gets an apostrophe in front: opening a table must not run anything.
-    """
+    """Return a table with a row per scene, for spreadsheets."""
     classes = figures.all_classes()
     areas = [f"area_{figures.unit}_{item.name}" for item in classes]
     objects = [f"objects_{item.name}" for item in classes]
@@ -150,14 +124,10 @@ def _cells(scene: SceneFigures) -> dict[str, object]:
         "gsd_m": scene.gsd,
         "crs": scene.crs,
         "valid_pixels": scene.valid_pixels if scene.classes else None,
-        "mean_confidence": _rounded(scene.mean_confidence),
-        "seconds": _rounded(scene.seconds.get("total")),
+        "mean_confidence": None if scene.mean_confidence is None else round(scene.mean_confidence, 2),
+        "seconds": round(scene.seconds["total"], 2) if "total" in scene.seconds else None,
         "finished": scene.finished,
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
 
 
 def csv_bytes(text: str) -> bytes:

@@ -43,20 +43,11 @@ def thumbnail(
     """Draw a scene, and beside it the same with its classes laid over, as a small WebP file.
 
     Background and nodata are transparent. A large scene without overviews is not read again: its classes
-    stand alone.
-
-    Args:
-        scene: where it is, or how it was named.
-        classes_path: its class raster.
-        classes: by value.
-        scaling: how the scene's values became 8-bit when it was mapped.
-        bands: 1-based numbers of the bands that were mapped; None to choose them as `pfmap predict` does.
-        part: the scene's grid, where the class raster is that of many scenes.
-        limit: bytes.
+    stand alone. Where the class raster is that of many scenes, `part` is the scene's grid.
 
     Returns:
-        The file, or nothing where the scene or its class raster cannot be read any more: a report is no place
-        to fail for want of a picture.
+        At most `limit` bytes; nothing where the scene or its class raster cannot be read any more: a report
+        is no place to fail for want of a picture.
     """
     try:
         preview = read_preview(scene, classes_path, SIDE, scaling, bands, part)
@@ -93,12 +84,8 @@ def class_picture(
 ) -> bytes:
     """Draw an image and, to its right, the same with classes laid over it, as a small WebP file.
 
-    Args:
-        pixels: ``(3, h, w)``, or None for the classes alone.
-        seen: ``(h, w)``: pixels of the image without data are transparent.
-        classes: ``(h, w)``.
-        colors: red, green and blue of the classes that are drawn.
-        limit: bytes; a picture that needs more is drawn worse, then smaller.
+    Pixels are ``(3, h, w)``, or None for the classes alone; what is not `seen`, ``(h, w)``, is transparent. A
+    picture that needs more bytes than the limit is drawn worse, then smaller.
     """
     table = np.zeros((256, 4), dtype=np.float32)
     for value, color in colors.items():

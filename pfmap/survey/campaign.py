@@ -25,8 +25,8 @@ from pfmap.survey.find import Sheet
 from pfmap.survey.merge import Merged, merge
 from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.virtual_scene import make_mosaic
-from pfmap.vector.area import check_area
 from pfmap.vector.footprints import Footprints
+from pfmap.vector.layer import open_layer
 from pfmap.version import __version__
 
 _LOOKS = 8  # scenes looked at at a time: servers take their time
@@ -236,7 +236,7 @@ def refuse_options(runtime: Runtime, options: PredictOptions) -> None:
     """
     chosen_classes(runtime.model.card, options)
     if options.aoi is not None:
-        check_area(options.aoi)
+        open_layer(options.aoi, "area")
 
 
 def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:

@@ -36,8 +36,8 @@ def count_pixels(
     A pixel that does not count in one raster gets `NO_CODE` in both.
 
     Args:
-        truth: ``(h, w)`` codes; changed.
-        predicted: ``(h, w)`` codes; changed.
+        truth: ``(h, w)`` codes, as `predicted`; changed.
+        predicted: changed.
         confidence: ``(h, w)`` percent; above 100 is unknown. Or ``(0, 0)``.
         allowed: ``(256, 256)`` whether a label allows a class.
         counts: ``(256, 256)`` by label and predicted class, that of `NO_CODE` included; added to.
@@ -61,15 +61,10 @@ def count_pixels(
 
 @compiled
 def paint(truth: Bytes, predicted: Bytes, top: int, sums: Longs, colors: Bytes, step: int) -> None:
-    """Add rows of two rasters to a small picture of where they differ.
+    """Add rows of two rasters, ``(h, w)`` codes from row `top` on, to a small picture of where they differ.
 
-    Args:
-        truth: ``(h, w)`` codes.
-        predicted: ``(h, w)`` codes.
-        top: row of the whole raster at which they begin.
-        sums: ``(rows, cols, 3)`` the picture: sums of red, green and blue in each cell; added to.
-        colors: ``(256, 256, 3)`` colour by true and predicted code.
-        step: rows and columns of pixels in a cell.
+    Its cells, of `step` rows and columns, are ``(rows, cols, 3)`` sums of red, green and blue; `colors`,
+    ``(256, 256, 3)``, go by true and predicted code.
     """
     height, width = truth.shape
     for y in range(height):
@@ -83,17 +78,10 @@ def paint(truth: Bytes, predicted: Bytes, top: int, sums: Longs, colors: Bytes, 
 
 @compiled
 def inner_boundary(codes: Bytes, margin: int) -> Bytes:
-    """Keep the codes of pixels beside another class, and put `NO_CODE` everywhere else.
+    """Keep the ``(h, w)`` codes of pixels beside another class, and put `NO_CODE` everywhere else.
 
     A pixel is on its class's boundary if one of its four neighbours counts and is of another class: neither
-    the raster's edge nor what does not count makes a boundary.
-
-    Args:
-        codes: ``(h, w)``.
-        margin: rows and columns of `NO_CODE` to add on every side.
-
-    Returns:
-        ``(h + 2 margin, w + 2 margin)`` codes.
+    the raster's edge nor what does not count makes a boundary. A margin of `NO_CODE` is added on every side.
     """
     height, width = codes.shape
     out = np.full((height + 2 * margin, width + 2 * margin), NO_CODE, dtype=np.uint8)
@@ -246,10 +234,6 @@ class Matcher:
 
     The partner is unique without a choice: two objects that both have an IoU of one half or more with a third
     would have to be its two halves, and those touch and are one object.
-
-    Args:
-        height: rows of the rasters.
-        width: columns of the rasters.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -303,11 +287,7 @@ class Matcher:
 
 @compiled
 def _shared_runs(first: Ints, second: Ints) -> Longs:
-    """Find the runs along rows in which the same two pieces of ``(h, w)`` rasters overlap.
-
-    Returns:
-        ``(n, 3)`` the two pieces, and the run's length.
-    """
+    """Find the ``(n, 3)`` runs along rows in which two pieces overlap: both pieces, and the run's length."""
     runs = np.empty((1024, 3), dtype=np.int64)
     count = 0
     height, width = first.shape

@@ -183,17 +183,13 @@ class Rings(NamedTuple):
 
 @compiled
 def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
-    """Find the 4-connected pieces of a tile.
+    """Find the 4-connected pieces of a tile of ``(h, w)`` classes, and confidence in percent.
 
-    Runs of equal pixels are found row by row, and united with those above them (union-find).
-
-    Args:
-        classes: ``(h, w)`` uint8 or int32.
-        confidence: ``(h, w)`` percent.
-        nodata: value that belongs to no piece; -1 for none.
+    Runs of equal pixels are found row by row, and united with those above them (union-find). Nodata belongs
+    to no piece.
 
     Returns:
-        ``(h, w)`` int32 number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
+        ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
     """
     height, width = classes.shape
     starts, row_starts = _runs(classes)
@@ -385,14 +381,9 @@ def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
 
 @compiled
 def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
-    """Trace the lines inside a tile, from node to node.
+    """Trace the lines inside a tile of ``(h, w)`` classes, from node to node; labels are from `label`.
 
-    Args:
-        classes: ``(h, w)`` uint8 or int32.
-        labels: ``(h, w)`` numbers of their pieces, as `label` gives them.
-
-    Returns:
-        The arcs, each once; closed ones start at their first corner in reading order.
+    Each arc is there once; closed ones start at their first corner in reading order.
     """
     height, width = labels.shape
     lines, count = _lines(classes)
@@ -434,18 +425,11 @@ def join(
     *,
     keep_nodes: bool,
 ) -> Rings:
-    """Join the arcs around regions into rings.
+    """Join the arcs around so many regions, as in `Arcs`, into rings.
 
     Where a region touches itself at a corner its rings do not cross over: they meet there, and each is
-    simple. So polygons of them are valid.
-
-    Args:
-        halves: all arcs around each region.
-        count: number of regions.
-        coords: ``(points, 2)`` of the arcs, `UNIT` to a pixel.
-        offsets: ``(arcs + 1,)`` where each arc starts in `coords`.
-        closed: ``(arcs,)`` which arcs are rings by themselves.
-        keep_nodes: whether a vertex stays where a ring goes straight on but a third line meets it.
+    simple. So polygons of them are valid. `keep_nodes` leaves a vertex where a ring goes straight on but a
+    third line meets it.
     """
     # Arcs start and end at pixel corners: region and corner in one number say where halves meet.
     starts, ends = (coords[at].astype(np.int64) // UNIT for at in (offsets[:-1], offsets[1:] - 1))

@@ -74,14 +74,7 @@ class Tile(NamedTuple):
 
 
 def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tolerance: float) -> Tile:
-    """Trace a tile.
-
-    Args:
-        classes: ``(h, w)`` uint8 or int32.
-        confidence: ``(h, w)`` percent.
-        nodata: value that becomes no region; None for none.
-        tolerance: by how many pixels the lines may be moved to simplify them; 0 leaves them.
-    """
+    """Trace a tile of ``(h, w)`` classes, uint8 or int32, and confidence in percent, as `Tracer` has them."""
     pixels: Any = np.ascontiguousarray(classes)
     labels, pieces = label(pixels, np.ascontiguousarray(confidence), no_class(classes.dtype, nodata))
     arcs = arcs_between(pixels, labels)
@@ -340,13 +333,9 @@ class Tracer:
         return np.where(y == height, below[x], loose)
 
     def _unite(self, pieces: Pieces, klass: Ints, known: Longs, beside: Longs) -> Longs:
-        """Unite what meets in one class, and say which region everyone belongs to.
+        """Unite ``(m, 2)`` who meet along the tiles' sides in one class, and say which region everyone is of.
 
-        Args:
-            pieces: ``(p,)`` of the row.
-            klass: ``(n,)`` class of everyone: the pieces, then those above.
-            known: ``(n,)`` region of those above, or `NOTHING`.
-            beside: ``(m, 2)`` who meets along the tiles' sides.
+        Everyone, ``(n,)``, is the row's pieces, then those above, whose region is known.
 
         Returns:
             ``(n,)`` open regions, or `NOTHING` where the class is not wanted.
@@ -401,12 +390,9 @@ class Tracer:
             self._aside.setdefault(now, []).extend(self._aside.pop(before))
 
     def _close(self, closing: Longs) -> Iterator[Regions]:
-        """Build the polygons of regions that are closed, and keep only what open ones still need.
+        """Build the polygons of ``(n,)`` regions that are closed, and keep only what open ones still need.
 
         Of large open regions the pieces that are complete are built too, and stored on disk.
-
-        Args:
-            closing: ``(n,)`` numbers of the closed regions.
         """
         whole, parts, growing = 1, 2, 3
         state = np.zeros(len(self._regions) + 1, dtype=np.uint8)  # the last stands for nobody
@@ -487,12 +473,7 @@ class Tracer:
         return _regions(rings, Pieces(*map(np.concatenate, zip(*tables, strict=True))), at_edge, whole=False)
 
     def _join(self, lines: _Lines, owner: Longs, use: Bools) -> tuple[Longs, Rings, Bools]:
-        """Join arcs to rings.
-
-        Args:
-            lines: ``n`` arcs.
-            owner: ``(n, 2)`` who is left and right of them.
-            use: ``(n, 2)`` whether the arc bounds the one on this side.
+        """Join ``n`` arcs to rings: ``(n, 2)`` who is left and right of them, and whether they bound it.
 
         Returns:
             ``(k,)`` owners, ascending; their rings; and ``(k,)`` which of them touch the raster's edge.

@@ -33,7 +33,6 @@ class TrainingSettings:
     """How to train. The defaults suit small data and few steps; the paper's recipe is sgd and poly."""
 
     steps: int
-    """Optimiser steps."""
     crop: int = 256
     """Side of the square training crops, pixels."""
     start_from: str = ""
@@ -69,16 +68,22 @@ class TrainingSettings:
     validations: int = 4
     """How often to validate, spread evenly over the steps; the best weights are kept."""
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints."""
     seed: int = 0
-    """Of everything random."""
 
     def __post_init__(self) -> None:
         check_values(self, TrainingError)
-        for name in ("steps", "crop", "validations"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}: it has to be 1 or more")
+        _refuse_below(self, 1, "steps", "crop", "validations")
+        _refuse_below(self, 0, "encoder_rate", "decoder_rate", "weight_decay", "warmup")
+        _refuse_below(self, 0, "edge_weight", "overlap_weight", "hard_pixels", "ema")
+        if self.ema > 1:
+            raise TrainingError(f"ema is {self.ema:g}: it has to be 0 to 1")
         _check_zoom(self.scale)
+
+
+def _refuse_below(settings: object, least: int, *names: str) -> None:
+    for name in names:
+        if not least <= (value := getattr(settings, name)) < math.inf:
+            raise TrainingError(f"{name} is {value:g}: it has to be {least} or more")
 
 
 def _check_zoom(scale: tuple[float, ...]) -> None:
@@ -104,6 +109,9 @@ class LayerSpec:
     weight: float = 1.0
     """How much a pixel of this layer counts."""
 
+    def __post_init__(self) -> None:
+        _refuse_below(self, 0, "weight")
+
 
 @dataclass(frozen=True, slots=True)
 class GreenRule:
@@ -116,6 +124,9 @@ class GreenRule:
     name: str
     above: float
     below: float = -1.0
+
+    def __post_init__(self) -> None:
+        check_values(self, TrainingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,9 @@ class Split:
             raise TrainingError(f"stems {self.stems!r} is no regular expression: {error}") from error
         if not 0 <= self.share <= 0.9 or self.block < 1:
             raise TrainingError(f"share {self.share:g} and block {self.block} are none: use 0 to 0.9")
+        for part in (self.columns, self.rows):
+            if part and not (len(part) == 2 and 0 <= part[0] < part[1]):
+                raise TrainingError(f"columns and rows are [first, one past the last], not {list(part)}")
         if sum(map(bool, (self.stems, self.columns or self.rows, self.share))) > 1:
             raise TrainingError("by stems, by rows or columns, or by share: choose one")
 
@@ -156,9 +170,7 @@ class SourceSpec:
     per_batch: int
     """Crops of it in every batch."""
     layers: tuple[LayerSpec, ...]
-    """Its labels."""
     validation: Split = Split()
-    """What is held out."""
     green: GreenRule | None = None
     scale: tuple[float, ...] = ()
     """Smallest and largest random zoom of this source; () for that of the training."""
@@ -171,6 +183,7 @@ class SourceSpec:
     def __post_init__(self) -> None:
         if not self.layers:
             raise TrainingError("there are no layers: name at least one label raster, or polygons")
+        _refuse_below(self, 1, "per_batch", "coarsen")
         if self.scale:
             _check_zoom(self.scale)
 

@@ -1,7 +1,6 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from glob import has_magic
 from pathlib import Path, PurePath
@@ -11,9 +10,8 @@ import numpy.typing as npt
 
 from pfmap.core.errors import TrainingError
 from pfmap.core.resources import free_memory
-from pfmap.raster.location import is_hidden
-from pfmap.raster.parts import found_file, refuse_pointers
-from pfmap.train.config import LayerSpec, SourceSpec, TrainingConfig
+from pfmap.raster.parts import found_file, found_rasters, refuse_pointers
+from pfmap.train.config import LayerSpec, SourceSpec, Split, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
@@ -33,9 +31,7 @@ class Source:
 
     spec: SourceSpec
     train: tuple[Sample, ...]
-    """What is trained on."""
     validation: tuple[Sample, ...]
-    """What is held out."""
     holders: dict[int, list[int]]
     """Label set -> indices of the training samples that have it, for sets of one class."""
     chances: npt.NDArray[np.float64]
@@ -54,40 +50,29 @@ class TrainingData:
     """What of the labels was left out, mended, or taken for granted."""
 
 
-def load_data(
-    config: TrainingConfig, folder: Path, say: Callable[[str], None] = lambda _text: None
-) -> TrainingData:
+def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
     """Open all sources of a configuration; what fits into memory is read at once.
 
-    Args:
-        config: the configuration.
-        folder: what its paths are relative to.
-        say: called with each of the notes, for people.
+    The configuration's paths are relative to the folder.
 
     Raises:
         TrainingError: a source has no images, no labels, only one class, or sizes differ.
         SourceError: a file cannot be read.
     """
     sets = ClassSets(tuple(spec.name for spec in config.card.classes))
-    notes: list[str] = []
-
-    def tell(found: Iterable[str]) -> None:
-        for line in found:
-            notes.append(line)
-            say(line)
-
     scenes = [_open_scenes(spec, config, folder, sets) for spec in config.sources]
+    notes: list[str] = []
     for spec, group in zip(config.sources, scenes, strict=True):
-        tell(_about_layers(spec, group))
+        notes += _about_layers(spec, group)
     _keep_what_fits([scene for group in scenes for scene in group])
     # Colour rules after all labels: they add the sets they lead to.
     parts = [
         _split(spec, group, config.training.seed) for spec, group in zip(config.sources, scenes, strict=True)
     ]
     for spec, group, (train, validation) in zip(config.sources, scenes, parts, strict=True):
-        tell(_about_labels(spec, group, [*train, *validation]))
+        notes += _about_labels(spec, group, train, validation)
     sources = [_source(spec, *part, sets) for spec, part in zip(config.sources, parts, strict=True)]
-    _refuse_one_class(sources, sets)
+    notes += _about_classes(sources, sets)
     return TrainingData(tuple(sources), sets, tuple(notes))
 
 
@@ -105,24 +90,24 @@ def _open_scenes(
     spec: SourceSpec, config: TrainingConfig, folder: Path, sets: ClassSets
 ) -> list[LabelledScene]:
     root = Path(spec.images).anchor
-    pattern = spec.images[len(root) :]
-    found = (path for path in (Path(root) if root else folder).glob(pattern) if path.is_file())
-    paths = sorted(path for path in found if not is_hidden(Path(path.name)))
+    base, pattern = Path(root) if root else folder, spec.images[len(root) :]
+    named = [base / pattern] if (base / pattern).is_file() else []
+    paths = found_rasters(base, pattern) if has_magic(pattern) else named
     if not paths:
-        raise TrainingError(
-            f"source {spec.name!r}: {folder / spec.images} matches no file{_locked(folder / spec.images)}"
-        )
-    if has_magic(pattern):
-        for path in paths:
-            _refuse_pointer(path, pattern)
+        raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
     scenes = [LabelledScene(path, spec.bands or None, config.card) for path in paths]
     legends: dict[tuple[int, Path], PolygonLegend] = {}  # one polygon file may lie over many images
+    masks: dict[Path, Path] = {}
     for scene in scenes:
         for number, layer in enumerate(spec.layers):
             path = folder / layer.path.replace("{stem}", scene.path.stem)
-            if "{stem}" in layer.path:
+            if own := "{stem}" in layer.path:
                 _refuse_pointer(Path(find_layer(str(path), "label file")[0]), layer.path)
             if not is_vector(str(path)):
+                if own and (other := masks.setdefault(path, scene.path)) != scene.path:
+                    raise TrainingError(
+                        f"{other} and {scene.path} have one name, and so the same labels, {path}: rename one"
+                    )
                 scene.layers.append(RasterLayer(path, scene.path, scene.geobox, layer, sets))
                 continue
             if (number, path) not in legends:
@@ -130,16 +115,6 @@ def _open_scenes(
                 legends[number, path] = PolygonLegend(file, layer, sets)
             scene.layers.append(PolygonLayer(legends[number, path], scene.path, scene.geobox))
     return scenes
-
-
-def _locked(pattern: Path) -> str:
-    """Say that the folder in which files were looked for cannot be searched, if so."""
-    home = next(part for part in (pattern, *pattern.parents) if not has_magic(str(part)))
-    try:
-        os.scandir(home if home != pattern else home.parent).close()
-    except OSError as error:
-        return f": {error.filename} cannot be searched ({error.strerror})"
-    return ""
 
 
 def _refuse_pointer(path: Path, pattern: str) -> None:
@@ -164,17 +139,13 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
 
 
 def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, PolygonLayer]) -> Iterator[str]:
-    """Say what of the polygons over these images does not count.
-
-    Raises:
-        TrainingError: none of the images shows a polygon.
-    """
+    """Say what of the polygons over these images does not count; refuse them if none of these shows one."""
     counts = PolygonTally(*map(sum, zip(*(astuple(found.counted) for found in drawn.values()), strict=True)))
     name, first = PurePath(layer.path).name, next(iter(drawn))
     if not counts.placed:
         raise TrainingError(
-            f"source {spec.name!r}: no polygon of {layer.path} lies on {first}"
-            f"{' or any other of its images' * (len(drawn) > 1)}: check place and CRS of the two"
+            f"source {spec.name!r}: no feature of {layer.path} is a polygon on {first}"
+            f"{' or any other of its images' * (len(drawn) > 1)}: check kind, place and CRS of the two"
             + "".join(f" ({note})" for note in drawn[first].notes)
         )
     files = list({id(found.legend): found.legend.file for found in drawn.values()}.values())
@@ -187,13 +158,15 @@ def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, Pol
 
 
 def _about_labels(
-    spec: SourceSpec, scenes: Sequence[LabelledScene], labelled: Sequence[Sample]
+    spec: SourceSpec, scenes: Sequence[LabelledScene], train: Sequence[Sample], validation: Sequence[Sample]
 ) -> Iterator[str]:
-    """Say which images have no label, and which values of label rasters are no class."""
-    some = {id(sample.scene) for sample in labelled}
+    """Say which images have no label, that nothing is held out, and which values are no class."""
+    some = {id(sample.scene) for sample in (*train, *validation)}
     bare = [scene.path.name for scene in scenes if id(scene) not in some]
     if bare:
         yield f"warning: {_some(bare, len(scenes))} have no labelled pixel: nothing is learned from them"
+    if spec.validation != Split() and not validation:
+        yield f"warning: source {spec.name!r} holds nothing out: no label lies where its validation says"
     for number, layer in enumerate(spec.layers):
         rasters = [found for scene in scenes if isinstance(found := scene.layers[number], RasterLayer)]
         values = sorted(set().union(*(raster.unnamed() for raster in rasters)))
@@ -261,13 +234,16 @@ def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels, Labels]:
     return above, below
 
 
-def _refuse_one_class(sources: Sequence[Source], sets: ClassSets) -> None:
-    """Refuse data that cannot teach a difference: every labelled pixel may be of one and the same class."""
+def _about_classes(sources: Sequence[Source], sets: ClassSets) -> Iterator[str]:
+    """Say which classes no label to train on speaks of; refuse labels that cannot teach a difference."""
     used = {index for source in sources for sample in source.train for index in sample.anchors}
-    common = frozenset.intersection(*(sets.entries[index].members for index in used))
-    if common:
+    members = [sets.entries[index].members for index in used]
+    if common := frozenset.intersection(*members):
         name = sets.classes[min(common)]
         raise TrainingError(
             f"all labels of the training part may be {name!r}: there is nothing to tell it from; label "
             "something else too, or say what lies outside the polygons with rest"
         )
+    known = frozenset.union(*members)
+    if unknown := ", ".join(name for index, name in enumerate(sets.classes) if index not in known):
+        yield f"warning: no label to train on may be {unknown}: the model learns nothing of that"

@@ -20,7 +20,7 @@ from pfmap.model.store import Model, load_model
 from pfmap.raster.preview import png
 from pfmap.trace.compare import NO_CODE
 from pfmap.train.config import read_config
-from pfmap.train.data import PIECE, Source, load_data
+from pfmap.train.data import PIECE, load_data
 from pfmap.train.label_layers import ClassSets
 from pfmap.train.labelled_image import Sample
 from pfmap.train.validate import mapped
@@ -38,7 +38,6 @@ class SourceEvaluation:
     """A model on one source."""
 
     name: str
-    """Of the source."""
     images: int
     """How many there were, or parts of images."""
     figures: Evaluation
@@ -52,17 +51,13 @@ class ModelEvaluation:
     """A model on a data set."""
 
     model: str
-    """Its name."""
     data: str
-    """The training configuration."""
     part: str
     """What of it: "validation" or "training"."""
     labels: Labels
-    """What the codes mean."""
     sources: tuple[SourceEvaluation, ...]
     """In the configuration's order; those without images in this part are left out."""
     together: Evaluation
-    """All pixels of all sources."""
 
     def table(self) -> dict[str, Any]:
         """Return everything but the pictures as it is written to JSON.
@@ -134,8 +129,13 @@ def evaluate_model(
     order = _order(loaded, tuple(spec.name for spec in classes), name)
     chosen = tuple(index_of(classes, wanted) for wanted in objects)
     folder = Path(data_folder) if data_folder is not None else Path(data).parent
-    found = load_data(config, folder, on_message)
-    parts = {source.spec.name: _part(source, part) for source in found.sources}
+    found = load_data(config, folder)
+    for note in found.notes:
+        on_message(note)
+    parts: dict[str, Sequence[Sample]] = {source.spec.name: source.validation for source in found.sources}
+    if part != "validation":
+        trained = {source.spec.name: source.train for source in found.sources}
+        parts = {name: [p for sample in some for p in sample.pieces(PIECE)] for name, some in trained.items()}
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
     if not total:
         raise TrainingError(f"{name} holds nothing out for {part}: choose another part=")
@@ -146,13 +146,6 @@ def evaluate_model(
     if missing:
         on_message(f"nothing is held out for {part} in {', '.join(missing)}")
     return ModelEvaluation(loaded.card.name, name, part, job.labels, sources, job.together())
-
-
-def _part(source: Source, part: str) -> Sequence[Sample]:
-    """Return the images, or parts of them, that a model is measured on."""
-    if part == "validation":
-        return source.validation
-    return [piece for sample in source.train for piece in sample.pieces(PIECE)]
 
 
 def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.uint8]:

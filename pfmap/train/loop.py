@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfmap.core.errors import TargetError, TrainingError, reason
+from pfmap.core.errors import TrainingError, reason
 from pfmap.core.files import write_bytes
-from pfmap.core.resources import free_memory, gigabytes
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.checkpoint import AGAIN, read_data
@@ -28,12 +27,11 @@ from pfmap.train.config import TrainingConfig
 from pfmap.train.data import load_data
 from pfmap.train.model_page import CURVES_NAME, write_page
 from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer, refuse_diverged
-from pfmap.train.start import Team, first_network, gather
+from pfmap.train.start import Team, first_network, gather, refuse_without_disk, refuse_without_memory
 from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _POINTS = 500  # of a curve
-_PIXEL_BYTES = 14  # of a crop: three bands, and labels twice
 _LONGEST = 5.0  # norm of a gradient
 
 
@@ -42,9 +40,7 @@ class Progress:
     """One training step, for whoever shows progress."""
 
     step: int
-    """Steps done."""
     steps: int
-    """Steps in all."""
     loss: float
     """Smoothed total loss."""
     rate: float
@@ -156,18 +152,10 @@ class _Run:
         self.output = output
         self.checkpoint = output / CHECKPOINT_NAME
         settings = config.training
-        self.data = load_data(config, data_folder, say)
-        crops = sum(source.per_batch for source in config.sources)
-        self.share = team.share(crops)
-        zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
-        # What is cut for the largest crop, before the network has seen any of it.
-        needed = _PIXEL_BYTES * max(crops * settings.crop**2, (settings.crop / zoom) ** 2)
-        if needed > (free := free_memory()):
-            raise TrainingError(
-                f"a batch of {crops} crops of {settings.crop} pixels, zoomed by {zoom:g} or more, takes "
-                f"{needed / 1e9:.3g} GB of memory or more, {gigabytes(free)} are free: lower per_batch or "
-                "crop, or raise scale"
-            )
+        self.data = load_data(config, data_folder)
+        for note in self.data.notes:
+            say(note)
+        self.share = team.share(refuse_without_memory(config))
         self.network = first_network(config, data_folder, start_from).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
@@ -180,7 +168,7 @@ class _Run:
         self.done = 0
         self.loss = float("nan")
         self.best: tuple[float, Validation, dict[str, Tensor]] | None = None
-        output.mkdir(parents=True, exist_ok=True)
+        refuse_without_disk(self.checkpoint, self.network, settings)
 
     def batches(self) -> Generator[Batch, None, None]:
         """Give the batches that are left, prepared ahead in a thread."""
@@ -309,10 +297,5 @@ class _Run:
         self.curves.write_csv(self.output / "curves.csv")
         self.curves.write_png(self.output / CURVES_NAME)
         write_page(self.output, card, figures, fitted)
-        try:
-            self.checkpoint.unlink(missing_ok=True)
-        except OSError as error:
-            raise TargetError(
-                f"the model is written, but {self.checkpoint} cannot be deleted ({error.strerror}): delete it"
-            ) from error
+        self.checkpoint.unlink(missing_ok=True)
         return figures

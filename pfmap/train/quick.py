@@ -16,12 +16,12 @@ import tomli_w
 
 from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import write_text
+from pfmap.core.files import write_text, writing_into
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
-from pfmap.raster.location import RASTER_SUFFIXES, is_hidden, locate
-from pfmap.raster.parts import found_file, refuse_pointers
+from pfmap.raster.location import RASTER_SUFFIXES, locate
+from pfmap.raster.parts import found_rasters
 from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.train.label_layers import ADVICE
@@ -43,7 +43,6 @@ class QuickOptions:
     """What the user says of the data."""
 
     images: Path
-    """An orthophoto, or a folder of images."""
     labels: str
     """Polygons, a label raster, or a folder of masks with the images' stems."""
     field: str | None = None
@@ -58,11 +57,9 @@ class QuickOptions:
     bands: tuple[int, ...] | None = None
     """Numbers, from 1, of the bands that the model sees; None for those that its card names."""
     steps: int = 400
-    """Optimiser steps."""
     trained: str = "all"
     """What of the network changes; see `TrainingSettings`."""
     seed: int = 0
-    """Of everything random."""
     attribution: str = ""
     """Whom a map made with the model has to name for these data."""
 
@@ -79,7 +76,8 @@ def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bo
     tables = quick_tables(options, model, output.resolve().name)
     config = parse_config(tables, output / CONFIG_NAME)
     if write:
-        output.mkdir(parents=True, exist_ok=True)
+        with writing_into(output):
+            output.mkdir(parents=True, exist_ok=True)
         write_text(output / CONFIG_NAME, tomli_w.dumps(tables))
     return config
 
@@ -91,14 +89,17 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         TrainingError: no images, no labels for some of them, or classes that are not in the list.
         SourceError: a file cannot be read.
     """
-    pattern, first = _find_images(options.images)
-    if is_vector(options.labels):
-        classes, layer = _from_polygons(options, model.card)
-    else:
-        classes, layer = _from_masks(options, model.card)
+    pattern, images = _find_images(options.images)
     card = model.card
-    with Source(locate(first), card.input.bands, options.bands, card.name) as source:
+    if is_vector(options.labels):
+        classes, layer = _from_polygons(options, card)
+    else:
+        classes, layer = _from_masks(options, card, images)
+    with Source(locate(images[0]), card.input.bands, options.bands, card.name) as source:
         box = source.info.geobox
+    # A window, or more where there would be too many blocks.
+    fewest = math.isqrt(box.width * box.height // _BLOCKS)
+    block = 4 * card.input.window if options.images.is_dir() else max(card.input.window, fewest)
     tables = card_table(card)
     colors = {spec.name: spec.color for spec in card.classes}
     tables |= {
@@ -125,7 +126,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
                 "name": options.images.stem,
                 "images": pattern,
                 "per_batch": _CROPS,
-                "validation": {"share": options.validation, "block": _block(options, card, box)},
+                "validation": {"share": options.validation, "block": block},
                 "bands": list(options.bands or ()),
                 "layers": [layer],
             }
@@ -136,34 +137,29 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     return tables
 
 
-def _find_images(images: Path) -> tuple[str, Path]:
-    """Return a pattern for the images, and the first of them."""
+def _find_images(images: Path) -> tuple[str, list[Path]]:
+    """Return a pattern for the images, and these."""
     if images.is_file():
-        return escape(str(images.resolve())), images
+        return escape(str(images.resolve())), [images]
     if not images.is_dir():
         raise TrainingError(
             f"{images} does not exist: name an orthophoto, a folder of images, or a configuration"
         )
-    found, kinds = _rasters(images)
-    if not found:
-        raise TrainingError(
-            f"{images} has no image ({', '.join(sorted(RASTER_SUFFIXES))}): name the folder that holds them"
-        )
-    if len(kinds) > 1:
-        raise TrainingError(
-            f"{images} has images of several kinds ({', '.join(kinds)}): keep one kind in a folder, "
-            "so that masks are not taken for images"
-        )
-    return f"{escape(str(images.resolve()))}/*{kinds[0]}", found[0]
+    found = _rasters(images, "image")
+    return f"{escape(str(images.resolve()))}/*{found[0].suffix}", found
 
 
-def _rasters(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the rasters of a folder, and their suffixes."""
-    files = (path for path in folder.iterdir() if not is_hidden(Path(path.name)))
-    found = sorted(path for path in files if path.suffix.lower() in RASTER_SUFFIXES)
-    for path in found:
-        refuse_pointers(found_file(path))
-    return found, sorted({p.suffix for p in found})
+def _rasters(folder: Path, what: str) -> list[Path]:
+    """Return the rasters of a folder, whose names all end alike, or masks might be taken for images."""
+    found = found_rasters(folder, endings=RASTER_SUFFIXES)
+    kinds = sorted({path.suffix for path in found})
+    if len(kinds) != 1:
+        has = f"{what}s of several kinds" if kinds else f"no {what}"
+        raise TrainingError(
+            f"{folder} has {has} ({', '.join(kinds or sorted(RASTER_SUFFIXES))}): name a folder that holds "
+            f"{what}s of one kind"
+        )
+    return found
 
 
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
@@ -217,11 +213,11 @@ def _with_rest(
     return classes, layer | ({"rest": list(rest)} if rest else {})
 
 
-def _from_masks(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
+def _from_masks(options: QuickOptions, card: Card, images: Sequence[Path]) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a label raster or a folder of masks."""
-    masks, path = _find_masks(options)
-    values, unknown = _values(masks, options.labels)
-    known = options.classes or _named_in(masks[0]) or tuple(spec.name for spec in card.classes)
+    masks, path = _find_masks(Path(options.labels), images)
+    values, unknown, names = _values(masks, options.labels)
+    known = options.classes or names or tuple(spec.name for spec in card.classes)
     strange = [value for value in values if value >= len(known) or not known[value]]
     if strange:
         raise TrainingError(
@@ -233,41 +229,37 @@ def _from_masks(options: QuickOptions, card: Card) -> tuple[Sequence[str], Table
     return list(known), {"path": path, "values": {str(v): known[v] for v in values}}
 
 
-def _find_masks(options: QuickOptions) -> tuple[list[Path], str]:
+def _find_masks(folder: Path, images: Sequence[Path]) -> tuple[list[Path], str]:
     """Return the masks, one for each image, and their path in a configuration."""
-    folder = Path(options.labels)
     if folder.is_file():
         return [folder], str(folder.resolve())
     if not folder.is_dir():
         raise TrainingError(f"labels {folder} do not exist: check the path")
-    masks, kinds = _rasters(folder)
-    if len(kinds) != 1:
-        found = f"masks of several kinds ({', '.join(kinds)})" if kinds else "no mask"
-        raise TrainingError(f"{folder} has {found}: a mask of the image's stem is needed for each image")
-    images = sorted(path.stem for path in _rasters(options.images)[0])
-    absent = sorted(set(images) - {p.stem for p in masks})
-    if absent:
+    masks = _rasters(folder, "mask")
+    if absent := sorted({path.stem for path in images} - {path.stem for path in masks}):
         raise TrainingError(
             f"{folder} has no mask for {len(absent)} of {len(images)} images, such as {absent[0]}: masks "
             "have the images' names"
         )
-    return masks, f"{folder.resolve()}/{{stem}}{kinds[0]}"
+    return masks, f"{folder.resolve()}/{{stem}}{masks[0].suffix}"
 
 
-def _named_in(mask: Path) -> tuple[str, ...]:
-    """Return the names that a mask itself has for its values, "" for those between; () for none."""
-    with ClassMap(locate(mask), None, ADVICE) as named:
-        names = {value: spec.name for value, spec in named.classes.items() if spec.name != str(value)}
-    return tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
+def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int], tuple[str, ...]]:
+    """Return the values that occur, looking at masks all over the folder, and what these call nodata.
 
-
-def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int]]:
-    """Return the values that occur, looking at masks all over the folder, and what these call nodata."""
+    Also the names that they themselves have for values, "" for those between; () for none.
+    """
     chosen = [masks[int(k)] for k in np.unique(np.linspace(0, len(masks) - 1, _LOOK_AT).astype(int))]
     found: set[int] = set()
     nodata: set[int] = set()
+    names: dict[int, str] = {}
     for path in chosen:
         with ClassMap(locate(path), None, ADVICE) as mask:
+            for value, spec in mask.classes.items():
+                if spec.name != str(value) and names.setdefault(value, spec.name) != spec.name:
+                    raise TrainingError(
+                        f"{path} calls {value} {spec.name}, others in {labels} {names[value]}: make it one"
+                    )
             for values in mask.rows():
                 found |= set(np.unique(values).tolist()) - {mask.nodata}
             nodata |= {int(mask.stated_nodata)} if mask.stated_nodata is not None else set()
@@ -277,7 +269,8 @@ def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int]]:
             "the classes as 0, 1, 2, ..., or say what 255 is in a configuration: "
             'values = { 0 = "...", 255 = "..." }'
         )
-    return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}
+    listed = tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
+    return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}, listed
 
 
 def _resolution(card: Card, box: GeoBox) -> list[float]:
@@ -288,13 +281,6 @@ def _resolution(card: Card, box: GeoBox) -> list[float]:
         return [low, high]
     gsd = mean_size(size)
     return [round(min(low, gsd), 4), round(max(high, gsd), 4)]
-
-
-def _block(options: QuickOptions, card: Card, box: GeoBox) -> int:
-    """Choose the side of the blocks that are held out: a window, or more where there would be too many."""
-    if options.images.is_dir():
-        return 4 * card.input.window
-    return max(card.input.window, math.isqrt(box.width * box.height // _BLOCKS))
 
 
 def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:

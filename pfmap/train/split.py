@@ -54,13 +54,8 @@ def _named_part(split: Split, scene: LabelledScene) -> list[Box]:
 def cells(geobox: GeoBox, side: int, number: int) -> list[tuple[Cell, Box]]:
     """Cut a scene into blocks, aligned with those of all scenes on the same grid of the ground.
 
-    Args:
-        geobox: the scene's grid.
-        side: of the blocks, in pixels.
-        number: of the scene among those of its source, in the order of their names.
-
-    Returns:
-        The blocks that the scene has a part of, with its rows and columns of each.
+    Blocks have so many pixels along a side; `number` is the scene's among those of its source, in the order
+    of their names. Returned are the blocks that the scene has a part of, with its rows and columns of each.
     """
     a, b, c, d, e, f = geobox.transform
     plane: Hashable = ("scene", number)

@@ -1,6 +1,7 @@
 """Where a training begins: the weights of its network, and the processes that share the work."""
 
 import dataclasses
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pfmap.core.card import Card
 from pfmap.core.errors import TrainingError
+from pfmap.core.files import private_folder, write_failed, writing_into
+from pfmap.core.resources import free_disk, free_memory, gigabytes
 from pfmap.model.store import Model, load_imagenet_lite0
 from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
-from pfmap.train.config import TrainingConfig
+from pfmap.train.config import TrainingConfig, TrainingSettings
 
 _CLASSIFIER = "classify."
+_PIXEL_BYTES = 14  # of a crop: three bands, and labels twice
 _PATIENCE = timedelta(hours=4)  # the others wait while the first one validates
 
 
@@ -39,11 +43,8 @@ def first_network(config: TrainingConfig, data_folder: Path, start_from: Model |
     return network
 
 
-def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
+def take_over(network: PFNet, card: Card, model: Model) -> None:
     """Fill a network with a trained model's weights; the classifier keeps the classes that both know by name.
-
-    Returns:
-        The classes of `card`, the network's own, that start from chance.
 
     Raises:
         TrainingError: the architectures differ, or the input is scaled differently.
@@ -59,7 +60,6 @@ def take_over(network: PFNet, card: Card, model: Model) -> tuple[str, ...]:
             if spec.name in known:
                 for leaf, parameter in network.classify.named_parameters():
                     parameter[index] = state[f"{_CLASSIFIER}{leaf}"][known[spec.name]]
-    return tuple(spec.name for spec in card.classes if spec.name not in known)
 
 
 def _refuse_other(card: Card, model: Card) -> None:
@@ -83,6 +83,44 @@ def _refuse_other(card: Card, model: Card) -> None:
         )
 
 
+def refuse_without_memory(config: TrainingConfig) -> int:
+    """Return the crops of a batch; what is cut for the largest, before the network has seen any, has to fit.
+
+    Raises:
+        TrainingError: it needs more memory than is free.
+    """
+    settings = config.training
+    crops = sum(source.per_batch for source in config.sources)
+    zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
+    needed = _PIXEL_BYTES * max(crops * settings.crop**2, (settings.crop / zoom) ** 2)
+    if needed > (free := free_memory()):
+        raise TrainingError(
+            f"a batch of {crops} crops of {settings.crop} pixels, zoomed by {zoom:g} or more, takes "
+            f"{needed / 1e9:.3g} GB of memory or more, {gigabytes(free)} are free: lower per_batch or "
+            "crop, or raise scale"
+        )
+    return crops
+
+
+def refuse_without_disk(checkpoint: Path, network: PFNet, settings: TrainingSettings) -> None:
+    """Try whether a checkpoint can be written, and make its folder.
+
+    Raises:
+        TargetError: it cannot.
+    """
+    copies = 3 + (2 if settings.optimizer == "adamw" else 1)  # the network, its average, and the best
+    needed = copies * sum(4 * value.numel() for value in network.state_dict().values())
+    with writing_into(checkpoint.parent):
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with private_folder(checkpoint.parent) as folder, (folder / checkpoint.name).open("wb") as file:
+            file.truncate(needed)  # which a limit of this process forbids
+        if free_disk(checkpoint.parent) < needed:
+            raise OSError(errno.ENOSPC, f"it takes up to {gigabytes(needed)}")
+    except OSError as error:
+        raise write_failed(checkpoint, error) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Team:
     """This process's place among those that train together, as torch's own `torchrun` starts them."""
@@ -90,9 +128,7 @@ class Team:
     rank: int
     """Its number; 0 validates and writes."""
     size: int
-    """How many there are."""
     device: torch.device
-    """The one it computes on."""
 
     @property
     def leads(self) -> bool:
@@ -127,10 +163,7 @@ class Team:
 
 @contextmanager
 def gather(device: str) -> Iterator[Team]:
-    """Join the processes that `torchrun` started, if it did; alone otherwise.
-
-    Args:
-        device: torch device; of several GPUs each process takes its own.
+    """Join the processes that `torchrun` started, if it did; of several GPUs each process takes its own.
 
     Raises:
         TrainingError: there are more processes than GPUs.

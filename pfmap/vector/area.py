@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass, field
 
-import geopandas as gpd
 import numpy as np
-import pyproj
 import shapely
-from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly
@@ -75,7 +72,9 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
         shape, note = _read_polygons(text, geobox, scene)
         shapes.append(shape)
     if bbox is not None:
-        shapes.append(_box(bbox))
+        if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
+            raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
+        shapes.append(shapely.box(*bbox))
     geometry = _in_pixels(shapes, geobox)
     if geometry.is_empty or geometry.area == 0:
         named = " and ".join(name for name in (text, bbox and f"bbox={bbox}") if name)
@@ -90,13 +89,6 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
         rows = _centres(y0, y1, geobox.height)
         cols = _centres(x0, x1, geobox.width)
     return Area(geometry, rows, cols, upright, note)
-
-
-def _box(bbox: Bounds) -> BaseGeometry:
-    """Return a bounding box as a polygon."""
-    if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
-        raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
-    return shapely.box(*bbox)
 
 
 def _in_pixels(shapes: list[BaseGeometry], geobox: GeoBox) -> BaseGeometry:
@@ -120,42 +112,17 @@ def _centres(low: float, high: float, size: int) -> Span:
     return Span(max(0, start), min(size, stop))
 
 
-def check_area(text: str) -> None:
-    """Refuse an area of interest that can be read for no scene.
-
-    Raises:
-        SourceError: it does not exist, or is no vector file.
-    """
-    open_layer(text, "area")
-
-
 def _read_polygons(text: str, geobox: GeoBox, scene: str) -> tuple[BaseGeometry, str]:
     """Return all polygons of a file, united, in the CRS of the scene; and what to tell the user of it."""
-    layer, note = open_layer(text, "area"), ""
-    if layer.crs is None and geobox.crs_wkt is not None:
-        note = f"area {text} names no CRS: taken to be in the scene's"
+    layer = open_layer(text, "area")
+    way, note = layer.way_onto(geobox, scene)
     with explained(f"area {text}"), quietly():
-        found, _ = layer.everything([])
-    geometry = _in_crs(gpd.GeoSeries(found, crs=layer.crs), geobox.crs_wkt, text, scene)
-    try:
-        shapes = shapely.force_2d(np.asarray(geometry, dtype=object))
+        shapes = shapely.force_2d(layer.everything([])[0])
+        if way is not None:
+            shapes = shapely.transform(shapes, lambda xy: np.column_stack(way.transform(xy[:, 0], xy[:, 1])))
         # Bounds of nothing, and of what is empty, are no numbers.
         finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
         shape = polygons_of(shapely.make_valid(shapes[finite]))
-    except GEOSException as error:
-        raise SourceError(f"area {text} has polygons that cannot be mended ({error})") from error
     if shape.is_empty:
         raise SourceError(f"area {text} has no polygon: {layer.count} features without an area")
     return shape, note
-
-
-def _in_crs(geometry: gpd.GeoSeries, wkt: str | None, text: str, scene: str) -> gpd.GeoSeries:
-    """Return geometries in the CRS of the scene; as they are if they name none."""
-    if geometry.crs is None:
-        return geometry
-    if wkt is None:
-        raise UsageError(f"area {text} has a CRS and {scene} has none: they cannot be brought together")
-    try:
-        return geometry.to_crs(pyproj.CRS.from_wkt(wkt).to_2d())
-    except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
-        raise UsageError(f"area {text} cannot be brought into the CRS of {scene}: {error}") from error

@@ -21,7 +21,7 @@ def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
     """Return the closed ring around a raster as (longitude, latitude) in WGS 84; empty without a CRS.
 
     Counter-clockwise, as GeoJSON wants it (RFC 7946). Over the antimeridian longitudes go on past 180, and
-    around a pole the ring goes to the pole and back: `lonlat_geometry` cuts it as that standard asks.
+    around a pole the ring goes to the pole and back: `footprint_geometry` cuts it as that standard asks.
     """
     if box.crs_wkt is None:
         return ()
@@ -32,12 +32,17 @@ def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
     return tuple((round(x, 8), round(y, 8)) for x, y in shapely.get_coordinates(polygon))
 
 
-def lonlat_geometry(ring: Sequence[tuple[float, float]]) -> tuple[dict[str, Any], list[float]]:
-    """Return a ring of longitudes that may go on past 180 as GeoJSON (RFC 7946): its geometry and its bbox.
+def footprint_geometry(
+    ring: Sequence[tuple[float, float]],
+) -> tuple[dict[str, Any] | None, list[float] | None]:
+    """Return a ring of longitudes that may go on past 180 as GeoJSON (RFC 7946) and its bbox; or nothing.
 
     What crosses the antimeridian is cut there, and its bbox begins in the east: west is the larger number.
     """
-    shape: BaseGeometry = shapely.Polygon(ring)
+    points = np.asarray(ring, dtype=np.float64).round(8)  # a millimetre
+    if len(points) < 4 or not np.isfinite(points).all():
+        return None, None
+    shape: BaseGeometry = shapely.Polygon(points)
     bounds = west, south, east, north = shape.bounds
     if west < -180 or east > 180:
         if east - west >= 360:
@@ -67,10 +72,7 @@ def ring_around(boxes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 class Footprints:
     """Says which scene of a survey shows an object: the last one whose outline its inner point lies in.
 
-    Args:
-        boxes: the scenes' grids, those that are shown over others last.
-        names: of the scenes.
-        crs_wkt: CRS of the objects.
+    Boxes are the scenes' grids, those that are shown over others last; the CRS is that of the objects.
     """
 
     def __init__(self, boxes: Sequence[GeoBox], names: Sequence[str], crs_wkt: str | None) -> None:
@@ -94,29 +96,20 @@ class Footprints:
 
 
 def clusters(places: Sequence[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
-    """Bring together what touches or overlaps.
-
-    Args:
-        places: rows and columns of each scene on one grid.
+    """Bring together rows and columns of scenes on one grid that touch or overlap, also at a corner.
 
     Returns:
         Rows and columns around those that hang together, from the top; no two of these touch.
     """
-    boxes = list(places)
-    while True:
-        shapes = [shapely.box(x.start, y.start, x.stop, y.stop) for y, x in boxes]
-        pairs = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-        group = np.arange(len(boxes))
-        changed = True
-        while changed:  # each takes the least number among its neighbours, until all that touch have the same
-            before = group.copy()
-            np.minimum.at(group, pairs[0], before[pairs[1]])
-            changed = bool((group != before).any())
-        found = [[boxes[i] for i in np.flatnonzero(group == number)] for number in np.unique(group)]
-        merged = [(Span.hull(y for y, _ in some), Span.hull(x for _, x in some)) for some in found]
-        if len(merged) == len(boxes):
-            return sorted(merged, key=lambda part: (part[0].start, part[1].start))
-        boxes = merged
+    near = 0.25  # wider by this, those that touch at a corner overlap
+    spans = [(x.start - near, y.start - near, x.stop + near, y.stop + near) for y, x in places]
+    parts, before = shapely.box(*np.transpose(spans)), 0
+    while len(parts) != before:
+        before = len(parts)
+        parts = shapely.envelope(shapely.get_parts(shapely.union_all(parts)))
+    bounds = shapely.bounds(parts).round().astype(int).tolist()
+    found = [(Span(top, bottom), Span(left, right)) for left, top, right, bottom in bounds]
+    return sorted(found, key=lambda part: (part[0].start, part[1].start))
 
 
 def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:

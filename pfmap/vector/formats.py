@@ -58,11 +58,9 @@ class Sink(ABC):
     """A vector file, or one in parts, while it is being written; it has to be closed, also after an error."""
 
     folder: Path
-    """Where it goes."""
     stem: str
     """Its name without the ending."""
     crs: pyproj.CRS | None
-    """Of the geometries."""
     metadata: Mapping[str, str]
     """Run parameters."""
     moment: datetime

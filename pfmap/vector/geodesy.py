@@ -179,6 +179,20 @@ def to_degrees(crs: pyproj.CRS) -> pyproj.Transformer | None:
         return None
 
 
+def over_180(box: GeoBox) -> bool:
+    """Whether a raster with a CRS reaches over the line where that begins anew, as degrees do at 180."""
+    crs, geographic, way = _systems(box.crs_wkt or "")
+    x, y = np.transpose([box.place(col, row) for col in (0, box.width) for row in (0, box.height)])
+    if geographic is None or way is None:
+        return False
+    if crs.is_geographic:
+        return bool(np.abs(x).max() * _degrees(geographic) > 180)
+    back = np.array(way.transform(*way.transform(x, y), direction="INVERSE")) - (x, y)
+    return bool(
+        np.isfinite(back).all() and np.abs(back).max() > abs(box.transform[0]) + abs(box.transform[1])
+    )
+
+
 def same_place(one: pyproj.CRS, other: pyproj.CRS, point: tuple[float, float]) -> bool:
     """Whether two CRSs mean the same by coordinates near this x, y, whatever they call it."""
     if one.equals(other, ignore_axis_order=True):
@@ -232,30 +246,18 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
     return bool(max(abs(size - 1) for size in sizes) < _METRIC_TOLERANCE)
 
 
-def crs_code(wkt: str) -> str | None:
-    """Return a CRS's authority and number, such as EPSG:32645, or None where none is certain.
+def crs_names(wkt: str) -> tuple[str | None, str]:
+    """Return a CRS's authority and number, such as EPSG:32645, None where none is certain; and its WKT 2.
 
     Raises:
         SourceError: the text is no CRS.
     """
-    found = _crs(wkt).to_authority(min_confidence=100)
-    return None if found is None else ":".join(found)
-
-
-def crs_wkt2(wkt: str) -> str:
-    """Return a CRS as WKT 2 of the year 2019, the standard's latest, whichever WKT it came in.
-
-    Raises:
-        SourceError: the text is no CRS.
-    """
-    return str(_crs(wkt).to_wkt(pyproj.enums.WktVersion.WKT2_2019))
-
-
-def _crs(wkt: str) -> pyproj.CRS:
     try:
-        return pyproj.CRS.from_wkt(wkt)
+        crs = pyproj.CRS.from_wkt(wkt)
     except pyproj.exceptions.CRSError as error:
         raise SourceError(f"{wkt[:80]!r} is no CRS ({error})") from error
+    code = crs.to_authority(min_confidence=100)
+    return code and ":".join(code), str(crs.to_wkt(pyproj.enums.WktVersion.WKT2_2019))
 
 
 def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:

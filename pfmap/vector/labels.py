@@ -1,12 +1,12 @@
 """Read polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyogrio
-import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -35,11 +35,9 @@ class PolygonTally:
 
 
 class PolygonFile:
-    """Polygons with classes in any vector file, whichever rasters they are laid over.
+    """Polygons with classes in any vector file or ``FILE:layer``, whichever rasters they are laid over.
 
-    Args:
-        text: a vector file, or ``FILE:layer``.
-        field: column with the classes; None for `class` if there is one, else for none.
+    `field` is the column with the classes; None for `class` if there is one, else for none.
 
     Raises:
         SourceError: the file cannot be read, or has no features.
@@ -53,19 +51,17 @@ class PolygonFile:
             raise SourceError(f"{text} has no features: polygons are needed")
         if field is not None and field not in layer.fields:
             raise UsageError(
-                f"{text} has no field {field!r}: choose one of "
+                f"{text} has no field '{field}': choose one of "
                 f"{', '.join(layer.fields) or 'none'} with field="
             )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
         """The column with the classes, or None."""
-        self.values: dict[str | None, int] = {}
+        self.values: Counter[str | None] = Counter()
         """Classes that occur, as text, and how many features have each; None for those without one."""
         self._everything: tuple[Shapes, list[str | None]] | None = None
         with explained(text):
-            if self.field is not None:
-                for value, count in layer.values(self.field).items():
-                    key = _text(value)
-                    self.values[key] = self.values.get(key, 0) + count
+            for value, count in layer.values(self.field).items() if self.field else ():
+                self.values[_text(value)] += count
 
     def everything(self) -> tuple[Shapes, list[str | None]]:
         """Return all geometries as they are, and their classes; read once."""
@@ -77,12 +73,7 @@ class PolygonFile:
 
 
 class LabelPolygons:
-    """A polygon file over a raster.
-
-    Args:
-        file: the polygons.
-        geobox: the raster's grid.
-        raster: its name, for messages.
+    """A polygon file over a raster, whose name is for messages.
 
     Raises:
         SourceError: the file cannot be read.
@@ -93,9 +84,9 @@ class LabelPolygons:
         self.file = file
         self._geobox = geobox
         self.tally = PolygonTally()
-        self.note = file.layer.note
+        self._onto, note = file.layer.way_onto(geobox, raster)
+        self.note = "; ".join(filter(None, (file.layer.note, note)))
         """What to tell the user about how the two were brought together."""
-        self._onto = self._transformer(raster)
         a, b, c, d, e, f = geobox.inverse()
         self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
         self._all: tuple[Shapes, list[str | None], shapely.STRtree] | None = None
@@ -104,11 +95,7 @@ class LabelPolygons:
                 self._all = self._read_all()
 
     def counted(self) -> PolygonTally:
-        """Count all polygons over the raster, as `strip` does on its way.
-
-        Raises:
-            SourceError: the file cannot be read.
-        """
+        """Count all polygons over the raster, as `strip` does on its way."""
         with explained(self.file.text):
             for rows in Span(0, self._geobox.height).cut(_ROWS):
                 self._count(*self._near(rows), rows)
@@ -121,8 +108,9 @@ class LabelPolygons:
             SourceError: the file cannot be read.
         """
         with explained(self.file.text):
-            shapes, values = self._near(rows)
-            yield from self._cut(shapes, values, rows)
+            mended, chosen = self._count(*self._near(rows), rows)
+            for k, piece in _pieces(mended, rows, Span(0, self._geobox.width)):
+                yield piece, chosen[k]
 
     def box(self, rows: Span, cols: Span) -> list[tuple[BaseGeometry, str | None]]:
         """Return the polygons that reach a box of pixels, in the file's order, with their classes.
@@ -154,15 +142,6 @@ class LabelPolygons:
                 inside = ((inner >= 0) & (inner < size)).all(axis=1)
                 found[value] = [(int(y), int(x)) for x, y in inner[inside][:share]]
         return [place for places in found.values() for place in places]
-
-    def _cut(
-        self, shapes: Shapes, values: list[str | None], rows: Span
-    ) -> Iterator[tuple[BaseGeometry, str | None]]:
-        """Cut polygons to some rows, and count those that begin in them."""
-        mended, chosen = self._count(shapes, values, rows)
-        cut = rows.clip(Span(0, self._geobox.height)), Span(0, self._geobox.width)
-        for k, piece in _pieces(mended, *cut):
-            yield piece, chosen[k]
 
     def _count(self, shapes: Shapes, values: list[str | None], rows: Span) -> tuple[Shapes, list[str | None]]:
         """Count polygons that begin in some rows; return all in reach, made valid, and their classes."""
@@ -232,29 +211,6 @@ class LabelPolygons:
 
         flat = _polygons_alone(shapely.force_2d(shapes[some]))
         return np.asarray(shapely.transform(flat, place), dtype=object), values
-
-    def _transformer(self, raster: str) -> pyproj.Transformer | None:
-        """Return the way from the layer's CRS to the raster's; None if they are one."""
-        crs, wkt = self.file.layer.crs, self._geobox.crs_wkt
-        if crs is None and wkt is not None:
-            self.note += (
-                "; " * bool(self.note) + f"{self.file.text} names no CRS: taken to be in that of {raster}"
-            )
-        if crs is None:
-            return None
-        if wkt is None:
-            raise UsageError(
-                f"{self.file.text} has a CRS and {raster} has none: georeference the raster to compare them"
-            )
-        try:
-            target = pyproj.CRS.from_wkt(wkt).to_2d()
-            if crs.to_2d() == target:
-                return None
-            return pyproj.Transformer.from_crs(crs.to_2d(), target, always_xy=True)
-        except (pyproj.exceptions.ProjError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"{self.file.text} cannot be brought into the CRS of {raster}: {' '.join(str(error).split())}"
-            ) from error
 
 
 def remarks(files: Sequence[PolygonFile], counted: PolygonTally, *, whole: bool = True) -> list[str]:

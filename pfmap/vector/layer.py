@@ -3,6 +3,7 @@
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
-from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
+from pfmap.core.errors import VECTOR, PfmapError, SourceError, UsageError, quietly, reason, what_it_is
+from pfmap.core.grid import GeoBox
 from pfmap.core.tables import parse_json
+from pfmap.vector.geodesy import over_180
 
-VECTOR_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError, LookupError)
-"""What the libraries for vector files raise; pyogrio's own errors are of the last kind but one, and the last
-is what it says of a file without layers."""
+_FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError, LookupError)
+"""What the libraries for vector files raise; the last is what pyogrio says of a file without layers."""
 
 _CHUNK = 50_000  # features that are read at a time
 _REMOTE = ("/vsi", "http:", "https:", "gs:")
@@ -44,8 +46,8 @@ POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 @contextmanager
-def explained(file: str) -> Iterator[None]:
-    """Name the file in errors of the libraries that read it.
+def explained(file: str, path: str = "") -> Iterator[None]:
+    """Name the file in errors of the libraries that read it, or that find that it is none of theirs.
 
     Raises:
         SourceError: it cannot be read.
@@ -59,8 +61,10 @@ def explained(file: str) -> Iterator[None]:
             f"{file} has texts in an encoding that it does not name: save it as a GeoPackage or in UTF-8, or "
             "write the encoding, such as CP1252, into a .cpg file beside the shapefile"
         ) from error
-    except VECTOR_FAILURES as error:
-        raise SourceError(f"{file} cannot be read ({reason(error)})") from error
+    except _FAILURES as error:
+        unknown = isinstance(error, pa.ArrowException) or "not recognized" in str(error)
+        why = (unknown and what_it_is(path, VECTOR)) or reason(error)
+        raise SourceError(f"{file} cannot be read ({why})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,6 @@ class Layer:
     """A vector layer that is read in chunks."""
 
     path: str
-    """The file."""
     name: str | None
     """None where the file has but one without a name."""
     fields: list[str]
@@ -105,13 +108,39 @@ class Layer:
         table = {name: np.concatenate([values[name] for _, values in parts]) for name in columns}
         return np.concatenate([shapes for shapes, _ in parts]), table
 
-    def values(self, column: str) -> dict[object, int]:
+    def values(self, column: str) -> Counter[object]:
         """Return the different values of a column, and how often each occurs."""
-        counts: dict[object, int] = {}
+        counts: Counter[object] = Counter()
         for batch, _ in self._batches([column], geometry=False):
             for entry in batch.column(column).value_counts().to_pylist():
-                counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+                counts[entry["values"]] += entry["counts"]
         return counts
+
+    def way_onto(self, box: GeoBox, raster: str) -> tuple[pyproj.Transformer | None, str]:
+        """Return the way from its CRS to a raster's, None if they are one, and what to tell the user of it.
+
+        Raises:
+            UsageError: they cannot be brought together.
+        """
+        if self.crs is None:
+            return None, f"{self.path} names no CRS: taken to be in that of {raster}" * bool(box.crs_wkt)
+        if box.crs_wkt is None:
+            raise UsageError(f"{self.path} has a CRS and {raster} has none: georeference the raster first")
+        try:
+            own, target, over = self.crs.to_2d(), pyproj.CRS.from_wkt(box.crs_wkt).to_2d(), over_180(box)
+            if own == target:
+                beyond = f"{raster} reaches over 180 degrees: of {self.path} only what does so too lies there"
+                return None, beyond * over
+            if over:
+                raise UsageError(
+                    f"{raster} reaches over 180 degrees, where its CRS {target.name} ends: to lay "
+                    f"{self.path} over it, warp it to a CRS that goes on there, such as UTM, with gdalwarp"
+                )
+            return pyproj.Transformer.from_crs(own, target, always_xy=True), ""
+        except pyproj.exceptions.ProjError as error:
+            raise UsageError(
+                f"{self.path} cannot be brought into the CRS of {raster}: {reason(error)}"
+            ) from error
 
     def _batches(self, columns: Sequence[str], *, geometry: bool) -> Iterator[tuple[pa.RecordBatch, str]]:
         """Yield record batches, and the name of the column with their geometries as WKB."""
@@ -180,24 +209,23 @@ def find_layer(text: str, what: str) -> tuple[str, str | None]:
 
 
 def open_layer(text: str, what: str) -> Layer:
-    """Find a layer and say what it has.
-
-    Args:
-        text: a vector file, or ``FILE:layer``.
-        what: what the file is, for messages.
+    """Find a layer, ``FILE`` or ``FILE:layer``, and say what it has; `what` the file is, for messages.
 
     Raises:
         SourceError: it cannot be read, or has no geometries.
         UsageError: there are several layers.
     """
     path, name = find_layer(text, what)
-    with explained(f"{what} {text}"), quietly():
+    with explained(f"{what} {text}", path), quietly():
         if _is_parquet(path):
             return _open_parquet(path)
         if name is None:
-            name = only_layer(path)
-        if name is None:
-            raise SourceError(f"{what} {text} has no geometry: polygons are needed")
+            layers = [str(found) for found, kind in pyogrio.list_layers(path) if kind is not None]
+            if len(layers) > 1:
+                raise UsageError(f"{path} has layers {', '.join(layers)}: name one, as in {path}:{layers[0]}")
+            if not layers:
+                raise SourceError(f"{what} {text} has no geometry: polygons are needed")
+            name = layers[0]
         encoding = _unnamed_encoding(Path(path))
         info = pyogrio.read_info(path, layer=name, force_feature_count=True, encoding=encoding)
         crs = pyproj.CRS(info["crs"]) if info["crs"] else None
@@ -253,25 +281,15 @@ def refuse_leads(path: Path) -> None:
         )
 
 
-def only_layer(path: str) -> str | None:
-    """Return the name of the only layer with geometries; None if there is none.
-
-    Raises:
-        UsageError: there are several.
-    """
-    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    if len(layers) > 1:
-        raise UsageError(f"{path} has layers {', '.join(layers)}: name one, as in {path}:{layers[0]}")
-    return layers[0] if layers else None
-
-
 def is_vector(text: str) -> bool:
-    """Say whether a file, or ``FILE:layer``, is one with vector layers."""
+    """Say whether a file, or ``FILE:layer``, is one with vector layers, or would be if it were whole."""
     try:
         path, _ = find_layer(text, "file")
         return _is_parquet(path) or any(kind is not None for _, kind in pyogrio.list_layers(path))
-    except (SourceError, *VECTOR_FAILURES):
+    except (SourceError, UnicodeEncodeError):
         return False
+    except _FAILURES as error:
+        return "not recognized" not in str(error)
 
 
 def _open_parquet(path: str) -> Layer:

@@ -62,11 +62,9 @@ class Regularizer:
         return max(_WALL, least) if self.has_unit else least
 
     def __call__(self, outlines: npt.NDArray[np.object_], regions: Regions) -> npt.NDArray[np.object_]:
-        """Return ``(n,)`` polygons, those of the classes squared where that is good.
+        """Return the ``(n,)`` polygons of regions, in pixel coordinates, squared where that is good.
 
-        Args:
-            outlines: ``(n,)`` polygons in pixel coordinates, in the order in which they were closed.
-            regions: the `n` regions that they were made of.
+        They come in the order in which they were closed.
         """
         chosen = np.flatnonzero(np.isin(regions.classes, list(self.classes)))
         if not len(chosen):
@@ -125,11 +123,7 @@ class Square:
 
 
 def square(outline: shapely.Polygon, wall: float) -> Square | None:
-    """Square a polygon, as coarsely as it can be had.
-
-    Args:
-        outline: valid polygon where angles are true.
-        wall: length of the shortest wall.
+    """Square a valid polygon, given where angles are true, as coarsely as the shortest wall allows.
 
     Returns:
         A valid polygon of one ring or more with right angles only, an IoU of `LEAST_IOU` with the outline
@@ -192,14 +186,10 @@ def _squared(outline: shapely.Polygon, angle: float, least: float) -> shapely.Po
 
 
 def _squared_ring(ring: Floats, least: float) -> Floats:
-    """Make all edges of a ring run along the axes.
+    """Make all edges of a ``(n, 2)`` closed ring, most of which do so roughly, run along the axes.
 
-    Args:
-        ring: ``(n, 2)`` closed ring, turned so that most of its edges do so roughly.
-        least: edges are taken out until the next would change a larger area than this.
-
-    Returns:
-        ``(m, 2)`` closed ring of at least four edges; it may cross itself.
+    They are taken out until the next would change a larger area than `least`. Of the ``(m, 2)`` closed ring
+    at least four are left; it may cross itself.
     """
     chain = _Chain(ring)
     heap = [(chain.cost(line), line, 0) for line in range(len(chain.place))]

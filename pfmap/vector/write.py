@@ -53,7 +53,6 @@ class ObjectWriter:
     stem: str
     """File names without their endings."""
     formats: Sequence[str]
-    """Which files to write."""
     classes: Mapping[int, ClassSpec]
     """Their names and colours, by their value in the class raster."""
     wanted: frozenset[int] | None
@@ -61,7 +60,6 @@ class ObjectWriter:
     geobox: GeoBox
     """The grid of the regions' coordinates."""
     measurer: Measurer
-    """Gives areas and lengths."""
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
     min_area: float
@@ -71,7 +69,6 @@ class ObjectWriter:
     by_class: bool = False
     """Whether each class gets files of its own."""
     has_confidence: bool = True
-    """Whether the regions' confidences are known."""
     regularizer: Regularizer | None = None
     """Squares some of the objects, if any."""
     moment: datetime = UNDATED
@@ -110,11 +107,7 @@ class ObjectWriter:
         return self._sinks[name]
 
     def add(self, regions: Regions) -> None:
-        """Take closed regions.
-
-        Raises:
-            TargetError: a file cannot be written.
-        """
+        """Take closed regions; a `TargetError` where a file cannot be written."""
         self._waiting.append(regions)
         points = sum(len(part.coords) for part in self._waiting)
         if sum(map(len, self._waiting)) < _CHUNK and points < _CHUNK_POINTS:
@@ -181,10 +174,7 @@ class ObjectWriter:
     ) -> dict[str, Column]:
         """Return ``(n,)`` what is said of every object, by the names of the fields, in their order.
 
-        Args:
-            regions: as traced.
-            geometry: ``(n,)`` their polygons in the CRS.
-            ground: ``(n,)`` the same where lengths and areas are true: metres, or pixels without a CRS.
+        Geometry has ``(n,)`` their polygons in the CRS, `ground` the same where lengths and areas are true.
         """
         unit = self.measurer.units
         values, which = np.unique(regions.classes, return_inverse=True)

@@ -1,6 +1,6 @@
 """Count objects and add up their areas, per class and per zone, a chunk of the layer at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import shapely
 
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.vector.geodesy import Measurer
-from pfmap.vector.layer import Layer, Shapes, explained, open_layer
+from pfmap.vector.layer import Shapes, explained, open_layer
 
 OUTSIDE = "outside all zones"
 
@@ -60,25 +60,32 @@ class _Part(NamedTuple):
 def summarize(objects: str, zones: str | None = None, zone_field: str | None = None) -> Summary:
     """Count objects and add up their areas per class, and per zone if there are zones.
 
-    Objects are cut at the zones' borders: areas are those of the pieces within.
-
-    Args:
-        objects: a vector file that pfmap wrote, or another with a field `class`; or ``FILE:layer``.
-        zones: a vector file with polygons, in any CRS; or ``FILE:layer``.
-        zone_field: field with the zones' names; None for `name`, else the first text, else their number.
+    Objects, of a file with a field `class`, are cut at the zones' borders: areas are those of the pieces
+    within. Zones are polygons in any CRS; `zone_field` has their names, None for `name`, else the first text,
+    else their number. Both may be ``FILE:layer``.
 
     Raises:
         SourceError: a file cannot be read, or is not what is needed.
         UsageError: the two CRSs cannot be brought together.
     """
-    layer = _open_objects(objects)
+    layer = open_layer(objects, "objects")
+    if "class" not in layer.fields:
+        raise SourceError(
+            f"{objects} has no field class (it has {', '.join(layer.fields) or 'none'}): polygons of pfmap "
+            "predict or vectorize are needed"
+        )
+    if not layer.count:
+        raise SourceError(f"{objects} has no objects: there is nothing to sum up")
     places = None if zones is None else _read_zones(zones, zone_field, layer.crs, objects)
     rows: dict[tuple[int, str], Row] = {}
     columns = [name for name in ("class", "object_id", "region_id") if name in layer.fields]
     measurer: Measurer | None = None
     with explained(objects):
         for shapes, fields in layer.chunks(columns):
-            measurer = measurer or _measurer(layer.crs, shapes)
+            if measurer is None:
+                left, top, right, bottom = shapely.total_bounds(shapes)
+                center = (left + right) / 2, (top + bottom) / 2
+                measurer = Measurer(None if layer.crs is None else layer.crs.to_wkt(), center)
             whole = np.ones(len(shapes), dtype=np.bool_)
             if "region_id" in fields and "object_id" in fields:  # of a cut object, one piece stands for all
                 whole = np.asarray(fields["region_id"] == fields["object_id"])
@@ -92,18 +99,6 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
     return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)], notes)
 
 
-def _open_objects(objects: str) -> Layer:
-    layer = open_layer(objects, "objects")
-    if "class" not in layer.fields:
-        raise SourceError(
-            f"{objects} has no field class (it has {', '.join(layer.fields) or 'none'}): polygons of pfmap "
-            "predict or vectorize are needed"
-        )
-    if not layer.count:
-        raise SourceError(f"{objects} has no objects: there is nothing to sum up")
-    return layer
-
-
 def _add(
     rows: dict[tuple[int, str], Row], part: _Part, names: npt.NDArray[np.str_], whole: npt.NDArray[np.bool_]
 ) -> None:
@@ -113,11 +108,6 @@ def _add(
         row = rows.setdefault((part.zone, name), Row(part.title, name))
         row.objects += int(np.count_nonzero(here & part.inside & whole))
         row.area += float(part.areas[here].sum())
-
-
-def _measurer(crs: pyproj.CRS | None, shapes: Shapes) -> Measurer:
-    left, top, right, bottom = shapely.total_bounds(shapes)
-    return Measurer(None if crs is None else crs.to_wkt(), ((left + right) / 2, (top + bottom) / 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +143,7 @@ def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objec
     """Read zones, and bring them into the CRS of the objects."""
     layer = open_layer(text, "zones")
     if name_field is not None and name_field not in layer.fields:
-        raise UsageError(f"{text} has no field {name_field!r}: it has {', '.join(layer.fields) or 'none'}")
+        raise UsageError(f"{text} has no field '{name_field}': it has {', '.join(layer.fields) or 'none'}")
     if (layer.crs is None) != (crs is None):
         which, other = (text, objects) if layer.crs is None else (objects, text)
         raise UsageError(f"{which} has no CRS and {other} has one: they cannot be brought together")
@@ -166,15 +156,10 @@ def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objec
     polygonal = shapely.area(shapes) > 0
     if not polygonal.any():
         raise SourceError(f"{text} has no polygon: zones are needed")
-    named = name_field or _name_field(table)
+    texts = (name for name, values in table.items() if any(isinstance(value, str) for value in values))
+    named = name_field or ("name" if "name" in table else next(texts, None))
     names = np.arange(1, len(shapes) + 1) if named is None else table[named]
     kept = shapes[polygonal]
     shapely.prepare(kept)
     titles = [str(name) for name in names[polygonal].tolist()]
     return _Zones(kept, [*titles, OUTSIDE], shapely.STRtree(kept), shapely.union_all(kept), layer.note)
-
-
-def _name_field(table: Mapping[str, npt.NDArray[np.object_]]) -> str | None:
-    """Return the field that most likely has the zones' names: `name`, else the first text."""
-    texts = (name for name, values in table.items() if any(isinstance(value, str) for value in values))
-    return "name" if "name" in table else next(texts, None)

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from runs import SWATHS, equal_outputs, noise, on_workers, small_model, stop
 import pfmap
 from pfmap.cluster import link, opened_cluster
 from pfmap.cluster.coordinator import Cluster
-from pfmap.core.errors import PfmapError
+from pfmap.core.errors import PfmapError, named
 from pfmap.model.store import Model, write_model
 
 pytest.importorskip("distributed")
@@ -235,3 +236,15 @@ def test_a_survey_on_workers_gives_the_bytes_of_one_process(
     for number in range(4):
         equal_outputs(tmp_path / "alone", tmp_path / "many", f"s{number}")
     assert found[0].figures.classes == found[1].figures.classes
+
+
+def test_what_workers_are_sent_shows_no_secret_in_their_logs() -> None:
+    sent: list[tuple] = []
+    connection = link.Link.__new__(link.Link)
+    connection._client = SimpleNamespace(status="running", submit=lambda *task, **_how: sent.append(task))
+    address = "https://someone:passw0rdlong@example.com/a.tif?sig=0123456789abcdef"
+    connection.submit(named, address, worker="tcp://127.0.0.1:1")
+    call, *arguments = sent[0]
+    assert "passw0rd" not in repr(arguments)
+    assert "0123456789abcdef" not in repr(arguments)
+    assert call(*arguments) == named(address)

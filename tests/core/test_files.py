@@ -123,6 +123,7 @@ def test_the_cause_of_a_failure_is_looked_at(tmp_path: Path, monkeypatch: pytest
     assert "gone" not in plain
     assert "(the folder is gone; some" in said(tmp_path / "none" / "a.tif", RuntimeError("some reason"))
     assert "(the disk is full; " in said(tmp_path / "a.tif", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert "by ulimit -f" in said(tmp_path / "a.tif", OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
     wrapped = RuntimeError("library")
     wrapped.__cause__ = OSError(errno.EDQUOT, "quota")
     assert "(the disk is full; quota" in said(tmp_path / "a.tif", wrapped).replace("[Errno 122] ", "")
@@ -131,6 +132,10 @@ def test_the_cause_of_a_failure_is_looked_at(tmp_path: Path, monkeypatch: pytest
     assert "(the disk is full; some reason): free some space" in said(
         tmp_path / "a.tif", OSError("some reason")
     )
+
+    nothing = shutil._ntuple_diskusage(0, 0, 0)  # of /proc
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: nothing)
+    assert "full" not in said(tmp_path / "a.tif", RuntimeError("some reason"))
 
     def gone(_path: Path) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))

@@ -158,6 +158,7 @@ def test_hostile_text_is_harmless_in_every_format(text: str) -> None:
 
 
 def test_numbers_of_tables_stay_numbers() -> None:
+    assert csv_text([["a; =1+1;-2; b"]]) == "a;' =1+1;'-2; b\r\n"
     assert csv_text([[-1.5, None, "+1"]]) == "-1.5,,'+1\r\n"
 
 

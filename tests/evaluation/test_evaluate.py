@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sklearn import metrics as sk
 import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import PfmapError, SourceError, UsageError
+from pfmap.evaluation import prediction
 from pfmap.evaluation.comparison import FALSE_ALARM, MISSED, Comparison, Labels, Tally
 from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.raster import classmap
@@ -343,6 +345,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "values outside the list": ({"truth": "values.tif"}, "does not have: 7"),
     "polygon classes outside the list": ({"truth": "more.gpkg"}, "does not have: lake"),
     "an unknown class": ({"only": ("house",)}, "class 'house' is unknown"),
+    "a class that is no text": ({"only": ("\udce4",)}, "class '\udce4' is unknown"),
     "the rest as a choice": ({"only": ("other",)}, "name the classes themselves"),
     "unknown objects": ({"objects": ("house",)}, "class 'house' is unknown"),
     "nothing labelled": ({"truth": "void.tif"}, "no label"),
@@ -359,6 +362,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an empty folder": ({"prediction": "full", "truth": "empty"}, "has no raster"),
     "folders that do not match": ({"prediction": "full", "truth": "other"}, "no partner"),
     "a damaged raster": ({"truth": "broken.tif"}, "not a raster that GDAL can open"),
+    "a damaged shapefile": ({"truth": "cut.shp"}, "cut.shp cannot be read (.shp file is unreadable"),
+    "a web page": ({"truth": "page.gpkg"}, "not a raster that GDAL can open (it is a web page"),
 }  # fmt: skip
 
 
@@ -379,6 +384,9 @@ def test_bad_input_is_refused_in_one_line(pair: tuple[Path, Path], tmp_path: Pat
     frame.translate(100_000).to_frame("geometry").assign(**{"class": "road"}).to_file(tmp_path / "far.gpkg")
     frame.replace("road", "lake").to_file(tmp_path / "more.gpkg")
     frame[["geometry"]].to_file(tmp_path / "feet.gpkg")
+    frame.to_file(tmp_path / "cut.shp")
+    os.truncate(tmp_path / "cut.shp", 60)
+    (tmp_path / "page.gpkg").write_text("<!doctype html>")
     frame[:0].to_file(tmp_path / "empty.gpkg")
     (tmp_path / "empty").mkdir()
     write(tmp_path / "full" / "a.tif", predicted)
@@ -407,6 +415,49 @@ def test_a_scene_without_a_place_is_compared_pixel_by_pixel(tmp_path: Path) -> N
     expected = pfmap.evaluate(one, write(tmp_path / "t.tif", truth)).figures
     assert found.confusion == expected.confusion
     assert any("pixel by pixel" in line for line in said)
+
+
+def test_truth_in_a_file_geodatabase_is_no_folder_of_rasters(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    shapes_of(maps()[1]).to_file(tmp_path / "truth.gdb", driver="OpenFileGDB", layer="labels")
+    expected = pfmap.evaluate(*pair).figures.confusion
+    assert pfmap.evaluate(pair[0], tmp_path / "truth.gdb").figures.confusion == expected
+    with pytest.raises(SourceError, match="has no raster"):
+        pfmap.evaluate(tmp_path, tmp_path / "truth.gdb")
+
+
+def test_truth_that_reaches_over_a_part_says_so(tmp_path: Path) -> None:
+    predicted, truth = maps()
+    one = write(tmp_path / "map.tif", predicted, NAMES)
+    half = NORTH_UP @ Affine.translation(55, 0)
+    (note,) = pfmap.evaluate(one, write(tmp_path / "t.tif", truth, NAMES, transform=half)).figures.notes
+    assert note.endswith("t.tif reaches over 50% of " + f"{one}: the rest does not count")
+
+
+def test_a_mask_of_0_and_255_is_warned_of(tmp_path: Path) -> None:
+    predicted, truth = maps()
+    mask = write(tmp_path / "t.tif", np.where(truth == 1, 255, 0).astype(np.uint8), nodata=None)
+    notes = pfmap.evaluate(write(tmp_path / "map.tif", predicted, NAMES), mask).figures.notes
+    assert any("its pixels of 255 do not count: mapping= says which class they are" in note for note in notes)
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_compared(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "find_pairs", lambda *_: pytest.fail("it began"))
+    done = CliRunner().invoke(cli, ["evaluate", *map(str, pair), "--html", str(tmp_path / ("x" * 300))])
+    assert (done.exit_code, "could not be written to" in str(done.exception)) == (1, True)
+    assert "output_dir" not in str(done.exception)
+
+
+def test_a_folder_with_a_name_that_is_no_text_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    pair[0].rename(folder / "a.tif")
+    with pytest.raises(SourceError, match="its name is not utf-8: rename it"):
+        pfmap.evaluate(folder, folder)
 
 
 def test_truth_of_one_class_is_warned_of(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The benchmark: it measures what it says, on a scene of any kind, and leaves nothing behind."""
 
 import json
+import resource
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conftest import Write, blobs
 
 import pfmap
 from pfmap.cli.main import cli
+from pfmap.core.errors import TargetError
 from pfmap.measure.benchmark import STAGES, bench
 from pfmap.measure.benchmark_table import bench_lines
 
@@ -47,7 +49,7 @@ def test_the_network_and_the_whole_are_measured_on_the_same_windows(temporary: P
     assert table["share_of_matrix_peak"] == pytest.approx(4 * found.multiply_adds / network / found.peak)
     assert json.loads(json.dumps(found.table()))["median"] == table
     assert any(line.startswith("whole / network") for line in bench_lines(found))
-    assert not list(temporary.glob("pfmap-*"))
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["raw", "sparse"])
@@ -78,7 +80,9 @@ def test_the_command_prints_json() -> None:
     assert (table["width"], table["height"]) == (450, 400)
 
 
-def test_what_cannot_be_measured_is_refused(write_scene: Write, temporary: Path) -> None:
+def test_what_cannot_be_measured_is_refused(
+    write_scene: Write, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = CliRunner().invoke(cli, ["bench", "--size", "big"])
     assert done.exit_code == 2
     assert "no size such as 8192" in done.output
@@ -89,7 +93,18 @@ def test_what_cannot_be_measured_is_refused(write_scene: Write, temporary: Path)
         bench("gone.tif")
     with pytest.raises(pfmap.PfmapError, match="'zip' is unknown"):
         bench(kind="zip")  # type: ignore[arg-type]
-    assert not list(temporary.glob("pfmap-*"))
+    with monkeypatch.context() as patch:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        patch.setattr("pfmap.measure.benchmark.write_scene", lambda path, *_: path.write_bytes(bytes(5000)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+        try:
+            with pytest.raises(
+                TargetError, match=r"temporary cannot be written \(.*File too large\).*TMPDIR"
+            ):
+                bench(size=(200, 200))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(temporary.iterdir())
 
 
 def test_a_made_scene_is_its_pattern_repeated(tmp_path: Path) -> None:

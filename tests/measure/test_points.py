@@ -14,7 +14,7 @@ from PIL import Image
 
 from pfmap.cli.main import cli
 from pfmap.core.card import Architecture
-from pfmap.core.errors import ModelError, PfmapError, SourceError, UsageError
+from pfmap.core.errors import DeviceError, ModelError, PfmapError, SourceError, TargetError, UsageError
 from pfmap.core.grid import Span
 from pfmap.measure.flow_points import WindowPoints, draw_points, find_points
 from pfmap.model.store import Model, user_models, write_model
@@ -208,6 +208,8 @@ def test_the_command_draws_and_tells(write_scene: Write) -> None:
         refused = run(scene, "--window", "8,4", "-m", "small", "-o", output)
         assert isinstance(refused.exception, UsageError)
         assert "is no name for the picture" in str(refused.exception)
+    itself = write_scene(blobs(100, 100), name="scene.png")
+    assert "is no name for the picture" in str(run(itself, "--window", "8,4", "-o", itself).exception)
     assert run(scene, "-m", "small").exit_code == 2
     assert run(scene, "--window", "8", "-m", "small").exit_code == 2
 
@@ -224,3 +226,22 @@ def test_the_default_models_boundary_points_lie_on_boundaries() -> None:
     away = distance_transform_edt(~edge)
     rows, cols = found.levels[2].boundary.astype(int).T
     assert np.median(away[rows, cols]) < np.median(away) / 2
+
+
+def test_numbers_that_are_none_and_a_full_disk_are_said(
+    write_scene: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = model()
+    with torch.no_grad():
+        chosen.network.classify.bias.fill_(float("inf"))
+    scene = write_scene(blobs(100, 100))
+    with pytest.raises(DeviceError, match="gives NaN or infinite numbers for the window"):
+        find_points(scene, (8, 4), model=chosen)
+
+    def full(*_arguments: object, **_named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pfmap.report.picture.write_bytes", full)
+    found = find_points(scene, (8, 4), model=model())
+    with pytest.raises(TargetError, match=r"x\.png cannot be written \(.*No space left.*\): choose"):
+        draw_points(found, scene.with_name("x.png"))

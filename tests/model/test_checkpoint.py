@@ -2,15 +2,17 @@
 
 import gzip
 import io
+import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 import pfmap
 from pfmap.core.errors import CheckpointError, ModelError, TrainingError
@@ -57,13 +59,23 @@ ODD: dict[str, tuple[Callable[[], bytes], str]] = {
     "zeros": (lambda: bytes(5000), "is empty, or all zeros"),
     "half a download": (lambda: saved(STATE)[:-100], "is incomplete"),
     "half an old one": (lambda: saved(STATE, _use_new_zipfile_serialization=False)[:-30], "incomplete"),
-    "a zip": (zipped, r"is a zip archive of best\.pth: unpack it first"),
-    "a tar": (tarred, "is an archive: unpack it first"),
-    "a gzip": (lambda: gzip.compress(saved(STATE)), "is compressed with gzip: unpack it first"),
+    "a zip": (zipped, r"is a zip archive of best\.pth: name the unpacked file"),
+    "a tar": (tarred, "is packed: unpack it"),
+    "a gzip": (lambda: gzip.compress(saved(STATE)), "is packed: unpack it"),
     "an ONNX model": (lambda: b"\x08\x07\x12\x07pytorch\x1a\x05", "is an ONNX model"),
     "TorchScript": (scripted, "is a TorchScript program"),
     "a whole module": (lambda: saved(torch.nn.Linear(2, 2)), "without running code.*torch.nn.modules.linear"),
-    "damaged safetensors": (lambda: b"\x10\0\0\0\0\0\0\0{\"a\"", "not a whole safetensors file"),
+    "a page with a mark": (lambda: b"\xef\xbb\xbf" + PAGE, "is a web page"),
+    "a page in UTF-16": (lambda: PAGE.decode().encode("utf-16"), "is a web page"),
+    "a page without a head": (lambda: b"<body>Quota exceeded</body>", "is a web page"),
+    "a pointer with a mark": (lambda: b"\xef\xbb\xbf" + LFS.replace(b"\n", b"\r\n"), "is a Git LFS pointer"),
+    "a text in UTF-16": (lambda: "Not found".encode("utf-16"), "is a text that begins with 'Not found'"),
+    "a text with umlauts": (lambda: "größer\n".encode() * 90, "is a text that begins with 'größer größer"),
+    "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(90), "is an image"),
+    **{f"a pickle of protocol {number}": (partial(pickle.dumps, {"a": [1.0]}, number), "is a plain pickle")
+       for number in range(6)},
+    "half safetensors": (lambda: save(STATE)[:-4], "is a safetensors file that was cut short"),
+    "damaged safetensors": (lambda: b"\x10\0\0\0\0\0\0\0{\"a\"", "is a safetensors file that was cut short"),
 }  # fmt: skip
 
 
@@ -87,13 +99,21 @@ def test_a_file_that_is_no_checkpoint_is_called_what_it_is(kind: str, tmp_path: 
         load_imagenet_lite0(EfficientNetLite0(), path)
 
 
-def test_weights_of_a_model_that_were_never_fetched_say_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LFS, "is a Git LFS pointer"),
+        (save(STATE)[:-4], "cut short"),
+        (saved(STATE), "is no safetensors file"),
+    ],
+)
+def test_weights_of_a_model_that_are_none_say_so(content: bytes, words: str, tmp_path: Path) -> None:
     folder = tmp_path / "landcover"
     folder.mkdir()
     card = pfmap.load_model("landcover").folder / "model.toml"
     (folder / "model.toml").write_bytes(card.read_bytes())
-    (folder / "weights.safetensors").write_bytes(LFS)
-    with pytest.raises(ModelError, match=r"weights\.safetensors is a Git LFS pointer"):
+    (folder / "weights.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"weights\.safetensors .*{words}"):
         pfmap.load_model(folder)
 
 

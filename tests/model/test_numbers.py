@@ -87,10 +87,15 @@ def test_weights_that_are_no_numbers_are_refused_by_their_name(written: Path, tm
         ("classify.bias", torch.tensor([0.0, 1e300, 0.0], dtype=torch.float64), "holds NaN or infinite"),
         ("classify.bias", torch.tensor([0, 1, 2]), "is of int64"),
         (variance, state[variance] - 5, "is a variance below 0"),
+        ("classify.weight", torch.zeros_like(state["classify.weight"]), "holds nothing but zeros"),
     ):
         save_file(state | {key: value}, tmp_path / "w.safetensors")
         with pytest.raises(ModelError, match=rf"w\.safetensors.*{re.escape(key)} {words}"):
             load_weights(network, tmp_path / "w.safetensors")
+    for kind in (torch.bfloat16, torch.float8_e4m3fn):
+        save_file({key: value.to(kind) for key, value in state.items()}, tmp_path / "w.safetensors")
+        load_weights(network, tmp_path / "w.safetensors")
+        assert network.classify.weight.dtype == torch.float32
 
 
 def test_no_model_is_written_with_weights_that_are_none(written: Path, tmp_path: Path) -> None:

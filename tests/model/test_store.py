@@ -111,3 +111,16 @@ def test_a_model_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
     card = stand_in().card
     with pytest.raises(TargetError, match=r"model cannot be made \(Not a directory\)"):
         write_model(tmp_path / "file" / "model", card, PFNet(card.architecture))
+
+
+def test_new_weights_never_lie_beside_an_old_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pfmap.load_model(folder)
+
+    def stopped(path: Path, _text: str) -> None:
+        raise KeyboardInterrupt(path)
+
+    monkeypatch.setattr("pfmap.model.store.write_text", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_model(folder, model.card, model.network)
+    with pytest.raises(ModelError, match="is unknown"):
+        pfmap.load_model(folder)

@@ -23,9 +23,9 @@ from surveys import CARD, made_up, mapped
 
 import pfmap
 from pfmap.core.card import Provenance
-from pfmap.report.stac import footprint_geometry
 from pfmap.report.survey_figures import SurveyFigures
 from pfmap.report.survey_reports import write_reports
+from pfmap.vector.footprints import footprint_geometry
 
 SCHEMAS = get_local_schema_cache()
 REGISTRY = Registry().with_resources([(k, Resource.from_contents(schema)) for k, schema in SCHEMAS.items()])

@@ -283,7 +283,7 @@ def test_bad_data_gets_one_clear_line(tmp_path: Path) -> None:
     write_scene(tmp_path / "scene.tif", noise(128, 128))
     roof = box(10, 10, 40, 40)
     far = place([box(5000, 10, 5040, 40)], ["roof"], tmp_path / "far.gpkg")
-    assert "no polygon of" in bad(tmp_path, {"path": str(far), "field": "kind", "rest": ["sand"]})
+    assert "is a polygon on" in bad(tmp_path, {"path": str(far), "field": "kind", "rest": ["sand"]})
     odd = place([roof], ["igloo"], tmp_path / "odd.gpkg")
     message = bad(tmp_path, {"path": str(odd), "field": "kind"})
     assert "classes igloo in column kind" in message
@@ -305,7 +305,7 @@ def test_bad_data_gets_one_clear_line(tmp_path: Path) -> None:
     assert "all labels lie in one block" in bad(tmp_path, layer, validation={"share": 0.2, "block": 4096})
     unplaced = gpd.GeoDataFrame({"kind": ["roof"]}, geometry=[box(0, 0, 9, 9)])
     unplaced.set_crs(CRS).to_file(tmp_path / "lost.geojson", driver="GeoJSON")
-    assert "no polygon of" in bad(tmp_path, {"path": str(tmp_path / "lost.geojson"), "field": "kind"})
+    assert "is a polygon on" in bad(tmp_path, {"path": str(tmp_path / "lost.geojson"), "field": "kind"})
 
 
 def test_invalid_polygons_are_mended(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_bad_data_is_refused_in_one_line_before_anything_is_written(
     assert "has no mask" in message(images=tmp_path / "images", labels=str(tmp_path / "empty"))
     write(tmp_path / "images" / "c.tif", np.zeros((3, 64, 64), np.uint8))
     assert "images of several kinds (.png, .tif)" in message(**masks)
+    assert "has no mask for 1 of 1 images, such as scene" in message(labels=str(tmp_path / "masks"))
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -208,3 +209,14 @@ def test_a_class_that_no_polygon_has_is_no_error(scene: Path, landcover: Model) 
             landcover,
             "m",
         )
+
+
+def test_masks_that_name_a_value_otherwise_are_refused(tmp_path: Path, landcover: Model) -> None:
+    for name, classes in (("a", "road,roof"), ("b", "roof,road")):
+        write(tmp_path / "images" / f"{name}.tif", np.zeros((3, 64, 64), np.uint8))
+        mask = write(tmp_path / "masks" / f"{name}.tif", np.zeros((1, 64, 64), np.uint8))
+        with rasterio.open(mask, "r+") as dst:
+            dst.update_tags(PFMAP_CLASSES=classes)
+    options = QuickOptions(tmp_path / "images", str(tmp_path / "masks"))
+    with pytest.raises(TrainingError, match=r"b\.tif calls 0 roof, others in .*masks road: make it one"):
+        quick_tables(options, landcover, "mine")

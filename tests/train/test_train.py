@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -278,7 +279,7 @@ def test_fine_tuning_starts_where_the_model_is_and_keeps_classes_by_name(
     (data / "next.toml").write_text(reordered)
     card = read_config(data / "next.toml").card
     network = PFNet(card.architecture)
-    assert take_over(network, card, first) == ("new",)
+    take_over(network, card, first)
     old, new = first.network.state_dict(), network.state_dict()
     assert all(torch.equal(old[k], new[k]) for k in old if "classify" not in k and "tracked" not in k)
     assert [spec.name for spec in card.classes] == ["new", "grass", "roof"]
@@ -445,3 +446,23 @@ def test_partial_labels_count_in_the_figures() -> None:
     figures = figures_of(counts, sets)
     assert figures.iou == {"roof": 80 / 120}
     assert figures.accuracy == 0.8
+
+
+@pytest.mark.parametrize("limit", ["disk", "ulimit"])
+def test_a_disk_that_cannot_hold_a_checkpoint_is_refused_before_the_first_step(
+    limit: str, data: Path, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == "disk":
+        monkeypatch.setattr("pfmap.train.start.free_disk", lambda _folder: 100_000)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(
+            pfmap.PfmapError, match=r"checkpoint\.pt could not be written.*output_dir="
+        ) as caught:
+            train(config, data, data / "model", on_step=lambda _step: pytest.fail("it began"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ("it takes up to" if limit == "disk" else "File too large") in str(caught.value)
+    assert list((data / "model").iterdir()) == []

@@ -1,7 +1,9 @@
 """One reader for vector files of all kinds: labels, truths, zones, objects and areas of interest."""
 
+import os
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,8 +18,10 @@ from pyproj import CRS
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
+from pfmap.raster.classmap import ClassMap
+from pfmap.raster.location import locate
 from pfmap.vector import layer
-from pfmap.vector.area import check_area, read_area
+from pfmap.vector.area import read_area
 from pfmap.vector.labels import LabelPolygons, PolygonFile
 from pfmap.vector.layer import is_vector, open_layer
 from pfmap.vector.zones import summarize
@@ -114,7 +118,7 @@ KINDS = ("geoparquet", "plain parquet", "kml", "gdb", "csv", "zip", "fgb with he
 def test_every_format_is_read_for_every_purpose(kind: str, tmp_path: Path) -> None:
     text = write_kind(kind, tmp_path)
     assert is_vector(text)
-    check_area(text)
+    open_layer(text, "area")
     area = read_area(text, None, BOX, "scene")
     assert area.geometry.area == pytest.approx(2 * 20 * 20, rel=1e-3)
     field = "Name" if kind == "kml" else "class"
@@ -152,7 +156,7 @@ def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: P
             lambda name=name: read_area(str(tmp_path / name), None, BOX, "scene"),
             lambda name=name: PolygonFile(str(tmp_path / name), None),
             lambda name=name: summarize(str(tmp_path / name)),
-            lambda name=name: check_area(str(tmp_path / name)),
+            lambda name=name: open_layer(str(tmp_path / name), "area"),
         ):
             with pytest.raises(PfmapError, match=name.replace(".", r"\.")) as caught:
                 read()
@@ -160,8 +164,94 @@ def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: P
     frame().to_file(tmp_path / "two.gpkg", layer="a")
     frame().to_file(tmp_path / "two.gpkg", layer="b")
     with pytest.raises(UsageError, match="has layers a, b: name one"):
-        check_area(str(tmp_path / "two.gpkg"))
+        open_layer(str(tmp_path / "two.gpkg"), "area")
     assert open_layer(f"{tmp_path / 'two.gpkg'}:b", "area").name == "b"
+
+
+UTF_16 = '{"type": "FeatureCollection", "features": []}'.encode("utf-16")
+OTHERS = {
+    "a page": (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "it is a web page, such as a login"),
+    "a wide page": ("<html><body>".encode("utf-16"), "it is a web page"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it is an image"),
+    "wide": (UTF_16, "it is a text in UTF-16: save it as UTF-8"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+    "nothing": (b"", "it is empty, or all zeros"),
+    "a document": (b"%PDF-1.7\n", "it is a document"),
+    "packed": (b"BZh91AY", "it is packed"),
+    "words": ("404: N\u00f6t found\n".encode(), "it is a text that begins with '404: N\u00f6t found'"),
+    "bytes": (b"\x07\xfe\x01\x02", ""),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("ending", ["gpkg", "parquet", "tif"])
+def test_a_file_that_is_something_else_is_called_what_it_is(kind: str, ending: str, tmp_path: Path) -> None:
+    content, what = OTHERS[kind]
+    (tmp_path / f"a.{ending}").write_bytes(content)
+    path = str(tmp_path / f"a.{ending}")
+    for read in (lambda: PolygonFile(path, None), lambda: open_layer(path, "area"), lambda: summarize(path)):
+        with pytest.raises(SourceError, match=rf"a\.{ending} cannot be read \({what}") as caught:
+            read()
+        assert "driver" not in str(caught.value)
+    if kind != "a picture":
+        with pytest.raises(SourceError, match=rf"a\.{ending} is not a raster that GDAL can open .{what}"):
+            ClassMap(locate(path), None)
+
+
+def test_vectors_and_rasters_in_the_place_of_the_other_are_called_so(
+    write_scene: Write, tmp_path: Path
+) -> None:
+    frame().to_file(tmp_path / "a.gpkg")
+    with pytest.raises(SourceError, match=r"a\.gpkg is not a raster that GDAL can open .it is a vector file"):
+        ClassMap(locate(tmp_path / "a.gpkg"), None)
+    scene = write_scene(blobs(20, 20))
+    with pytest.raises(SourceError, match=r"scene\.tif cannot be read .it is an image"):
+        open_layer(str(scene), "area")
+
+
+def test_what_is_missing_of_a_shapefile_is_said_without_advice_for_programmers(tmp_path: Path) -> None:
+    frame().to_file(tmp_path / "a.shp")
+    (tmp_path / "a.shx").unlink()
+    assert is_vector(str(tmp_path / "a.shp"))
+    with pytest.raises(SourceError, match=r"area .*a\.shp cannot be read \(Unable to open .*a\.SHX\)$"):
+        open_layer(str(tmp_path / "a.shp"), "area")
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.gpkg")
+    try:
+        path.write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert not is_vector(str(path))
+    with pytest.raises(SourceError, match=r"cannot be read \(its name is not utf-8: rename it\)"):
+        open_layer(str(path), "area")
+
+
+@pytest.mark.parametrize("crs", [4326, 3857])
+def test_what_is_laid_over_the_end_of_a_crs_is_refused_or_said(crs: int, tmp_path: Path) -> None:
+    """Degrees and Web Mercator begin anew at 180: a polygon over it would go round the globe."""
+    x, y = CRS_180[crs]
+    size = 1e-5 if crs == 4326 else 1.0
+    box = GeoBox(100, 100, CRS(crs).to_wkt(), (size, 0, x - 50 * size, 0, -size, y + 50 * size))
+    name = str(tmp_path / "a.gpkg")
+    here = [shapely.box(x - 9 * size, y, x + 9 * size, y + 9 * size)]
+    gpd.GeoDataFrame({"class": ["a"]}, geometry=here, crs=crs).to_file(name)
+    assert "reaches over 180 degrees: of" in LabelPolygons(PolygonFile(name, None), box, "scene").note
+    area = read_area(name, None, box, "scene")
+    assert (area.geometry.area, "over 180" in area.note) == (pytest.approx(162), True)
+    gpd.GeoDataFrame({"class": ["a"]}, geometry=here, crs=crs).to_crs(32760).to_file(name)
+    for read in (
+        lambda: LabelPolygons(PolygonFile(name, None), box, "scene"),
+        lambda: read_area(name, None, box, "scene"),
+    ):
+        with pytest.raises(UsageError, match=r"scene reaches over 180 degrees, .* gdalwarp"):
+            read()
+    west = replace(box, transform=(size, 0, x - 150 * size, 0, -size, y + 50 * size))
+    assert not LabelPolygons(PolygonFile(name, None), west, "scene").note
+
+
+CRS_180 = {4326: (180.0, -16.8), 3857: (20037508.342789, -1897374.9)}
 
 
 def test_geoparquet_bounds_a_map(write_scene: Write, tmp_path: Path) -> None:
