@@ -111,8 +111,8 @@ class InputSpec:
     """Smallest and largest ground sampling distance the model knows, metres per pixel."""
 
     def __post_init__(self) -> None:
-        if len(self.bands) != 3 or len(self.mean) != 3 or len(self.std) != 3:
-            raise ModelError("bands, mean and std have three entries each: the encoders take three bands")
+        if not len(self.bands) == len({*self.bands}) == len(self.mean) == len(self.std) == 3:
+            raise ModelError("bands, mean and std have three entries each, of three bands that differ")
         check_values(self)
         if not _DARKEST <= self.scale <= _BRIGHTEST:
             raise ModelError(f"scale is {self.scale}: it has to be {_DARKEST:g} to {_BRIGHTEST:g}")

@@ -27,15 +27,6 @@ _STEPS = 65534  # from probability 0, kept as the first below, to probability 1
 _ZERO = -_STEPS // 2
 
 
-def _pack(probabilities: Tensor, out: Tensor) -> None:
-    """Keep probabilities, which are changed, in two bytes each."""
-    out.copy_(probabilities.mul_(_STEPS).add_(_ZERO).round_())
-
-
-def _unpack(packed: Tensor) -> Tensor:
-    return packed.float().sub_(_ZERO).div_(_STEPS)
-
-
 class Blender:
     """Takes probabilities window by window, in reading order, and gives finished blocks.
 
@@ -64,14 +55,9 @@ class Blender:
     def add(self, col: int, probabilities: Tensor | None) -> Tensor:
         """Blend one window and return what it finishes.
 
-        Args:
-            col: window column; columns come in order.
-            probabilities: ``(classes, window, window)`` float32 on the blender's device, changed in place;
-                None for a window without a valid pixel, which was not computed and has no say.
-
-        Returns:
-            ``(classes, rows, cols)`` blended probabilities of the window's block; all 0 at pixels that no
-            computed window sees.
+        Columns come in order. `probabilities` are ``(classes, window, window)`` float32 on the blender's
+        device, changed in place; None for a window without a valid pixel, which was not computed and has no
+        say. What it finishes is ``(classes, rows, cols)``, all 0 at pixels that no computed window sees.
         """
         rows, cols = self._grid.rows, self._grid.cols
         if probabilities is None:
@@ -87,9 +73,12 @@ class Blender:
         block_cols = cols.block(col)
         at = slice(block_cols.start, block_cols.start + probabilities.shape[-1])
         if self._row > 0 and overlap:
-            probabilities[:, :overlap].mul_(self._rising[:, None]).add_(_unpack(self._above[..., at]))
+            probabilities[:, :overlap].mul_(self._rising[:, None]).add_(
+                self._above[..., at].float().sub_(_ZERO).div_(_STEPS)
+            )
         if self._row < rows.count - 1 and overlap:
-            _pack(probabilities[:, rows.stride :] * falling[:, None], self._above[..., at])
+            waiting = probabilities[:, rows.stride :] * falling[:, None]
+            self._above[..., at].copy_(waiting.mul_(_STEPS).add_(_ZERO).round_())
         return probabilities[:, : rows.block(self._row).size, : block_cols.size]
 
 
@@ -115,13 +104,8 @@ class Chooser:
 
     Where the outputs lie on another grid than the network's, probabilities are interpolated between the four
     pixels around an output pixel's centre, and only then is the class chosen: borders come out smooth, not as
-    steps. One row and one column wait for the next block.
-
-    Args:
-        frame: the two grids.
-        classes: number of classes.
-        native: whether outputs lie on the scene's grid; else on the network's.
-        device: where the probabilities are.
+    steps. One row and one column wait for the next block. `native` outputs lie on the scene's grid, others on
+    the network's.
     """
 
     def __init__(
@@ -146,13 +130,7 @@ class Chooser:
         return Span(scale.finished(block.start), scale.finished(block.stop)) if self._interpolates else block
 
     def add(self, rows: Span, cols: Span, probabilities: Tensor) -> Block:
-        """Choose the classes that a block finishes.
-
-        Args:
-            rows: the block's rows on the network's grid.
-            cols: its columns.
-            probabilities: ``(classes, rows, cols)`` blended.
-        """
+        """Choose the classes that a block of the network's grid finishes, of ``(classes, rows, cols)``."""
         if not self._interpolates:
             best, classes = largest(probabilities)
             return Block(rows, cols, classes, to_percent(best))

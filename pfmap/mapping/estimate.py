@@ -39,7 +39,6 @@ class Estimate:
     """What a run will take."""
 
     windows: int
-    """Windows on the scene."""
     compute: int
     """Windows that have data and are computed, estimated."""
     seconds: float | None
@@ -57,13 +56,9 @@ class Estimate:
 
 
 def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Estimate:
-    """Estimate a run.
+    """Estimate a run, of which an interrupted one `held` bytes of the disk already.
 
-    Args:
-        plan: what is to be done.
-        output_dir: where the outputs go.
-        held: bytes that an interrupted run left there.
-        probe: what a piece of it took; without it time is unknown and disk is an upper bound.
+    Without a probe time is unknown and disk is an upper bound.
     """
     pixels = plan.geobox.width * plan.geobox.height
     compute = windows_with_data(plan)
@@ -201,7 +196,13 @@ def probe(
     """
     grid = plan.grid
     warm_up()
-    seconds = _pass_seconds(predictor, grid.rows.window)
+    window, batch = grid.rows.window, predictor.batch_size
+    pixels = [np.zeros((3, window, window), dtype=np.uint8)] * batch
+    for _ in ("to be warm", "to be timed"):
+        begun = time.perf_counter()
+        found = predictor.probabilities(pixels, [np.ones((window, window), dtype=bool)] * batch)
+        float(found[0, 0, 0, 0])
+    seconds = max(1e-4, (time.perf_counter() - begun) / batch)
     side = max(1, min(_PROBE_SIDE, isqrt(int(budget / seconds))))
     length = side * grid.rows.stride + grid.rows.overlap
     rows, cols = _busiest(plan, length)
@@ -212,29 +213,19 @@ def probe(
         work.finals.mkdir()
         Mapper(source, piece, "probe", predictor, clock, lambda _done: on_step()).run(work)
         final, whole = folder_size(work.finals), folder_size(work.path)
-    pixels = piece.geobox.width * piece.geobox.height
+    count = piece.geobox.width * piece.geobox.height
     after = sum(
         clock.seconds.get(s, 0.0) for s in ("write rasters", "trace", "write objects", "assemble COG")
     )
     return Probe(
         window_seconds=(clock.seconds["network"] / predictor.workers + clock.seconds["blend"])
         / piece.grid.count,
-        pixel_seconds=after / pixels,
-        temporary=(whole - final) / pixels,
-        final=final / pixels,
+        pixel_seconds=after / count,
+        temporary=(whole - final) / count,
+        final=final / count,
         memory=peak_memory(),
         planned=memory_of(piece),
     )
-
-
-def _pass_seconds(predictor: Predictor, window: int) -> float:
-    """Time one window, once warm."""
-    pixels = [np.zeros((3, window, window), dtype=np.uint8)] * predictor.batch_size
-    seen = [np.ones((window, window), dtype=bool)] * predictor.batch_size
-    predictor.probabilities(pixels, seen)
-    begun = time.perf_counter()
-    float(predictor.probabilities(pixels, seen)[0, 0, 0, 0])
-    return max(1e-4, (time.perf_counter() - begun) / predictor.batch_size)
 
 
 def _busiest(plan: Plan, length: int) -> tuple[Span, Span]:

@@ -208,9 +208,13 @@ class Job:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
         stem = self.location.stem
         mapped = Mapper(source, plan, stem, network, clock, lambda done: on_progress(done, total)).run(work)
-        warnings = [*plan.warnings, *_about_damage(mapped, self.location.text)]
-        for text in warnings[len(plan.warnings) :]:
-            self.on_message(f"warning: {text}")
+        warnings = list(plan.warnings)
+        if count := len(mapped.tally.unreadable):
+            warnings.append(
+                f"{count} block{'s' * (count != 1)} of {self.location.text} could not be read and count as "
+                "nodata: they are listed in the report"
+            )
+            self.on_message(f"warning: {warnings[-1]}")
         project = work.finals / f"{self.location.stem}.qgz"
         write_bytes(project, _project(plan, mapped, output_dir))
         report = work.finals / f"{self.location.stem}_report.json"
@@ -252,15 +256,19 @@ def open_scene(location: Location, card: Card, options: PredictOptions) -> Sourc
 
 
 def look_behind(source: Source) -> list[str]:
-    """Have a virtual raster know the files behind it, and return what the user should know of them.
+    """Have a scene know the files behind it and what it lacks, and return what the user should know of that.
 
     Raises:
         SourceError: some are missing, and what cannot be read is not to count as nodata.
     """
-    if source.info.driver != "VRT":
-        return []
-    source.parts, said = find_parts(source.info, needed=not source.skips)
-    source.times |= times_of(source.parts.files)
+    name = source.info.name
+    said: list[str] = []
+    if source.info.driver == "VRT":
+        source.parts, said = find_parts(source.info, needed=not source.skips)
+        source.empty = source.parts.empty
+        source.times |= times_of(source.parts.files)
+    if len(source.empty) and not (said or source.info.validity.decides):
+        said.append(f"{name} has places where nothing was written, or no file is shown: they count as nodata")
     return said
 
 
@@ -275,13 +283,3 @@ def _project(plan: Plan, mapped: Mapped, output_dir: Path) -> bytes:
     below = Layer(stem, place_beside(scene.location, output_dir), style, scene.geobox.crs_wkt)
     made = Map(stem, mapped.files, plan.geobox, classes, plan.wanted, shapes.formats, shapes.split_by_class)
     return map_project(made, [] if scene.location.unfit else [below])
-
-
-def _about_damage(mapped: Mapped, scene: str) -> list[str]:
-    if not mapped.tally.unreadable:
-        return []
-    count = len(mapped.tally.unreadable)
-    return [
-        f"{count} block{'s' * (count != 1)} of {scene} could not be read and count as nodata: they are "
-        "listed in the report"
-    ]

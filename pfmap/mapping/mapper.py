@@ -59,9 +59,8 @@ class Mapped:
     objects: Mapping[int, int]
     """Objects written per class that becomes polygons."""
     swaths: int
-    """How many swaths there are."""
     resumed: int
-    """How many of them were on disk already."""
+    """How many of the swaths were on disk already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +74,16 @@ class Mapper:
     network: Predictor | Workers
     """What computes windows here, or whole swaths in other processes."""
     clock: Clock
-    """Where the stages' times go."""
     on_pixels: Callable[[int], None]
     """Called with the pixels of the outputs that are done; it may raise to stop."""
 
     def run(self, work: Work) -> Mapped:
         """Map all swaths that are not on disk yet, and make the final files: the way of a window.
 
-        All stages work at once, each a little ahead of the next. In the order of the data:
-
-        ========  ===================================================  =====================
-        stage     what comes out of it                                 its thread
-        ========  ===================================================  =====================
-        read      windows, at the model's resolution                   pfmap-read
-        network   probabilities of the classes in each window          pfmap-network_0, _1 ...
-        blend     probabilities of the block that a window finishes    pfmap-blend
-        choose    class and confidence, gathered to swaths             pfmap-blend
-        write     swaths on disk, together with those of earlier runs  pfmap-write
-        trace     regions that no further row can change               pfmap-trace
-        objects   polygons in vector files                             the caller's
-        ========  ===================================================  =====================
-
-        Where other processes compute swaths, the first five stages are theirs (`Workers`).
+        All stages work at once, each a little ahead of the next, in threads that are named after what comes
+        before: read, network, blend (and choose), write, trace; the caller's writes objects. A table of them
+        is in docs/architecture.md. Where other processes compute swaths, the first five are theirs
+        (`Workers`).
 
         Raises:
             SourceError: the scene cannot be read.

@@ -150,19 +150,8 @@ def numbered(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
 class Shaper:
     """Makes vector files of a class raster that comes in rows, top to bottom. Use it as a context manager.
 
-    Args:
-        folder: where the files go.
-        stem: what their names begin with.
-        geobox: the grid of the class raster.
-        classes: names and colours, by the value in the raster.
-        wanted: values that become polygons; None for all.
-        nodata: value that is no class, or None.
-        regularized: values whose objects are squared.
-        options: what the polygons are to be like.
-        scene: name of the scene, or what says it for each object.
-        metadata: run parameters, kept in the files.
-        moment: when the files say they were written.
-        has_confidence: whether confidences are known.
+    `classes` go by the value in the raster; those `wanted` (None: all) become polygons, and those
+    `regularized` are squared. `scene` is its name, or what says it for each object.
     """
 
     def __init__(
@@ -249,11 +238,9 @@ class Shaper:
         self._tracer = self._part.enter_context(tracer)
 
     def trace(self, classes: Rows, confidence: Rows | None) -> Iterator[Regions]:
-        """Take the next rows, and give the regions that are closed then; `writer` takes them.
+        """Take the next ``(rows, width)``, and give the regions that are closed then; `writer` takes them.
 
-        Args:
-            classes: ``(rows, width)`` whole numbers.
-            confidence: ``(rows, width)`` percent, where it is known.
+        `confidence` is percent, where it is known.
         """
         if self._tracer is None:
             self.begin(Span(0, self._geobox.height), Span(0, self._geobox.width))

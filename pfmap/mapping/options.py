@@ -153,11 +153,7 @@ class ShapeOptions:
             raise UsageError("drop_small=True needs min_area=: how small is small?")
 
     def tolerance(self, gsd: float) -> float:
-        """Return `simplify` in pixels.
-
-        Args:
-            gsd: side of a pixel on the ground, metres, or 1 without a CRS.
-        """
+        """Return `simplify` in pixels of `gsd` metres, or 1 without a CRS."""
         return _SIMPLIFY_PIXELS if self.simplify is None else self.simplify / gsd
 
 

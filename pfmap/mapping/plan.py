@@ -44,11 +44,9 @@ class Plan:
     native: bool
     """Whether that is the scene's grid; else it is the network's."""
     area: Area | None
-    """The area of interest."""
     scaling: Scaling
     """How pixel values become 0..1."""
     sample: Sample
-    """A few pixels from all over the scene."""
     gsd: tuple[float, float] | None
     """Metres per pixel of the scene, across and down; None where that is unknown."""
     model: Model
@@ -64,7 +62,6 @@ class Plan:
     regularized: Sequence[int]
     """Indices of those whose objects are squared."""
     warnings: Sequence[str]
-    """What the user should know."""
 
     @property
     def card(self) -> Card:
@@ -105,9 +102,8 @@ class Plan:
         piece = Frame(
             frame.top + y.start, frame.left + x.start, Scale(y.size, rows.size), Scale(x.size, cols.size)
         )
-        crop = self.scene.geobox.crop(
-            Span(piece.top, piece.top + y.size), Span(piece.left, piece.left + x.size)
-        )
+        down, across = Span(piece.top, piece.top + y.size), Span(piece.left, piece.left + x.size)
+        crop = self.scene.geobox.crop(down, across)
         return dataclasses.replace(
             self,
             frame=piece,
@@ -133,11 +129,7 @@ class Plan:
         return tags
 
     def fingerprint(self, scene: str) -> dict[str, str]:
-        """Return all that the content of a swath depends on: scene, model and options.
-
-        Args:
-            scene: the scene's own fingerprint.
-        """
+        """Return all that the content of a swath depends on: the scene by its fingerprint, model, options."""
         options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
         return {
             "pfmap": __version__,
@@ -150,11 +142,8 @@ class Plan:
         """Return hashes of all that the outputs depend on, by which a scene is known to be done.
 
         As `fingerprint`, without what makes no difference that anyone wants to see: how the work was cut, and
-        which device and which version of pfmap did it.
-
-        Args:
-            scene: the scene's own fingerprint.
-            outputs: which outputs are wanted, and what they are to be like.
+        which device and which version of pfmap did it. `outputs` says which are wanted, and what they are to
+        be like.
         """
         options = json.dumps(self._essentials(), sort_keys=True)
         facts = {"scene": scene, "model": self._model_facts(), "options": options + outputs}

@@ -48,21 +48,10 @@ class Workers(Protocol):
     """
 
     def settle(self, device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-        """Find out on what and in what arithmetic all of them run the network.
-
-        Args:
-            device: auto, cpu, cuda or mps.
-            precision: auto, or by name.
-        """
+        """Find out on what and in what arithmetic all of them run the network."""
 
     def probe(self, plan: Plan, stem: str, on_step: Callable[[], None]) -> Probe:
-        """Map a piece of a scene, and say what it takes all of them.
-
-        Args:
-            plan: how the scene is to be mapped.
-            stem: what the outputs' names begin with.
-            on_step: called often; it may raise to stop.
-        """
+        """Map a piece of a scene, and say what it takes all of them; `on_step` may raise to stop."""
 
     def compute(
         self,
@@ -75,13 +64,8 @@ class Workers(Protocol):
     ) -> Generator[Span, None, None]:
         """Give the output rows of each swath, top to bottom, as soon as it is on disk.
 
-        Args:
-            work: the opened work folder.
-            plan: what is being done.
-            stem: what the outputs' names begin with.
-            swaths: output rows by window rows of those that are not on disk yet.
-            clock: where the stages' times go.
-            on_pixels: called often, with the pixels of the outputs that are done; it may raise to stop.
+        `swaths` are output rows by window rows of those that are not on disk yet. `on_pixels` is called
+        often, with the pixels of the outputs that are done; it may raise to stop.
         """
 
 
@@ -132,7 +116,8 @@ class Runtime:
             model=model if isinstance(model, Model) else load_model(model),
             device=chosen,
             precision=kind,
-            batch_size=batch_size or _default_batch_size(chosen),
+            # A CPU gains nothing from more than one.
+            batch_size=batch_size or (8 if chosen.type == "cuda" else 1),
             on_message=on_message,
             workers=workers,
         )
@@ -227,14 +212,10 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if native else torch.float16
-    if device.type == "cpu" and _cpu_has_bfloat16():
+    multiplies = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    if device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in multiplies):
         return torch.bfloat16
     return torch.float32
-
-
-def _default_batch_size(device: torch.device) -> int:
-    """Windows per pass: enough to fill a GPU; a CPU gains nothing from more than one."""
-    return 8 if device.type == "cuda" else 1
 
 
 def describe(device: torch.device, precision: torch.dtype) -> str:
@@ -245,9 +226,3 @@ def describe(device: torch.device, precision: torch.dtype) -> str:
     elif device.type == "cpu":
         name = f"cpu ({torch.get_num_threads()} threads)"
     return f"{name}, {precision_name(precision)}"
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX)."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)

@@ -220,19 +220,16 @@ def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, 
 
 @dataclass(slots=True)
 class Tally:
-    """What the records of all swaths come to: pixels and ground area per class, and blocks that are lost."""
+    """What the records of all swaths come to, and the ground area of each class."""
 
     geobox: GeoBox
     """The grid of the outputs."""
     measurer: Measurer
     pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
-    """``(256,)`` pixels per value of the class raster."""
     areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
-    """``(256,)`` the same in square metres, or pixels where the scene has no CRS."""
+    """As `pixels` in square metres, or pixels where the scene has no CRS."""
     confidence: int = 0
-    """Sum over all pixels with a class, percent."""
     unreadable: set[Block] = field(default_factory=set)
-    """Blocks of the scene that could not be read and count as nodata."""
 
     def add(self, record: Record) -> None:
         """Count a swath."""
@@ -286,14 +283,7 @@ def out_of_memory_explained() -> Iterator[None]:
 def map_array(
     predictor: Predictor, image: Array, classes: int, window: int, overlap: int
 ) -> tuple[Array, Array]:
-    """Map a whole image in memory, with the same windows and blending as a scene.
-
-    Args:
-        predictor: the network and its device.
-        image: ``(3, height, width)``.
-        classes: number of classes.
-        window: side of the windows.
-        overlap: pixels that neighbours share.
+    """Map a whole ``(3, height, width)`` image in memory, with the same windows and blending as a scene.
 
     Returns:
         ``(height, width)`` classes, and their confidence in percent.

@@ -28,13 +28,8 @@ class AlignedMap(ClassMap):
     """An opened class raster of any CRS, resolution and extent, read on another raster's grid.
 
     Each pixel takes the class of the nearest one. Pixels beyond the raster have none. Use it as a context
-    manager.
-
-    Args:
-        location: where it is.
-        target: the other grid.
-        advice: what to do about several bands.
-        other: name of the raster whose grid that is, for messages.
+    manager. `advice` says what to do about several bands, `other` is the name of the raster whose grid
+    `target` is.
 
     Attributes:
         geobox: the other grid.
@@ -65,7 +60,7 @@ class AlignedMap(ClassMap):
     def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
         """Say whether the two grids are one; refuse those that no georeferencing brings together."""
         same_size = (own.width, own.height) == (target.width, target.height)
-        if same_size and own.transform == target.transform and _same_crs(own, target):
+        if same_size and own.transform == target.transform and crs_of(own.crs_wkt) == crs_of(target.crs_wkt):
             return True
         name = self._location.text
         if own.georeferenced and target.georeferenced and (target.crs_wkt or not own.crs_wkt):
@@ -123,10 +118,6 @@ class AlignedMap(ClassMap):
         return values, alpha
 
 
-def _same_crs(one: GeoBox, two: GeoBox) -> bool:
-    return one.crs_wkt == two.crs_wkt or crs_of(one.crs_wkt) == crs_of(two.crs_wkt)
-
-
 def _box(bounds: tuple[float, float, float, float]) -> str:
     return ",".join(f"{value:.8g}" for value in bounds)
 
@@ -148,14 +139,9 @@ def burn(
 def burn_values(
     shapes: Sequence[tuple[object, int]], rows: Span, cols: Span, fill: int, *, touched: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Give pixels the value of the geometry that their centre lies in, the last of several.
+    """Give pixels the value of the geometry that their centre lies in, the last of several, else `fill`.
 
-    Args:
-        shapes: polygons in pixel coordinates, with a GeoJSON-like interface, and their values.
-        rows: pixel rows.
-        cols: pixel columns.
-        fill: value outside all of them.
-        touched: whether touching is enough.
+    Geometries as for `burn`; with `touched` touching is enough.
 
     Returns:
         ``(rows, cols)``.

@@ -43,10 +43,7 @@ _COLORS = (
 class ClassMap:
     """An opened class raster. Use it as a context manager.
 
-    Args:
-        location: where it is.
-        band: 1-based band; None if it has only one.
-        advice: what to do about several bands.
+    Its 1-based band is None if it has only one; `advice` says what to do about several.
 
     Attributes:
         geobox: its grid.
@@ -65,7 +62,7 @@ class ClassMap:
             self._band = self._choose(band, advice)
             self.geobox: GeoBox = geobox_of(self._src, location)
             self._validity = Validity.of(self._src, [self._band])
-            self._masked = self._validity.alpha is not None or bool(self._validity.masks)
+            self._masked = self._validity.decides
             self._dtype, self.nodata = self._values()
             self.classes = self._named()
             self._stack = stack.pop_all()
@@ -83,10 +80,9 @@ class ClassMap:
         return stated
 
     def rows(self, within: tuple[Span, Span] | None = None) -> Generator[npt.NDArray[Any], None, None]:
-        """Yield all rows from the top, a number at a time: ``(rows, width)`` uint8 or int32.
+        """Yield all rows, or those `within` a part, from the top, a number at a time.
 
-        Args:
-            within: rows and columns of the part that is read; None for all.
+        They are ``(rows, width)`` uint8 or int32.
 
         Raises:
             SourceError: they cannot be read, or a class is negative.
@@ -98,9 +94,7 @@ class ClassMap:
     def strips(self, rows: Span | None = None, cols: Span | None = None) -> list[Span]:
         """Cut rows, by default all, into such as are read at a time: whole blocks of the file.
 
-        Args:
-            rows: to be cut.
-            cols: that are read of them; the fewer, the more rows at a time.
+        The fewer columns are read of them, the more.
 
         Raises:
             SourceError: they are so wide that a strip does not fit into memory.

@@ -2,9 +2,13 @@
 
 import contextlib
 import json
+import logging
+import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from pfmap.core.bucket import gdal_endpoint
@@ -37,6 +41,7 @@ _SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
     "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
     "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
+    "VRT_NUM_THREADS": "1",  # what GDAL warns of in threads of its own nobody hears
 }
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
@@ -109,6 +114,11 @@ class Validity:
         masks = bands[: 1 if whole else None] if has_say else ()
         return cls(alphas[-1] if alphas else None, masks, seen)
 
+    @property
+    def decides(self) -> bool:
+        """Whether anything says that pixels are not valid."""
+        return self.alpha is not None or bool(self.masks)
+
     def read(
         self, src: rasterio.DatasetReader, window: Window | None = None, shape: tuple[int, int] | None = None
     ) -> npt.NDArray[np.bool_]:
@@ -116,11 +126,37 @@ class Validity:
         height, width = shape or ((window.height, window.width) if window else src.shape)
         valid = np.ones((height, width), dtype=bool)
         if self.alpha is not None:
-            valid &= src.read(self.alpha, window=window, out_shape=shape) > 0
+            alpha = src.read(self.alpha, window=window, out_shape=shape)
+            valid &= (alpha > 0) | (alpha == -1)  # 65535, where it was written as a number with a sign
         if self.masks:
             masks = src.read_masks(self.masks, window=window, out_shape=(len(self.masks), height, width))
             valid &= masks.any(axis=0)
         return valid
+
+
+Places = npt.NDArray[np.int64]
+"""``(n, 4)`` first row and the one after the last, columns likewise, of parts of a raster."""
+NOWHERE: Places = np.empty((0, 4), dtype=np.int64)
+
+
+def places_left(filled: npt.NDArray[np.bool_], ys: Sequence[int], xs: Sequence[int]) -> Places:
+    """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
+    found: list[tuple[int, int, int, int]] = []
+    for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():
+        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
+        found += [(*y, xs[left], xs[right]) for left, right in edges]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
+
+
+def unwritten_places(src: rasterio.DatasetReader, bands: Sequence[int]) -> Places:
+    """Return the tiles of a TIFF of which nobody wrote these bands; strips GDAL does not show as stored."""
+    high, wide = src.block_shapes[0]
+    if src.driver != "GTiff" or wide == src.width:
+        return NOWHERE
+    ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
+    names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
+    filled = [[any(src.get_tag_item(n, "TIFF", band) for band in bands) for n in row] for row in names]
+    return places_left(np.array(filled), ys, xs)
 
 
 @lru_cache(maxsize=64)
@@ -136,7 +172,7 @@ def horizontal(crs: CRS) -> CRS:
         if (flat := _without_heights(table)) != table:
             crs = CRS.from_string(json.dumps(flat))
             known = CRS.from_epsg(crs.to_epsg() or 0)  # with its number, if it has one
-            crs = known if known == crs else crs
+            return known if known == crs else crs
     return crs
 
 
@@ -170,7 +206,8 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
     except GDAL_ERRORS as error:
         raise SourceError(f"{location.text} has a CRS that cannot be read ({reason(error)})") from error
     a, b, c, d, e, f = transform
-    if sorted(map(abs, (a, b, d, e))) == [0, 0, 1, 1] and max(abs(c), abs(f)) <= (0 if crs is None else 1):
+    made_up = max(abs(c), abs(f)) <= (0 if crs is None else 1) or (crs and (c, f) == (0, src.height))
+    if made_up and sorted(map(abs, (a, b, d, e))) == [0, 0, 1, 1]:
         crs, transform = None, UNPLACED  # what stands where nothing is known: no CRS has a scene just there
     return GeoBox(src.width, src.height, crs, transform)  # type: ignore[arg-type]
 
@@ -180,18 +217,16 @@ def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
     if tuple(src.transform)[:6] != IDENTITY:
         return
     points, crs = src.gcps
-    out = f"{Path(scene).stem}_ortho.tif"
+    if not points and src.rpcs is None:
+        return
+    has, how, to = "a camera model (RPC)", "-rpc -to RPC_DEM=dem.tif", "EPSG:..."
     if points:
-        to = f"-t_srs {crs.to_string()}" if crs is not None and crs.to_epsg() else "-t_srs EPSG:..."
-        raise SourceError(
-            f"{scene} has {len(points)} ground control points and no transform; an orthophoto is needed: "
-            f"orthorectify it first, with gdalwarp -tps -r bilinear {to} {scene} {out}"
-        )
-    if src.rpcs is not None:
-        raise SourceError(
-            f"{scene} has a camera model (RPC) and no transform; an orthophoto is needed: orthorectify it "
-            f"first, with gdalwarp -rpc -to RPC_DEM=dem.tif -r bilinear -t_srs EPSG:... {scene} {out}"
-        )
+        has, how = f"{len(points)} ground control points", "-tps"
+        to = crs.to_string() if crs is not None and crs.to_epsg() else to
+    raise SourceError(
+        f"{scene} has {has} and no transform; an orthophoto is needed: orthorectify it first, with gdalwarp "
+        f"{how} -r bilinear -t_srs {to} {scene} {Path(scene).stem}_ortho.tif"
+    )
 
 
 def open_raster(location: Location) -> rasterio.DatasetReader:
@@ -218,10 +253,25 @@ def open_raster(location: Location) -> rasterio.DatasetReader:
     )
 
 
+_heard = threading.local()
+
+
+def _hear(record: logging.LogRecord) -> bool:
+    """Keep back that GDAL made up pixels in place of damaged ones, which it only warns of."""
+    text = record.getMessage()
+    if damaged := re.search("corrupt|premature|to avoid buffer overrun", text, re.IGNORECASE):
+        _heard.damage = text
+    return not damaged
+
+
+logging.getLogger("rasterio._err").addFilter(_hear)
+
+
 class Steady:
     """An opened raster of which a place that could not be read once cannot be read later either.
 
-    GDAL by itself gives black then, or what it read before: the raster is opened again.
+    GDAL by itself gives black then, or what it read before: the raster is opened again. What is damaged
+    counts as unreadable, also where GDAL makes something of it.
     """
 
     def __init__(self, location: Location) -> None:
@@ -233,8 +283,12 @@ class Steady:
             return value
 
         def read(*arguments: Any, **named: Any) -> Any:
+            _heard.damage = ""
             try:
-                return value(*arguments, **named)
+                got = value(*arguments, **named)
+                if _heard.damage:
+                    raise RasterioIOError(_heard.damage)
+                return got
             except GDAL_ERRORS:
                 self._src.close()
                 with contextlib.suppress(SourceError):  # else it stays closed, and cannot be read at all

@@ -11,6 +11,7 @@ import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import unescape
 
 import rasterio
 
@@ -222,7 +223,9 @@ def _refusal(location: Location, error: Exception) -> str:
         try:
             file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
             with open(file, "rb") as opened:  # noqa: PTH123 - of a number
-                opened.read(1)
+                shown = re.search(rb"<SourceDataset[^>]*>([^<:]+)<", opened.read(1 << 20))
+            if shown and not (path := location.local.parent / unescape(os.fsdecode(shown[1]))).exists():
+                return f"it shows {path}, which is not there"
         except OSError as system:
             return str(system.strerror)
     return reason(error)

@@ -121,9 +121,13 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     """
     beside = path.with_suffix(".parts")
     placed = [_placed(part, grid, beside / f"{number:05d}", look) for number, part in enumerate(parts)]
+
+    def under(part: Part) -> Hidden:  # pixels without data, so that others may show there
+        return "masked" if look.nodata is None and part.masked else look.nodata
+
     bands = []
     for index, color in enumerate(look.colors):
-        shown = [_shown(path, grid, part, str(part.bands[index]), _hidden(part, look)) for part in placed]
+        shown = [_shown(path, grid, part, str(part.bands[index]), under(part)) for part in placed]
         bands.append(Band(look.dtype, color, shown, look.nodata, look.classes))
     mask = None
     if look.nodata is None:  # between rasters there is nothing
@@ -159,13 +163,6 @@ def _masked(part: Part, said: Validity, path: Path, look: Look) -> Part:
     make_folder(path.parent, path.parent.parent)
     _write_if_new(path, vrt(box, bands, {}, mask or None))
     return Part(str(path), box, tuple(range(1, len(bands) + 1)), masked=(1,) if mask else ())
-
-
-def _hidden(part: Part, look: Look) -> Hidden:
-    """Say which pixels of a raster are without data, so that others may show there."""
-    if look.nodata is not None:
-        return look.nodata
-    return "masked" if part.masked else None
 
 
 def _shown(path: Path, grid: GeoBox, part: Part, band: str, hidden: Hidden) -> Shown:

@@ -1,25 +1,34 @@
 """Which files a raster consists of, behind a virtual one (VRT) and beside any, and whether that may be.
 
-GDAL itself shows black, without a word, where a file that is missing was asked for once. And it opens
-whatever a file names: one that was found in a folder, and not named by the user, must hold its own pixels.
+GDAL itself shows black, without a word, where a file that is missing was asked for once, where a VRT shows no
+file, and where nobody wrote a tile of a TIFF. And it opens whatever a file names: one that was found in a
+folder, and not named by the user, must hold its own pixels.
 """
 
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from glob import has_magic
 from itertools import pairwise, takewhile
 from pathlib import Path, PurePath, PurePosixPath
 from xml.etree import ElementTree
 
+import numpy as np
 import rasterio
 
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import Span
 from pfmap.core.resources import IMAGE, what_it_is
-from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
+from pfmap.raster.gdal import (
+    GDAL_ERRORS,
+    NOWHERE,
+    Places,
+    gdal_settings,
+    places_left,
+    unwritten_places,
+)
 from pfmap.raster.location import REMOTE, Location, is_hidden, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 
@@ -38,9 +47,10 @@ _DEEP = 8  # virtual rasters that show one another
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A place of a raster that shows a file which is missing, or cannot be opened."""
+    """A place of a raster that shows a file which is missing, or cannot be opened, or shows nothing."""
 
     name: str
+    """Of the file, or ""."""
     rows: Span
     cols: Span
 
@@ -57,6 +67,8 @@ class Parts:
     """Those of this machine that are there, with their side files."""
     gone: tuple[Gone, ...] = ()
     """What is not there. What lies on servers is not looked for."""
+    empty: Places = field(default_factory=NOWHERE.copy)
+    """Where nothing is shown, for no file is named, or it is not there."""
 
     def near(self, rows: Span, cols: Span) -> list[Gone]:
         """Return what is not there of a part of the raster."""
@@ -89,17 +101,21 @@ def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
 
 
 def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
-    """Find the files behind a virtual raster, all bands' and masks'; none where it lies on a server.
+    """Find the files behind a virtual raster, all bands' and masks', and where it shows none.
+
+    None are looked for where it lies on a server.
 
     Returns:
-        The files, and what the user should know: that some are missing.
+        The files, and what the user should know: that some are missing, or that it has gaps.
 
     Raises:
         SourceError: some are missing that are `needed`.
     """
     name, local = scene.name, scene.location.local
-    parts = Parts() if local is None else _parts_of(local, _DEEP)
-    names = sorted({one.name for one in parts.gone})
+    parts = Parts() if local is None else _parts_of(local, _DEEP, scene.bands)
+    gone = tuple(one for one in parts.gone if one.name)
+    parts = Parts(parts.files, gone, _places(parts.gone))
+    names = sorted({one.name for one in gone})
     some = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
     lack = (
         f"{name} shows {len(names)} file{'s' * (len(names) != 1)} that cannot be opened, or changed ({some})"
@@ -111,12 +127,13 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
     return parts, [f"{lack}: their places count as nodata"] * bool(names)
 
 
-def _parts_of(path: Path, depth: int) -> Parts:
+def _parts_of(path: Path, depth: int, bands: Sequence[int] = ()) -> Parts:
+    """Look behind a VRT, of which these bands have to show something; by default any."""
     root = _virtual(path) if depth else None
     if root is None:
         return Parts()
     files: set[Path] = set()
-    gone: dict[Gone, None] = {}
+    gone: dict[Gone, None] = dict.fromkeys(_not_shown(root, bands))
     found: dict[str, Parts] = {}
     for shown in root.iter():
         for source in (*shown.findall("SourceFilename"), *shown.findall("SourceDataset")):
@@ -133,6 +150,33 @@ def _parts_of(path: Path, depth: int) -> Parts:
                 if rows.size > 0 and cols.size > 0:
                     gone[Gone(one.name, rows, cols)] = None
     return Parts(frozenset(files), tuple(gone))
+
+
+def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
+    """Return the places of a VRT in which none of these bands, or of all, shows a file."""
+    every = root.findall("VRTRasterBand")
+    chosen = [every[band - 1] for band in bands if band <= len(every)] or every
+    if any(one.get("subClass") for one in (root, *chosen)):
+        return []  # made of others in other ways
+    height, width = int(root.attrib["rasterYSize"]), int(root.attrib["rasterXSize"])
+    shown = [one for band in chosen for one in band if one.find("SourceFilename") is not None]
+    spans = [[_shown_at(root, one, axis, _ALL) for axis in "yx"] for one in shown]
+    places = _places(Gone("", *both) for both in spans).clip(0, [height, height, width, width])
+    ys, xs = np.unique([0, height, *places[:, :2].flat]), np.unique([0, width, *places[:, 2:].flat])
+    filled = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
+    cells = *np.searchsorted(ys, places[:, :2]).T, *np.searchsorted(xs, places[:, 2:]).T
+    for top, bottom, left, right in zip(*cells, strict=True):
+        filled[top:bottom, left:right] = True
+    return _nothing_at(places_left(filled, ys.tolist(), xs.tolist()))
+
+
+def _nothing_at(places: Places) -> list[Gone]:
+    return [Gone("", Span(*place[:2]), Span(*place[2:])) for place in places.tolist()]
+
+
+def _places(gone: Iterable[Gone]) -> Places:
+    found = [(one.rows.start, one.rows.stop, one.cols.start, one.cols.stop) for one in gone]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
 
 
 def _virtual(path: Path) -> ElementTree.Element | None:
@@ -165,9 +209,11 @@ def _part(name: str, depth: int, said: ElementTree.Element | None, *, raw: bool)
         with quietly(), rasterio.open(name) as src:
             kind = _TYPES.get(src.dtypes[0], src.dtypes[0])
             is_so = {"RasterXSize": str(src.width), "RasterYSize": str(src.height), "DataType": kind}
-            if said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items()):
+            other = said is not None and any(said.get(k, v).lower() != v.lower() for k, v in is_so.items())
+            if other or src.driver == "GTI":  # of which GDAL shows missing tiles as black
                 return missing
-            return Parts(frozenset(Path(file) for file in src.files))
+            unwritten = _nothing_at(unwritten_places(src, src.indexes))
+            return Parts(frozenset(Path(file) for file in src.files), tuple(unwritten))
     except GDAL_ERRORS:
         return missing
 

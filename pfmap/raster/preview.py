@@ -46,15 +46,8 @@ def read_preview(
 
     The scene of a class raster that covers only a part of it, or lies on the network's grid, is read where
     the class raster is. A large scene without overviews of what it shows is left out: its pixels would all
-    have to be read.
-
-    Args:
-        scene: where it is, or how it was named.
-        classes: the class raster.
-        side: pixels of the longer side, at most.
-        scaling: how the scene's values became 8-bit.
-        bands: 1-based numbers of the scene's bands; None to choose them by colour interpretation.
-        part: the scene's grid, where the class raster is that of many scenes.
+    have to be read. The longer side has `side` pixels at most. `part` is the scene's grid, where the class
+    raster is that of many scenes.
 
     Raises:
         PfmapError: one of the two cannot be read.

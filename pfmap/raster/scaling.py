@@ -6,9 +6,8 @@ a sample of the scene.
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ Look = Callable[[Span, Span], tuple[Values, Bools]]
 
 _LOW, _HIGH = 2.0, 98.0  # percentiles
 _SPOT = 32  # pixels
-_PLACES = 5  # along an axis, at which overviews are compared with the scene
+_PLACES = 5  # along an axis, at which overviews are compared with the scene, each in other columns
 _PLACE, _LARGEST = 8, 2048  # pixels of a side, in the overview and in the scene
 _MANY = 8
 
@@ -88,6 +87,8 @@ class Sample:
     """``(h, w)``."""
     notes: tuple[str, ...] = ()
     """What the user should know of the pixels."""
+    fills: tuple[float, ...] = ()
+    """Values that whole areas have in all bands, as they do where there is no data."""
 
     @property
     def valid_share(self) -> float:
@@ -118,6 +119,8 @@ def sampled_scaling(sample: Sample, scene: SceneInfo) -> Scaling:
         UsageError: there is nothing that its values can be stretched between.
     """
     values = sample.pixels[:, sample.valid].astype(np.float64)
+    filled = np.isin(values, sample.fills).all(axis=0)
+    values = values if filled.all() else values[:, ~filled]
     values = values[np.isfinite(values)]
     if not values.size:
         raise EmptyError(no_valid_pixel(scene))
@@ -191,18 +194,25 @@ def by_pixel(rows: Span, cols: Span, shape: tuple[int, int], look: Look) -> tupl
     return values, valid
 
 
-def differs(values: Values, valid: Bools, rows: Span, cols: Span, look: Look) -> bool:
+def differs(values: Values, valid: Bools, rows: Span, cols: Span, look: Look, *, tiled: bool = True) -> bool:
     """Say whether few pixels, as overviews give them, show something else than those they stand for.
 
-    Places all over are looked at. One differs where the mean of a band or the share of valid pixels is
-    further off than resampling brings it. Overviews that are black, of other values, or of what was there
-    before differ in many of them; one or two prove nothing. `values` are ``(bands, h, w)``, `rows` and `cols`
-    those of the scene that they stand for.
+    Places all over are looked at, all in other columns, and in other rows if that is quick, as in a `tiled`
+    scene. One differs where the mean of a band or the share of valid pixels is further off than resampling
+    brings it. Overviews that are black, of other values, or of what was there before differ in many of them;
+    one or two prove nothing. `values` are ``(bands, h, w)``, `rows` and `cols` those of the scene that they
+    stand for.
     """
     (height, width), bands = valid.shape, len(values)
     coarser = max(rows.size / height, cols.size / width)
     side, found = int(min(_PLACE, max(2, _LARGEST / coarser))), []
-    for y, x in product(spots(height, _PLACES, side), spots(width, _PLACES, side)) if coarser > 1 else ():
+    many = _PLACES**2
+    down, across = spots(height, many if tiled else _PLACES, side), spots(width, many, side)
+    places = {
+        (down[k * len(down) // many], across[(_PLACES * k % many + k // _PLACES) * len(across) // many]): None
+        for k in range(many)
+    }
+    for y, x in places if coarser > 1 else ():
         box = np.s_[y.start : y.stop, x.start : x.stop]
         with contextlib.suppress(*GDAL_ERRORS):  # said where it is mapped
             full = look(_under(y, height, rows), _under(x, width, cols))
@@ -232,23 +242,52 @@ def _figures(values: Values, valid: Bools) -> Floats:
         return np.array([valid.mean(), some.shape[1], *some.mean(axis=1), *some.std(axis=1)])
 
 
-def about_pixels(scene: SceneInfo, alpha: npt.NDArray[Any], *, misled: bool) -> tuple[str, ...]:
-    """Say what a user should know of a scene's pixels.
+def about_pixels(
+    scene: SceneInfo, looks: Sequence[tuple[Values, Bools]], others: Mapping[int, Values], *, misled: bool
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Say what a user should know of a scene's pixels, and which values fill whole areas of it.
 
-    `alpha` are ``(n,)`` values of its alpha band; it `misled` if its overviews show something else.
+    `looks` are ``(bands, h, w)`` values and the valid mask of spots from all over it, `others` are ``(n,)``
+    values there of its alpha band, or of bands that could be one, by number. It is `misled` if its overviews
+    show something else.
     """
-    notes, band = [], scene.validity.alpha
+    notes, name, alpha = [], scene.name, scene.validity.alpha
     if misled:
         notes.append(
-            f"{scene.name} has overviews that show something else than its pixels: they are not used; make "
-            "them anew with gdaladdo"
+            f"{name} has overviews that show something else than its pixels: they are not used; make them "
+            "anew with gdaladdo"
         )
-    values, counts = np.unique(alpha[alpha > 0], return_counts=True)
-    # A mask has one such value, and a few more along its edges.
-    if len(values) >= _MANY and counts[-1] < 0.75 * counts.sum():
+    even = [values.flat[0] for values, valid in looks if valid.all() and (values == values.flat[0]).all()]
+    fills = {float(value): even.count(value) for value in even if _is_usual_fill(value)}
+    for value, count in fills.items() if not scene.palette else ():
+        remedy = f"correct alpha band {alpha}" if alpha else f"say so with gdal_edit.py -a_nodata {value:.9g}"
         notes.append(
-            f"the alpha band of {scene.name} looks like data, such as near infrared: it has many values. "
-            "Pixels where it is 0 are nodata; if it is no alpha band, say so with gdal_edit.py "
+            f"all bands of {name} are {value:.9g} in about {100 * count / len(looks):.0f} % of it, which "
+            f"nothing marks as nodata: that is mapped; if there is no data, {remedy}"
+        )
+    notes += [_about_alpha(name, band, found, called=band == alpha) for band, found in others.items()]
+    return tuple(filter(None, notes)), tuple(fills)
+
+
+def _about_alpha(name: str, band: int, found: Values, *, called: bool) -> str:
+    """Say of ``(n,)`` values of a band that it looks like an alpha band, or that one `called` so does not."""
+    values, counts = np.unique(found[found != 0], return_counts=True)
+    # A mask has one such value, and a few more along its edges.
+    if called and len(values) >= _MANY and counts[-1] < 0.75 * counts.sum():
+        return (
+            f"the alpha band of {name} looks like data, such as near infrared: it has many values. Pixels "
+            "where it is 0 are nodata; if it is no alpha band, say so with gdal_edit.py "
             f"-colorinterp_{band} undefined"
         )
-    return tuple(notes)
+    if not called and len(values) == 1 and counts[0] < len(found):
+        return (
+            f"band {band} of {name} has only 0 and {values[0]:g}, as an alpha band has, but is none: if it "
+            f"marks what is valid, say so with gdal_edit.py -colorinterp_{band} alpha"
+        )
+    return ""
+
+
+def _is_usual_fill(value: Any) -> bool:
+    """Whether programs write this value where there is no data."""
+    ends = (np.iinfo(value.dtype).min, np.iinfo(value.dtype).max) if value.dtype.kind in "ui" else ()
+    return bool(value in (0, *ends) or value <= -9999 or value >= 1e30)

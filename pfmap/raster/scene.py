@@ -22,7 +22,7 @@ _VAGUE = ("gray", "undefined", "palette")  # interpretations that are those of n
 _WORDS = {  # of band names
     "other": "aerosol|cirrus|coastal|dem|dsm|dtm|elevation|height|mask|mid|ndvi|pan|re|(?:red)?edge|[lms]wir"
     "|short(?:wave)?|thermal|yellow",
-    "nir": "nir|(?:near)?infrared",
+    "nir": "nir|(?:near)?infra ?red",
     "red": r"red|r(?!\d)",
     "green": r"green|g(?!\d)",
     "blue": r"blue|b(?![\W_]*\d)",
@@ -102,20 +102,18 @@ def describe(
     indices = len(set(chosen)) == 1 and colors[chosen[0] - 1] == ColorInterp.palette
     palette = indices and bool(color_table(src, chosen[0]))
     inverted = structure.get("MINISWHITE") == "YES"
-    name, said = location.text, []
-    if src.crs and geobox.crs_wkt is None:
+    name = location.text
+    said = [f"{name} {about}" for about in _about_place(geobox, named=bool(src.crs))]
+    if {(src.scales[n - 1], src.offsets[n - 1]) for n in chosen} != {(1, 0)}:
         said.append(
-            f"{name} has a CRS but no transform: mapped in pixels, without a CRS; say where it lies with "
-            "gdal_edit.py -a_ullr"
+            f"{name} has scales and offsets of its values: they are read as stored, and scale= counts them so"
         )
-    elif not geobox.georeferenced:
-        said.append(f"{name} has no georeferencing: mapped in pixels, without a CRS")
-    elif geobox.crs_wkt is None:
-        said.append(f"{name} has no CRS: areas and lengths are in pixels")
     if len(set(chosen)) == 1 and not palette:
         said.append(f"{name} is grey: all bands of the model see the same; expect poorer results")
     if location.unfit:
         said.append(f"{name} is left out of the QGIS project: {location.unfit}")
+    files = {Path(file) for file in src.files} if not location.remote else set()
+    files |= {location.local} if location.local is not None else set()
     validity = Validity.of(src, chosen)
     if len(set(alpha_bands(src)) - set(chosen)) > 1:
         said.append(f"{name} has several alpha bands: the last, band {validity.alpha}, says what is valid")
@@ -136,8 +134,23 @@ def describe(
         band_interleaved=structure.get("INTERLEAVE", "BAND") == "BAND",
         driver=src.driver,
         compression=structure.get("COMPRESSION", "none").lower(),
-        files=_files(src, location),
+        files=tuple(sorted(filter(os.path.isfile, files))),  # a raster may name what no file can be called
     )
+
+
+def _about_place(box: GeoBox, *, named: bool) -> list[str]:
+    """Say what a scene lacks of a place; `named` if its file has a CRS."""
+    remedy = "say where it lies with gdal_edit.py -a_ullr"
+    if named and box.crs_wkt is None:
+        return [f"has a CRS but no transform: mapped in pixels, without a CRS; {remedy}"]
+    if not box.georeferenced:
+        return ["has no georeferencing: mapped in pixels, without a CRS"]
+    if box.crs_wkt is None:
+        return ["has no CRS: areas and lengths are in pixels"]
+    if box.transform[2] == 0 and 0 in (box.bounds[1], box.bounds[3]):
+        about = "has a corner at exactly 0, 0 of its CRS, as scenes have that lost their place"
+        return [f"{about}: if it does not lie there, {remedy}"]
+    return []
 
 
 def _bits(src: rasterio.DatasetReader, chosen: Sequence[int], dtype: str) -> int:
@@ -157,14 +170,6 @@ def _dtype(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, .
             "needed: convert it with gdal_translate -ot Float32"
         )
     return str(np.result_type(*kinds))
-
-
-def _files(src: rasterio.DatasetReader, location: Location) -> tuple[Path, ...]:
-    """Return the files of this machine that a scene consists of."""
-    files = {Path(name) for name in src.files} if not location.remote else set()
-    if location.local is not None:
-        files.add(location.local)
-    return tuple(sorted(filter(os.path.isfile, files)))  # a raster may name what no file can be called
 
 
 def choose_bands(
@@ -189,7 +194,11 @@ def choose_bands(
     """
     wanted = f"model {model!r} needs {len(names)} ({', '.join(names)})"
     if bands is not None:
-        return _given(src, scene, bands, wanted, len(names)), []
+        if len(bands) != len(names):
+            raise UsageError(f"bands= names {len(bands)} bands; {wanted}")
+        if absent := ", ".join(str(band) for band in bands if band not in src.indexes):
+            raise UsageError(f"{scene} has bands 1 to {src.count}, not {absent}: correct bands=")
+        return tuple(bands), []
     said = _said(src)
     for labels, about in said:
         if all(labels.count(name) == 1 for name in names):
@@ -204,14 +213,21 @@ def _said(src: rasterio.DatasetReader) -> list[tuple[list[str], str]]:
     With each goes what believing it guesses, or "".
     """
     kinds, (called, about), unsure = [color.name for color in src.colorinterp], _called(src), ""
-    pairs = list(zip(kinds, called, strict=True))
+    texts = ", ".join(text or "-" for text in src.descriptions)
+    pairs, default = list(zip(kinds, called, strict=True)), tuple(kinds[:3]) == RGB
     if any(name and kind in (*RGB, "nir") and name != kind for kind, name in pairs):
-        texts = ", ".join(text or "-" for text in src.descriptions)
         unsure = about = f"are called {texts} but tagged {', '.join(kinds)}"
-        if tuple(kinds[:3]) == RGB:
+        if default:
             kinds = ["undefined" if kind in RGB else kind for kind in kinds]
+    elif default and not all(map(_counts, src.descriptions[:3], called, (1, 2, 3))):
+        unsure = f"are called {texts}, which is not understood, but tagged {', '.join(kinds)}"
     both = [name if kind in _VAGUE else kind for kind, name in zip(kinds, called, strict=True)]
     return [(kinds, unsure), (called, about), (both, about)]
+
+
+def _counts(text: str | None, color: str, number: int) -> bool:
+    """Whether a band's name says no more than its number, or has a colour."""
+    return bool(color) or not text or bool(re.fullmatch(rf"(?i:band|layer|channel)?[\W_]*0*{number}", text))
 
 
 def _guessed(
@@ -242,24 +258,12 @@ def _noted(scene: str, about: str, names: Sequence[str], chosen: Sequence[int]) 
     return [worded(f"the bands of {scene} {about}: {taken}; state others with bands=")] if about else []
 
 
-def _given(
-    src: rasterio.DatasetReader, scene: str, bands: Sequence[int], wanted: str, count: int
-) -> tuple[int, ...]:
-    """Check the bands that the user gave."""
-    if len(bands) != count:
-        raise UsageError(f"bands= names {len(bands)} bands; {wanted}")
-    absent = [str(band) for band in bands if not 1 <= band <= src.count]
-    if absent:
-        raise UsageError(f"{scene} has bands 1 to {src.count}, not {', '.join(absent)}: correct bands=")
-    return tuple(bands)
-
-
 def _called(src: rasterio.DatasetReader) -> tuple[list[str], str]:
     """Return what bands are by their names and wavelengths, and what was guessed about that, or "".
 
     Each is a name of the model's language, "other" for what no model takes, or "" where nothing is said.
     """
-    texts = [(text or "").lower() for text in src.descriptions]
+    texts = [re.sub("(?<=[a-z])(?=[A-Z])", " ", text or "").lower() for text in src.descriptions]
     called = [_color(text, src.tags(n) | src.tags(n, ns="IMAGERY")) for n, text in enumerate(texts, 1)]
     return (called, "") if any(called) else _numbered(texts)
 

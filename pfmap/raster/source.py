@@ -12,13 +12,13 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, unwritten_places, window_of
 from pfmap.raster.location import Location, ask_server
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
@@ -40,24 +40,21 @@ Values = npt.NDArray[np.generic]
 _SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
 _WHOLE = 64_000_000  # values that are read to sample a scene without overviews; of more, only spots
 _SPOTS, _FEW = 24, 8  # along an axis; few where each costs a request to a server
+_OTHERS = 4  # bands that could be an alpha band, and are looked at
 
 
 class Source:
     """An opened scene. A context manager; one per thread.
 
-    Args:
-        location: where it is.
-        names: the bands that the model needs, in its order.
-        bands: 1-based band numbers that override the choice by colour interpretation.
-        model: the model's name, for messages.
-        skip_unreadable: whether blocks that cannot be read count as nodata; they are listed in
-            `unreadable` then.
+    `names` are the bands that the model needs, in its order; `bands` 1-based numbers that override the choice
+    by colour interpretation. With `skip_unreadable` blocks that cannot be read count as nodata.
 
     Attributes:
         info: what the scene is.
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
         times: what `times_of` says of its files since it was opened.
         parts: the files behind a virtual raster, once somebody has looked.
+        empty: its places that show nothing; of a virtual raster once somebody has looked.
         unreadable: (column, row, width, height) of blocks that could not be read, since last emptied.
 
     Raises:
@@ -85,9 +82,10 @@ class Source:
             self.info = describe(self._src, location, chosen, guesses)
             self.times = times_of(self.info.files)
             self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
+            self.empty = unwritten_places(self._src, chosen)
             self._misled = False
             opaque = self._palette is None or bool(self._palette[3].all())
-            self._partial = bool(self.info.validity.alpha or self.info.validity.masks) or not opaque
+            self._partial = self.info.validity.decides or not opaque or np.dtype(self.info.dtype).kind == "f"
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
             self._stack = stack.pop_all()
@@ -124,11 +122,10 @@ class Source:
         )
 
     def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
-        window = window_of(rows, cols)
-        valid = self._mask(window)
+        valid = self._mask(rows, cols)
         if not valid.any():
             return np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8), valid
-        return self.shown(self._values(window), valid)
+        return self.shown(self._values(window_of(rows, cols)), valid)
 
     def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
@@ -158,8 +155,15 @@ class Source:
             return values
         return np.stack([read(band, out_shape=shape) for band in self._distinct]).astype(self.info.dtype)
 
-    def _mask(self, window: Window | None = None, shape: tuple[int, int] | None = None) -> Bools:
-        return self.info.validity.read(self._src, window, shape)
+    def _mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:
+        valid = self.info.validity.read(self._src, window_of(rows, cols), shape)
+        low, high = self.empty[:, ::2], self.empty[:, 1::2]
+        near = (low < [rows.stop, cols.stop]).all(axis=1) & (high > [rows.start, cols.start]).all(axis=1)
+        places = self.empty[near] - [rows.start, rows.start, cols.start, cols.start]
+        places = places * np.divide(valid.shape, [rows.size, cols.size]).repeat(2)
+        for top, bottom, left, right in places.round().astype(int).clip(0):
+            valid[top:bottom, left:right] = False
+        return valid
 
     def shown(self, values: Values, valid: Bools) -> tuple[Bytes, Bools]:
         """Turn values into 8-bit ones in the model's order; what is no number, or no colour, is invalid."""
@@ -180,12 +184,8 @@ class Source:
     ) -> tuple[Values, Bools] | None:
         """Read pixel rows and columns of the scene in fewer pixels, from an overview if it has a true one.
 
-        Args:
-            rows: pixel rows.
-            cols: pixel columns.
-            shape: how many pixels are wanted.
-            most: how many may be read for it without an overview; of a scene on a server none.
-            smooth: whether each is the mean of those it stands for where that is quick, or one of them.
+        Without one `most` pixels may be read for it, of a scene on a server none. Each is one of those it
+        stands for; where that is quick their mean, if `smooth`.
 
         Returns:
             ``(bands, *shape)`` in the file's own type, and the valid mask; None where it took more.
@@ -197,12 +197,14 @@ class Source:
         small = rows.size * cols.size <= most and (most == math.inf or not self.info.location.remote)
         if not (small or has_overviews):
             return None
-        window = window_of(rows, cols)
         kind = Resampling.average if smooth and self._palette is None else Resampling.nearest
         try:
-            thin = self._values(window, shape, kind), self._mask(window, shape)
+            thin = self._values(window_of(rows, cols), shape, kind), self._mask(rows, cols, shape)
+            tiled = self.info.block[1] < self.info.geobox.width
             # The files under a VRT may have overviews where it has none itself.
-            if (has_overviews or self.info.driver == "VRT") and differs(*thin, rows, cols, self._look):
+            if (has_overviews or self.info.driver == "VRT") and differs(
+                *thin, rows, cols, self._look, tiled=tiled
+            ):
                 self._misled = True
                 return by_pixel(rows, cols, shape, self._look) if small else None
         except GDAL_ERRORS as error:
@@ -212,7 +214,7 @@ class Source:
     def _look(self, rows: Span, cols: Span) -> tuple[Values, Bools]:
         """Read values and mask, pixel by pixel."""
         try:
-            return self._values(window_of(rows, cols)), self._mask(window_of(rows, cols))
+            return self._values(window_of(rows, cols)), self._mask(rows, cols)
         except GDAL_ERRORS:
             if not self.skips:
                 raise
@@ -222,16 +224,16 @@ class Source:
     def sample(self, *, values: bool) -> Sample:
         """Read a few pixels from all over the scene: from an overview, the whole of a small scene, or spots.
 
-        Args:
-            values: whether the values are needed. If not, and every pixel is valid, little is read.
+        Where no `values` are needed, and every pixel is valid, little is read.
 
         Raises:
             SourceError: nothing can be read.
         """
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
-        needed = values or self._partial or np.dtype(self.info.dtype).kind == "f"
+        needed = values or self._partial or len(self.empty)
         if not needed and (self.skips or remote or not self._has_overviews()):
-            return Sample(np.zeros((count, 1, 1), dtype=np.uint8), np.ones((1, 1), dtype=bool))
+            none = np.zeros((count, 1, 1), dtype=np.uint8)
+            return Sample(none, np.ones((1, 1), dtype=bool), *self._about())
         part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))
         found = None if self.skips else self.thinned(*part, _WHOLE // count)
         try:
@@ -243,17 +245,25 @@ class Source:
             # What data a mostly empty scene has may lie between the spots.
             found = self.thinned(*part, math.inf) or found
         pixels, valid = found if self._palette is None else self.shown(*found)
-        notes = about_pixels(self.info, self._alpha_values(), misled=self._misled)
-        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), notes)
+        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), *self._about())
 
-    def _alpha_values(self) -> Values:
-        """Read values of the alpha band from all over the scene, ``(n,)``; none where it has none."""
-        box, alpha = self.info.geobox, self.info.validity.alpha
-        found = [np.zeros(0, dtype=np.uint8)]
-        for rows, cols in product(spots(box.height, _FEW), spots(box.width, _FEW)) if alpha else ():
-            with contextlib.suppress(*GDAL_ERRORS):
-                found.append(self._src.read(alpha, window=window_of(rows, cols)).ravel())
-        return np.concatenate(found)
+    def _about(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """Look at spots from all over the scene for what a user should know, as `about_pixels` says it."""
+        info, box, src = self.info, self.info.geobox, self._src
+        count = _FEW // 2 if info.location.remote else _FEW
+        colors = dict(zip(src.indexes, src.colorinterp, strict=True))
+        bands = [n for n in src.indexes if colors[n] == ColorInterp.undefined and n not in info.bands][
+            :_OTHERS
+        ]
+        bands = bands if info.validity.alpha is None else [info.validity.alpha]
+        looks, others = [], {band: [np.zeros(0)] for band in bands}
+        for rows, cols in product(spots(box.height, count), spots(box.width, count)):
+            with contextlib.suppress(*GDAL_ERRORS):  # said where it is mapped
+                looks.append(self._look(rows, cols))
+                for band, found in others.items():
+                    found.append(src.read(band, window=window_of(rows, cols)).ravel())
+        values = {band: np.concatenate(found) for band, found in others.items()}
+        return about_pixels(info, looks, values, misled=self._misled)
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.

@@ -7,9 +7,10 @@ Overviews are made here: GDAL's own took 6 to 14 times the processor time on cla
 8,192 x 8,192 pixels. Here two by two pixels are looked at, and most are equal.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +19,12 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed
 from pfmap.core.grid import IDENTITY, GeoBox, Span
-from pfmap.raster.gdal import BLOCK, crs_of, gdal_settings
+from pfmap.raster.gdal import BLOCK, crs_of, gdal_settings, window_of
 from pfmap.raster.vrt import Band, Shown, side_file, vrt
 
 Halving = Literal["mode", "average"]
@@ -169,12 +169,9 @@ def _staged(height: int, width: int) -> dict[str, Any]:
 
 
 def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
-    """Write a raster's overviews, largest first, until one block holds the smallest.
+    """Write overviews of a single-band uint8 raster, largest first, until one block holds the smallest.
 
-    Args:
-        source: a single-band uint8 raster with nodata 255.
-        folder: where they go, as `<source's stem>.1.tif` and so on.
-        halving: how four pixels become one.
+    They go into a folder as `<source's stem>.1.tif` and so on.
 
     Raises:
         RasterioError: the disk is full or not writable.
@@ -187,20 +184,13 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
             path = folder / f"{source.stem.removesuffix(f'.{len(paths)}')}.{len(paths) + 1}.tif"
             height, width = -(-src.height // 2), -(-src.width // 2)
             with rasterio.open(path, "w", **_staged(height, width)) as dst:
-                for window in _windows(height, width):
-                    left, top = 2 * window.col_off, 2 * window.row_off
-                    right = min(left + 2 * window.width, src.width)
-                    bottom = min(top + 2 * window.height, src.height)
-                    values = src.read(1, window=Window(left, top, right - left, bottom - top))
-                    dst.write(halve(values, halving), 1, window=window)
+                for rows, cols in product(Span(0, height).cut(BLOCK), Span(0, width).cut(_ACROSS)):
+                    y = Span(2 * rows.start, min(2 * rows.stop, src.height))
+                    x = Span(2 * cols.start, min(2 * cols.stop, src.width))
+                    values = halve(src.read(1, window=window_of(y, x)), halving)
+                    dst.write(values, 1, window=window_of(rows, cols))
         paths.append(path)
         source = path
-
-
-def _windows(height: int, width: int) -> Iterator[Window]:
-    for top in range(0, height, BLOCK):
-        for left in range(0, width, _ACROSS):
-            yield Window(left, top, min(_ACROSS, width - left), min(BLOCK, height - top))
 
 
 def halve(values: Bytes, halving: Halving) -> Bytes:

@@ -37,13 +37,9 @@ class Tile:
 
 
 class View:
-    """Reads a frame of a scene, resampled where its two grids differ.
+    """Reads a frame of a scene, or what of it lies `inside`, resampled where its two grids differ.
 
-    Args:
-        source: the opened scene.
-        frame: which part, and on which grids.
-        inside: the area of interest, if not all of the frame.
-        native: whether outputs lie on the scene's grid; else on the network's.
+    `native` outputs lie on the scene's grid, others on the network's.
     """
 
     def __init__(self, source: Source, frame: Frame, inside: Inside | None, *, native: bool) -> None:
@@ -53,13 +49,7 @@ class View:
         self._native = native
 
     def read(self, rows: Span, cols: Span, block_rows: Span, block_cols: Span) -> Tile:
-        """Read a window.
-
-        Args:
-            rows: of the network's grid; clipped to the frame.
-            cols: likewise.
-            block_rows: rows of the outputs' grid that the window finishes.
-            block_cols: likewise.
+        """Read a window of the network's grid, clipped to the frame; its block is of the outputs' grid.
 
         Raises:
             SourceError: the pixels cannot be read.
@@ -75,7 +65,9 @@ class View:
         across = frame.cols.cover(cols)
         if self._native:
             across = Span.hull([across, block_cols])
-        for strip in _strips(rows, frame.rows, across.size):
+        # Cut so that the scene's pixels under each piece stay few.
+        height = max(1, int(_STRIP_PIXELS / max(across.size, 1) / max(frame.rows.factor, 1)))
+        for strip in rows.cut(height):
             down = frame.rows.cover(strip)
             if self._native:  # the outermost strips also load what the block has beyond the window
                 first = block_rows.start if strip.start == rows.start else down.start
@@ -106,12 +98,6 @@ class View:
         return pixels, valid & inside
 
 
-def _strips(rows: Span, scale: Scale, width: int) -> list[Span]:
-    """Cut rows of the network's grid so that the scene's pixels under each piece stay few."""
-    height = max(1, int(_STRIP_PIXELS / max(width, 1) / max(scale.factor, 1)))
-    return rows.cut(height)
-
-
 def resample(
     pixels: Bytes, valid: Bools, origin: tuple[int, int], rows: tuple[Scale, Span], cols: tuple[Scale, Span]
 ) -> tuple[Bytes, Floats]:
@@ -122,7 +108,7 @@ def resample(
         valid: ``(h, w)``; invalid pixels have no say.
         origin: row and column of the raster at which the arrays begin.
         rows: the two grids, and the wanted rows of the new one.
-        cols: the same for columns.
+        cols: likewise.
 
     Returns:
         ``(bands, rows, cols)`` uint8, and the ``(rows, cols)`` share of each new pixel that is valid, 0 to 1.
@@ -152,7 +138,10 @@ def _along_last(values: Floats, origin: int, scale: Scale, span: Span) -> Floats
     if scale.same:
         return values[..., span.start - origin : span.stop - origin]
     if scale.native < scale.size:
-        return _interpolate(values, origin, scale, span)
+        # Between the two nearest centres; beyond the outermost ones nothing changes.
+        first, second, weight = neighbours(scale, span)
+        mixed: Floats = values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
+        return mixed
     return _average(values, origin, scale, span)
 
 
@@ -168,13 +157,6 @@ def _average(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
     upto = sums[..., whole - origin] + part * values[..., within]
     means: Floats = (np.diff(upto, axis=-1) * (scale.size / scale.native)).astype(np.float32)
     return means
-
-
-def _interpolate(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
-    """Interpolate between the two nearest centres; beyond the outermost ones nothing changes."""
-    first, second, weight = neighbours(scale, span)
-    mixed: Floats = values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
-    return mixed
 
 
 def neighbours(scale: Scale, span: Span) -> tuple[Integers, Integers, Floats]:

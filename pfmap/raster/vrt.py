@@ -60,16 +60,9 @@ class Band:
 def vrt(
     grid: GeoBox, bands: Sequence[Band], tags: Mapping[str, str], mask: Sequence[Shown] | None = None
 ) -> str:
-    """Describe a virtual raster.
+    """Return the content of a VRT file with these bands, metadata and mask of all bands.
 
-    Args:
-        grid: its size and place; GDAL is told of no place where it is not georeferenced.
-        bands: its bands.
-        tags: its metadata.
-        mask: what is shown in the mask of all bands; None for none.
-
-    Returns:
-        The content of a VRT file.
+    GDAL is told of no place where the grid is not georeferenced.
     """
     parts = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">']
     if grid.crs_wkt is not None:

@@ -137,7 +137,7 @@ def test_formats_that_would_lose_the_crs_are_refused_first(
 ) -> None:
     scene = write_scene(blobs(80, 80), crs=crs)
     degrees = (
-        rasterio.Affine(1e-6, 0, 10, 0, -1e-6, 20) if crs == MARS else rasterio.Affine(1, 0, 0, 0, -1, 80)
+        rasterio.Affine(1e-6, 0, 10, 0, -1e-6, 20) if crs == MARS else rasterio.Affine(1, 0, 9, 0, -1, 80)
     )
     with rasterio.open(scene, "r+") as dst:
         dst.transform, given = degrees, dst.crs

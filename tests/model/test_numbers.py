@@ -48,6 +48,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("scale", "0.0", "scale is"),
         ("scale", "1e-310", "scale is"),
         ("scale", "1e300", "scale is"),
+        ("bands", '["red", "red", "red"]', "three bands that differ"),
+        ("bands", '["nir", "red", "red"]', "three bands that differ"),
         ("gsd", "[0.1, inf]", "gsd is"),
         ("gsd", "[nan, 1.0]", "gsd is"),
         ("temperature", "nan", "temperature is"),

@@ -58,6 +58,7 @@ def choose(write_scene: Write) -> Choose:
         (["Band 4 (Red)", "Band 3 (Green)", "Band 2 (Blue)", "SWIR1 (shortwave infrared)"], RGB, (1, 2, 3)),
         (["490 nm", "560 nm", "665.5 nm", "705 nm", "842 nm"], RGB, (3, 2, 1)),
         (["490 nm", "560 nm", "665.5 nm", "705 nm", "842 nm"], IRRG, (5, 3, 2)),
+        (["DeepBlue", "LightGreen", "RedBand", "NearInfraRed", "RedEdge"], IRRG, (4, 3, 2)),
         (["0.49 um", "0.56 um", "0.665 um"], RGB, (3, 2, 1)),
     ],
 )
@@ -120,7 +121,8 @@ def test_what_the_user_says_comes_first_then_colours(choose: Choose) -> None:
     assert choose([None], colors=[C.gray]) == ((1, 1, 1), [])
     assert choose([None] * 2, colors=[C.alpha, C.gray]) == ((2, 2, 2), [])
     assert choose([None] * 3, colors=DEFAULT) == ((1, 2, 3), [])
-    assert choose(["Layer_1", "Layer_2", "Layer_3"], colors=DEFAULT) == ((1, 2, 3), [])
+    for called in ("Layer_{}", "Band {}", "band{:02}", "{}"):
+        assert choose([called.format(n) for n in (1, 2, 3)], colors=DEFAULT) == ((1, 2, 3), [])
 
 
 def test_names_count_more_than_the_interpretation_of_any_file_without_one(choose: Choose) -> None:
@@ -130,6 +132,31 @@ def test_names_count_more_than_the_interpretation_of_any_file_without_one(choose
     bands, (note,) = choose(["NIR", "Red", "Green", "Blue"], IRRG, colors=[*DEFAULT, C.alpha])
     assert bands == (1, 2, 3)
     assert "tagged" in note
+
+
+@pytest.mark.parametrize(
+    "descriptions",
+    [
+        ["bleu", "vert", "rouge"],
+        ["Rot", "Grün", "Blau"],
+        ["R490", "R560", "R665"],
+        ["SR_B1", "SR_B2", "SR_B3"],  # Landsat 7: blue first
+        ["Red", "Vert", None, "NIR"],
+    ],
+)
+def test_names_that_are_not_understood_are_said(choose: Choose, descriptions) -> None:
+    bands, (note,) = choose(descriptions, colors=[*DEFAULT, *[C.undefined] * (len(descriptions) - 3)])
+    assert bands == (1, 2, 3)
+    assert "which is not understood" in note
+    assert str(descriptions[1]) in note
+
+
+@pytest.mark.parametrize(
+    "descriptions",
+    [["BandBlue", "BandGreen", "BandRed"], ["490 nm", "560 nm", "665 nm"], ["B02", "B03", "B04"]],
+)
+def test_names_that_are_understood_count_more_than_the_default(choose: Choose, descriptions) -> None:
+    assert choose(descriptions, colors=DEFAULT)[0] == (3, 2, 1)
 
 
 def test_names_and_interpretation_may_each_say_a_part(choose: Choose) -> None:

@@ -1,7 +1,9 @@
 """Files behind a scene: what is missing is nodata and listed, or refused; it never becomes black."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -11,11 +13,13 @@ import rasterio.shutil
 import shapely
 from conftest import NORTH_UP, UTM, stand_in
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 from sheets import SIDE, flat_sheet, virtual
 
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.grid import Span
+from pfmap.mapping.job import look_behind
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import GDAL_ERRORS, Steady
 from pfmap.raster.location import locate
@@ -65,6 +69,11 @@ def warped(tmp_path: Path) -> Path:
         rasterio.shutil.copy(through, tmp_path / "w.vrt", driver="VRT")
     (tmp_path / "w.tif").unlink()
     return tmp_path / "w.vrt"
+
+
+def test_a_warped_raster_whose_source_is_gone_names_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"w\.vrt .* \(it shows .*w\.tif, which is not there\)"):
+        Source(locate(warped(tmp_path)))
 
 
 @pytest.mark.parametrize("change", ["narrower", "other type"])
@@ -117,6 +126,9 @@ def test_a_tile_index_is_refused(tmp_path: Path) -> None:
     frame.to_file(tmp_path / "index.gti.gpkg", driver="GPKG")
     with pytest.raises(SourceError, match="is a tile index"):
         pfmap.predict(tmp_path / "index.gti.gpkg", tmp_path / "out", model=stand_in(), device="cpu")
+    behind = shows(tmp_path / "behind.vrt", {"index.gti.gpkg": (0, 200)}, 200, 100)
+    with pytest.raises(SourceError, match=r"behind\.vrt shows 1 file .*index\.gti\.gpkg"):
+        pfmap.predict(behind, tmp_path / "out", model=stand_in(), device="cpu")
     for reader in (Source, lambda location: ClassMap(location, 1)):  # as training and evaluation read
         with pytest.raises(SourceError, match="is a tile index"):
             reader(locate(tmp_path / "index.gti.gpkg"))
@@ -156,13 +168,34 @@ BROKEN: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def noisy(path: Path, driver: str) -> Path:
-    image = np.random.default_rng(0).integers(0, 256, (3, 600, 600), dtype=np.uint8)
+def noisy(path: Path, driver: str, side: int = 600, **profile: Any) -> Path:
+    image = np.random.default_rng(0).integers(0, 256, (3, side, side), dtype=np.uint8)
     with rasterio.open(
-        path, "w", driver=driver, width=600, height=600, count=3, dtype="uint8", crs=UTM, transform=NORTH_UP
-    ) as dst:
+        path, "w", driver=driver, width=side, height=side, count=3, dtype="uint8", crs=UTM,
+        transform=NORTH_UP, **profile,
+    ) as dst:  # fmt: skip
         dst.write(image)
     return path
+
+
+def spoilt(path: Path) -> Path:
+    content = bytearray(path.read_bytes())
+    content[-20_000:-18_000] = b"\xff\xd9" * 1000  # ends of images, in the middle of the last
+    path.write_bytes(content)
+    return path
+
+
+JPEG = {"compress": "jpeg", "tiled": True, "blockxsize": 304, "blockysize": 304}
+BROKEN |= {
+    "spoilt JPEG": lambda folder: spoilt(noisy(folder / "spoilt.jpg", "JPEG")),
+    "JPEG in TIFF": lambda folder: spoilt(noisy(folder / "spoilt.tif", "GTiff", **JPEG)),
+    "JPEG in TIFF, bands apart": lambda folder: spoilt(
+        noisy(folder / "spoilt.tif", "GTiff", interleave="band", **JPEG)
+    ),
+    "JPEG behind a VRT": lambda folder: shows(
+        folder / "scene.vrt", {spoilt(noisy(folder / "x.tif", "GTiff", **JPEG)).name: (0, 600)}, 600, 600
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -170,9 +203,7 @@ def test_what_failed_once_fails_again(kind: str, tmp_path: Path) -> None:
     """GDAL by itself gives black at the second or third time, or what it read before."""
     path = BROKEN[kind](tmp_path)
     with rasterio.open(path) as src:
-        window = rasterio.windows.Window(
-            0, 0 if kind == "BMP" else src.height - 8, 50, 8
-        )  # from the bottom up
+        window = Window(0, 0 if kind == "BMP" else src.height - 8, src.width, 8)  # from the bottom up
     steady = Steady(locate(path))
     for _ in range(4):
         with pytest.raises(GDAL_ERRORS):
@@ -190,6 +221,84 @@ def test_a_sparse_file_lacks_nothing(tmp_path: Path) -> None:
     found = pfmap.predict(path, tmp_path / "out", model=stand_in(), device="cpu", on_read_error="nodata")
     assert found.report["scene"]["valid_pixels"] == 128 * 128
     assert found.report["scene"]["unreadable_blocks"] == []
+
+
+def gapped(folder: Path, kind: str, **profile: Any) -> Path:
+    """A scene of three tiles side by side that shows nothing in the middle one; black, as GDAL has it."""
+    side, name = 128, "0.tif"
+    with rasterio.open(
+        folder / name, "w", driver="GTiff", width=3 * side, height=side, count=3, dtype="uint8", crs=UTM,
+        transform=NORTH_UP, tiled=True, blockxsize=side, blockysize=side, sparse_ok=True, **profile,
+    ) as dst:  # fmt: skip
+        for left in (0, 2 * side) if "sparse" in kind else (0, side, 2 * side):
+            dst.write(np.full((3, side, side), 120, np.uint8), window=Window(left, 0, side, side))
+    if kind == "gap":
+        return shows(folder / "scene.vrt", {name: (0, side), f"./{name}": (2 * side, 3 * side)})
+    if kind == "gap behind another":
+        return shows(
+            folder / "scene.vrt", {gapped(folder, "gap").rename(folder / "x.vrt").name: (0, 3 * side)}
+        )
+    return shows(folder / "scene.vrt", {name: (0, 3 * side)}) if "behind" in kind else folder / name
+
+
+def shows(path: Path, places: dict[str, tuple[int, int]], width: int = 384, height: int = 128) -> Path:
+    """A VRT that shows columns of files where they are."""
+    bands = ""
+    for band in (1, 2, 3):
+        bands += f'<VRTRasterBand dataType="Byte" band="{band}">'
+        for name, (left, right) in places.items():
+            size = f'xOff="{left}" yOff="0" xSize="{right - left}" ySize="{height}"'
+            bands += (
+                f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename><SourceBand>{band}'
+                f"</SourceBand><SrcRect {size}/><DstRect {size}/></SimpleSource>"
+            )
+        bands += "</VRTRasterBand>"
+    place = f"<SRS>{UTM}</SRS><GeoTransform>300000, 0.5, 0, 3000000, 0, -0.5</GeoTransform>"
+    path.write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{place}{bands}</VRTDataset>')
+    return path
+
+
+def test_damage_that_gdal_would_meet_in_threads_of_its_own_is_heard(tmp_path: Path) -> None:
+    """As it reads a VRT of several files, a million pixels at a time."""
+    name = spoilt(noisy(tmp_path / "x.tif", "GTiff", 1200, **JPEG)).name
+    scene = shows(tmp_path / "scene.vrt", {name: (0, 600), f"./{name}": (600, 1200)}, 1200, 1200)
+    with Source(locate(scene)) as source, pytest.raises(SourceError, match="Corrupt JPEG"):
+        source.read(Span(0, 1200), Span(0, 1200))
+
+
+GAPS = ["gap", "gap behind another", "sparse", "sparse, bands apart", "sparse behind another", "sparse sheet"]
+
+
+@pytest.mark.parametrize("kind", GAPS)
+def test_where_nothing_is_shown_there_is_nodata(kind: str, tmp_path: Path) -> None:
+    scene = gapped(tmp_path, kind, **({"interleave": "band"} if "apart" in kind else {}))
+    if kind == "sparse sheet":
+        found = pfmap.batch([scene], tmp_path / "out", model=stand_in(), device="cpu", mosaic=True)
+        path = found.scenes[0].result.outputs["classes"]
+    else:
+        result = pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu")
+        path = result.outputs["classes"]
+        (said,) = (text for text in result.report["warnings"] if "count as nodata" in text)
+        assert "scene.vrt has places" in said or "0.tif has places" in said
+        with Source(locate(scene)) as source:
+            look_behind(source)
+            assert source.sample(values=True).valid_share == pytest.approx(2 / 3, abs=0.01)
+            thin = source.thinned(Span(0, 128), Span(64, 384), (32, 80), 1e9)
+            assert thin is not None
+            assert thin[1].all(axis=0).tolist() == [True] * 16 + [False] * 32 + [True] * 32
+    with rasterio.open(path) as src:
+        assert (src.read(1) == np.repeat([1, 255, 1], 128)).all()
+
+
+@pytest.mark.parametrize("kind", ["gap", "sparse"])
+def test_what_says_itself_what_is_valid_needs_no_word_on_gaps(kind: str, tmp_path: Path) -> None:
+    scene = gapped(tmp_path, kind, nodata=0)
+    if kind == "gap":
+        text = re.sub(r'(band="\d">)', r"\1<NoDataValue>0</NoDataValue>", scene.read_text())
+        scene.write_text(text)
+    report = pfmap.predict(scene, tmp_path / "out", model=stand_in(), device="cpu").report
+    assert report["scene"]["valid_pixels"] == 128 * 256
+    assert not [text for text in report["warnings"] if "count as nodata" in text]
 
 
 def test_missing_sheets_of_a_mosaic_fail_by_name(tmp_path: Path) -> None:

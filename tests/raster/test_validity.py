@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from conftest import NORTH_UP, UTM, Write, stand_in
 from rasterio.enums import ColorInterp
@@ -76,6 +77,11 @@ def test_an_alpha_band_decides_wherever_it_stands(
     image[colors.index(C.alpha)] = VALID * np.array(top).astype(dtype)
     image[colors.index(C.alpha), :10, 40:] = 1 if dtype[0] != "f" else 0.25  # half transparent is valid
     assert np.array_equal(everywhere(written(write_scene, image, colors)), VALID)
+
+
+def test_an_alpha_of_minus_one_is_opaque(write_scene: Write) -> None:
+    image = np.stack([*photo("int16"), -VALID.astype("int16")])
+    assert np.array_equal(everywhere(written(write_scene, image, [C.red, C.green, C.blue, C.alpha])), VALID)
 
 
 def test_an_alpha_that_is_no_number_is_invalid(write_scene: Write) -> None:
@@ -206,6 +212,73 @@ def test_an_alpha_band_that_looks_like_data_decides_but_is_said(
     ] * said
     with Source(locate(path), bands=(4, 1, 2)) as source:
         assert source.sample(values=False).notes == ()
+
+
+def with_fill(dtype: str, value: float, spare: int = 0) -> np.ndarray:
+    """Bands whose left third holds one value, and so many more that would say so."""
+    rng = np.random.default_rng(2)
+    image = np.where(np.arange(300) < 100, np.array(value, dtype), rng.integers(50, 200, (3, 60, 300)))
+    mask = np.broadcast_to((np.arange(300) >= 100) * 255, (spare, 60, 300))
+    return np.concatenate([image, mask]).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("uint8", 0), ("uint8", 255), ("uint16", 0), ("uint16", 65535), ("int16", -32768), ("int16", -9999),
+        ("float32", -9999), ("float32", np.finfo("float32").min), ("float64", -1.7e308), ("float64", 1e38),
+    ],
+)  # fmt: skip
+def test_areas_of_a_usual_nodata_value_are_said_and_not_in_the_scale(
+    dtype: str, value: float, write_scene: Write
+) -> None:
+    with Source(locate(write_scene(with_fill(dtype, value), photometric="rgb"))) as source:
+        sample = source.sample(values=dtype != "uint8")
+        scaling = sampled_scaling(source.sample(values=True), source.info)
+    assert 50 <= scaling.low < scaling.high < 200
+    (note,) = sample.notes
+    assert f"are {value:.9g} in about 25 %" in note
+    assert f"gdal_edit.py -a_nodata {value:.9g}" in note
+
+
+@pytest.mark.parametrize("kind", ["nodata", "mask", "alpha", "77 everywhere"])
+def test_areas_that_are_marked_or_may_be_ground_need_no_word(kind: str, write_scene: Write) -> None:
+    image = with_fill("uint8", 77 if "77" in kind else 0, spare=int(kind == "alpha"))
+    mask = np.broadcast_to(np.arange(300) >= 100, (60, 300)) if kind == "mask" else None
+    profile = {"nodata": 0} if kind == "nodata" else {"alpha": "yes"} if kind == "alpha" else {}
+    with Source(locate(write_scene(image, photometric="rgb", mask=mask, **profile))) as source:
+        assert source.sample(values=True).notes == ()
+
+
+@pytest.mark.parametrize("kind", ["opaque alpha beside nodata", "nodata of one band"])
+def test_areas_that_are_marked_in_vain_are_said(kind: str, write_scene: Write, tmp_path: Path) -> None:
+    image = with_fill("uint8", 0, spare=1)
+    image[3] = 255
+    if kind == "opaque alpha beside nodata":
+        scene = written(write_scene, image, [C.red, C.green, C.blue, C.alpha], nodata=0)
+    else:
+        write_scene(image[:3], "scene.tif", photometric="rgb")
+        scene = tmp_path / "scene.vrt"
+        with rasterio.open(tmp_path / "scene.tif") as src:
+            rasterio.shutil.copy(src, scene, driver="VRT")
+        scene.write_text(
+            scene.read_text().replace("<ColorInterp>Red", "<NoDataValue>0</NoDataValue><ColorInterp>Red")
+        )
+    with Source(locate(scene)) as source:
+        (note,) = source.sample(values=False).notes
+    assert "are 0 in about 25 %" in note
+    assert ("correct alpha band 4" in note) == (kind == "opaque alpha beside nodata")
+
+
+@pytest.mark.parametrize("top", [1, 255])
+def test_a_band_that_looks_like_an_alpha_band_is_said(top: int, write_scene: Write) -> None:
+    image = with_fill("uint8", 77, spare=1)
+    image[3] //= 255 // top
+    path = written(write_scene, image, [C.red, C.green, C.blue, C.undefined])
+    with Source(locate(path)) as source:
+        (note,) = source.sample(values=False).notes
+    assert f"band 4 of {path} has only 0 and {top}" in note
+    assert "-colorinterp_4 alpha" in note
 
 
 def test_label_rasters_have_the_same_mask(write_scene: Write) -> None:
