@@ -68,3 +68,14 @@ def test_modules_import_each_other_in_no_circle() -> None:
     # The package's own names come from its rooms.
     imports.remove_nodes_from(["pfmap"])
     assert list(nx.simple_cycles(imports)) == []
+
+
+def test_nothing_lies_about() -> None:
+    """What is kept at the top is what somebody looks for there."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tops = {name.partition("/")[0] for name in listed.splitlines()}
+    wanted = (
+        ".ci .github .gitignore CHANGELOG.md CONTRIBUTING.md Containerfile LICENSE Makefile README.md SECURITY.md "
+        "constraints.txt docs examples models pfmap pyproject.toml tests"
+    )
+    assert tops <= set(wanted.split())
