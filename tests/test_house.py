@@ -75,7 +75,7 @@ def test_nothing_lies_about() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tops = {name.partition("/")[0] for name in listed.splitlines()}
     wanted = (
-        ".ci .github .gitignore CHANGELOG.md CONTRIBUTING.md Containerfile LICENSE Makefile README.md SECURITY.md "
-        "constraints.txt docs examples models pfmap pyproject.toml tests"
+        ".ci .github .gitignore CHANGELOG.md CONTRIBUTING.md Containerfile LICENSE Makefile README.md "
+        "SECURITY.md constraints.txt docs examples models pfmap pyproject.toml tests"
     )
     assert tops <= set(wanted.split())

@@ -1,4 +1,4 @@
-"""What this machine and this process have: memory, disk, folders to themselves, what lies beside files."""
+"""What this machine and this process have: memory, disk, folders to themselves, what files are, and what lies beside them."""
 
 import ctypes
 import fcntl
