@@ -1,4 +1,4 @@
-"""What this machine and this process have: memory, disk, folders to themselves, what files are, and what lies beside them."""
+"""What this machine and process have: memory, disk, folders to themselves; what lies in files and beside."""
 
 import ctypes
 import fcntl
