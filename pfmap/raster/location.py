@@ -142,6 +142,8 @@ def locate(source: str | os.PathLike[str]) -> Location:
                 inner = path.relative_to(archive).as_posix() if path != archive else _only_raster(archive)
                 return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
         if path.exists():
+            if not path.is_file():  # GDAL would wait for it for ever
+                raise SourceError(f"{text} is a pipe or a device: a file is needed")
             gdal = f"./{text}" if re.match(r"\w{2,}:", text) else text  # GDAL would take NETCDF:a.tif apart
             return Location(text, gdal, remote=False, local=path)
         if (inside := _named_inside(text)) is not None:

@@ -206,6 +206,8 @@ def find_layer(text: str, what: str) -> tuple[str, str | None]:
         path = Path(head)
     if not _is_there(path):
         raise SourceError(f"{what} {text} does not exist: check the path")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SourceError(f"{what} {text} is a pipe or a device: a file is needed")
     return str(path), name
 
 

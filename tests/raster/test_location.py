@@ -1,5 +1,6 @@
 """Where scenes are: names as users write them, and what GDAL opens for them."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -60,9 +61,11 @@ def test_a_path_is_made_absolute_for_processes_elsewhere(
 
 def test_what_is_no_scene_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"no archive")
+    os.mkfifo(tmp_path / "pipe.tif")
     for name, words in (
         (tmp_path, "is a folder"), (tmp_path / "none.tif", "does not exist"),
         (tmp_path / "bad.zip", "not a zip archive"), ("a\0b", "does not exist"),
+        (tmp_path / "pipe.tif", "is a pipe or a device"),
     ):  # fmt: skip
         with pytest.raises(SourceError, match=words):
             locate(name)

@@ -198,7 +198,7 @@ def test_a_checkpoint_that_is_none_is_a_clear_error(data: Path, config: Training
         return str(caught.value)
 
     for damaged, words in (
-        (content[: len(content) // 2], r"checkpoint\.pt is incomplete"),
+        (content[: len(content) // 2], r"checkpoint\.pt cannot be read: it cannot be read: it is incomplete"),
         (b"", r"checkpoint\.pt is empty"),
         (b"<html></html>", r"checkpoint\.pt is a web page"),
     ):
@@ -459,7 +459,7 @@ def test_a_disk_that_cannot_hold_a_checkpoint_is_refused_before_the_first_step(
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(
-            pfmap.PfmapError, match=r"checkpoint\.pt could not be written.*output_dir="
+            pfmap.PfmapError, match=r"checkpoint\.pt could not be written.*choose another folder"
         ) as caught:
             train(config, data, data / "model", on_step=lambda _step: pytest.fail("it began"))
     finally:

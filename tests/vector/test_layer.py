@@ -151,7 +151,8 @@ def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: P
     (tmp_path / "odd.parquet").write_text("no parquet")
     pd.DataFrame({"class": ["a"]}).to_parquet(tmp_path / "table.parquet")
     (tmp_path / "table.csv").write_text("class\na\n")
-    for name in ("odd.parquet", "table.parquet", "table.csv", "gone.gpkg"):
+    os.mkfifo(tmp_path / "pipe.gpkg")
+    for name in ("odd.parquet", "table.parquet", "table.csv", "gone.gpkg", "pipe.gpkg"):
         for read in (
             lambda name=name: read_area(str(tmp_path / name), None, BOX, "scene"),
             lambda name=name: PolygonFile(str(tmp_path / name), None),
