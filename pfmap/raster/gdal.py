@@ -17,7 +17,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
@@ -154,8 +154,9 @@ def unwritten_places(src: rasterio.DatasetReader, bands: Sequence[int]) -> Place
     if src.driver != "GTiff" or wide == src.width:
         return NOWHERE
     ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
+    look, bands = src.get_tag_item, bands[:1] if src.interleaving == Interleaving.pixel else bands
     names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
-    filled = [[any(src.get_tag_item(n, "TIFF", band) for band in bands) for n in row] for row in names]
+    filled = [[any(look(name, "TIFF", band) for band in bands) for name in row] for row in names]
     return places_left(np.array(filled), ys, xs)
 
 

@@ -198,9 +198,9 @@ def test_a_checkpoint_that_is_none_is_a_clear_error(data: Path, config: Training
         return str(caught.value)
 
     for damaged, words in (
-        (content[: len(content) // 2], r"checkpoint\.pt cannot be read: it cannot be read: it is incomplete"),
-        (b"", r"checkpoint\.pt is empty"),
-        (b"<html></html>", r"checkpoint\.pt is a web page"),
+        (content[: len(content) // 2], r"checkpoint\.pt cannot be read: it is incomplete"),
+        (b"", r"checkpoint\.pt cannot be read: it is empty"),
+        (b"<html></html>", r"checkpoint\.pt cannot be read: it is a web page"),
     ):
         run.checkpoint.write_bytes(damaged)
         assert re.search(words, refused())
