@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from glob import has_magic
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 from pathlib import Path, PurePath, PurePosixPath
 from xml.etree import ElementTree
 
@@ -255,13 +255,15 @@ def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = (
     Raises:
         SourceError: the folder cannot be searched, or one of them leads to other files.
     """
-    named = takewhile(lambda part: not has_magic(part), PurePath(pattern).parts)
-    try:
-        os.scandir(folder.joinpath(*named)).close()  # of which a pattern would find nothing
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise SourceError(f"{error.filename} cannot be searched ({error.strerror})") from error
+    steps = PurePath(pattern).parts
+    named = tuple(takewhile(lambda step: not has_magic(step), steps))
+
+    def locked(error: OSError) -> None:  # of which a pattern would find nothing
+        if not isinstance(error, FileNotFoundError):
+            raise SourceError(f"{error.filename} cannot be searched ({error.strerror})") from error
+
+    for _ in islice(os.walk(folder.joinpath(*named), onerror=locked), 1 if steps[:-1] == named else None):
+        pass
     there = (path for path in folder.glob(pattern) if path.is_file() and not is_hidden(PurePath(path.name)))
     found = sorted(path for path in there if not endings or path.suffix.lower() in endings)
     for path in found:

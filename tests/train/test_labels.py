@@ -258,13 +258,21 @@ def test_an_image_that_is_named_may_be_a_link_or_virtual(tmp_path: Path, drawn: 
         loaded(tmp_path, layer, "folder/*.tif")
 
 
-def test_a_folder_of_images_that_is_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def locked(path: object = ".") -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+@pytest.mark.parametrize("pattern", ["locked/*.tif", "*/*.tif", "**/a.tif"])
+def test_a_folder_of_images_that_is_locked_is_said(
+    pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    real = os.scandir
 
-    monkeypatch.setattr("os.scandir", locked)
+    def scandir(path: object = ".") -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(PfmapError, match=r"/locked cannot be searched \(Permission"):
-        loaded(tmp_path, {"path": "labels.tif", "values": VALUES}, "locked/*.tif")
+        loaded(tmp_path, {"path": "labels.tif", "values": VALUES}, pattern)
 
 
 def test_images_of_one_name_do_not_share_a_mask(tmp_path: Path, drawn: np.ndarray) -> None:
