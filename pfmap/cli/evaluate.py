@@ -147,7 +147,7 @@ def evaluate(
         _try_to_write(html)
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
-        refuse_given(ctx, ("prediction", "truth", *OfMaps.__annotations__), " has no use with --model")
+        refuse_given(ctx, ("prediction", "truth", *OfMaps.__annotations__), ": of no use with --model")
         if data is None:
             raise click.UsageError("--model needs --data: the training configuration that names the data set")
         from pfmap.train.evaluate_model import evaluate_model
@@ -157,7 +157,7 @@ def evaluate(
     elif prediction is None or truth is None:
         raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
     else:
-        refuse_given(ctx, _OF_MODELS, " needs --model")
+        refuse_given(ctx, _OF_MODELS, ": of use with --model only")
         from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(compare, prediction, truth, objects=objects, **of_maps)
