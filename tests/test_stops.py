@@ -57,7 +57,7 @@ def after(step):
 if moment == "checkpoint":
     loop.write_bytes = half
 elif moment == "weights":
-    store.write_bytes = half
+    store.draft = lambda path: half(path, b"half of them")
 elif moment == "card":
     store.write_text = wait
 elif moment == "curves":

@@ -178,6 +178,8 @@ class Job:
         try:
             with open_scene(self.location, self.runtime.model.card, self.options) as now:
                 look_behind(now)
+                if source.signs and not now.signs:
+                    raise SourceError("its server says nothing of it any more")
                 work.useless = now.times != source.times or now.fingerprint() != before
         except SourceError as error:
             raise SourceError(

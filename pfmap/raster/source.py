@@ -41,6 +41,7 @@ _SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
 _WHOLE = 64_000_000  # values that are read to sample a scene without overviews; of more, only spots
 _SPOTS, _FEW = 24, 8  # along an axis; few where each costs a request to a server
 _OTHERS = 4  # bands that could be an alpha band, and are looked at
+_QUICK = 64 << 20  # bytes of a block that is read only to look at it
 
 
 class Source:
@@ -76,7 +77,7 @@ class Source:
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
-            self._signs = ask_server(location)
+            self.signs = ask_server(location)
             self._src = stack.enter_context(_opened(location))
             chosen, guesses = choose_bands(self._src, location.text, names, bands, model)
             self.info = describe(self._src, location, chosen, guesses)
@@ -256,6 +257,7 @@ class Source:
             :_OTHERS
         ]
         bands = bands if info.validity.alpha is None else [info.validity.alpha]
+        count *= info.block_bytes <= _QUICK  # else whether it can be read at all has to be found out first
         looks, others = [], {band: [np.zeros(0)] for band in bands}
         for rows, cols in product(spots(box.height, count), spots(box.width, count)):
             with contextlib.suppress(*GDAL_ERRORS):  # said where it is mapped
@@ -275,7 +277,7 @@ class Source:
         digest = hashlib.sha256()
         src = self._src
         facts = [src.width, src.height, src.dtypes, src.nodatavals, str(src.crs), list(src.transform)]
-        digest.update(json.dumps([*facts, self._signs], default=str).encode())
+        digest.update(json.dumps([*facts, self.signs], default=str).encode())
         for path, (size, changed, _) in self.times.items():
             digest.update(f"{path.name}|{size}|{changed}".encode())
         if not self.info.files:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfmap.core.errors import TrainingError, reason
+from pfmap.core.errors import TargetError, TrainingError, reason
 from pfmap.core.files import write_bytes
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
@@ -297,5 +297,10 @@ class _Run:
         self.curves.write_csv(self.output / "curves.csv")
         self.curves.write_png(self.output / CURVES_NAME)
         write_page(self.output, card, figures, fitted)
-        self.checkpoint.unlink(missing_ok=True)
+        try:
+            self.checkpoint.unlink(missing_ok=True)
+        except OSError as error:
+            raise TargetError(
+                f"the model is written, but {self.checkpoint} cannot be deleted ({error.strerror}): delete it"
+            ) from error
         return figures

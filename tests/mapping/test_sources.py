@@ -77,7 +77,7 @@ def test_a_server_that_vanishes_is_a_clear_error(write_scene: Write, tmp_path: P
             if done > total / 4:
                 (tmp_path / "broken").touch()
 
-        with pytest.raises(SourceError, match="gone") as caught:
+        with pytest.raises(SourceError, match=r"gone|went away") as caught:  # the latter if all was read
             mapped(f"{url}/scene.tif", tmp_path / "out", on_progress=on_progress, swath_pixels=100_000)
         assert "\n" not in str(caught.value)
         kept = {p.name for p in (tmp_path / "out").iterdir()}
