@@ -90,7 +90,12 @@ class Job:
         """Open the scene and decide how to map it."""
         runtime = self.runtime
         with open_scene(self.location, runtime.model.card, self.options) as source:
-            said = look_behind(source)
+            said, info = look_behind(source), source.info
+            if not (said or info.validity.decides) and len(source.empty):
+                said.append(
+                    f"{info.name} has places where nothing was written, or no file is shown: they count as "
+                    "nodata"
+                )
             means = runtime.device, runtime.precision, runtime.batch_size
             plan = make_plan(source, runtime.model, runtime.model_hash, self.options, *means)
             plan = replace(plan, warnings=[*plan.warnings, *said])
@@ -258,19 +263,16 @@ def open_scene(location: Location, card: Card, options: PredictOptions) -> Sourc
 
 
 def look_behind(source: Source) -> list[str]:
-    """Have a scene know the files behind it and what it lacks, and return what the user should know of that.
+    """Have a virtual raster know the files behind it, and return what the user should know of them.
 
     Raises:
         SourceError: some are missing, and what cannot be read is not to count as nodata.
     """
-    name = source.info.name
-    said: list[str] = []
-    if source.info.driver == "VRT":
-        source.parts, said = find_parts(source.info, needed=not source.skips)
-        source.empty = source.parts.empty
-        source.times |= times_of(source.parts.files)
-    if len(source.empty) and not (said or source.info.validity.decides):
-        said.append(f"{name} has places where nothing was written, or no file is shown: they count as nodata")
+    if source.info.driver != "VRT":
+        return []
+    source.parts, said = find_parts(source.info, needed=not source.skips)
+    source.empty = source.parts.empty
+    source.times |= times_of(source.parts.files)
     return said
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import cast
 
@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, unwritten_places, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Places, Steady, gdal_settings, reading, unwritten_places, window_of
 from pfmap.raster.location import Location, ask_server
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
@@ -55,7 +55,6 @@ class Source:
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
         times: what `times_of` says of its files since it was opened.
         parts: the files behind a virtual raster, once somebody has looked.
-        empty: its places that show nothing; of a virtual raster once somebody has looked.
         unreadable: (column, row, width, height) of blocks that could not be read, since last emptied.
 
     Raises:
@@ -83,13 +82,17 @@ class Source:
             self.info = describe(self._src, location, chosen, guesses)
             self.times = times_of(self.info.files)
             self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
-            self.empty = unwritten_places(self._src, chosen)
             self._misled = False
             opaque = self._palette is None or bool(self._palette[3].all())
             self._partial = self.info.validity.decides or not opaque or np.dtype(self.info.dtype).kind == "f"
             self._distinct = sorted(set(chosen))
             self._pick = [self._distinct.index(band) for band in chosen]
             self._stack = stack.pop_all()
+
+    @cached_property
+    def empty(self) -> Places:
+        """Its places that show nothing; of a virtual raster once somebody has looked."""
+        return unwritten_places(self._src, self.info.bands)
 
     def __enter__(self) -> "Source":
         return self

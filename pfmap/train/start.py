@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pfmap.core.card import Card
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import private_folder, write_failed, writing_into
+from pfmap.core.files import private_folder, writing, writing_into
 from pfmap.core.resources import free_disk, free_memory, gigabytes
 from pfmap.model.store import Model, load_imagenet_lite0
 from pfmap.net.fast import factor_head
@@ -112,13 +112,11 @@ def refuse_without_disk(checkpoint: Path, network: PFNet, settings: TrainingSett
     needed = copies * sum(4 * value.numel() for value in network.state_dict().values())
     with writing_into(checkpoint.parent):
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with writing(checkpoint):
         with private_folder(checkpoint.parent) as folder, (folder / checkpoint.name).open("wb") as file:
             file.truncate(needed)  # which a limit of this process forbids
         if free_disk(checkpoint.parent) < needed:
             raise OSError(errno.ENOSPC, f"it takes up to {gigabytes(needed)}")
-    except OSError as error:
-        raise write_failed(checkpoint, error) from error
 
 
 @dataclass(frozen=True, slots=True)
