@@ -73,6 +73,8 @@ class Architecture:
     """Where contours are looked for: in the map less its salient bulk, plus it, or as it is."""
     direction: Literal["top_down", "bottom_up", "both"] = "top_down"
     """From coarse to fine, from fine to coarse, or first down and then up again."""
+    contact: tuple[str, ...] = ()
+    """Classes whose objects often touch: the network shows where, so that they can be taken apart."""
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -187,6 +189,9 @@ class Card:
             raise ModelError(f"class {listed[0]!r} has a comma, which separates classes in lists: rename it")
         if twice:
             raise ModelError(f"class names appear twice, but for case or blanks: {', '.join(twice)}")
+        known = [spec.name for spec in self.classes]
+        if others := [name for name in self.architecture.contact if name not in known]:
+            raise ModelError(f"contact names {', '.join(others)}: the classes are {', '.join(known)}")
 
 
 def read_card(path: Path) -> Card:

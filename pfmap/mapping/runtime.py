@@ -155,6 +155,7 @@ class Runtime:
                     self.batch_size,
                     self.on_message,
                     self.threads,
+                    contact=bool(self.model.card.architecture.contact),
                 )
             return self._predictor
 

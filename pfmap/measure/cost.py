@@ -30,6 +30,7 @@ _PARTS: Mapping[str, str] = {
     "smooth": "smooth",
     "head": "head",
     "classify": "classify",
+    "contact": "contact",
 }
 """The network's own names, and ours for people."""
 
@@ -101,7 +102,7 @@ def _change(text: str) -> tuple[str, Any]:
     if not (key and equals and value):
         raise UsageError(f"{text!r} is no setting: write KEY=VALUE, such as flow=none or flow_levels=4,8")
     values = [_value(part) for part in value.strip("[]").split(",")]
-    return key, values if key == "flow_levels" else values[0] if len(values) == 1 else value
+    return key, values if key in {"flow_levels", "contact"} else values[0] if len(values) == 1 else value
 
 
 def _value(text: str) -> Any:
@@ -120,7 +121,7 @@ def cost_of(architecture: Architecture, size: int) -> Cost:
     """
     with torch.device("meta"):
         network = PFNet(architecture).eval()
-    parameters = dict.fromkeys(_PARTS.values(), 0)
+    parameters = dict.fromkeys((_PARTS[name] for name, _ in network.named_children()), 0)
     for name, weight in network.named_parameters():
         parameters[_PARTS[name.split(".")[0]]] += weight.numel()
     plain = _by_part(network, size)

@@ -18,7 +18,7 @@ from pfmap.version import __version__
 
 _OPSET = 17
 _OVERLAP = 20  # percent of the window's side
-_INPUT, _OUTPUT = "image", "probabilities"
+_INPUT, _OUTPUTS = "image", ("probabilities", "contact")
 
 
 class _Whole(nn.Module):
@@ -30,12 +30,15 @@ class _Whole(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         spec = model.card.input
-        self.network = model.network
+        self.network, self.contact = model.network, bool(model.card.architecture.contact)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
 
-    def forward(self, image: Tensor) -> Tensor:
-        return torch.softmax(self.network((image - self.mean) / self.std), dim=1)
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.network((image - self.mean) / self.std)
+        if not self.contact:
+            return torch.softmax(logits, dim=1)
+        return torch.softmax(logits[:, :-1], dim=1), torch.sigmoid(logits[:, -1:])
 
 
 def export_onnx(
@@ -44,8 +47,9 @@ def export_onnx(
     """Write a model as an ONNX file that runs without pfmap.
 
     Its input ``image`` is ``(1, 3, window, window)`` float32, pixel values from 0 to 1; its output
-    ``probabilities`` is ``(1, classes, window, window)`` float32. GeoDeep and Deepness find in its metadata
-    how to cut and resample a scene.
+    ``probabilities`` is ``(1, classes, window, window)`` float32. A second one, ``contact``, ``(1, 1, window,
+    window)``, is there if the model shows which objects touch. GeoDeep and Deepness take the first one, and
+    find in the metadata how to cut and resample a scene.
 
     Args:
         model: the model.
@@ -102,7 +106,7 @@ def _trace(model: Model, path: Path) -> None:
             (torch.zeros(1, len(model.card.input.bands), window, window),),
             path,
             input_names=[_INPUT],
-            output_names=[_OUTPUT],
+            output_names=_OUTPUTS[: 1 + bool(model.card.architecture.contact)],
             opset_version=_OPSET,
             dynamo=False,
         )

@@ -33,7 +33,7 @@ Masks = Sequence[npt.NDArray[np.bool_]]
 colour."""
 
 Predicted = tuple["Window", Tensor | None]
-"""A window and its ``(classes, window, window)`` probabilities; None if it has no pixel to see."""
+"""A window and its ``(channels, window, window)`` probabilities; None if it has no pixel to see."""
 
 
 class Window(NamedTuple):
@@ -53,7 +53,7 @@ class Predictor:
     """A network, its input settings and where it runs.
 
     Args:
-        network: ``(B, 3, H, W)`` normalised float32 to logits ``(B, classes, H, W)``, in evaluation mode.
+        network: ``(B, 3, H, W)`` normalised float32 to logits ``(B, channels, H, W)``, in evaluation mode.
         spec: what the network expects to see.
         device: where it runs; the network is moved there.
         precision: type of the heavy arithmetic; autocast where it is not float32.
@@ -61,6 +61,7 @@ class Predictor:
             does not depend on its company. Halved when the device runs out of memory.
         on_message: called with a line for people when that happens.
         threads: of a CPU, to be shared by all passes; None for torch's own number.
+        contact: whether the last channel is that of the contact map, and no class.
 
     One scene at a time has the device: of several that are mapped at once, the next has its first windows
     ready, and they are computed right behind the last of the one before.
@@ -79,11 +80,14 @@ class Predictor:
         batch_size: int = 1,
         on_message: Callable[[str], None] = log.warning,
         threads: int | None = None,
+        *,
+        contact: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self.spec = spec
         self.precision = precision
+        self.contact = contact
         self.batch_size = batch_size
         # Asked for once: what torch says later, in another thread, is what `stream` last set in any.
         self._threads = threads or torch.get_num_threads()
@@ -108,7 +112,8 @@ class Predictor:
         """Compute class probabilities of windows, in as many passes as the device needs.
 
         Returns:
-            ``(len(windows), classes, window, window)`` float32, on the device.
+            ``(len(windows), channels, window, window)`` float32, on the device: the classes, and behind them
+            the contact, where the network shows it.
 
         Raises:
             DeviceError: not even one window fits into the device's memory, or numbers come out that are none.
@@ -149,7 +154,11 @@ class Predictor:
                     logits = self.network(seen)
                 logits = logits[: len(windows)].float()
                 # One infinite logit of a class makes its sum so, even where the softmax hides it.
-                return torch.softmax(logits, dim=1), logits.sum(dim=(1, 2, 3)).isfinite()
+                sound = logits.sum(dim=(1, 2, 3)).isfinite()
+                if not self.contact:
+                    return torch.softmax(logits, dim=1), sound
+                made = torch.softmax(logits[:, :-1], dim=1), torch.sigmoid(logits[:, -1:])
+                return torch.cat(made, dim=1), sound
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise

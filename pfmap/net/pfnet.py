@@ -16,6 +16,9 @@ from pfmap.core.card import FLOW_LEVELS, Architecture, Context, check_window
 from pfmap.net.layers import average_pool, build_encoder, conv_bn_relu, resize
 from pfmap.net.pointflow import Flowed, FlowPoints, PointFlow
 
+CONTACT_WIDTH = 64
+"""Channels of the contact map's own convolution."""
+
 
 class PFNetOutput(NamedTuple):
     """What one pass computes, before the logits are resized to the window.
@@ -25,6 +28,8 @@ class PFNetOutput(NamedTuple):
 
     logits: Tensor
     """``(B, classes, H / 4, W / 4)``."""
+    contact: Tensor | None
+    """``(B, 1, H, W)`` logits of the contact map, where the architecture has one."""
     edges: list[Tensor]
     """Edge logits of the modules with boundary flow, at their source's size: strides 32, 16, 8."""
     context: Tensor
@@ -36,6 +41,9 @@ class PFNetOutput(NamedTuple):
 
 class PFNet(nn.Module):
     """The network: normalised ``(B, 3, H, W)`` in, logits ``(B, classes, H, W)`` out.
+
+    With `contact` in the architecture there is one more channel, the last: the logit that a pixel lies in or
+    by the common wall of two objects. It is our addition, and reads the head's features.
 
     H and W are multiples of 32, 64 or more; they need not be equal. Pooling and point counts are per window,
     so a trained model belongs to the window size in its card.
@@ -60,6 +68,11 @@ class PFNet(nn.Module):
         self.smooth = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.head = nn.Sequential(LevelsConv(4, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.classify = nn.Conv2d(width, architecture.classes, 1)
+        if architecture.contact:
+            # Four times as fine as the features: walls are thinner than their pixels.
+            self.contact = nn.Sequential(
+                *conv_bn_relu(width, CONTACT_WIDTH, 3), nn.Conv2d(CONTACT_WIDTH, 16, 1), nn.PixelShuffle(4)
+            )
 
     def _flow_modules(self) -> nn.ModuleList:
         """Build what lies between neighbouring levels, fine to coarse."""
@@ -109,8 +122,10 @@ class PFNet(nn.Module):
             maps[target] = maps[target] + step
         # The top level goes to the head as it is, whatever flowed into it.
         levels = [*(smooth(x) for smooth, x in zip(self.smooth, maps[:-1], strict=True)), maps[-1]]
+        features = self.head(levels)
         return PFNetOutput(
-            logits=self.classify(self.head(levels)),
+            logits=self.classify(features),
+            contact=self.contact(features) if self.architecture.contact else None,
             edges=[flow.edges for flow in flows if flow.edges is not None],
             context=context,
             flows=[flow.features for flow in flows],
@@ -118,9 +133,11 @@ class PFNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map normalised ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``."""
+        """Map normalised ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``, and behind them the contact's."""
+        output = self.compute(image)
         # Class by class from here on, as the softmax wants it: cheaper to turn before than after.
-        return resize(self.compute(image).logits.contiguous(), image.shape[-2:])
+        logits = resize(output.logits.contiguous(), image.shape[-2:])
+        return logits if output.contact is None else torch.cat([logits, output.contact], dim=1)
 
 
 class LevelsConv(nn.Conv2d):
