@@ -93,6 +93,25 @@ def contours(labels: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
     return thick, certain | (thick > 0)
 
 
+def contact_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the contact map, plus one minus its soft Dice coefficient; 0 if nothing is known.
+
+    Walls are few pixels of many: what finds none is almost always right, and has a Dice coefficient of 0. On
+    the other hand a wall weighs no more than another pixel, so that 0.5 means what it says.
+
+    Args:
+        logits: ``(B, 1, H, W)``.
+        target: ``(B, H, W)`` float: 1 where objects meet, 0 where none do, NaN where that is unknown.
+    """
+    known = ~target.isnan()
+    if not known.any():
+        return logits.sum() * 0
+    found, true = logits.float()[:, 0][known], target[known]
+    shown = torch.sigmoid(found)
+    dice = 2 * (shown * true).sum() / (shown.sum() + true.sum()).clamp(min=1)
+    return F.binary_cross_entropy_with_logits(found, true) + 1 - dice
+
+
 def edge_loss(edge_logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
     """Binary cross-entropy of one edge map at the window's size, each side weighted by the other's share.
 

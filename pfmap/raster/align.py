@@ -137,8 +137,14 @@ def burn(
 
 
 def burn_values(
-    shapes: Sequence[tuple[object, int]], rows: Span, cols: Span, fill: int, *, touched: bool = False
-) -> npt.NDArray[np.uint8]:
+    shapes: Sequence[tuple[object, int]],
+    rows: Span,
+    cols: Span,
+    fill: int,
+    *,
+    touched: bool = False,
+    dtype: npt.DTypeLike = np.uint8,
+) -> npt.NDArray[Any]:
     """Give pixels the value of the geometry that their centre lies in, the last of several, else `fill`.
 
     Geometries as for `burn`; with `touched` touching is enough.
@@ -146,7 +152,7 @@ def burn_values(
     Returns:
         ``(rows, cols)``.
     """
-    out = np.full((rows.size, cols.size), fill, dtype=np.uint8)
+    out = np.full((rows.size, cols.size), fill, dtype=dtype)
     if shapes:
         place = Affine.translation(cols.start, rows.start)
         features.rasterize(shapes, out=out, transform=place, all_touched=touched)

@@ -18,8 +18,9 @@ from pfmap.core.tables import CONVERTER, build, check_values, read_toml
 CONFIG_NAME = "train.toml"
 """The configuration that lies beside a model."""
 
-Trained = Literal["all", "decoder", "head"]
-"""What of a network is trained: all, all but the encoder, or only what reads the finished pyramid."""
+Trained = Literal["all", "decoder", "head", "contact"]
+"""What of a network is trained: all, all but the encoder, only what reads the finished pyramid, or only the
+contact map, which changes no class."""
 
 Names = NewType("Names", tuple[str, ...])
 """Names of classes; in TOML a single one may stand without brackets."""
@@ -55,6 +56,8 @@ class TrainingSettings:
     """Weight of the edge losses against the segmentation loss."""
     overlap_weight: float = 0.0
     """Weight of the soft Dice loss, which counts every class alike, however rare."""
+    contact_weight: float = 1.0
+    """Weight of the contact map's losses, where there is one."""
     hard_pixels: int = 0
     """Online hard example mining: at least so many pixels of a batch count, the hardest; 0 for all."""
     hard_probability: float = 0.7
@@ -74,7 +77,7 @@ class TrainingSettings:
         check_values(self, TrainingError)
         _refuse_below(self, 1, "steps", "crop", "validations")
         _refuse_below(self, 0, "encoder_rate", "decoder_rate", "weight_decay", "warmup")
-        _refuse_below(self, 0, "edge_weight", "overlap_weight", "hard_pixels", "ema")
+        _refuse_below(self, 0, "edge_weight", "overlap_weight", "contact_weight", "hard_pixels", "ema")
         if self.ema > 1:
             raise TrainingError(f"ema is {self.ema:g}: it has to be 0 to 1")
         _check_zoom(self.scale)
@@ -108,9 +111,19 @@ class LayerSpec:
     known of them."""
     weight: float = 1.0
     """How much a pixel of this layer counts."""
+    instances: Names = Names(())
+    """Classes whose objects the layer tells apart: each of its polygons is one, and a raster, which has one
+    class then, holds their ids, 0 for none. Where two of them meet is what the contact map learns."""
+    near: int = 3
+    """Pixels of the image within which two objects are in contact."""
+    apart: bool = False
+    """Whether no object of the layer touches another, so that it shows where there is no contact."""
 
     def __post_init__(self) -> None:
         _refuse_below(self, 0, "weight")
+        _refuse_below(self, 1, "near")
+        if self.instances and self.apart:
+            raise TrainingError("a layer has instances, or its objects lie apart: choose one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +203,15 @@ class SourceSpec:
     @property
     def classes(self) -> set[str]:
         """Names of all classes that its labels and its colour rule speak of."""
-        groups = [names for layer in self.layers for names in (*layer.values.values(), layer.rest)]
+        groups = [
+            names for layer in self.layers for names in (*layer.values.values(), layer.rest, layer.instances)
+        ]
         return set().union(*groups, [self.green.name] if self.green else ())
+
+    @property
+    def instances(self) -> set[str]:
+        """Names of the classes whose objects its labels tell apart."""
+        return {name for layer in self.layers for name in layer.instances}
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +253,12 @@ def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
             raise TrainingError(
                 f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(unknown))}"
             )
+    contact, told = set(card.architecture.contact), set().union(*(source.instances for source in sources))
+    if contact != told:
+        raise TrainingError(
+            f"{path}: contact in [architecture] names {', '.join(sorted(contact)) or 'no class'}, instances "
+            f"in the layers {', '.join(sorted(told)) or 'none'}: name the same classes in both"
+        )
+    if training.trained == "contact" and not contact:
+        raise TrainingError(f"{path}: trained is 'contact', and [architecture] names no contact")
     return TrainingConfig(card, training, sources)

@@ -227,10 +227,10 @@ def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels, Labels]:
     if spec.green is None:
         return above, below
     green = frozenset([sets.classes.index(spec.green.name)])
-    for index, (members, weight) in enumerate(tuple(sets.entries)):
-        if weight and len(members) > 1 and green <= members:
-            above[index] = sets.add(green, weight)
-            below[index] = sets.add(members - green, weight)
+    for index, entry in enumerate(tuple(sets.entries)):
+        if entry.weight and len(entry.members) > 1 and green <= entry.members:
+            above[index] = sets.add(entry._replace(members=green))
+            below[index] = sets.add(entry._replace(members=entry.members - green))
     return above, below
 
 

@@ -225,7 +225,7 @@ def _codes(sets: ClassSets) -> tuple[npt.NDArray[np.uint8], tuple[frozenset[int]
     """
     codes = np.full(256, NO_CODE, dtype=np.uint8)
     partial: list[frozenset[int]] = []
-    for index, (members, weight) in enumerate(sets.entries):
+    for index, (members, weight, _) in enumerate(sets.entries):
         if not weight or len(members) == len(sets.classes):
             continue
         if len(members) == 1:

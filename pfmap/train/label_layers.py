@@ -5,13 +5,15 @@ of all. One byte per pixel points into one table for all sources, so that full, 
 the same thing to everything that follows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn.functional import max_pool2d
 
 from pfmap.core.errors import TrainingError
 from pfmap.core.grid import GeoBox, Span
@@ -22,6 +24,9 @@ from pfmap.vector.labels import LabelPolygons, PolygonFile, PolygonTally
 
 Labels = npt.NDArray[np.uint8]
 """``(height, width)`` indices into a table of class sets; 0 is unknown."""
+
+Labelled = Callable[[Span, Span], tuple[Labels, npt.NDArray[Any]]]
+"""Gives labels of rows and columns, and the ids of the objects there."""
 
 ADVICE = "masks have one band, with the classes' numbers: take one with gdal_translate -b 1"
 """What to do about a label raster with several bands."""
@@ -34,6 +39,8 @@ class LabelSet(NamedTuple):
 
     members: frozenset[int]
     weight: float
+    contact: bool | None = None
+    """Whether two objects meet there; None where that is unknown."""
 
 
 class ClassSets:
@@ -43,9 +50,8 @@ class ClassSets:
         self.classes = classes
         self.entries = [LabelSet(frozenset(range(len(classes))), 0.0)]
 
-    def add(self, members: frozenset[int], weight: float) -> int:
-        """Find or make the entry for these classes with this weight, and return its index."""
-        entry = LabelSet(members, weight)
+    def add(self, entry: LabelSet) -> int:
+        """Find or make an entry, and return its index."""
         if entry not in self.entries:
             if len(self.entries) == 256:
                 raise TrainingError("the sources use more than 255 different label sets")
@@ -54,15 +60,49 @@ class ClassSets:
 
     def add_named(self, names: tuple[str, ...], weight: float) -> int:
         """Find or make the entry for classes given by name; no name is unknown."""
-        return self.add(frozenset(map(self.classes.index, names)), weight) if names else 0
+        return self.add(LabelSet(frozenset(map(self.classes.index, names)), weight)) if names else 0
 
     def table(self) -> npt.NDArray[np.bool_]:
         """Return ``(S, classes)`` bool: which classes each entry allows."""
-        return np.array([[k in members for k in range(len(self.classes))] for members, _ in self.entries])
+        return np.array([[k in each.members for k in range(len(self.classes))] for each in self.entries])
 
     def weights(self) -> npt.NDArray[np.float32]:
         """Return ``(S,)`` float32 weights."""
-        return np.array([weight for _, weight in self.entries], dtype=np.float32)
+        return np.array([each.weight for each in self.entries], dtype=np.float32)
+
+    def contacts(self) -> npt.NDArray[np.float32]:
+        """Return ``(S,)`` float32: 1 where objects meet, 0 where none do, NaN where that is unknown."""
+        return np.array([each.contact for each in self.entries], dtype=np.float32)
+
+
+class Contacts:
+    """Where objects of a layer meet, as part of its labels.
+
+    `own` are the label sets of the classes whose objects are told apart, `others` those of other pixels.
+    """
+
+    def __init__(self, spec: LayerSpec, sets: ClassSets, own: set[int], others: set[int]) -> None:
+        self.own = own
+        self._near = spec.near if spec.instances else 0
+        self._told = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
+        for index in (own | others) - {0} if spec.instances or spec.apart else ():
+            for contact in (False, True):
+                self._told[int(contact), index] = sets.add(sets.entries[index]._replace(contact=contact))
+
+    def put(self, labelled: Labelled, rows: Span, cols: Span, box: GeoBox) -> Labels:
+        """Read labels and ids of objects, 0 for none, around ``(rows, cols)``, and make them labels there."""
+        near = self._near
+        y = Span(rows.start - near, rows.stop + near).clip(Span(0, box.height))
+        x = Span(cols.start - near, cols.stop + near).clip(Span(0, box.width))
+        labels, ids = labelled(y, x)
+        meet = np.zeros(labels.shape, dtype=np.uint8)
+        if near:
+            some = torch.from_numpy(ids.astype(np.float32))[None]
+            most = max_pool2d(some, 2 * near + 1, 1, near)
+            least = -max_pool2d(-torch.where(some > 0, some, torch.inf), 2 * near + 1, 1, near)
+            meet = (least < most)[0].numpy().astype(np.uint8)
+        found = self._told[meet, labels]
+        return np.ascontiguousarray(found[rows.within(y), cols.within(x)])
 
 
 class RasterLayer:
@@ -93,24 +133,38 @@ class RasterLayer:
             elif source.moved:
                 notes.append(f"{path} lies on another grid than {image}: brought onto that, pixel by pixel")
         self.notes = [_short(note, path, image) for note in notes]
-        self._lookup = np.full(256, sets.add_named(spec.rest, spec.weight), dtype=np.uint8)
+        rest, own = (sets.add_named(names, spec.weight) for names in (spec.rest, spec.instances))
+        self._lookup = np.full(256, rest, dtype=np.uint8)
         for value, names in spec.values.items():
             if not value.isdecimal() or int(value) > 255:
                 raise TrainingError(
                     f"{path}: the label value {value!r} is none: rasters hold whole numbers up to 255"
                 )
             self._lookup[int(value)] = sets.add_named(names, spec.weight)
+        if spec.instances and (spec.values or len(spec.instances) > 1):
+            raise TrainingError(
+                f"{path}: a raster holds the ids of one class's objects: name that class in instances, and "
+                "no values"
+            )
+        self._contacts = Contacts(spec, sets, {own}, set(self._lookup.tolist()))
 
     def read(self, rows: Span, cols: Span) -> Labels:
         """Read ``(rows, cols)`` label sets; 0 where nothing is said.
 
         Raises:
-            TrainingError: a value is above 255.
+            TrainingError: a value is above 255, and no id.
             SourceError: it cannot be read, or a value is negative.
         """
+        return self._contacts.put(self._labelled, rows, cols, self._geobox)
+
+    def _labelled(self, rows: Span, cols: Span) -> tuple[Labels, npt.NDArray[Any]]:
         with self._opened() as source:
             values = source.read(rows, cols)
             known = np.ones(values.shape, dtype=bool) if source.nodata is None else values != source.nodata
+        (own,) = self._contacts.own
+        if own:
+            ids = np.where(known, values, 0)
+            return np.where(ids > 0, np.uint8(own), self._lookup[0] * known), ids
         if values.dtype != np.uint8:
             if (values[known] > 255).any():
                 raise TrainingError(f"{self._path} has the value {values[known].max()}: labels go up to 255")
@@ -118,7 +172,7 @@ class RasterLayer:
         self._seen[values[known]] = True
         found: Labels = self._lookup[values]
         found[~known] = 0
-        return found
+        return found, found
 
     def unnamed(self) -> set[int]:
         """Return the values read so far that are no class; 255 is none by custom."""
@@ -150,6 +204,8 @@ class PolygonLegend:
             value: sets.add_named(names, spec.weight)
             for value, names in _meanings(file, spec, sets.classes).items()
         }
+        own = {sets.add_named((name,), spec.weight) for name in spec.instances}
+        self.contacts = Contacts(spec, sets, own, {self.rest, *self.index.values()})
         """Text -> label set. None stands for polygons of a file without a column, or for those without a
         class: what they are is unknown, and not what lies outside."""
 
@@ -188,14 +244,22 @@ class PolygonLayer:
     def __init__(self, legend: PolygonLegend, image: Path, geobox: GeoBox) -> None:
         self.legend = legend
         self._polygons = LabelPolygons(legend.file, geobox, str(image))
+        self._geobox = geobox
         self.notes = [_short(note, Path(legend.file.text), image) for note in [self._polygons.note] if note]
         """What to tell the user about how polygons and image were brought together."""
 
     def read(self, rows: Span, cols: Span) -> Labels:
         """Burn ``(rows, cols)`` label sets."""
-        index = self.legend.index
-        shapes = [(shape, index[value]) for shape, value in self._polygons.box(rows, cols) if value in index]
-        return burn_values(shapes, rows, cols, self.legend.rest)
+        return self.legend.contacts.put(self._labelled, rows, cols, self._geobox)
+
+    def _labelled(self, rows: Span, cols: Span) -> tuple[Labels, npt.NDArray[Any]]:
+        index, own = self.legend.index, self.legend.contacts.own
+        found = [(shape, index[v], k) for k, shape, v in self._polygons.box(rows, cols) if v in index]
+        labels = burn_values([(shape, label) for shape, label, _ in found], rows, cols, self.legend.rest)
+        if not own:
+            return labels, labels
+        ids = [(shape, (k + 1) * (label in own)) for shape, label, k in found]
+        return labels, burn_values(ids, rows, cols, 0, dtype=np.int32)
 
     @cached_property
     def counted(self) -> PolygonTally:

@@ -161,8 +161,9 @@ class _Run:
         self.average = copy.deepcopy(self.network).eval()
         self.frozen = freeze(self.network, settings.trained)
         self.optimizer = make_optimizer(self.network, settings)
-        table, weights = self.data.sets.table(), self.data.sets.weights()
-        objective = Objective(self.network, torch.from_numpy(table), torch.from_numpy(weights), settings)
+        sets = self.data.sets
+        table, weights, contacts = map(torch.from_numpy, (sets.table(), sets.weights(), sets.contacts()))
+        objective = Objective(self.network, table, weights, contacts, settings)
         self.objective = team.wrap(objective.to(self.device))
         self.curves = Curves()
         self.done = 0

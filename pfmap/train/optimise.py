@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pfmap.core.errors import TrainingError
 from pfmap.net.layers import resize
-from pfmap.net.losses import contours, edge_loss, overlap_loss, set_cross_entropy
+from pfmap.net.losses import contact_loss, contours, edge_loss, overlap_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
 from pfmap.train.config import Trained, TrainingSettings
 
@@ -19,18 +19,22 @@ _MOMENTUM = 0.9
 class Objective(nn.Module):
     """The network together with its loss: what one training step differentiates.
 
-    The loss is that of the segmentation, and one of contours per PointFlow module (paper section 3.3). All is
-    one module, so that several devices can share a step through torch's own data parallelism. Label sets and
-    their weights are as in `pfmap.net.losses`, which compute in float32 whatever the network does.
+    The loss is that of the segmentation, one of contours per PointFlow module (paper section 3.3), and that
+    of the contact map. All is one module, so that several devices can share a step through torch's own data
+    parallelism. Label sets and their weights are as in `pfmap.net.losses`, which compute in float32 whatever
+    the network does; `contacts`, ``(S,)``, says for each set whether objects meet (1) or not (0, or NaN).
     """
 
-    def __init__(self, network: PFNet, sets: Tensor, weights: Tensor, settings: TrainingSettings) -> None:
+    def __init__(
+        self, network: PFNet, sets: Tensor, weights: Tensor, contacts: Tensor, settings: TrainingSettings
+    ) -> None:
         super().__init__()
         self.network = network
         self.settings = settings
         # Constants, not state: a checkpoint has no use for them.
         self.register_buffer("sets", sets, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("contacts", contacts, persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
         """Return the loss of a batch, as `augment.Batches` gives it."""
@@ -39,6 +43,12 @@ class Objective(nn.Module):
         low = settings.precision == "bfloat16" or (settings.precision == "auto" and kind == "cuda")
         with torch.autocast(kind, torch.bfloat16, enabled=low):
             output = self.network.compute(images)
+        contact = output.logits.new_zeros(())
+        meet = self.get_buffer("contacts")[annotated.long()]
+        if output.contact is not None:
+            contact = settings.contact_weight * contact_loss(output.contact, meet)
+        if settings.trained == "contact":
+            return contact
         sets, weights = self.get_buffer("sets"), self.get_buffer("weights")
         logits = resize(output.logits.float(), images.shape[-2:])
         loss = set_cross_entropy(
@@ -48,9 +58,11 @@ class Objective(nn.Module):
             loss = loss + settings.overlap_weight * overlap_loss(logits, labels, sets, weights)
         if output.edges:
             target, known = contours(annotated, sets)
+            walls = (meet > 0)[:, None]
+            target, known = target.masked_fill(walls, 1), known | walls
             for edges in output.edges:
                 loss = loss + settings.edge_weight * edge_loss(edges, target, known)
-        return loss
+        return loss + contact
 
 
 def freeze(network: PFNet, trained: Trained) -> list[nn.Module]:
@@ -59,8 +71,9 @@ def freeze(network: PFNet, trained: Trained) -> list[nn.Module]:
     They belong in evaluation mode, or batch norm would move after all.
     """
     parts = dict(network.named_children())
-    kept = {"all": set(parts), "decoder": set(parts) - {"encoder"}, "head": {"head", "classify"}}[trained]
-    frozen = [part for name, part in parts.items() if name not in kept]
+    head = {"head", "classify", "contact"}
+    kept = {"all": set(parts), "decoder": set(parts) - {"encoder"}, "head": head, "contact": {"contact"}}
+    frozen = [part for name, part in parts.items() if name not in kept[trained]]
     for part in frozen:
         part.requires_grad_(requires_grad=False)
     return frozen

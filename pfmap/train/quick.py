@@ -93,8 +93,11 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     card = model.card
     if is_vector(options.labels):
         classes, layer = _from_polygons(options, card)
+        contact = [name for name in card.architecture.contact if name in classes]
+        layer["instances"] = contact
     else:
         classes, layer = _from_masks(options, card, images)
+        contact = []  # masks do not tell objects apart
     with Source(locate(images[0]), card.input.bands, options.bands, card.name) as source:
         box = source.info.geobox
     # A window, or more where there would be too many blocks.
@@ -133,6 +136,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         ],
     }
     tables["input"]["gsd"] = _resolution(card, box)
+    tables["architecture"]["contact"] = contact
     del tables["accuracy"], tables["temperature"]
     return tables
 

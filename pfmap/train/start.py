@@ -68,7 +68,7 @@ def _refuse_other(card: Card, model: Card) -> None:
     differ = [
         f"{name} is {value!r}, the model's {theirs[name]!r}"
         for name, value in mine.items()
-        if name != "classes" and value != theirs[name]
+        if name not in {"classes", "contact"} and value != theirs[name]
     ]
     if differ:
         raise TrainingError(

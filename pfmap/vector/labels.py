@@ -112,8 +112,10 @@ class LabelPolygons:
             for k, piece in _pieces(mended, rows, Span(0, self._geobox.width)):
                 yield piece, chosen[k]
 
-    def box(self, rows: Span, cols: Span) -> list[tuple[BaseGeometry, str | None]]:
+    def box(self, rows: Span, cols: Span) -> list[tuple[int, BaseGeometry, str | None]]:
         """Return the polygons that reach a box of pixels, in the file's order, with their classes.
+
+        Pieces of one have one number, whose sole meaning that is.
 
         Raises:
             SourceError: the file cannot be read.
@@ -123,7 +125,7 @@ class LabelPolygons:
             at = np.flatnonzero(_drawn(shapes))
             drawn = shapes[at]
             pieces = _pieces(_mended(drawn, shapely.is_valid(drawn)), rows, cols)
-            return [(piece, values[at[k]]) for k, piece in pieces]
+            return [(k, piece, values[at[k]]) for k, piece in pieces]
 
     def points(self, count: int) -> list[tuple[int, int]]:
         """Return row and column of a point within each of some polygons, about as many of every class."""
