@@ -10,7 +10,8 @@ what lies inside them; of holes in holes the outermost that is small enough is f
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,7 +44,9 @@ class _Nodes(NamedTuple):
     klass: Longs
     """Class, also after merging."""
     area: Floats
-    """So far, in the unit of the limit."""
+    """So far, in the unit of the limits."""
+    limit: Floats
+    """Of its class: a smaller region is merged."""
     first: Longs
     """First pixel in reading order."""
     growing: Bools
@@ -92,8 +95,8 @@ class Sieve:
         height: rows of the raster.
         width: columns of the raster.
         nodata: value that is no class; None for none. It never changes, and nothing becomes it.
-        limit: regions, or holes, of a smaller area are merged, in the unit of `pixel_area`; a region without
-            neighbours stays.
+        limits: regions, or holes, of a smaller area are merged, in the unit of `pixel_area`: one limit for all,
+            or one for each class by its value. A region without neighbours stays.
         holes_only: whether only holes are merged, into the region around them.
         pixel_area: area of a pixel in a row, given the row.
     """
@@ -104,18 +107,22 @@ class Sieve:
         width: int,
         *,
         nodata: int | None,
-        limit: float,
+        limits: Sequence[float],
         holes_only: bool,
         pixel_area: Callable[[float], float],
     ) -> None:
         self._height, self._width, self._nodata = height, width, nodata
-        self._limit, self._holes_only, self._pixel_area = limit, holes_only, pixel_area
+        self._limits, self._holes_only, self._pixel_area = limits, holes_only, pixel_area
+        self.regions: Counter[int] = Counter()
+        """By class: regions that became a part of a neighbour."""
+        self.pixels: Counter[int] = Counter()
+        """By class: pixels that became another's, of the rows that were given."""
         self._rows = min(1024, max(64, _CHUNK_PIXELS // width))
         self._waiting: list[tuple[npt.NDArray[Any], Bytes]] = []
         self._top = 0
         self._chunks: list[_Chunk] = []
         none, no = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
-        self._nodes = _Nodes(none, np.zeros(0), none, no, no, no)
+        self._nodes = _Nodes(none, np.zeros(0), np.zeros(0), none, no, no, no)
         self._unsettled = no
         self._edges = np.zeros((0, 3), dtype=np.int64)  # two nodes and the length of their border
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # node above each column
@@ -162,7 +169,8 @@ class Sieve:
             growing[bottom[bottom >= 0]] = True
         no = np.zeros(count, dtype=np.bool_)
         first = self._top * self._width + pieces.first
-        fresh: tuple[npt.NDArray[Any], ...] = (pieces.classes, pieces.pixels * pixel, first, no, no, no)
+        limit = np.take(self._limits, pieces.classes, mode="clip")  # a single one is everybody's
+        fresh: tuple[npt.NDArray[Any], ...] = (pieces.classes, pieces.pixels * pixel, limit, first, no, no, no)
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
         nodes = _Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))
@@ -176,7 +184,7 @@ class Sieve:
         nodes, number = _united(nodes, np.unique(seam[alike], axis=0))
         self._seam = bottom
         self._renumber(number)
-        inner = _borders(labels, number[known:], nodes.area < self._limit, nodes.at_edge)
+        inner = _borders(labels, number[known:], nodes.area < nodes.limit, nodes.at_edge)
         across = number[seam[~alike]]
         self._edges = _summed(
             np.concatenate([
@@ -192,8 +200,9 @@ class Sieve:
     def _decide(self, nodes: _Nodes) -> None:
         """Merge what can be merged, and forget what is not needed any more."""
         merge = _fill_holes if self._holes_only else _merge_small
-        parent, waits = merge(nodes, _graph(self._edges, len(nodes.klass)), self._limit)
-        open_now = (nodes.growing & (nodes.area < self._limit)) | waits
+        parent, waits, merged = merge(nodes, _graph(self._edges, len(nodes.klass)))
+        self.regions.update(merged)
+        open_now = (nodes.growing & (nodes.area < nodes.limit)) | waits
         unsettled = open_now[parent]
         self._renumber(parent)
         edges = self._edges
@@ -212,7 +221,10 @@ class Sieve:
         while self._chunks and not self._unsettled[self._chunks[0].node].any():
             chunk = self._chunks.pop(0)
             table = np.append(self._nodes.klass[chunk.node], 0).astype(chunk.classes.dtype)
-            yield np.where(chunk.labels == NOTHING, chunk.classes, table[chunk.labels]), chunk.confidence
+            classes = np.where(chunk.labels == NOTHING, chunk.classes, table[chunk.labels])
+            values, counts = np.unique(chunk.classes[classes != chunk.classes], return_counts=True)
+            self.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            yield classes, chunk.confidence
         keep = np.zeros(len(self._nodes.klass), dtype=np.bool_)
         keep[self._seam[self._seam >= 0]] = True
         keep[self._edges[:, :2]] = True
@@ -237,7 +249,7 @@ def _united(nodes: _Nodes, pairs: Longs) -> tuple[_Nodes, Longs]:
     flags = np.zeros((3, count), dtype=np.bool_)
     for flag, old in zip(flags, (nodes.growing, nodes.at_edge, nodes.final), strict=True):
         flag[number[old]] = True
-    return _Nodes(nodes.klass[first], area, start, *flags), number
+    return _Nodes(nodes.klass[first], area, nodes.limit[first], start, *flags), number
 
 
 def _summed(edges: Longs, count: int) -> Longs:
@@ -308,7 +320,7 @@ def _absorb(nodes: _Nodes, parent: Longs, node: int, other: int) -> None:
 
 
 @compiled
-def _merge_small(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Bools]:
+def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools, list[Any]]:
     """Merge small complete regions into neighbours, the smallest first.
 
     They wait in a queue by area and first pixel; one that grows by merging and is still small is put there
@@ -316,14 +328,16 @@ def _merge_small(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Boo
     before it is not decided itself. `nodes` and `graph` are changed.
 
     Returns:
-        ``(n,)`` whom everyone belongs to now, and who has to wait.
+        ``(n,)`` whom everyone belongs to now, and who has to wait; and the class of each that was merged.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
     waits = np.zeros(count, dtype=np.bool_)
+    merged: list[Any] = [np.int64(0)]
+    merged.pop()
     queue: list[Any] = [(np.inf, np.int64(0), np.int64(0))]
     for node in range(count):
-        if nodes.area[node] < limit and not nodes.growing[node] and not nodes.final[node]:
+        if nodes.area[node] < nodes.limit[node] and not nodes.growing[node] and not nodes.final[node]:
             heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
     while True:
         area, first, node = heapq.heappop(queue)
@@ -339,13 +353,14 @@ def _merge_small(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Boo
         if target < 0:
             nodes.final[node] = True
             continue
-        nodes.klass[node] = nodes.klass[target]
+        merged.append(nodes.klass[node])
+        nodes.klass[node], nodes.limit[node] = nodes.klass[target], nodes.limit[target]
         _absorb_alike(nodes, graph, parent, neighbours, node)
-        if nodes.area[node] < limit and not nodes.growing[node]:
+        if nodes.area[node] < nodes.limit[node] and not nodes.growing[node]:
             heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
     for node in range(count):
         parent[node] = root(parent, node)
-    return parent, waits
+    return parent, waits, merged
 
 
 @compiled
@@ -369,7 +384,8 @@ def _neighbours(graph: _Graph, parent: Longs, node: int) -> tuple[list[Any], lis
 def _has_to_wait(nodes: _Nodes, waits: Bools, neighbours: list[Any], area: float, first: int) -> bool:
     """Whether a neighbour that comes before a region of this area and first pixel is not decided yet."""
     for there in neighbours:
-        earlier = (nodes.area[there], nodes.first[there]) < (area, first)
+        small = nodes.area[there] < nodes.limit[there]
+        earlier = small and (nodes.area[there], nodes.first[there]) < (area, first)
         if earlier and (nodes.growing[there] or waits[there]):
             return True
     return False
@@ -401,20 +417,22 @@ def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any]) -> int:
 
 
 @compiled
-def _fill_holes(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Bools]:
+def _fill_holes(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools, list[Any]]:
     """Fill small holes.
 
     Complete small regions that are neighbours form a group. What lies around it are its gates: complete large
     regions, ones that go on below, and the edge. A group with one gate is a hole in it. `nodes` is changed.
 
     Returns:
-        ``(n,)`` whom everyone belongs to now; and who has to wait, because a gate may still become another's
-        part, or a part of the group.
+        ``(n,)`` whom everyone belongs to now; who has to wait, because a gate may still become another's
+        part, or a part of the group; and the class of each that was filled.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
     waits = np.zeros(count, dtype=np.bool_)
-    free = (nodes.area < limit) & ~nodes.growing & ~nodes.final
+    merged: list[Any] = [np.int64(0)]
+    merged.pop()
+    free = (nodes.area < nodes.limit) & ~nodes.growing & ~nodes.final
     seen = np.zeros(count, dtype=np.bool_)
     place = np.zeros(count, dtype=np.int64)
     into = np.full(count, -1, dtype=np.int64)
@@ -425,6 +443,7 @@ def _fill_holes(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Bool
         total = 0.0
         for node in group:
             total += nodes.area[node]
+        limit = nodes.limit[start]  # that of all
         gate, undecided = _gate(nodes, graph, free, group, limit)
         if undecided:
             for node in group:
@@ -438,8 +457,9 @@ def _fill_holes(nodes: _Nodes, graph: _Graph, limit: float) -> tuple[Longs, Bool
         for node in group:
             nodes.final[node] = True
             if into[node] >= 0:
+                merged.append(nodes.klass[node])
                 _absorb(nodes, parent, into[node], node)
-    return parent, waits
+    return parent, waits, merged
 
 
 @compiled

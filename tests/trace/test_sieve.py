@@ -15,10 +15,10 @@ from pfmap.trace.sieve import Sieve
 NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
-def sieved(classes: np.ndarray, limit: float, *, holes_only: bool, rows: int, cuts: list[int]) -> np.ndarray:
+def sieved(classes: np.ndarray, *limits: float, holes_only: bool, rows: int, cuts: list[int]) -> np.ndarray:
     height, width = classes.shape
     sieve = Sieve(
-        height, width, nodata=NODATA, limit=limit, holes_only=holes_only, pixel_area=lambda _row: 1.0
+        height, width, nodata=NODATA, limits=limits, holes_only=holes_only, pixel_area=lambda _row: 1.0
     )
     sieve._rows = rows
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < height}), height]
@@ -27,7 +27,11 @@ def sieved(classes: np.ndarray, limit: float, *, holes_only: bool, rows: int, cu
         for some, confidence in sieve.add(classes[start:stop], classes[start:stop]):
             assert some.shape == confidence.shape
             parts.append(some)
-    return np.concatenate(parts)
+    whole = np.concatenate(parts)
+    values, counts = np.unique(classes[classes != whole], return_counts=True)
+    assert sieve.pixels == dict(zip(values.tolist(), counts.tolist(), strict=True))
+    assert set(sieve.regions) >= set(sieve.pixels)
+    return whole
 
 
 def regions(classes: np.ndarray) -> tuple[np.ndarray, int]:
@@ -78,17 +82,17 @@ def plain_holes(classes: np.ndarray, limit: float) -> np.ndarray:
     return result
 
 
-def plain(classes: np.ndarray, limit: float) -> np.ndarray:
-    """Smallest first, from the beginning after each change."""
+def plain(classes: np.ndarray, limits: tuple[float, ...]) -> np.ndarray:
+    """Smallest first, from the beginning after each change; one limit for all, or one for each class."""
     classes = classes.copy()
     while True:
         labels, count = regions(classes)
         order = sorted(
             (np.count_nonzero(labels == k), int(np.flatnonzero(labels == k)[0]), k) for k in range(count)
         )
-        for area, _, number in order:
-            if area >= limit:
-                return classes
+        for area, first, number in order:
+            if area >= np.resize(limits, 3)[classes.flat[first]]:
+                continue
             borders = beside(classes, labels, number)
             if borders:
                 classes[labels == number] = min(borders, key=lambda value: (-borders[value], value))
@@ -101,21 +105,28 @@ def plain(classes: np.ndarray, limit: float) -> np.ndarray:
     seed=st.integers(0, 10_000),
     size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
     smooth=st.sampled_from([0.0, 0.7, 1.4]),
-    limit=st.integers(1, 30),
+    limits=st.lists(st.integers(1, 30), min_size=3, max_size=3),
     holes_only=st.booleans(),
     rows=st.integers(1, 26),
     cuts=st.lists(st.integers(1, 23), max_size=4),
 )
 @settings(max_examples=120, deadline=None)
 def test_small_regions_merge_as_in_the_plain_version(
-    seed: int, size: tuple[int, int], smooth: float, limit: int, holes_only: bool, rows: int, cuts: list[int]
+    seed: int,
+    size: tuple[int, int],
+    smooth: float,
+    limits: list[int],
+    holes_only: bool,
+    rows: int,
+    cuts: list[int],
 ) -> None:
     rng = np.random.default_rng(seed)
     noise = ndimage.gaussian_filter(rng.normal(size=(3, *size)), (0, smooth, smooth))
     classes = noise.argmax(axis=0).astype(np.uint8)
     classes[rng.random(size) < 0.05 * (seed % 3)] = NODATA
-    found = sieved(classes, limit, holes_only=holes_only, rows=rows, cuts=cuts)
-    expected = plain_holes(classes, limit) if holes_only else plain(classes, limit)
+    some = limits[: 1 if holes_only or seed % 2 else 3]
+    found = sieved(classes, *some, holes_only=holes_only, rows=rows, cuts=cuts)
+    expected = plain_holes(classes, some[0]) if holes_only else plain(classes, tuple(some))
     assert np.array_equal(found, expected)
 
 
@@ -159,7 +170,7 @@ def test_holes_of_small_regions_are_filled_too(rows: int) -> None:
 def test_rows_leave_as_soon_as_they_are_decided() -> None:
     classes = np.zeros((2000, 50), np.uint8)
     classes[::7, ::9] = 1
-    sieve = Sieve(2000, 50, nodata=NODATA, limit=5, holes_only=False, pixel_area=lambda _row: 1.0)
+    sieve = Sieve(2000, 50, nodata=NODATA, limits=[5], holes_only=False, pixel_area=lambda _row: 1.0)
     sieve._rows = 20
     for top in range(0, 2000, 20):
         list(sieve.add(classes[top : top + 20], classes[top : top + 20]))
