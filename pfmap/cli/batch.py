@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--mosaic", is_flag=True, help="Map the scenes as one: windows are blended across their borders."
 )
-@options("overwrite", "resume")
+@options("sieve", "overwrite", "resume")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def batch(

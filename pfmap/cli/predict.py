@@ -36,7 +36,7 @@ T = TypeVar("T")
 @scene_options
 @shape_options
 @survey_options
-@options("workers", "cluster", "overwrite", "resume")
+@options("sieve", "workers", "cluster", "overwrite", "resume")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def predict(

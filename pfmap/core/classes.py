@@ -4,6 +4,7 @@ Styles are made as text: for style files (`.qml`) beside outputs, for GeoPackage
 hold the same XML.
 """
 
+import math
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +39,8 @@ class ClassSpec:
     """``#rrggbb``, as it appears in every map."""
     background: bool = False
     """True for what is not an object: it becomes no polygon unless asked for."""
+    min_area: float = 0.0
+    """Square metres from which on its regions are objects; 0 where only their pixels count."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -49,6 +52,10 @@ class ClassSpec:
             )
         if not COLOR.fullmatch(self.color):
             raise ModelError(f"class {self.name!r} has colour {self.color!r}: write it as #rrggbb")
+        if not 0 <= self.min_area < math.inf:
+            raise ModelError(
+                f"class {self.name!r} has min_area {self.min_area}: write square metres, 0 or more"
+            )
 
     @property
     def rgb(self) -> tuple[int, int, int]:

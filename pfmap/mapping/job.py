@@ -140,7 +140,8 @@ class Job:
         refuse_foreign(folder)
         with self.planned() as (source, plan):
             scene = source.fingerprint()
-            wanted = json.dumps([asdict(self.options.shapes), self.options.classes, self.options.confidence])
+            options = self.options
+            wanted = json.dumps([asdict(options.shapes), options.classes, options.sieve, options.confidence])
             identity = plan.identity(scene, wanted)
             before = earlier_report(report)
             fresh = not folder.exists()

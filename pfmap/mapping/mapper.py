@@ -1,9 +1,10 @@
 """Carry out a plan: the way of a window, from the scene's file to rasters and polygons."""
 
+from collections import Counter
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.errors import EmptyError, TargetError
+from pfmap.core.files import writing_into
 from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory, moment_of
@@ -37,7 +39,7 @@ from pfmap.raster.align import burn
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
-from pfmap.raster.target import RasterTarget, finish
+from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
 
 _FREED = 64 << 20
@@ -58,9 +60,38 @@ class Mapped:
     """Pixels and areas per class, and blocks of the scene that count as nodata."""
     objects: Mapping[int, int]
     """Objects written per class that becomes polygons."""
+    merged: tuple[Counter[int], Counter[int]]
+    """Regions that became a part of a neighbour in the polygons, and their pixels, per class."""
     swaths: int
     resumed: int
     """How many of the swaths were on disk already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sieved:
+    """The class raster as the polygons have it, on its way: its rows in files, as those of swaths are."""
+
+    target: RasterTarget
+    folder: Path
+    """Of these files."""
+    tally: Tally
+    """Counts them."""
+    parts: list[tuple[Span, Path]] = field(default_factory=list)
+    """Rows and folder of each that is written."""
+
+    def add(self, top: int, classes: npt.NDArray[np.uint8]) -> None:
+        """Write the next rows, from row `top` of the grid that the tally is of.
+
+        Raises:
+            TargetError: the folder cannot be written.
+        """
+        start = self.parts[-1][0].stop if self.parts else 0
+        folder = self.folder / f"{start}"
+        with writing_into(self.folder), gdal_settings():
+            folder.mkdir(parents=True)
+            self.target.write_swath(folder, classes)
+        self.tally.add_rows(top, classes)
+        self.parts.append((Span(start, start + len(classes)), folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +141,10 @@ class Mapper:
             else:
                 written = self._written_elsewhere(self.network, work, todo)
             finished = self._with_earlier(written, work, swaths, todo)
+            sieved = None
+            if plan.options.sieve == "raster":
+                sieved = Sieved(raster_targets(plan, self.stem)[0], work.path / "sieved", tally)
+                shaper.on_sieved = sieved.add
             regions = self._trace(read_ahead(finished, depth=1, name="write"), shaper, tally)
             with closing(read_ahead(regions, depth=1, name="trace")) as traced:
                 for some in traced:
@@ -118,7 +153,10 @@ class Mapper:
             if not tally.valid:
                 work.useless = True
                 raise EmptyError(no_valid_pixel(plan.scene))
-            return self._finish(work, list(swaths.values()), shaper, tally, len(swaths) - len(todo))
+            rasters = [[(rows, work.swath(rows)) for rows in swaths.values()]] * 2
+            if sieved is not None:
+                rasters[0] = sieved.parts
+            return self._finish(work, rasters, shaper, tally, len(todo))
 
     def _write(
         self, swaths: Generator[Swath, None, None], work: Work
@@ -173,7 +211,7 @@ class Mapper:
         freed = 0
         with closing(finished):
             for record, swath in finished:
-                tally.add(record)
+                tally.add(record, pixels=shaper.on_sieved is None)
                 traced = shaper.trace(swath.classes, swath.confidence)
                 while True:
                     with self.clock.stage("trace"):
@@ -188,24 +226,25 @@ class Mapper:
                     freed = 0
 
     def _finish(
-        self, work: Work, swaths: Sequence[Span], shaper: Shaper, tally: Tally, resumed: int
+        self, work: Work, rasters: Sequence[Parts], shaper: Shaper, tally: Tally, computed: int
     ) -> Mapped:
         """Finish the vector files, and make the final rasters beside them."""
         if self.plan.geobox.width * self.plan.geobox.height >= _LARGE:
             give_back_memory()
         with ThreadPoolExecutor(1, "pfmap-assemble") as beside:
-            assembling = beside.submit(self._assemble, work, swaths)
+            assembling = beside.submit(self._assemble, work, rasters)
             with self.clock.stage("write objects"):
                 vectors = shaper.writer.finish()
         files = {**assembling.result(), **vectors}
-        return Mapped(files, tally, shaper.writer.counts, len(swaths), resumed)
+        swaths = len(rasters[-1])
+        return Mapped(files, tally, shaper.writer.counts, shaper.merged, swaths, swaths - computed)
 
-    def _assemble(self, work: Work, swaths: Sequence[Span]) -> dict[str, Sequence[Path]]:
-        """Make the final rasters, by kind, of swaths on disk."""
+    def _assemble(self, work: Work, rasters: Sequence[Parts]) -> dict[str, Sequence[Path]]:
+        """Make the final rasters, by kind, of what is on disk of each."""
         kinds = ("classes", "confidence") if self.plan.options.confidence else ("classes",)
         with self.clock.stage("assemble COG"):
-            targets = raster_targets(self.plan, self.stem)[: len(kinds)]
-            paths = finish(targets, work.finals, [(rows, work.swath(rows)) for rows in swaths])
+            targets = zip(raster_targets(self.plan, self.stem), rasters, strict=True)
+            paths = finish(list(targets)[: len(kinds)], work.finals)
         return {kind: [path] for kind, path in zip(kinds, paths, strict=True)}
 
     def _shaper(self, folder: Path) -> Shaper:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ _ON_THE_WAY = 32
 
 _SQLITE_PATH = 511
 
+_FEWEST = 16.0  # pixels of an object, whatever its class
+
 Rows = npt.NDArray[Any]
 
 
@@ -47,6 +50,19 @@ def refuse_unwanted(
                 f"class {classes[value].name!r} is to be squared, but does not become polygons: name it in "
                 "classes= too"
             )
+
+
+def limits_of(
+    options: ShapeOptions, classes: Iterable[ClassSpec], geobox: GeoBox, measurer: Measurer
+) -> tuple[float, ...]:
+    """Return below which area regions are small, in the measurer's unit: one for all, or of each class."""
+    if options.min_area is not None:
+        return (options.min_area,)
+    if measurer.units == "px":
+        return (_FEWEST,)
+    # A little less, for areas are rounded.
+    fewest = 0.9999 * _FEWEST * pixel_area(geobox, measurer, geobox.height / 2)
+    return tuple(max(fewest, spec.min_area) for spec in classes)
 
 
 def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) -> dict[str, str]:
@@ -176,6 +192,9 @@ class Shaper:
         self._geobox, self._options = geobox, options
         self._folder, self._nodata, self._wanted = folder, nodata, wanted
         self._tolerance = options.tolerance(mean_size((across, down)))
+        self._limits = limits_of(options, classes.values(), geobox, self.measurer)
+        self.on_sieved: Callable[[int, Rows], None] | None = None
+        """Called with the number of the first row and rows of classes, as the polygons have them."""
         self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
         self._earlier = 0  # pieces in parts that are complete
@@ -188,7 +207,7 @@ class Shaper:
             geobox=geobox,
             measurer=self.measurer,
             scene=scene,
-            min_area=options.min_area if options.drop_small else 0.0,
+            min_area=self._limits if options.drop_small else (),
             metadata=metadata,
             by_class=options.split_by_class,
             has_confidence=has_confidence,
@@ -211,19 +230,19 @@ class Shaper:
             self._earlier += self._tracer.piece_count
         self._part.close()
         options = self._options
-        self._rows, self._cols = rows, cols
-        limits = (0.0 if options.drop_small else options.min_area, False), (options.fill_holes, True)
+        self._rows, self._cols, self._top = rows, cols, rows.start
+        small = () if options.drop_small else self._limits
         self._sieves = [
             Sieve(
                 rows.size,
                 cols.size,
                 nodata=self._nodata,
-                limit=limit,
+                limits=limits,
                 holes_only=holes_only,
                 pixel_area=lambda row: pixel_area(self._geobox, self.measurer, rows.start + row),
             )
-            for limit, holes_only in limits
-            if limit
+            for limits, holes_only in ((small, False), ((options.fill_holes,), True))
+            if any(limits)
         ]
         tracer = Tracer(
             rows.size,
@@ -252,11 +271,23 @@ class Shaper:
             rows = _through(sieve, rows)
         narrow, wide = self._cols.size, self._geobox.width
         for part in rows:
+            if self.on_sieved is not None:
+                self.on_sieved(self._top, part[0])
+                self._top += len(part[0])
             for regions in self._tracer.add(*part):
                 if narrow == wide:
                     yield regions
                 else:
                     yield regions.moved(self._rows.start, self._cols.start, narrow, wide)
+
+    @property
+    def merged(self) -> tuple[Counter[int], Counter[int]]:
+        """Regions of this part that became a part of a neighbour, and their pixels, by class."""
+        regions, pixels = Counter[int](), Counter[int]()
+        for sieve in self._sieves:
+            regions += sieve.regions
+            pixels += sieve.pixels
+        return regions, pixels
 
     @property
     def seen(self) -> bool:

@@ -24,9 +24,6 @@ SWATH_PIXELS = 4 << 20
 SHARED_SWATH_PIXELS = 1 << 20
 """The same where workers share a scene: at its end they wait for the one with a swath in work."""
 
-_SIMPLIFY_PIXELS = 1.25
-"""Default of `simplify`: enough that the steps of a slanted edge vanish, and its noise of one pixel."""
-
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]
 
@@ -120,17 +117,18 @@ class ShapeOptions:
         words="none",
         metavar="NAME,NAME",
     )
-    min_area: float = option(
-        0.0,
-        "Merge smaller regions into the neighbour with the longest border.",
-        more="In the polygons only; square metres, or pixels where there is no CRS.",
+    min_area: float | None = option(
+        None,
+        "Merge smaller regions, of whatever class, into the neighbour with the longest border; 0 keeps all.",
+        more="Square metres, or pixels where there is no CRS.",
+        words="for each class what the model's card says, 16 pixels or more; 0 where no model is",
         metavar="M2",
         least=0,
     )
     fill_holes: float = option(
         0.0,
         "Fill smaller holes.",
-        more="In the polygons only; square metres, or pixels where there is no CRS.",
+        more="Square metres, or pixels where there is no CRS.",
         metavar="M2",
         least=0,
     )
@@ -149,12 +147,13 @@ class ShapeOptions:
         if not self.formats:
             known = ", ".join(about(ShapeOptions, "formats").choices)
             raise UsageError(f"no vector format is named: use one or more of {known}")
-        if self.drop_small and not self.min_area:
+        if self.drop_small and self.min_area == 0:
             raise UsageError("drop_small=True needs min_area=: how small is small?")
 
     def tolerance(self, gsd: float) -> float:
         """Return `simplify` in pixels of `gsd` metres, or 1 without a CRS."""
-        return _SIMPLIFY_PIXELS if self.simplify is None else self.simplify / gsd
+        # By default the steps of a slanted edge vanish, and its noise of one pixel.
+        return 1.25 if self.simplify is None else self.simplify / gsd
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +219,11 @@ class PredictOptions:
         metavar="NAME,NAME",
     )
     shapes: ShapeOptions = field(default_factory=ShapeOptions)
+    sieve: str = option(
+        "polygons",
+        "What min_area= and fill_holes= change: the polygons alone, or the class raster too.",
+        choices=("polygons", "raster"),
+    )
     confidence: bool = option(True, "Write the confidence raster.")
     on_read_error: OnReadError = option(
         "fail",
@@ -250,6 +254,10 @@ class PredictOptions:
         low, high = self.scale or (0.0, 255.0)
         if not (low < high and 0 < 255 / (high - low) < math.inf):
             raise UsageError(f"scale {low:g},{high:g} is not possible: give MIN below MAX")
+        if self.sieve == "raster" and self.shapes.drop_small:
+            raise UsageError(
+                "drop_small=True leaves gaps, and a class raster has none: leave it out, or sieve='raster'"
+            )
 
 
 class ShapeSettings(TypedDict, total=False):
@@ -258,7 +266,7 @@ class ShapeSettings(TypedDict, total=False):
     formats: Sequence[str]
     simplify: float | None
     regularize: Sequence[str]
-    min_area: float
+    min_area: float | None
     fill_holes: float
     drop_small: bool
     split_large: int
@@ -275,17 +283,12 @@ class WindowSettings(TypedDict, total=False):
     gsd: float | None
 
 
-class SceneSettings(TypedDict, total=False):
+class SceneSettings(WindowSettings, total=False):
     """Keyword arguments that say how a scene is read and computed."""
 
-    model: "str | Path | Model"
-    device: str
     precision: str
     overlap: int | None
     batch_size: int | None
-    bands: Sequence[int] | None
-    scale: tuple[float, float] | None
-    gsd: float | None
     resample: bool
     grid: OutputGrid
     aoi: str | os.PathLike[str] | None
@@ -298,6 +301,7 @@ class Settings(SceneSettings, ShapeSettings, total=False):
     """All keyword arguments of `RunOptions`, `PredictOptions` and `ShapeOptions`."""
 
     classes: Sequence[str] | None
+    sieve: str
     overwrite: bool
     resume: bool
     swath_pixels: int

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from pfmap.core.classes import index_of
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.mapping.objects import refuse_unwanted
+from pfmap.mapping.objects import limits_of, refuse_unwanted
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
@@ -22,7 +23,7 @@ from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, 
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
 from pfmap.vector.area import Area, read_area
-from pfmap.vector.geodesy import pixel_size
+from pfmap.vector.geodesy import Measurer, pixel_size
 from pfmap.version import __version__
 
 _TOLERANCE = 1.01  # a range of resolution is not meant to the last digit
@@ -79,6 +80,13 @@ class Plan:
         if self.gsd is None:
             return None
         return self.gsd[0] * self.frame.cols.factor, self.gsd[1] * self.frame.rows.factor
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Area below which regions are no objects, by class: square metres, or pixels without a CRS."""
+        box, classes = self.geobox, self.card.classes
+        found = limits_of(self.options.shapes, classes, box, Measurer(box.crs_wkt, box.center))
+        return {spec.name: limit for spec, limit in zip(classes, cycle(found), strict=False)}
 
     @property
     def cache_bytes(self) -> int:

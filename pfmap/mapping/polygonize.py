@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -94,6 +95,8 @@ def vectorize(
     options, unknown = take(ShapeOptions, settings)
     if unknown:
         raise TypeError(f"vectorize has no option {', '.join(unknown)}")
+    if options.min_area is None:  # no model is there to say it
+        options = replace(options, min_area=0.0)
     location = locate(raster)
     folder = output_folder(output_dir) if output_dir is not None else location.folder
     stem = location.stem.removesuffix("_classes")
@@ -148,8 +151,10 @@ class Vectorizer:
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
     on_progress: Progress
-    on_rows: Callable[[int, npt.NDArray[Any]], None] = lambda _top, _values: None
-    """Called with the number of the first row and rows of classes, as they come."""
+    on_rows: Callable[[tuple[Span, Span], int, npt.NDArray[Any]], None] = lambda _part, _top, _values: None
+    """Called with the part, the number of the first row and rows of classes, as they come."""
+    sieved: bool = False
+    """Whether that is with the rows as the polygons have them, and not as they are in the raster."""
     parts: Sequence[tuple[Span, Span]] | None = None
     """Rows and columns that are traced, each part on its own; None for all."""
     moment: datetime = UNDATED
@@ -205,9 +210,12 @@ class Vectorizer:
             self.source.strips(*part)  # refuses what does not fit into memory
             shaper.begin(*part)
             top = part[0].start
+            if self.sieved:
+                shaper.on_sieved = partial(self.on_rows, part)
             with closing(read_ahead(self._rows(part), depth=2, name="read")) as strips:
                 for values, percent in strips:
-                    self.on_rows(top, values)
+                    if not self.sieved:
+                        self.on_rows(part, top, values)
                     for regions in shaper.trace(values, percent):
                         self.on_progress(done, total)
                         shaper.writer.add(regions)

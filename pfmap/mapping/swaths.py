@@ -189,8 +189,7 @@ def write_record(
     """
     for target, values in zip(rasters, (swath.classes, swath.confidence), strict=True):
         target.write_swath(folder, values)
-    # Numpy's would make eight bytes of each pixel first.
-    pixels = torch.bincount(torch.from_numpy(swath.classes).ravel(), minlength=256).numpy()
+    pixels = _counted(swath.classes)
     confidence = int(swath.confidence.sum(dtype=np.int64)) - NODATA * int(pixels[NODATA])
     record = Record(swath.rows, pixels, confidence, unreadable)
     facts = {
@@ -202,6 +201,11 @@ def write_record(
     with writing(folder / _FACTS):
         (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
     return record
+
+
+def _counted(classes: Array) -> npt.NDArray[np.int64]:
+    """Count the pixels of each value. Numpy's way would make eight bytes of each first."""
+    return torch.bincount(torch.from_numpy(classes).ravel(), minlength=256).numpy()
 
 
 def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, Swath]:
@@ -231,15 +235,16 @@ class Tally:
     confidence: int = 0
     unreadable: set[Block] = field(default_factory=set)
 
-    def add(self, record: Record) -> None:
-        """Count a swath."""
-        self._count(record.rows.start, record.rows.size, record.pixels)
+    def add(self, record: Record, *, pixels: bool = True) -> None:
+        """Count a swath; its pixels may be counted elsewhere."""
+        if pixels:
+            self._count(record.rows.start, record.rows.size, record.pixels)
         self.confidence += record.confidence
         self.unreadable |= record.unreadable
 
     def add_rows(self, top: int, values: npt.NDArray[Any]) -> None:
         """Count rows of a class raster, from row `top` on."""
-        self._count(top, len(values), np.bincount(values.ravel(), minlength=256))
+        self._count(top, len(values), _counted(values))
 
     def _count(self, top: int, height: int, pixels: npt.NDArray[np.int64]) -> None:
         """Count the pixels of some rows; they are as large as the one in the middle."""

@@ -117,6 +117,7 @@ def _metadata(card: Card, gsd: float | None) -> dict[str, str]:
     facts = {
         "model_type": "Segmentor",
         "class_names": {str(index): spec.name for index, spec in enumerate(card.classes)},
+        "min_area": {spec.name: spec.min_area for spec in card.classes},  # only pfmap knows it
         "resolution": round(100 * (gsd or math.sqrt(math.prod(card.input.gsd))), 4),  # centimetres
         "tiles_size": card.input.window,
         "tiles_overlap": _OVERLAP,

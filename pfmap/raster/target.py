@@ -38,10 +38,12 @@ _ACROSS = 16 * BLOCK  # columns in work at a time, of the smaller raster
 _CACHE = 32 << 20  # bytes of GDAL's blocks while rasters are assembled
 
 
-def finish(
-    targets: Sequence["RasterTarget"], folder: Path, swaths: Sequence[tuple[Span, Path]]
-) -> list[Path]:
-    """Assemble swaths - pixel rows and folder of each - into cloud-optimised GeoTIFFs, side by side.
+Parts = Sequence[tuple[Span, Path]]
+"""Of a raster, top to bottom: pixel rows and folder of each."""
+
+
+def finish(targets: Sequence[tuple["RasterTarget", Parts]], folder: Path) -> list[Path]:
+    """Assemble the parts of rasters into cloud-optimised GeoTIFFs, side by side.
 
     Returns:
         Their paths, in the order of `targets`.
@@ -50,7 +52,7 @@ def finish(
         TargetError: the disk is full or not writable.
     """
     with ThreadPoolExecutor(len(targets)) as pool:
-        return list(pool.map(lambda target: target._finish(folder, swaths), targets))
+        return list(pool.map(lambda one: one[0]._finish(folder, one[1]), targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +103,13 @@ class RasterTarget:
             ) from error
         return values
 
-    def _finish(self, folder: Path, swaths: Sequence[tuple[Span, Path]]) -> Path:
-        """Assemble swaths by way of a VRT: without a place to make overviews of it, then with both."""
+    def _finish(self, folder: Path, parts: Parts) -> Path:
+        """Assemble parts by way of a VRT: without a place to make overviews of it, then with both."""
         whole = folder / f"{self.name}.vrt"
         final = folder / self.name
         names = final.with_name(f"{final.name}.aux.xml")
         box = self.geobox
-        shown = [
-            Shown(str((swath / self.name).resolve()), rows, Span(0, box.width)) for rows, swath in swaths
-        ]
+        shown = [Shown(str((part / self.name).resolve()), rows, Span(0, box.width)) for rows, part in parts]
         band = Band("uint8", "Palette" if self.classes else "Gray", shown, NODATA, self.classes)
         try:
             with gdal_settings(cache=_CACHE):

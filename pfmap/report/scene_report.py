@@ -66,6 +66,9 @@ class ClassRow:
     """One of the two areas is there, in the report's unit."""
     area_px: float | None = None
     objects: int
+    merged_regions: int = 0
+    """Those too small for objects that became a part of a neighbour, and their pixels."""
+    merged_pixels: int = 0
 
     @property
     def area(self) -> float:

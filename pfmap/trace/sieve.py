@@ -95,8 +95,8 @@ class Sieve:
         height: rows of the raster.
         width: columns of the raster.
         nodata: value that is no class; None for none. It never changes, and nothing becomes it.
-        limits: regions, or holes, of a smaller area are merged, in the unit of `pixel_area`: one limit for all,
-            or one for each class by its value. A region without neighbours stays.
+        limits: regions, or holes, of a smaller area are merged, in the unit of `pixel_area`: one limit for
+            all, or one for each class by its value. A region without neighbours stays.
         holes_only: whether only holes are merged, into the region around them.
         pixel_area: area of a pixel in a row, given the row.
     """
@@ -170,7 +170,8 @@ class Sieve:
         no = np.zeros(count, dtype=np.bool_)
         first = self._top * self._width + pieces.first
         limit = np.take(self._limits, pieces.classes, mode="clip")  # a single one is everybody's
-        fresh: tuple[npt.NDArray[Any], ...] = (pieces.classes, pieces.pixels * pixel, limit, first, no, no, no)
+        area = pieces.pixels * pixel
+        fresh: tuple[npt.NDArray[Any], ...] = (pieces.classes, area, limit, first, no, no, no)
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
         nodes = _Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))

@@ -104,12 +104,12 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     fewest = math.isqrt(box.width * box.height // _BLOCKS)
     block = 4 * card.input.window if options.images.is_dir() else max(card.input.window, fewest)
     tables = card_table(card)
-    colors = {spec.name: spec.color for spec in card.classes}
+    own = {table["name"]: table for table in tables["classes"]}
     tables |= {
         "name": name,
         "title": f"{card.title}; fine-tuned on {options.images.name}",
         "classes": [
-            {"name": c, "color": colors.get(c, default_color(k)), "background": c == OTHER}
+            {"color": default_color(k), **own.get(c, {}), "name": c, "background": c == OTHER}
             for k, c in enumerate(classes)
         ],
         "provenance": _provenance(options, card),

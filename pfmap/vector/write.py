@@ -62,8 +62,9 @@ class ObjectWriter:
     measurer: Measurer
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
-    min_area: float
-    """Smaller objects are left out; square metres, or pixels without a CRS."""
+    min_area: Sequence[float]
+    """Smaller objects are left out: one limit for all, or one by class; square metres, or pixels without a
+    CRS. Empty to leave none out."""
     metadata: Mapping[str, str]
     """Run parameters, kept in the files that have a place for them."""
     by_class: bool = False
@@ -167,7 +168,9 @@ class ObjectWriter:
         ground = self.measurer.ground(measured)
         frame = gpd.GeoDataFrame(self._attributes(regions, geometry, ground), geometry=geometry, crs=None)
         frame = frame.rename_geometry("geom")
-        return frame[shapely.area(ground) >= self.min_area] if self.min_area else frame
+        if not self.min_area:
+            return frame
+        return frame[shapely.area(ground) >= np.take(self.min_area, regions.classes, mode="clip")]
 
     def _attributes(
         self, regions: Regions, geometry: npt.NDArray[np.object_], ground: npt.NDArray[np.object_]

@@ -36,7 +36,7 @@ def test_swaths_of_any_height_make_the_whole_raster(crs: str | None, tmp_path: P
         swaths.append((Span(top, stop), folder))
     out = tmp_path / "out"
     out.mkdir()
-    made = finish([codes, percent], out, swaths)
+    made = finish([(codes, swaths), (percent, swaths)], out)
     assert made == [out / "codes.tif", out / "percent.tif"]
     assert sorted(p.name for p in out.iterdir()) == [
         "codes.qml", "codes.tif", "codes.tif.aux.xml", "percent.qml", "percent.tif",
@@ -87,7 +87,7 @@ def finished(folder: Path, crs: rasterio.crs.CRS | None) -> list[Path]:
     swath.mkdir()
     for one in (codes, percent):
         one.write_swath(swath, np.zeros((30, 40), np.uint8))
-    return finish([codes, percent], folder, [(Span(0, 30), swath)])
+    return finish([(one, [(Span(0, 30), swath)]) for one in (codes, percent)], folder)
 
 
 @pytest.mark.parametrize("wkt", [DERIVED, SITE, "EPSG:8857", "EPSG:5513", "EPSG:2048", "ESRI:54030"])
