@@ -1,4 +1,4 @@
-"""Regions of one class as ragged arrays: how tracing hands geometry to the vector side."""
+"""Objects of one class as ragged arrays: how tracing hands geometry to the vector side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,7 +10,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """4-connected regions of equal class, in pixels of the raster; arrays ``(n,)`` if nothing is said."""
+    """4-connected regions of equal class, or objects that touch in one, in pixels of the raster.
+
+    Arrays are ``(n,)`` if nothing is said.
+    """
 
     classes: npt.NDArray[np.int32]
     coords: npt.NDArray[np.float64]
@@ -21,10 +24,12 @@ class Regions:
     """``(n + 1,)``: where each region starts in the rings; the first ring is the outer one."""
     ids: npt.NDArray[np.int64]
     """Place of the first pixel in reading order: row * width + column."""
+    object_ids: npt.NDArray[np.int64]
+    """The same of the object, such as one of the houses in a row, where this is a piece of it; else `ids`."""
     region_ids: npt.NDArray[np.int64]
-    """The same of the whole region, where this is a piece of one; else `ids`."""
+    """The same of the connected region of the class, in which several objects may touch."""
     whole: npt.NDArray[np.bool_]
-    """Whether it is a whole region, not a piece of one."""
+    """Whether it is a whole object, not a piece of one."""
     pixels: npt.NDArray[np.int64]
     """Number of pixels."""
     confidence_sum: npt.NDArray[np.int64]
@@ -44,6 +49,7 @@ class Regions:
             ring_offsets=np.zeros(1, dtype=np.int64),
             region_offsets=np.zeros(1, dtype=np.int64),
             ids=long,
+            object_ids=long,
             region_ids=long,
             whole=long.astype(np.bool_),
             pixels=long,
@@ -93,6 +99,7 @@ class Regions:
             self,
             coords=self.coords + np.array([col, row]),
             ids=place(self.ids),
+            object_ids=place(self.object_ids),
             region_ids=place(self.region_ids),
         )
 

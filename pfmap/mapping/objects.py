@@ -20,7 +20,7 @@ from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.regions import Regions
 from pfmap.core.resources import UNDATED, beside, refuse_open
 from pfmap.mapping.options import ShapeOptions
-from pfmap.trace.sieve import Sieve
+from pfmap.trace.sieve import Rows, Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.geodesy import Measurer, pixel_area, pixel_size
 from pfmap.vector.regularize import Regularizer
@@ -32,8 +32,6 @@ _ON_THE_WAY = 32
 _SQLITE_PATH = 511
 
 _FEWEST = 16.0  # pixels of an object, whatever its class
-
-Rows = npt.NDArray[Any]
 
 
 def refuse_unwanted(
@@ -193,7 +191,7 @@ class Shaper:
         self._folder, self._nodata, self._wanted = folder, nodata, wanted
         self._tolerance = options.tolerance(mean_size((across, down)))
         self._limits = limits_of(options, classes.values(), geobox, self.measurer)
-        self.on_sieved: Callable[[int, Rows], None] | None = None
+        self.on_sieved: Callable[[int, npt.NDArray[Any]], None] | None = None
         """Called with the number of the first row and rows of classes, as the polygons have them."""
         self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
@@ -256,17 +254,22 @@ class Shaper:
         )
         self._tracer = self._part.enter_context(tracer)
 
-    def trace(self, classes: Rows, confidence: Rows | None) -> Iterator[Regions]:
+    def trace(
+        self,
+        classes: npt.NDArray[Any],
+        confidence: npt.NDArray[np.uint8] | None,
+        contact: npt.NDArray[np.uint8] | None = None,
+    ) -> Iterator[Regions]:
         """Take the next ``(rows, width)``, and give the regions that are closed then; `writer` takes them.
 
-        `confidence` is percent, where it is known.
+        `confidence` and `contact` are percent, where they are known.
         """
         if self._tracer is None:
             self.begin(Span(0, self._geobox.height), Span(0, self._geobox.width))
         assert self._tracer is not None
         if confidence is None:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
-        rows: Iterator[tuple[Rows, Rows]] = iter([(classes, confidence)])
+        rows: Iterator[Rows] = iter([(classes, confidence, *([] if contact is None else [contact]))])
         for sieve in self._sieves:
             rows = _through(sieve, rows)
         narrow, wide = self._cols.size, self._geobox.width
@@ -296,6 +299,6 @@ class Shaper:
         return self._earlier + here > 0
 
 
-def _through(sieve: Sieve, rows: Iterator[tuple[Rows, Rows]]) -> Iterator[tuple[Rows, Rows]]:
-    for classes, confidence in rows:
-        yield from sieve.add(classes, confidence)
+def _through(sieve: Sieve, rows: Iterator[Rows]) -> Iterator[Rows]:
+    for part in rows:
+        yield from sieve.add(*part)

@@ -37,6 +37,9 @@ from pfmap.trace.tile import (
 
 _CHUNK_PIXELS = 8 << 20
 
+Rows = tuple[npt.NDArray[Any], ...]
+"""Rows of classes, of confidence and, where it is known, of contact, both in percent."""
+
 
 class _Nodes(NamedTuple):
     """Regions that are not forgotten yet, as ``(n,)`` arrays."""
@@ -80,8 +83,8 @@ class _Chunk:
 
     classes: npt.NDArray[Any]
     """``(rows, width)``."""
-    confidence: Bytes
-    """``(rows, width)`` percent."""
+    percent: tuple[Bytes, ...]
+    """Confidence, and what came with it, ``(rows, width)``."""
     labels: Ints
     """``(rows, width)`` piece of each pixel, or `NOTHING`."""
     node: Longs
@@ -118,7 +121,7 @@ class Sieve:
         self.pixels: Counter[int] = Counter()
         """By class: pixels that became another's, of the rows that were given."""
         self._rows = min(1024, max(64, _CHUNK_PIXELS // width))
-        self._waiting: list[tuple[npt.NDArray[Any], Bytes]] = []
+        self._waiting: list[Rows] = []
         self._top = 0
         self._chunks: list[_Chunk] = []
         none, no = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
@@ -127,31 +130,32 @@ class Sieve:
         self._edges = np.zeros((0, 3), dtype=np.int64)  # two nodes and the length of their border
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # node above each column
 
-    def add(self, classes: npt.NDArray[Any], confidence: Bytes) -> Iterator[tuple[npt.NDArray[Any], Bytes]]:
+    def add(self, classes: npt.NDArray[Any], *percent: Bytes) -> Iterator[Rows]:
         """Take the next rows, and give those that are decided.
 
         Args:
             classes: ``(rows, width)`` of any integer type.
-            confidence: ``(rows, width)`` percent.
+            percent: ``(rows, width)`` confidence, and contact where it is known.
 
         Yields:
-            Rows of classes and their confidence, as they were but for the merged regions' classes. All rows
-            have been given when the last one has been taken.
+            Rows of classes and percent, as they were but for the merged regions' classes. All rows have been
+            given when the last one has been taken.
         """
-        have = sum(len(rows) for rows, _ in self._waiting)
+        layers = classes, *percent
+        have = sum(len(rows) for rows, *_ in self._waiting)
         at = 0
         while at < len(classes):
             stop = min(len(classes), at + self._rows - have)
-            self._waiting.append((classes[at:stop], confidence[at:stop]))
+            self._waiting.append(tuple(layer[at:stop] for layer in layers))
             have += stop - at
             at = stop
             if have == self._rows or self._top + have == self._height:
                 rows = [np.concatenate(part) for part in zip(*self._waiting, strict=True)]
                 self._waiting, have = [], 0
-                self._take(rows[0], rows[1])
+                self._take(rows[0], *rows[1:])
                 yield from self._release()
 
-    def _take(self, classes: npt.NDArray[Any], confidence: Bytes) -> None:
+    def _take(self, classes: npt.NDArray[Any], *percent: Bytes) -> None:
         """Add rows to what waits, and decide what can be decided.
 
         Their pieces become nodes, numbered after the known ones; those that meet one of their own class above
@@ -159,7 +163,7 @@ class Sieve:
         """
         last = self._top + len(classes) == self._height
         nothing = no_class(classes.dtype, self._nodata)
-        labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(confidence), nothing)
+        labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(percent[0]), nothing)
         known, count = len(self._nodes.klass), len(pieces.classes)
         sides = labels[0], labels[-1], labels[:, 0], labels[:, -1]
         top, bottom, west, east = (shifted(side, known) for side in sides)
@@ -174,7 +178,7 @@ class Sieve:
         fresh: tuple[npt.NDArray[Any], ...] = (pieces.classes, area, limit, first, no, no, no)
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
         nodes = _Nodes(*columns)._replace(growing=growing)
-        self._chunks.append(_Chunk(classes, confidence, labels, known + np.arange(count)))
+        self._chunks.append(_Chunk(classes, percent, labels, known + np.arange(count)))
 
         seam = np.stack([self._seam, top], axis=1)  # above the first row there is nothing
         alone = seam.max(axis=1)[(seam == NOTHING).any(axis=1)]
@@ -217,7 +221,7 @@ class Sieve:
         self._seam = look_up(number, self._seam)
         self._edges = np.column_stack([number[self._edges[:, :2]], self._edges[:, 2]])
 
-    def _release(self) -> Iterator[tuple[npt.NDArray[Any], Bytes]]:
+    def _release(self) -> Iterator[Rows]:
         """Give the rows that are decided, from the top."""
         while self._chunks and not self._unsettled[self._chunks[0].node].any():
             chunk = self._chunks.pop(0)
@@ -225,7 +229,7 @@ class Sieve:
             classes = np.where(chunk.labels == NOTHING, chunk.classes, table[chunk.labels])
             values, counts = np.unique(chunk.classes[classes != chunk.classes], return_counts=True)
             self.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-            yield classes, chunk.confidence
+            yield classes, *chunk.percent
         keep = np.zeros(len(self._nodes.klass), dtype=np.bool_)
         keep[self._seam[self._seam >= 0]] = True
         keep[self._edges[:, :2]] = True

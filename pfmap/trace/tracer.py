@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.regions import Regions
+from pfmap.trace.separate import Separation
 from pfmap.trace.simplify import simplify
 from pfmap.trace.tile import (
     NOTHING,
@@ -150,6 +151,7 @@ class Tracer:
         workers: threads.
         spool: folder for pieces of large open regions; None for the system's.
         tile: rows and columns of a tile.
+        separation: how objects that touch are taken apart; None leaves them regions.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Tracer:
         workers: int = 1,
         spool: Path | None = None,
         tile: int = TILE,
+        separation: Separation | None = None,  # noqa: ARG002 - the next step
     ) -> None:
         self._height, self._width, self._side = height, width, tile
         self._nodata, self._tolerance, self._split = nodata, tolerance, split
@@ -195,12 +198,18 @@ class Tracer:
     def __exit__(self, *error: object) -> None:
         self._resources.close()
 
-    def add(self, classes: npt.NDArray[Any], confidence: Bytes | None = None) -> Iterator[Regions]:
+    def add(
+        self,
+        classes: npt.NDArray[Any],
+        confidence: Bytes | None = None,
+        contact: Bytes | None = None,  # noqa: ARG002
+    ) -> Iterator[Regions]:
         """Take the next rows and give the regions that are closed then.
 
         Args:
             classes: ``(rows, width)`` uint8 or int32.
             confidence: ``(rows, width)`` percent; None where it is not known.
+            contact: the same; used where objects are taken apart by it.
 
         Yields:
             Regions of the whole raster, in pixels; all have been given when the last row has been taken.
@@ -446,11 +455,13 @@ class Tracer:
             pieces = self._pieces_of(lines, use & (root == region))
             if region in closing:
                 name = self._regions["first"][region]
-                yield replace(pieces, region_ids=np.full(len(pieces), name))
+                names = np.full(len(pieces), name)
+                yield replace(pieces, object_ids=names, region_ids=names)
                 for path in self._aside.pop(region, []):
                     part = Regions.load(path)
                     path.unlink()
-                    yield replace(part, region_ids=np.full(len(part), name))
+                    names = np.full(len(part), name)
+                    yield replace(part, object_ids=names, region_ids=names)
             else:
                 if self._spool is None:
                     folder = tempfile.TemporaryDirectory(dir=self._spool_in, prefix="pieces.")
@@ -503,6 +514,7 @@ def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, *, whole: bool) -> Re
         ring_offsets=rings.ring_offsets,
         region_offsets=rings.region_offsets,
         ids=pieces.first,
+        object_ids=pieces.first,
         region_ids=pieces.first,
         whole=np.full(len(at_edge), whole),
         pixels=pieces.pixels,

@@ -24,8 +24,10 @@ def sieved(classes: np.ndarray, *limits: float, holes_only: bool, rows: int, cut
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < height}), height]
     parts = []
     for start, stop in itertools.pairwise(edges):
-        for some, confidence in sieve.add(classes[start:stop], classes[start:stop]):
+        layers = [classes[start:stop]] * 3
+        for some, confidence, contact in sieve.add(*layers):
             assert some.shape == confidence.shape
+            assert np.array_equal(confidence, contact)
             parts.append(some)
     whole = np.concatenate(parts)
     values, counts = np.unique(classes[classes != whole], return_counts=True)

@@ -123,6 +123,7 @@ def batch(*shapes: shapely.Polygon) -> tuple[np.ndarray, Regions]:
         whole=np.ones(count, bool),
         classes=np.zeros(count, np.int32),
         ids=ids,
+        object_ids=ids,
         region_ids=ids,
         at_edge=np.zeros(count, bool),
     )
