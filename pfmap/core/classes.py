@@ -40,7 +40,7 @@ class ClassSpec:
     background: bool = False
     """True for what is not an object: it becomes no polygon unless asked for."""
     min_area: float = 0.0
-    """Square metres from which on its regions are objects; 0 where only their pixels count."""
+    """From so many square metres on its regions are objects; 0 leaves that to their pixels."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -53,9 +53,7 @@ class ClassSpec:
         if not COLOR.fullmatch(self.color):
             raise ModelError(f"class {self.name!r} has colour {self.color!r}: write it as #rrggbb")
         if not 0 <= self.min_area < math.inf:
-            raise ModelError(
-                f"class {self.name!r} has min_area {self.min_area}: write square metres, 0 or more"
-            )
+            raise ModelError(f"class {self.name!r} has min_area {self.min_area}: it has to be 0 m2 or more")
 
     @property
     def rgb(self) -> tuple[int, int, int]:

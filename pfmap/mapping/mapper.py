@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.errors import EmptyError, TargetError
-from pfmap.core.files import writing_into
 from pfmap.core.grid import Span
 from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory, moment_of
@@ -39,7 +38,7 @@ from pfmap.raster.align import burn
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
-from pfmap.raster.target import Parts, RasterTarget, finish
+from pfmap.raster.target import Growing, Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
 
 _FREED = 64 << 20
@@ -60,38 +59,11 @@ class Mapped:
     """Pixels and areas per class, and blocks of the scene that count as nodata."""
     objects: Mapping[int, int]
     """Objects written per class that becomes polygons."""
-    merged: tuple[Counter[int], Counter[int]]
-    """Regions that became a part of a neighbour in the polygons, and their pixels, per class."""
+    merged: Counter[tuple[str, int]]
+    """As `Shaper.merged`."""
     swaths: int
     resumed: int
     """How many of the swaths were on disk already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sieved:
-    """The class raster as the polygons have it, on its way: its rows in files, as those of swaths are."""
-
-    target: RasterTarget
-    folder: Path
-    """Of these files."""
-    tally: Tally
-    """Counts them."""
-    parts: list[tuple[Span, Path]] = field(default_factory=list)
-    """Rows and folder of each that is written."""
-
-    def add(self, top: int, classes: npt.NDArray[np.uint8]) -> None:
-        """Write the next rows, from row `top` of the grid that the tally is of.
-
-        Raises:
-            TargetError: the folder cannot be written.
-        """
-        start = self.parts[-1][0].stop if self.parts else 0
-        folder = self.folder / f"{start}"
-        with writing_into(self.folder), gdal_settings():
-            folder.mkdir(parents=True)
-            self.target.write_swath(folder, classes)
-        self.tally.add_rows(top, classes)
-        self.parts.append((Span(start, start + len(classes)), folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +113,9 @@ class Mapper:
             else:
                 written = self._written_elsewhere(self.network, work, todo)
             finished = self._with_earlier(written, work, swaths, todo)
-            sieved = None
+            sieved = Growing(raster_targets(plan, self.stem)[0], work.path / "sieved")
             if plan.options.sieve == "raster":
-                sieved = Sieved(raster_targets(plan, self.stem)[0], work.path / "sieved", tally)
-                shaper.on_sieved = sieved.add
+                shaper.on_sieved = tally.add_rows, sieved.add
             regions = self._trace(read_ahead(finished, depth=1, name="write"), shaper, tally)
             with closing(read_ahead(regions, depth=1, name="trace")) as traced:
                 for some in traced:
@@ -154,7 +125,7 @@ class Mapper:
                 work.useless = True
                 raise EmptyError(no_valid_pixel(plan.scene))
             rasters = [[(rows, work.swath(rows)) for rows in swaths.values()]] * 2
-            if sieved is not None:
+            if sieved.parts:
                 rasters[0] = sieved.parts
             return self._finish(work, rasters, shaper, tally, len(todo))
 
@@ -211,7 +182,7 @@ class Mapper:
         freed = 0
         with closing(finished):
             for record, swath in finished:
-                tally.add(record, pixels=shaper.on_sieved is None)
+                tally.add(replace(record, pixels=0 * record.pixels) if shaper.on_sieved else record)
                 traced = shaper.trace(swath.classes, swath.confidence)
                 while True:
                     with self.clock.stage("trace"):

@@ -58,8 +58,7 @@ def limits_of(
         return (options.min_area,)
     if measurer.units == "px":
         return (_FEWEST,)
-    # A little less, for areas are rounded.
-    fewest = 0.9999 * _FEWEST * pixel_area(geobox, measurer, geobox.height / 2)
+    fewest = 0.9999 * _FEWEST * pixel_area(geobox, measurer, geobox.height / 2)  # for areas are rounded
     return tuple(max(fewest, spec.min_area) for spec in classes)
 
 
@@ -191,7 +190,7 @@ class Shaper:
         self._folder, self._nodata, self._wanted = folder, nodata, wanted
         self._tolerance = options.tolerance(mean_size((across, down)))
         self._limits = limits_of(options, classes.values(), geobox, self.measurer)
-        self.on_sieved: Callable[[int, npt.NDArray[Any]], None] | None = None
+        self.on_sieved: Sequence[Callable[[int, npt.NDArray[Any]], None]] = ()
         """Called with the number of the first row and rows of classes, as the polygons have them."""
         self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
@@ -274,9 +273,9 @@ class Shaper:
             rows = _through(sieve, rows)
         narrow, wide = self._cols.size, self._geobox.width
         for part in rows:
-            if self.on_sieved is not None:
-                self.on_sieved(self._top, part[0])
-                self._top += len(part[0])
+            for call in self.on_sieved:
+                call(self._top, part[0])
+            self._top += len(part[0])
             for regions in self._tracer.add(*part):
                 if narrow == wide:
                     yield regions
@@ -284,13 +283,9 @@ class Shaper:
                     yield regions.moved(self._rows.start, self._cols.start, narrow, wide)
 
     @property
-    def merged(self) -> tuple[Counter[int], Counter[int]]:
-        """Regions of this part that became a part of a neighbour, and their pixels, by class."""
-        regions, pixels = Counter[int](), Counter[int]()
-        for sieve in self._sieves:
-            regions += sieve.regions
-            pixels += sieve.pixels
-        return regions, pixels
+    def merged(self) -> Counter[tuple[str, int]]:
+        """How many "regions" of each class became another's in this part, and how many "pixels"."""
+        return sum((sieve.merged for sieve in self._sieves), Counter())
 
     @property
     def seen(self) -> bool:

@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def limits(self) -> dict[str, float]:
-        """Area below which regions are no objects, by class: square metres, or pixels without a CRS."""
+        """From which area on regions of each class are objects: square metres, or pixels without a CRS."""
         box, classes = self.geobox, self.card.classes
         found = limits_of(self.options.shapes, classes, box, Measurer(box.crs_wkt, box.center))
         return {spec.name: limit for spec, limit in zip(classes, cycle(found), strict=False)}

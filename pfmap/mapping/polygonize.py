@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,6 +30,7 @@ from pfmap.mapping.objects import (
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
 from pfmap.raster.location import locate
+from pfmap.raster.target import Growing, RasterTarget, finish
 from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
@@ -151,16 +151,19 @@ class Vectorizer:
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
     on_progress: Progress
-    on_rows: Callable[[tuple[Span, Span], int, npt.NDArray[Any]], None] = lambda _part, _top, _values: None
-    """Called with the part, the number of the first row and rows of classes, as they come."""
-    sieved: bool = False
-    """Whether that is with the rows as the polygons have them, and not as they are in the raster."""
+    on_rows: Callable[[int, npt.NDArray[Any]], None] = lambda _top, _values: None
+    """Called with the number of the first row and rows of classes, as the raster has them."""
+    target: RasterTarget | None = None
+    """What the raster as the polygons have it is like, if that is wanted: a file of each part; `on_rows` is
+    called with its rows."""
     parts: Sequence[tuple[Span, Span]] | None = None
     """Rows and columns that are traced, each part on its own; None for all."""
     moment: datetime = UNDATED
     """When the files say they were written."""
     files: dict[str, list[Path]] = field(default_factory=dict)
     """Those that are written, by vector format; several are parts of a shapefile."""
+    sieved: list[Growing] = field(default_factory=list)
+    """The files of `target`."""
 
     def write(self, raster: str) -> Vectorized:
         """Make the files in a staging folder, then give them their names; messages name the `raster`."""
@@ -168,12 +171,14 @@ class Vectorizer:
             scratch(self.folder).mkdir(parents=True, exist_ok=True)
             with private_folder(self.folder) as staging:
                 with self._shaper(staging, raster) as shaper:
-                    self._trace(shaper)
+                    self._trace(shaper, staging)
                     if not shaper.seen:
                         raise SourceError(
                             f"{raster} has no valid pixel: everything is nodata; check it with gdalinfo"
                         )
                     files = shaper.writer.finish()
+                for one in self.sieved:
+                    finish([(one.target, one.parts)], staging)
                 outputs = self._publish(staging, files)
         counts: dict[str, int] = {}
         areas: dict[str, float] = {}
@@ -200,7 +205,7 @@ class Vectorizer:
             has_confidence=self.confidence is not None,
         )
 
-    def _trace(self, shaper: Shaper) -> None:
+    def _trace(self, shaper: Shaper, staging: Path) -> None:
         """Read all parts, and write the regions that are closed as they come."""
         geobox = self.source.geobox
         parts = self.parts or [(Span(0, geobox.height), Span(0, geobox.width))]
@@ -210,12 +215,15 @@ class Vectorizer:
             self.source.strips(*part)  # refuses what does not fit into memory
             shaper.begin(*part)
             top = part[0].start
-            if self.sieved:
-                shaper.on_sieved = partial(self.on_rows, part)
+            if self.target is not None:
+                name = f"{self.stem}.{len(self.sieved) + 1}_classes"
+                target = replace(self.target, geobox=geobox.crop(*part), name=f"{name}.tif")
+                self.sieved.append(Growing(target, staging / name))
+                shaper.on_sieved = self.on_rows, self.sieved[-1].add
             with closing(read_ahead(self._rows(part), depth=2, name="read")) as strips:
                 for values, percent in strips:
-                    if not self.sieved:
-                        self.on_rows(part, top, values)
+                    if self.target is None:
+                        self.on_rows(top, values)
                     for regions in shaper.trace(values, percent):
                         self.on_progress(done, total)
                         shaper.writer.add(regions)

@@ -116,7 +116,9 @@ class Preflight:
             f"overlap {plan.grid.rows.overlap}"
         )
         lines.append(f"map      {plan.geobox.width:,} x {plan.geobox.height:,} pixels")
-        lines.append(f"objects  {_objects(plan)}")
+        small = ", ".join(f"{name} {limit:.3g}" for name, limit in plan.limits.items() if limit)
+        unit = "pixels" if plan.geobox.crs_wkt is None else "m2"
+        lines.append(f"objects  from so many {unit} on: {small}" if small else "objects  of any size")
         lines.append(f"device   {describe(plan.device, plan.precision)}")
         if needs.seconds is not None:
             lines.append(f"time     about {duration(needs.seconds)}")
@@ -127,22 +129,6 @@ class Preflight:
             f"{self.output_dir}, {gigabytes(needs.final)} of it for good"
         )
         return lines + [f"warning: {text}" for text in plan.warnings]
-
-
-def _objects(plan: Plan) -> str:
-    """Say from which area on regions are objects."""
-    shapes, limits = plan.options.shapes, plan.limits
-    if not any(limits.values()):
-        return "of any size"
-    unit = "pixels" if plan.geobox.crs_wkt is None else "m2"
-    ranked = sorted(set(limits.values()), reverse=True)
-    named = [
-        f"{limit:.3g} {unit}" + f" ({', '.join(n for n in limits if limits[n] == limit)})" * (len(ranked) > 1)
-        for limit in ranked
-    ]
-    fate = "are left out" if shapes.drop_small else "become a part of a neighbour"
-    where = "" if plan.options.sieve == "polygons" or shapes.drop_small else ", in the class raster too"
-    return f"from {', '.join(named)} on; smaller regions {fate}{where}"
 
 
 def earlier_report(path: Path) -> SceneReport | None:
@@ -229,8 +215,8 @@ def build_report(
                 name=spec.name,
                 pixels=int(tally.pixels[index]),
                 objects=int(mapped.objects.get(index, 0)),
-                merged_regions=mapped.merged[0][index],
-                merged_pixels=mapped.merged[1][index],
+                merged_regions=mapped.merged["regions", index],
+                merged_pixels=mapped.merged["pixels", index],
                 **{unit: round(float(tally.areas[index]), 2)},
             )
             for index, spec in enumerate(card.classes)

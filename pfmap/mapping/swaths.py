@@ -235,10 +235,9 @@ class Tally:
     confidence: int = 0
     unreadable: set[Block] = field(default_factory=set)
 
-    def add(self, record: Record, *, pixels: bool = True) -> None:
-        """Count a swath; its pixels may be counted elsewhere."""
-        if pixels:
-            self._count(record.rows.start, record.rows.size, record.pixels)
+    def add(self, record: Record) -> None:
+        """Count a swath."""
+        self._count(record.rows.start, record.rows.size, record.pixels)
         self.confidence += record.confidence
         self.unreadable |= record.unreadable
 

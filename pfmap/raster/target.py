@@ -9,7 +9,7 @@ Overviews are made here: GDAL's own took 6 to 14 times the processor time on cla
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import TargetError, quietly
-from pfmap.core.files import write_failed
+from pfmap.core.files import write_failed, writing_into
 from pfmap.core.grid import IDENTITY, GeoBox, Span
 from pfmap.raster.gdal import BLOCK, crs_of, gdal_settings, window_of
 from pfmap.raster.vrt import Band, Shown, side_file, vrt
@@ -135,6 +135,26 @@ class RasterTarget:
         except (RasterioError, OSError) as error:
             raise write_failed(final, error) from error
         return final
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """A raster on its way whose rows come in any number, top to bottom: each time a file of them."""
+
+    target: RasterTarget
+    folder: Path
+    """Of these files; it is made when there is one."""
+    parts: list[tuple[Span, Path]] = field(default_factory=list)
+    """Those written."""
+
+    def add(self, _top: int, values: Bytes) -> None:
+        """Write the next ``(rows, width)``: a `TargetError` where that cannot be."""
+        start = self.parts[-1][0].stop if self.parts else 0
+        folder = self.folder / f"{start}"
+        with writing_into(self.folder), gdal_settings():
+            folder.mkdir(parents=True)
+            self.target.write_swath(folder, values)
+        self.parts.append((Span(start, start + len(values)), folder))
 
 
 def lost(raster: Path | str, box: GeoBox, band: Band) -> str:

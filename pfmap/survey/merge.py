@@ -16,11 +16,10 @@ import numpy.typing as npt
 from pfmap.core.card import Card
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.errors import SourceError
-from pfmap.core.files import private_folder, publish, write_bytes, write_text
-from pfmap.core.grid import GeoBox, Span
-from pfmap.core.resources import UNDATED, clear_beside
+from pfmap.core.files import write_bytes, write_text
+from pfmap.core.grid import GeoBox
+from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress, Result
-from pfmap.mapping.mapper import Sieved
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.polygonize import Vectorizer
@@ -29,7 +28,7 @@ from pfmap.raster import mosaic
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look
-from pfmap.raster.target import RasterTarget, finish
+from pfmap.raster.target import RasterTarget
 from pfmap.report.qgis import Map, map_project
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
@@ -97,22 +96,15 @@ def merge(
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
     if options.confidence:
-        look = Look("uint8", ("Gray",), NODATA)
-        rasters["confidence"] = _join("confidence", placed, grid, folder, look, confidence_raster_style())
+        gray = Look("uint8", ("Gray",), NODATA)
+        rasters["confidence"] = _join("confidence", placed, grid, folder, gray, confidence_raster_style())
     wanted, squared = chosen_classes(card, options)
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
-    sieved: dict[tuple[Span, Span], Sieved] = {}
+    target = None
+    if options.sieve == "raster":
+        style = qml(class_raster_style(card.classes))
+        target = RasterTarget(grid, f"{STEM}_classes.tif", "mode", tags, style, 6, card.classes)
     with ExitStack() as opened:
-        staging = opened.enter_context(private_folder(folder))
-
-        def keep(part: tuple[Span, Span], top: int, values: npt.NDArray[np.uint8]) -> None:
-            if part not in sieved:
-                name = f"{STEM}_sieved{len(sieved) + 1}_classes.tif"
-                style = qml(class_raster_style(card.classes))
-                target = RasterTarget(grid.crop(*part), name, "mode", tags, style, 6, card.classes)
-                sieved[part] = Sieved(target, staging / Path(name).stem, sums)
-            sieved[part].add(top, values)
-
         source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
         vectorizer = Vectorizer(
             source,
@@ -125,34 +117,21 @@ def merge(
             options.shapes,
             footprints or Footprints(boxes, [name for name, _ in placed], grid.crs_wkt),
             on_progress,
-            keep if options.sieve == "raster" else lambda _part, top, values: sums.add_rows(top, values),
-            options.sieve == "raster",
+            sums.add_rows,
+            target,
             clusters([mosaic.extent(box, grid) for box in boxes]),
             moment,
         )
         vectorized = vectorizer.write(str(rasters["classes"]))
-        if sieved:
-            look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
-            mosaic.write_mosaic(rasters["classes"], grid, _published(sieved, staging, folder), look)
+    if target is not None:
+        parts = [mosaic.Part(str(folder / one.target.name), one.target.geobox) for one in vectorizer.sieved]
+        mosaic.write_mosaic(rasters["classes"], grid, parts, look)
     outputs, shapes = rasters | vectorized.outputs, options.shapes
     files = {kind: [path] for kind, path in rasters.items()} | vectorizer.files
     made = Map(STEM, files, grid, card.classes, wanted, shapes.formats, shapes.split_by_class)
     outputs["project"] = folder / f"{STEM}.qgz"
     write_bytes(outputs["project"], map_project(made))
     return Merged(grid, outputs, sums.pixels, sums.areas, vectorized.counts, vectorized.scenes, warnings)
-
-
-def _published(sieved: Mapping[tuple[Span, Span], Sieved], staging: Path, folder: Path) -> list[mosaic.Part]:
-    """Finish the parts of the class raster as the polygons have it."""
-    parts = []
-    for one in sieved.values():
-        finish([(one.target, one.parts)], staging)
-        parts.append(mosaic.Part(str(folder / one.target.name), one.target.geobox))
-    files = [path for path in staging.iterdir() if path.is_file()]
-    clear_beside(folder, [path.name for path in files])
-    for path in files:
-        publish(path, folder / path.name)
-    return parts
 
 
 def _with_place(scenes: Sequence[Named]) -> tuple[list[Named], list[str]]:

@@ -116,10 +116,8 @@ class Sieve:
     ) -> None:
         self._height, self._width, self._nodata = height, width, nodata
         self._limits, self._holes_only, self._pixel_area = limits, holes_only, pixel_area
-        self.regions: Counter[int] = Counter()
-        """By class: regions that became a part of a neighbour."""
-        self.pixels: Counter[int] = Counter()
-        """By class: pixels that became another's, of the rows that were given."""
+        self.merged: Counter[tuple[str, int]] = Counter()
+        """How many "regions" of each class became another's so far, and how many "pixels"."""
         self._rows = min(1024, max(64, _CHUNK_PIXELS // width))
         self._waiting: list[Rows] = []
         self._top = 0
@@ -205,8 +203,9 @@ class Sieve:
     def _decide(self, nodes: _Nodes) -> None:
         """Merge what can be merged, and forget what is not needed any more."""
         merge = _fill_holes if self._holes_only else _merge_small
-        parent, waits, merged = merge(nodes, _graph(self._edges, len(nodes.klass)))
-        self.regions.update(merged)
+        before = nodes.klass.copy()
+        parent, waits = merge(nodes, _graph(self._edges, len(nodes.klass)))
+        self.merged.update(("regions", klass) for klass in before[nodes.klass[parent] != before].tolist())
         open_now = (nodes.growing & (nodes.area < nodes.limit)) | waits
         unsettled = open_now[parent]
         self._renumber(parent)
@@ -228,7 +227,8 @@ class Sieve:
             table = np.append(self._nodes.klass[chunk.node], 0).astype(chunk.classes.dtype)
             classes = np.where(chunk.labels == NOTHING, chunk.classes, table[chunk.labels])
             values, counts = np.unique(chunk.classes[classes != chunk.classes], return_counts=True)
-            self.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            pixels = zip(values.tolist(), counts.tolist(), strict=True)
+            self.merged.update({("pixels", klass): count for klass, count in pixels})
             yield classes, *chunk.percent
         keep = np.zeros(len(self._nodes.klass), dtype=np.bool_)
         keep[self._seam[self._seam >= 0]] = True
@@ -325,7 +325,7 @@ def _absorb(nodes: _Nodes, parent: Longs, node: int, other: int) -> None:
 
 
 @compiled
-def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools, list[Any]]:
+def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
     """Merge small complete regions into neighbours, the smallest first.
 
     They wait in a queue by area and first pixel; one that grows by merging and is still small is put there
@@ -333,13 +333,11 @@ def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools, list[Any]]
     before it is not decided itself. `nodes` and `graph` are changed.
 
     Returns:
-        ``(n,)`` whom everyone belongs to now, and who has to wait; and the class of each that was merged.
+        ``(n,)`` whom everyone belongs to now, and who has to wait.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
     waits = np.zeros(count, dtype=np.bool_)
-    merged: list[Any] = [np.int64(0)]
-    merged.pop()
     queue: list[Any] = [(np.inf, np.int64(0), np.int64(0))]
     for node in range(count):
         if nodes.area[node] < nodes.limit[node] and not nodes.growing[node] and not nodes.final[node]:
@@ -358,14 +356,13 @@ def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools, list[Any]]
         if target < 0:
             nodes.final[node] = True
             continue
-        merged.append(nodes.klass[node])
         nodes.klass[node], nodes.limit[node] = nodes.klass[target], nodes.limit[target]
         _absorb_alike(nodes, graph, parent, neighbours, node)
         if nodes.area[node] < nodes.limit[node] and not nodes.growing[node]:
             heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
     for node in range(count):
         parent[node] = root(parent, node)
-    return parent, waits, merged
+    return parent, waits
 
 
 @compiled
@@ -422,21 +419,19 @@ def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any]) -> int:
 
 
 @compiled
-def _fill_holes(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools, list[Any]]:
+def _fill_holes(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
     """Fill small holes.
 
     Complete small regions that are neighbours form a group. What lies around it are its gates: complete large
     regions, ones that go on below, and the edge. A group with one gate is a hole in it. `nodes` is changed.
 
     Returns:
-        ``(n,)`` whom everyone belongs to now; who has to wait, because a gate may still become another's
-        part, or a part of the group; and the class of each that was filled.
+        ``(n,)`` whom everyone belongs to now; and who has to wait, because a gate may still become another's
+        part, or a part of the group.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
     waits = np.zeros(count, dtype=np.bool_)
-    merged: list[Any] = [np.int64(0)]
-    merged.pop()
     free = (nodes.area < nodes.limit) & ~nodes.growing & ~nodes.final
     seen = np.zeros(count, dtype=np.bool_)
     place = np.zeros(count, dtype=np.int64)
@@ -462,9 +457,8 @@ def _fill_holes(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools, list[Any]]:
         for node in group:
             nodes.final[node] = True
             if into[node] >= 0:
-                merged.append(nodes.klass[node])
                 _absorb(nodes, parent, into[node], node)
-    return parent, waits, merged
+    return parent, waits
 
 
 @compiled

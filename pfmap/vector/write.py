@@ -63,8 +63,7 @@ class ObjectWriter:
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
     min_area: Sequence[float]
-    """Smaller objects are left out: one limit for all, or one by class; square metres, or pixels without a
-    CRS. Empty to leave none out."""
+    """Smaller objects are left out: for all, of each class, or () for none; m2, or pixels without a CRS."""
     metadata: Mapping[str, str]
     """Run parameters, kept in the files that have a place for them."""
     by_class: bool = False
@@ -168,9 +167,8 @@ class ObjectWriter:
         ground = self.measurer.ground(measured)
         frame = gpd.GeoDataFrame(self._attributes(regions, geometry, ground), geometry=geometry, crs=None)
         frame = frame.rename_geometry("geom")
-        if not self.min_area:
-            return frame
-        return frame[shapely.area(ground) >= np.take(self.min_area, regions.classes, mode="clip")]
+        least = np.take(self.min_area or (0.0,), regions.classes, mode="clip")
+        return frame[shapely.area(ground) >= least] if least.any() else frame
 
     def _attributes(
         self, regions: Regions, geometry: npt.NDArray[np.object_], ground: npt.NDArray[np.object_]

@@ -31,8 +31,9 @@ def sieved(classes: np.ndarray, *limits: float, holes_only: bool, rows: int, cut
             parts.append(some)
     whole = np.concatenate(parts)
     values, counts = np.unique(classes[classes != whole], return_counts=True)
-    assert sieve.pixels == dict(zip(values.tolist(), counts.tolist(), strict=True))
-    assert set(sieve.regions) >= set(sieve.pixels)
+    merged = {("pixels", value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+    assert {key: count for key, count in sieve.merged.items() if key[0] == "pixels"} == merged
+    assert {value for what, value in sieve.merged if what == "regions"} >= set(values.tolist())
     return whole
 
 
