@@ -47,7 +47,11 @@ def refusal(scene: Path, out: Path, model: Model, **options: Any) -> str:
 
 @pytest.mark.parametrize(
     ("ratio", "options"),
-    [(1.0, {}), (2.37, {"overlap": 32}), (0.6, {"overlap": 0, "grid": "model", "confidence": False})],
+    [
+        (1.0, {}),
+        (2.37, {"overlap": 32, "sieve": "raster"}),
+        (0.6, {"overlap": 0, "grid": "model", "confidence": False}),
+    ],
 )
 def test_two_workers_give_the_bytes_of_one_process(
     ratio: float, options: dict[str, Any], cluster: Cluster, model: Model, write_scene: Write, tmp_path: Path

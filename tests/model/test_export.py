@@ -52,6 +52,7 @@ def test_other_programs_find_their_metadata(tmp_path: Path) -> None:
     facts = {prop.key: prop.value for prop in content.metadata_props}
     assert json.loads(facts["model_type"]) == "Segmentor"
     assert json.loads(facts["class_names"]) == {"0": "class_0", "1": "class_1", "2": "class_2"}
+    assert json.loads(facts["min_area"]) == {"class_0": 0, "class_1": 0, "class_2": 0}
     assert json.loads(facts["resolution"]) == 20
     assert json.loads(facts["tiles_overlap"]) == 20
     assert json.loads(facts["seg_thresh"]) == 0

@@ -17,7 +17,7 @@ from shapely.geometry import box
 import pfmap
 from pfmap.core.errors import TrainingError
 from pfmap.model.store import Model
-from pfmap.train.config import read_config
+from pfmap.train.config import parse_config, read_config
 from pfmap.train.data import load_data
 from pfmap.train.loop import train
 from pfmap.train.quick import QuickOptions, quick_config, quick_tables
@@ -67,7 +67,8 @@ def test_polygons_of_one_class_keep_the_models_classes_and_exclude_it_outside(
 ) -> None:
     options = QuickOptions(scene, str(scene.with_name("roofs.gpkg")), field="what")
     tables = quick_tables(options, landcover, "mine")
-    assert [c["name"] for c in tables["classes"]] == [c.name for c in landcover.card.classes]
+    assert parse_config(tables, Path("train.toml")).card.classes == landcover.card.classes
+    assert landcover.card.classes[0].min_area == 11
     (source,) = tables["sources"]
     assert source["layers"][0]["rest"] == ["bare_ground", "road", "vegetation", "water"]
     assert tables["architecture"]["encoder"] == "efficientnet_lite0"
