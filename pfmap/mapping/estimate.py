@@ -63,8 +63,7 @@ def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Es
     pixels = plan.geobox.width * plan.geobox.height
     compute = windows_with_data(plan)
     memory = _RUNTIME + memory_of(plan)
-    seconds, final = None, _DISK_BOUND / 2
-    temporary = _DISK_BOUND + (plan.options.sieve == "raster")
+    seconds, temporary, final = None, _DISK_BOUND + (plan.options.sieve == "raster"), _DISK_BOUND / 2
     if probe is not None:
         busy = compute / max(plan.grid.count, 1)
         seconds = compute * probe.window_seconds + pixels * busy * probe.pixel_seconds

@@ -5,6 +5,7 @@ from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from pfmap.raster.align import burn
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
-from pfmap.raster.target import Growing, Parts, RasterTarget, finish
+from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
 
 _FREED = 64 << 20
@@ -113,9 +114,10 @@ class Mapper:
             else:
                 written = self._written_elsewhere(self.network, work, todo)
             finished = self._with_earlier(written, work, swaths, todo)
-            sieved = Growing(raster_targets(plan, self.stem)[0], work.path / "sieved")
+            sieved: list[tuple[Span, Path]] = []
             if plan.options.sieve == "raster":
-                shaper.on_sieved = tally.add_rows, sieved.add
+                target = raster_targets(plan, self.stem)[0]
+                shaper.on_sieved = tally.add_rows, partial(target.write_next, work.path / "sieved", sieved)
             regions = self._trace(read_ahead(finished, depth=1, name="write"), shaper, tally)
             with closing(read_ahead(regions, depth=1, name="trace")) as traced:
                 for some in traced:
@@ -125,8 +127,7 @@ class Mapper:
                 work.useless = True
                 raise EmptyError(no_valid_pixel(plan.scene))
             rasters = [[(rows, work.swath(rows)) for rows in swaths.values()]] * 2
-            if sieved.parts:
-                rasters[0] = sieved.parts
+            rasters[0] = sieved or rasters[0]
             return self._finish(work, rasters, shaper, tally, len(todo))
 
     def _write(

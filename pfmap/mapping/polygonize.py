@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -30,7 +31,7 @@ from pfmap.mapping.objects import (
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
 from pfmap.raster.location import locate
-from pfmap.raster.target import Growing, RasterTarget, finish
+from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
@@ -162,8 +163,8 @@ class Vectorizer:
     """When the files say they were written."""
     files: dict[str, list[Path]] = field(default_factory=dict)
     """Those that are written, by vector format; several are parts of a shapefile."""
-    sieved: list[Growing] = field(default_factory=list)
-    """The files of `target`."""
+    sieved: list[tuple[RasterTarget, Parts]] = field(default_factory=list)
+    """The files of `target`, and their parts."""
 
     def write(self, raster: str) -> Vectorized:
         """Make the files in a staging folder, then give them their names; messages name the `raster`."""
@@ -177,8 +178,7 @@ class Vectorizer:
                             f"{raster} has no valid pixel: everything is nodata; check it with gdalinfo"
                         )
                     files = shaper.writer.finish()
-                for one in self.sieved:
-                    finish([(one.target, one.parts)], staging)
+                finish(self.sieved, staging)
                 outputs = self._publish(staging, files)
         counts: dict[str, int] = {}
         areas: dict[str, float] = {}
@@ -216,10 +216,10 @@ class Vectorizer:
             shaper.begin(*part)
             top = part[0].start
             if self.target is not None:
-                name = f"{self.stem}.{len(self.sieved) + 1}_classes"
+                name, kept = f"{self.stem}.{len(self.sieved) + 1}_classes", list[tuple[Span, Path]]()
                 target = replace(self.target, geobox=geobox.crop(*part), name=f"{name}.tif")
-                self.sieved.append(Growing(target, staging / name))
-                shaper.on_sieved = self.on_rows, self.sieved[-1].add
+                self.sieved.append((target, kept))
+                shaper.on_sieved = self.on_rows, partial(target.write_next, staging / name, kept)
             with closing(read_ahead(self._rows(part), depth=2, name="read")) as strips:
                 for values, percent in strips:
                     if self.target is None:

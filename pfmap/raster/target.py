@@ -9,7 +9,7 @@ Overviews are made here: GDAL's own took 6 to 14 times the processor time on cla
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ _SOMEWHERE = rasterio.Affine.translation(1, 0)
 """Where rasters lie that nobody but pfmap reads. rasterio warns of files without a place, and warnings cannot
 be silenced in one thread alone."""
 _ACROSS = 16 * BLOCK  # columns in work at a time, of the smaller raster
+_AT_ONCE = 3  # rasters that are assembled
 _CACHE = 32 << 20  # bytes of GDAL's blocks while rasters are assembled
 
 
@@ -43,7 +44,7 @@ Parts = Sequence[tuple[Span, Path]]
 
 
 def finish(targets: Sequence[tuple["RasterTarget", Parts]], folder: Path) -> list[Path]:
-    """Assemble the parts of rasters into cloud-optimised GeoTIFFs, side by side.
+    """Assemble the parts of rasters into cloud-optimised GeoTIFFs, some side by side.
 
     Returns:
         Their paths, in the order of `targets`.
@@ -51,7 +52,7 @@ def finish(targets: Sequence[tuple["RasterTarget", Parts]], folder: Path) -> lis
     Raises:
         TargetError: the disk is full or not writable.
     """
-    with ThreadPoolExecutor(len(targets)) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda one: one[0]._finish(folder, one[1]), targets))
 
 
@@ -86,6 +87,15 @@ class RasterTarget:
                 dst.write(values, 1)
         except (RasterioError, OSError) as error:
             raise write_failed(path, error) from error
+
+    def write_next(self, folder: Path, parts: list[tuple[Span, Path]], _top: int, values: Bytes) -> None:
+        """Write the next rows of a raster that comes in any number of them, and add them to its parts."""
+        start = parts[-1][0].stop if parts else 0
+        part = folder / f"{start}"
+        with writing_into(folder), gdal_settings():
+            part.mkdir(parents=True)
+            self.write_swath(part, values)
+        parts.append((Span(start, start + len(values)), part))
 
     def read_swath(self, folder: Path) -> npt.NDArray[np.uint8]:
         """Read what `write_swath` left: ``(rows, width)`` uint8.
@@ -135,26 +145,6 @@ class RasterTarget:
         except (RasterioError, OSError) as error:
             raise write_failed(final, error) from error
         return final
-
-
-@dataclass(frozen=True, slots=True)
-class Growing:
-    """A raster on its way whose rows come in any number, top to bottom: each time a file of them."""
-
-    target: RasterTarget
-    folder: Path
-    """Of these files; it is made when there is one."""
-    parts: list[tuple[Span, Path]] = field(default_factory=list)
-    """Those written."""
-
-    def add(self, _top: int, values: Bytes) -> None:
-        """Write the next ``(rows, width)``: a `TargetError` where that cannot be."""
-        start = self.parts[-1][0].stop if self.parts else 0
-        folder = self.folder / f"{start}"
-        with writing_into(self.folder), gdal_settings():
-            folder.mkdir(parents=True)
-            self.target.write_swath(folder, values)
-        self.parts.append((Span(start, start + len(values)), folder))
 
 
 def lost(raster: Path | str, box: GeoBox, band: Band) -> str:

@@ -124,7 +124,7 @@ def merge(
         )
         vectorized = vectorizer.write(str(rasters["classes"]))
     if target is not None:
-        parts = [mosaic.Part(str(folder / one.target.name), one.target.geobox) for one in vectorizer.sieved]
+        parts = [mosaic.Part(str(folder / one.name), one.geobox) for one, _ in vectorizer.sieved]
         mosaic.write_mosaic(rasters["classes"], grid, parts, look)
     outputs, shapes = rasters | vectorized.outputs, options.shapes
     files = {kind: [path] for kind, path in rasters.items()} | vectorizer.files

@@ -386,8 +386,7 @@ def _neighbours(graph: _Graph, parent: Longs, node: int) -> tuple[list[Any], lis
 def _has_to_wait(nodes: _Nodes, waits: Bools, neighbours: list[Any], area: float, first: int) -> bool:
     """Whether a neighbour that comes before a region of this area and first pixel is not decided yet."""
     for there in neighbours:
-        small = nodes.area[there] < nodes.limit[there]
-        earlier = small and (nodes.area[there], nodes.first[there]) < (area, first)
+        earlier = (nodes.area[there], nodes.first[there]) < (area, first)
         if earlier and (nodes.growing[there] or waits[there]):
             return True
     return False
