@@ -221,7 +221,7 @@ class PredictOptions:
     shapes: ShapeOptions = field(default_factory=ShapeOptions)
     sieve: str = option(
         "polygons",
-        "What min_area= and fill_holes= change: the polygons alone, or the class raster too.",
+        "Merge small regions and fill holes in the polygons alone, or in the class raster too.",
         choices=("polygons", "raster"),
     )
     confidence: bool = option(True, "Write the confidence raster.")

@@ -114,7 +114,7 @@ def test_options_take_what_is_theirs_and_leave_the_rest() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"drop_small": True}, "drop_small=True needs min_area="),
+        ({"drop_small": True, "min_area": 0}, "drop_small=True needs min_area="),
         ({"min_area": -1}, "min area -1 is not possible"),
         ({"split_large": -1}, "split large -1 is not possible"),
         ({"formats": ()}, "no vector format is named"),

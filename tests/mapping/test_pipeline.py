@@ -89,7 +89,8 @@ def test_every_batch_has_the_same_shape(batch_size: int, write_scene: Write) -> 
 def test_polygons_are_those_of_the_whole_raster(swath_pixels: int, write_scene: Write) -> None:
     image = blobs(230, 170, smooth=4)
     scene = write_scene(image)
-    result = pfmap.predict(scene, model=stand_in(), device="cpu", swath_pixels=swath_pixels, simplify=0)
+    options = {"device": "cpu", "swath_pixels": swath_pixels, "simplify": 0, "min_area": 0}
+    result = pfmap.predict(scene, model=stand_in(), **options)
     with rasterio.open(result.outputs["classes"]) as src:
         oracle = whole_raster_polygons(src.read(1), src.transform)
     found = file_polygons(result.outputs["gpkg"])
@@ -142,7 +143,7 @@ def test_nodata_stays_nodata(kind: Callable[[dict[str, Any], Any], None], write_
 def test_rotated_south_up_and_long_pixels_keep_their_place(transform: Affine, write_scene: Write) -> None:
     image = blobs(90, 140)
     scene = write_scene(image, transform=transform)
-    result = pfmap.predict(scene, model=stand_in(), device="cpu", simplify=0)
+    result = pfmap.predict(scene, model=stand_in(), device="cpu", simplify=0, sieve="raster")
     with rasterio.open(result.outputs["classes"]) as src:
         assert src.transform.almost_equals(transform)
         assert src.crs.to_epsg() == 32645
@@ -187,9 +188,8 @@ def test_a_scene_without_georeferencing_is_mapped_in_pixels(tmp_path: Path) -> N
 )
 def test_areas_are_true_square_metres(crs: str, transform: Affine, write_scene: Write) -> None:
     image = blobs(120, 150)
-    result = pfmap.predict(
-        write_scene(image, crs=crs, transform=transform), model=stand_in(), device="cpu", simplify=0
-    )
+    scene = write_scene(image, crs=crs, transform=transform)
+    result = pfmap.predict(scene, model=stand_in(), device="cpu", simplify=0, sieve="raster")
     frame = objects(result.outputs["gpkg"])
     with rasterio.open(result.outputs["classes"]) as src:
         assert src.crs == rasterio.CRS.from_user_input(crs)
@@ -208,7 +208,8 @@ def test_areas_are_true_square_metres(crs: str, transform: Affine, write_scene: 
 def test_confidence_is_that_of_exactly_the_objects_pixels(write_scene: Write) -> None:
     rng = np.random.default_rng(3)
     image = np.repeat(rng.integers(0, 256, (1, 100, 90), dtype=np.uint8), 3, axis=0)
-    result = pfmap.predict(write_scene(image), model=stand_in(), device="cpu", swath_pixels=1, simplify=0)
+    options = {"device": "cpu", "swath_pixels": 1, "simplify": 0, "min_area": 0}
+    result = pfmap.predict(write_scene(image), model=stand_in(), **options)
     classes, confidence = read(result.outputs["classes"]), read(result.outputs["confidence"])
     reference = torch.softmax(Pointwise(3)(torch.from_numpy(image)[None] / 255), dim=1).amax(1)[0].numpy()
     assert np.abs(confidence / 100 - reference).max() <= 0.00501
@@ -279,7 +280,7 @@ def test_min_area_and_classes_choose_the_polygons(write_scene: Write) -> None:
     frame = objects(result.outputs["gpkg"])
     assert set(frame["class"]) == {"class_1"}
     assert frame["area_m2"].min() >= 2.0
-    everything = pfmap.predict(scene, model=stand_in(), device="cpu", overwrite=True)
+    everything = pfmap.predict(scene, model=stand_in(), device="cpu", overwrite=True, min_area=0)
     kept = objects(everything.outputs["gpkg"]).query("`class` == 'class_1' and area_m2 >= 2")
     assert len(kept) == len(frame)
 
