@@ -8,7 +8,7 @@ import shapely
 from rasterio import features
 from scipy import ndimage
 
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.trace.tracer import Tracer
 
 NODATA = 255

@@ -14,9 +14,8 @@ import numpy.typing as npt
 from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
 from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import Span
-from pfmap.core.regions import Regions
 from pfmap.core.resources import give_back_memory, moment_of
-from pfmap.core.stages import Clock, read_ahead
+from pfmap.core.stages import Clock, Regions, read_ahead
 from pfmap.mapping.objects import Shaper
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Workers

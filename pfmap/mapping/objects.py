@@ -17,8 +17,8 @@ from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import UNSEEN, TargetError, UsageError, visible
 from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
-from pfmap.core.regions import Regions
 from pfmap.core.resources import UNDATED, beside, refuse_open
+from pfmap.core.stages import Regions
 from pfmap.mapping.options import ShapeOptions
 from pfmap.trace.sieve import Rows, Sieve
 from pfmap.trace.tracer import Tracer

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.trace.separate import Separation
 from pfmap.trace.simplify import simplify
 from pfmap.trace.tile import (

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import shapely
 
 from pfmap.core.grid import mean_size
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 
 LEAST_IOU = 0.85
 """A squared outline that agrees less than that with the outline as traced is not taken."""

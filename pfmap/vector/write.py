@@ -18,8 +18,8 @@ import shapely
 from pfmap.core.classes import ClassSpec, objects_style, qml
 from pfmap.core.errors import UsageError, quietly
 from pfmap.core.grid import GeoBox
-from pfmap.core.regions import Regions
 from pfmap.core.resources import UNDATED
+from pfmap.core.stages import Regions
 from pfmap.vector.formats import Sink, sink
 from pfmap.vector.geodesy import Measurer, same_place, to_degrees
 from pfmap.vector.regularize import Regularizer

@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 from rasterio import features
 
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.trace.tracer import TILE, Tracer
 
 NODATA = 255

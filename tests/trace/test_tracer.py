@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasters import blotches, facts, percent, polygons, spiral, traced, whole_raster
 
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.trace.tracer import Tracer
 
 small_rasters = st.tuples(st.integers(1, 24), st.integers(1, 24)).flatmap(

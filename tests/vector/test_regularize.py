@@ -12,7 +12,7 @@ from rasterio.features import rasterize
 from rasters import blotches, percent, polygons, traced
 from shapely import affinity
 
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.vector.regularize import LEAST_IOU, Regularizer, directions, iou, square
 
 PIXEL = (0.3, 0.3)

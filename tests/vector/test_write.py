@@ -20,7 +20,7 @@ from rasters import blotches, percent, traced
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import TargetError, UsageError
 from pfmap.core.grid import GeoBox
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.trace.tracer import Tracer
 from pfmap.vector import formats, write
 from pfmap.vector.formats import FORMATS
