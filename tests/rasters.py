@@ -15,16 +15,21 @@ NODATA = 255
 
 
 def traced(
-    classes: np.ndarray, confidence: np.ndarray, cuts: tuple[int, ...] | list[int] = (), **options: Any
+    classes: np.ndarray,
+    confidence: np.ndarray,
+    cuts: tuple[int, ...] | list[int] = (),
+    contact: np.ndarray | None = None,
+    **options: Any,
 ) -> Regions:
     """Trace a raster whose rows arrive in parts."""
     height, width = classes.shape
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < height}), height]
+    layers = [classes, confidence, *([] if contact is None else [contact])]
     with Tracer(height, width, nodata=NODATA, **options) as tracer:
         parts = [
             regions
             for start, stop in itertools.pairwise(edges)
-            for regions in tracer.add(classes[start:stop], confidence[start:stop])
+            for regions in tracer.add(*(part[start:stop] for part in layers))
         ]
     return Regions.join(parts)
 

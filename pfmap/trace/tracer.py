@@ -6,12 +6,17 @@ and pieces of different classes have an arc between them. A region is closed whe
 lowest row so far: then its arcs are joined to rings, and it is given out. The result is that of tracing the
 whole raster at once, and does not depend on how its rows arrive.
 
-A region of very many vertices is given out as its pieces. They are put aside on disk while it is open, so
-that even a region which spans the whole raster takes no memory.
+Where objects of a class are taken apart, they are what is traced, and a second union-find says which of them
+touch and so are one region; they are given out when that is closed, because then its name is known.
+
+An object of very many vertices is given out as its pieces. They, and closed objects of an open region, are
+put aside on disk, so that even a region which spans the whole raster takes no memory.
 """
 
+import copy
+import itertools
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -48,7 +53,10 @@ from pfmap.trace.tile import (
 )
 
 TILE = 512
-"""Rows and columns of a tile; large regions are cut along these."""
+"""Rows and columns of a tile; large objects are cut along these."""
+
+_HELD = 1 << 20
+"""Points of closed objects that are held in memory while their regions are open."""
 
 _REGION = np.dtype(
     [
@@ -59,9 +67,13 @@ _REGION = np.dtype(
         ("first", np.int64),
         ("vertices", np.int64),
         ("row", np.int64),
+        ("region", np.int64),
     ]
 )
-"""What is known of an open region: that of `Pieces`, and `row`, the row of tiles in which it began."""
+"""What is known of an open object: that of `Pieces`, the row of tiles in which it began, and its region.
+
+Where objects are taken apart, regions have entries too; else an object is its own region.
+"""
 
 
 class Tile(NamedTuple):
@@ -74,10 +86,21 @@ class Tile(NamedTuple):
     """The pieces along its top, bottom, left and right row of pixels, or `NOTHING`."""
 
 
-def trace_tile(classes: Bytes | Ints, confidence: Bytes, nodata: int | None, tolerance: float) -> Tile:
-    """Trace a tile of ``(h, w)`` classes, uint8 or int32, and confidence in percent, as `Tracer` has them."""
+def trace_tile(
+    classes: Bytes | Ints, confidence: Bytes, parts: Ints | None, nodata: int | None, tolerance: float
+) -> Tile:
+    """Trace a tile of ``(h, w)`` classes, uint8 or int32, and confidence in percent, as `Tracer` has them.
+
+    Parts are numbers that differ where objects of one class are apart, or `NOTHING`.
+    """
     pixels: Any = np.ascontiguousarray(classes)
-    labels, pieces = label(pixels, np.ascontiguousarray(confidence), no_class(classes.dtype, nodata))
+    nothing = no_class(classes.dtype, nodata)
+    if parts is not None:  # numbers beyond all classes, in int32 whatever they are
+        beyond = np.int32(max(pixels.max(), nothing))
+        pixels = np.where(parts == NOTHING, pixels, parts + np.int32(1) + beyond)
+    labels, pieces = label(pixels, np.ascontiguousarray(confidence), nothing)
+    if parts is not None:
+        pieces = pieces._replace(classes=classes.ravel()[pieces.first].astype(np.int32))
     arcs = arcs_between(pixels, labels)
     if tolerance > 0:
         height, width = labels.shape
@@ -99,10 +122,8 @@ class _Lines(NamedTuple):
     """``(n, 2)`` whether its start, its end, is no node but for the tiles: only two lines meet there."""
     piece: Longs
     """``(n, 2)`` number of the piece, or `NOTHING`."""
-    klass: Ints
-    """``(n, 2)`` class, or `NOTHING`."""
     region: Longs
-    """``(n, 2)`` open region that needs the arc, or `NOTHING`."""
+    """``(n, 2)`` open object that needs the arc, or `NOTHING`."""
 
     def take(self, chosen: Any) -> "_Lines":
         """Return the ``(n,)`` chosen arcs."""
@@ -127,6 +148,73 @@ class _Sheet:
     base: int
     pieces: Pieces
     lines: _Lines
+
+
+def _named(regions: Regions, **names: Any) -> Regions:
+    """Give all of them these names, but for `NOTHING`, which leaves what they have."""
+    given = {key: np.full(len(regions), name) for key, name in names.items() if name != NOTHING}
+    return replace(regions, **given)
+
+
+class _Shelf:
+    """Keeps closed objects, and pieces of large ones, until what they are parts of is closed too.
+
+    They are held in memory while they are few, else in a temporary folder, in this one or the system's.
+    """
+
+    def __init__(self, folder: Path | None, resources: ExitStack) -> None:
+        self._place, self._resources = folder, resources
+        self._folder: Path | None = None
+        self._points = self._files = 0  # points in memory, files so far
+        # For an open object or region: the name of their object, or NOTHING, and what is kept.
+        self._held: dict[int, list[tuple[int, Any]]] = {}  # regions
+        self._saved: dict[int, list[tuple[int, Any]]] = {}  # their files
+
+    def owners(self) -> set[int]:
+        """Return the open objects and regions for which anything is kept."""
+        return {*self._held, *self._saved}
+
+    def put(self, owner: int, regions: Regions) -> None:
+        """Keep these for an open object or region; if there are too many by now, the most on disk."""
+        self._held.setdefault(owner, []).append((NOTHING, regions))
+        self._points += len(regions.coords)
+        if self._points > _HELD:
+            for one in sorted(self._held, key=self._size, reverse=True):
+                if self._points > _HELD // 2:
+                    self.save(one)
+
+    def save(self, owner: int) -> None:
+        """Put on disk what is held for an open object or region."""
+        regions = self._release(owner)
+        if self._folder is None:
+            folder = tempfile.TemporaryDirectory(dir=self._place, prefix="pieces.")
+            self._folder = Path(self._resources.enter_context(folder))
+        self._files += 1
+        path = self._folder / f"{self._files}.npz"
+        regions.save(path)
+        self._saved.setdefault(owner, []).append((NOTHING, path))
+
+    def move(self, before: int, now: int, name: int = NOTHING) -> None:
+        """Keep for somebody else what was kept for one; a closed object has a name."""
+        for table in (self._held, self._saved):
+            if before in table:
+                parts = [(own if name == NOTHING else name, part) for own, part in table.pop(before)]
+                table.setdefault(now, []).extend(parts)
+
+    def take(self, region: int, name: int) -> Iterator[Regions]:
+        """Give what is kept for a region, one file at a time: a background goes over the whole raster."""
+        yield _named(self._release(region), region_ids=name)
+        for own, path in self._saved.pop(region, []):
+            part = Regions.load(path)
+            path.unlink()
+            yield _named(part, object_ids=own, region_ids=name)
+
+    def _size(self, owner: int) -> int:
+        return sum(len(part.coords) for _, part in self._held.get(owner, []))
+
+    def _release(self, owner: int) -> Regions:
+        self._points -= self._size(owner)
+        return Regions.join([_named(part, object_ids=own) for own, part in self._held.pop(owner, [])])
 
 
 def warm_up() -> None:
@@ -166,7 +254,7 @@ class Tracer:
         workers: int = 1,
         spool: Path | None = None,
         tile: int = TILE,
-        separation: Separation | None = None,  # noqa: ARG002 - the next step
+        separation: Separation | None = None,
     ) -> None:
         self._height, self._width, self._side = height, width, tile
         self._nodata, self._tolerance, self._split = nodata, tolerance, split
@@ -175,22 +263,27 @@ class Tracer:
         self._map: Any = map
         if workers > 1:
             self._map = self._resources.enter_context(ThreadPoolExecutor(workers)).map
-        self._spool_in = spool
-        self._spool: Path | None = None
-        # Rows of an unfinished row of tiles: how many there are, and their pixels.
-        self._have = 0
-        self._classes: npt.NDArray[Any] = np.zeros((0, width), dtype=np.uint8)
-        self._confidence = np.zeros((min(tile, height), width), dtype=np.uint8)
-        self._top = 0  # first of them
-        self._row = 0  # which row of tiles
+        if separation is not None:
+            separation = replace(separation, classes=separation.classes - {nodata})
+        self._separation = separation
+        self._halo = separation.halo if separation else 0
+        # Rows that the next row of tiles needs: the first, how many there are, and their layers.
+        self._first = self._have = 0
+        layers = 3 if separation and not separation.by_shape else 2
+        rows = np.zeros((layers, min(tile + 2 * self._halo, height), width), dtype=np.uint8)
+        self._layers: list[npt.NDArray[Any]] = list(rows)
+        self._top = 0  # of the next row of tiles
+        self._row = 0  # which one that is
         self._sheets: list[_Sheet] = []
         self.piece_count = 0
         """Pieces found so far, wanted or not."""
-        self._above = np.full((3, width), NOTHING, dtype=np.int64)  # piece, class, region above each column
+        # Piece, class, object and region above each column, and where the pieces change.
+        self._above = np.full((4, width), NOTHING, dtype=np.int64)
+        self._changes = np.zeros(width + 1, dtype=np.bool_)
         self._regions = np.zeros(64, dtype=_REGION)
         self._parent = np.arange(64, dtype=np.int64)  # regions that turned out to be one: the least of them
         self._free = list(range(63, -1, -1))
-        self._aside: dict[int, list[Path]] = {}
+        self._shelf = _Shelf(spool, self._resources)
 
     def __enter__(self) -> "Tracer":
         return self
@@ -199,54 +292,77 @@ class Tracer:
         self._resources.close()
 
     def add(
-        self,
-        classes: npt.NDArray[Any],
-        confidence: Bytes | None = None,
-        contact: Bytes | None = None,  # noqa: ARG002
+        self, classes: npt.NDArray[Any], confidence: Bytes | None = None, contact: Bytes | None = None
     ) -> Iterator[Regions]:
         """Take the next rows and give the regions that are closed then.
 
         Args:
             classes: ``(rows, width)`` uint8 or int32.
             confidence: ``(rows, width)`` percent; None where it is not known.
-            contact: the same; used where objects are taken apart by it.
+            contact: the same; needed where objects are taken apart by it.
 
         Yields:
             Regions of the whole raster, in pixels; all have been given when the last row has been taken.
 
         Raises:
-            ValueError: more rows than the raster has, or rows of another width.
+            ValueError: more rows than the raster has, or rows of another width, or no contact.
         """
         if confidence is None:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
-        if classes.shape[1] != self._width or self._top + self._have + len(classes) > self._height:
+        known = self._first + self._have
+        if classes.shape[1] != self._width or known + len(classes) > self._height:
             raise ValueError(
                 f"rows of {classes.shape} do not fit a raster of {self._height} x {self._width} after "
-                f"{self._top + self._have} rows"
+                f"{known} rows"
             )
-        if self._classes.dtype != classes.dtype or not len(self._classes):
-            self._classes = np.zeros(self._confidence.shape, dtype=classes.dtype)
+        layers: list[Any] = [classes, confidence, contact][: len(self._layers)]
+        if layers[-1] is None:
+            raise ValueError("objects are taken apart by contact, and none came with the classes")
+        self._layers[0] = self._layers[0].astype(classes.dtype, copy=False)
         at = 0
         while at < len(classes):
-            step = min(len(classes) - at, len(self._classes) - self._have)
-            self._classes[self._have : self._have + step] = classes[at : at + step]
-            self._confidence[self._have : self._have + step] = confidence[at : at + step]
+            step = min(len(classes) - at, len(self._layers[0]) - self._have)
+            for kept, rows in zip(self._layers, layers, strict=True):
+                kept[self._have : self._have + step] = rows[at : at + step]
             at += step
             self._have += step
-            if self._have == len(self._classes) or self._top + self._have == self._height:
-                rows, self._have = self._have, 0
-                closing = self._add_row(self._classes[:rows], self._confidence[:rows])
-                yield from self._close(closing)
+            while self._top < self._height:
+                bottom = min(self._top + self._side, self._height)
+                if self._first + self._have < min(bottom + self._halo, self._height):
+                    break
+                closing = self._add_row(bottom - self._top)
+                gone = max(0, bottom - self._halo) - self._first
+                for kept in self._layers:
+                    kept[: self._have - gone] = kept[gone : self._have]
+                self._first, self._have = self._first + gone, self._have - gone
+                yield from self._close(*closing)
 
-    def _add_row(self, classes: npt.NDArray[Any], confidence: Bytes) -> Longs:
-        """Trace a row of tiles, and return the regions that are closed by it."""
+    def _trace(self, x: int, height: int) -> tuple[Tile, Bools, Bools]:
+        """Trace the tile from column `x` on, of so many rows.
+
+        Returns:
+            The tile; and ``(w,)`` and ``(h,)`` whether pixels along its top and its left are of one object
+            with those above and before them, if they are of one class.
+        """
+        row, left = self._top - self._first, max(0, x - self._halo)
+        stop = min(row + height + self._halo, self._have)
+        view = np.s_[:stop, left : x + self._side + self._halo]
+        box = np.s_[row : row + height, x - left : x - left + self._side]
+        classes, confidence, *contact = (layer[view] for layer in self._layers)
+        labels = None if self._separation is None else self._separation.labels(classes, box, *contact)
+        parts = None if labels is None else labels[box]
+        tile = trace_tile(classes[box], confidence[box], parts, self._nodata, self._tolerance)
+        top, west = (np.ones(len(tile.sides[side]), dtype=np.bool_) for side in (0, 2))
+        if labels is not None and row:
+            top = labels[row, box[1]] == labels[row - 1, box[1]]
+        if labels is not None and x:
+            west = labels[box[0], x - left] == labels[box[0], x - left - 1]
+        return tile, top, west
+
+    def _add_row(self, height: int) -> tuple[Longs, Longs]:
+        """Trace a row of tiles, and return the objects and the regions that are closed by it."""
         lefts = range(0, self._width, self._side)
-
-        def trace(x: int) -> Tile:
-            box = np.s_[:, x : x + self._side]
-            return trace_tile(classes[box], confidence[box], self._nodata, self._tolerance)
-
-        tiles = list(self._map(trace, lefts))
+        tiles, tops, wests = zip(*self._map(lambda x: self._trace(x, height), lefts), strict=True)
         starts = offsets_of(np.array([len(tile.pieces.classes) for tile in tiles]))
         pieces = self._all_pieces(tiles, lefts)
         count = len(pieces.classes)
@@ -256,37 +372,50 @@ class Tracer:
         column = column[above >= 0]
         piece = np.concatenate([self.piece_count + np.arange(count), self._above[0][column]])
         klass = np.concatenate([pieces.classes, self._above[1][column]]).astype(np.int32)
-        known = np.concatenate([np.full(count, NOTHING), self._above[2][column]])
+        known = np.concatenate([np.full((2, count), NOTHING), self._above[2:, column]], axis=1)
         index_above = np.where(
             self._above[0] >= 0, count + np.searchsorted(self._above[0][column], self._above[0]), NOTHING
         )
 
-        ends, beside = self._sides(tiles, starts, index_above, len(classes))
-        region = self._unite(pieces, klass, known, beside)
+        ends, beside, united, same = self._sides(tiles, starts, index_above, klass, tops, wests)
         coords, sizes, closed, inside = _inner_lines(tiles, starts, lefts, self._top)
+        sides = np.concatenate([inside, beside])
+        wanted = np.ones(len(klass), dtype=np.bool_)
+        if self._wanted is not None:
+            wanted = np.isin(klass, self._wanted)
+        objects = region = self._unite(pieces, klass, wanted, known[0], beside[united])
+        if self._separation is not None:
+            apart = wanted & np.isin(klass, list(self._separation.classes))
+            touching = sides[(sides >= 0).all(axis=1) & (klass[sides[:, 0]] == klass[sides[:, 1]])]
+            known[1, ~apart] = NOTHING
+            region = np.where(apart, self._unite(pieces, klass, apart, known[1], touching), objects)
+        self._regions["region"][objects[wanted]] = region[wanted]
+
         coords = np.concatenate([coords, ends.reshape(-1, 2)])
         offsets = offsets_of(np.concatenate([sizes, np.full(len(ends), 2)]))
         closed = np.concatenate([closed, np.zeros(len(ends), dtype=np.bool_)])
         corners = np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // UNIT
-        loose = self._loose(tiles, corners, len(classes))
-        sides = np.concatenate([inside, beside])
-        of_sides = look_up(piece, sides), look_up(klass, sides).astype(np.int32), look_up(region, sides)
-        lines = _Lines(coords, offsets, closed, loose, *of_sides)
-        _count_vertices(self._regions, lines.region, lines.klass, lines.offsets)
+        loose = self._loose(tiles, starts, corners, same)
+        lines = _Lines(coords, offsets, closed, loose, look_up(piece, sides), look_up(objects, sides))
+        _count_vertices(self._regions, lines.region, lines.offsets)
         lines = lines.take((lines.region >= 0).any(axis=1))
         self._sheets.append(_Sheet(self._row, self.piece_count, pieces, lines))
 
-        self._top += len(classes)
+        self._top += height
         bottom = _along(tiles, starts, 1)
         if self._top == self._height:
             bottom = np.full_like(bottom, NOTHING)
-        self._above = np.stack([look_up(table, bottom) for table in (piece, klass, region)])
-        current = np.unique(region[region >= 0])
+        self._above = np.stack([look_up(table, bottom) for table in (piece, klass, objects, region)])
         self.piece_count += count
         self._row += 1
-        return current[~np.isin(current, self._above[2])]
+        current = (np.unique(numbers[numbers >= 0]) for numbers in (objects, region))
+        closed_objects, closed_regions = (
+            numbers[~np.isin(numbers, going_on)]
+            for numbers, going_on in zip(current, self._above[2:], strict=True)
+        )
+        return closed_objects, closed_regions
 
-    def _all_pieces(self, tiles: list[Tile], lefts: range) -> Pieces:
+    def _all_pieces(self, tiles: Sequence[Tile], lefts: range) -> Pieces:
         """Put the pieces of a row of tiles together, their first pixels counted in the whole raster."""
         first = []
         for tile, x in zip(tiles, lefts, strict=True):
@@ -295,67 +424,87 @@ class Tracer:
         arrays = [np.concatenate(parts) for parts in zip(*(tile.pieces for tile in tiles), strict=True)]
         return Pieces(*arrays)._replace(first=np.concatenate(first))
 
-    def _sides(self, tiles: list[Tile], starts: Longs, above: Longs, height: int) -> tuple[Ints, Longs]:
-        """Return the lines along the tiles' sides: ``(n, 2, 2)`` ends, ``(n, 2)`` who is beside."""
-        outside = np.full(height, NOTHING, dtype=np.int64)
-        ends, beside = [], []
+    def _sides(
+        self,
+        tiles: Sequence[Tile],
+        starts: Longs,
+        above: Longs,
+        klass: Ints,
+        tops: Sequence[Bools],
+        wests: Sequence[Bools],
+    ) -> tuple[Ints, Longs, Bools, list[Bools]]:
+        """Find the lines along the tiles' sides, given everyone's class and what `_trace` says.
 
-        def along(left: Longs, right: Longs, x: int, y: int, *, down: bool) -> None:
-            runs = _runs(left, right)
+        Returns:
+            ``(n, 2, 2)`` ends; ``(n, 2)`` who is beside; ``(n,)`` whether these are of one object; and which
+            pixels no line parts: along the left of each tile, the raster's right, the top and the bottom.
+        """
+        height = len(wests[0])
+        ends, beside, united, same = [], [], [], []
+
+        def along(left: Longs, right: Longs, x: int, y: int, alike: Bools, *, down: bool) -> None:
+            runs, one = _runs(left, right, klass, alike)
             line = np.empty((len(runs), 2, 2), dtype=np.int32)
             line[:, :, 0], line[:, :, 1] = UNIT * x, UNIT * y
             line[:, :, int(down)] += UNIT * runs.astype(np.int32)
             ends.append(line)
             beside.append(np.stack([left[runs[:, 0]], right[runs[:, 0]]], axis=1))
+            united.append(one)
+            same.append(alike)
 
-        west = outside
+        outside = np.full(max(height, self._width), NOTHING, dtype=np.int64)
+        no = np.zeros(len(outside), dtype=np.bool_)
+        west = outside[:height]
         for j, tile in enumerate(tiles):
             # Downwards, the left hand is in the east.
-            along(shifted(tile.sides[2], starts[j]), west, j * self._side, self._top, down=True)
+            along(shifted(tile.sides[2], starts[j]), west, j * self._side, self._top, wests[j], down=True)
             west = shifted(tile.sides[3], starts[j])
-        along(outside, west, self._width, self._top, down=True)
-        along(above, _along(tiles, starts, 0), 0, self._top, down=False)
+        along(outside[:height], west, self._width, self._top, no[:height].copy(), down=True)
+        along(above, _along(tiles, starts, 0), 0, self._top, np.concatenate(tops), down=False)
         if self._top + height == self._height:
-            bottom = _along(tiles, starts, 1)
-            along(bottom, np.full_like(bottom, NOTHING), 0, self._height, down=False)
-        return np.concatenate(ends), np.concatenate(beside)
+            bottom = outside[: self._width]
+            along(_along(tiles, starts, 1), bottom, 0, self._height, no[: self._width].copy(), down=False)
+        return np.concatenate(ends), np.concatenate(beside), np.concatenate(united), same
 
-    def _loose(self, tiles: list[Tile], corners: Ints, height: int) -> Bools:
+    def _loose(self, tiles: Sequence[Tile], starts: Longs, corners: Ints, same: list[Bools]) -> Bools:
         """Say at which ``(n, 2, 2)`` corners, where arcs start and end, only two lines meet.
 
         They are nodes only because tiles end there. What lies below the lowest row is not known yet: the arcs
         there will say it.
         """
-        classes = [[look_up(tile.pieces.classes, side) for side in tile.sides] for tile in tiles]
-        top, bottom, west, east = zip(*classes, strict=True)
-        outside = np.full(max(height, self._width), NOTHING)
-        across = _two_lines(self._above[1], np.concatenate(top))
-        below = np.zeros_like(across)
-        if self._top + height == self._height:
-            below = _two_lines(np.concatenate(bottom), outside[: self._width])
-        outside = outside[:height]
-        down = np.stack([_two_lines(a, b) for a, b in zip([outside, *east], [*west, outside], strict=True)])
+        down, (across, *end) = same[: len(tiles) + 1], same[len(tiles) + 1 :]
+        height = len(down[0])
+        borders = [*range(0, self._width, self._side), self._width]
+        changes = [_changes(_along(tiles, starts, side)) for side in (0, 1)]
+        for k, row in enumerate((0, -1)):
+            changes[k][borders] = [not column[row] for column in down]
+        top = _two_lines(self._changes, changes[0], across)
+        below = np.zeros_like(top)
+        if end:
+            below = _two_lines(changes[1], np.zeros_like(below), end[0])
+        self._changes = changes[1]
+        before = np.zeros(height + 1, dtype=np.bool_)
+        between = []
+        for column, tile in zip(down, [*tiles, None], strict=True):
+            after = np.zeros_like(before) if tile is None else _changes(tile.sides[2])
+            between.append(_two_lines(before, after, column))
+            before = before if tile is None else _changes(tile.sides[3])
         x, y = corners[..., 0], corners[..., 1] - self._top
         on_line = (x % self._side == 0) | (x == self._width)
-        loose = on_line & down[np.where(on_line, -(-x // self._side), 0), y]
-        loose = np.where(y == 0, across[x], loose)
+        loose = on_line & np.stack(between)[np.where(on_line, -(-x // self._side), 0), y]
+        loose = np.where(y == 0, top[x], loose)
         return np.where(y == height, below[x], loose)
 
-    def _unite(self, pieces: Pieces, klass: Ints, known: Longs, beside: Longs) -> Longs:
-        """Unite ``(m, 2)`` who meet along the tiles' sides in one class, and say which region everyone is of.
+    def _unite(self, pieces: Pieces, klass: Ints, wanted: Bools, known: Longs, pairs: Longs) -> Longs:
+        """Unite ``(m, 2)`` pairs, and say which open object, or region, everyone is of.
 
-        Everyone, ``(n,)``, is the row's pieces, then those above, whose region is known.
+        Everyone, ``(n,)``, is the row's pieces, then those above, of which it is known.
 
         Returns:
-            ``(n,)`` open regions, or `NOTHING` where the class is not wanted.
+            ``(n,)`` numbers of open objects, or `NOTHING` for those who are not wanted.
         """
         count = len(pieces.classes)
-        wanted = np.ones(len(klass), dtype=np.bool_)
-        if self._wanted is not None:
-            wanted = np.isin(klass, self._wanted)
-        pairs = beside[(beside >= 0).all(axis=1)]
-        pairs = pairs[klass[pairs[:, 0]] == klass[pairs[:, 1]]]
-        # Pieces above that belong to one region already.
+        # Pieces above that belong to one already.
         _, first, again = np.unique(known[count:], return_index=True, return_inverse=True)
         same = np.stack([count + first[again], count + np.arange(len(klass) - count)], axis=1)
         group = roots(len(klass), np.concatenate([pairs, same[known[same[:, 1]] >= 0]]))
@@ -384,24 +533,26 @@ class Tracer:
         kept = len(self._free) - count
         fresh = np.array(self._free[kept:], dtype=np.int64)[::-1]
         del self._free[kept:]
-        self._regions[fresh] = np.array((0, 0, 0, 255, np.iinfo(np.int64).max, 0, self._row), dtype=_REGION)
+        self._regions[fresh] = np.array(
+            (0, 0, 0, 255, np.iinfo(np.int64).max, 0, self._row, 0), dtype=_REGION
+        )
         return fresh
 
     def _merge(self, before: int, now: int) -> None:
-        """Make one open region a part of another."""
+        """Make one open object, or region, a part of another."""
         table = self._regions
         for name in ("pixels", "total", "vertices"):
             table[name][now] += table[name][before]
         for name in ("least", "first", "row"):
             table[name][now] = min(table[name][now], table[name][before])
         self._parent[self._parent == before] = now
-        if before in self._aside:
-            self._aside.setdefault(now, []).extend(self._aside.pop(before))
+        self._shelf.move(before, now)
 
-    def _close(self, closing: Longs) -> Iterator[Regions]:
-        """Build the polygons of ``(n,)`` regions that are closed, and keep only what open ones still need.
+    def _close(self, closing: Longs, regions: Longs) -> Iterator[Regions]:
+        """Build the polygons of ``(n,)`` objects that are closed, and keep only what open ones still need.
 
-        Of large open regions the pieces that are complete are built too, and stored on disk.
+        Those of open regions are put aside, and what was put aside for ``(m,)`` closed regions is given. Of
+        large open objects the pieces that are complete are built and put aside too.
         """
         whole, parts, growing = 1, 2, 3
         state = np.zeros(len(self._regions) + 1, dtype=np.uint8)  # the last stands for nobody
@@ -431,44 +582,47 @@ class Tracer:
         all_lines, *columns = zip(*found, strict=True)
         lines = _Lines.join(all_lines)
         root, kind, use = map(np.concatenate, columns)
-        yield self._as_regions(lines, root, use & (kind == whole))
+        yield self._as_regions(lines, root, use & (kind == whole), regions)
         if self._split:
-            yield from self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
+            self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
+        for region in sorted(self._shelf.owners().intersection(regions.tolist())):
+            yield from self._shelf.take(region, self._regions["first"][region])
         # Sheets that nobody needs go; the last one's pieces may be asked for.
         self._sheets = [s for s in self._sheets if len(s.lines.closed) or s is self._sheets[-1]]
-        back = np.flatnonzero(np.isin(self._parent, closing))
+        back = np.flatnonzero(np.isin(self._parent, np.concatenate([closing, regions])))
         self._free += back.tolist()
         self._parent[back] = back
 
-    def _as_regions(self, lines: _Lines, root: Longs, use: Bools) -> Regions:
-        """Build whole regions."""
-        owner, rings, at_edge = self._join(lines, root, use)
-        table = self._regions[owner]
-        return _regions(rings, Pieces(*(table[name] for name in Pieces._fields)), at_edge, whole=True)
+    def _as_regions(self, lines: _Lines, root: Longs, use: Bools, regions: Longs) -> Regions:
+        """Build whole objects; give those whose regions are closed, and nothing is put aside for, at once."""
+        late = np.ones(len(self._regions), dtype=np.bool_)
+        late[regions] = False
+        late[list(self._shelf.owners())] = True
+        region = self._regions["region"]
+        late = late[region]
+        order = np.lexsort((np.arange(len(region)), region, late))
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        owner, rings, at_edge = self._join(lines, rank[root], use)
+        owner = order[owner]
+        region, late, table = region[owner], late[owner], self._regions[owner]
+        pieces = Pieces(*(table[name] for name in Pieces._fields))
+        found = _regions(rings, pieces, at_edge, self._regions["first"][region], whole=True)
+        starts = np.flatnonzero(late & (np.diff(region, prepend=NOTHING) != 0)).tolist()
+        starts.append(len(found))
+        for start, stop in itertools.pairwise(starts):
+            self._shelf.put(int(region[start]), copy.deepcopy(found.part(start, stop)))
+        return found.part(0, starts[0])
 
-    def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> Iterator[Regions]:
-        """Build pieces of large regions: give out those of closed ones, and store those of open ones.
-
-        What was stored comes back one file at a time: a background goes over the whole raster.
-        """
-        for region in sorted({*root[use].tolist(), *(closing & self._aside.keys())}):
-            pieces = self._pieces_of(lines, use & (root == region))
-            if region in closing:
-                name = self._regions["first"][region]
-                names = np.full(len(pieces), name)
-                yield replace(pieces, object_ids=names, region_ids=names)
-                for path in self._aside.pop(region, []):
-                    part = Regions.load(path)
-                    path.unlink()
-                    names = np.full(len(part), name)
-                    yield replace(part, object_ids=names, region_ids=names)
+    def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> None:
+        """Build pieces of large objects, and put them aside."""
+        for one in sorted({*root[use].tolist(), *(closing & self._shelf.owners())}):
+            pieces = self._pieces_of(lines, use & (root == one))
+            self._shelf.put(one, pieces)
+            if one in closing:
+                self._shelf.move(one, int(self._regions["region"][one]), self._regions["first"][one])
             else:
-                if self._spool is None:
-                    folder = tempfile.TemporaryDirectory(dir=self._spool_in, prefix="pieces.")
-                    self._spool = Path(self._resources.enter_context(folder))
-                path = self._spool / f"{self._row}.{region}.npz"
-                pieces.save(path)
-                self._aside.setdefault(region, []).append(path)
+                self._shelf.save(one)
 
     def _pieces_of(self, lines: _Lines, use: Bools) -> Regions:
         """Build the pieces that these arcs bound."""
@@ -481,7 +635,8 @@ class Tracer:
             tables.append([array[of_sheet] for array in self._sheets[k].pieces])
         if not tables:
             return Regions.none()
-        return _regions(rings, Pieces(*map(np.concatenate, zip(*tables, strict=True))), at_edge, whole=False)
+        pieces = Pieces(*map(np.concatenate, zip(*tables, strict=True)))
+        return _regions(rings, pieces, at_edge, pieces.first, whole=False)
 
     def _join(self, lines: _Lines, owner: Longs, use: Bools) -> tuple[Longs, Rings, Bools]:
         """Join ``n`` arcs to rings: ``(n, 2)`` who is left and right of them, and whether they bound it.
@@ -506,8 +661,8 @@ class Tracer:
         return owners, rings, at_edge
 
 
-def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, *, whole: bool) -> Regions:
-    """Put together what is known of regions, or of pieces of them."""
+def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, region: Longs, *, whole: bool) -> Regions:
+    """Put together what is known of objects, or of pieces of them, and the name of their region."""
     return Regions(
         classes=pieces.classes,
         coords=rings.coords / UNIT,
@@ -515,7 +670,7 @@ def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, *, whole: bool) -> Re
         region_offsets=rings.region_offsets,
         ids=pieces.first,
         object_ids=pieces.first,
-        region_ids=pieces.first,
+        region_ids=region,
         whole=np.full(len(at_edge), whole),
         pixels=pieces.pixels,
         confidence_sum=pieces.total,
@@ -525,7 +680,7 @@ def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, *, whole: bool) -> Re
 
 
 def _inner_lines(
-    tiles: list[Tile], starts: Longs, lefts: range, top: int
+    tiles: Sequence[Tile], starts: Longs, lefts: range, top: int
 ) -> tuple[Ints, Longs, Bools, Longs]:
     """Return the arcs of a row of tiles in coordinates of the raster, their sizes, and who is beside them."""
     coords, sizes, closed, beside = [], [], [], []
@@ -537,18 +692,25 @@ def _inner_lines(
     return np.concatenate(coords), np.concatenate(sizes), np.concatenate(closed), np.concatenate(beside)
 
 
-def _along(tiles: list[Tile], starts: Longs, side: int) -> Longs:
+def _along(tiles: Sequence[Tile], starts: Longs, side: int) -> Longs:
     """Return the ``(width,)`` pieces along the top (0) or bottom (1) of a row of tiles."""
     return np.concatenate(
         [shifted(tile.sides[side], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
     )
 
 
-def _two_lines(before: Longs, after: Longs) -> Bools:
-    """Say where between two rows of classes just two lines meet, at each corner from end to end."""
-    a, b = (np.concatenate([[NOTHING], row, [NOTHING]]) for row in (before, after))
-    first = (a[:-1] != a[1:]).astype(np.int8) + (b[:-1] != b[1:])
-    return np.asarray(first + (a[:-1] != b[:-1]) + (a[1:] != b[1:]) == 2)
+def _changes(pieces: Longs | Ints) -> Bools:
+    """Say where one piece ends and another begins in a row of pixels, at each corner from end to end."""
+    return np.concatenate([[False], pieces[1:] != pieces[:-1], [False]])
+
+
+def _two_lines(before: Bools, after: Bools, same: Bools) -> Bools:
+    """Say where between two rows of pixels just two lines meet, at each corner from end to end.
+
+    What changes along the rows, and which pixels are of one object with that across, is known.
+    """
+    across = np.concatenate([[False], ~same, [False]]).astype(np.int8)
+    return np.asarray(across[:-1] + across[1:] + before + after == 2)
 
 
 @compiled
@@ -564,24 +726,37 @@ def _add_pieces(regions: npt.NDArray[np.void], region: Longs, pieces: Pieces) ->
 
 
 @compiled
-def _count_vertices(regions: npt.NDArray[np.void], region: Longs, klass: Ints, offsets: Longs) -> None:
-    """Count the vertices of arcs for the regions on either side."""
-    for k in range(len(klass)):
-        if klass[k, 0] != klass[k, 1]:
+def _count_vertices(regions: npt.NDArray[np.void], region: Longs, offsets: Longs) -> None:
+    """Count the vertices of arcs for the objects on either side."""
+    for k in range(len(region)):
+        if region[k, 0] != region[k, 1]:
             for side in range(2):
                 if region[k, side] != NOTHING:
                     regions[region[k, side]].vertices += offsets[k + 1] - offsets[k] - 1
 
 
 @compiled
-def _runs(a: Longs, b: Longs) -> Longs:
-    """Return ``(n, 2)`` where runs of equal pairs start and stop, those of two `NOTHING` left out."""
+def _runs(a: Longs, b: Longs, klass: Ints, same: Bools) -> tuple[Longs, Bools]:
+    """Find the runs of equal pairs, those of two `NOTHING` left out.
+
+    A pair is one object if both have one class and are marked as `same` anywhere; then they become so
+    everywhere, as two `NOTHING` do, and all others become apart.
+
+    Returns:
+        ``(n, 2)`` where runs start and stop, ``(n,)`` whether they are of one object.
+    """
     runs = np.empty((len(a), 2), dtype=np.int64)
+    united = np.empty(len(a), dtype=np.bool_)
     count, start = 0, 0
     for k in range(1, len(a) + 1):
         if k == len(a) or a[k] != a[start] or b[k] != b[start]:
-            if a[start] != NOTHING or b[start] != NOTHING:
-                runs[count, 0], runs[count, 1] = start, k
+            one, other = a[start], b[start]
+            alike = one == other
+            if one != NOTHING and other != NOTHING:  # noqa: PLR1714 - numba
+                alike = klass[one] == klass[other] and same[start:k].any()
+            same[start:k] = alike
+            if one != NOTHING or other != NOTHING:
+                runs[count, 0], runs[count, 1], united[count] = start, k, alike
                 count += 1
             start = k
-    return runs[:count]
+    return runs[:count], united[:count]

@@ -1,0 +1,124 @@
+"""Objects that touch are taken apart as in a slow, plain version that sees the whole raster."""
+
+from typing import Any
+
+import numpy as np
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio import features
+from rasters import NODATA, percent, polygons, traced
+from scipy import ndimage
+
+from pfmap.core.regions import Regions
+from pfmap.trace.separate import Separation
+
+STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+def plain_seeds(classes: np.ndarray, contact: np.ndarray, how: Separation) -> np.ndarray:
+    """The number of each pixel's seed from 1 on, and 0 where there is none."""
+    seeds, count = np.zeros(classes.shape, int), 0
+    for value in how.classes:
+        core = (classes == value) & (contact < how.threshold)
+        core = ndimage.minimum_filter(core, 2 * how.depth + 1, mode="nearest")
+        found, number = ndimage.label(core)
+        for k in range(1, number + 1):
+            if np.count_nonzero(found == k) >= how.least:
+                count += 1
+                seeds[found == k] = count
+    return seeds
+
+
+def plain_objects(classes: np.ndarray, seeds: np.ndarray, how: Separation) -> np.ndarray:
+    """The first pixel of each pixel's object, from breadth-first search over the whole raster."""
+    height, width = classes.shape
+    near = {(y, x): (y, x) for y, x in zip(*np.nonzero(seeds), strict=True)}
+    front = dict(near)
+    for _ in range(how.reach):
+        following: dict[tuple[int, int], tuple[int, int]] = {}
+        for (y, x), seed in front.items():
+            for down, right in STEPS:
+                v, u = y + down, x + right
+                inside = 0 <= v < height and 0 <= u < width and classes[v, u] == classes[y, x]
+                if inside and (v, u) not in near:
+                    following[v, u] = min(seed, following.get((v, u), seed))
+        near |= following
+        front = following
+    parts = np.zeros(classes.shape, int)
+    for (y, x), seed in near.items():
+        parts[y, x] = seeds[seed]
+    objects = np.full(classes.shape, -1)
+    for value in np.unique(classes[classes != NODATA]):
+        for part in np.unique(parts[classes == value]):
+            found, number = ndimage.label((classes == value) & (parts == part))
+            assert number == 1 or not part
+            for k in range(1, number + 1):
+                objects[found == k] = np.flatnonzero(found == k)[0]
+    return objects
+
+
+def facts(regions: Regions) -> list[tuple[Any, ...]]:
+    """Everything that is said of the objects, in a comparable form."""
+    shapes = polygons(regions)
+    assert shapely.is_valid(shapes).all()
+    columns = [
+        regions.ids, regions.object_ids, regions.region_ids, regions.classes, regions.pixels,
+        regions.confidence_sum, regions.confidence_min, regions.at_edge,
+    ]  # fmt: skip
+    return sorted(
+        (*(int(column[k]) for column in columns), shape.wkb)
+        for k, shape in enumerate(shapely.normalize(shapes))
+    )
+
+
+def plain(classes: np.ndarray, objects: np.ndarray, wanted: set[int]) -> list[tuple[Any, ...]]:
+    found = []
+    edge = ndimage.binary_dilation(np.pad(classes == NODATA, 1, constant_values=True))[1:-1, 1:-1]
+    confidence = percent(classes)
+    for geometry, first in features.shapes(objects.astype(np.int32), mask=np.isin(classes, [*wanted])):
+        inside = objects == int(first)
+        value = classes[inside][0]
+        region, _ = ndimage.label(classes == value)
+        shape = shapely.geometry.shape(geometry)
+        shape = shapely.normalize(shape if shape.is_valid else shapely.make_valid(shape))
+        found.append((
+            int(first), int(first), int(np.flatnonzero(region == region[inside][0])[0]), int(value),
+            int(inside.sum()), int(confidence[inside].sum()), int(confidence[inside].min()),
+            int(edge[inside].any()), shape.wkb,
+        ))  # fmt: skip
+    return sorted(found)
+
+
+small_rasters = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
+    lambda shape: st.tuples(
+        hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 255]), fill=st.just(0)),
+        hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 49, 50, 255]), fill=st.just(0)),
+    )
+)
+separations = st.builds(
+    Separation,
+    classes=st.sampled_from([frozenset({0}), frozenset({0, 1}), frozenset({1, 2, 255})]),
+    depth=st.integers(0, 2),
+    reach=st.integers(0, 5),
+    least=st.integers(1, 5),
+)
+cuts_of_rows = st.lists(st.integers(1, 39), max_size=6)
+
+
+@given(
+    raster=small_rasters,
+    how=separations,
+    cuts=cuts_of_rows,
+    tile=st.integers(1, 16),
+    wanted=st.sampled_from([{0, 1, 2}, {0}, {1, 2}]),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_cut_gives_the_objects_of_the_whole_raster(
+    raster: tuple[np.ndarray, np.ndarray], how: Separation, cuts: list[int], tile: int, wanted: set[int]
+) -> None:
+    classes, contact = raster
+    found = traced(classes, percent(classes), cuts, contact, tile=tile, wanted=wanted, separation=how)
+    objects = plain_objects(classes, plain_seeds(classes, contact, how), how)
+    assert facts(found) == plain(classes, objects, wanted)
