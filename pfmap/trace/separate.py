@@ -129,29 +129,33 @@ def _spread(kinds: Bytes, found: Ints, sizes: Longs, reach: int, least: int) -> 
     height, width = kinds.shape
     kind, seed = kinds.ravel(), found.ravel()
     near = np.full(height * width, NOTHING, dtype=np.int32)
-    level = np.empty(height * width, dtype=np.int32)
+    level = np.zeros(height * width, dtype=np.uint8)  # of the last ones found, modulo 256
     front = np.empty(height * width, dtype=np.int32)
-    count = 0
+    sides = np.array([1, -1, width, -width])
     for here in range(height * width):
         if seed[here] != NOTHING and sizes[seed[here]] >= least:
             near[here] = here
-            level[here] = 0
-            front[count] = here
-            count += 1
-    start = 0
+    start, count = 0, 0
+    for here in range(height * width):
+        if near[here] != NOTHING:
+            for side in sides:
+                if near[here + side] == NOTHING and kind[here + side] == kind[here]:
+                    front[count] = here
+                    count += 1
+                    break
     for step in range(1, reach + 1):
         stop = count
         for at in range(start, stop):
             here = front[at]
-            for k in range(4):
-                there = here + (1 if k == 0 else -1 if k == 1 else width if k == 2 else -width)
+            for side in sides:
+                there = here + side
                 if kind[there] != kind[here]:
                     continue
                 if near[there] == NOTHING:
-                    near[there], level[there] = near[here], step
+                    near[there], level[there] = near[here], np.uint8(step)
                     front[count] = there
                     count += 1
-                elif level[there] == step:
+                elif level[there] == np.uint8(step):
                     near[there] = min(near[there], near[here])
         start = stop
     labels = np.full((height - 2, width - 2), NOTHING, dtype=np.int32)
