@@ -18,43 +18,70 @@ from pfmap.trace.tile import NOTHING, Bytes, Ints, Longs, compiled, label
 class Separation:
     """Which objects are taken apart, and how; lengths are pixels of the class raster.
 
-    A wall is a pixel whose contact is at least the threshold. Seeds are the 4-connected sets of pixels of one
-    class without a wall, or another class, within `depth` rows and columns. Every other pixel of the class
+    By contact: a wall is a pixel whose contact is at least the threshold. Seeds are the 4-connected sets of
+    pixels of one class without a wall, or another class, within `depth` rows and columns. Every other pixel
     goes to the seed pixel to which the way within the class is shortest, in 4-connected steps, and of several
-    to the first in reading order. An object is what goes to one seed, or is connected and goes to none.
+    to the first in reading order. An object is what goes to one seed.
+
+    By shape: the distance to the class's edge, averaged over a square of `depth` to each side twice, is a
+    hilly country. Every pixel climbs to its highest neighbour, and from a top on to the highest pixel within
+    `apart` rows and columns. An object is what climbs to one top, and is connected.
+
+    What is connected and goes nowhere is an object too.
     """
 
     classes: frozenset[int]
     """Values whose objects are taken apart."""
     by_shape: bool = False
-    """Whether seeds are found by the shape of regions, because contact is not known."""
+    """Whether it is done by the shape of regions, because contact is not known."""
     threshold: int = 50
     """Percent of contact from which on a pixel is a wall."""
     depth: int = 4
-    """How far from walls and other classes seeds lie."""
+    """How far from walls and other classes seeds lie; or how smooth the country is."""
     reach: int = 40
-    """How long the way to a seed may be."""
+    """How long the way may be; or a third of that, and up to where distances count."""
     least: int = 24
     """Pixels that a seed has at least."""
+    apart: int = 12
+    """How far the top of an object is from any higher pixel, at least."""
 
     @property
     def halo(self) -> int:
-        """How many pixels around a tile, and one beyond its sides, have a say in it."""
+        """How many pixels around a tile have a say in what is apart in it, and along its sides."""
+        if self.by_shape:
+            return 1 + 4 * self.reach + self.apart + 2 * self.depth
         return 1 + self.reach + self.depth + self.least
 
-    def labels(self, classes: npt.NDArray[Any], box: tuple[slice, slice], contact: Bytes) -> Ints | None:
-        """Say which pixels of ``(h, w)`` classes and contact, in percent, belong together.
+    def labels(
+        self, classes: npt.NDArray[Any], box: tuple[slice, slice], contact: Bytes | None = None
+    ) -> Ints | None:
+        """Say which pixels of ``(h, w)`` classes, and contact in percent, belong together.
+
+        The box has the halo around it, but where the raster ends.
 
         Returns:
-            ``(h, w)`` numbers, equal where neighbours of a class are of one object, and `NOTHING` for pixels
-            that go to no seed. They hold in the box and one pixel around it if the halo is there. None where
-            nothing in the box is taken apart.
+            ``(h, w)`` numbers that neighbours of a class share if they are of one object, and `NOTHING` for
+            pixels that go nowhere; right in the box and one pixel around it. None where nothing in the box
+            is taken apart.
         """
         values = np.array(sorted(self.classes), dtype=np.int64)
         if not _any_of(classes[box], values):
             return None
         kinds = _kinds(classes, values)
+        if contact is None or self.by_shape:
+            heights = _heights(kinds, 5 * self.reach)
+            for axis in (0, 1, 0, 1):
+                margin = [(0, 0), (0, 0)]
+                margin[axis] = (self.depth + 1, self.depth)
+                sums = np.moveaxis(np.cumsum(np.pad(heights, margin), axis=axis), axis, 0)
+                size = 2 * self.depth + 1
+                heights = np.moveaxis(sums[size:] - sums[:-size], 0, axis)
+            return _climb(kinds, np.ascontiguousarray(heights), 3 * self.reach, self.apart)
         seeds = _seeds(kinds, contact, self.threshold, self.depth)
+        for axis, part in enumerate(box):  # what lies beyond the halo may be a wall
+            along = np.moveaxis(seeds, axis, 0)
+            along[: (part.start >= self.halo) * (self.depth + 1)] = 0
+            along[len(along) - (len(along) - 2 - part.stop >= self.halo) * (self.depth + 1) :] = 0
         found, pieces = label(seeds, seeds, 0)
         return _spread(kinds, found, pieces.pixels, self.reach, self.least)
 
@@ -165,3 +192,83 @@ def _spread(kinds: Bytes, found: Ints, sizes: Longs, reach: int, least: int) -> 
             if here != NOTHING:
                 labels[y, x] = seed[here]
     return labels
+
+
+_STEPS = (0, 1, 5), (1, -1, 7), (1, 0, 5), (1, 1, 7), (1, -2, 11), (1, 2, 11), (2, -1, 11), (2, 1, 11)
+"""Rows, columns and length of the steps of which ways are made to measure distances, fifths of a pixel."""
+
+
+@compiled
+def _heights(kinds: Bytes, most: int) -> Ints:
+    """Return the distance of pixels to others than their kind, in fifths of a pixel.
+
+    Kinds have a margin that does not count.
+
+    Source: Borgefors, Distance transformations in digital images, 1986.
+    """
+    height, width = kinds.shape
+    out = np.full((height, width), most, dtype=np.int32)
+    for down in (1, -1):
+        for k in range(1, height - 1):
+            y = k if down > 0 else height - 1 - k
+            for j in range(1, width - 1):
+                x = j if down > 0 else width - 1 - j
+                best = out[y, x] if kinds[y, x] else 0
+                for v, u, step in _STEPS:
+                    b, a = y - down * v, x - down * u
+                    if 0 < b < height - 1 and 0 < a < width - 1:
+                        best = min(best, step + (out[b, a] if kinds[b, a] == kinds[y, x] else 0))
+                out[y, x] = best if kinds[y, x] else 0
+    return out[1:-1, 1:-1].copy()
+
+
+@compiled
+def _climb(kinds: Bytes, heights: Longs, reach: int, apart: int) -> Ints:
+    """Say to which pixel the way up from each of ``(h, w)`` leads, if it is no longer than that.
+
+    Of equally high pixels the first is the highest.
+    """
+    height, width = heights.shape
+    flat = heights.ravel()
+    onward = np.empty(height * width, dtype=np.int32)
+    length = np.zeros(height * width, dtype=np.int32)
+    for here in range(height * width):
+        y, x = here // width, here % width
+        kind, best = kinds[y + 1, x + 1], here
+        for jump in (False, True):
+            if best != here or not kind:
+                break
+            side = apart if jump else 1
+            for v in range(max(0, y - side), min(height, y + side + 1)):
+                for u in range(max(0, x - side), min(width, x + side + 1)):
+                    there = v * width + u
+                    if kinds[v + 1, u + 1] != kind or (not jump and v != y and u != x):
+                        continue
+                    if flat[there] > flat[best] or (flat[there] == flat[best] and there < best):
+                        best = there
+            length[here] = side
+        onward[here] = best
+        if best == here:
+            length[here] = 0
+    labels = np.full(height * width, NOTHING, dtype=np.int32)
+    way = np.empty(height * width, dtype=np.int32)
+    done = np.zeros(height * width, dtype=np.bool_)
+    for start in range(height * width):
+        here, count = start, 0
+        while not done[here] and onward[here] != here:
+            way[count] = here
+            count += 1
+            here = onward[here]
+        if not done[here]:  # a top
+            done[here] = True
+            labels[here] = here
+        for at in range(count - 1, -1, -1):
+            there = way[at]
+            done[there] = True
+            length[there] += length[here]
+            labels[there] = labels[here] if length[there] <= reach else NOTHING
+            here = there
+    for here in range(height * width):
+        if not kinds[here // width + 1, here % width + 1]:
+            labels[here] = NOTHING
+    return labels.reshape(height, width)

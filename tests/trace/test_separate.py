@@ -1,5 +1,6 @@
 """Objects that touch are taken apart as in a slow, plain version that sees the whole raster."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ def plain_seeds(classes: np.ndarray, contact: np.ndarray, how: Separation) -> np
     return seeds
 
 
-def plain_objects(classes: np.ndarray, seeds: np.ndarray, how: Separation) -> np.ndarray:
-    """The first pixel of each pixel's object, from breadth-first search over the whole raster."""
+def by_contact(classes: np.ndarray, contact: np.ndarray, how: Separation) -> np.ndarray:
+    """The seed of each pixel, 0 for none, from breadth-first search over the whole raster."""
     height, width = classes.shape
+    seeds = plain_seeds(classes, contact, how)
     near = {(y, x): (y, x) for y, x in zip(*np.nonzero(seeds), strict=True)}
     front = dict(near)
     for _ in range(how.reach):
@@ -49,11 +51,54 @@ def plain_objects(classes: np.ndarray, seeds: np.ndarray, how: Separation) -> np
     parts = np.zeros(classes.shape, int)
     for (y, x), seed in near.items():
         parts[y, x] = seeds[seed]
+    return parts
+
+
+def by_shape(classes: np.ndarray, how: Separation) -> np.ndarray:
+    """The top that each pixel climbs to, from 1 on, 0 for none; heights from all pairs of pixels."""
+    height, width = classes.shape
+    kinds = np.where(np.isin(classes, [*how.classes]), classes, NODATA)
+    rows, cols = (axis.ravel() for axis in np.indices(classes.shape))
+    long, short = (np.abs(axis[:, None] - axis) for axis in (rows, cols))
+    long, short = np.maximum(long, short), np.minimum(long, short)
+    ways = np.where(long >= 2 * short, 5 * long + short, 4 * long + 3 * short)  # of steps of 5, 7 and 11
+    ways[kinds.ravel()[:, None] == kinds.ravel()] = 5 * how.reach
+    heights = np.minimum(ways.min(axis=1), 5 * how.reach).reshape(classes.shape) * (kinds != NODATA)
+    square = np.ones((2 * how.depth + 1, 2 * how.depth + 1), int)
+    for _ in range(2):
+        heights = ndimage.convolve(heights, square, mode="constant")
+
+    def highest(y: int, x: int, places: list[tuple[int, int]]) -> tuple[int, int]:
+        good = [
+            (v, u) for v, u in places if 0 <= v < height and 0 <= u < width and kinds[v, u] == kinds[y, x]
+        ]
+        return min(good, key=lambda place: (-heights[place], place))
+
+    near = range(-how.apart, how.apart + 1)
+    parts = np.zeros(classes.shape, int)
+    for start in zip(*np.nonzero(kinds != NODATA), strict=True):
+        here, length = start, 0
+        while True:
+            y, x = here
+            there = highest(y, x, [here, *((y + down, x + right) for down, right in STEPS)])
+            length += 1
+            if there == here:
+                there = highest(y, x, [(y + down, x + right) for down in near for right in near])
+                length += how.apart - 1
+            if there == here:
+                parts[start] = here[0] * width + here[1] + 1
+            if there == here or length > 3 * how.reach:
+                break
+            here = there
+    return parts
+
+
+def plain_objects(classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """The first pixel of each pixel's object."""
     objects = np.full(classes.shape, -1)
     for value in np.unique(classes[classes != NODATA]):
         for part in np.unique(parts[classes == value]):
             found, number = ndimage.label((classes == value) & (parts == part))
-            assert number == 1 or not part
             for k in range(1, number + 1):
                 objects[found == k] = np.flatnonzero(found == k)[0]
     return objects
@@ -103,6 +148,7 @@ separations = st.builds(
     depth=st.integers(0, 2),
     reach=st.integers(0, 5),
     least=st.integers(1, 5),
+    apart=st.integers(1, 4),
 )
 cuts_of_rows = st.lists(st.integers(1, 39), max_size=6)
 
@@ -120,5 +166,14 @@ def test_any_cut_gives_the_objects_of_the_whole_raster(
 ) -> None:
     classes, contact = raster
     found = traced(classes, percent(classes), cuts, contact, tile=tile, wanted=wanted, separation=how)
-    objects = plain_objects(classes, plain_seeds(classes, contact, how), how)
-    assert facts(found) == plain(classes, objects, wanted)
+    assert facts(found) == plain(classes, plain_objects(classes, by_contact(classes, contact, how)), wanted)
+
+
+@given(raster=small_rasters, how=separations, cuts=cuts_of_rows, tile=st.integers(1, 16))
+@settings(max_examples=100, deadline=None)
+def test_any_cut_gives_the_same_objects_by_shape(
+    raster: tuple[np.ndarray, np.ndarray], how: Separation, cuts: list[int], tile: int
+) -> None:
+    classes, how = raster[0], replace(how, by_shape=True)
+    found = traced(classes, percent(classes), cuts, tile=tile, separation=how)
+    assert facts(found) == plain(classes, plain_objects(classes, by_shape(classes, how)), {0, 1, 2})
