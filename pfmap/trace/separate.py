@@ -36,13 +36,13 @@ class Separation:
     """Whether it is done by the shape of regions, because contact is not known."""
     threshold: int = 50
     """Percent of contact from which on a pixel is a wall."""
-    depth: int = 4
+    depth: int = 7
     """How far from walls and other classes seeds lie; or how smooth the country is."""
     reach: int = 40
     """How long the way may be; or a third of that, and up to where distances count."""
     least: int = 24
     """Pixels that a seed has at least."""
-    apart: int = 12
+    apart: int = 10
     """How far the top of an object is from any higher pixel, at least."""
 
     @property
@@ -52,7 +52,7 @@ class Separation:
             return 1 + 4 * self.reach + self.apart + 2 * self.depth
         return 1 + self.reach + self.depth + self.least
 
-    def labels(
+    def parts(
         self, classes: npt.NDArray[Any], box: tuple[slice, slice], contact: Bytes | None = None
     ) -> Ints | None:
         """Say which pixels of ``(h, w)`` classes, and contact in percent, belong together.
@@ -64,86 +64,51 @@ class Separation:
             pixels that go nowhere; right in the box and one pixel around it. None where nothing in the box
             is taken apart.
         """
-        values = np.array(sorted(self.classes), dtype=np.int64)
-        if not _any_of(classes[box], values):
+        kinds = np.zeros((classes.shape[0] + 2, classes.shape[1] + 2), dtype=np.uint8)
+        inner = kinds[1:-1, 1:-1]  # the rest is a margin
+        for kind, value in enumerate(self.classes, 1):
+            inner[classes == value] = kind
+        if not inner[box].any():
             return None
-        kinds = _kinds(classes, values)
         if contact is None or self.by_shape:
             heights = _heights(kinds, 5 * self.reach)
-            for axis in (0, 1, 0, 1):
-                margin = [(0, 0), (0, 0)]
-                margin[axis] = (self.depth + 1, self.depth)
-                sums = np.moveaxis(np.cumsum(np.pad(heights, margin), axis=axis), axis, 0)
-                size = 2 * self.depth + 1
-                heights = np.moveaxis(sums[size:] - sums[:-size], 0, axis)
-            return _climb(kinds, np.ascontiguousarray(heights), 3 * self.reach, self.apart)
-        seeds = _seeds(kinds, contact, self.threshold, self.depth)
+            for _ in range(2):
+                heights = _around(heights, self.depth)
+            return _climb(kinds, heights, 3 * self.reach, self.apart)
+        seeds = np.zeros_like(kinds)
+        good, inner = inner * (contact < self.threshold), seeds[1:-1, 1:-1]
+        for kind in range(1, len(self.classes) + 1):
+            inner[_around((good != kind).astype(np.int32), self.depth) == 0] = kind
         for axis, part in enumerate(box):  # what lies beyond the halo may be a wall
-            along = np.moveaxis(seeds, axis, 0)
-            along[: (part.start >= self.halo) * (self.depth + 1)] = 0
-            along[len(along) - (len(along) - 2 - part.stop >= self.halo) * (self.depth + 1) :] = 0
+            along, edge = np.moveaxis(inner, axis, 0), self.depth
+            along[: edge * (part.start >= self.halo)] = 0
+            along[len(along) - edge * (len(along) - part.stop >= self.halo) :] = 0
         found, pieces = label(seeds, seeds, 0)
         return _spread(kinds, found, pieces.pixels, self.reach, self.least)
 
 
 @compiled
-def _any_of(classes: npt.NDArray[Any], values: Longs) -> bool:
-    """Whether any pixel has one of these values."""
-    for row in classes:
-        for here in row:
-            for value in values:
-                if here == value:
-                    return True
-    return False
-
-
-@compiled
-def _kinds(classes: npt.NDArray[Any], values: Longs) -> Bytes:
-    """Return ``(h + 2, w + 2)`` which of the values each of ``(h, w)`` pixels has, from 1 on; 0 for none."""
-    height, width = classes.shape
-    kinds = np.zeros((height + 2, width + 2), dtype=np.uint8)
-    for y in range(height):
+def _around(values: Ints, side: int) -> Ints:
+    """Sum up ``(h, w)`` values over the square of so many pixels to each side; outside there is nothing."""
+    height, width = values.shape
+    out = np.zeros((height, width), dtype=np.int32)
+    column = np.zeros(width, dtype=np.int32)
+    for y in range(-side, height):
         for x in range(width):
-            for k in range(len(values)):
-                if classes[y, x] == values[k]:
-                    kinds[y + 1, x + 1] = k + 1
-    return kinds
-
-
-@compiled
-def _seeds(kinds: Bytes, contact: Bytes, threshold: int, depth: int) -> Bytes:
-    """Keep the kinds of pixels around which all, within `depth`, are of their kind and no wall.
-
-    What lies outside of the array does not count. Runs along rows are as long as that or not, then down.
-    """
-    height, width = contact.shape
-    size = 2 * depth + 1
-    seeds = np.zeros_like(kinds)
-    down = np.zeros(width, dtype=np.int32)  # rows so far of pixels that are good along their row
-    last = np.zeros(width, dtype=np.uint8)
-    good = np.zeros(width, dtype=np.uint8)
-    for y in range(height + depth):
-        if y < height:
-            good[:] = 0
-            run, before = 0, 0
-            for x in range(width + depth):
-                if x < width:
-                    here = kinds[y + 1, x + 1] if contact[y, x] < threshold else 0
-                    run = run + 1 if here == before and x else size if x == 0 else 1
-                    before = here
-                else:
-                    run += 1
-                if x >= depth and run >= size:
-                    good[x - depth] = before
+            if y + side < height:
+                column[x] += values[y + side, x]
+            if y - side > 0:
+                column[x] -= values[y - side - 1, x]
+        if y < 0:
+            continue
+        total = column[:side].sum()
         for x in range(width):
-            if y < height:
-                down[x] = size if y == 0 else down[x] + 1 if good[x] == last[x] else 1
-                last[x] = good[x]
-            else:
-                down[x] += 1
-            if y >= depth and down[x] >= size:
-                seeds[y - depth + 1, x + 1] = last[x]
-    return seeds
+            if x + side < width:
+                total += column[x + side]
+            if x - side > 0:
+                total -= column[x - side - 1]
+            out[y, x] = total
+    return out
 
 
 @compiled
@@ -185,13 +150,10 @@ def _spread(kinds: Bytes, found: Ints, sizes: Longs, reach: int, least: int) -> 
                 elif level[there] == np.uint8(step):
                     near[there] = min(near[there], near[here])
         start = stop
-    labels = np.full((height - 2, width - 2), NOTHING, dtype=np.int32)
-    for y in range(height - 2):
-        for x in range(width - 2):
-            here = near[(y + 1) * width + x + 1]
-            if here != NOTHING:
-                labels[y, x] = seed[here]
-    return labels
+    for here in range(height * width):
+        if near[here] != NOTHING:
+            near[here] = seed[near[here]]
+    return near.reshape(height, width)[1:-1, 1:-1]
 
 
 _STEPS = (0, 1, 5), (1, -1, 7), (1, 0, 5), (1, 1, 7), (1, -2, 11), (1, 2, 11), (2, -1, 11), (2, 1, 11)
@@ -223,7 +185,7 @@ def _heights(kinds: Bytes, most: int) -> Ints:
 
 
 @compiled
-def _climb(kinds: Bytes, heights: Longs, reach: int, apart: int) -> Ints:
+def _climb(kinds: Bytes, heights: Ints, reach: int, apart: int) -> Ints:
     """Say to which pixel the way up from each of ``(h, w)`` leads, if it is no longer than that.
 
     Of equally high pixels the first is the highest.
@@ -234,26 +196,23 @@ def _climb(kinds: Bytes, heights: Longs, reach: int, apart: int) -> Ints:
     length = np.zeros(height * width, dtype=np.int32)
     for here in range(height * width):
         y, x = here // width, here % width
-        kind, best = kinds[y + 1, x + 1], here
-        for jump in (False, True):
-            if best != here or not kind:
-                break
-            side = apart if jump else 1
-            for v in range(max(0, y - side), min(height, y + side + 1)):
-                for u in range(max(0, x - side), min(width, x + side + 1)):
-                    there = v * width + u
-                    if kinds[v + 1, u + 1] != kind or (not jump and v != y and u != x):
-                        continue
-                    if flat[there] > flat[best] or (flat[there] == flat[best] and there < best):
-                        best = there
-            length[here] = side
-        onward[here] = best
-        if best == here:
-            length[here] = 0
+        kind, best, side = kinds[y + 1, x + 1], here, 0
+        for jump in range(2 if kind else 0):
+            if best == here:
+                side = apart if jump else 1
+                for v in range(max(0, y - side), min(height, y + side + 1)):
+                    for u in range(max(0, x - side), min(width, x + side + 1)):
+                        there = v * width + u
+                        higher = flat[there] > flat[best] or (flat[there] == flat[best] and there < best)
+                        if higher and kinds[v + 1, u + 1] == kind and (jump or v == y or u == x):
+                            best = there
+        onward[here], length[here] = best, side if best != here else 0
     labels = np.full(height * width, NOTHING, dtype=np.int32)
     way = np.empty(height * width, dtype=np.int32)
     done = np.zeros(height * width, dtype=np.bool_)
     for start in range(height * width):
+        if not kinds[start // width + 1, start % width + 1]:
+            continue
         here, count = start, 0
         while not done[here] and onward[here] != here:
             way[count] = here
@@ -268,7 +227,4 @@ def _climb(kinds: Bytes, heights: Longs, reach: int, apart: int) -> Ints:
             length[there] += length[here]
             labels[there] = labels[here] if length[there] <= reach else NOTHING
             here = there
-    for here in range(height * width):
-        if not kinds[here // width + 1, here % width + 1]:
-            labels[here] = NOTHING
     return labels.reshape(height, width)

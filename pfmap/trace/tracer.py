@@ -13,10 +13,11 @@ An object of very many vertices is given out as its pieces. They, and closed obj
 put aside on disk, so that even a region which spans the whole raster takes no memory.
 """
 
-import copy
 import itertools
+import os
+import pickle
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -55,8 +56,8 @@ from pfmap.trace.tile import (
 TILE = 512
 """Rows and columns of a tile; large objects are cut along these."""
 
-_HELD = 1 << 20
-"""Points of closed objects that are held in memory while their regions are open."""
+_MANY = 1 << 16
+"""Points of what was put aside that are given at a time."""
 
 _REGION = np.dtype(
     [
@@ -84,29 +85,8 @@ class Tile(NamedTuple):
     """The lines between them."""
     sides: tuple[Ints, Ints, Ints, Ints]
     """The pieces along its top, bottom, left and right row of pixels, or `NOTHING`."""
-
-
-def trace_tile(
-    classes: Bytes | Ints, confidence: Bytes, parts: Ints | None, nodata: int | None, tolerance: float
-) -> Tile:
-    """Trace a tile of ``(h, w)`` classes, uint8 or int32, and confidence in percent, as `Tracer` has them.
-
-    Parts are numbers that differ where objects of one class are apart, or `NOTHING`.
-    """
-    pixels: Any = np.ascontiguousarray(classes)
-    nothing = no_class(classes.dtype, nodata)
-    if parts is not None:  # numbers beyond all classes, in int32 whatever they are
-        beyond = np.int32(max(pixels.max(), nothing))
-        pixels = np.where(parts == NOTHING, pixels, parts + np.int32(1) + beyond)
-    labels, pieces = label(pixels, np.ascontiguousarray(confidence), nothing)
-    if parts is not None:
-        pieces = pieces._replace(classes=classes.ravel()[pieces.first].astype(np.int32))
-    arcs = arcs_between(pixels, labels)
-    if tolerance > 0:
-        height, width = labels.shape
-        arcs = simplify(arcs, pieces, height, width, float(tolerance))
-    top, bottom, left, right = (side.copy() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    return Tile(pieces, arcs, (top, bottom, left, right))
+    same: tuple[Bools, Bools]
+    """Whether pixels along its top and left are of one object with those before, if they have one class."""
 
 
 class _Lines(NamedTuple):
@@ -150,78 +130,48 @@ class _Sheet:
     lines: _Lines
 
 
-def _named(regions: Regions, **names: Any) -> Regions:
-    """Give all of them these names, but for `NOTHING`, which leaves what they have."""
-    given = {key: np.full(len(regions), name) for key, name in names.items() if name != NOTHING}
-    return replace(regions, **given)
-
-
 class _Shelf:
-    """Keeps closed objects, and pieces of large ones, until what they are parts of is closed too.
-
-    They are held in memory while they are few, else in a temporary folder, in this one or the system's.
-    """
+    """Keeps closed objects, and pieces of large ones, on disk until what they are parts of is closed too."""
 
     def __init__(self, folder: Path | None, resources: ExitStack) -> None:
-        self._place, self._resources = folder, resources
-        self._folder: Path | None = None
-        self._points = self._files = 0  # points in memory, files so far
-        # For an open object or region: the name of their object, or NOTHING, and what is kept.
-        self._held: dict[int, list[tuple[int, Any]]] = {}  # regions
-        self._saved: dict[int, list[tuple[int, Any]]] = {}  # their files
+        self._folder, self._resources = folder, resources
+        self._file: Any = None
+        self.places: dict[int, list[tuple[int, int]]] = {}
+        """For an open object or region: the names of their objects, or `NOTHING`, and places in the file."""
 
-    def owners(self) -> set[int]:
-        """Return the open objects and regions for which anything is kept."""
-        return {*self._held, *self._saved}
-
-    def put(self, owner: int, regions: Regions) -> None:
-        """Keep these for an open object or region; if there are too many by now, the most on disk."""
-        self._held.setdefault(owner, []).append((NOTHING, regions))
-        self._points += len(regions.coords)
-        if self._points > _HELD:
-            for one in sorted(self._held, key=self._size, reverse=True):
-                if self._points > _HELD // 2:
-                    self.save(one)
-
-    def save(self, owner: int) -> None:
-        """Put on disk what is held for an open object or region."""
-        regions = self._release(owner)
-        if self._folder is None:
-            folder = tempfile.TemporaryDirectory(dir=self._place, prefix="pieces.")
-            self._folder = Path(self._resources.enter_context(folder))
-        self._files += 1
-        path = self._folder / f"{self._files}.npz"
-        regions.save(path)
-        self._saved.setdefault(owner, []).append((NOTHING, path))
+    def put(self, owner: int, regions: Regions, *, ahead: bool = False) -> None:
+        """Keep these for an open object or region, ahead of others or behind."""
+        if self._file is None:
+            file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed with the resources
+            self._file = self._resources.enter_context(file)
+        places = self.places.setdefault(owner, [])
+        places.insert(0 if ahead else len(places), (NOTHING, self._file.seek(0, os.SEEK_END)))
+        pickle.dump(regions, self._file)
 
     def move(self, before: int, now: int, name: int = NOTHING) -> None:
         """Keep for somebody else what was kept for one; a closed object has a name."""
-        for table in (self._held, self._saved):
-            if before in table:
-                parts = [(own if name == NOTHING else name, part) for own, part in table.pop(before)]
-                table.setdefault(now, []).extend(parts)
+        if before in self.places:
+            places = [(own if name == NOTHING else name, place) for own, place in self.places.pop(before)]
+            self.places.setdefault(now, []).extend(places)
 
     def take(self, region: int, name: int) -> Iterator[Regions]:
-        """Give what is kept for a region, one file at a time: a background goes over the whole raster."""
-        yield _named(self._release(region), region_ids=name)
-        for own, path in self._saved.pop(region, []):
-            part = Regions.load(path)
-            path.unlink()
-            yield _named(part, object_ids=own, region_ids=name)
-
-    def _size(self, owner: int) -> int:
-        return sum(len(part.coords) for _, part in self._held.get(owner, []))
-
-    def _release(self, owner: int) -> Regions:
-        self._points -= self._size(owner)
-        return Regions.join([_named(part, object_ids=own) for own, part in self._held.pop(owner, [])])
+        """Give what is kept for a region, a bit at a time: a background goes over the whole raster."""
+        for own, place in self.places.pop(region):
+            self._file.seek(place)
+            part = pickle.load(self._file)
+            objects = part.object_ids if own == NOTHING else np.full(len(part), own)
+            yield replace(part, object_ids=objects, region_ids=np.full(len(part), name))
+        if not self.places:
+            self._file.truncate(0)
 
 
 def warm_up() -> None:
     """Compile all loops, or load what an earlier process compiled: half a minute the first time only."""
-    with Tracer(4, 4, nodata=255, tolerance=1.0, tile=2) as tracer:
-        for _ in tracer.add(np.eye(4, dtype=np.uint8)):
-            pass
+    rows = np.eye(4, dtype=np.uint8)
+    for separation in (None, Separation(frozenset({0})), Separation(frozenset({0}), by_shape=True)):
+        with Tracer(4, 4, nodata=255, tolerance=1.0, tile=2, separation=separation) as tracer:
+            for _ in tracer.add(rows, rows, None if separation is None or separation.by_shape else rows):
+                pass
 
 
 class Tracer:
@@ -337,32 +287,35 @@ class Tracer:
                 self._first, self._have = self._first + gone, self._have - gone
                 yield from self._close(*closing)
 
-    def _trace(self, x: int, height: int) -> tuple[Tile, Bools, Bools]:
-        """Trace the tile from column `x` on, of so many rows.
-
-        Returns:
-            The tile; and ``(w,)`` and ``(h,)`` whether pixels along its top and its left are of one object
-            with those above and before them, if they are of one class.
-        """
-        row, left = self._top - self._first, max(0, x - self._halo)
-        stop = min(row + height + self._halo, self._have)
-        view = np.s_[:stop, left : x + self._side + self._halo]
-        box = np.s_[row : row + height, x - left : x - left + self._side]
-        classes, confidence, *contact = (layer[view] for layer in self._layers)
-        labels = None if self._separation is None else self._separation.labels(classes, box, *contact)
-        parts = None if labels is None else labels[box]
-        tile = trace_tile(classes[box], confidence[box], parts, self._nodata, self._tolerance)
-        top, west = (np.ones(len(tile.sides[side]), dtype=np.bool_) for side in (0, 2))
-        if labels is not None and row:
-            top = labels[row, box[1]] == labels[row - 1, box[1]]
-        if labels is not None and x:
-            west = labels[box[0], x - left] == labels[box[0], x - left - 1]
-        return tile, top, west
+    def _trace(self, x: int, height: int) -> Tile:
+        """Trace the tile from column `x` on, of so many rows."""
+        row, col = self._top - self._first, min(x, self._halo)
+        rows = slice(min(row + height + self._halo, self._have))
+        cols = slice(x - col, x + self._side + self._halo)
+        box = slice(row, row + height), slice(col, col + self._side)
+        classes, confidence, *contact = (layer[rows, cols] for layer in self._layers)
+        parts = None if self._separation is None else self._separation.parts(classes, box, *contact)
+        pixels: Any = np.ascontiguousarray(classes[box])
+        nothing = no_class(classes.dtype, self._nodata)
+        top, left = (np.ones(size, dtype=np.bool_) for size in pixels.shape[::-1])
+        given = pixels.ravel()
+        if parts is not None:  # their numbers are beyond all classes, in int32 whatever these are
+            beyond = np.int32(max(pixels.max(), nothing))
+            pixels = np.where(parts[box] == NOTHING, pixels, parts[box] + np.int32(1) + beyond)
+            top = parts[row, box[1]] == parts[max(row - 1, 0), box[1]]
+            left = parts[box[0], col] == parts[box[0], max(col - 1, 0)]
+        labels, pieces = label(pixels, np.ascontiguousarray(confidence[box]), nothing)
+        pieces = pieces._replace(classes=given[pieces.first].astype(np.int32))
+        arcs = arcs_between(pixels, labels)
+        if self._tolerance > 0:
+            arcs = simplify(arcs, pieces, height, labels.shape[1], float(self._tolerance))
+        sides = labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()
+        return Tile(pieces, arcs, sides, (top, left))
 
     def _add_row(self, height: int) -> tuple[Longs, Longs]:
         """Trace a row of tiles, and return the objects and the regions that are closed by it."""
         lefts = range(0, self._width, self._side)
-        tiles, tops, wests = zip(*self._map(lambda x: self._trace(x, height), lefts), strict=True)
+        tiles = list(self._map(lambda x: self._trace(x, height), lefts))
         starts = offsets_of(np.array([len(tile.pieces.classes) for tile in tiles]))
         pieces = self._all_pieces(tiles, lefts)
         count = len(pieces.classes)
@@ -377,7 +330,7 @@ class Tracer:
             self._above[0] >= 0, count + np.searchsorted(self._above[0][column], self._above[0]), NOTHING
         )
 
-        ends, beside, united, same = self._sides(tiles, starts, index_above, klass, tops, wests)
+        ends, beside, united, same = self._sides(tiles, starts, index_above, klass, height)
         coords, sizes, closed, inside = _inner_lines(tiles, starts, lefts, self._top)
         sides = np.concatenate([inside, beside])
         wanted = np.ones(len(klass), dtype=np.bool_)
@@ -408,14 +361,13 @@ class Tracer:
         self._above = np.stack([look_up(table, bottom) for table in (piece, klass, objects, region)])
         self.piece_count += count
         self._row += 1
-        current = (np.unique(numbers[numbers >= 0]) for numbers in (objects, region))
-        closed_objects, closed_regions = (
-            numbers[~np.isin(numbers, going_on)]
-            for numbers, going_on in zip(current, self._above[2:], strict=True)
+        ended = (
+            np.setdiff1d(numbers, np.append(going_on, NOTHING))
+            for numbers, going_on in zip((objects, region), self._above[2:], strict=True)
         )
-        return closed_objects, closed_regions
+        return next(ended), next(ended)
 
-    def _all_pieces(self, tiles: Sequence[Tile], lefts: range) -> Pieces:
+    def _all_pieces(self, tiles: list[Tile], lefts: range) -> Pieces:
         """Put the pieces of a row of tiles together, their first pixels counted in the whole raster."""
         first = []
         for tile, x in zip(tiles, lefts, strict=True):
@@ -426,20 +378,18 @@ class Tracer:
 
     def _sides(
         self,
-        tiles: Sequence[Tile],
+        tiles: list[Tile],
         starts: Longs,
         above: Longs,
         klass: Ints,
-        tops: Sequence[Bools],
-        wests: Sequence[Bools],
+        height: int,
     ) -> tuple[Ints, Longs, Bools, list[Bools]]:
-        """Find the lines along the tiles' sides, given everyone's class and what `_trace` says.
+        """Find the lines along the tiles' sides, given everyone's class.
 
         Returns:
             ``(n, 2, 2)`` ends; ``(n, 2)`` who is beside; ``(n,)`` whether these are of one object; and which
             pixels no line parts: along the left of each tile, the raster's right, the top and the bottom.
         """
-        height = len(wests[0])
         ends, beside, united, same = [], [], [], []
 
         def along(left: Longs, right: Longs, x: int, y: int, alike: Bools, *, down: bool) -> None:
@@ -457,16 +407,23 @@ class Tracer:
         west = outside[:height]
         for j, tile in enumerate(tiles):
             # Downwards, the left hand is in the east.
-            along(shifted(tile.sides[2], starts[j]), west, j * self._side, self._top, wests[j], down=True)
+            along(shifted(tile.sides[2], starts[j]), west, j * self._side, self._top, tile.same[1], down=True)
             west = shifted(tile.sides[3], starts[j])
         along(outside[:height], west, self._width, self._top, no[:height].copy(), down=True)
-        along(above, _along(tiles, starts, 0), 0, self._top, np.concatenate(tops), down=False)
+        along(
+            above,
+            _along(tiles, starts, 0),
+            0,
+            self._top,
+            np.concatenate([tile.same[0] for tile in tiles]),
+            down=False,
+        )
         if self._top + height == self._height:
             bottom = outside[: self._width]
             along(_along(tiles, starts, 1), bottom, 0, self._height, no[: self._width].copy(), down=False)
         return np.concatenate(ends), np.concatenate(beside), np.concatenate(united), same
 
-    def _loose(self, tiles: Sequence[Tile], starts: Longs, corners: Ints, same: list[Bools]) -> Bools:
+    def _loose(self, tiles: list[Tile], starts: Longs, corners: Ints, same: list[Bools]) -> Bools:
         """Say at which ``(n, 2, 2)`` corners, where arcs start and end, only two lines meet.
 
         They are nodes only because tiles end there. What lies below the lowest row is not known yet: the arcs
@@ -585,8 +542,14 @@ class Tracer:
         yield self._as_regions(lines, root, use & (kind == whole), regions)
         if self._split:
             self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
-        for region in sorted(self._shelf.owners().intersection(regions.tolist())):
-            yield from self._shelf.take(region, self._regions["first"][region])
+        some: list[Regions] = []
+        for region in sorted(self._shelf.places.keys() & set(regions.tolist())):
+            for part in self._shelf.take(region, self._regions["first"][region]):
+                some.append(part)
+                if sum(len(one.coords) for one in some) > _MANY:
+                    yield Regions.join(some)
+                    some = []
+        yield Regions.join(some)
         # Sheets that nobody needs go; the last one's pieces may be asked for.
         self._sheets = [s for s in self._sheets if len(s.lines.closed) or s is self._sheets[-1]]
         back = np.flatnonzero(np.isin(self._parent, np.concatenate([closing, regions])))
@@ -597,7 +560,7 @@ class Tracer:
         """Build whole objects; give those whose regions are closed, and nothing is put aside for, at once."""
         late = np.ones(len(self._regions), dtype=np.bool_)
         late[regions] = False
-        late[list(self._shelf.owners())] = True
+        late[list(self._shelf.places)] = True
         region = self._regions["region"]
         late = late[region]
         order = np.lexsort((np.arange(len(region)), region, late))
@@ -611,18 +574,15 @@ class Tracer:
         starts = np.flatnonzero(late & (np.diff(region, prepend=NOTHING) != 0)).tolist()
         starts.append(len(found))
         for start, stop in itertools.pairwise(starts):
-            self._shelf.put(int(region[start]), copy.deepcopy(found.part(start, stop)))
+            self._shelf.put(int(region[start]), found.part(start, stop))
         return found.part(0, starts[0])
 
     def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> None:
         """Build pieces of large objects, and put them aside."""
-        for one in sorted({*root[use].tolist(), *(closing & self._shelf.owners())}):
-            pieces = self._pieces_of(lines, use & (root == one))
-            self._shelf.put(one, pieces)
+        for one in sorted({*root[use].tolist(), *(closing & self._shelf.places.keys())}):
+            self._shelf.put(one, self._pieces_of(lines, use & (root == one)), ahead=one in closing)
             if one in closing:
                 self._shelf.move(one, int(self._regions["region"][one]), self._regions["first"][one])
-            else:
-                self._shelf.save(one)
 
     def _pieces_of(self, lines: _Lines, use: Bools) -> Regions:
         """Build the pieces that these arcs bound."""
@@ -680,7 +640,7 @@ def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, region: Longs, *, who
 
 
 def _inner_lines(
-    tiles: Sequence[Tile], starts: Longs, lefts: range, top: int
+    tiles: list[Tile], starts: Longs, lefts: range, top: int
 ) -> tuple[Ints, Longs, Bools, Longs]:
     """Return the arcs of a row of tiles in coordinates of the raster, their sizes, and who is beside them."""
     coords, sizes, closed, beside = [], [], [], []
@@ -692,7 +652,7 @@ def _inner_lines(
     return np.concatenate(coords), np.concatenate(sizes), np.concatenate(closed), np.concatenate(beside)
 
 
-def _along(tiles: Sequence[Tile], starts: Longs, side: int) -> Longs:
+def _along(tiles: list[Tile], starts: Longs, side: int) -> Longs:
     """Return the ``(width,)`` pieces along the top (0) or bottom (1) of a row of tiles."""
     return np.concatenate(
         [shifted(tile.sides[side], start) for tile, start in zip(tiles, starts[:-1], strict=True)]

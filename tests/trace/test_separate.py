@@ -1,9 +1,11 @@
 """Objects that touch are taken apart as in a slow, plain version that sees the whole raster."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,9 +13,12 @@ from hypothesis.extra import numpy as hnp
 from rasterio import features
 from rasters import NODATA, percent, polygons, traced
 from scipy import ndimage
+from skimage import graph, segmentation
 
 from pfmap.core.regions import Regions
+from pfmap.trace import tracer
 from pfmap.trace.separate import Separation
+from pfmap.trace.tracer import Tracer
 
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
@@ -160,7 +165,7 @@ cuts_of_rows = st.lists(st.integers(1, 39), max_size=6)
     tile=st.integers(1, 16),
     wanted=st.sampled_from([{0, 1, 2}, {0}, {1, 2}]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_cut_gives_the_objects_of_the_whole_raster(
     raster: tuple[np.ndarray, np.ndarray], how: Separation, cuts: list[int], tile: int, wanted: set[int]
 ) -> None:
@@ -170,10 +175,120 @@ def test_any_cut_gives_the_objects_of_the_whole_raster(
 
 
 @given(raster=small_rasters, how=separations, cuts=cuts_of_rows, tile=st.integers(1, 16))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_cut_gives_the_same_objects_by_shape(
     raster: tuple[np.ndarray, np.ndarray], how: Separation, cuts: list[int], tile: int
 ) -> None:
     classes, how = raster[0], replace(how, by_shape=True)
     found = traced(classes, percent(classes), cuts, tile=tile, separation=how)
     assert facts(found) == plain(classes, plain_objects(classes, by_shape(classes, how)), {0, 1, 2})
+
+
+def houses(seed: int, height: int = 120, width: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """A town whose houses touch, and where: what lies nearest to one of many points is a house."""
+    rng = np.random.default_rng(seed)
+    points = rng.integers(0, (height, width), (height * width // 200, 2))
+    marks = np.ones((height, width), bool)
+    marks[tuple(points.T)] = False
+    _, (rows, cols) = ndimage.distance_transform_edt(marks, return_indices=True)
+    owner = rows * width + cols
+    walls = ndimage.maximum_filter(owner, 3) != ndimage.minimum_filter(owner, 3)
+    classes = np.where(ndimage.gaussian_filter(rng.normal(size=(height, width)), 8) < 0.01, 0, 1)
+    classes[:7, :9] = NODATA
+    return classes.astype(np.uint8), walls.astype(np.uint8) * 100
+
+
+SMALL = Separation(frozenset({0}), depth=2, reach=12, least=4, apart=5)
+
+
+def test_what_is_near_one_seed_is_what_scikit_image_floods_from_it() -> None:
+    classes, contact = houses(3)
+    how = replace(SMALL, reach=1000)
+    seeds = plain_seeds(classes, contact, how)
+    flooded = segmentation.watershed(np.zeros(classes.shape), seeds, mask=classes == 0, connectivity=1)
+    distances = []
+    for seed in range(1, seeds.max() + 1):
+        cost = np.where(classes == 0, 1.0, -1.0)
+        distances.append(graph.MCP(cost, fully_connected=False).find_costs(np.argwhere(seeds == seed))[0])
+    nearest = np.sort(distances, axis=0)
+    clear = (classes == 0) & np.isfinite(nearest[0]) & (nearest[0] < nearest[1])  # and no tie
+    assert clear.sum() > 0.8 * (classes == 0).sum()
+    parts = how.parts(classes, np.s_[0:120, 0:150], contact)
+    assert parts is not None
+    pairs = np.unique(np.stack([parts[clear], flooded[clear]]), axis=1)
+    assert len(set(pairs[0])) == len(set(pairs[1])) == pairs.shape[1] > 20
+
+
+@given(
+    seed=st.integers(0, 1000), tile=st.integers(8, 40), cuts=st.lists(st.integers(1, 59), max_size=4),
+    tolerance=st.sampled_from([0.0, 1.25]), how=st.sampled_from([SMALL, replace(SMALL, by_shape=True)]),
+)  # fmt: skip
+@settings(max_examples=15, deadline=None)
+def test_objects_and_their_pieces_cover_all_once_in_any_cut(
+    seed: int, tile: int, cuts: list[int], tolerance: float, how: Separation
+) -> None:
+    classes, contact = houses(seed, 60, 80)
+    layers = classes, percent(classes)
+    options = {"contact": contact, "tile": tile, "tolerance": tolerance, "separation": how}
+    whole, pieces = traced(*layers, **options), traced(*layers, split=12, **options)
+    assert len(pieces) >= len(whole)
+    wide = classes.astype(np.int32), layers[1]
+    for split, found in ((0, whole), (12, pieces)):
+        assert facts(traced(*layers, cuts, split=split, workers=2, **options)) == facts(found)
+        assert facts(traced(*wide, cuts, split=split, **options)) == facts(found)
+        shapes = polygons(found)
+        assert tolerance == 0 or split or shapely.coverage_is_valid(shapes)  # also in its vertices
+        assert shapely.area(shapes).sum() == pytest.approx(np.count_nonzero(classes != NODATA))
+        assert shapely.union_all(shapes).area == pytest.approx(np.count_nonzero(classes != NODATA))
+    regions = dict(zip(whole.object_ids.tolist(), whole.region_ids.tolist(), strict=True))
+    sums = dict.fromkeys(regions, 0)
+    for one, region, total in zip(pieces.object_ids, pieces.region_ids, pieces.confidence_sum, strict=True):
+        assert regions[one] == region
+        sums[one] += total
+    assert sums == dict(zip(whole.object_ids.tolist(), whole.confidence_sum.tolist(), strict=True))
+
+
+def test_a_wall_beyond_the_halo_counts() -> None:
+    """Two arms of a seed end at a wall outside of a tile's view: they are one object only where they meet."""
+    classes = np.full((9, 40), 1, np.uint8)
+    classes[1:8] = 0
+    contact = np.zeros(classes.shape, np.uint8)
+    contact[4, :-3] = 100
+    for apart in (False, True):
+        contact[4, -3:] = 100 * apart
+        for tile in range(1, 12):
+            how = Separation(frozenset({0}), depth=1, reach=1, least=1)
+            found = traced(classes, percent(classes), [], contact, tile=tile, separation=how)
+            objects = plain_objects(classes, by_contact(classes, contact, how))
+            assert facts(found) == plain(classes, objects, {0, 1})
+
+
+def test_closed_objects_of_an_open_region_wait_on_disk(tmp_path: Path) -> None:
+    classes = np.zeros((800, 40), np.uint8)  # one block of houses of 10 x 10 pixels
+    contact = np.zeros(classes.shape, np.uint8)
+    contact[9::10], contact[:, 9::10] = 100, 100
+    with Tracer(800, 40, nodata=NODATA, tile=20, spool=tmp_path, separation=SMALL) as one:
+        held = []
+        for top in range(0, 780, 20):
+            rows = slice(top, top + 20)
+            given = list(one.add(classes[rows], None, contact[rows]))
+            assert not Regions.join(given)
+            held.append(sum(len(sheet.lines.closed) for sheet in one._sheets))
+        found = Regions.join(list(one.add(classes[780:], None, contact[780:])))
+    assert max(held[10:]) <= max(held[3:6])
+    assert len(found) == 320
+    assert set(found.region_ids.tolist()) == {0}
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_put_aside_is_given_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes, contact = houses(2)
+    whole = traced(classes, percent(classes), [], contact, tile=16, separation=SMALL)
+    monkeypatch.setattr(tracer, "_MANY", 10)
+    again = traced(classes, percent(classes), [], contact, tile=16, separation=SMALL)
+    assert facts(again) == facts(whole)
+
+
+def test_contact_that_does_not_come_is_a_bug() -> None:
+    with Tracer(4, 4, nodata=NODATA, separation=SMALL) as one, pytest.raises(ValueError, match="by contact"):
+        list(one.add(np.zeros((4, 4), np.uint8)))
