@@ -9,7 +9,6 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from rasterio import features
 from rasters import NODATA, percent, polygons, traced
 from scipy import ndimage
@@ -141,12 +140,23 @@ def plain(classes: np.ndarray, objects: np.ndarray, wanted: set[int]) -> list[tu
     return sorted(found)
 
 
-small_rasters = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
-    lambda shape: st.tuples(
-        hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 255]), fill=st.just(0)),
-        hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 49, 50, 255]), fill=st.just(0)),
+def small_raster(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Specks or blotches of classes, and as many kinds of contact."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 28, 2).tolist())
+    classes, contact = (
+        rng.choice([0, 0, 0, 0, 0, 0, 1, 2, 255], shape),
+        rng.choice([0, 0, 0, 49, 50, 255], shape),
     )
-)
+    if seed % 3:
+        noise = ndimage.gaussian_filter(rng.normal(size=(4, *shape)), (0, seed % 3, seed % 3))
+        classes = np.array([0, 1, 0 if seed % 2 else 2, 255])[noise.argmax(axis=0)]
+    if seed % 4 > 1:
+        contact = 100 * (ndimage.gaussian_filter(rng.normal(size=shape), 1) > 0.25)
+    return classes.astype(np.uint8), contact.astype(np.uint8)
+
+
+small_rasters = st.integers(0, 10**6).map(small_raster)
 separations = st.builds(
     Separation,
     classes=st.sampled_from([frozenset({0}), frozenset({0, 1}), frozenset({1, 2, 255})]),
