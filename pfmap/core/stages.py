@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -266,16 +265,6 @@ class Regions:
             object_ids=place(self.object_ids),
             region_ids=place(self.region_ids),
         )
-
-    def save(self, path: Path) -> None:
-        """Write all arrays to a numpy archive."""
-        np.savez(path, **{item.name: getattr(self, item.name) for item in fields(self)})
-
-    @classmethod
-    def load(cls, path: Path) -> "Regions":
-        """Read what `save` wrote; nothing in the file is executed."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{item.name: arrays[item.name] for item in fields(cls)})
 
     def __len__(self) -> int:
         return len(self.classes)

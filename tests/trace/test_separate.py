@@ -14,7 +14,7 @@ from rasters import NODATA, percent, polygons, traced
 from scipy import ndimage
 from skimage import graph, segmentation
 
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.trace import tracer
 from pfmap.trace.separate import Separation
 from pfmap.trace.tracer import Tracer
