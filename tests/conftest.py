@@ -44,17 +44,26 @@ class Pointwise(nn.Module):
         return -40 * (image.mean(dim=1, keepdim=True) - self.levels) ** 2
 
 
-def stand_in(classes: int = 3, window: int = 64, network: nn.Module | None = None) -> Model:
+class Walled(Pointwise):
+    """Sees classes in the first two bands, and in the third where objects touch."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([super().forward(image[:, :2]), 16 * image[:, 2:] - 8], dim=1)
+
+
+def stand_in(
+    classes: int = 3, window: int = 64, network: nn.Module | None = None, contact: tuple[str, ...] = ()
+) -> Model:
     """A model around a stand-in network; its input is value / 255."""
     card = Card(
         name="stand_in",
         title="stand-in",
-        architecture=Architecture("efficientnet_lite0", classes),
+        architecture=Architecture("efficientnet_lite0", classes, contact=contact),
         input=InputSpec(("red", "green", "blue"), 255.0, (0.0,) * 3, (1.0,) * 3, window, (0.01, 10.0)),
         classes=tuple(ClassSpec(f"class_{i}", COLORS[i]) for i in range(classes)),
         provenance=Provenance("none", "none", "nobody"),
     )
-    return Model(card, network or Pointwise(classes), Path("nowhere"))
+    return Model(card, network or (Walled if contact else Pointwise)(classes), Path("nowhere"))
 
 
 def pointwise_reference(image: npt.NDArray[np.uint8], classes: int = 3) -> npt.NDArray[np.uint8]:
@@ -73,6 +82,26 @@ def blobs(height: int, width: int, seed: int = 0, smooth: int = 5) -> npt.NDArra
     low, high = np.quantile(noise, [0.35, 0.7]) if noise.size > 2 else (0.0, 0.0)
     grey = np.select([noise < low, noise < high], [10, 120], 245).astype(np.uint8)
     return np.repeat(grey[None], 3, axis=0)
+
+
+def houses(height: int, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """A ``(3, h, w)`` image for `Walled`: houses in rows, of class 2, and their ids from 1 on."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    rng = np.random.default_rng(0)
+    ids = np.zeros((height, width), np.int64)
+    for top in range(5, height - 26, 34):
+        left = 5
+        while left < width - 90:
+            for _ in range(rng.integers(1, 4)):
+                right = left + rng.integers(22, 29)
+                ids[top : top + 26, left:right] = ids.max() + 1
+                left = right
+            left += 8
+    least = minimum_filter(np.where(ids, ids, ids.max() + 1), 3)
+    walls = (ids > 0) & (maximum_filter(ids, 3) > least)
+    grey = np.where(ids, 245, 10).astype(np.uint8)
+    return np.stack([grey, grey, np.where(walls, 240, 15).astype(np.uint8)]), ids
 
 
 Write = Callable[..., Path]

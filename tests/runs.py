@@ -61,9 +61,9 @@ def equal_outputs(one: Path, other: Path, scene: str = "scene", *, bucket: bool 
     assert frames[0].drop(columns="geometry").equals(frames[1].drop(columns="geometry"))
 
 
-def small_model(folder: Path, seed: int = 0, window: int = 64) -> Model:
+def small_model(folder: Path, seed: int = 0, window: int = 64, contact: tuple[str, ...] = ()) -> Model:
     """A real PFNet of few channels, in a folder: workers load it from there."""
-    card = stand_in(window=window).card
+    card = stand_in(window=window, contact=contact).card
     card = dataclasses.replace(
         card, architecture=dataclasses.replace(card.architecture, width=16, embedding=8)
     )

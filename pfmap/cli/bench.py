@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pfmap.cli.common import Command, options
+from pfmap.cli.common import Command, class_names, options
 from pfmap.cli.screen import say, show
 from pfmap.core.errors import worded
 
@@ -47,6 +47,12 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
 )
 @options("device", "precision", "overlap")
 @click.option(
+    "--separate",
+    callback=class_names,
+    metavar="NAME,NAME",
+    help="Measure again with objects of these classes taken apart; with --no-network.",
+)
+@click.option(
     "--runs",
     type=click.IntRange(min=1),
     default=1,
@@ -63,6 +69,7 @@ def bench(
     device: str,
     precision: str,
     overlap: int | None,
+    separate: tuple[str, ...] | None,
     runs: int,
     as_json: bool,
 ) -> None:
@@ -75,7 +82,7 @@ def bench(
     \b
     pfmap bench
     pfmap bench ortho.tif --size 8192 --runs 3
-    pfmap bench --size 32768 --no-network
+    pfmap bench --size 32768 --no-network --separate building
     """  # noqa: D301 - click wants the control character, not a backslash
     from pfmap.measure.benchmark import bench as measure
     from pfmap.measure.benchmark_table import bench_lines
@@ -89,6 +96,7 @@ def bench(
         device=device,
         precision=precision,
         overlap=overlap,
+        separate=separate or (),
         runs=runs,
         on_message=lambda text: None if as_json else say(worded(text), err=True),
     )

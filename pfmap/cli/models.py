@@ -114,7 +114,8 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
 def _settings(architecture: "Architecture") -> str:
     """Write settings without Python's brackets."""
     pairs = dataclasses.asdict(architecture).items()
-    return ", ".join(f"{k} {','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in pairs)
+    shown = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in pairs if v != ()}
+    return ", ".join(f"{k} {v}" for k, v in shown.items())
 
 
 @models.command(cls=Command)

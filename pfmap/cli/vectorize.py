@@ -23,6 +23,11 @@ from pfmap.mapping.options import ShapeSettings
     help="Percent for each pixel.  [default: <stem>_confidence.tif beside <stem>_classes.tif]",
 )
 @click.option(
+    "--contact",
+    metavar="RASTER",
+    help="Where objects touch, in percent.  [default: <stem>_contact.tif beside <stem>_classes.tif]",
+)
+@click.option(
     "--names",
     callback=pairs(int),
     metavar="VALUE=NAME,...",
@@ -37,6 +42,7 @@ def vectorize(
     output_dir: Path | None,
     band: int | None,
     confidence: str | None,
+    contact: str | None,
     names: dict[int, str] | None,
     classes: tuple[str, ...] | None,
     overwrite: bool,
@@ -57,6 +63,7 @@ def vectorize(
             output_dir,
             band=band,
             confidence=confidence,
+            contact=contact,
             names=names,
             classes=classes,
             overwrite=overwrite,

@@ -193,6 +193,11 @@ class Card:
         if others := [name for name in self.architecture.contact if name not in known]:
             raise ModelError(f"contact names {', '.join(others)}: the classes are {', '.join(known)}")
 
+    @property
+    def by_index(self) -> dict[int, ClassSpec]:
+        """The classes by their value in class rasters."""
+        return dict(enumerate(self.classes))
+
 
 def read_card(path: Path) -> Card:
     """Read a `model.toml`."""

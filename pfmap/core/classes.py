@@ -7,7 +7,7 @@ hold the same XML.
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,6 +84,30 @@ def parse_names(pairs: Iterable[str], kind: Callable[[str], V]) -> dict[V, str]:
     return names
 
 
+def refuse_unwanted(
+    chosen: Iterable[int],
+    wanted: Container[int] | None,
+    classes: Mapping[int, ClassSpec],
+    what: str = "squared",
+) -> None:
+    """Refuse to do something to objects of classes, by value, that do not become polygons; None: all do.
+
+    Raises:
+        UsageError: there is such a class.
+    """
+    for value in chosen:
+        if wanted is not None and value not in wanted:
+            raise UsageError(
+                f"class {classes[value].name!r} is to be {what}, but does not become polygons: name it in "
+                "classes= too"
+            )
+
+
+def listed(values: Iterable[int], classes: Mapping[int, ClassSpec]) -> str:
+    """Name classes, by their values, with commas between."""
+    return ",".join(classes[value].name for value in sorted(values))
+
+
 def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> str:
     """Style a class raster: paletted, one named entry per class."""
     entries = "\n".join(
@@ -96,7 +120,7 @@ def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> st
     )
 
 
-def confidence_raster_style() -> str:
+def percent_style() -> str:
     """Style a confidence raster: 0 to 100 percent, dark to bright."""
     stops = ((0, "#440154"), (25, "#3b528b"), (50, "#21918c"), (75, "#5ec962"), (100, "#fde725"))
     items = "\n".join(

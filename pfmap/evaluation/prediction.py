@@ -21,7 +21,7 @@ from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluation.legend import CodedMap, Legend, MatchOptions
 from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
 from pfmap.raster.align import AlignedMap
-from pfmap.raster.classmap import ClassMap, confidence_beside, open_confidence
+from pfmap.raster.classmap import ClassMap, open_percent, percent_beside
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import EXACT_SUFFIXES, locate
 from pfmap.raster.parts import found_rasters
@@ -162,7 +162,7 @@ def _rasters(folder: Path) -> dict[str, Path]:
     """Find the rasters in a folder by their names without the ending."""
     found: dict[str, Path] = {}
     for path in found_rasters(folder, endings=EXACT_SUFFIXES):
-        if not path.stem.endswith("_confidence"):
+        if not path.stem.endswith(("_confidence", "_contact")):
             if path.stem in found:
                 raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
             found[path.stem] = path
@@ -196,8 +196,8 @@ class _Job:
             name = location.text
             source = stack.enter_context(ClassMap(location, None, ADVICE))
             box = source.geobox
-            given = confidence or confidence_beside(location)
-            certain = None if given is None else open_confidence(stack, given, source, name, ADVICE)
+            given = confidence or percent_beside(location)
+            certain = None if given is None else open_percent(stack, given, source, name, ADVICE)
             self.confidence = None if given is None else os.fspath(given)
             opened = open_truth(stack, truth, self.column, self.options.rest, box, name)
             classes = opened.classes if isinstance(opened, AlignedMap) else None

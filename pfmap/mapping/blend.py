@@ -1,4 +1,4 @@
-"""Blend overlapping windows in bounded memory, and choose class and confidence on the grid of the outputs.
+"""Blend overlapping windows in bounded memory, and choose classes on the grid of the outputs.
 
 The weights are a separable raised cosine over the overlap, and one elsewhere, so that they sum to one at
 every pixel by construction: no count buffer, no division. Only the overlaps wait for the next window:
@@ -35,12 +35,12 @@ class Blender:
     window row above it).
     """
 
-    def __init__(self, grid: Grid, classes: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, grid: Grid, channels: int, device: torch.device | str = "cpu") -> None:
         self._grid = grid
         self._device = device
         overlap = grid.rows.overlap
         width = grid.cols.extent(grid.cols.count - 1).stop
-        self._above = torch.full((classes, overlap, width), _ZERO, dtype=torch.int16, device=device)
+        self._above = torch.full((channels, overlap, width), _ZERO, dtype=torch.int16, device=device)
         self._left: Tensor | None = None
         self._row = -1
         self._rising = ramp(overlap, device)
@@ -55,9 +55,9 @@ class Blender:
     def add(self, col: int, probabilities: Tensor | None) -> Tensor:
         """Blend one window and return what it finishes.
 
-        Columns come in order. `probabilities` are ``(classes, window, window)`` float32 on the blender's
+        Columns come in order. `probabilities` are ``(channels, window, window)`` float32 on the blender's
         device, changed in place; None for a window without a valid pixel, which was not computed and has no
-        say. What it finishes is ``(classes, rows, cols)``, all 0 at pixels that no computed window sees.
+        say. What it finishes is ``(channels, rows, cols)``, all 0 at pixels that no computed window sees.
         """
         rows, cols = self._grid.rows, self._grid.cols
         if probabilities is None:
@@ -95,8 +95,8 @@ class Block:
     """Pixel columns of the outputs."""
     classes: Tensor
     """``(rows, cols)`` uint8, the class of highest blended probability."""
-    confidence: Tensor
-    """``(rows, cols)`` uint8, that probability in percent."""
+    percent: tuple[Tensor, ...]
+    """``(rows, cols)`` uint8: that probability, and the contact's where there is one."""
 
 
 class Chooser:
@@ -105,17 +105,24 @@ class Chooser:
     Where the outputs lie on another grid than the network's, probabilities are interpolated between the four
     pixels around an output pixel's centre, and only then is the class chosen: borders come out smooth, not as
     steps. One row and one column wait for the next block. `native` outputs lie on the scene's grid, others on
-    the network's.
+    the network's. With `contact` the last channel is that of the contact map, and no class.
     """
 
     def __init__(
-        self, frame: Frame, classes: int, *, native: bool, device: torch.device | str = "cpu"
+        self,
+        frame: Frame,
+        classes: int,
+        *,
+        native: bool,
+        contact: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.classes, self.device = classes, device
+        self.channels, self.layers, self.device = classes + contact, 2 + contact, device
+        self._classes = classes
         self._frame = frame
         self._interpolates = native and frame.resampled
         width = frame.cols.size if self._interpolates else 0
-        self._above = torch.zeros((classes, 1, width), device=device)
+        self._above = torch.zeros((self.channels, 1, width), device=device)
         self._below = torch.zeros_like(self._above)
         self._left: Tensor | None = None
 
@@ -130,10 +137,11 @@ class Chooser:
         return Span(scale.finished(block.start), scale.finished(block.stop)) if self._interpolates else block
 
     def add(self, rows: Span, cols: Span, probabilities: Tensor) -> Block:
-        """Choose the classes that a block of the network's grid finishes, of ``(classes, rows, cols)``."""
+        """Choose the classes that a block of the network's grid finishes, of ``(channels, rows, cols)``."""
         if not self._interpolates:
-            best, classes = largest(probabilities)
-            return Block(rows, cols, classes, to_percent(best))
+            best, classes = largest(probabilities[: self._classes])
+            percent = best, *probabilities[self._classes :]
+            return Block(rows, cols, classes, tuple(map(to_percent, percent)))
         if cols.start == 0:
             self._above, self._below, self._left = self._below, self._above, None
         wide = probabilities if self._left is None else torch.cat([self._left, probabilities], dim=2)
@@ -150,16 +158,18 @@ class Chooser:
         x0, x1, wx = self._neighbours(self._frame.cols, cols, origin[1])
         y0, y1, wy = self._neighbours(self._frame.rows, rows, origin[0])
         classes = torch.empty((rows.size, cols.size), dtype=torch.uint8, device=self.device)
-        confidence = torch.empty_like(classes)
+        percent = tuple(torch.empty_like(classes) for _ in range(self.layers - 1))
         step = max(1, _STRIP // max(1, known.shape[0] * cols.size))
         for top in range(0, rows.size, step):
             at = slice(top, top + step)
             lines = torch.lerp(known[:, y0[at]], known[:, y1[at]], wy[at, None])
             values = torch.lerp(lines[..., x0], lines[..., x1], wx)
-            best, classes[at] = largest(values)
+            best, classes[at] = largest(values[: self._classes])
             # Beside windows that were not computed the probabilities do not add up to one.
-            confidence[at] = to_percent(best / values.sum(dim=0).clamp(min=1e-6))
-        return Block(rows, cols, classes, confidence)
+            whole = values[: self._classes].sum(dim=0).clamp(min=1e-6)
+            for out, part in zip(percent, (best, *values[self._classes :]), strict=True):
+                out[at] = to_percent(part / whole)
+        return Block(rows, cols, classes, percent)
 
     def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""
@@ -183,4 +193,4 @@ def largest(probabilities: Tensor) -> tuple[Tensor, Tensor]:
 
 def to_percent(best: Tensor) -> Tensor:
     """Turn probabilities into whole percent, uint8."""
-    return (best * 100).round().clamp(0, 100).to(torch.uint8)
+    return (best * 100).round_().clamp_(0, 100).to(torch.uint8)

@@ -28,8 +28,8 @@ from pfmap.trace.tracer import TILE, warm_up
 _PROBE_SECONDS = 3.0
 _PROBE_SIDE = 4
 _MOST_WINDOWS = 20_000_000
-# Bytes per pixel of the outputs that nothing can exceed: two rasters, once as swaths and once with overviews.
-_DISK_BOUND = 5.0
+# Bytes per pixel of the outputs that no raster can exceed: once as swaths, and once with overviews.
+_DISK_BOUND = 2.5
 _RUNTIME = 700 << 20
 _USUAL_PASSES = 256 << 20  # of which that is a part
 
@@ -63,7 +63,8 @@ def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Es
     pixels = plan.geobox.width * plan.geobox.height
     compute = windows_with_data(plan)
     memory = _RUNTIME + memory_of(plan)
-    seconds, temporary, final = None, _DISK_BOUND + (plan.options.sieve == "raster"), _DISK_BOUND / 2
+    bound = _DISK_BOUND * len(plan.layers)
+    seconds, temporary, final = None, bound + (plan.options.sieve == "raster"), bound / 2
     if probe is not None:
         busy = compute / max(plan.grid.count, 1)
         seconds = compute * probe.window_seconds + pixels * busy * probe.pixel_seconds
@@ -153,14 +154,17 @@ def memory_of(plan: Plan) -> int:
     itemsize = np.dtype(scene.dtype).itemsize
     decoded = frame.rows.native * scene.geobox.width * scene.count * itemsize
     cache = min(plan.cache_bytes, decoded + 2 * scene.block_bytes)
-    classes = len(plan.card.classes)
+    layers = len(plan.layers)
+    channels = len(plan.card.classes) + layers - 2
     # Packed rows of the overlap, and two of floats on the way to another grid.
-    carried = classes * (2 * grid.rows.overlap + 8) * frame.cols.size
+    carried = channels * (2 * grid.rows.overlap + 8) * frame.cols.size
     share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
     swath_pixels = share * plan.geobox.height * plan.geobox.width
-    tiles = 2 * min(TILE, plan.geobox.height) * plan.geobox.width
+    halo = plan.separation.halo if plan.separation else 0
+    tiles = layers * min(TILE + 2 * halo, plan.geobox.height) * plan.geobox.width
     large = max(0, memory_of_passes(plan) - _USUAL_PASSES)
-    return int(cache + carried + _SWATH_BYTES * swath_pixels + tiles + scene.block_bytes + large)
+    # Of a swath, its layers twice, and what tracing and compressing take beside them.
+    return int(cache + carried + (7 + 2 * layers) * swath_pixels + tiles + scene.block_bytes + large)
 
 
 def memory_of_passes(plan: Plan) -> int:
@@ -174,10 +178,6 @@ def memory_of_passes(plan: Plan) -> int:
     each = plan.batch_size * plan.grid.rows.window**2
     passes = min(torch.get_num_threads(), MOST_WORKERS)
     return passes * each * (180 + 2 * plan.card.architecture.width + 8 * len(plan.card.classes))
-
-
-_SWATH_BYTES = 11.0
-"""Per pixel of a swath: class and confidence, and what tracing and compressing take beside them."""
 
 
 def probe(

@@ -23,10 +23,10 @@ from pfmap.core.resources import folder_size, refuse_foreign, times_of
 from pfmap.core.stages import Clock
 from pfmap.core.tables import read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
-from pfmap.mapping.mapper import Mapped, Mapper
+from pfmap.mapping.mapper import Mapped, Mapper, rasters_of
 from pfmap.mapping.objects import numbered, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
-from pfmap.mapping.plan import Plan, make_plan, wanted_classes
+from pfmap.mapping.plan import Plan, chosen_classes, make_plan
 from pfmap.mapping.run_report import Preflight, build_report, difference, earlier_report, is_done
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
@@ -51,8 +51,8 @@ class Result:
     scene: str
     """As it was named."""
     outputs: dict[str, Path]
-    """Files by kind: classes, confidence, project (of QGIS), report, and each vector format; parts of a
-    shapefile as shp_2 and so on, files of one class as gpkg.building and so on."""
+    """Files by kind: classes, confidence, contact, project (of QGIS), report, and each vector format; parts
+    of a shapefile as shp_2 and so on, files of one class as gpkg.building and so on."""
     facts: SceneReport
     """What the report file says."""
     skipped: bool = False
@@ -246,11 +246,11 @@ class Job:
     def _finals(self) -> list[str]:
         """Return the names of the files that are going to be written, as far as that is known."""
         stem, card = self.location.stem, self.runtime.model.card
-        rasters = ["classes", "confidence"] if self.options.confidence else ["classes"]
-        wanted = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
-        vectors = vector_names(f"{stem}_objects", self.options.shapes, wanted)
+        wanted, _, separation = chosen_classes(card, self.options)
+        named = [card.classes[index] for index in wanted]
+        vectors = vector_names(f"{stem}_objects", self.options.shapes, named)
         return [
-            *[f"{stem}_{kind}.tif" for kind in rasters],
+            *[f"{stem}_{kind}.tif" for kind in rasters_of(self.options, separation)],
             *vectors.values(),
             f"{stem}.qgz",
             f"{stem}_report.json",

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
+from pfmap.core.classes import NODATA, class_raster_style, percent_style, qml
 from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import Span
 from pfmap.core.resources import give_back_memory, moment_of
 from pfmap.core.stages import Clock, Regions, read_ahead
 from pfmap.mapping.objects import Shaper
+from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Workers
 from pfmap.mapping.swaths import (
@@ -40,6 +41,7 @@ from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
 from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
+from pfmap.trace.separate import Separation
 
 _FREED = 64 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
@@ -54,7 +56,7 @@ class Mapped:
     """What carrying out a plan gave."""
 
     files: Mapping[str, Sequence[Path]]
-    """Finished files in the work folder by kind: classes, confidence, and the vector formats."""
+    """Finished files in the work folder by kind: rasters, and the vector formats."""
     tally: Tally
     """Pixels and areas per class, and blocks of the scene that count as nodata."""
     objects: Mapping[int, int]
@@ -125,7 +127,7 @@ class Mapper:
             if not tally.valid:
                 work.useless = True
                 raise EmptyError(no_valid_pixel(plan.scene))
-            rasters = [[(rows, work.swath(rows)) for rows in swaths.values()]] * 2
+            rasters = [[(rows, work.swath(rows)) for rows in swaths.values()]] * len(plan.layers)
             rasters[0] = sieved or rasters[0]
             return self._finish(work, rasters, shaper, tally, len(todo))
 
@@ -183,7 +185,7 @@ class Mapper:
         with closing(finished):
             for record, swath in finished:
                 tally.add(replace(record, pixels=0 * record.pixels) if shaper.on_sieved else record)
-                traced = shaper.trace(swath.classes, swath.confidence)
+                traced = shaper.trace(swath.classes, *swath.percent)
                 while True:
                     with self.clock.stage("trace"):
                         regions = next(traced, None)
@@ -212,10 +214,12 @@ class Mapper:
 
     def _assemble(self, work: Work, rasters: Sequence[Parts]) -> dict[str, Sequence[Path]]:
         """Make the final rasters, by kind, of what is on disk of each."""
-        kinds = ("classes", "confidence") if self.plan.options.confidence else ("classes",)
+        plan = self.plan
+        kinds = rasters_of(plan.options, plan.separation)
         with self.clock.stage("assemble COG"):
-            targets = zip(raster_targets(self.plan, self.stem), rasters, strict=True)
-            paths = finish(list(targets)[: len(kinds)], work.finals)
+            made = zip(raster_targets(plan, self.stem), rasters, strict=True)
+            wanted = [one for kind, one in zip(plan.layers, made, strict=True) if kind in kinds]
+            paths = finish(wanted, work.finals)
         return {kind: [path] for kind, path in zip(kinds, paths, strict=True)}
 
     def _shaper(self, folder: Path) -> Shaper:
@@ -224,10 +228,11 @@ class Mapper:
             folder,
             f"{self.stem}_objects",
             plan.geobox,
-            dict(enumerate(plan.card.classes)),
+            plan.card.by_index,
             frozenset(plan.wanted),
             nodata=NODATA,
             regularized=frozenset(plan.regularized),
+            separation=plan.separation,
             options=plan.options.shapes,
             scene=self.stem,
             metadata=plan.tags(),
@@ -255,10 +260,15 @@ def view_of(source: Source, plan: Plan) -> View:
 
 
 def raster_targets(plan: Plan, stem: str) -> list[RasterTarget]:
-    """Set up the rasters: classes, then confidence, which the polygons need in any case."""
-    tags, classes = plan.tags(), plan.card.classes
-    colors, shades = qml(class_raster_style(classes)), qml(confidence_raster_style())
-    return [
-        RasterTarget(plan.geobox, f"{stem}_classes.tif", "mode", tags, colors, 6, classes),
-        RasterTarget(plan.geobox, f"{stem}_confidence.tif", "average", tags, shades, 1),
-    ]
+    """Set up the rasters of the plan's layers, of which some may be there for the polygons alone."""
+    box, tags, classes = plan.geobox, plan.tags(), plan.card.classes
+    names = [f"{stem}_{kind}.tif" for kind in plan.layers]
+    colors, shades = qml(class_raster_style(classes)), qml(percent_style())
+    percent = [RasterTarget(box, name, "average", tags, shades, 1) for name in names[1:]]
+    return [RasterTarget(box, names[0], "mode", tags, colors, 6, classes), *percent]
+
+
+def rasters_of(options: PredictOptions, separation: Separation | None) -> list[str]:
+    """Say which of the layers become rasters of the whole scene."""
+    contact = separation is not None and not separation.by_shape
+    return ["classes", *["confidence"] * options.confidence, *["contact"] * contact]

@@ -3,9 +3,10 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from itertools import chain, starmap
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import UNSEEN, TargetError, UsageError, visible
+from pfmap.core.errors import UNSEEN, TargetError, visible
 from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.resources import UNDATED, beside, refuse_open
 from pfmap.core.stages import Regions
 from pfmap.mapping.options import ShapeOptions
+from pfmap.trace.separate import Separation
 from pfmap.trace.sieve import Rows, Sieve
 from pfmap.trace.tracer import Tracer
 from pfmap.vector.geodesy import Measurer, pixel_area, pixel_size
@@ -32,22 +34,6 @@ _ON_THE_WAY = 32
 _SQLITE_PATH = 511
 
 _FEWEST = 16.0  # pixels of an object, whatever its class
-
-
-def refuse_unwanted(
-    regularized: Iterable[int], wanted: Container[int], classes: Mapping[int, ClassSpec]
-) -> None:
-    """Refuse to square objects of classes, by value, that do not become polygons.
-
-    Raises:
-        UsageError: there is such a class.
-    """
-    for value in regularized:
-        if value not in wanted:
-            raise UsageError(
-                f"class {classes[value].name!r} is to be squared, but does not become polygons: name it in "
-                "classes= too"
-            )
 
 
 def limits_of(
@@ -163,8 +149,8 @@ def numbered(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
 class Shaper:
     """Makes vector files of a class raster that comes in rows, top to bottom. Use it as a context manager.
 
-    `classes` go by the value in the raster; those `wanted` (None: all) become polygons, and those
-    `regularized` are squared. `scene` is its name, or what says it for each object.
+    `classes` go by the value in the raster; those `wanted` (None: all) become polygons, those `regularized`
+    are squared, those of the `separation` taken apart. `scene` is its name, or what says it for each object.
     """
 
     def __init__(
@@ -177,6 +163,7 @@ class Shaper:
         *,
         nodata: int | None,
         regularized: frozenset[int] = frozenset(),
+        separation: Separation | None = None,
         options: ShapeOptions,
         scene: str | SceneNames,
         metadata: Mapping[str, str],
@@ -187,7 +174,7 @@ class Shaper:
         across, down = pixel or (1.0, 1.0)
         self.measurer = Measurer(geobox.crs_wkt, geobox.center)
         self._geobox, self._options = geobox, options
-        self._folder, self._nodata, self._wanted = folder, nodata, wanted
+        self._folder, self._nodata, self._wanted, self._separation = folder, nodata, wanted, separation
         self._tolerance = options.tolerance(mean_size((across, down)))
         self._limits = limits_of(options, classes.values(), geobox, self.measurer)
         self.on_sieved: Sequence[Callable[[int, npt.NDArray[Any]], None]] = ()
@@ -250,13 +237,14 @@ class Shaper:
             split=options.split_large,
             workers=os.cpu_count() or 1,
             spool=self._folder,
+            separation=self._separation,
         )
         self._tracer = self._part.enter_context(tracer)
 
     def trace(
         self,
         classes: npt.NDArray[Any],
-        confidence: npt.NDArray[np.uint8] | None,
+        confidence: npt.NDArray[np.uint8] | None = None,
         contact: npt.NDArray[np.uint8] | None = None,
     ) -> Iterator[Regions]:
         """Take the next ``(rows, width)``, and give the regions that are closed then; `writer` takes them.
@@ -270,7 +258,7 @@ class Shaper:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
         rows: Iterator[Rows] = iter([(classes, confidence, *([] if contact is None else [contact]))])
         for sieve in self._sieves:
-            rows = _through(sieve, rows)
+            rows = chain.from_iterable(starmap(sieve.add, rows))
         narrow, wide = self._cols.size, self._geobox.width
         for part in rows:
             for call in self.on_sieved:
@@ -292,8 +280,3 @@ class Shaper:
         """Whether any pixel had a class so far, wanted or not."""
         here = 0 if self._tracer is None else self._tracer.piece_count
         return self._earlier + here > 0
-
-
-def _through(sieve: Sieve, rows: Iterator[Rows]) -> Iterator[Rows]:
-    for part in rows:
-        yield from sieve.add(*part)

@@ -24,6 +24,8 @@ SWATH_PIXELS = 4 << 20
 SHARED_SWATH_PIXELS = 1 << 20
 """The same where workers share a scene: at its end they wait for the one with a swath in work."""
 
+_SQUARE = "Square metres, or pixels where there is no CRS."
+
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]
 
@@ -99,7 +101,6 @@ class ShapeOptions:
     formats: tuple[str, ...] = option(
         ("gpkg",),
         "Vector format; may be repeated.",
-        more="From Python, all in a list.",
         flags=("--format",),
         choices=("gpkg", "shp", "fgb", "geojson", "parquet"),
     )
@@ -117,26 +118,26 @@ class ShapeOptions:
         words="none",
         metavar="NAME,NAME",
     )
+    separate: tuple[str, ...] | None = option(
+        None,
+        "Classes whose objects are taken apart where they touch, such as houses in a row; none for none.",
+        more="A contact map shows where; without one it is guessed from their shape.",
+        words="those of the model's contact map, or of the one beside a class raster",
+        metavar="NAME,NAME",
+    )
     min_area: float | None = option(
         None,
         "Merge smaller regions, of whatever class, into the neighbour with the longest border; 0 keeps all.",
-        more="Square metres, or pixels where there is no CRS.",
+        more=_SQUARE,
         words="for each class what the model's card says, 16 pixels or more; 0 where no model is",
         metavar="M2",
         least=0,
     )
-    fill_holes: float = option(
-        0.0,
-        "Fill smaller holes.",
-        more="Square metres, or pixels where there is no CRS.",
-        metavar="M2",
-        least=0,
-    )
+    fill_holes: float = option(0.0, "Fill smaller holes.", more=_SQUARE, metavar="M2", least=0)
     drop_small: bool = option(False, "Leave regions below min_area= out instead.")
     split_large: int = option(
         100_000,  # larger polygons make GIS programs slow
         "Cut objects of more than N vertices along a grid; 0 never cuts.",
-        more="The pieces share a region_id.",
         metavar="N",
         least=0,
     )
@@ -186,8 +187,7 @@ class PredictOptions:
     )
     gsd: float | None = option(
         None,
-        "Size of the scene's pixels on the ground.",
-        more="Metres.",
+        "Size of the scene's pixels on the ground, in metres.",
         words="from its georeferencing",
         metavar="METRES",
         least=0,
@@ -235,7 +235,6 @@ class PredictOptions:
     resume: bool = option(
         True,
         "Take over what earlier runs of the same command made.",
-        more="With the same scene, model and options, that is.",
     )
     swath_pixels: int = option(
         SWATH_PIXELS,
@@ -266,6 +265,7 @@ class ShapeSettings(TypedDict, total=False):
     formats: Sequence[str]
     simplify: float | None
     regularize: Sequence[str]
+    separate: Sequence[str] | None
     min_area: float | None
     fill_holes: float
     drop_small: bool

@@ -1,27 +1,28 @@
 """What is going to be done with a scene, before anything is computed."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
 import torch
 
 from pfmap.core.card import Card, card_table
-from pfmap.core.classes import index_of
+from pfmap.core.classes import index_of, listed, refuse_unwanted
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.mapping.objects import limits_of, refuse_unwanted
+from pfmap.mapping.objects import limits_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
 from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
+from pfmap.trace.separate import Separation, separation_of
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.geodesy import Measurer, pixel_size
 from pfmap.version import __version__
@@ -62,6 +63,8 @@ class Plan:
     """Indices of the classes that become polygons."""
     regularized: Sequence[int]
     """Indices of those whose objects are squared."""
+    separation: Separation | None
+    """How objects that touch are taken apart; None leaves them together."""
     warnings: Sequence[str]
 
     @property
@@ -70,9 +73,9 @@ class Plan:
         return self.model.card
 
     @property
-    def precision_name(self) -> str:
-        """Name of the precision, such as float32."""
-        return precision_name(self.precision)
+    def layers(self) -> list[str]:
+        """What swaths say of each pixel: its class, and in percent the confidence and what else there is."""
+        return ["classes", "confidence", *["contact"] * bool(self.card.architecture.contact)]
 
     @property
     def model_gsd(self) -> tuple[float, float] | None:
@@ -112,7 +115,7 @@ class Plan:
         )
         down, across = Span(piece.top, piece.top + y.size), Span(piece.left, piece.left + x.size)
         crop = self.scene.geobox.crop(down, across)
-        return dataclasses.replace(
+        return replace(
             self,
             frame=piece,
             grid=Grid.of(rows.size, cols.size, self.grid.rows.window, self.grid.rows.overlap),
@@ -127,11 +130,13 @@ class Plan:
             "PFMAP_MODEL_SHA256": self.model_hash,
             "PFMAP_WINDOW": str(self.grid.rows.window),
             "PFMAP_OVERLAP": str(self.grid.rows.overlap),
-            "PFMAP_PRECISION": self.precision_name,
+            "PFMAP_PRECISION": precision_name(self.precision),
             "PFMAP_SCALE": f"{self.scaling.low:g},{self.scaling.high:g}",
             "PFMAP_CLASSES": ",".join(spec.name for spec in self.card.classes),
             "PFMAP_ATTRIBUTION": self.card.provenance.attribution,
         }
+        if self.separation is not None:
+            tags["PFMAP_SEPARATED"] = listed(self.separation.classes, self.card.by_index)
         if self.model_gsd is not None:
             tags["PFMAP_GSD"] = f"{mean_size(self.model_gsd):.5g}"
         return tags
@@ -162,13 +167,13 @@ class Plan:
 
     def _essentials(self) -> dict[str, Any]:
         return {
-            "frame": dataclasses.asdict(self.frame),
-            "grid": dataclasses.asdict(self.grid),
+            "frame": asdict(self.frame),
+            "grid": asdict(self.grid),
             "native": self.native,
             "area": self.area.digest().hex() if self.area is not None else None,
             "bands": self.scene.bands,
             "scale": (self.scaling.low, self.scaling.high),
-            "precision": self.precision_name,
+            "precision": precision_name(self.precision),
             "on_read_error": self.options.on_read_error,
         }
 
@@ -190,7 +195,7 @@ def make_plan(
     """
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
-    wanted, regularized = chosen_classes(card, options)
+    wanted, regularized, separation = chosen_classes(card, options)
     area = None
     if options.aoi is not None or options.bbox is not None:
         area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
@@ -229,26 +234,30 @@ def make_plan(
         batch_size=batch_size,
         wanted=wanted,
         regularized=regularized,
+        separation=separation,
         warnings=[
             *([area.note] if area is not None and area.note else []),
             *scene.guesses,
             *sample.notes,
             *about_scaling(scaling, scene),
             *about_size,
+            *([separation.about(card.by_index)] if separation and separation.by_shape else []),
         ],
     )
 
 
-def chosen_classes(card: Card, options: PredictOptions) -> tuple[list[int], list[int]]:
-    """Return the indices of the classes that become polygons, and of those whose objects are squared.
+def chosen_classes(card: Card, options: PredictOptions) -> tuple[list[int], list[int], Separation | None]:
+    """Return the indices of classes that become polygons, those squared, and how some are taken apart.
 
     Raises:
-        ModelError: there is no such class; UsageError: one is squared that does not become polygons.
+        ModelError: there is no such class; UsageError: one of the others does not become polygons.
     """
-    wanted = wanted_classes(card, options.classes)
-    squared = wanted_classes(card, options.shapes.regularize)
-    refuse_unwanted(squared, wanted, dict(enumerate(card.classes)))
-    return wanted, squared
+    shapes, find = options.shapes, partial(wanted_classes, card)
+    wanted, squared, shown = map(find, (options.classes, shapes.regularize, card.architecture.contact))
+    refuse_unwanted(squared, wanted, card.by_index)
+    if not (shown or shapes.separate):
+        return wanted, squared, None
+    return wanted, squared, separation_of(shapes.separate, shown, find, wanted, card.by_index)
 
 
 def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.bucket import output_folder
-from pfmap.core.classes import ClassSpec
+from pfmap.core.classes import ClassSpec, refuse_unwanted
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.files import private_folder, publish, scratch, writing
 from pfmap.core.grid import Span
@@ -25,13 +25,13 @@ from pfmap.mapping.objects import (
     numbered,
     refuse_existing,
     refuse_odd_names,
-    refuse_unwanted,
     vector_names,
 )
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
-from pfmap.raster.classmap import ClassMap, confidence_beside, default_color, open_confidence
-from pfmap.raster.location import locate
+from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
+from pfmap.raster.location import Location, locate
 from pfmap.raster.target import Parts, RasterTarget, finish
+from pfmap.trace.separate import Separation, separation_of
 from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
@@ -64,6 +64,7 @@ def vectorize(
     *,
     band: int | None = None,
     confidence: str | os.PathLike[str] | None = None,
+    contact: str | os.PathLike[str] | None = None,
     names: Mapping[int, str] | None = None,
     classes: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -80,6 +81,7 @@ def vectorize(
         output_dir: where the files go, a folder or `s3://bucket/folder`; by default the raster's folder.
         band: 1-based band; None if it has only one.
         confidence: raster of the same size with percent; None to take that of pfmap predict beside it.
+        contact: the same, of where objects touch, by which they are taken apart.
         names: of classes, by their value; None for those in the raster.
         classes: those that become polygons; None for all.
         overwrite: whether existing files may be replaced.
@@ -103,25 +105,62 @@ def vectorize(
     stem = location.stem.removesuffix("_classes")
     with ExitStack() as opened:
         source = opened.enter_context(ClassMap(location, band))
-        table = ClassTable(_named(source.classes, names))
+        table = ClassTable(source.classes)
+        for value, name in (names or {}).items():
+            table[value] = ClassSpec(name, table[value].color)
         wanted = None if classes is None else _wanted(table, classes, location.text)
         squared = _wanted(table, options.regularize, location.text)
-        if wanted is not None:
-            refuse_unwanted(squared, wanted, table)
-        beside = confidence_beside(location) if confidence is None else None
-        if beside is not None:
-            on_message(f"confidence from {beside}")
-        given = confidence or beside
-        certain = None if given is None else open_confidence(opened, given, source, location.text)
+        refuse_unwanted(squared, wanted, table)
+        given = {"confidence": confidence} | ({"contact": contact} if options.separate != ("none",) else {})
+        percent = _open_percent(opened, source, location, given, on_message)
+        separation = _separation(
+            source, percent.get("contact"), options.separate, wanted, table, location.text
+        )
+        if separation is None or separation.by_shape:
+            percent.pop("contact", None)
+        if separation is not None:
+            on_message("warning: " * separation.by_shape + separation.about(table))
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
         named = [table[value] for value in sorted(table if wanted is None else wanted)]
         files = vector_names(f"{stem}_objects", options, named).values()
         refuse_odd_names(folder, stem, files)
         refuse_existing(folder, f"{stem}_objects", options, files, overwrite=overwrite)
-        job = Vectorizer(source, certain, folder, stem, table, wanted, squared, options, stem, on_progress)
+        job = Vectorizer(
+            source, percent, folder, stem, table, wanted, squared, separation, options, stem, on_progress
+        )
         job.moment = moment_of([location.local] if location.local is not None else [])
         return job.write(location.text)
+
+
+def _open_percent(
+    opened: ExitStack, source: ClassMap, location: Location, given: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, ClassMap]:
+    """Open what is known in percent, by kind: what is given, or else lies beside the class raster."""
+    found = {}
+    for kind, path in given.items():
+        if path is None and (path := percent_beside(location, kind)) is not None:
+            say(f"{kind} from {path}")
+        if path is not None:
+            found[kind] = open_percent(opened, path, source, location.text, kind=kind)
+    return found
+
+
+def _separation(
+    source: ClassMap,
+    contact: ClassMap | None,
+    names: tuple[str, ...] | None,
+    wanted: frozenset[int] | None,
+    table: Mapping[int, ClassSpec],
+    raster: str,
+) -> Separation | None:
+    """Say how objects are taken apart: by a contact map those that it names, else all that are asked for."""
+    find, shown = partial(_wanted, table, raster=raster), frozenset[int]()
+    if contact is not None:
+        shown = _wanted(source.classes, contact.separated, raster) or find(names or ())
+        if not shown:
+            raise UsageError(f"the contact map of {raster} does not name its classes: do so with separate=")
+    return separation_of(names, shown, find, wanted, table)
 
 
 class ClassTable(dict[int, ClassSpec]):
@@ -137,8 +176,8 @@ class Vectorizer:
     """A class raster on its way to vector files."""
 
     source: ClassMap
-    confidence: ClassMap | None
-    """Of the same size as `source`."""
+    percent: Mapping[str, ClassMap]
+    """Confidence and contact, as far as they are there, of the same size as `source`."""
     folder: Path
     """Where the files go."""
     stem: str
@@ -148,6 +187,8 @@ class Vectorizer:
     """Values that become polygons; None for all."""
     regularized: frozenset[int]
     """Values whose objects are squared."""
+    separation: Separation | None
+    """How objects that touch are taken apart."""
     options: ShapeOptions
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
@@ -198,11 +239,12 @@ class Vectorizer:
             self.wanted,
             nodata=self.source.nodata,
             regularized=self.regularized,
+            separation=self.separation,
             options=self.options,
             scene=self.scene,
             metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": Path(raster).name.partition("?")[0]},
             moment=self.moment,
-            has_confidence=self.confidence is not None,
+            has_confidence="confidence" in self.percent,
         )
 
     def _trace(self, shaper: Shaper, staging: Path) -> None:
@@ -224,7 +266,7 @@ class Vectorizer:
                 for values, percent in strips:
                     if self.target is None:
                         self.on_rows(top, values)
-                    for regions in shaper.trace(values, percent):
+                    for regions in shaper.trace(values, **percent):
                         self.on_progress(done, total)
                         shaper.writer.add(regions)
                     top += len(values)
@@ -244,27 +286,12 @@ class Vectorizer:
 
     def _rows(
         self, part: tuple[Span, Span]
-    ) -> Generator[tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None], None, None]:
-        """Yield rows of classes with those of the confidence, which may come in other numbers."""
-        if self.confidence is None:
-            for values in self.source.rows(part):
-                yield values, None
-            return
-        others = self.confidence.rows(part)
-        rest = np.zeros((0, part[1].size), dtype=np.uint8)
-        for values in self.source.rows(part):
-            while len(rest) < len(values):
-                rest = np.concatenate([rest, next(others).astype(np.uint8)])
-            yield values, rest[: len(values)]
-            rest = rest[len(values) :]
-
-
-def _named(own: Mapping[int, ClassSpec], names: Mapping[int, str] | None) -> dict[int, ClassSpec]:
-    """Give classes the names the user wants."""
-    classes = dict(own)
-    for value, name in (names or {}).items():
-        classes[value] = ClassSpec(name, own[value].color if value in own else default_color(value))
-    return classes
+    ) -> Generator[tuple[npt.NDArray[Any], dict[str, npt.NDArray[np.uint8]]], None, None]:
+        """Yield rows of classes with those of what is known in percent."""
+        for strip in self.source.strips(*part):
+            read = {kind: layer.read(strip, part[1]) for kind, layer in self.percent.items()}
+            percent = {kind: values.astype(np.uint8, copy=False) for kind, values in read.items()}
+            yield self.source.read(strip, part[1]), percent
 
 
 def _wanted(table: Mapping[int, ClassSpec], classes: Sequence[str], raster: str) -> frozenset[int]:

@@ -21,6 +21,7 @@ from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import describe
+from pfmap.model.predictor import precision_name
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, geobox_of, opened
 from pfmap.raster.location import locate
 from pfmap.report.scene_report import ClassRow, MapFacts, ModelFacts, SceneFacts, SceneReport, Swaths
@@ -80,6 +81,7 @@ class Preflight:
                 "windows_to_compute": estimated.compute,
                 "device": describe(plan.device, plan.precision),
                 "min_area": plan.limits,
+                "separated": plan.separation and plan.separation.about(card.by_index),
             },
             "estimate": {
                 "seconds": None if estimated.seconds is None else round(estimated.seconds, 1),
@@ -119,6 +121,8 @@ class Preflight:
         small = ", ".join(f"{name} {limit:.3g}" for name, limit in plan.limits.items() if limit)
         unit = "pixels" if plan.geobox.crs_wkt is None else "m2"
         lines.append(f"objects  from so many {unit} on: {small}" if small else "objects  of any size")
+        if plan.separation is not None and not plan.separation.by_shape:
+            lines.append(f"         {plan.separation.about(card.by_index)}")
         lines.append(f"device   {describe(plan.device, plan.precision)}")
         if needs.seconds is not None:
             lines.append(f"time     about {duration(needs.seconds)}")
@@ -196,7 +200,7 @@ def build_report(
         model=ModelFacts(card.name, plan.model_hash, card.provenance.attribution),
         options={
             "device": str(plan.device),
-            "precision": plan.precision_name,
+            "precision": precision_name(plan.precision),
             "window": plan.grid.rows.window,
             "overlap": plan.grid.rows.overlap,
             "batch_size": batch_size,
@@ -205,6 +209,7 @@ def build_report(
             "aoi": plan.options.aoi,
             "bbox": plan.options.bbox,
             "classes": [card.classes[i].name for i in plan.wanted],
+            "separated": plan.separation and plan.separation.about(card.by_index),
             "shapes": asdict(plan.options.shapes),
             "on_read_error": plan.options.on_read_error,
         },

@@ -37,7 +37,7 @@ Array = npt.NDArray[np.uint8]
 Block = tuple[int, int, int, int]
 """Column, row, width and height of a block of the scene."""
 Blended = tuple[Window, Tensor]
-"""A window and the ``(classes, rows, cols)`` blended probabilities of the block that it finishes."""
+"""A window and the ``(channels, rows, cols)`` blended probabilities of the block that it finishes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Swath:
     """Pixel rows of the outputs."""
     classes: Array
     """``(rows, width)``, 255 where the scene has no data."""
-    confidence: Array
-    """``(rows, width)`` percent, 255 where the scene has no data."""
+    percent: tuple[Array, ...]
+    """Confidence, and contact where the model shows it: each as `classes`, in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ class Run:
 
 def chooser_of(plan: Plan, device: torch.device | str = "cpu") -> Chooser:
     """Set up what chooses the classes of a scene."""
-    return Chooser(plan.frame, len(plan.card.classes), native=plan.native, device=device)
+    contact = bool(plan.card.architecture.contact)
+    return Chooser(plan.frame, len(plan.card.classes), native=plan.native, contact=contact, device=device)
 
 
 def runs_of(plan: Plan, todo: Sequence[Span]) -> list[Run]:
@@ -113,7 +114,7 @@ def blend(
     predicted: Generator[Predicted, Any, None], grid: Grid, chooser: Chooser, clock: Clock
 ) -> Generator[Blended, None, None]:
     """Blend windows where they overlap; each comes with the block that it finishes."""
-    blender = Blender(grid, chooser.classes, chooser.device)
+    blender = Blender(grid, chooser.channels, chooser.device)
     with closing(predicted):
         for window, probabilities in predicted:
             with clock.stage("blend"):
@@ -142,7 +143,7 @@ def choose(
     with closing(blended):
         for run in runs:
             rows = chooser.rows(grid.swath_rows(run.rows))
-            swath = Swath(rows, *(np.empty((rows.size, width), dtype=np.uint8) for _ in range(2)))
+            layers = tuple(np.empty((rows.size, width), dtype=np.uint8) for _ in range(chooser.layers))
             for _ in range((run.lead.size + run.rows.size) * grid.cols.count):
                 window, probabilities = next(blended)
                 with clock.stage("blend"):
@@ -150,16 +151,13 @@ def choose(
                     block = chooser.add(*at, probabilities)
                     if window.row >= run.rows.start:
                         box = block.rows.within(rows), slice(block.cols.start, block.cols.stop)
-                        for out, values in (
-                            (swath.classes, block.classes),
-                            (swath.confidence, block.confidence),
-                        ):
+                        for out, values in zip(layers, (block.classes, *block.percent), strict=True):
                             out[box] = np.where(window.valid, values.cpu().numpy(), np.uint8(NODATA))
                 if window.row >= run.rows.start:
                     on_pixels(block.rows.start * width + block.rows.size * block.cols.stop)
                 del window, probabilities, block
-            yield swath
-            del swath
+            yield Swath(rows, layers[0], layers[1:])
+            del layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +180,15 @@ def write_record(
     rasters: Sequence[RasterTarget],
     unreadable: frozenset[Block],
 ) -> Record:
-    """Write a swath into a folder: classes and confidence, in this order of `rasters`.
+    """Write a swath into a folder: classes and what comes in percent, in this order of `rasters`.
 
     Raises:
         TargetError: the folder cannot be written.
     """
-    for target, values in zip(rasters, (swath.classes, swath.confidence), strict=True):
+    for target, values in zip(rasters, (swath.classes, *swath.percent), strict=True):
         target.write_swath(folder, values)
     pixels = _counted(swath.classes)
-    confidence = int(swath.confidence.sum(dtype=np.int64)) - NODATA * int(pixels[NODATA])
+    confidence = int(swath.percent[0].sum(dtype=np.int64)) - NODATA * int(pixels[NODATA])
     record = Record(swath.rows, pixels, confidence, unreadable)
     facts = {
         "rows": [swath.rows.start, swath.rows.stop],
@@ -218,8 +216,8 @@ def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, 
         facts["confidence"],
         frozenset((block[0], block[1], block[2], block[3]) for block in facts["unreadable"]),
     )
-    classes, confidence = (target.read_swath(folder) for target in rasters)
-    return record, Swath(rows, classes, confidence)
+    classes, *percent = (target.read_swath(folder) for target in rasters)
+    return record, Swath(rows, classes, tuple(percent))
 
 
 @dataclass(slots=True)
@@ -286,15 +284,16 @@ def out_of_memory_explained() -> Iterator[None]:
 
 def map_array(
     predictor: Predictor, image: Array, classes: int, window: int, overlap: int
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array | None]:
     """Map a whole ``(3, height, width)`` image in memory, with the same windows and blending as a scene.
 
     Returns:
-        ``(height, width)`` classes, and their confidence in percent.
+        ``(height, width)`` classes, their confidence in percent, and contact; None of a predictor without.
     """
     height, width = image.shape[1:]
     grid = Grid.of(height, width, window, overlap)
-    chooser = Chooser(Frame.whole(height, width), classes, native=False, device=predictor.device)
+    contact, device = predictor.contact, predictor.device
+    chooser = Chooser(Frame.whole(height, width), classes, native=False, contact=contact, device=device)
     seen, clock, rows = np.ones((height, width), dtype=bool), Clock(), Span(0, grid.rows.count)
 
     def windows() -> Iterator[Window]:
@@ -306,4 +305,4 @@ def map_array(
 
     blended = blend(predictor.stream(windows(), clock), grid, chooser, clock)
     (swath,) = choose(blended, grid, chooser, width, [Run(Span(0, 0), rows)], clock, lambda _pixels: None)
-    return swath.classes, swath.confidence
+    return swath.classes, swath.percent[0], swath.percent[1] if contact else None

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +21,7 @@ from pfmap.core.stages import Clock
 from pfmap.mapping.job import Job
 from pfmap.mapping.mapper import Mapper, view_of
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.plan import Plan
+from pfmap.mapping.plan import Plan, chosen_classes, wanted_classes
 from pfmap.mapping.runtime import Runtime, describe
 from pfmap.mapping.swaths import chooser_of, read_window
 from pfmap.mapping.work import Work
@@ -54,15 +55,22 @@ class _Free(Predictor):
 
     @classmethod
     def of(cls, plan: Plan) -> "_Free":
-        """Make up probabilities that give regions of all sizes, about as many as a drone's image has."""
+        """Make up contact, and probabilities of regions of all sizes, as many as a drone's image has."""
         free = cls(torch.nn.Identity(), plan.card.input, plan.device, batch_size=plan.batch_size)
-        classes, window = len(plan.card.classes), plan.card.input.window
-        draw = torch.Generator().manual_seed(0)
-        logits = torch.zeros(1, classes, window, window)
-        for cells, strength in ((window // 64, 3.0), (window // 16, 2.0)):
-            noise = torch.randn((1, classes, cells, cells), generator=draw)
-            logits += strength * torch.nn.functional.interpolate(noise, (window, window), mode="bilinear")
-        free.made_up = torch.softmax(logits, dim=1).to(plan.device)
+        window, draw = plan.card.input.window, torch.Generator().manual_seed(0)
+
+        def noise(channels: int, cell: int) -> Tensor:
+            coarse = torch.randn((1, channels, window // cell, window // cell), generator=draw)
+            return torch.nn.functional.interpolate(coarse, (window, window), mode="bilinear")
+
+        classes = len(plan.card.classes)
+        made_up = torch.softmax(3 * noise(classes, 64) + 2 * noise(classes, 16), dim=1)
+        if plan.card.architecture.contact:
+            shown = made_up[:, wanted_classes(plan.card, plan.card.architecture.contact)].amax(
+                1, keepdim=True
+            )
+            made_up = torch.cat([made_up, shown * torch.exp(-((noise(1, 16) / 0.1) ** 2))], dim=1)
+        free.made_up = made_up.to(plan.device)
         return free
 
     made_up: Tensor
@@ -78,6 +86,7 @@ def bench(
     device: str = "auto",
     precision: str = "auto",
     overlap: int | None = None,
+    separate: Sequence[str] = (),
     runs: int = 1,
     on_message: Callable[[str], None] = lambda _line: None,
 ) -> Benchmark:
@@ -94,6 +103,8 @@ def bench(
         device: as for `predict`.
         precision: as for `predict`.
         overlap: as for `predict`.
+        separate: classes whose objects are taken apart in a second measurement, by a contact map that is made
+            up; only of a network of zero cost.
         runs: how often to measure.
         on_message: called with lines for people.
 
@@ -102,6 +113,8 @@ def bench(
     """
     if kind not in get_args(Kind):
         raise UsageError(f"{kind!r} is unknown: use {', '.join(get_args(Kind))}")
+    if separate and network:
+        raise UsageError("separate= is measured around a network of zero cost: add network=False")
     begun = time.perf_counter()
     loaded = load_model(model)
     load_seconds = time.perf_counter() - begun
@@ -126,10 +139,13 @@ def bench(
             warm_up()
             warm_up_seconds = time.perf_counter() - begun
             idle = resident_memory()
-            measured = []
+            measured, again = [], []
             for number in range(runs):
                 on_message(f"run {number + 1} of {runs}")
                 measured.append(_measure(source, plan, predictor, resident, folder / str(number)))
+                if separate:
+                    apart, there = _apart(plan, separate), folder / f"{number} apart"
+                    again.append(_measure(source, apart, _Free.of(apart), resident, there))
         cost = cost_of(plan.card.architecture, plan.card.input.window).multiply_adds if network else 0
         return Benchmark(
             scene=title,
@@ -146,7 +162,16 @@ def bench(
             warm_up_seconds=warm_up_seconds,
             idle_memory=idle,
             runs=tuple(measured),
+            apart=tuple(again),
         )
+
+
+def _apart(plan: Plan, separate: Sequence[str]) -> Plan:
+    """Plan the same of a model with a contact map of these classes."""
+    card = plan.card
+    card = replace(card, architecture=replace(card.architecture, contact=tuple(separate)))
+    _, _, separation = chosen_classes(card, plan.options)
+    return replace(plan, model=replace(plan.model, card=card), separation=separation)
 
 
 @contextmanager

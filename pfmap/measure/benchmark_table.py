@@ -58,6 +58,8 @@ class Benchmark:
     idle_memory: int
     """Of the process before the first run: libraries and model, bytes."""
     runs: tuple[Run, ...]
+    apart: tuple[Run, ...] = ()
+    """The same with objects that touch taken apart, each right after one of them; or none."""
 
     @property
     def medians(self) -> dict[str, Any]:
@@ -65,6 +67,8 @@ class Benchmark:
         pixels = self.width * self.height
         network = median(run.network_seconds for run in self.runs)
         whole = median(run.whole_seconds for run in self.runs)
+        pairs = zip(self.runs, self.apart, strict=False)  # or none
+        apart = [taken.whole_seconds / run.whole_seconds for run, taken in pairs]
         rate = self.multiply_adds * self.windows / network if network else 0.0
         return {
             "network_megapixels_per_second": pixels / network / 1e6 if network else None,
@@ -72,6 +76,7 @@ class Benchmark:
             "whole_over_network": (
                 median(run.whole_seconds / run.network_seconds for run in self.runs) if network else None
             ),
+            "apart_over_whole": median(apart) if apart else None,
             "multiply_adds_per_second": rate,
             "share_of_matrix_peak": rate / self.peak,
             "memory_above_idle": max(run.memory for run in self.runs) - self.idle_memory,
@@ -99,6 +104,8 @@ def bench_lines(found: Benchmark) -> list[str]:
         if rate:
             seconds = found.width * found.height / rate / 1e6
             lines.append(f"{name:<16}{seconds:>9.1f}{rate:>9.2f}")
+    if found.apart:
+        lines.append(f"{'apart / whole':<16}{middle['apart_over_whole']:>9.2f}")
     if found.multiply_adds:
         lines += [
             f"{'whole / network':<16}{middle['whole_over_network']:>9.2f}",

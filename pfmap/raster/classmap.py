@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,7 +46,7 @@ class ClassMap:
 
     Attributes:
         geobox: its grid.
-        nodata: value of pixels without a class in what `rows` gives, or None.
+        nodata: value of pixels without a class in what `read` gives, or None.
         classes: the classes it names itself, by value.
 
     Raises:
@@ -74,22 +73,15 @@ class ClassMap:
         self._stack.close()
 
     @property
+    def separated(self) -> list[str]:
+        """Names of the classes whose objects pfmap took apart by it, if it is a contact map."""
+        return [name for name in self._src.tags().get("PFMAP_SEPARATED", "").split(",") if name]
+
+    @property
     def stated_nodata(self) -> float | None:
         """The value that the file itself calls nodata."""
         stated: float | None = self._src.nodatavals[self._band - 1]
         return stated
-
-    def rows(self, within: tuple[Span, Span] | None = None) -> Generator[npt.NDArray[Any], None, None]:
-        """Yield all rows, or those `within` a part, from the top, a number at a time.
-
-        They are ``(rows, width)`` uint8 or int32.
-
-        Raises:
-            SourceError: they cannot be read, or a class is negative.
-        """
-        rows, cols = within or (Span(0, self.geobox.height), Span(0, self.geobox.width))
-        for strip in self.strips(rows, cols):
-            yield self.read(strip, cols)
 
     def strips(self, rows: Span | None = None, cols: Span | None = None) -> list[Span]:
         """Cut rows, by default all, into such as are read at a time: whole blocks of the file.
@@ -202,27 +194,28 @@ def default_color(value: int) -> str:
     return _COLORS[value % len(_COLORS)]
 
 
-def confidence_beside(location: Location) -> Path | None:
-    """Find the confidence that pfmap wrote beside a class raster.
+def percent_beside(location: Location, kind: str = "confidence") -> Path | None:
+    """Find the confidence, or what else in percent, that pfmap wrote beside a class raster.
 
     Returns:
-        `<stem>_confidence.tif` beside `<stem>_classes.tif`, or None where either is called otherwise.
+        `<stem>_<kind>.tif` beside `<stem>_classes.tif`, or None where either is called otherwise.
     """
     stem = location.stem.removesuffix("_classes")
     if location.local is None or stem == location.stem:
         return None
-    beside = location.local.with_name(f"{stem}_confidence.tif")
+    beside = location.local.with_name(f"{stem}_{kind}.tif")
     return beside if beside.is_file() else None
 
 
-def open_confidence(
+def open_percent(
     stack: contextlib.ExitStack,
     path: str | os.PathLike[str],
     classes: ClassMap,
     name: str,
     advice: str = _CHOOSE,
+    kind: str = "confidence",
 ) -> ClassMap:
-    """Open the confidence of an opened class raster, whose name is for messages; the stack closes it.
+    """Open such a raster of an opened class raster, whose name is for messages; the stack closes it.
 
     Raises:
         SourceError: it cannot be read, or is not of the same size.
@@ -232,6 +225,6 @@ def open_confidence(
     if (box.height, box.width) != (wanted.height, wanted.width):
         raise SourceError(
             f"{os.fspath(path)} has {box.width} x {box.height} pixels, {name} has {wanted.width} x "
-            f"{wanted.height}: give the confidence of the same map"
+            f"{wanted.height}: give the {kind} of the same map"
         )
     return found

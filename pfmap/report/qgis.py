@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from pfmap.core import bucket
-from pfmap.core.classes import HEAD, ClassSpec, class_raster_style, confidence_raster_style, objects_style
+from pfmap.core.classes import HEAD, ClassSpec, class_raster_style, objects_style, percent_style
 from pfmap.core.grid import GeoBox
 from pfmap.raster.location import Location
 from pfmap.vector.formats import LAYER
@@ -55,7 +55,7 @@ class Map:
     stem: str
     """What the layers' names begin with."""
     files: Mapping[str, Sequence[Path]]
-    """By kind: classes, confidence and the vector formats."""
+    """By kind: the rasters and the vector formats."""
     geobox: GeoBox
     """The grid of its rasters."""
     classes: Sequence[ClassSpec]
@@ -70,9 +70,10 @@ def map_project(made: Map, below: Sequence[Layer] = ()) -> bytes:
     """Make the content of the `.qgz` file that opens what was made, and layers below it."""
     stem, crs = made.stem, made.geobox.crs_wkt
     layers = list(_objects(made))
-    if "confidence" in made.files:
-        source = f"./{made.files['confidence'][0].name}"
-        layers.append(Layer(f"{stem} confidence", source, confidence_raster_style(), crs, shown=False))
+    for kind in ("confidence", "contact"):
+        if kind in made.files:
+            source = f"./{made.files[kind][0].name}"
+            layers.append(Layer(f"{stem} {kind}", source, percent_style(), crs, shown=False))
     source = f"./{made.files['classes'][0].name}"
     layers.append(Layer(f"{stem} classes", source, class_raster_style(made.classes, _OPACITY), crs))
     return _project(stem, [*layers, *below], crs, made.geobox.bounds)

@@ -60,6 +60,7 @@ _ROLES = {"html": "overview", **dict.fromkeys(("report", "json", "csv", "project
 _TITLES = {
     "classes": "Class raster",
     "confidence": "Confidence in percent",
+    "contact": "Where objects touch, in percent",
     "project": "QGIS project",
     "report": "Report",
     "html": "Report for people",

@@ -13,7 +13,7 @@ from pfmap.raster.location import RASTER_SUFFIXES, Location, is_hidden, locate
 from pfmap.raster.parts import found_file
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
-_OWN = ("_classes", "_confidence")
+_OWN = ("_classes", "_confidence", "_contact")
 
 
 @dataclass(frozen=True, slots=True)

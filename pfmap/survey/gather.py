@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +120,9 @@ def relative_names(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
 
 
 def _rows(raster: Path, within: tuple[Span, Span]) -> Iterator[npt.NDArray[Any]]:
-    with ClassMap(locate(raster), None) as source, closing(source.rows(within)) as strips:
-        yield from strips
+    with ClassMap(locate(raster), None) as source:
+        for strip in source.strips(*within):
+            yield source.read(strip, within[1])
 
 
 def _confidence(merged: Merged, within: tuple[Span, Span]) -> float | None:

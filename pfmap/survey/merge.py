@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.card import Card
-from pfmap.core.classes import NODATA, class_raster_style, confidence_raster_style, qml
+from pfmap.core.classes import NODATA, class_raster_style, listed, percent_style, qml
 from pfmap.core.errors import SourceError
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress, Result
+from pfmap.mapping.mapper import rasters_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.polygonize import Vectorizer
@@ -95,25 +96,27 @@ def merge(
     }
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
-    if options.confidence:
-        gray = Look("uint8", ("Gray",), NODATA)
-        rasters["confidence"] = _join("confidence", placed, grid, folder, gray, confidence_raster_style())
-    wanted, squared = chosen_classes(card, options)
+    wanted, squared, separation = chosen_classes(card, options)
+    for kind in rasters_of(options, separation)[1:]:
+        apart = {"PFMAP_SEPARATED": listed(separation.classes, card.by_index)} if separation else {}
+        gray = Look("uint8", ("Gray",), NODATA, tags=apart)
+        rasters[kind] = _join(kind, placed, grid, folder, gray, percent_style())
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
     target = None
     if options.sieve == "raster":
         style = qml(class_raster_style(card.classes))
         target = RasterTarget(grid, f"{STEM}_classes.tif", "mode", tags, style, 6, card.classes)
     with ExitStack() as opened:
-        source, *certain = [opened.enter_context(ClassMap(locate(path), None)) for path in rasters.values()]
+        maps = {kind: opened.enter_context(ClassMap(locate(path), None)) for kind, path in rasters.items()}
         vectorizer = Vectorizer(
-            source,
-            certain[0] if certain else None,
+            maps.pop("classes"),
+            maps,
             folder,
             STEM,
-            dict(enumerate(card.classes)),
+            card.by_index,
             frozenset(wanted),
             frozenset(squared),
+            separation,
             options.shapes,
             footprints or Footprints(boxes, [name for name, _ in placed], grid.crs_wkt),
             on_progress,
@@ -176,7 +179,7 @@ def _join(kind: str, placed: Sequence[Named], grid: GeoBox, folder: Path, look: 
     if without:
         raise SourceError(
             f"{without[0]} was mapped without {kind}: map it again with overwrite=True, or the survey with "
-            f"{kind}=False"
+            + ("separate='none'" if kind == "contact" else f"{kind}=False")
         )
     parts = [mosaic.Part(str(result.outputs[kind]), result.facts.grid) for _, result in placed]
     path = mosaic.write_mosaic(folder / f"{STEM}_{kind}.vrt", grid, parts, look)

@@ -5,12 +5,15 @@ some pixels is enough to know it. Whether two seed pixels far from each other be
 there: that is left to whoever unites what meets along the sides of tiles.
 """
 
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.core.classes import ClassSpec, listed, refuse_unwanted
+from pfmap.core.errors import UsageError
 from pfmap.trace.tile import NOTHING, Bytes, Ints, Longs, compiled, label
 
 
@@ -52,6 +55,13 @@ class Separation:
             return 1 + 4 * self.reach + self.apart + 2 * self.depth
         return 1 + self.reach + self.depth + self.least
 
+    def about(self, classes: Mapping[int, ClassSpec]) -> str:
+        """Say what is taken apart, and how."""
+        how = "by their shape alone, as no contact map is of them: expect wrong cuts, and look at them"
+        if not self.by_shape:
+            how = "where the contact map shows that they touch"
+        return f"objects of {listed(self.classes, classes)} are taken apart {how}"
+
     def parts(
         self, classes: npt.NDArray[Any], box: tuple[slice, slice], contact: Bytes | None = None
     ) -> Ints | None:
@@ -85,6 +95,36 @@ class Separation:
             along[len(along) - edge * (len(along) - part.stop >= self.halo) :] = 0
         found, pieces = label(seeds, seeds, 0)
         return _spread(kinds, found, pieces.pixels, self.reach, self.least)
+
+
+def separation_of(
+    names: tuple[str, ...] | None,
+    shown: Collection[int],
+    find: Callable[[Sequence[str]], Iterable[int]],
+    wanted: Container[int] | None,
+    classes: Mapping[int, ClassSpec],
+) -> Separation | None:
+    """Say how objects that touch are taken apart: as a contact map shows them, or else by their shape.
+
+    Their classes are those that `find` finds by `names`; without names those that are `shown` by the map and
+    `wanted` as polygons (None: all).
+
+    Raises:
+        UsageError: a class does not become polygons, or the contact map is of some of them only.
+    """
+    if names is None:
+        chosen = frozenset(value for value in shown if wanted is None or value in wanted)
+    else:
+        chosen = frozenset(find([name for name in names if name != "none"]))
+        refuse_unwanted(sorted(chosen), wanted, classes, "taken apart")
+    by_shape = chosen.difference(shown)
+    if by_shape and by_shape != chosen:
+        one, other = (listed(some, classes) for some in (chosen - by_shape, by_shape))
+        raise UsageError(
+            f"the contact map is of {one} and not of {other}: separate one or the other, such as "
+            f"separate={one!r}"
+        )
+    return Separation(chosen, by_shape=bool(by_shape)) if chosen else None
 
 
 @compiled

@@ -183,7 +183,7 @@ class _Job:
         """Evaluate one source."""
         tally, picture = Tally(), b""
         colors = self.labels.colors() if len(samples) == 1 else None
-        for true, predicted, confidence in mapped(self._predictor, samples, len(self._order)):
+        for true, predicted, confidence, _ in mapped(self._predictor, samples, len(self._order)):
             height, width = predicted.shape
             comparison = Comparison(height, width, self.labels, tally, self._objects, colors)
             comparison.add(self._codes[true], self._order[predicted], confidence)

@@ -264,7 +264,7 @@ def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int], tu
                     raise TrainingError(
                         f"{path} calls {value} {spec.name}, others in {labels} {names[value]}: make it one"
                     )
-            for values in mask.rows():
+            for values in map(mask.read, mask.strips()):
                 found |= set(np.unique(values).tolist()) - {mask.nodata}
             nodata |= {int(mask.stated_nodata)} if mask.stated_nodata is not None else set()
     if IGNORED in found and found <= {0, IGNORED}:

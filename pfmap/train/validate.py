@@ -67,12 +67,12 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
 
     Of a source with more than 32 million pixels, parts from all over it: `pfmap evaluate` measures all.
     """
-    predictor = Predictor(network, card.input, device)
+    predictor = Predictor(network, card.input, device, contact=bool(card.architecture.contact))
     classes, labels = len(card.classes), len(data.sets.entries)
     figures: Validation = {}
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
-        for true, predicted, _ in mapped(predictor, spread(source.validation, _LIMIT), classes):
+        for true, predicted, *_ in mapped(predictor, spread(source.validation, _LIMIT), classes):
             pairs = true.astype(np.int64).ravel() * classes + predicted.ravel()
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
         if source.validation:
@@ -82,11 +82,12 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
 
 def mapped(
     predictor: Predictor, samples: Iterable[Sample], classes: int
-) -> Iterator[tuple[Labels, Image, Image]]:
+) -> Iterator[tuple[Labels, Image, Image, Image | None]]:
     """Map images with the model's windows, as a scene would be.
 
     Yields:
-        Each image's label sets, its classes, and their confidence in percent, all ``(height, width)`` uint8.
+        Each image's label sets, its classes, and in percent their confidence and the contact of a predictor
+        that gives it, all ``(height, width)`` uint8.
     """
     for sample in samples:
         window, overlap = window_for(sample, predictor.spec.window)

@@ -82,6 +82,8 @@ class ObjectWriter:
     _crs: pyproj.CRS | None = field(init=False)
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[Regions] = field(default_factory=list)
+    _pieces: Counter[int] = field(default_factory=Counter)
+    """Pieces so far of each object that is cut."""
 
     def __post_init__(self) -> None:
         self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
@@ -168,7 +170,7 @@ class ObjectWriter:
         frame = gpd.GeoDataFrame(self._attributes(regions, geometry, ground), geometry=geometry, crs=None)
         frame = frame.rename_geometry("geom")
         least = np.take(self.min_area or (0.0,), regions.classes, mode="clip")
-        return frame[shapely.area(ground) >= least] if least.any() else frame
+        return frame[(shapely.area(ground) >= least) | ~regions.whole] if least.any() else frame
 
     def _attributes(
         self, regions: Regions, geometry: npt.NDArray[np.object_], ground: npt.NDArray[np.object_]
@@ -181,11 +183,17 @@ class ObjectWriter:
         values, which = np.unique(regions.classes, return_inverse=True)
         names = np.array([self.classes[value].name for value in values.tolist()], dtype=object)
         lengths, longer = rectangles(ground)
+        pieces = np.ones(len(regions), dtype=np.int32)  # from 1 on, where an object is cut
+        for index in np.flatnonzero(~regions.whole):
+            owner = int(regions.object_ids[index])
+            self._pieces[owner] += 1
+            pieces[index] = self._pieces[owner]
         columns: dict[str, Column] = {
             # The place of its first pixel in reading order, row * width of the class raster + column: a
             # number that stays the same as long as the class raster does.
-            "object_id": regions.ids,
-            # What all pieces of one large region share; `object_id` of all others.
+            "object_id": regions.object_ids,
+            "piece": pieces,
+            # The same of the connected region of its class.
             "region_id": regions.region_ids,
             "class_id": regions.classes,  # the value in the class raster
             "class": names[which],
@@ -213,12 +221,12 @@ class ObjectWriter:
         if not len(regions):
             return
         frame = self._frame(regions)
-        area = frame["area_m2" if self.measurer.units == "m" else "area_px"]
+        area, first = frame["area_m2" if self.measurer.units == "m" else "area_px"], frame["piece"] == 1
         for value, part in area.groupby(frame["class_id"]):
-            self.counts[int(value)] = self.counts.get(int(value), 0) + len(part)
+            self.counts[int(value)] = self.counts.get(int(value), 0) + int(first[part.index].sum())
             self.areas[int(value)] = self.areas.get(int(value), 0.0) + float(part.sum())
         if not isinstance(self.scene, str):
-            for (scene, value), count in frame.groupby(["scene", "class_id"]).size().items():
+            for (scene, value), count in first.groupby([frame["scene"], frame["class_id"]]).sum().items():
                 self.scenes[scene, int(value)] += int(count)
         parts = frame.groupby("class_id") if self.by_class else [(None, frame)]
         for value, part in parts:

@@ -78,7 +78,7 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
         raise SourceError(f"{objects} has no objects: there is nothing to sum up")
     places = None if zones is None else _read_zones(zones, zone_field, layer.crs, objects)
     rows: dict[tuple[int, str], Row] = {}
-    columns = [name for name in ("class", "object_id", "region_id") if name in layer.fields]
+    columns = [name for name in ("class", "piece") if name in layer.fields]
     measurer: Measurer | None = None
     with explained(objects):
         for shapes, fields in layer.chunks(columns):
@@ -87,8 +87,8 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
                 center = (left + right) / 2, (top + bottom) / 2
                 measurer = Measurer(None if layer.crs is None else layer.crs.to_wkt(), center)
             whole = np.ones(len(shapes), dtype=np.bool_)
-            if "region_id" in fields and "object_id" in fields:  # of a cut object, one piece stands for all
-                whole = np.asarray(fields["region_id"] == fields["object_id"])
+            if "piece" in fields:  # of a cut object, the first one stands for all
+                whole = np.asarray(fields["piece"] == 1)
             if places is not None:
                 parts = places.split(shapes, measurer)
             else:

@@ -49,6 +49,7 @@ def refusal(scene: Path, out: Path, model: Model, **options: Any) -> str:
     ("ratio", "options"),
     [
         (1.0, {}),
+        (1.0, {"separate": ("class_1",), "min_area": 0}),
         (2.37, {"overlap": 32, "sieve": "raster"}),
         (0.6, {"overlap": 0, "grid": "model", "confidence": False}),
     ],
@@ -59,6 +60,8 @@ def test_two_workers_give_the_bytes_of_one_process(
     scene = write_scene(noise(round(600 * min(ratio, 1.3)), round(170 * min(ratio, 1.3))))
     spec = dataclasses.replace(model.card.input, gsd=(0.5 * ratio, 0.5 * ratio))
     folder = tmp_path / "model"
+    if "separate" in options:
+        model = small_model(tmp_path / "apart", contact=options["separate"])
     write_model(folder, dataclasses.replace(model.card, input=spec), model.network)
     whole = pfmap.predict(scene, tmp_path / "one", model=folder, **SWATHS | options)
     done: list[int] = []

@@ -11,9 +11,9 @@ import pfmap
 from pfmap.core.classes import (
     ClassSpec,
     class_raster_style,
-    confidence_raster_style,
     objects_style,
     parse_names,
+    percent_style,
     qml,
 )
 from pfmap.core.errors import UsageError
@@ -30,7 +30,7 @@ def test_raster_style_has_an_entry_per_class() -> None:
 
 
 def test_confidence_style_runs_from_0_to_100() -> None:
-    items = list(ET.fromstring(qml(confidence_raster_style())).iter("item"))
+    items = list(ET.fromstring(qml(percent_style())).iter("item"))
     assert [items[0].get("value"), items[-1].get("value")] == ["0", "100"]
 
 

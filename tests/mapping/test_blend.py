@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfmap.core.errors import UsageError
-from pfmap.core.grid import Axis, Grid, Span
-from pfmap.mapping.blend import Blender, largest
+from pfmap.core.grid import Axis, Frame, Grid, Scale, Span
+from pfmap.mapping.blend import Blender, Block, Chooser, largest
 
 axes = st.builds(
     lambda size, window, share: Axis(size, window, int(share * (window // 2))),
@@ -114,6 +114,25 @@ def test_a_swath_can_start_inside_the_scene() -> None:
         for key, block in part.items():
             if key[0] >= start:
                 assert torch.equal(block, whole[key])
+
+
+@pytest.mark.parametrize("side", [40, 60, 25])
+def test_contact_is_chosen_like_a_class_and_has_no_say_in_classes(side: int) -> None:
+    frame = Frame(0, 0, Scale(side, 40), Scale(side, 40))
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.rand(4, 40, 40, generator=generator)
+    seen[:3] = seen[:3].softmax(0)
+
+    def chosen(values: torch.Tensor, **how: bool) -> Block:
+        chooser = Chooser(frame, len(values) - len(how), native=True, **how)
+        return chooser.add(Span(0, 40), Span(0, 40), values)
+
+    found, plain = chosen(seen, contact=True), chosen(seen[:3])
+    assert torch.equal(found.classes, plain.classes)
+    assert torch.equal(found.percent[0], plain.percent[0])
+    alone = chosen(torch.stack([seen[3], 1 - seen[3]]))
+    contact = torch.where(alone.classes == 0, alone.percent[0], 100 - alone.percent[0])
+    assert (found.percent[1].int() - contact.int()).abs().max() <= 1
 
 
 def run(grid: Grid, windows: dict, first: int, classes: int = 3) -> dict:

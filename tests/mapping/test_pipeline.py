@@ -13,14 +13,14 @@ import rasterio
 import shapely
 import torch
 from affine import Affine
-from conftest import Pointwise, Write, blobs, pointwise_reference, stand_in
+from conftest import Pointwise, Write, blobs, houses, pointwise_reference, stand_in
 from pyproj import Geod
 from rasterio import features
 from rasterio.enums import ColorInterp
 from torch import Tensor, nn
 
 import pfmap
-from pfmap.core.errors import SourceError, TargetError, UsageError
+from pfmap.core.errors import PfmapError, SourceError, TargetError, UsageError
 
 NODATA = 255
 ROTATED = Affine.translation(300000, 3000000) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)
@@ -96,6 +96,81 @@ def test_polygons_are_those_of_the_whole_raster(swath_pixels: int, write_scene: 
     found = file_polygons(result.outputs["gpkg"])
     assert len(found) == len(oracle)
     assert set(found) == oracle
+
+
+def houses_in(result: Any) -> gpd.GeoDataFrame:
+    frame = objects(result.outputs["gpkg"])
+    return frame[frame["class"] == "class_2"]
+
+
+def test_houses_in_a_row_are_objects_however_the_scene_is_cut(write_scene: Write, tmp_path: Path) -> None:
+    """Oracle: the houses as drawn. Squares of 64 pixels and swaths of any height cut through them."""
+    image, ids = houses(230, 300)
+    scene, outputs = write_scene(image), []
+    for pixels in (1, 9_000, 10**9):
+        result = pfmap.predict(
+            scene, tmp_path / f"{pixels}", model=stand_in(contact=("class_2",)), device="cpu", simplify=0,
+            swath_pixels=pixels,
+        )  # fmt: skip
+        outputs.append([result.outputs[kind].read_bytes() for kind in ("contact", "gpkg")])
+    assert outputs[0] == outputs[1] == outputs[2]
+    with rasterio.open(result.outputs["contact"]) as src:
+        contact = src.read(1)
+        assert (src.nodata, src.dtypes, src.tags()["PFMAP_SEPARATED"]) == (255, ("uint8",), "class_2")
+        assert src.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert ((contact > 50) == (image[2] > 128)).all()
+    found = houses_in(result)
+    drawn = features.rasterize(
+        zip(found.geometry, range(1, len(found) + 1), strict=True), ids.shape, transform=src.transform
+    )
+    assert len(found) == ids.max() == len({*zip(ids[ids > 0], drawn[ids > 0], strict=True)})
+    assert found["region_id"].nunique() < len(found) == found["object_id"].nunique()
+    assert found["area_m2"].sum() == pytest.approx((ids > 0).sum() / 4, rel=1e-3)
+    assert found["piece"].eq(1).all()
+
+
+def test_separation_is_switched_off_said_and_refused(write_scene: Write, tmp_path: Path) -> None:
+    image, ids = houses(100, 160)
+    scene, lines = write_scene(image), list[str]()
+
+    def count(model: Any, **options: Any) -> tuple[int, Any]:
+        lines.clear()
+        result = pfmap.predict(
+            scene, tmp_path, model=model, device="cpu", overwrite=True, on_message=lines.append, **options
+        )
+        return len(houses_in(result)), result
+
+    shown = stand_in(contact=("class_2",))
+    number, result = count(shown)
+    assert number == ids.max()
+    assert any("objects of class_2 are taken apart where the contact map shows" in line for line in lines)
+    together, result = count(shown, separate=["none"])
+    assert together < number
+    assert not any("taken apart" in line for line in lines)
+    assert "contact" not in result.outputs
+    plain, other = count(stand_in(network=FirstTwo(3)))
+    assert plain == together
+    assert result.outputs["classes"].name in {path.name for path in other.outputs.values()}
+    _, result = count(stand_in(network=FirstTwo(3)), separate=("class_2",))
+    assert any(
+        line.startswith("warning: objects of class_2 are taken apart by their shape") for line in lines
+    )
+    assert any("by their shape alone" in line for line in result.report["warnings"])
+    assert "contact" not in result.outputs
+    for model, options, words in (
+        (shown, {"separate": ("shed",)}, "shed"),
+        (shown, {"separate": ("class_2",), "classes": ("class_1",)}, "taken apart, but does not become"),
+        (shown, {"separate": ("class_1", "class_2")}, "is of class_2 and not of class_1"),
+    ):
+        with pytest.raises(PfmapError, match=words):
+            count(model, **options)
+
+
+class FirstTwo(Pointwise):
+    """Sees what `Walled` sees, but for where objects touch."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image[:, :2])
 
 
 def alpha(scene: dict[str, Any], valid: Any) -> None:
@@ -258,7 +333,8 @@ def test_formats_hold_the_same_objects(write_scene: Write) -> None:
     gpkg, shp, geojson = (objects(result.outputs[form]) for form in formats)
     assert len(gpkg) == len(shp) == len(geojson) > 10
     assert list(shp.columns) == [
-        "object_id", "region_id", "class_id", "class", "area_m2", "perim_m", "length_m", "width_m", "azimuth",
+        "object_id", "piece", "region_id", "class_id", "class", "area_m2", "perim_m", "length_m", "width_m",
+        "azimuth",
         "conf_mean", "conf_min", "at_edge", "scene", "geometry",
     ]  # fmt: skip
     assert shp.crs == gpkg.crs

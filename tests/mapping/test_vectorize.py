@@ -11,7 +11,7 @@ import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
-from conftest import UTM, blobs, stand_in
+from conftest import UTM, blobs, houses, stand_in
 from rasters import blotches, percent, polygons, traced
 
 import pfmap
@@ -19,6 +19,7 @@ from pfmap.cli.main import cli
 from pfmap.core.errors import PfmapError, SourceError, TargetError, UsageError
 from pfmap.mapping import polygonize
 from pfmap.raster.classmap import ClassMap
+from pfmap.vector.zones import summarize
 
 NORTH_UP = Affine(0.5, 0, 300000, 0, -0.5, 3000000)
 
@@ -68,23 +69,75 @@ def test_whole_numbers_of_any_type_are_classes(dtype: str, tmp_path: Path) -> No
     assert frame["area_m2"].sum() == pytest.approx((classes != 0).sum() / 4, rel=1e-6)
 
 
-def test_the_map_that_predict_wrote_gives_the_same_objects(tmp_path: Path, write_scene: Any) -> None:
-    scene = write_scene(blobs(200, 180, smooth=3))
-    first = pfmap.predict(
-        scene, tmp_path / "a", model=stand_in(), device="cpu", classes=("class_1", "class_2")
-    )
+@pytest.mark.parametrize("contact", [(), ("class_2",)])
+def test_the_map_that_predict_wrote_gives_the_same_objects(
+    contact: tuple[str, ...], tmp_path: Path, write_scene: Any
+) -> None:
+    scene = write_scene(houses(200, 180)[0] if contact else blobs(200, 180, smooth=3))
+    options: dict[str, Any] = {"classes": ("class_1", "class_2"), "min_area": 0}
+    first = pfmap.predict(scene, tmp_path / "a", model=stand_in(contact=contact), device="cpu", **options)
+    if contact:  # wherever it lies
+        options["contact"] = first.outputs["contact"].rename(tmp_path / "walls.tif")
     lines: list[str] = []
     result = pfmap.vectorize(
-        first.outputs["classes"], tmp_path / "b", classes=("class_1", "class_2"), on_message=lines.append
+        first.outputs["classes"], tmp_path / "b", on_message=lines.append, simplify=None, **options
     )
     assert any("confidence from" in line for line in lines)
     assert result.outputs["gpkg"].name == first.outputs["gpkg"].name
-    before, after = (read(r.outputs["gpkg"]).sort_values("object_id") for r in (first, result))
-    assert (
-        before.drop(columns="geometry").to_numpy().tolist()
-        == after.drop(columns="geometry").to_numpy().tolist()
+    before, after = (read(r.outputs["gpkg"]) for r in (first, result))
+    assert before.drop(columns="geometry").equals(after.drop(columns="geometry"))
+    assert (shapely.to_wkb(before.geometry) == shapely.to_wkb(after.geometry)).all()
+    assert (before["region_id"] != before["object_id"]).any() == bool(contact)
+
+
+def test_a_contact_map_beside_is_taken_and_others_are_said(tmp_path: Path, write_scene: Any) -> None:
+    image, ids = houses(110, 160)
+    model, out = stand_in(contact=("class_2",)), tmp_path / "a"
+    first = pfmap.predict(write_scene(image), out, model=model, device="cpu", min_area=0)
+    classes, walls = first.outputs["classes"], first.outputs["contact"]
+
+    def count(raster: Path = classes, **options: Any) -> tuple[int, str]:
+        lines: list[str] = []
+        found = pfmap.vectorize(raster, tmp_path / "b", overwrite=True, on_message=lines.append, **options)
+        return found.counts["class_2"], "\n".join(lines)
+
+    number, said = count()
+    assert number == ids.max()
+    assert f"contact from {walls}" in said
+    assert "objects of class_2 are taken apart where the contact map shows that they touch" in said
+    together, said = count(separate=("none",))
+    assert together < number
+    assert "contact from" not in said
+    assert pfmap.vectorize(classes, tmp_path / "c", names={2: "house"}).counts["house"] == number
+    with rasterio.open(walls) as src:
+        values = src.read(1)
+    plain = write(tmp_path / "plain.tif", values)
+    assert count(contact=plain, separate=("class_2",))[0] == number
+    for options, words in (
+        ({"contact": plain}, "does not name its classes: do so with separate="),
+        ({"separate": ("class_1", "class_2")}, "is of class_2 and not of class_1"),
+        ({"separate": ("shed",)}, "class 'shed' is unknown"),
+        ({"contact": write(tmp_path / "small.tif", values[:9])}, "give the contact of the same map"),
+        ({"classes": ("class_1",), "separate": ("class_2",)}, "is to be taken apart, but does not become"),
+    ):
+        with pytest.raises(PfmapError, match=words) as caught:
+            count(**options)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_a_contact_map_shape_takes_objects_apart_when_asked_for_by_name(tmp_path: Path) -> None:
+    classes = np.zeros((80, 160), np.uint8)
+    classes[20:60, 20:60] = classes[20:60, 90:130] = 1
+    classes[38:42, 60:90] = 1  # a neck between two houses
+    raster, lines = write(tmp_path / "cover.tif", classes), list[str]()
+    assert pfmap.vectorize(raster).counts == {"0": 1, "1": 1}
+    found = pfmap.vectorize(raster, overwrite=True, separate=("1",), on_message=lines.append)
+    assert found.counts == {"0": 1, "1": 2}
+    assert any(
+        line.startswith("warning: objects of 1 are taken apart by their shape alone") for line in lines
     )
-    assert shapely.equals_exact(before.geometry.array, after.geometry.array).all()
+    frame = read(found.outputs["gpkg"])
+    assert frame[frame["class"] == "1"]["region_id"].nunique() == 1
 
 
 def test_small_regions_merge_and_holes_are_filled(tmp_path: Path) -> None:
@@ -108,14 +161,16 @@ def test_small_regions_merge_and_holes_are_filled(tmp_path: Path) -> None:
     assert dropped.areas["1"] == 600 - 8.25
 
 
-def test_large_objects_are_cut_with_a_common_region_id(tmp_path: Path) -> None:
+def test_large_objects_are_cut_into_numbered_pieces_of_one_object(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     classes = (rng.random((1500, 1100)) < 0.01).astype(np.uint8)
     raster = write(tmp_path / "cover.tif", classes)
-    frame = read(pfmap.vectorize(raster, classes=("0",), split_large=1000).outputs["gpkg"])
+    made = pfmap.vectorize(raster, classes=("0",), split_large=1000)
+    frame, summed = read(made.outputs["gpkg"]), summarize(str(made.outputs["gpkg"])).rows
+    assert made.counts["0"] == summed[0].objects == 1
     assert len(frame) == 9  # along every 512th row and column
-    assert frame["region_id"].nunique() == 1
-    assert frame["object_id"].nunique() == 9
+    assert frame["region_id"].nunique() == frame["object_id"].nunique() == 1
+    assert sorted(frame["piece"]) == list(range(1, 10))
     assert frame["area_m2"].sum() == pytest.approx((classes == 0).sum() / 4, rel=1e-3)
     whole = read(pfmap.vectorize(raster, classes=("0",), split_large=0, overwrite=True).outputs["gpkg"])
     assert len(whole) == 1

@@ -13,7 +13,7 @@ from conftest import Write, blobs
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.core.errors import TargetError
+from pfmap.core.errors import PfmapError, TargetError
 from pfmap.measure.benchmark import STAGES, bench
 from pfmap.measure.benchmark_table import bench_lines
 
@@ -50,6 +50,17 @@ def test_the_network_and_the_whole_are_measured_on_the_same_windows(temporary: P
     assert json.loads(json.dumps(found.table()))["median"] == table
     assert any(line.startswith("whole / network") for line in bench_lines(found))
     assert not list(temporary.glob("*pfmap*"))  # torch leaves a folder of its own
+
+
+def test_the_cost_of_taking_objects_apart_is_measured_beside_the_whole() -> None:
+    found = bench(size=(900, 600), network=False, device="cpu", separate=("building",), runs=2)
+    assert len(found.apart) == len(found.runs) == 2
+    ratios = [b.whole_seconds / a.whole_seconds for a, b in zip(found.runs, found.apart, strict=True)]
+    assert found.table()["median"]["apart_over_whole"] == pytest.approx(np.median(ratios))
+    assert any(line.startswith("apart / whole") for line in bench_lines(found))
+    for options, words in (({"network": True}, "network=False"), ({"network": False}, "contact names shed")):
+        with pytest.raises(PfmapError, match=words):
+            bench(size=(500, 500), device="cpu", separate=("shed",), **options)
 
 
 @pytest.mark.parametrize("kind", ["raw", "sparse"])

@@ -8,7 +8,7 @@ import rasterio
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.grid import GeoBox, Span
-from pfmap.raster.classmap import confidence_beside
+from pfmap.raster.classmap import percent_beside
 from pfmap.raster.location import locate
 from pfmap.raster.vrt import Band, Hidden, Shown, class_names, side_file, vrt
 
@@ -89,10 +89,10 @@ def test_the_confidence_is_found_by_the_name_of_the_classes(tmp_path: Path) -> N
     classes, other = tmp_path / "town_classes.tif", tmp_path / "cover.tif"
     for path in (classes, other):
         path.touch()
-    assert confidence_beside(locate(classes)) is None
+    assert percent_beside(locate(classes)) is None
     beside = tmp_path / "town_confidence.tif"
     beside.touch()
     (tmp_path / "cover_confidence.tif").touch()
-    assert confidence_beside(locate(classes)) == beside
-    assert confidence_beside(locate(other)) is None
-    assert confidence_beside(locate("https://example.org/town_classes.tif")) is None
+    assert percent_beside(locate(classes)) == beside
+    assert percent_beside(locate(other)) is None
+    assert percent_beside(locate("https://example.org/town_classes.tif")) is None

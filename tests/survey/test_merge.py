@@ -6,7 +6,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from conftest import NORTH_UP, Write, blobs, stand_in
+from conftest import NORTH_UP, Write, blobs, houses, stand_in
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
@@ -22,7 +22,7 @@ ROWS = COLS = 200
 
 
 def merged(scenes: list[Path], out: Path, **settings) -> Merged:
-    model = stand_in()
+    model = settings.pop("model", stand_in())
     results = predict_all(scenes, out, model=model, device="cpu", **settings)
     assert not [result.reason for result in results if result.reason]
     found = merge(
@@ -69,6 +69,35 @@ def test_sheets_that_touch_or_overlap_give_the_objects_of_the_whole(
         assert (ours_src.read(1) == src.read(1)).all()
         assert ours_src.transform == src.transform
         assert ours_src.colormap(1)[1] == src.colormap(1)[1]
+
+
+@pytest.mark.parametrize("seam", ["through houses", "along a common wall"])
+def test_seams_join_the_halves_of_a_house_and_never_two_houses(
+    seam: str, write_scene: Write, tmp_path: Path
+) -> None:
+    """Oracle: the map of the whole scene. The walls beside a seam are seen from either side."""
+    image, ids = houses(140, 200)
+    model = stand_in(contact=("class_2",))
+    left, right = ids[10, 40:160], ids[10, 41:161]
+    at = (
+        41
+        + int(np.flatnonzero((left > 0) & (right > 0) & (left != right))[0])
+        + (6 if seam == "through houses" else 0)
+    )
+    assert (ids[10, at - 1] == ids[10, at]) == (seam == "through houses")
+    whole = pfmap.predict(write_scene(image, "whole.tif"), tmp_path / "one", model=model, device="cpu")
+    halves = sheets(write_scene, image, [(0, 0, 140, at), (0, at, 140, 200 - at)])
+    found = merged(halves, tmp_path / "many", model=model)
+    ours, theirs = objects(found.outputs["gpkg"]), objects(whole.outputs["gpkg"])
+    assert (ours["class"] == "class_2").sum() == ids.max()
+    for name in ("object_id", "region_id", "area_m2", "confidence_mean"):
+        assert (ours[name] == theirs[name]).all()
+    assert shapely.equals_exact(ours.geometry.values, theirs.geometry.values, 1e-9).all()
+    again = pfmap.vectorize(
+        found.outputs["classes"], tmp_path / "again", contact=found.outputs["contact"], min_area=4,
+        confidence=found.outputs["confidence"],
+    )  # fmt: skip
+    assert again.counts["class_2"] == ids.max()
 
 
 def test_every_object_names_the_scene_that_shows_it(write_scene: Write, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
+from conftest import NORTH_UP, Pointwise, Walled, Write, blobs, houses, stand_in
 from pictures import panels
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
@@ -25,9 +25,9 @@ from pfmap.survey.scenes import batch
 class Blurred(nn.Module):
     """A network whose view is wider than a pixel: at a border it sees what lies beyond."""
 
-    def __init__(self) -> None:
+    def __init__(self, inner: nn.Module | None = None) -> None:
         super().__init__()
-        self.blur, self.inner = nn.AvgPool2d(9, 1, 4, count_include_pad=False), Pointwise(3)
+        self.blur, self.inner = nn.AvgPool2d(9, 1, 4, count_include_pad=False), inner or Pointwise(3)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.inner(self.blur(image))
@@ -45,9 +45,12 @@ def read(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("boxes", [QUARTERS, OVERLAPPING], ids=["touching", "overlapping"])
-@pytest.mark.parametrize("kind", ["alpha", "nodata", "16-bit"])
+@pytest.mark.parametrize("kind", ["alpha", "nodata", "16-bit", "houses"])
 def test_sheets_as_one_give_what_the_whole_scene_gives(boxes, kind: str, write_scene: Write, tmp_path: Path):
     image, profile, mask = blobs(200, 200, smooth=15), {}, None
+    model = stand_in(network=Blurred())
+    if kind == "houses":
+        image, model = houses(200, 200)[0], stand_in(network=Blurred(Walled(3)), contact=("class_2",))
     if kind == "16-bit":
         image = image.astype(np.uint16) * 40
     if kind == "nodata":
@@ -58,7 +61,7 @@ def test_sheets_as_one_give_what_the_whole_scene_gives(boxes, kind: str, write_s
     mask = whole_mask if kind == "alpha" else None
     whole = pfmap.predict(
         write_scene(image, "whole.tif", mask=mask, **profile),
-        tmp_path / "one", model=stand_in(network=Blurred()), device="cpu",
+        tmp_path / "one", model=model, device="cpu",
     )  # fmt: skip
     parts = [
         write_scene(
@@ -70,8 +73,8 @@ def test_sheets_as_one_give_what_the_whole_scene_gives(boxes, kind: str, write_s
         )
         for number, (row, col, height, width) in enumerate(boxes)
     ]
-    found = run(parts, tmp_path / "many")
-    for kind_of in ("classes", "confidence"):
+    found = run(parts, tmp_path / "many", model=model)
+    for kind_of in ("classes", "confidence", *["contact"] * (kind == "houses")):
         assert (read(found.outputs[kind_of]) == read(whole.outputs[kind_of])).all()
     ours, theirs = (
         gpd.read_file(path, layer="objects").sort_values("object_id")
@@ -80,7 +83,8 @@ def test_sheets_as_one_give_what_the_whole_scene_gives(boxes, kind: str, write_s
     assert len(ours) > 5
     assert shapely.equals_exact(ours.geometry.values, theirs.geometry.values, 1e-9).all()
     assert set(ours["scene"]) <= {"sheet0", "sheet1", "sheet2", "sheet3"}
-    apart = run(parts, tmp_path / "apart", mosaic=False)
+    assert (ours[["object_id", "region_id"]].values == theirs[["object_id", "region_id"]].values).all()
+    apart = run(parts, tmp_path / "apart", mosaic=False, model=model)
     assert (read(apart.outputs["classes"]) != read(whole.outputs["classes"])).any()
 
 

@@ -71,7 +71,7 @@ def test_zones_cut_objects_and_count_them_once(tmp_path: Path) -> None:
 
 
 def test_the_pieces_of_a_cut_object_count_once(tmp_path: Path) -> None:
-    frame = squares().assign(region_id=lambda f: f["object_id"] // 4 * 4)
+    frame = squares().assign(piece=lambda f: f["object_id"] % 4 + 1)
     found = said(summarize(save(frame, tmp_path / "objects.gpkg")).rows)
     assert found == {("", "house"): (8, 1500.0), ("", "tree"): (0, 1500.0)}
 
