@@ -147,9 +147,8 @@ def test_a_contact_head_is_put_on_a_trained_model_and_changes_no_class(
     card = config_of({"path": "ids.tif"}, plain).card
     torch.manual_seed(3)
     write_model(tmp_path / "first", card, PFNet(card.architecture))
-    config = config_of(
-        {"path": "ids.tif", "instances": "roof", "rest": ["grass"]}, trained="contact", ema=0.0
-    )
+    layer = {"path": "ids.tif", "instances": "roof", "rest": ["grass"]}
+    config = config_of(layer, trained="contact", ema=0.0)
     train(config, tmp_path, tmp_path / "next", start_from=str(tmp_path / "first"))
     first, second = (pfmap.load_model(tmp_path / name) for name in ("first", "next"))
     assert second.card.architecture.contact == ("roof",)

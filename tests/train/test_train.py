@@ -44,7 +44,7 @@ def test_labels_become_class_sets(data: Path, config: TrainingConfig) -> None:
     (sample,) = partial.train
     classes = scene(96, 128, 9)[1][:, :96]
     members = {
-        (int(c), *loaded.sets.entries[int(i)])
+        (int(c), *loaded.sets.entries[int(i)][:2])
         for c, i in zip(classes.ravel(), sample.read()[1].ravel(), strict=True)
     }
     assert members == {
@@ -68,7 +68,7 @@ def test_green_decides_what_partial_labels_leave_open(data: Path, config: Traini
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, scale=(1.0, 1.0)))
     images, labels, annotated = Batches(loaded, config)[0]
     sets = loaded.sets
-    open_before = {i for i, (members, weight) in enumerate(sets.entries) if members == {1, 2} and weight}
+    open_before = {i for i, (members, weight, _) in enumerate(sets.entries) if members == {1, 2} and weight}
     was_open = torch.isin(annotated[2:], torch.tensor(list(open_before), dtype=torch.uint8))
     assert was_open.any()
     after = {sets.entries[int(i)].members for i in labels[2:][was_open].unique()}
