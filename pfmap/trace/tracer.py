@@ -78,7 +78,7 @@ Where objects are taken apart, regions have entries too; else an object is its o
 
 
 class Tile(NamedTuple):
-    """A traced tile, in coordinates of its own."""
+    """A traced tile, its pieces' first pixels and its coordinates those of the whole raster."""
 
     pieces: Pieces
     arcs: Arcs
@@ -227,9 +227,8 @@ class Tracer:
         self._sheets: list[_Sheet] = []
         self.piece_count = 0
         """Pieces found so far, wanted or not."""
-        # Piece, class, object and region above each column, and where the pieces change.
-        self._above = np.full((4, width), NOTHING, dtype=np.int64)
-        self._changes = np.zeros(width + 1, dtype=np.bool_)
+        self._above = np.full((4, width), NOTHING, dtype=np.int64)  # piece, class, object, region
+        self._hanging = np.zeros(0, dtype=np.int64)  # corners below the last row at which lines end
         self._regions = np.zeros(64, dtype=_REGION)
         self._parent = np.arange(64, dtype=np.int64)  # regions that turned out to be one: the least of them
         self._free = list(range(63, -1, -1))
@@ -305,19 +304,22 @@ class Tracer:
             top = parts[row, box[1]] == parts[max(row - 1, 0), box[1]]
             left = parts[box[0], col] == parts[box[0], max(col - 1, 0)]
         labels, pieces = label(pixels, np.ascontiguousarray(confidence[box]), nothing)
-        pieces = pieces._replace(classes=given[pieces.first].astype(np.int32))
+        y, x_in = np.divmod(pieces.first, labels.shape[1])
+        place = (self._top + y) * self._width + x + x_in
+        pieces = pieces._replace(classes=given[pieces.first].astype(np.int32), first=place)
         arcs = arcs_between(pixels, labels)
         if self._tolerance > 0:
             arcs = simplify(arcs, pieces, height, labels.shape[1], float(self._tolerance))
         sides = labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()
-        return Tile(pieces, arcs, sides, (top, left))
+        coords = arcs.coords + np.array([UNIT * x, UNIT * self._top], dtype=np.int32)
+        return Tile(pieces, arcs._replace(coords=coords), sides, (top, left))
 
     def _add_row(self, height: int) -> tuple[Longs, Longs]:
         """Trace a row of tiles, and return the objects and the regions that are closed by it."""
         lefts = range(0, self._width, self._side)
         tiles = list(self._map(lambda x: self._trace(x, height), lefts))
         starts = offsets_of(np.array([len(tile.pieces.classes) for tile in tiles]))
-        pieces = self._all_pieces(tiles, lefts)
+        pieces = Pieces(*map(np.concatenate, zip(*(tile.pieces for tile in tiles), strict=True)))
         count = len(pieces.classes)
 
         # Everyone who has a part in this row: its pieces, then those above it.
@@ -330,8 +332,10 @@ class Tracer:
             self._above[0] >= 0, count + np.searchsorted(self._above[0][column], self._above[0]), NOTHING
         )
 
-        ends, beside, united, same = self._sides(tiles, starts, index_above, klass, height)
-        coords, sizes, closed, inside = _inner_lines(tiles, starts, lefts, self._top)
+        ends, beside, united = self._sides(tiles, starts, index_above, klass, height)
+        coords, offsets, left, right, closed = zip(*(tile.arcs for tile in tiles), strict=True)
+        pairs = [np.stack(both, axis=1) for both in zip(left, right, strict=True)]
+        inside = np.concatenate([shifted(*both) for both in zip(pairs, starts[:-1], strict=True)])
         sides = np.concatenate([inside, beside])
         wanted = np.ones(len(klass), dtype=np.bool_)
         if self._wanted is not None:
@@ -344,17 +348,17 @@ class Tracer:
             region = np.where(apart, self._unite(pieces, klass, apart, known[1], touching), objects)
         self._regions["region"][objects[wanted]] = region[wanted]
 
-        coords = np.concatenate([coords, ends.reshape(-1, 2)])
-        offsets = offsets_of(np.concatenate([sizes, np.full(len(ends), 2)]))
-        closed = np.concatenate([closed, np.zeros(len(ends), dtype=np.bool_)])
-        corners = np.stack([coords[offsets[:-1]], coords[offsets[1:] - 1]], axis=1) // UNIT
-        loose = self._loose(tiles, starts, corners, same)
-        lines = _Lines(coords, offsets, closed, loose, look_up(piece, sides), look_up(objects, sides))
+        points = np.concatenate([*coords, ends.reshape(-1, 2)])
+        at = offsets_of(np.concatenate([*map(np.diff, offsets), np.full(len(ends), 2)]))
+        rings = np.concatenate([*closed, np.zeros(len(ends), dtype=np.bool_)])
+        corners = np.stack([points[at[:-1]], points[at[1:] - 1]], axis=1) // UNIT
+        self._top += height
+        loose = self._loose(corners, np.concatenate([~rings[: len(inside)], ~united]))
+        lines = _Lines(points, at, rings, loose, look_up(piece, sides), look_up(objects, sides))
         _count_vertices(self._regions, lines.region, lines.offsets)
         lines = lines.take((lines.region >= 0).any(axis=1))
         self._sheets.append(_Sheet(self._row, self.piece_count, pieces, lines))
 
-        self._top += height
         bottom = _along(tiles, starts, 1)
         if self._top == self._height:
             bottom = np.full_like(bottom, NOTHING)
@@ -367,90 +371,51 @@ class Tracer:
         )
         return next(ended), next(ended)
 
-    def _all_pieces(self, tiles: list[Tile], lefts: range) -> Pieces:
-        """Put the pieces of a row of tiles together, their first pixels counted in the whole raster."""
-        first = []
-        for tile, x in zip(tiles, lefts, strict=True):
-            row, col = np.divmod(tile.pieces.first, len(tile.sides[0]))
-            first.append((self._top + row) * self._width + x + col)
-        arrays = [np.concatenate(parts) for parts in zip(*(tile.pieces for tile in tiles), strict=True)]
-        return Pieces(*arrays)._replace(first=np.concatenate(first))
-
     def _sides(
-        self,
-        tiles: list[Tile],
-        starts: Longs,
-        above: Longs,
-        klass: Ints,
-        height: int,
-    ) -> tuple[Ints, Longs, Bools, list[Bools]]:
+        self, tiles: list[Tile], starts: Longs, above: Longs, klass: Ints, height: int
+    ) -> tuple[Ints, Longs, Bools]:
         """Find the lines along the tiles' sides, given everyone's class.
 
         Returns:
-            ``(n, 2, 2)`` ends; ``(n, 2)`` who is beside; ``(n,)`` whether these are of one object; and which
-            pixels no line parts: along the left of each tile, the raster's right, the top and the bottom.
+            ``(n, 2, 2)`` ends, ``(n, 2)`` who is beside, and ``(n,)`` whether these are of one object.
         """
-        ends, beside, united, same = [], [], [], []
+        ends, beside, united = [], [], []
 
-        def along(left: Longs, right: Longs, x: int, y: int, alike: Bools, *, down: bool) -> None:
-            runs, one = _runs(left, right, klass, alike)
+        def along(left: Longs, right: Longs, x: int, y: int, same: Bools, *, down: bool) -> None:
+            runs, one = _runs(left, right, klass, same)
             line = np.empty((len(runs), 2, 2), dtype=np.int32)
             line[:, :, 0], line[:, :, 1] = UNIT * x, UNIT * y
             line[:, :, int(down)] += UNIT * runs.astype(np.int32)
             ends.append(line)
             beside.append(np.stack([left[runs[:, 0]], right[runs[:, 0]]], axis=1))
             united.append(one)
-            same.append(alike)
 
-        outside = np.full(max(height, self._width), NOTHING, dtype=np.int64)
-        no = np.zeros(len(outside), dtype=np.bool_)
-        west = outside[:height]
+        outside = np.full(height, NOTHING, dtype=np.int64)
+        west = outside
         for j, tile in enumerate(tiles):
             # Downwards, the left hand is in the east.
             along(shifted(tile.sides[2], starts[j]), west, j * self._side, self._top, tile.same[1], down=True)
             west = shifted(tile.sides[3], starts[j])
-        along(outside[:height], west, self._width, self._top, no[:height].copy(), down=True)
-        along(
-            above,
-            _along(tiles, starts, 0),
-            0,
-            self._top,
-            np.concatenate([tile.same[0] for tile in tiles]),
-            down=False,
-        )
+        along(outside, west, self._width, self._top, outside >= 0, down=True)
+        same = np.concatenate([tile.same[0] for tile in tiles])
+        along(above, _along(tiles, starts, 0), 0, self._top, same, down=False)
         if self._top + height == self._height:
-            bottom = outside[: self._width]
-            along(_along(tiles, starts, 1), bottom, 0, self._height, no[: self._width].copy(), down=False)
-        return np.concatenate(ends), np.concatenate(beside), np.concatenate(united), same
+            bottom = _along(tiles, starts, 1)
+            along(bottom, np.full_like(bottom, NOTHING), 0, self._height, same, down=False)
+        return np.concatenate(ends), np.concatenate(beside), np.concatenate(united)
 
-    def _loose(self, tiles: list[Tile], starts: Longs, corners: Ints, same: list[Bools]) -> Bools:
+    def _loose(self, corners: Ints, real: Bools) -> Bools:
         """Say at which ``(n, 2, 2)`` corners, where arcs start and end, only two lines meet.
 
-        They are nodes only because tiles end there. What lies below the lowest row is not known yet: the arcs
-        there will say it.
+        They are nodes only because tiles end there. Of ``(n,)`` arcs those count that part two objects. What
+        lies below the lowest row is not known yet: the arcs there will say it.
         """
-        down, (across, *end) = same[: len(tiles) + 1], same[len(tiles) + 1 :]
-        height = len(down[0])
-        borders = [*range(0, self._width, self._side), self._width]
-        changes = [_changes(_along(tiles, starts, side)) for side in (0, 1)]
-        for k, row in enumerate((0, -1)):
-            changes[k][borders] = [not column[row] for column in down]
-        top = _two_lines(self._changes, changes[0], across)
-        below = np.zeros_like(top)
-        if end:
-            below = _two_lines(changes[1], np.zeros_like(below), end[0])
-        self._changes = changes[1]
-        before = np.zeros(height + 1, dtype=np.bool_)
-        between = []
-        for column, tile in zip(down, [*tiles, None], strict=True):
-            after = np.zeros_like(before) if tile is None else _changes(tile.sides[2])
-            between.append(_two_lines(before, after, column))
-            before = before if tile is None else _changes(tile.sides[3])
-        x, y = corners[..., 0], corners[..., 1] - self._top
-        on_line = (x % self._side == 0) | (x == self._width)
-        loose = on_line & np.stack(between)[np.where(on_line, -(-x // self._side), 0), y]
-        loose = np.where(y == 0, top[x], loose)
-        return np.where(y == height, below[x], loose)
+        place = (corners[..., 1].astype(np.int64) * (self._width + 1) + corners[..., 0]).ravel()
+        counted = np.repeat(real, 2)
+        _, number = np.unique(np.concatenate([place, self._hanging]), return_inverse=True)
+        meeting = np.bincount(number[np.append(counted, self._hanging >= 0)], minlength=len(number))
+        self._hanging = place[counted & (place >= self._top * (self._width + 1))]
+        return np.asarray(meeting[number[: len(place)]] == 2).reshape(-1, 2)
 
     def _unite(self, pieces: Pieces, klass: Ints, wanted: Bools, known: Longs, pairs: Longs) -> Longs:
         """Unite ``(m, 2)`` pairs, and say which open object, or region, everyone is of.
@@ -639,38 +604,11 @@ def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, region: Longs, *, who
     )
 
 
-def _inner_lines(
-    tiles: list[Tile], starts: Longs, lefts: range, top: int
-) -> tuple[Ints, Longs, Bools, Longs]:
-    """Return the arcs of a row of tiles in coordinates of the raster, their sizes, and who is beside them."""
-    coords, sizes, closed, beside = [], [], [], []
-    for tile, start, x in zip(tiles, starts[:-1], lefts, strict=True):
-        coords.append(tile.arcs.coords + np.array([UNIT * x, UNIT * top], dtype=np.int32))
-        sizes.append(np.diff(tile.arcs.offsets))
-        closed.append(tile.arcs.closed)
-        beside.append(shifted(np.stack([tile.arcs.left, tile.arcs.right], axis=1), start))
-    return np.concatenate(coords), np.concatenate(sizes), np.concatenate(closed), np.concatenate(beside)
-
-
 def _along(tiles: list[Tile], starts: Longs, side: int) -> Longs:
     """Return the ``(width,)`` pieces along the top (0) or bottom (1) of a row of tiles."""
     return np.concatenate(
         [shifted(tile.sides[side], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
     )
-
-
-def _changes(pieces: Longs | Ints) -> Bools:
-    """Say where one piece ends and another begins in a row of pixels, at each corner from end to end."""
-    return np.concatenate([[False], pieces[1:] != pieces[:-1], [False]])
-
-
-def _two_lines(before: Bools, after: Bools, same: Bools) -> Bools:
-    """Say where between two rows of pixels just two lines meet, at each corner from end to end.
-
-    What changes along the rows, and which pixels are of one object with that across, is known.
-    """
-    across = np.concatenate([[False], ~same, [False]]).astype(np.int8)
-    return np.asarray(across[:-1] + across[1:] + before + after == 2)
 
 
 @compiled
@@ -697,13 +635,9 @@ def _count_vertices(regions: npt.NDArray[np.void], region: Longs, offsets: Longs
 
 @compiled
 def _runs(a: Longs, b: Longs, klass: Ints, same: Bools) -> tuple[Longs, Bools]:
-    """Find the runs of equal pairs, those of two `NOTHING` left out.
+    """Return ``(n, 2)`` where runs of equal pairs start and stop, those of two `NOTHING` left out.
 
-    A pair is one object if both have one class and are marked as `same` anywhere; then they become so
-    everywhere, as two `NOTHING` do, and all others become apart.
-
-    Returns:
-        ``(n, 2)`` where runs start and stop, ``(n,)`` whether they are of one object.
+    Also ``(n,)`` whether a pair is one object: both are of one class, and the `same` somewhere.
     """
     runs = np.empty((len(a), 2), dtype=np.int64)
     united = np.empty(len(a), dtype=np.bool_)
@@ -711,12 +645,10 @@ def _runs(a: Longs, b: Longs, klass: Ints, same: Bools) -> tuple[Longs, Bools]:
     for k in range(1, len(a) + 1):
         if k == len(a) or a[k] != a[start] or b[k] != b[start]:
             one, other = a[start], b[start]
-            alike = one == other
-            if one != NOTHING and other != NOTHING:  # noqa: PLR1714 - numba
-                alike = klass[one] == klass[other] and same[start:k].any()
-            same[start:k] = alike
             if one != NOTHING or other != NOTHING:
-                runs[count, 0], runs[count, 1], united[count] = start, k, alike
+                runs[count, 0], runs[count, 1] = start, k
+                met = one != NOTHING and other != NOTHING  # noqa: PLR1714 - numba
+                united[count] = met and klass[one] == klass[other] and same[start:k].any()
                 count += 1
             start = k
     return runs[:count], united[:count]
