@@ -225,46 +225,45 @@ def _heights(kinds: Bytes, most: int) -> Ints:
 
 
 @compiled
-def _climb(kinds: Bytes, heights: Ints, reach: int, apart: int) -> Ints:
-    """Say to which pixel the way up from each of ``(h, w)`` leads, if it is no longer than that.
-
-    Of equally high pixels the first is the highest.
-    """
+def _highest(kinds: Bytes, heights: Ints, here: int, side: int, cross: bool) -> int:
+    """Return the highest pixel of a kind around one, and of several the first; a cross has no corners."""
     height, width = heights.shape
-    flat = heights.ravel()
-    onward = np.empty(height * width, dtype=np.int32)
-    length = np.zeros(height * width, dtype=np.int32)
-    for here in range(height * width):
-        y, x = here // width, here % width
-        kind, best, side = kinds[y + 1, x + 1], here, 0
-        for jump in range(2 if kind else 0):
-            if best == here:
-                side = apart if jump else 1
-                for v in range(max(0, y - side), min(height, y + side + 1)):
-                    for u in range(max(0, x - side), min(width, x + side + 1)):
-                        there = v * width + u
-                        higher = flat[there] > flat[best] or (flat[there] == flat[best] and there < best)
-                        if higher and kinds[v + 1, u + 1] == kind and (jump or v == y or u == x):
-                            best = there
-        onward[here], length[here] = best, side if best != here else 0
+    y, x, best = here // width, here % width, here
+    for v in range(max(0, y - side), min(height, y + side + 1)):
+        for u in range(max(0, x - side), min(width, x + side + 1)):
+            if kinds[v + 1, u + 1] != kinds[y + 1, x + 1] or (cross and v != y and u != x):
+                continue
+            more = heights[v, u] - heights[best // width, best % width]
+            if more > 0 or (more == 0 and v * width + u < best):
+                best = v * width + u
+    return best
+
+
+@compiled
+def _climb(kinds: Bytes, heights: Ints, reach: int, apart: int) -> Ints:
+    """Say to which pixel the way up from each of ``(h, w)`` leads, if it is no longer than that."""
+    height, width = heights.shape
     labels = np.full(height * width, NOTHING, dtype=np.int32)
+    length = np.full(height * width, -1, dtype=np.int32)
     way = np.empty(height * width, dtype=np.int32)
-    done = np.zeros(height * width, dtype=np.bool_)
+    steps = np.empty(height * width, dtype=np.int32)
     for start in range(height * width):
         if not kinds[start // width + 1, start % width + 1]:
             continue
         here, count = start, 0
-        while not done[here] and onward[here] != here:
+        while length[here] < 0:
+            there, steps[count] = _highest(kinds, heights, here, 1, True), 1
+            if there == here:
+                there, steps[count] = _highest(kinds, heights, here, apart, False), apart
+            if there == here:  # a top
+                length[here], labels[here] = 0, here
+                break
             way[count] = here
+            here = there
             count += 1
-            here = onward[here]
-        if not done[here]:  # a top
-            done[here] = True
-            labels[here] = here
         for at in range(count - 1, -1, -1):
             there = way[at]
-            done[there] = True
-            length[there] += length[here]
+            length[there] = length[here] + steps[at]
             labels[there] = labels[here] if length[there] <= reach else NOTHING
             here = there
     return labels.reshape(height, width)
