@@ -1,5 +1,6 @@
 """`pfmap evaluate`: how well a prediction, or a model, agrees with the truth."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -27,6 +28,7 @@ class OfMaps(TypedDict):
     only: tuple[str, ...]
     field: str | None
     rest: str | None
+    ids: str | None
     confidence: str | None
 
 
@@ -77,7 +79,21 @@ def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     multiple=True,
     callback=_lists,
     metavar="NAME,...",
-    help="Classes whose connected regions are matched at an IoU of 0.5.  [default: none]",
+    help="Classes whose objects are matched one by one: how many are found, merged, split.  [default: none]",
+)
+@click.option(
+    "--min-object",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="PIXELS",
+    help="Smaller objects do not count.",
+)
+@click.option(
+    "--ids",
+    metavar="RASTER",
+    help="Ids of true objects, 0 for none, on the same pixels, with or without TRUTH.  [default: polygons, "
+    "or connected pixels]",
 )
 @click.option(
     "--confidence",
@@ -116,6 +132,7 @@ def evaluate(
     prediction: str | None,
     truth: str | None,
     objects: tuple[str, ...],
+    min_object: int,
     model: str | None,
     data: Path | None,
     data_folder: Path | None,
@@ -126,7 +143,7 @@ def evaluate(
     quiet: bool,
     **of_maps: Unpack[OfMaps],
 ) -> None:
-    """Compare PREDICTION, a class raster, with TRUTH, and print how well they agree.
+    """Compare PREDICTION, a class raster or polygons, with TRUTH, and print how well they agree.
 
     TRUTH is a class raster of any CRS, resolution and extent, or a vector file with polygons, or FILE:LAYER.
     Both may be folders of rasters with the same names.
@@ -136,15 +153,11 @@ def evaluate(
     \b
     pfmap evaluate scene_classes.tif labels.tif --html page.html
     pfmap evaluate scene_classes.tif footprints.gpkg --only building --objects building
+    pfmap evaluate scene_objects.gpkg --ids footprints.tif --objects building
     pfmap evaluate --model landcover --data train.toml
     """  # noqa: D301 - click wants the character itself
-    if html is not None and not html.absolute().parent.is_dir():
-        raise click.UsageError(f"--html {html}: the folder {html.parent} does not exist")
-    for given in (prediction, truth, data):
-        if html is not None and given is not None and html.resolve() == Path(given).resolve():
-            raise click.UsageError(f"--html {html} would replace {given}: name another file")
     if html is not None:
-        _try_to_write(html)
+        _try_to_write(html, (prediction, truth, of_maps["ids"], data))
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
         refuse_given(ctx, ("prediction", "truth", *OfMaps.__annotations__), ": of no use with --model")
@@ -153,15 +166,17 @@ def evaluate(
         from pfmap.train.evaluate_model import evaluate_model
 
         part = part or "validation"
-        work = partial(evaluate_model, model, data, data_folder, part=part, objects=objects, device=device)
-    elif prediction is None or truth is None:
-        raise click.UsageError("give PREDICTION and TRUTH, or --model and --data")
+        work = partial(evaluate_model, model, data, data_folder, part=part, device=device)
+    elif prediction is None or (truth is None and of_maps["ids"] is None):
+        raise click.UsageError("give PREDICTION and TRUTH (or --ids), or --model and --data")
     else:
         refuse_given(ctx, _OF_MODELS, ": of use with --model only")
         from pfmap.evaluation.prediction import evaluate as compare
 
-        work = partial(compare, prediction, truth, objects=objects, **of_maps)
-    result = run_with_progress(lambda **told: work(**told), quiet=quiet)  # noqa: PLW0108 - mypy's
+        work = partial(compare, prediction, truth, **of_maps)
+    result = run_with_progress(
+        lambda **told: work(objects=objects, min_object=min_object, **told), quiet=quiet
+    )
     if html is not None:
         from pfmap.core.files import write_text
 
@@ -174,9 +189,14 @@ def evaluate(
         say(f"wrote {html}")
 
 
-def _try_to_write(page: Path) -> None:
-    """Refuse a page that could not be written, before anything is computed."""
+def _try_to_write(page: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse a page that could not be written, or would replace an input, before anything is computed."""
     from pfmap.core.files import private_folder, writing
 
+    if not page.absolute().parent.is_dir():
+        raise click.UsageError(f"--html {page}: the folder {page.parent} does not exist")
+    for given in inputs:
+        if given is not None and page.resolve() == Path(given).resolve():
+            raise click.UsageError(f"--html {page} would replace {given}: name another file")
     with writing(page), private_folder(page.parent) as trial:
         (trial / page.name).write_bytes(bytes(_PAGE))

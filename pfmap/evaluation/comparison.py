@@ -13,9 +13,8 @@ import numpy.typing as npt
 from pfmap.core.classes import ClassSpec
 from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.raster.classmap import default_color
-from pfmap.trace.compare import CODES, NO_CODE, Boundaries, Matcher, count_pixels, paint
+from pfmap.trace.compare import CODES, NO_CODE, Boundaries, Marks, Matcher, count_pixels, paint
 
-_STEP_PIXELS = 8 << 20  # compared at a time
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 1500, 3000  # at most
 _RIGHT_SHARE = 0.35  # of its class's colour in a right pixel of the map of errors; the rest is white
 
@@ -23,6 +22,16 @@ WRONG = "#b2182b"
 MISSED = "#e08214"
 FALSE_ALARM = "#7b3294"
 """Colours of errors: of any, or where one class is told from the rest, of its two kinds."""
+
+FATES = {
+    "no object": "#ffffff",
+    "predicted only": "#dcdcdc",
+    "missed": "#e08214",
+    "found": "#92c5de",
+    "split": "#7b3294",
+    "merged": "#b2182b",
+}
+"""Colours of the map of objects."""
 
 Bytes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -45,8 +54,8 @@ class Tally:
     class; the last column is for none."""
     true_lines: Counts = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
     """The same of true boundary pixels."""
-    objects: Counts = field(default_factory=lambda: _zeros(CODES, 3))
-    """``(256, 3)`` true and predicted objects, and matches."""
+    objects: Counts = field(default_factory=lambda: _zeros(CODES, 8))
+    """``(256, 8)`` objects, as `Matcher` counts them."""
 
     def add(self, other: "Tally") -> None:
         """Add the counts of others."""
@@ -100,8 +109,8 @@ class Labels:
 class Comparison:
     """Takes rows of one scene, top to bottom, and counts into a tally.
 
-    Objects are matched of the classes with the codes `objects`; `colors` are those of the map of errors, or
-    None for no map.
+    Objects are matched of the classes with the codes `objects`, of `least` pixels or more; `colors` are those
+    of the map of errors, or None for no maps.
     """
 
     def __init__(
@@ -112,11 +121,11 @@ class Comparison:
         tally: Tally,
         objects: Sequence[int],
         colors: Bytes | None,
+        least: int = 1,
     ) -> None:
         self._height, self._width, self._row, self._tally = height, width, 0, tally
         self._allowed = labels.allowed()
         self._boundaries = Boundaries(height, BOUNDARY_DISTANCES, tally.predicted_lines, tally.true_lines)
-        self._matcher = Matcher(height, width) if objects else None
         self._chosen = np.full(CODES, NO_CODE, dtype=np.uint8)
         self._chosen[list(objects)] = list(objects)
         self._colors = colors
@@ -124,29 +133,29 @@ class Comparison:
         self._step = max(1, -(-width // _PICTURE_WIDTH), -(-height // _PICTURE_HEIGHT))
         shape = (-(-height // self._step), -(-width // self._step)) if colors is not None else (0, 0)
         self._sums = _zeros(*shape, 3)
+        step = self._step if colors is not None else 0
+        self._matcher = Matcher(height, width, least, step) if objects else None
 
-    def add(self, truth: Bytes, predicted: Bytes, confidence: Bytes | None) -> None:
+    def add(
+        self,
+        truth: Bytes,
+        predicted: Bytes,
+        confidence: Bytes | None,
+        of_true: Marks | None = None,
+        of_predicted: Marks | None = None,
+    ) -> None:
         """Take the next rows, all ``(rows, width)``.
 
-        Truth has codes of labels, the prediction those of classes, confidence percent, above 100 for unknown.
+        Truth has codes of labels, the prediction those of classes, confidence percent, above 100 for unknown;
+        marks tell their objects apart. Codes are changed.
         """
-        step = max(1, _STEP_PIXELS // self._width)
-        for top in range(0, len(truth), step):
-            at = slice(top, top + step)
-            self._add(
-                np.array(truth[at]),  # copies, in one piece: they are changed
-                np.array(predicted[at]),
-                np.zeros((0, 0), dtype=np.uint8)
-                if confidence is None
-                else np.ascontiguousarray(confidence[at]),
-            )
-
-    def _add(self, truth: Bytes, predicted: Bytes, confidence: Bytes) -> None:
         tally = self._tally
-        count_pixels(truth, predicted, confidence, self._allowed, tally.counts, tally.levels)
+        percent = np.zeros((0, 0), dtype=np.uint8) if confidence is None else np.ascontiguousarray(confidence)
+        count_pixels(truth, predicted, percent, self._allowed, tally.counts, tally.levels)
         jobs = [self._pool.submit(self._boundaries.add, truth, predicted)]
         if self._matcher is not None:
-            jobs.append(self._pool.submit(self._matcher.add, self._chosen[truth], self._chosen[predicted]))
+            codes = self._chosen[truth], self._chosen[predicted]
+            jobs.append(self._pool.submit(self._matcher.add, *codes, of_true, of_predicted))
         if self._colors is not None:
             paint(truth, predicted, self._row, self._sums, self._colors, self._step)
         for job in jobs:  # compiled loops run side by side
@@ -155,8 +164,7 @@ class Comparison:
         if self._row == self._height:
             self._pool.shutdown()
             if self._matcher is not None:
-                found = self._matcher
-                tally.objects[:] += np.column_stack([found.truth, found.predicted, found.matched])
+                tally.objects[:] += self._matcher.counts
 
     def picture(self) -> Bytes:
         """Return the map of errors, ``(h, w, 3)``: each pixel the mean colour of those that it stands for."""
@@ -165,6 +173,12 @@ class Comparison:
         pixels = (rows[:, None] * cols)[..., None]
         picture: Bytes = ((self._sums + pixels // 2) // pixels).astype(np.uint8)
         return picture
+
+    def object_map(self) -> Bytes | None:
+        """Return the map of objects, ``(h, w, 3)``: what becomes of true ones; None if none were matched."""
+        if self._matcher is None:
+            return None
+        return np.array([_rgb(color) for color in FATES.values()], dtype=np.uint8)[self._matcher.picture]
 
 
 def _rgb(color: str) -> tuple[int, ...]:

@@ -4,10 +4,11 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pfmap.evaluation.comparison import FALSE_ALARM, MISSED, WRONG, Labels
+from pfmap.evaluation.comparison import FALSE_ALARM, FATES, MISSED, WRONG, Labels
 from pfmap.evaluation.figures import Evaluation, figure
 from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.report.html import Table, render
+from pfmap.trace.compare import IOUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Section:
     """What the codes mean, for the legend of the map."""
     picture: bytes = b""
     """Map of errors as a PNG file, or empty."""
+    object_map: bytes = b""
+    """Map of objects, the same."""
 
 
 def page(title: str, pairs: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
@@ -35,6 +38,7 @@ def page(title: str, pairs: Sequence[tuple[str, str]], sections: Sequence[Sectio
         boundaries=_boundaries,
         objects=_objects,
         legend=_legend,
+        fates=[(color, name) for name, color in FATES.items()],
         base64=base64.b64encode,
     )
 
@@ -69,15 +73,21 @@ def _boundaries(found: Evaluation) -> Table:
 
 
 def _objects(found: Evaluation) -> Table | None:
-    rows = []
+    rows, least = [], 0
     for item in found.classes:
         if item.objects is not None:
-            match = item.objects.match
-            counts = (item.objects.truth, item.objects.predicted, item.objects.matched)
-            figures = map(figure, (match.precision, match.recall, match.f1))
-            rows.append([item.spec.name, *figures, *(f"{count:,}" for count in counts)])
-    head = ["class", "precision", "recall", "F1", "true", "predicted", "matched"]
-    caption = "Connected regions, matched one to one where their IoU is 0.5 or more."
+            some, least = item.objects, item.objects.least_pixels
+            first, last = some.matches[0], some.matches[-1]
+            shares = some.share(some.merged), some.share(some.split)
+            match = map(figure, (first.precision, first.recall, first.f1, last.f1))
+            rows.append([item.spec.name, *match, *shares, f"{some.truth:,}", f"{some.predicted:,}"])
+    strict = f"F1 at IoU {IOUS[-1]}"
+    head = ["class", "precision", "recall", "F1", strict, "merged", "split", "true", "predicted"]
+    caption = (
+        f"Objects of {least:,} pixels or more, which match where their IoU is {IOUS[0]} or more. Merged: the "
+        "greater part lies in a predicted object that has the greater part of another one, too. Split: two "
+        "or more predicted objects have a fifth each."
+    )
     return Table(caption, head, rows) if rows else None
 
 

@@ -10,21 +10,16 @@ import numpy as np
 from pfmap.core.classes import ClassSpec
 from pfmap.evaluation import metrics
 from pfmap.evaluation.comparison import Labels, Tally
-from pfmap.evaluation.metrics import BOUNDARY_DISTANCES, Bools, Calibration, Match, Scores
-from pfmap.trace.compare import NO_CODE
-
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """Objects of one class; they match one to one at an IoU of 0.5 or more."""
-
-    truth: int
-    """True objects."""
-    predicted: int
-    """Predicted objects."""
-    matched: int
-    """Pairs of them."""
-    match: Match
+from pfmap.evaluation.metrics import (
+    BOUNDARY_DISTANCES,
+    MIN_OBJECT,
+    Bools,
+    Calibration,
+    Match,
+    Objects,
+    Scores,
+)
+from pfmap.trace.compare import IOUS, NO_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +74,10 @@ class Evaluation:
         Keys: `pixels` (labelled, compared, without_prediction), `overall_accuracy`, `mean` (iou, f1,
         precision, recall), `classes` (class, truth_pixels, predicted_pixels, in_mean, and the same four),
         `confusion` (labels, classes, pixels and allowed: rows are true, columns predicted), `boundary`
-        (distances_px, mean, classes: f1, precision, recall at each distance), `objects` (class, truth,
-        predicted, matched, precision, recall, f1), `calibration` (expected_error, bins: from, to, pixels,
-        confidence, accuracy) or null, `notes`.
+        (distances_px, mean, classes: f1, precision, recall at each distance), `objects` (class, precision,
+        recall, f1; iou and the same three for each in matches; least_pixels, truth, predicted, matched,
+        merged, split), `calibration` (expected_error, bins: from, to, pixels, confidence, accuracy) or null,
+        `notes`.
         """
         table = {
             "pixels": {
@@ -117,10 +113,9 @@ class Evaluation:
             "objects": [
                 {
                     "class": item.spec.name,
-                    "truth": item.objects.truth,
-                    "predicted": item.objects.predicted,
-                    "matched": item.objects.matched,
-                    **asdict(item.objects.match),
+                    **asdict(item.objects.matches[0]),
+                    "iou": IOUS,
+                    **asdict(item.objects),
                 }
                 for item in self.classes
                 if item.objects is not None
@@ -134,8 +129,9 @@ class Evaluation:
 def figures(
     tally: Tally,
     labels: Labels,
-    *,
     objects: tuple[int, ...] = (),
+    least: int = MIN_OBJECT,
+    *,
     certain: Bools | None = None,
     named_only: bool = False,
     notes: tuple[str, ...] = (),
@@ -146,6 +142,7 @@ def figures(
         tally: what was counted.
         labels: what the codes mean.
         objects: codes of the classes whose objects were matched.
+        least: pixels of the objects that were counted.
         certain: ``(C,)`` classes whose confidence can be judged; None for those that no label leaves open.
         named_only: whether classes that no sure label names have no figures, even if they are predicted:
             for data whose labels do not know all classes.
@@ -167,7 +164,7 @@ def figures(
             predicted_pixels=int(scores.predicted[code]),
             scores=Scores() if hidden[code] else scores.of(code),
             boundary=_boundary(tally, code, known=bool(ends[code])),
-            objects=_objects(tally, code) if matched[code] else None,
+            objects=metrics.object_scores(tally.objects[code], least) if matched[code] else None,
             in_mean=bool(in_mean[code]),
         )
         for code, spec in enumerate(labels.classes)
@@ -212,11 +209,6 @@ def _boundary(tally: Tally, code: int, *, known: bool) -> tuple[Match, ...]:
     totals = int(predicted.sum()), int(true.sum())
     within = zip(np.cumsum(predicted)[:-1].tolist(), np.cumsum(true)[:-1].tolist(), strict=True)
     return tuple(metrics.match_scores(some, totals[0], others, totals[1]) for some, others in within)
-
-
-def _objects(tally: Tally, code: int) -> Objects:
-    truth, predicted, matched = tally.objects[code].tolist()
-    return Objects(truth, predicted, matched, metrics.match_scores(matched, predicted, matched, truth))
 
 
 def _boundary_table(matches: tuple[Match, ...]) -> dict[str, list[float]]:
@@ -266,16 +258,22 @@ def lines_of(found: Evaluation) -> list[str]:
             f"{found.unmapped:,} labelled pixels ({found.unmapped / found.labelled:.2%}) have no prediction "
             "and do not count"
         )
-    for item in found.classes:
-        if item.objects is not None:
-            some, match = item.objects, item.objects.match
-            out.append(
-                f"objects of {item.spec.name} at IoU 0.5: precision {figure(match.precision)}, recall "
-                f"{figure(match.recall)}, F1 {figure(match.f1)} ({some.matched:,} matched of "
-                f"{some.predicted:,} predicted and {some.truth:,} true)"
-            )
     if found.calibration is not None:
         out.append(f"expected calibration error {figure(found.calibration.error)}")
+    for item, some in ((item, item.objects) for item in found.classes):
+        if some is not None:
+            out += [
+                "",
+                f"objects of {item.spec.name}, {some.least_pixels:,} pixels or more: {some.truth:,} true, "
+                f"{some.predicted:,} predicted",
+                *(
+                    f"  IoU {iou:<5} F1 {figure(match.f1)}, precision {figure(match.precision)}, recall "
+                    f"{figure(match.recall)}"
+                    for iou, match in zip(IOUS, some.matches, strict=True)
+                ),
+                f"  merged {some.merged:,} ({some.share(some.merged)}), split {some.split:,} "
+                f"({some.share(some.split)})",
+            ]
     return out
 
 

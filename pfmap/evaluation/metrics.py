@@ -25,6 +25,9 @@ Bools = npt.NDArray[np.bool_]
 BOUNDARY_DISTANCES = (3, 5, 9, 12)
 """Pixels within which boundaries match. Source: Li et al., CVPR 2021, Table 3."""
 
+MIN_OBJECT = 100
+"""Pixels of an object: smaller ones are mostly specks and slivers."""
+
 CALIBRATION_BINS = 20
 """Guo et al. use 15; with 20 the bins end at whole percent, which is how confidence is stored."""
 
@@ -133,6 +136,37 @@ def match_scores(predicted_matched: int, predicted: int, truth_matched: int, tru
     precision, recall = predicted_matched / max(1, predicted), truth_matched / max(1, truth)
     total = precision + recall
     return Match(precision, recall, 2 * precision * recall / total if total else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Objects of one class that have some pixels or more, as `pfmap.trace.compare.Matcher` counts them."""
+
+    least_pixels: int
+    truth: int
+    """True objects."""
+    predicted: int
+    """Predicted objects."""
+    matched: int
+    """True ones that a predicted one has an IoU of at least 0.5 with."""
+    merged: int
+    """True ones that lie in a predicted one with others, each with more than half of its pixels."""
+    split: int
+    """True ones of which two or more predicted ones have a fifth each."""
+    matches: tuple[Match, ...]
+    """At each of `pfmap.trace.compare.IOUS`."""
+
+    def share(self, count: int) -> str:
+        """Write how many of the true ones that is."""
+        return f"{count / max(1, self.truth):.1%}"
+
+
+def object_scores(counts: Counts, least: int) -> Objects:
+    """Compute the figures of objects from a row of what was counted."""
+    truth, found, strict, merged, split, total, *right = counts.tolist()
+    pairs = zip(right, (found, strict), strict=True)
+    matches = tuple(match_scores(some, total, others, truth) for some, others in pairs)
+    return Objects(least, truth, total, found, merged, split, matches)
 
 
 Means = TypeVar("Means", Scores, Match)

@@ -4,7 +4,7 @@ Both are read side by side on the prediction's grid, a strip of rows at a time.
 """
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,27 +12,34 @@ from typing import Any
 
 import numpy as np
 
-from pfmap.core.classes import NODATA
-from pfmap.core.errors import SourceError, worded
-from pfmap.core.grid import Span
+from pfmap.core.classes import NODATA, ClassSpec
+from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.stages import read_ahead
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
-from pfmap.evaluation.legend import CodedMap, Legend, MatchOptions
-from pfmap.evaluation.truth import ADVICE, Codes, PolygonTruth, open_truth
+from pfmap.evaluation.legend import OTHER, CodedMap, Legend, MatchOptions
+from pfmap.evaluation.metrics import MIN_OBJECT
+from pfmap.evaluation.sides import (
+    ADVICE,
+    Side,
+    find_pairs,
+    from_contact,
+    from_ids,
+    from_polygons,
+    grid_of,
+    open_truth,
+    strips,
+)
 from pfmap.raster.align import AlignedMap
-from pfmap.raster.classmap import ClassMap, open_percent, percent_beside
-from pfmap.raster.gdal import gdal_settings
-from pfmap.raster.location import EXACT_SUFFIXES, locate
-from pfmap.raster.parts import found_rasters
+from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
+from pfmap.raster.location import locate
 from pfmap.raster.preview import png
+from pfmap.trace.separate import Separation
+from pfmap.vector.labels import LabelPolygons, PolygonFile
 from pfmap.vector.layer import is_vector
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
-
-_CLASSES = "_classes"  # how names of class rasters end that pfmap predict wrote
-_CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ class Evaluated:
     """What the codes mean."""
     picture: bytes
     """Map of errors as a PNG file; empty for folders."""
+    object_map: bytes
+    """Map of objects as a PNG file; empty for folders, and where no objects are matched."""
 
     def table(self) -> dict[str, Any]:
         """Return everything but the picture as it is written to JSON.
@@ -73,13 +82,13 @@ class Evaluated:
         facts = [("Prediction", self.prediction), ("Truth", self.truth)]
         if self.confidence is not None:
             facts.append(("Confidence", self.confidence))
-        section = Section("", self.figures, self.labels, self.picture)
+        section = Section("", self.figures, self.labels, self.picture, self.object_map)
         return page(f"Evaluation of {Path(self.prediction).name}", facts, [section])
 
 
 def evaluate(
     prediction: str | os.PathLike[str],
-    truth: str | os.PathLike[str],
+    truth: str | os.PathLike[str] | None = None,
     *,
     names: Mapping[int, str] | None = None,
     mapping: Mapping[str, str] | None = None,
@@ -88,26 +97,35 @@ def evaluate(
     field: str | None = None,
     rest: str | None = None,
     objects: Sequence[str] = (),
+    ids: str | os.PathLike[str] | None = None,
+    min_object: int = MIN_OBJECT,
     confidence: str | os.PathLike[str] | None = None,
     on_progress: Progress = lambda _done, _total: None,
     on_message: Callable[[str], None] = lambda _text: None,
 ) -> Evaluated:
-    """Compare a class raster with the truth, in memory that does not grow with its height.
+    """Compare a class raster or polygons with the truth, in memory that does not grow with the height.
+
+    Footprints with an id take some bytes each.
 
     Args:
         prediction: a class raster of any origin; its grid is the one on which both are compared. Or a folder
-            of them.
+            of them. Or polygons, which are compared on the grid of the class raster that pfmap predict wrote
+            beside them, or of the truth.
         truth: a class raster of any CRS, resolution and extent, or a file of polygons, or ``FILE:layer``. Or
-            a folder of rasters with the predictions' names.
+            a folder of rasters with the predictions' names. None if there are only `ids`.
         names: of the prediction's classes, by value; None for those in the raster.
         mapping: classes of the truth, by value or name, to those of the prediction.
         ignore: classes of the truth, by value or name, that do not count.
-        only: classes that are told apart; all others are one, "other". Empty for all.
+        only: classes that are told apart; all others are one, "other". Empty for all; for polygons and for
+            ids alone for `objects`.
         field: column of the polygons with their classes; None for `class`. Without one, and with one class
             in `only`, all polygons are that class.
         rest: what lies outside all polygons: "ignore", or a class; None for "other" with `only`, else
             "ignore".
-        objects: classes whose objects are matched.
+        objects: classes whose objects are matched: polygons, those of one `object_id` as one; or pixels with
+            one id; else connected pixels.
+        ids: raster with ids of true objects, 0 for none, on the same pixels.
+        min_object: pixels that objects have at least, or do not count.
         confidence: raster with percent; None for that of pfmap predict beside the prediction.
         on_progress: called with (pixels done, pixels in all); it may raise to stop.
         on_message: called with lines for people.
@@ -115,62 +133,19 @@ def evaluate(
     Raises:
         PfmapError: bad input.
     """
+    one, two = os.fspath(prediction), os.fspath(truth or ids or "")
+    only = only or (objects if truth is None or is_vector(one) else ())
     options = MatchOptions(names or {}, mapping or {}, tuple(ignore), tuple(only), rest)
-    job = _Job(options, tuple(objects), field, on_progress, on_message)
-    pairs = find_pairs(prediction, truth)
-    if len(pairs) > 1 and confidence is not None:
-        raise SourceError("confidence= is for one prediction: for folders it is found beside each of them")
-    for number, (one, two) in enumerate(pairs):
+    marks = None if ids is None else os.fspath(ids)
+    _check(options, one, two, marks, objects)
+    job = _Job(options, tuple(objects), min_object, marks, field, on_progress, on_message)
+    pairs = find_pairs(one, two)
+    if len(pairs) > 1 and (confidence or ids) is not None:
+        raise SourceError("confidence= and ids= are for one prediction: confidence is found beside each")
+    for number, (each, true) in enumerate(pairs):
         given = None if confidence is None else locate(confidence).text
-        job.compare(one, two, given, left=len(pairs) - number - 1)
-    return job.result(os.fspath(prediction), os.fspath(truth))
-
-
-def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Pair predictions with their truth.
-
-    Both are files, or folders of rasters with the same names, whatever their format. In a folder that pfmap
-    predict wrote to, its `*_classes.tif` are the predictions, named without `_classes`; else all rasters.
-
-    Raises:
-        SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
-    """
-    one, two = Path(prediction), Path(truth)
-    if not one.is_dir() and (not two.is_dir() or is_vector(str(two))):  # a FileGDB is a folder
-        return [(os.fspath(prediction), os.fspath(truth))]
-    if one.is_dir() != two.is_dir():
-        folder, other = (one, two) if one.is_dir() else (two, one)
-        raise SourceError(f"{folder} is a folder and {other} is not: give two files, or two folders")
-    predicted, true = _rasters(one), _rasters(two)
-    ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
-    found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}
-    known = {stem.removesuffix(_CLASSES): path for stem, path in true.items()}
-    for missing, here, there in (
-        (sorted(found.keys() - known.keys()), one, two),
-        (sorted(known.keys() - found.keys()), two, one),
-    ):
-        if missing:
-            some = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
-            raise SourceError(
-                f"{len(missing)} of the rasters in {here} have no partner in {there}: {some}; files that "
-                "belong together have the same name"
-            )
-    return [(str(found[stem]), str(known[stem])) for stem in sorted(found)]
-
-
-def _rasters(folder: Path) -> dict[str, Path]:
-    """Find the rasters in a folder by their names without the ending."""
-    found: dict[str, Path] = {}
-    for path in found_rasters(folder, endings=EXACT_SUFFIXES):
-        if not path.stem.endswith(("_confidence", "_contact")):
-            if path.stem in found:
-                raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
-            found[path.stem] = path
-    if not found:
-        raise SourceError(
-            f"{folder} has no raster ({', '.join(sorted(EXACT_SUFFIXES))}): class rasters are needed"
-        )
-    return found
+        job.compare(each, true, given, left=len(pairs) - number - 1)
+    return job.result(one, two)
 
 
 @dataclass(slots=True)
@@ -179,6 +154,8 @@ class _Job:
 
     options: MatchOptions
     objects: tuple[str, ...]
+    least: int
+    ids: str | None
     column: str | None
     on_progress: Progress
     on_message: Callable[[str], None]
@@ -188,40 +165,75 @@ class _Job:
     done: int = 0
     confidence: str | None = None
     picture: bytes = b""
+    object_map: bytes = b""
 
     def compare(self, prediction: str, truth: str, confidence: str | None, left: int) -> None:
         """Compare one prediction with its truth; `left` more will follow."""
         with ExitStack() as stack:
-            location = locate(prediction)
-            name = location.text
+            location = locate(grid_of(prediction, truth))
             source = stack.enter_context(ClassMap(location, None, ADVICE))
-            box = source.geobox
-            given = confidence or percent_beside(location)
+            drawn, box = is_vector(prediction), source.geobox
+            own, name = not drawn or location.text != truth, prediction if drawn else location.text
+            given = confidence or (percent_beside(location) if own else None)
             certain = None if given is None else open_percent(stack, given, source, name, ADVICE)
             self.confidence = None if given is None else os.fspath(given)
-            opened = open_truth(stack, truth, self.column, self.options.rest, box, name)
-            classes = opened.classes if isinstance(opened, AlignedMap) else None
-            legend = self.legend or Legend(self.options, source.classes, classes, (name, truth))
-            self.legend = legend
-            true = (
-                CodedMap(opened, legend.true, legend.unknown, truth)
-                if isinstance(opened, AlignedMap)
-                else PolygonTruth(opened, legend, box, name)
-            )
-            predicted = CodedMap(source, legend.predicted, legend.unknown, name)
-            self._say([*legend.notes, opened.note])
+            legend, sides = self._open(stack, name, truth, source, masked=own)
             chosen, labels = self._chosen(legend), legend.labels
-            comparison = Comparison(box.height, box.width, labels, self.tally, chosen, labels.colors())
+            maps = labels.colors()
+            comparison = Comparison(box.height, box.width, labels, self.tally, chosen, maps, self.least)
             total = self.done + (1 + left) * box.width * box.height
-            strips = _strips(source.strips(), true, predicted, certain, str(given))
-            with closing(read_ahead(strips, depth=1, name="read")) as ahead:
+            rows = strips(source.strips(), *sides, certain)
+            with closing(read_ahead(rows, depth=1, name="read")) as ahead:
                 for codes in ahead:
                     comparison.add(*codes)
                     self.done += codes[0].size
                     self.on_progress(self.done, total)
-            if isinstance(true, PolygonTruth):
-                self._say(true.remarks())
-            self.picture = png(comparison.picture()) if not left else b""
+            self._say([line for side in sides for line in side.remarks()])
+            self.picture, self.object_map = (
+                b"" if left or picture is None else png(picture)
+                for picture in (comparison.picture(), comparison.object_map())
+            )
+
+    def _open(
+        self, stack: ExitStack, prediction: str, truth: str, source: ClassMap, *, masked: bool
+    ) -> tuple[Legend, tuple[Side, Side]]:
+        """Open truth and prediction on the pixels of a raster, and bring their classes together."""
+        box, classes, shapes = source.geobox, source.classes, None
+        if is_vector(prediction):
+            shapes = LabelPolygons(PolygonFile(prediction, None), box, source.name)
+            values = [value for value in shapes.file.values if value is not None] or self.options.only
+            classes = {k: ClassSpec(value, default_color(k)) for k, value in enumerate(values)}
+        opened = open_truth(stack, truth, self.column, self.options.rest, box, prediction)
+        named = opened.classes if isinstance(opened, AlignedMap) and truth != self.ids else None
+        legend = self.legend or Legend(self.options, classes, named, (prediction, truth))
+        self.legend, chosen = legend, self._chosen(legend)
+        self._say([*legend.notes, opened.note, shapes.note if shapes is not None else ""])
+        true = self._true(stack, opened, legend, prediction, truth)
+        if shapes is not None:
+            codes, rest = {value: legend.predicted(k) for k, value in enumerate(values)}, legend.code(OTHER)
+            own = source if masked else None
+            return legend, (true, from_polygons(shapes, codes.get, rest, legend, own))
+        found = CodedMap(source, legend.predicted, legend.unknown, prediction)
+        contact = percent_beside(locate(prediction), "contact")
+        if contact is None or not chosen:
+            return legend, (true, Side(lambda rows: (found.rows(rows), None)))
+        walls = open_percent(stack, contact, source, prediction, ADVICE, "contact")
+        apart = frozenset(code for code in chosen if legend.labels.names[code] in walls.separated)
+        return legend, (true, from_contact(found, walls, Separation(apart)))
+
+    def _true(
+        self, stack: ExitStack, opened: AlignedMap | LabelPolygons, legend: Legend, one: str, truth: str
+    ) -> Side:
+        """Bring an opened truth onto codes; `one` is the prediction's name."""
+        if isinstance(opened, LabelPolygons):
+            return from_polygons(opened, legend.text, legend.rest(), legend)
+        coded = CodedMap(opened, legend.true, legend.unknown, truth)
+        if self.ids is None:
+            return Side(lambda rows: (coded.rows(rows), None))
+        ids = stack.enter_context(AlignedMap(locate(self.ids), opened.geobox, ADVICE, one))
+        (code,), alone = self._chosen(legend), truth == self.ids
+        sources = self.ids, one if alone else truth
+        return from_ids(ids, None if alone else coded, legend, code, sources)
 
     def result(self, prediction: str, truth: str) -> Evaluated:
         """Turn what was counted into figures.
@@ -243,10 +255,10 @@ class _Job:
         elif vague:
             some = ", ".join(vague)
             self._say([f"{some}: labels touch no other class; boundaries and objects are not measured"])
-        found = figures(self.tally, labels, objects=self._chosen(self.legend), notes=tuple(self.notes))
-        if Path(prediction).is_dir():
-            return Evaluated(prediction, truth, None, found, labels, b"")
-        return Evaluated(prediction, truth, self.confidence, found, labels, self.picture)
+        found = figures(self.tally, labels, self._chosen(self.legend), self.least, notes=tuple(self.notes))
+        if Path(prediction).is_dir() and not is_vector(prediction):
+            return Evaluated(prediction, truth, None, found, labels, b"", b"")
+        return Evaluated(prediction, truth, self.confidence, found, labels, self.picture, self.object_map)
 
     def _chosen(self, legend: Legend) -> tuple[int, ...]:
         return tuple(legend.code(name) for name in self.objects)
@@ -256,6 +268,18 @@ class _Job:
             if line and line not in self.notes:
                 self.notes.append(line)
                 self.on_message(line)
+
+
+def _check(options: MatchOptions, one: str, two: str, ids: str | None, objects: Sequence[str]) -> None:
+    """Refuse polygons, ids or nothing at all, where they do not say what is to be compared."""
+    if not two:
+        raise UsageError("truth= or ids= is needed")
+    if ids is not None and (len(objects) != 1 or is_vector(two)):
+        raise UsageError(
+            "ids= needs the one class that they are of in objects=, and labels in a raster or none"
+        )
+    if is_vector(one) and not options.only:
+        raise UsageError(f"{one} are polygons: name the classes to compare with objects= or only=")
 
 
 def _refuse_nothing(tally: Tally, labels: Labels, one: str, two: str, *, closed: bool) -> None:
@@ -275,35 +299,3 @@ def _refuse_nothing(tally: Tally, labels: Labels, one: str, two: str, *, closed:
             f"{one} and {two} have no class in common: {ours} against {theirs}; bring them together with "
             "names= or mapping="
         )
-
-
-def _strips(
-    rows: Sequence[Span],
-    true: CodedMap | PolygonTruth,
-    predicted: CodedMap,
-    certain: ClassMap | None,
-    name: str,
-) -> Generator[tuple[Codes, Codes, Codes | None], None, None]:
-    """Yield codes of the truth and of the prediction, and confidence in percent; the name is its raster's."""
-    with gdal_settings(cache=_CACHE):
-        for strip in rows:
-            percent = None if certain is None else _percent(certain, strip, name)
-            yield true.rows(strip), predicted.rows(strip), percent
-
-
-def _percent(confidence: ClassMap, rows: Span, name: str) -> Codes:
-    """Read confidence in percent, 255 where it is unknown.
-
-    Raises:
-        SourceError: there are other values.
-    """
-    values = confidence.read(rows)
-    unknown = values == NODATA
-    if confidence.nodata is not None:
-        unknown |= values == confidence.nodata
-    if (values[~unknown] > 100).any():
-        raise SourceError(
-            f"{name} has the value {values[~unknown].max()}: percent, 0 to 100, is needed; choose another "
-            "with confidence="
-        )
-    return np.where(unknown, NODATA, values).astype(np.uint8)

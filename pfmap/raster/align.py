@@ -33,6 +33,7 @@ class AlignedMap(ClassMap):
 
     Attributes:
         geobox: the other grid.
+        own: its own grid.
         note: what to tell the user about how the two were brought together, or "".
 
     Raises:
@@ -43,6 +44,7 @@ class AlignedMap(ClassMap):
         super().__init__(location, None, advice)
         self._vrt: WarpedVRT | None = None
         own, self.geobox, self.note = self.geobox, target, ""
+        self.own = own
         with contextlib.ExitStack() as stack:
             stack.push(self._stack)
             if not self._on_same_pixels(own, target, other):

@@ -78,6 +78,11 @@ class ClassMap:
         return [name for name in self._src.tags().get("PFMAP_SEPARATED", "").split(",") if name]
 
     @property
+    def name(self) -> str:
+        """The file, for messages."""
+        return self._location.text
+
+    @property
     def stated_nodata(self) -> float | None:
         """The value that the file itself calls nodata."""
         stated: float | None = self._src.nodatavals[self._band - 1]

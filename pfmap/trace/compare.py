@@ -1,13 +1,15 @@
-"""Compare two class rasters, rows after rows: pixels, boundaries, and objects one to one.
+"""Compare two class rasters, rows after rows: pixels, boundaries, and objects.
 
 Rasters hold *codes*, uint8: 0 to 254 for classes, and for truth also for labels that leave several classes
 open; `NO_CODE` for pixels that do not count. An object is a 4-connected region of one class, as the tracer
-makes them. Only objects that reach the lowest row so far, or overlap with one that does, are remembered.
+makes them, or what has one number (`Marks`). Of connected ones only those are remembered that reach the
+lowest row so far, and those near them; of numbered ones all.
 """
 
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from pfmap.trace.tile import (
     NOTHING,
@@ -25,6 +27,12 @@ from pfmap.trace.tile import (
 
 NO_CODE = 255
 CODES = 256
+
+IOUS = (0.5, 0.75)
+"""From which IoU on two objects match."""
+
+ALONE, MISSED, FOUND, SPLIT, MERGED = 1, 2, 3, 4, 5
+"""Whose a pixel is: of a predicted object alone, or of a true one: the last that is true of that."""
 
 
 @compiled
@@ -177,112 +185,166 @@ class Boundaries:
         self._top = first
 
 
+_OBJECT = np.dtype(
+    [
+        *((name, np.int64) for name in ("klass", "value", "pixels", "holds")),
+        ("open", bool),
+        ("right", bool, 2),
+    ]
+)
+"""What is known of an object: code and value of its first pixel, pixels so far, whether it may go on below.
+
+Of a predicted one also how many true ones lie mostly inside it, -1 while that is open, and whether one
+matches it at each of `IOUS`.
+"""
+
+
+class Marks(NamedTuple):
+    """What tells objects of a class apart: pixels of equal values are one object."""
+
+    values: npt.NDArray[Any]
+    """``(h, w)``; below 1 for no object."""
+    above: npt.NDArray[Any] | None = None
+    """``(w,)`` those of the row above, where values hold for 4-connected pixels of these rows only; None
+    where they hold everywhere."""
+
+
 class _Side:
-    """The objects of one raster that are not forgotten yet."""
+    """The objects of one raster that are not counted yet."""
 
     def __init__(self, width: int) -> None:
-        self.klass = np.zeros(0, dtype=np.int64)
-        """``(n,)`` code."""
-        self.pixels = np.zeros(0, dtype=np.int64)
-        """``(n,)`` number of pixels so far."""
-        self.open: Bools = np.zeros(0, dtype=np.bool_)
-        """``(n,)`` whether it lies on the lowest row so far, and so may go on below."""
-        self.complete = np.zeros(CODES, dtype=np.int64)
-        """``(256,)`` number of complete objects by class."""
+        self.objects = np.zeros(0, dtype=_OBJECT)
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # object on the lowest row, in each column
+        self._last: npt.NDArray[Any] = np.full(width, NO_CODE, dtype=np.uint8)  # codes of the lowest row
 
-    def add(self, codes: Bytes, *, last: bool) -> tuple[Ints, Longs, Longs]:
-        """Take the next rows of codes; objects get new numbers.
+    def add(self, codes: Bytes, marks: Marks | None, *, last: bool) -> tuple[Ints, Longs, Longs]:
+        """Take the next rows of codes; without marks connected pixels are one object. All get new numbers.
 
         Returns:
             ``(h, w)`` pieces of the rows, ``(n,)`` new numbers of the objects so far, and ``(pieces,)``
             those of the pieces.
         """
-        known = len(self.klass)
-        labels, pieces = label(codes, np.zeros(codes.shape, dtype=np.uint8), NO_CODE)
-        count = len(pieces.classes)
+        known = len(self.objects)
+        values, none, above = codes, NO_CODE, cast("Any", self._last)
+        if marks is not None:
+            values, none = np.where((codes == NO_CODE) | (marks.values < 1), NOTHING, marks.values), NOTHING
+            above = marks.above
+        labels, pieces = label(values, np.zeros(codes.shape, dtype=np.uint8), none)
         first_row, last_row = shifted(labels[0], known), shifted(labels[-1], known)
-        touch = np.stack([self._seam, first_row], axis=1)
-        touch = np.unique(touch[(touch >= 0).all(axis=1)], axis=0)
-        klass = np.concatenate([self.klass, pieces.classes.astype(np.int64)])
-        pairs = touch[klass[touch[:, 0]] == klass[touch[:, 1]]]
-        _, first, number = np.unique(roots(known + count, pairs), return_index=True, return_inverse=True)
-        pixels = np.zeros(len(first), dtype=np.int64)
-        np.add.at(pixels, number, np.concatenate([self.pixels, pieces.pixels]))
-        self.klass, self.pixels = klass[first], pixels
-        was_open = np.ones(len(first), dtype=np.bool_)  # new ones, and those the seam knows
-        was_open[number[:known][~self.open]] = False
-        self._seam = look_up(number, last_row)
-        self.open = np.zeros(len(first), dtype=np.bool_)
+        new = np.zeros(len(pieces.first), dtype=_OBJECT)
+        new["klass"], new["value"] = codes.ravel()[pieces.first], values.ravel()[pieces.first]
+        new["pixels"], new["holds"] = pieces.pixels, -1
+        objects = np.concatenate([self.objects, new])
+        group = objects["value"]
+        if above is not None:
+            touch = np.stack([self._seam, first_row], axis=1)[above == values[0]]
+            group = roots(len(objects), np.unique(touch[(touch >= 0).all(axis=1)], axis=0))
+        _, first, number = np.unique(group, return_index=True, return_inverse=True)
+        self.objects = objects[first]
+        self.objects["pixels"] = np.bincount(number, objects["pixels"], len(first))
+        self._seam, self._last = look_up(number, last_row), codes[-1].copy()
+        self.objects["open"] = above is None and not last
         if not last:
-            self.open[self._seam[self._seam >= 0]] = True
-        closed = was_open & ~self.open
-        self.complete += np.bincount(self.klass[closed], minlength=CODES)
+            self.objects["open"][self._seam[self._seam >= 0]] = True
         return labels, number[:known], number[known:]
 
-    def keep(self, needed: Bools) -> Longs:
-        """Forget all objects but the open and the ``(n,)`` needed ones; return ``(n,)`` new numbers."""
-        kept = self.open | needed
+    def keep(self, kept: Bools) -> Longs:
+        """Forget all objects but the ``(n,)`` kept ones; return ``(n,)`` new numbers."""
         number = np.cumsum(kept) - 1
-        self.klass, self.pixels, self.open = self.klass[kept], self.pixels[kept], self.open[kept]
-        self._seam = look_up(number, self._seam)
+        self.objects, self._seam = self.objects[kept], look_up(number, self._seam)
         return number
 
 
 class Matcher:
-    """Counts objects, and those that match: of the same class, with an IoU of one half or more, one to one.
+    """Counts objects and how they match, rows after rows: those of one class, of `least` pixels or more.
 
-    The partner is unique without a choice: two objects that both have an IoU of one half or more with a third
-    would have to be its two halves, and those touch and are one object.
+    A true object is found, and a predicted one right, if one of the other side has an IoU of at least one of
+    `IOUS` with it. True objects are merged if more than half of each lies in one and the same predicted
+    object, and split if two or more predicted ones have a fifth of it each.
+
+    Attributes:
+        counts: ``(256, 8)`` by class: true objects, those found at each of `IOUS`, merged ones and split
+            ones; then predicted objects, and those right at each of `IOUS`. Complete at the last row.
+        picture: ``(h, w)`` whose every `step`-th pixel of every `step`-th row is, `ALONE` to `MERGED`, or 0
+            for none; empty with a step of 0.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        self._height, self._row = height, 0
+    def __init__(self, height: int, width: int, least: int = 1, step: int = 0) -> None:
+        self._height, self._row, self._least, self._step = height, 0, least, step
         self._true, self._found = _Side(width), _Side(width)
         self._pairs = np.zeros((0, 3), dtype=np.int64)  # true object, predicted object, pixels they share
-        self.matched = np.zeros(CODES, dtype=np.int64)
-        """``(256,)`` matches by class, complete at the last row."""
+        self._cells = np.zeros((0, 2), dtype=np.int64)  # of the picture, not drawn yet: true object, place
+        self.counts = np.zeros((CODES, 8), dtype=np.int64)
+        shape = (-(-height // step), -(-width // step)) if step else (0, 0)
+        self.picture: Bytes = np.zeros(shape, dtype=np.uint8)
 
-    @property
-    def truth(self) -> Longs:
-        """``(256,)`` true objects by class that are complete."""
-        return self._true.complete
-
-    @property
-    def predicted(self) -> Longs:
-        """``(256,)`` predicted objects by class that are complete."""
-        return self._found.complete
-
-    def add(self, truth: Bytes, predicted: Bytes) -> None:
+    def add(
+        self, truth: Bytes, predicted: Bytes, of_true: Marks | None = None, of_found: Marks | None = None
+    ) -> None:
         """Take the next rows of codes, `NO_CODE` where there is no object of a class that is asked for."""
-        self._row += len(truth)
+        top, self._row = self._row, self._row + len(truth)
         last = self._row == self._height
-        labels_true, old_true, new_true = self._true.add(truth, last=last)
-        labels_found, old_found, new_found = self._found.add(predicted, last=last)
-        runs = _shared_runs(labels_true, labels_found)
-        pending = self._pairs
-        before = np.column_stack([old_true[pending[:, 0]], old_found[pending[:, 1]], pending[:, 2]])
-        new = np.column_stack([new_true[runs[:, 0]], new_found[runs[:, 1]], runs[:, 2]])
-        pairs = np.concatenate([before, new])
-        pairs = pairs[self._true.klass[pairs[:, 0]] == self._found.klass[pairs[:, 1]]]
-        count = max(1, len(self._found.klass))
-        keys, number = np.unique(pairs[:, 0] * count + pairs[:, 1], return_inverse=True)
-        shared = np.zeros(len(keys), dtype=np.int64)
-        np.add.at(shared, number, pairs[:, 2])
-        self._decide(keys // count, keys % count, shared)
+        labels_true, old_true, new_true = self._true.add(truth, of_true, last=last)
+        labels_found, old_found, new_found = self._found.add(predicted, of_found, last=last)
+        runs, (one, two, shared) = _shared_runs(labels_true, labels_found), self._pairs.T
+        one = np.concatenate([old_true[one], new_true[runs[:, 0]]])
+        two = np.concatenate([old_found[two], new_found[runs[:, 1]]])
+        same = self._true.objects["klass"][one] == self._found.objects["klass"][two]
+        count = max(1, len(self._found.objects))
+        keys, number = np.unique((one * count + two)[same], return_inverse=True)
+        pixels = np.bincount(number, np.concatenate([shared, runs[:, 2]])[same], len(keys)).astype(np.int64)
+        self._cells[:, 0] = old_true[self._cells[:, 0]]
+        if self._step:
+            skip = -top % self._step
+            some, other = (side[skip :: self._step, :: self._step] for side in (labels_true, labels_found))
+            rows, cols = np.nonzero(some != NOTHING)
+            first = (top + skip) // self._step
+            self.picture[first : first + len(some)] = np.where(other != NOTHING, ALONE, 0)
+            place = (first + rows) * self.picture.shape[1] + cols
+            cells = np.column_stack([new_true[some[rows, cols]], place])
+            self._cells = np.concatenate([self._cells, cells])
+        self._decide(keys // count, keys % count, pixels)
 
     def _decide(self, one: Longs, two: Longs, shared: Longs) -> None:
-        """Match the pairs of which both objects are complete, and forget what is not needed any more."""
-        true, found = self._true, self._found
-        pending = true.open[one] | found.open[two]
-        union = true.pixels[one] + found.pixels[two] - shared
-        good = ~pending & (2 * shared >= union)
-        self.matched += np.bincount(true.klass[one[good]], minlength=CODES)
-        one, two, shared = one[pending], two[pending], shared[pending]
-        needed = [np.zeros(len(side.klass), dtype=np.bool_) for side in (true, found)]
-        needed[0][one], needed[1][two] = True, True
-        one, two = true.keep(needed[0])[one], found.keep(needed[1])[two]
-        self._pairs = np.column_stack([one, two, shared])
+        """Count objects that no row below can change any more, and forget them.
+
+        How many true objects a predicted one holds is known once it and all that overlap it are complete, and
+        what becomes of a true one, once that is known of all that overlap it.
+        """
+        true, found = self._true.objects, self._found.objects
+        real = (true["pixels"][one] >= self._least) & (found["pixels"][two] >= self._least)
+        inside = real & (2 * shared > true["pixels"][one])
+        known = ~found["open"] & (found["holds"] < 0)
+        known[two[true["open"][one]]] = False
+        found["holds"][known] = np.bincount(two[inside], minlength=len(known))[known]
+        done = ~true["open"]
+        done[one[found["holds"][two] < 0]] = False
+
+        now = done[one]
+        merged = np.zeros(len(done), dtype=np.bool_)
+        merged[one[inside & (found["holds"][two] > 1)]] = True
+        split = np.bincount(one[real & (5 * shared >= true["pixels"][one])], minlength=len(done)) > 1
+        hit = np.zeros((len(done), len(IOUS)), dtype=np.bool_)
+        for level, least in enumerate(IOUS):
+            good = now & real & (shared >= least * (true["pixels"][one] + found["pixels"][two] - shared))
+            hit[one[good], level] = found["right"][two[good], level] = True
+        gone = found["holds"] >= 0
+        gone[two[~now]] = False
+        for table, side, over, columns in (
+            (self.counts[:, :5], true, done, [hit, merged, split]),
+            (self.counts[:, 5:], found, gone, [found["right"]]),
+        ):
+            big = over & (side["pixels"] >= self._least)
+            rows = np.column_stack([big.astype(np.int64), *columns])
+            np.add.at(table, side["klass"][big], rows[big])
+
+        fate = np.select([merged, split, hit[:, 0]], [MERGED, SPLIT, FOUND], MISSED)
+        owner, place = self._cells.T
+        seen = done[owner] & (true["pixels"][owner] >= self._least)
+        self.picture.flat[place[seen]] = fate[owner[seen]]
+        number, other = self._true.keep(~done), self._found.keep(~gone)
+        self._cells = np.column_stack([number[owner], place])[~done[owner]]
+        self._pairs = np.column_stack([number[one[~now]], other[two[~now]], shared[~now]])
 
 
 @compiled

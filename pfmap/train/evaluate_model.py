@@ -13,7 +13,7 @@ from pfmap.core.classes import ClassSpec, index_of
 from pfmap.core.errors import TrainingError
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
-from pfmap.evaluation.metrics import settled
+from pfmap.evaluation.metrics import MIN_OBJECT, settled
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
@@ -104,6 +104,7 @@ def evaluate_model(
     *,
     part: str = "validation",
     objects: Sequence[str] = (),
+    min_object: int = MIN_OBJECT,
     device: str = "auto",
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     on_message: Callable[[str], None] = lambda _text: None,
@@ -116,6 +117,7 @@ def evaluate_model(
         data_folder: what its paths are relative to; None for its own folder.
         part: "validation" or "training".
         objects: classes whose objects are matched, in sources whose labels say where they end.
+        min_object: pixels that they have at least, or do not count.
         device: auto, cpu, cuda, cuda:1, mps.
         on_progress: called with (pixels done, pixels in all); it may raise to stop.
         on_message: called with lines for people.
@@ -140,7 +142,9 @@ def evaluate_model(
     if not total:
         raise TrainingError(f"{name} holds nothing out for {part}: choose another part=")
     predictor = Predictor(loaded.network, loaded.card.input, choose_device(device))
-    job = _Job(predictor, order, found.sets, classes, chosen, lambda done: on_progress(done, total))
+    job = _Job(
+        predictor, order, found.sets, classes, chosen, min_object, lambda done: on_progress(done, total)
+    )
     sources = tuple(job.source(source, samples) for source, samples in parts.items() if samples)
     missing = [source for source, samples in parts.items() if not samples]
     if missing:
@@ -170,9 +174,11 @@ class _Job:
         sets: ClassSets,
         classes: tuple[ClassSpec, ...],
         objects: tuple[int, ...],
+        least: int,
         on_pixels: Callable[[int], None],
     ) -> None:
-        self._predictor, self._order, self._objects, self._on_pixels = predictor, order, objects, on_pixels
+        self._predictor, self._order, self._on_pixels = predictor, order, on_pixels
+        self._objects, self._least = objects, least
         self._codes, partial = _codes(sets)
         self.labels = Labels(classes, partial)
         self._total = Tally()
@@ -185,7 +191,7 @@ class _Job:
         colors = self.labels.colors() if len(samples) == 1 else None
         for true, predicted, confidence, _ in mapped(self._predictor, samples, len(self._order)):
             height, width = predicted.shape
-            comparison = Comparison(height, width, self.labels, tally, self._objects, colors)
+            comparison = Comparison(height, width, self.labels, tally, self._objects, colors, self._least)
             comparison.add(self._codes[true], self._order[predicted], confidence)
             picture = png(comparison.picture()) if colors is not None else b""
             self._done += predicted.size
@@ -193,7 +199,7 @@ class _Job:
         rows, classes = len(self.labels.names), len(self.labels.classes)
         certain = settled(tally.counts[:rows, :classes], self.labels.allowed()[:rows, :classes])
         notes = () if certain.all() else (_PARTIAL,)
-        found = figures(tally, self.labels, objects=self._objects, named_only=True, notes=notes)
+        found = figures(tally, self.labels, self._objects, self._least, named_only=True, notes=notes)
         # What cannot be judged here has no say in the whole either.
         named = tally.counts[:classes, :classes].sum(axis=1) > 0
         ends = certain & named & ends_known(tally, classes)
@@ -210,7 +216,8 @@ class _Job:
         return figures(
             self._total,
             self.labels,
-            objects=self._objects,
+            self._objects,
+            self._least,
             certain=self._judged,
             named_only=True,
             notes=notes,

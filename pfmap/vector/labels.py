@@ -1,8 +1,9 @@
 """Read polygons with classes, some rows of a raster at a time, in the raster's pixel coordinates."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,10 @@ class PolygonTally:
     """Features in reach without an area, or without finite coordinates."""
 
 
+Label = tuple[str | None, int]
+"""Class of a polygon as text, or None, and the number of its object, from 1; 0 for none."""
+
+
 class PolygonFile:
     """Polygons with classes in any vector file or ``FILE:layer``, whichever rasters they are laid over.
 
@@ -58,18 +63,29 @@ class PolygonFile:
         """The column with the classes, or None."""
         self.values: Counter[str | None] = Counter()
         """Classes that occur, as text, and how many features have each; None for those without one."""
-        self._everything: tuple[Shapes, list[str | None]] | None = None
+        of_pieces = {"object_id", "region_id"} <= set(layer.fields)  # pfmap cuts large objects into pieces
+        self.columns = [name for name in (self.field, "object_id" if of_pieces else None) if name]
+        """Those that say what a polygon is."""
+        self._everything: tuple[Shapes, list[Label]] | None = None
         with explained(text):
             for value, count in layer.values(self.field).items() if self.field else ():
                 self.values[_text(value)] += count
 
-    def everything(self) -> tuple[Shapes, list[str | None]]:
-        """Return all geometries as they are, and their classes; read once."""
+    def everything(self) -> tuple[Shapes, list[Label]]:
+        """Return all geometries as they are, and what they say; read once."""
         if self._everything is None:
-            shapes, table = self.layer.everything([self.field] if self.field else [])
-            texts = table[self.field] if self.field else [None] * len(shapes)
-            self._everything = shapes, [_text(text) for text in texts]
+            shapes, table = self.layer.everything(self.columns)
+            self._everything = shapes, self.labels(range(len(shapes)), table)
         return self._everything
+
+    def labels(self, numbers: Iterable[int], table: Mapping[str, npt.NDArray[Any]]) -> list[Label]:
+        """Make labels of some features: of their numbers in the file, and their `columns`."""
+        own = [number + 1 for number in numbers]
+        texts = table[self.field].tolist() if self.field else [None] * len(own)
+        if "object_id" in self.columns:  # may have gaps
+            texts_of = map(_text, table["object_id"].tolist())
+            own = [int(text) + 1 if text and text.isdecimal() else 0 for text in texts_of]
+        return [(_text(text), number) for text, number in zip(texts, own, strict=True)]
 
 
 class LabelPolygons:
@@ -81,15 +97,14 @@ class LabelPolygons:
     """
 
     def __init__(self, file: PolygonFile, geobox: GeoBox, raster: str) -> None:
-        self.file = file
-        self._geobox = geobox
+        self.file, self.geobox, self.raster = file, geobox, raster
         self.tally = PolygonTally()
         self._onto, note = file.layer.way_onto(geobox, raster)
         self.note = "; ".join(filter(None, (file.layer.note, note)))
         """What to tell the user about how the two were brought together."""
         a, b, c, d, e, f = geobox.inverse()
         self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
-        self._all: tuple[Shapes, list[str | None], shapely.STRtree] | None = None
+        self._all: tuple[Shapes, list[Label], shapely.STRtree] | None = None
         if file.layer.driver not in _INDEXED:
             with explained(file.text):
                 self._all = self._read_all()
@@ -97,19 +112,19 @@ class LabelPolygons:
     def counted(self) -> PolygonTally:
         """Count all polygons over the raster, as `strip` does on its way."""
         with explained(self.file.text):
-            for rows in Span(0, self._geobox.height).cut(_ROWS):
+            for rows in Span(0, self.geobox.height).cut(_ROWS):
                 self._count(*self._near(rows), rows)
         return self.tally
 
-    def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, str | None]]:
-        """Yield the polygons that reach these rows, in the file's order, cut to them, with their classes.
+    def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, Label]]:
+        """Yield the polygons that reach these rows, in the file's order, cut to them, with what they say.
 
         Raises:
             SourceError: the file cannot be read.
         """
         with explained(self.file.text):
             mended, chosen = self._count(*self._near(rows), rows)
-            for k, piece in _pieces(mended, rows, Span(0, self._geobox.width)):
+            for k, piece in _pieces(mended, rows, Span(0, self.geobox.width)):
                 yield piece, chosen[k]
 
     def box(self, rows: Span, cols: Span) -> list[tuple[int, BaseGeometry, str | None]]:
@@ -125,7 +140,7 @@ class LabelPolygons:
             at = np.flatnonzero(_drawn(shapes))
             drawn = shapes[at]
             pieces = _pieces(_mended(drawn, shapely.is_valid(drawn)), rows, cols)
-            return [(k, piece, values[at[k]]) for k, piece in pieces]
+            return [(k, piece, values[at[k]][0]) for k, piece in pieces]
 
     def points(self, count: int) -> list[tuple[int, int]]:
         """Return row and column of a point within each of some polygons, about as many of every class."""
@@ -133,22 +148,23 @@ class LabelPolygons:
         share = max(1, count // max(1, len(self.file.values)))
         found: dict[str | None, list[tuple[int, int]]] = {}
         with explained(self.file.text):
-            shapes, values, _ = self._all or self._read_all()
+            shapes, labels, _ = self._all or self._read_all()
+            values = [klass for klass, _ in labels]
             for value in dict.fromkeys(values):
                 at = np.flatnonzero([v == value for v in values])
                 some = shapes[rng.permutation(at)[: 4 * share]]
                 some = some[np.isin(shapely.get_type_id(some), POLYGONS)]
                 inner = shapely.get_coordinates(shapely.point_on_surface(shapely.make_valid(some)))
                 inner = inner[np.isfinite(inner).all(axis=1)]
-                size = self._geobox.width, self._geobox.height
+                size = self.geobox.width, self.geobox.height
                 inside = ((inner >= 0) & (inner < size)).all(axis=1)
                 found[value] = [(int(y), int(x)) for x, y in inner[inside][:share]]
         return [place for places in found.values() for place in places]
 
-    def _count(self, shapes: Shapes, values: list[str | None], rows: Span) -> tuple[Shapes, list[str | None]]:
-        """Count polygons that begin in some rows; return all in reach, made valid, and their classes."""
+    def _count(self, shapes: Shapes, values: list[Label], rows: Span) -> tuple[Shapes, list[Label]]:
+        """Count polygons that begin in some rows; return all in reach, made valid, and what they say."""
         bounds = shapely.bounds(shapes)
-        width = self._geobox.width
+        width = self.geobox.width
         finite = np.isfinite(bounds).all(axis=1)
         reach = finite & (bounds[:, 3] > rows.start) & (bounds[:, 1] < rows.stop)
         reach &= (bounds[:, 2] > 0) & (bounds[:, 0] < width)
@@ -166,16 +182,16 @@ class LabelPolygons:
             self.tally.lost += int(np.count_nonzero(~finite))
         return mended, [values[k] for k in chosen]
 
-    def _near(self, rows: Span, cols: Span | None = None) -> tuple[Shapes, list[str | None]]:
-        """Return the features around these rows and columns, in pixel coordinates, and their classes."""
-        cols = cols or Span(0, self._geobox.width)
+    def _near(self, rows: Span, cols: Span | None = None) -> tuple[Shapes, list[Label]]:
+        """Return the features around these rows and columns, in pixel coordinates, and what they say."""
+        cols = cols or Span(0, self.geobox.width)
         if self._all is not None:
             shapes, values, tree = self._all
             at = np.sort(tree.query(shapely.box(cols.start, rows.start, cols.stop, rows.stop)))
             if rows.start == 0:  # what lies nowhere is counted with the first rows
                 at = np.union1d(at, np.flatnonzero(~np.isfinite(shapely.bounds(shapes)).all(axis=1)))
             return shapes[at].copy(), [values[k] for k in at]
-        part = self._geobox.crop(rows, cols)
+        part = self.geobox.crop(rows, cols)
         box: tuple[float, float, float, float] | None = part.bounds
         if self._onto is not None and box is not None:
             box = self._onto.transform_bounds(*box, densify_pts=101, direction="INVERSE")
@@ -184,23 +200,21 @@ class LabelPolygons:
             box = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
             if not np.isfinite(box).all() or box[0] > box[2]:
                 box = None
-        layer, field = self.file.layer, self.file.field
-        _, fids, geometry, columns = pyogrio.raw.read(
-            layer.path, layer=layer.name, columns=[field] if field else [], bbox=box,
+        layer = self.file.layer
+        meta, fids, geometry, columns = pyogrio.raw.read(
+            layer.path, layer=layer.name, columns=self.file.columns, bbox=box,
             force_2d=True, return_fids=True, encoding=layer.encoding,
         )  # fmt: skip
         order = np.argsort(fids)  # an index gives them in an order of its own
         shapes = np.asarray(shapely.from_wkb(geometry[order]), dtype=object)
-        keys: list[str | None] = [None] * len(shapes)
-        if field:
-            keys = [_text(v) for v in columns[0][order].tolist()]
-        return self._placed(shapes, keys)
+        table = {name: column[order] for name, column in zip(meta["fields"], columns, strict=True)}
+        return self._placed(shapes, self.file.labels(fids[order].tolist(), table))
 
-    def _read_all(self) -> tuple[Shapes, list[str | None], shapely.STRtree]:
+    def _read_all(self) -> tuple[Shapes, list[Label], shapely.STRtree]:
         shapes, values = self._placed(*self.file.everything())
         return shapes, values, shapely.STRtree(shapes)
 
-    def _placed(self, shapes: Shapes, values: list[str | None]) -> tuple[Shapes, list[str | None]]:
+    def _placed(self, shapes: Shapes, values: list[Label]) -> tuple[Shapes, list[Label]]:
         """Bring geometries into pixel coordinates, and leave out what is none."""
         some = shapely.is_geometry(shapes) & ~shapely.is_empty(shapes)
         values = [value for value, keep in zip(values, some, strict=True) if keep]

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from objects import brute_force, objects
 from rasters import NODATA, blotches, spiral
 from scipy import ndimage
 
 from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
-from pfmap.trace.compare import Boundaries, Matcher, count_pixels, inner_boundary, paint
+from pfmap.trace.compare import (
+    ALONE,
+    Boundaries,
+    Marks,
+    Matcher,
+    count_pixels,
+    inner_boundary,
+    paint,
+)
 
 FOUR = ndimage.generate_binary_structure(2, 1)
 
@@ -125,52 +134,95 @@ def test_a_cell_of_the_picture_sums_its_pixels() -> None:
     np.testing.assert_array_equal(sums, full.reshape(8, 7, 7, 7, 3).sum(axis=(1, 3)))
 
 
-def objects(codes: np.ndarray, klass: int) -> list[set[int]]:
-    labels, count = ndimage.label(codes == klass, FOUR)
-    return [set(np.flatnonzero(labels == k).tolist()) for k in range(1, count + 1)]
-
-
-def matches(true: list[set[int]], found: list[set[int]]) -> int:
-    """The oracle: the largest one-to-one matching of pairs with an IoU of a half or more."""
-    from scipy.optimize import linear_sum_assignment
-
-    good = np.array([[2 * len(a & b) >= len(a | b) for b in found] for a in true], dtype=float)
-    if not good.size:
-        return 0
-    return int(good[linear_sum_assignment(good, maximize=True)].sum())
-
-
-def matched(truth: np.ndarray, found: np.ndarray, cuts: list[int]) -> Matcher:
-    matcher = Matcher(*truth.shape)
+def matched(
+    truth: np.ndarray,
+    found: np.ndarray,
+    cuts: list[int],
+    least: int = 1,
+    marks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    step: int = 0,
+) -> Matcher:
+    matcher = Matcher(*truth.shape, least, step)
     for start, stop in itertools.pairwise([0, *sorted(set(cuts)), len(truth)]):
-        matcher.add(truth[start:stop].copy(), found[start:stop].copy())
+        at = slice(start, stop)
+        of = [None if one is None else Marks(one[at]) for one in marks]
+        matcher.add(truth[at].copy(), found[at].copy(), *of)
     return matcher
 
 
-@given(st.integers(0, 1000), st.integers(2, 60), st.lists(st.integers(1, 59), max_size=6), st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_objects_match_one_to_one_however_rows_arrive(
-    seed: int, height: int, cuts: list[int], small: bool
+def numbers(seed: int, codes: np.ndarray) -> np.ndarray:
+    """Numbers that cut regions in blocks, some far apart under one, and one for none."""
+    rng = np.random.default_rng(seed)
+    blocks = np.kron(rng.integers(0, 40, (10, 10)), np.ones((8, 8), dtype=np.int64))
+    return blocks[: codes.shape[0], : codes.shape[1]] * 10**10
+
+
+@given(
+    st.integers(0, 1000),
+    st.integers(2, 60),
+    st.lists(st.integers(1, 59), max_size=6),
+    st.booleans(),
+    st.sampled_from([1, 3, 20]),
+    st.tuples(st.booleans(), st.booleans()),
+    st.integers(1, 4),
+)
+@settings(max_examples=80, deadline=None)
+def test_objects_are_found_merged_and_split_as_defined_however_rows_arrive(
+    seed: int, height: int, cuts: list[int], small: bool, least: int, marked: tuple[bool, bool], step: int
 ) -> None:
     if small:  # many ties: objects of one to three pixels
         truth, found = np.random.default_rng(seed).integers(0, 3, (2, height, 7), dtype=np.uint8)
     else:
         truth, found = pair(seed, height, 40)
-    matcher = matched(truth, found, [cut for cut in cuts if cut < height])
-    for klass in range(4):
-        true, predicted = objects(truth, klass), objects(found, klass)
-        assert matcher.truth[klass] == len(true)
-        assert matcher.predicted[klass] == len(predicted)
-        assert matcher.matched[klass] == matches(true, predicted)
+    marks = tuple(numbers(seed + k, truth) if given else None for k, given in enumerate(marked))
+    matcher = matched(truth, found, [cut for cut in cuts if cut < height], least, marks, step)
+    true, predicted = objects(truth, marks[0]), objects(found, marks[1])
+    expected = brute_force(true, predicted, least)
+    np.testing.assert_array_equal(matcher.counts[:, :5], expected[0])
+    np.testing.assert_array_equal(matcher.counts[:, 5:], expected[1])
+    fates = np.zeros(truth.size, dtype=np.uint8)
+    fates[[pixel for one in predicted.values() for pixel in one]] = ALONE
+    fates[list(expected[2])] = list(expected[2].values())
+    np.testing.assert_array_equal(matcher.picture, fates.reshape(truth.shape)[::step, ::step])
+
+
+@given(st.integers(0, 1000), st.lists(st.integers(1, 39), max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_values_that_hold_for_some_rows_join_what_touches(seed: int, cuts: list[int]) -> None:
+    """Objects of a class are told apart by columns; they are numbered anew in all rows that arrive."""
+    found = pair(seed, 40, 40, 2)[1]
+    parts = np.arange(40) // 9 + 1
+    as_classes = np.where(found == NODATA, found, found + 2 * (parts % 2)).astype(np.uint8)
+    matcher = Matcher(40, 40)
+    for start, stop in itertools.pairwise([0, *sorted(set(cuts)), 40]):
+        numbered = np.random.default_rng(start).permutation(1000)[:20].reshape(2, 10) + 1
+        above = numbered[found[start - 1] % 2, parts] if start else np.zeros(40, dtype=int)
+        marks = Marks(numbered[found[start:stop] % 2, parts], above)
+        matcher.add(found[start:stop].copy(), found[start:stop].copy(), None, marks)
+    assert matcher.counts[:, 5].sum() == len(objects(as_classes))
+    assert matcher.counts[:, 0].sum() == len(objects(found))
+
+
+def test_what_is_open_is_waited_for() -> None:
+    """A true object goes on below the predicted one in which it begins, and the other way round."""
+    truth, found = (np.full((40, 20), NODATA, dtype=np.uint8) for _ in range(2))
+    found[:4, :10] = truth[:4, :4] = truth[:20, 5:10] = 1
+    truth[:10, 11:16] = found[:10, 11:15] = 2
+    found[:, 15:] = 3
+    found[:, 15:18] = 2  # goes on, and touches what is right of all of this
+    found[:10, 14] = NODATA
+    for cuts in ([], list(range(1, 40)), [4, 5], [10, 11]):
+        counts = matched(truth, found, cuts).counts
+        assert counts[1].tolist() == [2, 0, 0, 0, 0, 1, 0, 0]
+        assert counts[2].tolist() == [1, 1, 0, 0, 1, 2, 1, 0]
 
 
 def test_an_object_over_all_rows_is_one_object() -> None:
     codes = spiral(61)
     matcher = matched(codes, codes, list(range(1, 61)))
-    assert (
-        matcher.truth[:2].tolist() == matcher.matched[:2].tolist() == [len(objects(codes, k)) for k in (0, 1)]
-    )
-    assert matcher.truth[1] == 1
+    regions = objects(codes)
+    assert matcher.counts[:2, :2].tolist() == [[sum(k == c for k, _ in regions)] * 2 for c in (0, 1)]
+    assert matcher.counts[1, 0] == 1
 
 
 def test_no_object_matches_none() -> None:
@@ -179,16 +231,15 @@ def test_no_object_matches_none() -> None:
     some[2:4, 2:4] = 1
     for truth, found in ((nothing, nothing), (some, nothing), (nothing, some)):
         matcher = matched(truth, found, [1, 3])
-        assert matcher.truth[1] == (truth == 1).any()
-        assert matcher.predicted[1] == (found == 1).any()
-        assert not matcher.matched.any()
+        expected = [(truth == 1).any(), 0, 0, 0, 0, (found == 1).any(), 0, 0]
+        assert matcher.counts[1].tolist() == expected
 
 
 def test_closed_objects_are_forgotten() -> None:
     tile = np.full((20, 64), NODATA, dtype=np.uint8)
     tile[2:8, 3:9] = tile[5:17, 30:40] = 1
-    matcher = Matcher(20 * 50, 64)
+    matcher = Matcher(20 * 50, 64, step=4)
     for _ in range(50):
         matcher.add(tile, np.roll(tile, 1, axis=1))
-        assert len(matcher._true.klass) == len(matcher._pairs) == 0
-    assert matcher.truth[1] == matcher.predicted[1] == matcher.matched[1] == 100
+        assert len(matcher._true.objects) == len(matcher._pairs) == len(matcher._cells) == 0
+    assert matcher.counts[1].tolist() == [100, 100, 50, 0, 0, 100, 100, 50]

@@ -1,0 +1,259 @@
+"""Truth and prediction on one grid, from class rasters, polygons, or rasters with the ids of footprints.
+
+Each gives, some rows at a time, codes, and where objects of a class are told apart, what marks them.
+"""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.core.classes import NODATA
+from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.grid import GeoBox, Span
+from pfmap.evaluation.legend import CodedMap, Legend
+from pfmap.raster.align import AlignedMap, burn_values
+from pfmap.raster.classmap import ClassMap
+from pfmap.raster.gdal import crs_of, gdal_settings
+from pfmap.raster.location import EXACT_SUFFIXES, locate
+from pfmap.raster.parts import found_rasters
+from pfmap.trace.compare import CODES, NO_CODE, Marks
+from pfmap.trace.separate import Separation
+from pfmap.trace.tile import NOTHING
+from pfmap.vector.labels import LabelPolygons, PolygonFile, remarks
+from pfmap.vector.layer import is_vector
+
+ADVICE = "take one with gdal_translate -b 1, or map the scene first with pfmap predict"
+"""What to do about a class raster with several bands."""
+
+_CLASSES = "_classes"  # how names of class rasters end that pfmap predict wrote
+_OBJECTS = "_objects"  # and those of polygons
+_CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
+
+Codes = npt.NDArray[np.uint8]
+
+
+def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """Pair predictions with their truth.
+
+    Both are files, or folders of rasters with the same names, whatever their format. In a folder that pfmap
+    predict wrote to, its `*_classes.tif` are the predictions, named without `_classes`; else all rasters.
+
+    Raises:
+        SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
+    """
+    one, two = Path(prediction), Path(truth)
+    if all(not path.is_dir() or is_vector(str(path)) for path in (one, two)):  # a FileGDB is a folder
+        return [(os.fspath(prediction), os.fspath(truth))]
+    if one.is_dir() != two.is_dir():
+        folder, other = (one, two) if one.is_dir() else (two, one)
+        raise SourceError(f"{folder} is a folder and {other} is not: give two files, or two folders")
+    predicted, true = _rasters(one), _rasters(two)
+    ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
+    found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}
+    known = {stem.removesuffix(_CLASSES): path for stem, path in true.items()}
+    for missing, here, there in (
+        (sorted(found.keys() - known.keys()), one, two),
+        (sorted(known.keys() - found.keys()), two, one),
+    ):
+        if missing:
+            some = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
+            raise SourceError(
+                f"{len(missing)} of the rasters in {here} have no partner in {there}: {some}; files that "
+                "belong together have the same name"
+            )
+    return [(str(found[stem]), str(known[stem])) for stem in sorted(found)]
+
+
+def _rasters(folder: Path) -> dict[str, Path]:
+    """Find the rasters in a folder by their names without the ending."""
+    found: dict[str, Path] = {}
+    for path in found_rasters(folder, endings=EXACT_SUFFIXES):
+        if not path.stem.endswith(("_confidence", "_contact")):
+            if path.stem in found:
+                raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
+            found[path.stem] = path
+    if not found:
+        raise SourceError(
+            f"{folder} has no raster ({', '.join(sorted(EXACT_SUFFIXES))}): class rasters are needed"
+        )
+    return found
+
+
+def grid_of(prediction: str, truth: str) -> str:
+    """Name the raster whose pixels are compared: for polygons pfmap predict's beside them, or the truth.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if not is_vector(prediction):
+        return prediction
+    path = Path(prediction)
+    beside = path.with_name(f"{path.stem.removesuffix(_OBJECTS)}{_CLASSES}.tif")
+    if path.stem.endswith(_OBJECTS) and beside.is_file():
+        return str(beside)
+    if is_vector(truth):
+        raise SourceError(
+            f"{prediction} and {truth} are polygons, without {beside.name}: one of the two has to be a raster"
+        )
+    return truth
+
+
+def open_truth(
+    stack: ExitStack, text: str, field: str | None, rest: str | None, geobox: GeoBox, prediction: str
+) -> AlignedMap | LabelPolygons:
+    """Open a truth of `evaluate`, whose classes are not brought together with the prediction's yet.
+
+    Raises:
+        SourceError: it cannot be opened, or not be brought onto the grid.
+        UsageError: the options are for polygons, and it is a raster; or there is no such column.
+    """
+    if is_vector(text):
+        return LabelPolygons(PolygonFile(text, field), geobox, prediction)
+    if field is not None or rest is not None:
+        raise UsageError(f"field= and rest= are for polygons: {text} is none")
+    return stack.enter_context(AlignedMap(locate(text), geobox, ADVICE, prediction))
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A truth or a prediction, on the pixels of one raster."""
+
+    rows: Callable[[Span], tuple[Codes, Marks | None]]
+    """Gives the ``(rows, width)`` codes of rows, and what tells objects apart; rows come from the top."""
+    remarks: Callable[[], list[str]] = list
+    """Says at the end what is to be known about it, or raises why there is nothing of it."""
+
+
+def from_polygons(
+    shapes: LabelPolygons,
+    code: Callable[[str], int | None],
+    rest: int,
+    legend: Legend,
+    source: ClassMap | None = None,
+) -> Side:
+    """Burn polygons into a grid: a pixel is what the last one says that its centre lies in, else `rest`.
+
+    `code` gives the code of a class that they name, or None. What is nodata in `source` does not count.
+
+    Raises:
+        SourceError: they have unknown classes.
+        UsageError: they do not say their class.
+    """
+    file, box, only = shapes.file, shapes.geobox, legend.options.only
+    if file.field is None and len(only) != 1:
+        raise UsageError(
+            f"{file.text} has no field class: name the field with field=, or, if all polygons are of one "
+            "class, that class with only="
+        )
+    codes: dict[str | None, Any] = {value: code(value) for value in file.values if value is not None}
+    if missing := [value for value, number in codes.items() if number is None]:
+        raise legend.unknown(sorted(map(str, missing)))
+    codes[None] = NO_CODE if file.field else legend.code(only[0])
+
+    def rows(rows: Span) -> tuple[Codes, Marks]:
+        found = list(shapes.strip(rows))
+        burnt = [(shape, k) for k, (shape, _) in enumerate(found)]
+        at = burn_values(burnt, rows, Span(0, box.width), len(found), dtype=np.int32)
+        values = np.array([*(codes[klass] for _, (klass, _) in found), rest], dtype=np.uint8)[at]
+        if source is not None:
+            values[source.read(rows) == source.nodata] = NO_CODE
+        return values, Marks(np.array([*(number for _, (_, number) in found), 0])[at])
+
+    def said() -> list[str]:
+        if not shapes.tally.placed:
+            raise SourceError(
+                f"{file.text} and {shapes.raster} do not overlap: none of its features is a polygon that "
+                f"reaches the scene, which covers {','.join(f'{v:.8g}' for v in box.bounds)} in "
+                f"{box.crs_name}"
+            )
+        return remarks([file], shapes.tally)
+
+    return Side(rows, said)
+
+
+def from_ids(
+    ids: AlignedMap, labels: CodedMap | None, legend: Legend, code: int, sources: tuple[str, str]
+) -> Side:
+    """Tell objects of one class apart by ids, 0 for none; without labels they say what is of the class, too.
+
+    `sources` are the names of the ids and of the labels, or else of the prediction.
+
+    Raises:
+        SourceError: the ids lie on another grid.
+    """
+    one, two = sources
+    grids = [(crs_of(box.crs_wkt), np.delete(box.transform, [2, 5])) for box in (ids.own, ids.geobox)]
+    if ids.moved and (grids[0][0] != grids[1][0] or not np.allclose(grids[0][1], grids[1][1], 1e-6, 0)):
+        raise SourceError(
+            f"{one} lies on another grid than {two}, and ids are not resampled: burn the objects into its "
+            "pixels, or give their polygons as the truth"
+        )
+    rest = legend.rest() if labels is None else NO_CODE
+    pixels = np.zeros(2, dtype=np.int64)  # with an id, and another label or the class's
+
+    def rows(rows: Span) -> tuple[Codes, Marks]:
+        values = ids.read(rows).astype(np.int32)
+        values[values == ids.nodata] = NOTHING
+        codes = np.array([rest, code, NO_CODE], dtype=np.uint8)[np.sign(values)]
+        if labels is not None:
+            codes = labels.rows(rows)
+        pixels[:] += np.bincount(codes[(values > 0) & (codes != NO_CODE)] == code, minlength=2)
+        return codes, Marks(values)
+
+    def said() -> list[str]:
+        if not pixels[1]:
+            raise SourceError(f"{one} has no id on a pixel that counts and is labelled as its class in {two}")
+        some = f"warning: {pixels[0]:,} pixels of {one} have an id, but another label in {two}"
+        return [f"{some}: they belong to no object"] * bool(pixels[0])
+
+    return Side(rows, said)
+
+
+def from_contact(classes: CodedMap, contact: ClassMap, separation: Separation) -> Side:
+    """Take objects of a class raster apart by its contact raster, as the tracer does it, but by codes."""
+    whole = Span(0, contact.geobox.height)
+
+    def rows(rows: Span) -> tuple[Codes, Marks]:
+        view = Span(rows.start - separation.halo, rows.stop + separation.halo).clip(whole)
+        at, codes = rows.within(view), classes.rows(view)
+        cols = slice(0, codes.shape[1])
+        parts = separation.parts(codes, (at, cols), contact.read(view).astype(np.uint8))
+        marks = codes + 1 + (np.zeros(1, dtype=np.int64) if parts is None else parts + 1) * CODES
+        return codes[at], Marks(marks[at], marks[at.start - 1] if at.start else np.zeros_like(marks[0]))
+
+    return Side(rows)
+
+
+def strips(
+    rows: Sequence[Span], true: Side, predicted: Side, certain: ClassMap | None
+) -> Generator[tuple[Codes, Codes, Codes | None, Marks | None, Marks | None], None, None]:
+    """Yield codes of the truth and of the prediction, confidence in percent, and the marks of both."""
+    with gdal_settings(cache=_CACHE):
+        for strip in rows:
+            percent = None if certain is None else _percent(certain, strip)
+            (codes, marks), (others, of_others) = true.rows(strip), predicted.rows(strip)
+            yield codes, others, percent, marks, of_others
+
+
+def _percent(confidence: ClassMap, rows: Span) -> Codes:
+    """Read confidence in percent, 255 where it is unknown.
+
+    Raises:
+        SourceError: there are other values.
+    """
+    values = confidence.read(rows)
+    unknown = values == NODATA
+    if confidence.nodata is not None:
+        unknown |= values == confidence.nodata
+    if (values[~unknown] > 100).any():
+        raise SourceError(
+            f"{confidence.name} has the value {values[~unknown].max()}: percent, 0 to 100, is needed; choose "
+            "another with confidence="
+        )
+    return np.where(unknown, NODATA, values).astype(np.uint8)
