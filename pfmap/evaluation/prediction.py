@@ -32,6 +32,7 @@ from pfmap.evaluation.sides import (
 )
 from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
+from pfmap.raster.gdal import BLOCK
 from pfmap.raster.location import locate
 from pfmap.raster.preview import png
 from pfmap.trace.separate import Separation
@@ -40,6 +41,8 @@ from pfmap.vector.layer import is_vector
 from pfmap.version import __version__
 
 Progress = Callable[[int, int], None]
+
+_PIXELS = 4 << 20  # compared at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,9 @@ class _Job:
             maps = labels.colors()
             comparison = Comparison(box.height, box.width, labels, self.tally, chosen, maps, self.least)
             total = self.done + (1 + left) * box.width * box.height
-            rows = strips(source.strips(), *sides, certain)
+            step = max(BLOCK, _PIXELS // box.width // BLOCK * BLOCK)
+            spans = [part for strip in source.strips() for part in strip.cut(step)]
+            rows = strips(spans, *sides, certain)
             with closing(read_ahead(rows, depth=1, name="read")) as ahead:
                 for codes in ahead:
                     comparison.add(*codes)
@@ -218,7 +223,8 @@ class _Job:
         if contact is None or not chosen:
             return legend, (true, Side(lambda rows: (found.rows(rows), None)))
         walls = open_percent(stack, contact, source, prediction, ADVICE, "contact")
-        apart = frozenset(code for code in chosen if legend.labels.names[code] in walls.separated)
+        told = [legend.predicted(value) for value, spec in classes.items() if spec.name in walls.separated]
+        apart = frozenset(chosen).intersection(told or chosen)
         return legend, (true, from_contact(found, walls, Separation(apart)))
 
     def _true(

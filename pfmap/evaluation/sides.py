@@ -24,7 +24,7 @@ from pfmap.raster.location import EXACT_SUFFIXES, locate
 from pfmap.raster.parts import found_rasters
 from pfmap.trace.compare import CODES, NO_CODE, Marks
 from pfmap.trace.separate import Separation
-from pfmap.trace.tile import NOTHING
+from pfmap.trace.tile import NOTHING, look_up, roots, shifted
 from pfmap.vector.labels import LabelPolygons, PolygonFile, remarks
 from pfmap.vector.layer import is_vector
 
@@ -32,6 +32,7 @@ ADVICE = "take one with gdal_translate -b 1, or map the scene first with pfmap p
 """What to do about a class raster with several bands."""
 
 _CLASSES = "_classes"  # how names of class rasters end that pfmap predict wrote
+_COLUMNS = 2048  # taken apart at a time
 _OBJECTS = "_objects"  # and those of polygons
 _CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
 
@@ -217,14 +218,30 @@ def from_ids(
 
 def from_contact(classes: CodedMap, contact: ClassMap, separation: Separation) -> Side:
     """Take objects of a class raster apart by its contact raster, as the tracer does it, but by codes."""
-    whole = Span(0, contact.geobox.height)
+    box, halo = contact.geobox, separation.halo
+
+    def around(span: Span, size: int) -> Span:
+        return Span(span.start - halo, span.stop + halo).clip(Span(0, size))
 
     def rows(rows: Span) -> tuple[Codes, Marks]:
-        view = Span(rows.start - separation.halo, rows.stop + separation.halo).clip(whole)
-        at, codes = rows.within(view), classes.rows(view)
-        cols = slice(0, codes.shape[1])
-        parts = separation.parts(codes, (at, cols), contact.read(view).astype(np.uint8))
-        marks = codes + 1 + (np.zeros(1, dtype=np.int64) if parts is None else parts + 1) * CODES
+        view = around(rows, box.height)
+        at, codes, walls = rows.within(view), classes.rows(view), contact.read(view).astype(np.uint8)
+        marks, count, pairs = np.full(codes.shape, NOTHING, dtype=np.int32), 0, [np.zeros((0, 2), np.int64)]
+        beside: Any = None  # parts of the column right of what is done
+        for cols in Span(0, box.width).cut(_COLUMNS):
+            near = around(cols, box.width)
+            inner, side = cols.within(near), slice(near.start, near.stop)
+            parts: Any = separation.parts(codes[:, side], (at, inner), walls[:, side])
+            if parts is not None:
+                parts = shifted(parts, count)
+                count = max(count, int(parts.max()) + 1)
+                marks[:, cols.start : cols.stop] = parts[:, inner]
+                if beside is not None:
+                    pairs.append(np.column_stack([beside, parts[:, inner.start]])[at])
+            beside = None if parts is None or cols.stop == box.width else parts[:, inner.stop].copy()
+        touch = np.unique(np.concatenate(pairs), axis=0)
+        objects = roots(count, touch[(touch >= 0).all(axis=1)])
+        marks = (look_up(objects, marks).astype(np.int32) + 1) * CODES + codes + 1  # of one class each
         return codes[at], Marks(marks[at], marks[at.start - 1] if at.start else np.zeros_like(marks[0]))
 
     return Side(rows)

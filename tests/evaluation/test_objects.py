@@ -21,6 +21,7 @@ import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import PfmapError
 from pfmap.core.regions import Regions
+from pfmap.evaluation import sides
 from pfmap.evaluation.metrics import Objects as Figures
 from pfmap.raster import classmap
 from pfmap.trace.separate import Separation
@@ -150,6 +151,7 @@ def test_a_contact_raster_takes_objects_apart_however_rows_are_read(
     rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classmap, "_PIXELS", rows * SHAPE[1])
+    monkeypatch.setattr(sides, "_COLUMNS", 37)
     ids, classes = town()
     walls = ndimage.maximum_filter(ids, 3) != ndimage.minimum_filter(np.where(ids > 0, ids, 99), 3)
     contact = np.where(classes == NODATA, NODATA, walls * np.uint8(90)).astype(np.uint8)
