@@ -40,6 +40,9 @@ _CHUNK = 20_000
 _CHUNK_POINTS = 1_000_000
 """Vertices that are written together: the pieces of a background have thousands each."""
 
+_WAITING_POINTS = 8_000_000
+"""Vertices that wait for the rest of a region, where what touches is squared together."""
+
 
 @dataclass(slots=True)
 class ObjectWriter:
@@ -84,6 +87,8 @@ class ObjectWriter:
     _waiting: list[Regions] = field(default_factory=list)
     _pieces: Counter[int] = field(default_factory=Counter)
     """Pieces so far of each object that is cut."""
+    _torn: int = -1
+    """A region that is not written together, for it has too many vertices: its objects stay as they are."""
 
     def __post_init__(self) -> None:
         self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
@@ -117,11 +122,21 @@ class ObjectWriter:
         # Cut by the objects alone, not by how they came: files have a piece for each chunk.
         whole, first = Regions.join(self._waiting), 0
         ends = whole.ring_offsets[whole.region_offsets]
+        together = np.zeros(len(whole), dtype=np.bool_)  # with the one before
+        if self.regularizer is not None:
+            together[1:] = whole.whole[1:] & (whole.region_ids[1:] == whole.region_ids[:-1])
         while True:
             full = int(np.searchsorted(ends, ends[first] + _CHUNK_POINTS))
             stop = min(first + _CHUNK, full)
             if stop > len(whole):
                 break
+            apart = np.flatnonzero(~together[stop:])
+            if len(apart):
+                stop += int(apart[0])
+            elif self.regularizer is not None:  # the last region may go on
+                if ends[-1] - ends[first] < _WAITING_POINTS:
+                    break
+                self._torn = int(whole.region_ids[-1])
             self._write(whole.part(first, stop))
             first = stop
         self._waiting = [whole.part(first, len(whole))] if first < len(whole) else []
@@ -156,7 +171,10 @@ class ObjectWriter:
         a, b, c, d, e, f = self.geobox.transform
         matrix = np.array([[a, d], [b, e]])
 
-        squared = None if self.regularizer is None else self.regularizer(polygons(regions), regions)
+        squared = None
+        if self.regularizer is not None:
+            entire = regions.whole & (regions.region_ids != self._torn)
+            squared = self.regularizer(polygons(regions), replace(regions, whole=entire))
 
         def placed(place: Callable[[Coords], Coords]) -> npt.NDArray[np.object_]:
             if squared is None:

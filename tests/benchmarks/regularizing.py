@@ -24,7 +24,8 @@ import shapely
 from rasterio.features import rasterize
 
 import pfmap
-from pfmap.vector.regularize import LEAST_IOU, Square, iou, square
+from pfmap.vector.regularize import LEAST_IOU, Row
+from pfmap.vector.walls import iou
 
 Squarer = Callable[[shapely.Polygon], shapely.Geometry | None]
 
@@ -83,8 +84,9 @@ def main() -> None:
 
 
 def ours(outline: shapely.Polygon) -> shapely.Polygon | None:
-    found: Square | None = square(outline, 1.0)
-    return None if found is None else found.polygon
+    nobody = np.zeros(0, dtype=object)
+    (found,) = Row(np.array([outline]), np.array([True]), 1.0).squared(lambda _polygon: nobody)
+    return found
 
 
 def theirs(tolerance: float, parallel: float, diagonal: bool) -> Squarer:

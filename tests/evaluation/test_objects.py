@@ -20,7 +20,7 @@ from scipy import ndimage
 import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import PfmapError
-from pfmap.core.regions import Regions
+from pfmap.core.stages import Regions
 from pfmap.evaluation import sides
 from pfmap.evaluation.metrics import Objects as Figures
 from pfmap.raster import classmap
