@@ -20,7 +20,7 @@ from pfmap.raster.source import glance
 from pfmap.report.scene_report import SceneReport
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.report.survey_reports import write_reports
-from pfmap.report.thumbnail import scene_thumbnail
+from pfmap.report.thumbnail import thumbnail
 from pfmap.survey.find import Sheet
 from pfmap.survey.gather import scene_figures
 from pfmap.survey.run import SheetResult
@@ -117,6 +117,15 @@ def _mapped_scene(path: Path, folder: Path, card: Card) -> SceneFigures:
     return scene_figures(done, glance(location), card, folder, report.unit)
 
 
+def drawn(scene: SceneFigures, folder: Path, card: Card, limit: int = 15_000) -> bytes:
+    """The picture of a scene that was mapped below a folder, as its report says it was read."""
+    report = read_json(folder / scene.outputs["report"], SceneReport)
+    assert report is not None
+    look, bands = report.scene.scale, report.scene.bands
+    place, raster = locate(report.scene.path), folder / scene.outputs["classes"]
+    return thumbnail(place, raster, card.classes, scaling=look, bands=bands, limit=limit)
+
+
 def read_survey(path: Path, card: Card = CARD) -> SurveyFigures:
     """A survey's figures, read back from its JSON: all of them are there, by the names that are promised."""
     table = json.loads(path.read_text(encoding="utf-8"))
@@ -167,7 +176,7 @@ def main() -> None:
     shown = [scene for scene in survey.scenes if scene.state != "failed"]
     (folder / "many").mkdir()
     many = repeated(replace(survey, scenes=tuple(shown)), 200 // len(shown))
-    picture = scene_thumbnail(shown[0], folder / "maps", CARD.classes)
+    picture = drawn(shown[0], folder / "maps", CARD)
     write_reports(many, folder / "many", {scene.name: picture for scene in many.scenes})
 
 

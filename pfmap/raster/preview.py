@@ -35,7 +35,7 @@ class Preview:
 
 
 def read_preview(
-    scene: str | Location,
+    scene: Location,
     classes: Path,
     side: int,
     scaling: Scaling,
@@ -53,7 +53,7 @@ def read_preview(
         PfmapError: one of the two cannot be read.
     """
     box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
-    with Source(scene if isinstance(scene, Location) else locate(scene), RGB, bands) as source:
+    with Source(scene, RGB, bands) as source:
         source.scaling = scaling
         rows, cols = _covered(source.info.geobox, box, source.info.name)
         found = source.thinned(rows, cols, codes.shape, _MOST, smooth=True)

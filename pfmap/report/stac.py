@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import pystac
@@ -23,7 +23,7 @@ from pystac.extensions.raster import DataType
 from pfmap.core.card import Card
 from pfmap.core.classes import COLOR, NODATA
 from pfmap.core.errors import SourceError, json_text, visible
-from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures, read_scene_report
+from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.report.wording import fact, parse_time
 from pfmap.vector.footprints import footprint_geometry, ring_around
 from pfmap.vector.geodesy import crs_names
@@ -69,7 +69,7 @@ _TITLES = {
 }
 
 
-def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[str, str]) -> dict[str, str]:
+def survey_catalogue(figures: SurveyFigures, outputs: Mapping[str, str]) -> dict[str, str]:
     """Describe a survey, of whose own files `outputs` has those of `figures` and its reports.
 
     Returns:
@@ -83,7 +83,7 @@ def survey_catalogue(figures: SurveyFigures, output_dir: Path, outputs: Mapping[
         if scene.state != "failed":
             name = safe_id(scene.name, taken)
             taken.add(name)
-            items.append(_scene_item(scene, name, figures, output_dir, when))
+            items.append(_scene_item(scene, name, figures, when))
     geometry, bbox = footprint_geometry(ring_around([item.bbox for item in items if item.bbox]))
     model = _model_item(figures, when, geometry, bbox)
     collection = _collection(figures, outputs, bbox or _WORLD, when)
@@ -121,9 +121,7 @@ def _collection(
     return collection
 
 
-def _scene_item(
-    scene: SceneFigures, name: str, figures: SurveyFigures, output_dir: Path, when: datetime
-) -> pystac.Item:
+def _scene_item(scene: SceneFigures, name: str, figures: SurveyFigures, when: datetime) -> pystac.Item:
     mapped = parse_time(scene.finished) or when
     taken = parse_time(scene.taken)
     said = "" if taken else " The time is that of the mapping: the image does not say when it was taken."
@@ -145,7 +143,7 @@ def _scene_item(
     common.description = f"Classes and objects mapped from {source}.{said}"
     common.created = mapped
     common.gsd = scene.gsd or None
-    _apply_grid(item, scene, output_dir)
+    _apply_grid(item, scene)
     for kind, path in scene.outputs.items():
         item.add_asset(kind, _asset(kind, f"../../{path}"))
     if "classes" in item.assets and scene.classes:
@@ -155,14 +153,13 @@ def _scene_item(
     return item
 
 
-def _apply_grid(item: pystac.Item, scene: SceneFigures, output_dir: Path) -> None:
+def _apply_grid(item: pystac.Item, scene: SceneFigures) -> None:
     """Say on which grid a scene's map lies, as far as that is known."""
     found = ProjectionExtension.ext(item, add_if_missing=True)
-    report = read_scene_report(scene, output_dir)
-    if report is None:
+    grid = scene.grid
+    if grid is None:
         found.apply(shape=[scene.height, scene.width] if scene.width else None)
         return
-    grid = report.grid
     found.apply(shape=[grid.height, grid.width])
     if grid.crs_wkt:
         found.transform = [float(value) for value in grid.transform]

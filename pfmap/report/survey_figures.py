@@ -1,8 +1,7 @@
-"""The figures that all reports of a survey show, and what is read back from the reports of its scenes."""
+"""The figures that all reports of a survey show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy.typing as npt
 
 from pfmap.core.card import Card
 from pfmap.core.classes import ClassSpec
-from pfmap.core.tables import read_json
-from pfmap.report.scene_report import SceneReport, Unit
+from pfmap.core.grid import GeoBox
+from pfmap.report.scene_report import Unit
 
 State = Literal["done", "skipped", "failed"]
 """Of a scene: mapped in this run, mapped by an earlier one, or not mapped."""
@@ -67,7 +66,7 @@ class _Summed:
 
 @dataclass(frozen=True, slots=True)
 class SceneFigures(_Summed):
-    """One scene of a survey; its fields are keys of the JSON report, in this order."""
+    """One scene of a survey; its fields are keys of the JSON report, in this order, but for the last."""
 
     scene: str
     """As it was named or found."""
@@ -100,6 +99,8 @@ class SceneFigures(_Summed):
     warnings: tuple[str, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Its files by kind, relative to the output folder."""
+    grid: GeoBox | None = None
+    """Of its class raster, where it has one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +170,3 @@ class SurveyFigures(_Summed):
             "licence": card.provenance.licence,
             "attribution": card.provenance.attribution,
         }
-
-
-def read_scene_report(scene: SceneFigures, output_dir: Path) -> SceneReport | None:
-    """Read the report that lies beside a scene's outputs; None where there is none that can be read."""
-    if "report" not in scene.outputs:
-        return None
-    return read_json(output_dir / scene.outputs["report"], SceneReport)

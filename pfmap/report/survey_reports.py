@@ -34,7 +34,7 @@ def write_reports(
     from pfmap.report.stac import survey_catalogue
     from pfmap.report.survey_page import survey_page
 
-    stac = survey_catalogue(figures, output_dir, {**figures.outputs, **REPORTS})
+    stac = survey_catalogue(figures, {**figures.outputs, **REPORTS})
     names = {**REPORTS, "stac": list(stac)[-1]}
     whole = replace(figures, outputs={**figures.outputs, **names})
     for name, text in stac.items():
@@ -92,7 +92,7 @@ def class_row(item: ClassFigures, unit: str) -> dict[str, object]:
 
 def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
     row = asdict(scene) | {"classes": [class_row(item, unit) for item in scene.classes]}
-    return {"gsd_m" if key == "gsd" else key: value for key, value in row.items()}
+    return {"gsd_m" if key == "gsd" else key: value for key, value in row.items() if key != "grid"}
 
 
 def survey_csv(figures: SurveyFigures) -> str:

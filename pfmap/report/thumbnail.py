@@ -14,7 +14,6 @@ from pfmap.core.grid import GeoBox
 from pfmap.raster.location import Location
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT, Scaling
-from pfmap.report.survey_figures import SceneFigures, read_scene_report
 
 SIDE = 320
 """Pixels of the longer side of each of the two panels, at most."""
@@ -31,7 +30,7 @@ def thumbnail_limit(scenes: int) -> int:
 
 
 def thumbnail(
-    scene: str | Location,
+    scene: Location,
     classes_path: Path,
     classes: Sequence[ClassSpec],
     *,
@@ -55,24 +54,6 @@ def thumbnail(
         return b""
     colors = {value: spec.rgb for value, spec in enumerate(classes) if not spec.background}
     return class_picture(preview.pixels, preview.seen, preview.classes, colors, limit)
-
-
-def scene_thumbnail(
-    scene: SceneFigures,
-    output_dir: Path,
-    classes: Sequence[ClassSpec],
-    limit: int = _LIMIT,
-    place: Location | None = None,
-) -> bytes:
-    """Draw a mapped scene of a survey as `thumbnail` does, with the bands and the scale of its own report.
-
-    Its name may lack what opening it takes: `place` has that.
-    """
-    if scene.state == "failed" or "classes" not in scene.outputs:
-        return b""
-    path, report = output_dir / scene.outputs["classes"], read_scene_report(scene, output_dir)
-    scaling, bands = (EIGHT_BIT, None) if report is None else (report.scene.scale, report.scene.bands)
-    return thumbnail(place or scene.scene, path, classes, scaling=scaling, bands=bands, limit=limit)
 
 
 def class_picture(

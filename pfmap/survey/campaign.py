@@ -18,7 +18,7 @@ from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures
 from pfmap.report.survey_reports import write_reports
-from pfmap.report.thumbnail import scene_thumbnail, thumbnail, thumbnail_limit
+from pfmap.report.thumbnail import thumbnail, thumbnail_limit
 from pfmap.survey import gather
 from pfmap.survey.choice import write_failures
 from pfmap.survey.find import Sheet
@@ -195,28 +195,34 @@ class Survey:
     def _draw(self, scenes: Sequence[SceneFigures], merged: Merged | None) -> dict[str, bytes]:
         """Draw small pictures of the scenes; of those that were drawn already only what has changed."""
         limit, classes = thumbnail_limit(len(scenes)), self.runner.runtime.model.card.classes
-        places = {sheet.name: sheet.location for sheet in (*self.results, *self._sheets)}
-        boxes = {sheet.name: self._boxes.get(sheet) for sheet in self._sheets}
+        sheets = {sheet.name: sheet for sheet in (*self.results, *self._sheets)}
         whole = next((one.result for one in self.results.values() if one.result is not None), None)
-        scaling = whole.facts.scene.scale if whole and self._sheets else None
 
-        def draw_new(scene: SceneFigures) -> bytes:
-            box = boxes.get(scene.name)
-            if box is None or scaling is None or merged is None or scene.state == "failed":
-                return scene_thumbnail(scene, self.folder, classes, limit, places.get(scene.name))
-            path, bands = merged.outputs["classes"], self.runner.options.bands
-            place = places[scene.name]
-            return thumbnail(place, path, classes, scaling=scaling, bands=bands, part=box, limit=limit)
+        def draw_new(sheet: Sheet) -> bytes:
+            done = whole if self._sheets else self.results[sheet].result
+            assert done is not None
+            raster, part = done.outputs["classes"], None
+            bands: tuple[int, ...] | None = done.facts.scene.bands
+            if self._sheets:  # of a mosaic: each shows its part of the one map
+                part = self._boxes.get(sheet)
+                if merged is None or part is None:
+                    return b""
+                raster, bands = merged.outputs["classes"], self.runner.options.bands
+            look = done.facts.scene.scale
+            return thumbnail(
+                sheet.location, raster, classes, scaling=look, bands=bands, part=part, limit=limit
+            )
 
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit
             if key not in self._pictures:
-                self._pictures[key] = draw_new(scene)
+                self._pictures[key] = draw_new(sheets[scene.name])
             return self._pictures[key]
 
+        drawn = [scene for scene in scenes if scene.state != "failed"]
         with ThreadPoolExecutor(_PICTURES, "pfmap-draw") as pool:
-            pictures = pool.map(draw, scenes)
-            return {scene.name: picture for scene, picture in zip(scenes, pictures, strict=True) if picture}
+            pictures = pool.map(draw, drawn)
+            return {scene.name: picture for scene, picture in zip(drawn, pictures, strict=True) if picture}
 
 
 def refuse_options(runtime: Runtime, options: PredictOptions) -> None:

@@ -52,6 +52,7 @@ def scene_figures(
         warnings=report.warnings,
         outputs=relative_names(done.outputs, folder),
         finished=report.finished,
+        grid=report.grid,
     )
 
 
