@@ -19,8 +19,8 @@ from pfmap.raster.location import locate
 from pfmap.raster.source import glance
 from pfmap.report.scene_report import SceneReport
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
-from pfmap.report.survey_reports import write_reports
 from pfmap.report.thumbnail import thumbnail
+from pfmap.survey.campaign import write_reports
 from pfmap.survey.find import Sheet
 from pfmap.survey.gather import scene_figures
 from pfmap.survey.run import SheetResult

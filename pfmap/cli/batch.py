@@ -73,7 +73,7 @@ def _show(result: "SurveyResult") -> None:
 
 
 def _as_json(result: "SurveyResult") -> dict[str, Any]:
-    from pfmap.report.survey_reports import class_row
+    from pfmap.report.survey_figures import class_row
 
     figures = result.figures
     return {

@@ -1,7 +1,7 @@
-"""The figures that all reports of a survey show."""
+"""The figures that all reports of a survey show, as JSON for machines and CSV for spreadsheets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -9,8 +9,12 @@ import numpy.typing as npt
 
 from pfmap.core.card import Card
 from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import csv_text, json_text
 from pfmap.core.grid import GeoBox
 from pfmap.report.scene_report import Unit
+
+FORMAT = 1
+"""Of the JSON: goes up when a name changes its meaning or goes away, not when one is added."""
 
 State = Literal["done", "skipped", "failed"]
 """Of a scene: mapped in this run, mapped by an earlier one, or not mapped."""
@@ -170,3 +174,83 @@ class SurveyFigures(_Summed):
             "licence": card.provenance.licence,
             "attribution": card.provenance.attribution,
         }
+
+
+def survey_json(figures: SurveyFigures) -> bytes:
+    """Return all figures as JSON, with areas as `area_m2` or `area_px`.
+
+    Keys are always there, in the same order; what is not known is null, "" or empty. Numbers that JSON does
+    not have (infinite, not a number) become null.
+    """
+    table = {
+        "pfmap": figures.version,
+        "format": FORMAT,
+        "title": figures.title,
+        "started": figures.started,
+        "finished": figures.finished,
+        "seconds": figures.seconds,
+        "unit": figures.unit,
+        "crs": figures.crs,
+        "scenes_done": figures.count("done"),
+        "scenes_skipped": figures.count("skipped"),
+        "scenes_failed": figures.count("failed"),
+        "classes": [class_row(item, figures.unit) for item in figures.classes],
+        "model": figures.model_facts(),
+        "settings": figures.settings,
+        "warnings": figures.warnings,
+        "outputs": figures.outputs,
+        "scenes": [_scene_row(scene, figures.unit) for scene in figures.scenes],
+    }
+    return f"{json_text(table)}\n".encode()
+
+
+def class_row(item: ClassFigures, unit: str) -> dict[str, object]:
+    """Return the figures of a class as reports have them."""
+    return {
+        "class_id": item.class_id,
+        "class": item.name,
+        "color": item.color,
+        "pixels": item.pixels,
+        f"area_{unit}": item.area,
+        "objects": item.objects,
+    }
+
+
+def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
+    row = asdict(scene) | {"classes": [class_row(item, unit) for item in scene.classes]}
+    return {"gsd_m" if key == "gsd" else key: value for key, value in row.items() if key != "grid"}
+
+
+def survey_csv(figures: SurveyFigures) -> bytes:
+    """Return a table with a row per scene, for spreadsheets, which take it for UTF-8 by its mark."""
+    classes = figures.all_classes()
+    areas = [f"area_{figures.unit}_{item.name}" for item in classes]
+    objects = [f"objects_{item.name}" for item in classes]
+    rows: list[list[object]] = [[*_cells(SceneFigures("", "", "done")), *areas, *objects, "warnings"]]
+    for scene in figures.scenes:
+        area = {item.class_id: round(item.area, 2) for item in scene.classes}
+        count = {item.class_id: item.objects for item in scene.classes}
+        cells = [
+            *_cells(scene).values(),
+            *(found.get(item.class_id) for found in (area, count) for item in classes),
+        ]
+        rows.append([*cells, "; ".join(scene.warnings)])
+    return csv_text(rows).encode("utf-8-sig")
+
+
+def _cells(scene: SceneFigures) -> dict[str, object]:
+    """Return the first cells of a scene's row by their column; None leaves a cell empty."""
+    return {
+        "scene": scene.scene,
+        "name": scene.name,
+        "state": scene.state,
+        "reason": scene.reason,
+        "width": scene.width or None,
+        "height": scene.height or None,
+        "gsd_m": scene.gsd,
+        "crs": scene.crs,
+        "valid_pixels": scene.valid_pixels if scene.classes else None,
+        "mean_confidence": None if scene.mean_confidence is None else round(scene.mean_confidence, 2),
+        "seconds": round(scene.seconds["total"], 2) if "total" in scene.seconds else None,
+        "finished": scene.finished,
+    }

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
+from pfmap.core.files import make_folder, write_bytes, writing
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import moment_of
 from pfmap.mapping.job import Result
@@ -16,8 +17,7 @@ from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.run_report import earlier_report
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
-from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures
-from pfmap.report.survey_reports import write_reports
+from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures, survey_csv, survey_json
 from pfmap.report.thumbnail import thumbnail, thumbnail_limit
 from pfmap.survey import gather
 from pfmap.survey.choice import write_failures
@@ -28,6 +28,13 @@ from pfmap.survey.virtual_scene import make_mosaic
 from pfmap.vector.footprints import Footprints
 from pfmap.vector.layer import open_layer
 from pfmap.version import __version__
+
+REPORTS: Mapping[str, str] = {
+    "html": "survey_report.html",
+    "json": "survey_report.json",
+    "csv": "survey_report.csv",
+}
+"""The reports' names by kind."""
 
 _LOOKS = 8  # scenes looked at at a time: servers take their time
 _PICTURES = 2  # drawn at a time
@@ -244,3 +251,32 @@ def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:
     with ThreadPoolExecutor(_LOOKS, "pfmap-look") as pool:
         found = zip(sheets, pool.map(look, sheets), strict=True)
         return {sheet: box for sheet, box in found if box is not None}
+
+
+def write_reports(
+    figures: SurveyFigures, output_dir: Path, thumbnails: Mapping[str, bytes]
+) -> dict[str, str]:
+    """Write the page, the tables and the catalogue of a survey, replacing those that are there.
+
+    The JSON comes last: it says that all others are there. Thumbnails go by the scenes' names. Returns the
+    files' names by kind: html, json, csv, stac (the collection).
+
+    Raises:
+        TargetError: a file cannot be written.
+    """
+    # Mapping single scenes imports this module too, and does without pystac and jinja2.
+    from pfmap.report.stac import survey_catalogue
+    from pfmap.report.survey_page import survey_page
+
+    stac = survey_catalogue(figures, {**figures.outputs, **REPORTS})
+    names = {**REPORTS, "stac": list(stac)[-1]}
+    whole = replace(figures, outputs={**figures.outputs, **names})
+    files = {name: text.encode() for name, text in stac.items()}
+    files[REPORTS["html"]] = survey_page(whole, thumbnails).encode()
+    files |= {REPORTS["csv"]: survey_csv(whole), REPORTS["json"]: survey_json(whole)}
+    for name, content in files.items():
+        path = output_dir / name
+        with writing(path):
+            make_folder(path.parent, output_dir)
+        write_bytes(path, content)
+    return names

@@ -25,9 +25,9 @@ from pfmap.report.html import Table, render
 from pfmap.report.stac import safe_id
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
 from pfmap.report.survey_page import survey_page
-from pfmap.report.survey_reports import REPORTS, write_reports
 from pfmap.report.thumbnail import class_picture
 from pfmap.report.wording import AreaUnit, duration, link
+from pfmap.survey.campaign import REPORTS, write_reports
 
 VOID = frozenset({"meta", "img", "br"})
 

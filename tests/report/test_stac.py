@@ -24,7 +24,7 @@ from surveys import CARD, made_up, mapped
 import pfmap
 from pfmap.core.card import Provenance
 from pfmap.report.survey_figures import SurveyFigures
-from pfmap.report.survey_reports import write_reports
+from pfmap.survey.campaign import write_reports
 from pfmap.vector.footprints import footprint_geometry
 
 SCHEMAS = get_local_schema_cache()
