@@ -17,7 +17,6 @@ from pfmap.report.survey_figures import SceneFigures, SurveyFigures
 from pfmap.report.wording import STATES, AreaUnit, duration, moment, percent, plural
 
 _OPEN = 6  # scenes: those of a survey of no more are unfolded, also on paper
-_PICTURES = 24_000_000  # bytes of all pictures; what is beyond is left out, and said
 
 _SECTIONS = {
     "failures": "Failures",
@@ -35,8 +34,7 @@ class _Picture:
     """A small picture as a page holds it."""
 
     data: str
-    """Base64."""
-    media_type: str
+    """WebP in base64."""
     width: int
     height: int
 
@@ -85,11 +83,10 @@ class _Scene:
 
 
 def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
-    """Write the page, with small pictures (WebP, PNG or JPEG) by the scenes' names; empty ones are none."""
+    """Write the page, with small WebP pictures by the scenes' names."""
     areas = AreaUnit.fitting(figures.area, figures.unit)
-    kept, left_out = _within_budget(figures, thumbnails)
     scenes = [
-        _Scene(f"scene-{number}", scene, _picture(kept.get(scene.name, b"")))
+        _Scene(f"scene-{number}", scene, _picture(thumbnails.get(scene.name, b"")))
         for number, scene in enumerate(figures.scenes, 1)
     ]
     failed = [scene for scene in scenes if scene.figures.state == "failed"]
@@ -109,34 +106,17 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
         drawing=drawing,
         width=WIDTH,
         unfolded=len(scenes) <= _OPEN,
-        left_out=left_out,
         files=files,
         model=figures.model_facts(),
     )
 
 
 def _picture(content: bytes) -> _Picture | None:
-    """Return what an `img` needs; None where a file is no picture."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            kind = Image.MIME[image.format or ""]
-            return _Picture(base64.b64encode(content).decode(), kind, image.width, image.height)
-    except (OSError, KeyError):
+    """Return what an `img` needs; None where there is no picture."""
+    if not content:
         return None
-
-
-def _within_budget(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> tuple[dict[str, bytes], int]:
-    """Return the pictures that the page has room for, and how many it has not."""
-    kept: dict[str, bytes] = {}
-    room, left_out = _PICTURES, 0
-    for scene in figures.scenes:
-        picture = b"" if scene.state == "failed" else thumbnails.get(scene.name, b"")
-        if len(picture) > room:
-            left_out += 1
-        else:
-            kept[scene.name] = picture
-            room -= len(picture)
-    return kept, left_out
+    with Image.open(io.BytesIO(content)) as image:
+        return _Picture(base64.b64encode(content).decode(), *image.size)
 
 
 def _pace(figures: SurveyFigures) -> str:
