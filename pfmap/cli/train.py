@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -17,19 +17,6 @@ from pfmap.core.errors import worded
 if TYPE_CHECKING:
     from pfmap.train.loop import Progress
     from pfmap.train.validate import Figures, Validation
-
-
-class AboutImages(TypedDict):
-    """Options that say what a configuration says too."""
-
-    field: str | None
-    classes: tuple[str, ...] | None
-    rest: tuple[str, ...] | None
-    bands: tuple[int, ...] | None
-    validation: float
-    steps: int
-    trained: str
-    attribution: str
 
 
 @click.command(cls=Command)
@@ -91,6 +78,7 @@ class AboutImages(TypedDict):
 @click.pass_context
 def train(
     ctx: click.Context,
+    /,
     source: Path,
     output_dir: Path,
     labels: str | None,
@@ -100,7 +88,7 @@ def train(
     resume: bool,
     overwrite: bool,
     quiet: bool,
-    **about: Unpack[AboutImages],
+    **about_images: Any,
 ) -> None:
     """Train a PFNet on your own images.
 
@@ -117,13 +105,12 @@ def train(
     loop.check_output(output_dir, resume=resume, overwrite=overwrite)
     leads = os.environ.get("RANK", "0") == "0"
     if source.suffix == ".toml":
-        about_images = ("labels", *AboutImages.__annotations__)
-        refuse_given(ctx, about_images, f": {source} says that already; change it there")
+        refuse_given(ctx, ("labels", *about_images), f": {source} says that already; change it there")
         config, folder = settings.read_config(source), data or source.parent
     elif labels is None:
         raise click.UsageError(f"{source} needs --labels: polygons, a label raster, or a folder of masks")
     else:
-        described = quick.QuickOptions(source, labels, **about)
+        described = quick.QuickOptions(source, labels, **about_images)
         base = load_model(start_from or DEFAULT_MODEL)
         config, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
     with _shown(config.training.steps, quiet=quiet or not leads) as (on_step, on_validation):

@@ -1,6 +1,7 @@
 """Swaths on many processes and machines, through Dask distributed: the extra ``pfmap[dask]``."""
 
 import importlib.util
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -51,3 +52,11 @@ def opened_cluster(
             for address in link.workers():  # torch loads there while the scene is being looked at here
                 link.submit(look_around, device, "auto", worker=address, on_done=lambda: None)
             yield Cluster(link, say, chosen)
+
+
+def dask_setup(_worker: object) -> None:
+    """Have a local worker leave Ctrl-C, which a terminal sends to all processes, to the one that started it.
+
+    Dask looks for it by this name, before the worker does anything else.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -243,7 +243,7 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
         "memory_limit": 0,  # a scene that does not fit is refused before the start
         "dashboard": False,
         "silence_logs": _SILENT,
-        "preload": "pfmap.cluster.preload",
+        "preload": "pfmap.cluster",
         "config": {"distributed.worker.profile.enabled": False},  # looks at all threads 100 times a second
     }
     specs = {number: {"cls": Nanny, "options": common} for number in range(workers)}
