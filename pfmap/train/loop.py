@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.errors import TargetError, TrainingError, reason
-from pfmap.core.files import write_bytes
+from pfmap.core.files import write_bytes, write_text
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.checkpoint import AGAIN, read_data
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.report.curves import LOSS, RATE, Curves
+from pfmap.report.html import render
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
 from pfmap.train.data import load_data
-from pfmap.train.model_page import CURVES_NAME, write_page
 from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer, refuse_diverged
 from pfmap.train.start import Team, first_network, gather, refuse_without_disk, refuse_without_memory
 from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
@@ -296,8 +296,9 @@ class _Run:
         )
         write_model(self.output, card, self.average)
         self.curves.write_csv(self.output / "curves.csv")
-        self.curves.write_png(self.output / CURVES_NAME)
-        write_page(self.output, card, figures, fitted)
+        self.curves.write_png(self.output / "curves.png")
+        page = render("model.md.jinja", card=card, figures=figures, fitted=fitted)
+        write_text(self.output / "README.md", page)
         try:
             self.checkpoint.unlink(missing_ok=True)
         except OSError as error:
