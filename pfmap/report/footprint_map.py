@@ -68,45 +68,26 @@ def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
         return None
     first = next(iter(placed.values()))[0][0]
     rings = {index: [(_near(lon, first), lat) for lon, lat in ring] for index, ring in placed.items()}
-    frame = _frame([point for ring in rings.values() for point in ring])
-    order = sorted(rings, key=lambda index: scenes[index].state == "failed")  # failures on top
-    outlines = [Outline(k, tuple(map(frame.place, rings[k])), _short(scenes[k].name)) for k in order]
-    if len(outlines) > _NAMED or any(one.span[0] <= 11 * len(one.name) for one in outlines):
-        outlines = [replace(one, name="") for one in outlines]
-    lat, lon = frame.lat, _near(frame.lon, 0.0)
-    middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
-    return Drawing(frame.height, tuple(outlines), middle, *_scale_bar(WIDTH / frame.scale * _METRES))
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where longitudes and latitudes lie on the drawing."""
-
-    lon: float
-    """Of the middle, as the latitude."""
-    lat: float
-    stretch: float
-    """How long a degree of longitude is there, beside one of latitude."""
-    scale: float
-    """Units of the drawing per degree of latitude."""
-    height: float
-
-    def place(self, point: tuple[float, float]) -> tuple[float, float]:
-        lon, lat = point
-        x = WIDTH / 2 + (lon - self.lon) * self.stretch * self.scale
-        return x, self.height / 2 + (self.lat - lat) * self.scale
-
-
-def _frame(points: Sequence[tuple[float, float]]) -> _Frame:
-    """Fit the drawing around points."""
-    lons, lats = zip(*points, strict=True)
+    lons, lats = zip(*(point for ring in rings.values() for point in ring), strict=True)
     lon, lat = (min(lons) + max(lons)) / 2, (min(lats) + max(lats)) / 2
-    stretch = max(0.01, math.cos(math.radians(lat)))
+    stretch = max(0.01, math.cos(math.radians(lat)))  # of a degree of longitude, beside one of latitude
     wide = max((max(lons) - min(lons)) * stretch, 1e-6)
     tall = max(max(lats) - min(lats), 1e-6)
     room = WIDTH - 2 * _MARGIN
     height = min(max(tall / wide * room + 2 * _MARGIN, _LOW), _HIGH)
-    return _Frame(lon, lat, stretch, min(room / wide, (height - 2 * _MARGIN) / tall), height)
+    scale = min(room / wide, (height - 2 * _MARGIN) / tall)  # units of the drawing per degree of latitude
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        x = WIDTH / 2 + (point[0] - lon) * stretch * scale
+        return x, height / 2 + (lat - point[1]) * scale
+
+    order = sorted(rings, key=lambda index: scenes[index].state == "failed")  # failures on top
+    outlines = [Outline(k, tuple(map(place, rings[k])), _short(scenes[k].name)) for k in order]
+    if len(outlines) > _NAMED or any(one.span[0] <= 11 * len(one.name) for one in outlines):
+        outlines = [replace(one, name="") for one in outlines]
+    east = _near(lon, 0.0)
+    middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(east):.4f}° {'E' if east >= 0 else 'W'}"
+    return Drawing(height, tuple(outlines), middle, *_scale_bar(WIDTH / scale * _METRES))
 
 
 def _near(lon: float, middle: float) -> float:
