@@ -8,7 +8,7 @@ import base64
 import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -21,9 +21,9 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType
 
 from pfmap.core.card import Card
-from pfmap.core.classes import COLOR, NODATA
+from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import SourceError, json_text, visible
-from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
+from pfmap.report.survey_figures import SceneFigures, SurveyFigures
 from pfmap.report.wording import fact, parse_time
 from pfmap.vector.footprints import footprint_geometry, ring_around
 from pfmap.vector.geodesy import crs_names
@@ -148,8 +148,8 @@ def _scene_item(scene: SceneFigures, name: str, figures: SurveyFigures, when: da
         item.add_asset(kind, _asset(kind, f"../../{path}"))
     if "classes" in item.assets and scene.classes:
         nodata = Classification.create(NODATA, "no data", "nodata", title="no data", nodata=True)
-        classes = [*(_class(found, title=found.name) for found in scene.classes), nodata]
-        ClassificationExtension.ext(item.assets["classes"], add_if_missing=True).apply(classes)
+        classes = [_class(value, spec, spec.name) for value, spec in enumerate(figures.model.classes)]
+        ClassificationExtension.ext(item.assets["classes"], add_if_missing=True).apply([*classes, nodata])
     return item
 
 
@@ -180,11 +180,10 @@ def _asset(kind: str, href: str) -> pystac.Asset:
     )
 
 
-def _class(item: ClassFigures, title: str | None = None) -> Classification:
+def _class(value: int, spec: ClassSpec, title: str | None = None) -> Classification:
     """Return a class in the terms of the classification extension."""
-    name = re.sub(r"[^0-9A-Za-z_-]+", "_", item.name) or f"class_{item.class_id}"
-    color = item.color[1:].upper() if COLOR.fullmatch(item.color) else None
-    return Classification.create(item.class_id, item.name, name, title=title, color_hint=color)
+    name = re.sub(r"[^0-9A-Za-z_-]+", "_", spec.name)
+    return Classification.create(value, spec.name, name, title=title, color_hint=spec.color[1:].upper())
 
 
 def _model_item(
@@ -203,7 +202,7 @@ def _model_item(
         + f" Licence: {card.provenance.licence}." * bool(card.provenance.licence)
     )
     item.common_metadata.license = "other" if card.provenance.licence else None
-    _apply_model(item, card, figures.all_classes())
+    _apply_model(item, card)
     weights = pystac.Asset(
         href=_weights_name(figures.model_sha256),
         title=f"Weights of {card.name}, named by their SHA-256",
@@ -217,7 +216,7 @@ def _model_item(
     return item
 
 
-def _apply_model(item: pystac.Item, card: Card, classes: Sequence[ClassFigures]) -> None:
+def _apply_model(item: pystac.Item, card: Card) -> None:
     """Say what the network takes and what it gives, in the terms of the MLM extension."""
     bands, side, scale = list(card.input.bands), card.input.window, card.input.scale
     order = ["batch", "channel", "height", "width"]
@@ -235,8 +234,8 @@ def _apply_model(item: pystac.Item, card: Card, classes: Sequence[ClassFigures])
     made = mlm.ModelOutput.create(
         "logits",
         [mlm.TaskType.SEMANTIC_SEGMENTATION],
-        mlm.ResultStructure.create([-1, len(classes), side, side], order, DataType.FLOAT32),
-        classes=[_class(found) for found in classes],
+        mlm.ResultStructure.create([-1, len(card.classes), side, side], order, DataType.FLOAT32),
+        classes=[_class(value, spec) for value, spec in enumerate(card.classes)],
     )
     mlm.MLMExtension.ext(item, add_if_missing=True).apply(
         name=_model_name(card.name),

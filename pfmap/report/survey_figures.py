@@ -147,12 +147,6 @@ class SurveyFigures(_Summed):
         pixels = sum(count for _, count in known)
         return sum(value * count for value, count in known) / pixels if pixels else None
 
-    def all_classes(self) -> list[ClassFigures]:
-        """Return the classes of the survey, and those that only its scenes have, by value."""
-        found = {item.class_id: item for scene in self.scenes for item in reversed(scene.classes)}
-        found |= {item.class_id: item for item in self.classes}
-        return [found[key] for key in sorted(found)]
-
     def model_facts(self) -> dict[str, object]:
         """Return what the page and the JSON say of the model, by name."""
         card, spec = self.model, self.model.input
@@ -223,18 +217,15 @@ def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
 
 def survey_csv(figures: SurveyFigures) -> bytes:
     """Return a table with a row per scene, for spreadsheets, which take it for UTF-8 by its mark."""
-    classes = figures.all_classes()
-    areas = [f"area_{figures.unit}_{item.name}" for item in classes]
-    objects = [f"objects_{item.name}" for item in classes]
+    classes = figures.model.classes
+    areas = [f"area_{figures.unit}_{spec.name}" for spec in classes]
+    objects = [f"objects_{spec.name}" for spec in classes]
     rows: list[list[object]] = [[*_cells(SceneFigures("", "", "done")), *areas, *objects, "warnings"]]
     for scene in figures.scenes:
         area = {item.class_id: round(item.area, 2) for item in scene.classes}
         count = {item.class_id: item.objects for item in scene.classes}
-        cells = [
-            *_cells(scene).values(),
-            *(found.get(item.class_id) for found in (area, count) for item in classes),
-        ]
-        rows.append([*cells, "; ".join(scene.warnings)])
+        figures_of = (found.get(value) for found in (area, count) for value in range(len(classes)))
+        rows.append([*_cells(scene).values(), *figures_of, "; ".join(scene.warnings)])
     return csv_text(rows).encode("utf-8-sig")
 
 
