@@ -1,6 +1,5 @@
 """Small pictures: a scene and its class raster in few pixels, and pixels as a PNG file."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +18,9 @@ from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB
 from pfmap.raster.source import Source
 
+Bytes = npt.NDArray[np.uint8]
+
 _MOST = 512 << 20  # pixels: more are not all read for one small picture
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """Few pixels of a scene's mapped part."""
-
-    pixels: npt.NDArray[np.uint8] | None
-    """``(3, h, w)`` of the scene, or None where reading it would take too long."""
-    seen: npt.NDArray[np.bool_]
-    """``(h, w)``: which of them have data."""
-    classes: npt.NDArray[np.uint8]
-    """``(h, w)``, with nodata where there is no class."""
 
 
 def read_preview(
@@ -41,13 +30,16 @@ def read_preview(
     scaling: Scaling,
     bands: tuple[int, ...] | None = None,
     part: GeoBox | None = None,
-) -> Preview:
+) -> tuple[Bytes | None, npt.NDArray[np.bool_], Bytes]:
     """Read a class raster in few pixels, and the scene under it in the same ones.
 
     The scene of a class raster that covers only a part of it, or lies on the network's grid, is read where
     the class raster is. A large scene without overviews of what it shows is left out: its pixels would all
     have to be read. The longer side has `side` pixels at most. `part` is the scene's grid, where the class
     raster is that of many scenes.
+
+    Returns:
+        ``(3, h, w)`` pixels of the scene, or None; which have data, ``(h, w)``; and their classes, likewise.
 
     Raises:
         PfmapError: one of the two cannot be read.
@@ -58,12 +50,12 @@ def read_preview(
         rows, cols = _covered(source.info.geobox, box, source.info.name)
         found = source.thinned(rows, cols, codes.shape, _MOST, smooth=True)
         if found is None:
-            return Preview(None, codes != NODATA, codes)
+            return None, codes != NODATA, codes
         pixels, seen = source.shown(*found)
-    return Preview(pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA)))
+    return pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA))
 
 
-def _read_part(path: Path, part: GeoBox, side: int) -> npt.NDArray[np.uint8]:
+def _read_part(path: Path, part: GeoBox, side: int) -> Bytes:
     """Return a class raster on the grid of a scene, in few pixels."""
     height, width = _fewer(part.height, part.width, side)
     with (
@@ -77,16 +69,16 @@ def _read_part(path: Path, part: GeoBox, side: int) -> npt.NDArray[np.uint8]:
             nodata=NODATA,
         ) as shown,
     ):
-        codes: npt.NDArray[np.uint8] = shown.read(1)
+        codes: Bytes = shown.read(1)
         return codes
 
 
-def _read_classes(path: Path, side: int) -> tuple[GeoBox, npt.NDArray[np.uint8]]:
+def _read_classes(path: Path, side: int) -> tuple[GeoBox, Bytes]:
     """Return the grid of a class raster, and the class most frequent in each of few pixels."""
     location = locate(path)
     with opened(location) as src:
         shape = _fewer(src.height, src.width, side)
-        codes: npt.NDArray[np.uint8] = src.read(1, out_shape=shape, resampling=Resampling.mode)
+        codes: Bytes = src.read(1, out_shape=shape, resampling=Resampling.mode)
         return geobox_of(src, location), codes
 
 
@@ -109,7 +101,7 @@ def _covered(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
     return y, x
 
 
-def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+def png(pixels: Bytes) -> bytes:
     """Encode ``(height, width, 3)`` uint8 red, green and blue as a PNG file."""
     height, width, bands = pixels.shape
     with quietly(), MemoryFile() as file:

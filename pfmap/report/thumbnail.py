@@ -49,11 +49,11 @@ def thumbnail(
         is no place to fail for want of a picture.
     """
     try:
-        preview = read_preview(scene, classes_path, SIDE, scaling, bands, part)
+        shown = read_preview(scene, classes_path, SIDE, scaling, bands, part)
     except (PfmapError, OSError):
         return b""
     colors = {value: spec.rgb for value, spec in enumerate(classes) if not spec.background}
-    return class_picture(preview.pixels, preview.seen, preview.classes, colors, limit)
+    return class_picture(*shown, colors, limit)
 
 
 def class_picture(

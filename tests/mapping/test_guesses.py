@@ -262,9 +262,9 @@ def test_overviews_that_show_something_else_are_not_used(kind: str, write_scene:
     assert ["overviews that show something else" in note for note in sample.notes] == [True]
     assert (scaling.low, scaling.high) == pytest.approx(np.percentile(image, [2, 98]), rel=0.02)
     codes = write_scene(np.zeros((1, 500, 600), "uint8"), "codes.tif")
-    found = read_preview(str(scene), codes, 60, Scaling(0.0, 7500.0, "here"))
-    assert found.pixels is not None
-    assert np.abs(found.pixels - image[:, 5::10, 5::10] / 7500 * 255).max() < 1
+    pixels, _, _ = read_preview(locate(scene), codes, 60, Scaling(0.0, 7500.0, "here"))
+    assert pixels is not None
+    assert np.abs(pixels - image[:, 5::10, 5::10] / 7500 * 255).max() < 1
 
 
 @pytest.mark.usefixtures("_few")
@@ -280,7 +280,7 @@ def test_of_a_large_scene_only_spots_are_read_instead(
     assert sample.pixels.shape == image.shape  # the spots are so many that they are the scene
     assert np.array_equal(sample.pixels, image)
     codes = write_scene(np.zeros((1, 500, 600), "uint8"), "codes.tif")
-    assert read_preview(str(scene), codes, 60, EIGHT_BIT).pixels is None
+    assert read_preview(locate(scene), codes, 60, EIGHT_BIT)[0] is None
 
 
 @pytest.mark.usefixtures("_few")

@@ -10,6 +10,7 @@ from conftest import NORTH_UP, UTM, Write
 
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox
+from pfmap.raster.location import locate
 from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import EIGHT_BIT
 
@@ -29,25 +30,25 @@ def pair(write_scene: Write) -> tuple[Path, Path]:
 
 
 def test_the_scene_is_shown_where_its_classes_lie(pair: tuple[Path, Path]) -> None:
-    found = read_preview(str(pair[0]), pair[1], 25, EIGHT_BIT)
-    assert np.array_equal(found.classes, CODES)
-    assert found.pixels is not None
-    assert np.abs(found.pixels.astype(int) - SHOWN).max() <= 1
-    assert found.seen.all()
+    pixels, seen, classes = read_preview(locate(pair[0]), pair[1], 25, EIGHT_BIT)
+    assert np.array_equal(classes, CODES)
+    assert pixels is not None
+    assert np.abs(pixels.astype(int) - SHOWN).max() <= 1
+    assert seen.all()
 
 
 def test_a_part_of_a_raster_of_many_scenes_is_shown_on_the_scenes_grid(pair: tuple[Path, Path]) -> None:
     wkt = rasterio.crs.CRS.from_string(UTM).to_wkt()
-    found = read_preview(
-        str(pair[0]), pair[1], 30, EIGHT_BIT, part=GeoBox(240, 200, wkt, tuple(NORTH_UP)[:6])
+    _, _, classes = read_preview(
+        locate(pair[0]), pair[1], 30, EIGHT_BIT, part=GeoBox(240, 200, wkt, tuple(NORTH_UP)[:6])
     )
     expected = np.full((25, 30), 255, np.uint8)
     expected[2:22, 3:28] = CODES
-    assert np.array_equal(found.classes, expected)
+    assert np.array_equal(classes, expected)
 
 
 def test_a_scene_that_lies_elsewhere_now_is_refused(pair: tuple[Path, Path]) -> None:
     with rasterio.open(pair[0], "r+") as dst:
         dst.transform = NORTH_UP @ Affine.translation(5000, 0)
     with pytest.raises(SourceError, match="no longer where its class raster lies"):
-        read_preview(str(pair[0]), pair[1], 25, EIGHT_BIT)
+        read_preview(locate(pair[0]), pair[1], 25, EIGHT_BIT)

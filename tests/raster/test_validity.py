@@ -54,8 +54,8 @@ def everywhere(path: Path, bands: tuple[int, ...] | None = None) -> np.ndarray:
         codes, "w", driver="GTiff", width=80, height=60, count=1, dtype="uint8", crs=UTM, transform=NORTH_UP
     ) as dst:
         dst.write(np.zeros((1, 60, 80), np.uint8))
-    preview = read_preview(str(path), codes, 80, Scaling(0.0, 255.0, "here"), bands)
-    assert np.array_equal(preview.seen, valid)
+    _, seen, _ = read_preview(locate(path), codes, 80, Scaling(0.0, 255.0, "here"), bands)
+    assert np.array_equal(seen, valid)
     return np.asarray(valid)
 
 
