@@ -103,14 +103,6 @@ class Measurer:
         geometry = self.ground(geometry)
         return shapely.area(geometry), shapely.length(geometry)
 
-    def area(self, corners: npt.NDArray[np.float64]) -> float:
-        """Return the area of the polygon with these ``(n, 2)`` corners, square metres."""
-        return float(self.measure(np.array([shapely.Polygon(corners)], dtype=object))[0][0])
-
-    def distance(self, start: tuple[float, float], stop: tuple[float, float]) -> float:
-        """Return the distance between two points in metres, or pixels without a CRS."""
-        return float(self.measure(np.array([shapely.LineString([start, stop])], dtype=object))[1][0])
-
     def _project(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         assert self._to_equal_area is not None
         return np.stack(self._to_equal_area.transform(points[:, 0], points[:, 1]), axis=1)
@@ -209,8 +201,8 @@ def pixel_area(geobox: GeoBox, measurer: Measurer, row: float) -> float:
     if measurer.units == "px":
         return 1.0
     x = geobox.width / 2
-    corners = [geobox.place(x + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
-    return measurer.area(np.array(corners))
+    pixel = shapely.Polygon([geobox.place(x + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))])
+    return float(measurer.measure(np.array([pixel], dtype=object))[0][0])
 
 
 @lru_cache(maxsize=16)
@@ -266,9 +258,9 @@ def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
     if measurer.units == "px":
         return None
     col, row = geobox.width / 2, geobox.height / 2
-    here = geobox.place(col, row)
-    across = measurer.distance(here, geobox.place(col + 1, row))
-    down = measurer.distance(here, geobox.place(col, row + 1))
+    here, right, below = geobox.place(col, row), geobox.place(col + 1, row), geobox.place(col, row + 1)
+    sides = np.array([shapely.LineString([here, there]) for there in (right, below)], dtype=object)
+    across, down = measurer.measure(sides)[1].tolist()
     if not (0 < across < math.inf and 0 < down < math.inf):
         raise SourceError(
             f"a pixel in the scene's middle measures {across} x {down} m on the ground: the georeferencing "

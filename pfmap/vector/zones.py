@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -43,18 +42,9 @@ class Summary:
     """What to tell the user of the files."""
 
 
-class _Part(NamedTuple):
-    """Objects of a chunk that reach a zone."""
-
-    zone: int
-    title: str
-    """Its name."""
-    which: npt.NDArray[np.int64]
-    """``(n,)`` numbers of the objects in the chunk."""
-    inside: npt.NDArray[np.bool_]
-    """``(n,)`` whether their inner point lies in the zone."""
-    areas: npt.NDArray[np.float64]
-    """``(n,)`` area within the zone."""
+_Part = tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]
+"""Number and name of a zone; of the objects of a chunk that reach it ``(n,)`` numbers, whether their inner
+point lies in it, and their areas in it."""
 
 
 def summarize(objects: str, zones: str | None = None, zone_field: str | None = None) -> Summary:
@@ -92,9 +82,9 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
             if places is not None:
                 parts = places.split(shapes, measurer)
             else:
-                parts = iter([_Part(0, "", np.arange(len(shapes)), whole, measurer.measure(shapes)[0])])
+                parts = iter([(0, "", np.arange(len(shapes)), whole, measurer.measure(shapes)[0])])
             for part in parts:
-                _add(rows, part, fields["class"][part.which].astype(str), whole[part.which])
+                _add(rows, part, fields["class"].astype(str), whole)
     notes = tuple(note for note in (layer.note, places.note if places else "") if note)
     return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)], notes)
 
@@ -102,12 +92,13 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
 def _add(
     rows: dict[tuple[int, str], Row], part: _Part, names: npt.NDArray[np.str_], whole: npt.NDArray[np.bool_]
 ) -> None:
-    """Add objects, of ``(n,)`` classes, to the rows of their zone; `whole` are those that count."""
-    for name in np.unique(names).tolist():
-        here = names == name
-        row = rows.setdefault((part.zone, name), Row(part.title, name))
-        row.objects += int(np.count_nonzero(here & part.inside & whole))
-        row.area += float(part.areas[here].sum())
+    """Add to a zone's rows what reaches it of objects of ``(n,)`` classes; `whole` are those that count."""
+    zone, title, which, inside, areas = part
+    for name in np.unique(names[which]).tolist():
+        here = names[which] == name
+        row = rows.setdefault((zone, name), Row(title, name))
+        row.objects += int(np.count_nonzero(here & inside & whole[which]))
+        row.area += float(areas[here].sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +122,11 @@ class _Zones:
             pieces = shapes[mine]
             pieces[~covered] = shapely.intersection(pieces[~covered], place)
             inside = np.asarray(shapely.intersects(place, points[mine]))
-            yield _Part(number, self.names[number], mine, inside, measurer.measure(pieces)[0])
+            yield number, self.names[number], mine, inside, measurer.measure(pieces)[0]
         rest = shapely.difference(shapes, self.union)
         outside = np.flatnonzero(shapely.area(rest) > 0)
         apart = ~shapely.intersects(self.union, points[outside])
-        areas = measurer.measure(rest[outside])[0]
-        yield _Part(len(self.shapes), self.names[-1], outside, apart, areas)
+        yield len(self.shapes), self.names[-1], outside, apart, measurer.measure(rest[outside])[0]
 
 
 def _read_zones(text: str, name_field: str | None, crs: pyproj.CRS | None, objects: str) -> _Zones:
