@@ -63,11 +63,7 @@ class Cluster:
         return torch.device(first.device), PRECISIONS[first.precision]
 
     def probe(self, plan: Plan, stem: str, on_step: Callable[[], None]) -> Probe:
-        """Have a worker map a piece of a scene, and say what it takes all of them.
-
-        Raises:
-            PfmapError: the worker cannot do it.
-        """
+        """Have a worker map a piece of a scene, and say what it takes all of them."""
         job = ClusterJob.of(plan, stem)
         with self._needed(), self._own_turn(on_step):
             workers = self._present()
@@ -215,7 +211,15 @@ def refuse_numbered(device: str) -> None:
 
 def _refuse_other_versions(link: Link, workers: Collection[str]) -> None:
     """Refuse workers with another pfmap than this one, before anything of it is sent to them."""
-    versions = link.run(_version_teller(), workers=workers)
+
+    def tell() -> str | None:  # sent as it is, for a worker may have no pfmap
+        try:
+            from pfmap import version
+        except ImportError:
+            return None
+        return version.__version__
+
+    versions = link.run(tell, workers=workers)
     others = sorted(address for address, version in versions.items() if version != __version__)
     if not others:
         return
@@ -228,19 +232,6 @@ def _refuse_other_versions(link: Link, workers: Collection[str]) -> None:
         f"worker {others[0]} {words}, this machine has pfmap {__version__}{more}: install "
         f"pfmap[dask] {__version__} in the workers' environment"
     )
-
-
-def _version_teller() -> Callable[[], str | None]:
-    """Make the function that says which pfmap a worker has: sent as it is, for the worker may have none."""
-
-    def tell() -> str | None:
-        try:
-            from pfmap import version
-        except ImportError:
-            return None
-        return version.__version__
-
-    return tell
 
 
 def _refuse_unlike(found: Sequence[Abilities]) -> None:

@@ -84,11 +84,7 @@ class Dispatcher:
         return self._error is None and not self._runs.left and not self._thread.is_alive()
 
     def wait(self, index: int, seconds: float) -> bool:
-        """Wait for a swath, so long at most; say whether it is on disk.
-
-        Raises:
-            PfmapError: it will never be.
-        """
+        """Wait for a swath, so long at most; say whether it is on disk, or raise why it never will be."""
         with self._news:
             if not self._runs.written[index] and self._error is None:
                 self._news.wait(seconds)

@@ -84,11 +84,7 @@ class Handover:
                 bucket.upload(archive, self._archive(rows))
 
     def fetch(self, rows: Span, work: Work) -> None:
-        """Have a finished swath in the work folder.
-
-        Raises:
-            SourceError: it cannot be read.
-        """
+        """Have a finished swath in the work folder; a `SourceError` says that it cannot be read."""
         if self._on_disk or work.swath(rows).is_dir():
             return
         with work.writing(rows) as folder, tempfile.TemporaryDirectory(dir=work.path) as name:
@@ -112,7 +108,6 @@ class Handover:
 @contextmanager
 def signed(job: ClusterJob) -> Iterator[None]:
     """Leave a job's sign in its folder; at the end it goes, and what workers answered there."""
-    assert job.folder is not None
     try:
         write_text(job.folder / job.sign_name, job.sign)
         yield
@@ -128,7 +123,6 @@ def answer_sign(job: ClusterJob, address: str) -> None:
     Raises:
         ClusterError: the worker sees no such folder, or another one, or cannot write there.
     """
-    assert job.folder is not None
     try:
         sign = read_text(job.folder / job.sign_name)
     except OSError as error:
@@ -152,12 +146,7 @@ def answer_sign(job: ClusterJob, address: str) -> None:
 
 
 def await_answer(job: ClusterJob, address: str, seconds: float) -> None:
-    """Wait until what a worker left in the folder is seen here.
-
-    Raises:
-        ClusterError: it is not, in so many seconds.
-    """
-    assert job.folder is not None
+    """Wait until what a worker left in the folder is seen here; a `ClusterError` after so many seconds."""
     name = job.answer_name(address)
     end = time.monotonic() + seconds
     while name not in file_names(job.folder, job.id):

@@ -29,7 +29,6 @@ CONNECT_SECONDS = 10.0
 PATIENCE = 300.0
 """Seconds that a run waits for a scheduler or workers that have gone to come back."""
 
-
 _HOST = "127.0.0.1"  # nobody else's business
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
 _SILENT = logging.CRITICAL + 1  # what goes wrong is said once, by pfmap
@@ -75,8 +74,7 @@ class Link:
     def reconnect(self, on_wait: Callable[[], None]) -> None:
         """Wait for the scheduler, or another one at its address, to come back; `on_wait` may raise to stop.
 
-        Raises:
-            ClusterError: it does not within `PATIENCE`.
+        A `ClusterError` says that it does not.
         """
         _close(self._client)
         self._say(

@@ -41,15 +41,15 @@ class ClusterJob:
     """What the outputs' names begin with."""
     scene: str
     """The scene's fingerprint, as seen from where the run was started."""
-    folder: Path | None
-    """Where finished swaths are handed over, absolute; None while there is none yet."""
+    folder: Path
+    """Where finished swaths are handed over, absolute; the current one while there is none yet."""
     run: str
     """What its run file says: which run it belongs to."""
     sign: str
     """What the file `sign_name` in it says: proof that a worker sees the same folder."""
 
     @classmethod
-    def of(cls, plan: Plan, stem: str, folder: Path | None = None, run: str = "") -> "ClusterJob":
+    def of(cls, plan: Plan, stem: str, folder: Path = Path(), run: str = "") -> "ClusterJob":
         """Describe a run so that it can be sent; `run` is what its run file says.
 
         Raises:

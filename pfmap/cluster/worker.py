@@ -115,11 +115,7 @@ def enter_job(job: ClusterJob, sharers: int) -> None:
 
 @_plainly
 def measure_piece(job: ClusterJob) -> Probe:
-    """Map a piece of a scene here, and say what it took.
-
-    Raises:
-        PfmapError: as `enter_job`.
-    """
+    """Map a piece of a scene here, and say what it took; what makes it fail is as for `enter_job`."""
     _admit(job)
     with _turn, open_source(job.plan) as source:
         return probe(source, job.plan, _network(job), _watch(), _PROBE_SECONDS)
@@ -160,7 +156,6 @@ def shorten_run(run_id: str, length: int) -> int:
 def _compute(
     job: ClusterJob, run_id: str, swaths: Sequence[tuple[Span, Span]], on_window: Callable[[int], None]
 ) -> Done:
-    assert job.folder is not None
     plan, handover, clock, done = job.plan, Handover(job.folder, job.run), Clock(), []
     _prepare_process()
     predictor = _network(job)
@@ -283,7 +278,6 @@ def _find_model(job: ClusterJob) -> str:
 
 def _refuse_another_run(job: ClusterJob) -> None:
     """Refuse to finish a swath in a folder that has gone over to another run in the meantime."""
-    assert job.folder is not None
     try:
         now = read_text(job.folder / RUN_NAME)
     except OSError as error:
