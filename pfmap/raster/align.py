@@ -127,12 +127,9 @@ def _box(bounds: tuple[float, float, float, float]) -> str:
 def burn(
     geometries: Sequence[object], rows: Span, cols: Span, *, touched: bool = False
 ) -> npt.NDArray[np.bool_]:
-    """Say which pixels have their centre in one of the geometries, or with `touched` are touched by one.
+    """Return which pixels, ``(rows, cols)``, have their centre in a geometry, or with `touched` are touched.
 
     Geometries are polygons in pixel coordinates, with a GeoJSON-like interface.
-
-    Returns:
-        ``(rows, cols)``, True inside.
     """
     shapes = [(geometry, 1) for geometry in geometries]
     return burn_values(shapes, rows, cols, 0, touched=touched).astype(bool)

@@ -89,9 +89,7 @@ class ClassMap:
         return stated
 
     def strips(self, rows: Span | None = None, cols: Span | None = None) -> list[Span]:
-        """Cut rows, by default all, into such as are read at a time: whole blocks of the file.
-
-        The fewer columns are read of them, the more.
+        """Cut rows, by default all, into whole blocks of the file that are read at a time.
 
         Raises:
             SourceError: they are so wide that a strip does not fit into memory.

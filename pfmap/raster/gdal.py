@@ -301,11 +301,7 @@ class Steady:
 
 @contextlib.contextmanager
 def opened(location: Location) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster for one look at it, with GDAL set up for that.
-
-    Raises:
-        SourceError: it cannot be opened or, within the block, be read.
-    """
+    """Open a raster for one look at it, with GDAL set up for that; a `SourceError` where that fails."""
     with open_raster(location) as src, gdal_settings(remote=location.remote), quietly(), reading(location):
         yield src
 

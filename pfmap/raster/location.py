@@ -192,11 +192,7 @@ def _named_inside(text: str) -> Location | None:
 def ask_server(location: Location) -> dict[str, str]:
     """Ask a web server what it says of a scene before GDAL, which cannot be interrupted, is sent there.
 
-    Returns:
-        Its length, time of change and tag, as far as the server tells; nothing for other places.
-
-    Raises:
-        SourceError: nobody answers.
+    Returns its length, time of change and tag, as far as it tells; a `SourceError` where nobody answers.
     """
     if not location.gdal.startswith(("http://", "https://")):
         return {}

@@ -101,12 +101,9 @@ def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
 
 
 def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
-    """Find the files behind a virtual raster, all bands' and masks', and where it shows none.
+    """Find the files behind a virtual raster of this machine, all bands' and masks', and where it shows none.
 
-    None are looked for where it lies on a server.
-
-    Returns:
-        The files, and what the user should know: that some are missing, or that it has gaps.
+    Returns them, and what the user should know of them.
 
     Raises:
         SourceError: some are missing that are `needed`.
@@ -239,11 +236,7 @@ def _shown_at(root: ElementTree.Element, shown: ElementTree.Element, axis: str, 
 
 
 def found_file(path: Path, pattern: str = "") -> Location:
-    """Locate a raster that was found in a folder; a `pattern` that ends as its name does counts as naming it.
-
-    Raises:
-        SourceError: it is gone.
-    """
+    """Locate a raster that was found in a folder; a `pattern` that ends as its name does names it."""
     ending = path.suffix.lower()
     named = ending not in _FORMATS and ending and pattern.lower().endswith(ending)
     return locate(path) if named else replace(locate(path), driver=_FORMATS.get(ending, ending or "none"))
@@ -273,9 +266,7 @@ def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = (
 
 
 def refuse_pointers(location: Location) -> None:
-    """Refuse a raster that was found in a folder where its pixels would come from elsewhere.
-
-    Nothing that it names is opened.
+    """Refuse a raster that was found in a folder, and opens others, without opening what it names.
 
     Raises:
         SourceError: it is one, or is not of the format that its name says.

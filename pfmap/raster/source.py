@@ -228,10 +228,8 @@ class Source:
     def sample(self, *, values: bool) -> Sample:
         """Read a few pixels from all over the scene: from an overview, the whole of a small scene, or spots.
 
-        Where no `values` are needed, and every pixel is valid, little is read.
-
-        Raises:
-            SourceError: nothing can be read.
+        Where no `values` are needed, and every pixel is valid, little is read. A `SourceError` says that
+        nothing can be.
         """
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
         needed = values or self._partial or len(self.empty)
@@ -293,11 +291,7 @@ class Source:
 
 
 def glance(location: Location) -> GeoBox:
-    """Look up how large a scene is and where it lies, without a look at its pixels.
-
-    Raises:
-        SourceError: it cannot be opened, or is no orthophoto.
-    """
+    """Look up how large a scene is and where it lies, or raise a `SourceError`; its pixels are not read."""
     ask_server(location)
     with _opened(location) as src:
         return describe(src, location, (1,)).geobox

@@ -46,11 +46,7 @@ Parts = Sequence[tuple[Span, Path]]
 def finish(targets: Sequence[tuple["RasterTarget", Parts]], folder: Path) -> list[Path]:
     """Assemble the parts of rasters into cloud-optimised GeoTIFFs, some side by side.
 
-    Returns:
-        Their paths, in the order of `targets`.
-
-    Raises:
-        TargetError: the disk is full or not writable.
+    Returns their paths, in the order of `targets`; a `TargetError` says that the disk does not take them.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda one: one[0]._finish(folder, one[1]), targets))
@@ -75,11 +71,7 @@ class RasterTarget:
     """For colour table and class names; empty for none."""
 
     def write_swath(self, folder: Path, values: npt.NDArray[np.uint8]) -> None:
-        """Write the pixel rows that a swath finishes: ``(rows, width)`` uint8.
-
-        Raises:
-            TargetError: the disk is full or not writable.
-        """
+        """Write the pixel rows that a swath finishes, ``(rows, width)`` uint8, or raise a `TargetError`."""
         path = folder / self.name
         height, width = values.shape
         try:
@@ -98,11 +90,7 @@ class RasterTarget:
         parts.append((Span(start, start + len(values)), part))
 
     def read_swath(self, folder: Path) -> npt.NDArray[np.uint8]:
-        """Read what `write_swath` left: ``(rows, width)`` uint8.
-
-        Raises:
-            TargetError: it cannot be read.
-        """
+        """Read what `write_swath` left, ``(rows, width)`` uint8, or raise a `TargetError`."""
         path = folder / self.name
         try:
             with rasterio.open(path) as src:
@@ -151,9 +139,6 @@ def lost(raster: Path | str, box: GeoBox, band: Band) -> str:
     """Say what a finished raster of one band - a file, or the text of a VRT - is not, or "".
 
     GDAL leaves out without a word what a format has no place for.
-
-    Raises:
-        RasterioError: it cannot be opened.
     """
     place = box.transform if box.georeferenced else IDENTITY
     wanted = box.width, box.height, 1, band.dtype, band.nodata, place
@@ -182,9 +167,6 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
     """Write overviews of a single-band uint8 raster, largest first, until one block holds the smallest.
 
     They go into a folder as `<source's stem>.1.tif` and so on.
-
-    Raises:
-        RasterioError: the disk is full or not writable.
     """
     paths: list[Path] = []
     while True:

@@ -101,17 +101,11 @@ class View:
 def resample(
     pixels: Bytes, valid: Bools, origin: tuple[int, int], rows: tuple[Scale, Span], cols: tuple[Scale, Span]
 ) -> tuple[Bytes, Floats]:
-    """Resample part of a raster.
+    """Resample part of a raster: to some rows and columns, given with the two grids along their axis.
 
-    Args:
-        pixels: ``(bands, h, w)``: at least the pixels that the wanted ones are made of.
-        valid: ``(h, w)``; invalid pixels have no say.
-        origin: row and column of the raster at which the arrays begin.
-        rows: the two grids, and the wanted rows of the new one.
-        cols: likewise.
-
-    Returns:
-        ``(bands, rows, cols)`` uint8, and the ``(rows, cols)`` share of each new pixel that is valid, 0 to 1.
+    It takes at least the ``(bands, h, w)`` pixels that these are made of, and which of them are `valid`,
+    ``(h, w)``; both begin at a row and column of the raster, their `origin`. Returns ``(bands, rows, cols)``
+    uint8, and the ``(rows, cols)`` share of each new pixel that is valid, 0 to 1.
     """
 
     def both(values: Floats) -> Floats:

@@ -157,11 +157,7 @@ def side_file(classes: Sequence[ClassSpec], crs_wkt: str | None = None) -> str:
 
 
 def class_names(path: Path, band: int) -> dict[int, str]:
-    """Read class names by value from a side file: its attribute table, else its category names.
-
-    Returns:
-        Nothing if there is no such file, or none that can be read.
-    """
+    """Read class names by value from a side file, if it can be read: its attribute table, or categories."""
     try:
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError):
