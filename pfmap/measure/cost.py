@@ -68,12 +68,10 @@ class Cost:
 
 
 def find_architecture(name: str, changes: Sequence[str] = ()) -> Architecture:
-    """Find an architecture by name.
+    """Find an architecture by a model's name or folder, and make `changes` to it, each ``KEY=VALUE``.
 
-    Args:
-        name: a model's name or folder, or an encoder's name for the paper's network with that encoder and
-            iSAID's 16 classes.
-        changes: settings to change, each ``KEY=VALUE``; a list's values are separated by commas.
+    The name of an encoder stands for the paper's network with that encoder and iSAID's 16 classes. A list's
+    values are separated by commas.
 
     Raises:
         ModelError: there is neither such a model nor such an encoder, or a setting that does not exist.
@@ -114,11 +112,7 @@ def _value(text: str) -> Any:
 
 
 def cost_of(architecture: Architecture, size: int) -> Cost:
-    """Count parameters, and multiply-adds of a window of `size` pixels a side.
-
-    Raises:
-        ModelError: a window that the network cannot take.
-    """
+    """Count parameters, and multiply-adds of a window of `size` pixels a side, which the network can take."""
     with torch.device("meta"):
         network = PFNet(architecture).eval()
     parameters = dict.fromkeys((_PARTS[name] for name, _ in network.named_children()), 0)

@@ -161,11 +161,12 @@ def find_points(
         DeviceError: the network gives numbers that are none.
     """
     run, own = take(RunOptions, settings)
-    runtime = Runtime.of(run.model, run.device, "float32", 1, _unheard)
+    runtime = Runtime.of(run.model, run.device, "float32", 1, lambda _text: None)
     network = _with_flow(runtime.model)
     wanted = _foreground(runtime.model.card, foreground)
     options = PredictOptions.of(**own, grid="model")
-    with Job(locate(scene), runtime, options, _unheard).planned() as (source, plan):
+    # Of what is said on the way, warnings matter: those are the plan's.
+    with Job(locate(scene), runtime, options, lambda _text: None).planned() as (source, plan):
         rows, cols = _spans(plan, window)
         pixels, shown, seen = _read(source, plan, rows, cols)
     if not seen.any():
@@ -187,10 +188,6 @@ def find_points(
         levels=_levels(output, seen),
         notes=tuple(plan.warnings),
     )
-
-
-def _unheard(_text: str) -> None:
-    """Leave out lines for people: those that matter are the plan's warnings."""
 
 
 def _with_flow(model: Model) -> PFNet:
@@ -286,11 +283,7 @@ def _places(at: Tensor | None, grid: tuple[int, int], seen: Mask) -> Points:
 
 
 def draw_points(found: WindowPoints, path: Path) -> None:
-    """Draw the points over their window; the file is replaced if it exists.
-
-    Raises:
-        TargetError: it cannot be written.
-    """
+    """Draw the points over their window; the file is replaced if it exists."""
     side = found.seen.shape[0]
     gsd = f" at {found.gsd:.3g} m" if found.gsd is not None else ""
     place = f"column {found.cols.start}, row {found.rows.start}: {side} x {side} pixels{gsd}"

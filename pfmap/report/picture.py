@@ -57,10 +57,8 @@ def write_picture(
 ) -> None:
     """Draw panels, three in a row, over the same square image, and write them as a PNG.
 
-    Pixels are ``(3, side, side)``; those not `seen` are drawn as empty, around `outlined` a line is drawn.
-
-    Raises:
-        TargetError: the file cannot be written.
+    Pixels are ``(3, side, side)``; those not `seen` are drawn as empty, around `outlined` a line is drawn. A
+    `TargetError` says that the file cannot be written.
     """
     across = min(_ACROSS, len(panels))
     down = -(-len(panels) // across)

@@ -60,11 +60,7 @@ class ModelEvaluation:
     together: Evaluation
 
     def table(self) -> dict[str, Any]:
-        """Return everything but the pictures as it is written to JSON.
-
-        Keys: `pfmap` (version), `model`, `data`, `part`, `sources` (source, images, and the keys of
-        `Evaluation.table`), `together` (the same keys).
-        """
+        """Return everything but the pictures as it is written to JSON."""
         return {
             "pfmap": __version__,
             "model": self.model,
@@ -225,10 +221,9 @@ class _Job:
 
 
 def _codes(sets: ClassSets) -> tuple[npt.NDArray[np.uint8], tuple[frozenset[int], ...]]:
-    """Give each label set a code: that of its class, or one for several classes; weights do not matter.
+    """Give each label set a code, ``(256,)``: that of its class, or one for several classes.
 
-    Returns:
-        ``(256,)`` codes, and the classes of the codes that follow those of single classes.
+    Also returns the classes of the codes that follow those of single classes.
     """
     codes = np.full(256, NO_CODE, dtype=np.uint8)
     partial: list[frozenset[int]] = []

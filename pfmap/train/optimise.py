@@ -112,11 +112,7 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
 
 
 def refuse_diverged(average: nn.Module, step: int, checkpoint: Path) -> None:
-    """Keep the last checkpoint and the best weights from being replaced by NaN.
-
-    Raises:
-        TrainingError: the averaged weights, and so the network's, are not finite.
-    """
+    """Keep the last checkpoint and the best weights from being replaced by NaN, with a `TrainingError`."""
     for key, value in average.state_dict().items():
         if not value.isfinite().all():
             kept = f"; {checkpoint} was good" if checkpoint.is_file() else ""

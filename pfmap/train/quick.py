@@ -65,13 +65,9 @@ class QuickOptions:
 
 
 def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bool = True) -> TrainingConfig:
-    """Make a configuration for fine-tuning a model, and write it beside the model to be.
+    """Make a configuration for fine-tuning a model of `quick_tables`, and write it beside the model to be.
 
     The name of the folder `output` becomes the model's.
-
-    Raises:
-        TrainingError: data and options do not fit.
-        SourceError: a file cannot be read.
     """
     tables = quick_tables(options, model, output.resolve().name)
     config = parse_config(tables, output / CONFIG_NAME)

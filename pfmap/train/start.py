@@ -84,11 +84,7 @@ def _refuse_other(card: Card, model: Card) -> None:
 
 
 def refuse_without_memory(config: TrainingConfig) -> int:
-    """Return the crops of a batch; what is cut for the largest, before the network has seen any, has to fit.
-
-    Raises:
-        TrainingError: it needs more memory than is free.
-    """
+    """Return the crops of a batch, unless they take more memory than is free before the network runs."""
     settings = config.training
     crops = sum(source.per_batch for source in config.sources)
     zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
@@ -134,11 +130,7 @@ class Team:
         return self.rank == 0
 
     def share(self, crops: int) -> slice:
-        """Say which crops of a batch this process makes.
-
-        Raises:
-            TrainingError: the processes would have unequal shares.
-        """
+        """Say which crops of a batch this process makes; all processes have to have equal shares."""
         if crops % self.size:
             raise TrainingError(
                 f"a batch of {crops} crops cannot be shared evenly by {self.size} processes: change "
@@ -161,11 +153,7 @@ class Team:
 
 @contextmanager
 def gather(device: str) -> Iterator[Team]:
-    """Join the processes that `torchrun` started, if it did; of several GPUs each process takes its own.
-
-    Raises:
-        TrainingError: there are more processes than GPUs.
-    """
+    """Join the processes that `torchrun` started, if it did; of GPUs each process takes its own."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Team(0, 1, torch.device(device))

@@ -54,14 +54,10 @@ class Area:
 
 
 def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str) -> Area:
-    """Bring an area of interest into a scene's pixel coordinates.
+    """Bring an area of interest into the pixels of a scene, whose grid is given, and whose name for messages.
 
-    Args:
-        text: a vector file, or ``FILE:layer``; None for none. All its polygons count, holes included.
-        bbox: xmin, ymin, xmax, ymax in the scene's CRS; None for none. With both: what both cover; one of
-            them has to be there.
-        geobox: the scene's grid.
-        scene: its name, for messages.
+    It is all polygons of a vector file, or ``FILE:layer``, holes included; or a bbox, xmin, ymin, xmax, ymax
+    in the scene's CRS; or what both cover.
 
     Raises:
         SourceError: the file cannot be read, or has no polygons.

@@ -80,11 +80,9 @@ class Sink(ABC):
         self._count += len(frame)
 
     def finish(self, empty: Callable[[], gpd.GeoDataFrame], qml: str) -> list[Path]:
-        """Complete the file, with its style, and return its paths, without those of sidecars.
+        """Complete the file, with its QGIS style, and return its paths, without those of sidecars.
 
-        Args:
-            empty: makes a table with all fields and no objects: what is written where there are none.
-            qml: QGIS style.
+        `empty` makes a table with all fields and no objects: what is written where there are none.
 
         Raises:
             TargetError: the file cannot be written, or does not say what was written to it.

@@ -19,15 +19,11 @@ _METRIC_TOLERANCE = 0.002
 
 
 class Measurer:
-    """Measures geometries of one scene in square metres and metres.
+    """Measures geometries of one scene, of whose CRS x and y of its centre are given, in metres.
 
     In a metric CRS that is plain geometry. Elsewhere - degrees, Web Mercator, which at 28 degrees north
     shows areas 28 % too large - geometries are measured in an equal-area projection about the scene's
-    centre.
-
-    Args:
-        crs_wkt: the scene's CRS, or None: then units are pixels.
-        center: x, y of the scene's centre in that CRS.
+    centre. Without a CRS units are pixels.
 
     Raises:
         SourceError: the CRS is not one that can be measured in.
@@ -79,10 +75,8 @@ class Measurer:
     def azimuths(self, sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return where lines point in their middle: ``(n,)`` degrees clockwise from true north, 0 to 180.
 
-        Where there is no true north - in a local CRS, or without one - it is that of the grid.
-
-        Args:
-            sides: ``(n, 2, 2)`` both ends of each, x and y where lengths are true, as `ground` gives them.
+        Where there is no true north - in a local CRS, or without one - it is that of the grid. Lines are
+        ``(n, 2, 2)``: x and y of both ends where lengths are true, as `ground` gives them.
         """
         middle, end = sides.mean(axis=1), sides[:, 1]
         if self._to_degrees is None or self._geod is None:

@@ -89,12 +89,7 @@ class PolygonFile:
 
 
 class LabelPolygons:
-    """A polygon file over a raster, whose name is for messages.
-
-    Raises:
-        SourceError: the file cannot be read.
-        UsageError: the CRSs cannot be brought together.
-    """
+    """A polygon file over a raster, whose name is for messages; their CRSs have to be brought together."""
 
     def __init__(self, file: PolygonFile, geobox: GeoBox, raster: str) -> None:
         self.file, self.geobox, self.raster = file, geobox, raster

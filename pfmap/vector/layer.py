@@ -48,11 +48,7 @@ POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 @contextmanager
 def explained(file: str, path: str = "") -> Iterator[None]:
-    """Name the file in errors of the libraries that read it, or that find that it is none of theirs.
-
-    Raises:
-        SourceError: it cannot be read.
-    """
+    """Have a `SourceError` name the file that libraries cannot read, or find to be none of theirs."""
     try:
         yield
     except PfmapError:
@@ -263,10 +259,7 @@ def _unnamed_encoding(path: Path) -> str | None:
 def refuse_leads(path: Path) -> None:
     """Refuse a file with one of the endings of `OWN_DATA` for which GDAL would read others, or ask a server.
 
-    Nothing that it names is opened.
-
-    Raises:
-        SourceError: it leads there, cannot be read, or is not of the format that its name says.
+    Nothing that it names is opened. Nor may it be of another format than its name says.
     """
     ending, home = path.suffix.lower(), path.parent.resolve()
     with explained(str(path)), path.open("rb") as file:
