@@ -195,6 +195,7 @@ def _model_item(
     SHA-256 (RFC 6920), which says exactly which ones they are, wherever a copy lies.
     """
     card = figures.model
+    digest = base64.urlsafe_b64encode(bytes.fromhex(figures.model_sha256)).decode().rstrip("=")
     item = pystac.Item(MODEL_ID, geometry, bbox, when, properties={})
     item.common_metadata.title = fact(card.title)
     item.common_metadata.description = (
@@ -204,7 +205,7 @@ def _model_item(
     item.common_metadata.license = "other" if card.provenance.licence else None
     _apply_model(item, card)
     weights = pystac.Asset(
-        href=_weights_name(figures.model_sha256),
+        href=f"ni:///sha-256;{digest}",
         title=f"Weights of {card.name}, named by their SHA-256",
         description="The survey does not carry the weights: pfmap models list shows those at hand.",
         media_type="application/octet-stream; application=pytorch",
@@ -253,12 +254,6 @@ def _model_name(name: str) -> str:
     """Return a name as the extension wants it: a letter first, letters and digits at the ends."""
     plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name).strip("_.-")
     return plain if len(plain) > 2 and plain[0].isalpha() else f"model-{plain or 'x'}"
-
-
-def _weights_name(sha256: str) -> str:
-    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        return "urn:pfmap:weights:unknown"
-    return f"ni:///sha-256;{base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip('=')}"
 
 
 def safe_id(text: str, taken: Collection[str] = (), otherwise: str = "scene") -> str:

@@ -39,14 +39,10 @@ def find_sheets(
 ) -> list[Sheet]:
     """Find the scenes of a survey, and name the outputs of each; those of a folder come by name.
 
-    A folder is searched recursively; hidden files and what pfmap wrote there earlier are left out, and so are
-    VRTs, which repeat other files, and pictures without a world file, unless the pattern names them.
-
-    Args:
-        sources: scenes, as `locate` takes them; folders; or ``@list.txt`` with one of these in each line.
-        output_dir: where outputs go, in folders like those of the scenes; None for beside each scene.
-        pattern: which files of the folders are taken, such as ``ortho_*.tif``.
-        may_be_empty: whether folders without a scene are none to speak of: some may appear.
+    Sources are scenes, as `locate` takes them; folders; or ``@list.txt`` with one of these in each line. A
+    folder is searched recursively; hidden files and what pfmap wrote there earlier are left out, and so are
+    VRTs, which repeat other files, and pictures without a world file, unless the pattern names them. Outputs
+    go into folders like those of the scenes, or beside each. Where a folder `may_be_empty`, some may appear.
     """
     named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
     folders = [Path(text) for text in named if is_folder(text)]

@@ -85,7 +85,10 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         TrainingError: no images, no labels for some of them, or classes that are not in the list.
         SourceError: a file cannot be read.
     """
-    pattern, images = _find_images(options.images)
+    images = _rasters(options.images, "image")
+    pattern = escape(str(options.images.resolve()))
+    if options.images.is_dir():
+        pattern = f"{pattern}/*{images[0].suffix}"
     card = model.card
     if is_vector(options.labels):
         classes, layer = _from_polygons(options, card)
@@ -137,20 +140,13 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     return tables
 
 
-def _find_images(images: Path) -> tuple[str, list[Path]]:
-    """Return a pattern for the images, and these."""
-    if images.is_file():
-        return escape(str(images.resolve())), [images]
-    if not images.is_dir():
-        raise TrainingError(
-            f"{images} does not exist: name an orthophoto, a folder of images, or a configuration"
-        )
-    found = _rasters(images, "image")
-    return f"{escape(str(images.resolve()))}/*{found[0].suffix}", found
-
-
 def _rasters(folder: Path, what: str) -> list[Path]:
-    """Return the rasters of a folder, whose names all end alike, or masks might be taken for images."""
+    """Return a raster, or those of a folder: their names end alike, or masks might be taken for images."""
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        other = {"image": "a configuration", "mask": "polygons"}[what]
+        raise TrainingError(f"{folder} does not exist: name a raster, a folder of {what}s, or {other}")
     found = found_rasters(folder, endings=RASTER_SUFFIXES)
     kinds = sorted({path.suffix for path in found})
     if len(kinds) != 1:
@@ -231,11 +227,9 @@ def _from_masks(options: QuickOptions, card: Card, images: Sequence[Path]) -> tu
 
 def _find_masks(folder: Path, images: Sequence[Path]) -> tuple[list[Path], str]:
     """Return the masks, one for each image, and their path in a configuration."""
-    if folder.is_file():
-        return [folder], str(folder.resolve())
-    if not folder.is_dir():
-        raise TrainingError(f"labels {folder} do not exist: check the path")
     masks = _rasters(folder, "mask")
+    if folder.is_file():
+        return masks, str(folder.resolve())
     if absent := sorted({path.stem for path in images} - {path.stem for path in masks}):
         raise TrainingError(
             f"{folder} has no mask for {len(absent)} of {len(images)} images, such as {absent[0]}: masks "

@@ -117,7 +117,9 @@ def test_bad_data_is_refused_in_one_line_before_anything_is_written(
         return str(caught.value)
 
     (tmp_path / "empty").mkdir()
-    assert "does not exist: name an orthophoto" in message(images=tmp_path / "gone.tif")
+    assert "does not exist: name a raster, a folder of images, or a configuration" in message(
+        images=tmp_path / "gone.tif"
+    )
     assert "has no image (.bmp" in message(images=tmp_path / "empty")
     assert "labels" in message(labels=str(tmp_path / "gone.gpkg"))
     assert "has no field 'kind'" in message(field="kind")
