@@ -121,7 +121,9 @@ def test_bad_data_is_refused_in_one_line_before_anything_is_written(
         images=tmp_path / "gone.tif"
     )
     assert "has no image (.bmp" in message(images=tmp_path / "empty")
-    assert "labels" in message(labels=str(tmp_path / "gone.gpkg"))
+    assert "does not exist: name a raster, a folder of masks, or polygons" in message(
+        labels=str(tmp_path / "gone.gpkg")
+    )
     assert "has no field 'kind'" in message(field="kind")
     assert "has no column class: choose one with field=" in message()
     assert "has classes building, which classes= does not name" in message(
