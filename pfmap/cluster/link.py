@@ -261,15 +261,10 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
         cluster = SpecCluster(scheduler=scheduler, workers=specs, silence_logs=_SILENT, name="pfmap")
     try:
         yield cluster
-    finally:
-        _kill(cluster)
+    finally:  # at once: what they finished is on disk, and dask would wait for what is in work
+        for nanny in cluster.workers.values():
+            nanny.auto_restart = False
+            if nanny.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
         cluster.close(timeout=20)
-
-
-def _kill(cluster: SpecCluster) -> None:
-    """End the workers at once: what they finished is on disk, and dask would wait for what is in work."""
-    for nanny in cluster.workers.values():
-        nanny.auto_restart = False
-        if nanny.pid:
-            with suppress(ProcessLookupError):
-                os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)

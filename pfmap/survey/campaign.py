@@ -83,19 +83,16 @@ class Survey:
         card, options = self.runner.runtime.model.card, self.runner.options
         whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, options)
         own = replace(options, bands=tuple(range(1, len(card.input.bands) + 1)))
-        self._map([whole], replace(self.runner, options=own))
+        self.map([whole], replace(self.runner, options=own))
         self._sheets = sheets
         self.results |= {result.sheet: result for result in failed}
 
-    def map(self, sheets: Sequence[Sheet]) -> None:
+    def map(self, sheets: Sequence[Sheet], runner: Runner | None = None) -> None:
         """Map scenes one by one."""
-        self._map(sheets, self.runner)
-
-    def _map(self, sheets: Sequence[Sheet], runner: Runner) -> None:
         boxes = look_at(sheets)
         self._boxes |= boxes
         sizes = {sheet: box.width * box.height for sheet, box in boxes.items()}
-        self.results |= {result.sheet: result for result in runner.run(sheets, sizes)}
+        self.results |= {done.sheet: done for done in (runner or self.runner).run(sheets, sizes)}
 
     def list_failures(self) -> None:
         """Keep the list of the scenes that failed."""

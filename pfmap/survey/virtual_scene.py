@@ -80,26 +80,25 @@ def _refuse_mixed(infos: Sequence[SceneInfo], options: PredictOptions) -> None:
     """Refuse sheets whose values do not mean the same, or that have no place beside each other."""
     first = infos[0]
     for info in infos:
+        why = ""
         if info.palette:
-            raise SourceError(
+            why = (
                 f"{info.name} has a colour table, which a mosaic cannot show: expand it with gdal_translate "
-                "-expand rgb, or map the sheets without mosaic=True"
+                "-expand rgb"
             )
-        if info.white_is_zero or (info.bits and options.scale is None):
+        elif info.white_is_zero or (info.bits and options.scale is None):
             what = "low values that are bright" if info.white_is_zero else f"values of {info.bits} bits"
-            raise SourceError(
-                f"{info.name} has {what}, which a mosaic cannot show: convert it with gdal_translate -scale, "
-                "or map the sheets without mosaic=True"
-            )
-        if info.dtype != first.dtype:
-            raise SourceError(
+            why = f"{info.name} has {what}, which a mosaic cannot show: convert it with gdal_translate -scale"
+        elif info.dtype != first.dtype:
+            why = (
                 f"{first.name} has {first.dtype} values and {info.name} {info.dtype}: a mosaic needs the "
-                "same in all; convert them with gdal_translate -ot, or map the sheets without mosaic=True"
+                "same in all; convert them with gdal_translate -ot"
             )
-        if not info.geobox.georeferenced or (info.geobox.crs_wkt is None) != (first.geobox.crs_wkt is None):
+        elif not info.geobox.georeferenced or (info.geobox.crs_wkt is None) != (first.geobox.crs_wkt is None):
             lacking = info if info.geobox.crs_wkt is None else first
-            raise SourceError(
+            why = (
                 f"{lacking.name} has no {'CRS' if lacking.geobox.georeferenced else 'georeferencing'}: a "
-                "mosaic needs a place for every sheet; state it with gdal_edit.py -a_srs, leave the sheet "
-                "out, or map the sheets without mosaic=True"
+                "mosaic needs a place for every sheet; state it with gdal_edit.py -a_srs, leave the sheet out"
             )
+        if why:
+            raise SourceError(f"{why}, or map the sheets without mosaic=True")
