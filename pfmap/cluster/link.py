@@ -8,7 +8,6 @@ import os
 import pickle
 import secrets
 import signal
-import sys
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -266,5 +265,5 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
             nanny.auto_restart = False
             if nanny.pid:
                 with suppress(ProcessLookupError):
-                    os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+                    os.kill(nanny.pid, signal.SIGKILL)
         cluster.close(timeout=20)

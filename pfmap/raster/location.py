@@ -4,7 +4,6 @@ import base64
 import http.client
 import os
 import re
-import sys
 import urllib.error
 import urllib.request
 import zipfile
@@ -127,8 +126,6 @@ def locate(source: str | os.PathLike[str]) -> Location:
         SourceError: there is nothing, or not one raster.
     """
     text = os.fspath(source)
-    if text.startswith("\\vsi"):  # a path object on Windows
-        text = text.replace("\\", "/")
     if url := _URL.match(text):
         return Location(named(text), url[0].lower() + text[url.end() :], remote=True, local=None)
     if text.startswith("/vsi"):
@@ -217,7 +214,7 @@ def ask_server(location: Location) -> dict[str, str]:
 
 def _refusal(location: Location, error: Exception) -> str:
     """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
-    if location.local is not None and sys.platform != "win32":
+    if location.local is not None:
         try:
             file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
             with open(file, "rb") as opened:  # noqa: PTH123 - of a number

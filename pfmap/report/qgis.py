@@ -101,10 +101,7 @@ def place_beside(location: Location, output_dir: Path) -> str:
         return location.vsi
     if bucket.is_inside(output_dir):
         return os.fspath(location.local.resolve())
-    try:
-        path = Path(os.path.relpath(location.local.resolve(), output_dir.resolve())).as_posix()
-    except ValueError:  # on another drive
-        return os.fspath(location.local.resolve())
+    path = os.path.relpath(location.local.resolve(), output_dir.resolve())
     return path if path.startswith("../") else f"./{path}"
 
 

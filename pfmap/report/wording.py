@@ -110,4 +110,4 @@ def label(name: str) -> str:
 
 def link(path: str) -> str:
     """Return a relative path as the address of a link, byte for byte: also with spaces, #, % or a colon."""
-    return quote(os.fsencode(path.replace(os.sep, "/")), safe="/")
+    return quote(os.fsencode(path), safe="/")
