@@ -280,7 +280,7 @@ class Steady:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._src, name)
-        if name not in ("read", "read_masks", "dataset_mask"):
+        if name not in ("read", "read_masks"):
             return value
 
         def read(*arguments: Any, **named: Any) -> Any:

@@ -26,6 +26,7 @@ from pfmap.core.errors import SourceError, json_text, visible
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
 from pfmap.report.wording import fact, parse_time
 from pfmap.vector.footprints import footprint_geometry, ring_around
+from pfmap.vector.formats import FORMATS
 from pfmap.vector.geodesy import crs_names
 
 FOLDER = "stac"
@@ -55,7 +56,6 @@ _MEDIA = {
     ".qgz": "application/zip",
     ".vrt": pystac.MediaType.XML,
 }
-_VECTORS = ("gpkg", "shp", "fgb", "geojson", "parquet")
 _ROLES = {"html": "overview", **dict.fromkeys(("report", "json", "csv", "project"), "metadata")}
 _TITLES = {
     "classes": "Class raster",
@@ -174,7 +174,7 @@ def _asset(kind: str, href: str) -> pystac.Asset:
     media = _MEDIA.get(PurePath(href).suffix.lower())
     return pystac.Asset(
         href=re.sub("[#?%]", lambda mark: f"%{ord(mark[0]):02X}", href),
-        title=_TITLES.get(kind, f"Objects, {kind}" if base in _VECTORS else kind),
+        title=_TITLES.get(kind, f"Objects, {kind}" if base in FORMATS else kind),
         media_type=None if media is None else str(media),
         roles=[_ROLES.get(base, "data")],
     )
