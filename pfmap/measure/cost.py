@@ -99,16 +99,9 @@ def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (key and equals and value):
         raise UsageError(f"{text!r} is no setting: write KEY=VALUE, such as flow=none or flow_levels=4,8")
-    values = [_value(part) for part in value.strip("[]").split(",")]
+    parts = map(str.strip, value.strip("[]").split(","))
+    values = [int(part) if part.isdecimal() else part for part in parts]
     return key, values if key in {"flow_levels", "contact"} else values[0] if len(values) == 1 else value
-
-
-def _value(text: str) -> Any:
-    """Read a number as a number, anything else as text."""
-    try:
-        return int(text)
-    except ValueError:
-        return text
 
 
 def cost_of(architecture: Architecture, size: int) -> Cost:
@@ -118,15 +111,19 @@ def cost_of(architecture: Architecture, size: int) -> Cost:
     parameters = dict.fromkeys((_PARTS[name] for name, _ in network.named_children()), 0)
     for name, weight in network.named_parameters():
         parameters[_PARTS[name.split(".")[0]]] += weight.numel()
-    plain = _by_part(network, size)
+    plain = _by_part(_counted(network, size))
     factor_head(network)
     parts = tuple(Part(name, parameters[name], plain[name]) for name in parameters)
-    return Cost(architecture, size, parts, _run(network, size, _counter()))
+    return Cost(architecture, size, parts, int(_counted(network, size).get_total_flops()) // 2)
 
 
-def _counter() -> FlopCounterMode:
+def _counted(network: PFNet, size: int) -> FlopCounterMode:
+    """Run a network on the meta device; counted are two operations for each multiply-add."""
     # torch counts the product that is added to something else, but not where it is added in place.
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: _added_product})
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: _added_product})
+    with counter, torch.inference_mode():
+        network(torch.empty(1, 3, size, size, device="meta"))
+    return counter
 
 
 def _added_product(_out: torch.Size, one: torch.Size, other: torch.Size, **_: object) -> int:
@@ -134,17 +131,8 @@ def _added_product(_out: torch.Size, one: torch.Size, other: torch.Size, **_: ob
     return 2 * one.numel() * other[-1]
 
 
-def _run(network: PFNet, size: int, counter: FlopCounterMode) -> int:
-    """Run a network on the meta device: its multiply-adds."""
-    with counter, torch.inference_mode():
-        network(torch.empty(1, 3, size, size, device="meta"))
-    return int(counter.get_total_flops()) // 2  # two operations each
-
-
-def _by_part(network: PFNet, size: int) -> dict[str, int]:
-    """Count the multiply-adds of each part: of what runs outermost in the network itself."""
-    counter = _counter()
-    _run(network, size, counter)
+def _by_part(counter: FlopCounterMode) -> dict[str, int]:
+    """Return the multiply-adds of each part: of what runs outermost in the network itself."""
     counts = counter.get_flop_counts()  # of every module, with what runs in it
     operations = dict.fromkeys(_PARTS.values(), 0)
     for module, found in counts.items():

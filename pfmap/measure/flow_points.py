@@ -294,15 +294,13 @@ def draw_points(found: WindowPoints, path: Path) -> None:
         f"predicted {found.foreground_text}",
         [f"{PurePath(found.scene).name}, {place}, model {found.model}", found.summary()],
     )
-    panels = [_panel(level, found) for level in found.levels]
+    panels = []
+    for level in found.levels:
+        counted = [
+            f"{len(points)} {kind}, {100 * share:.0f} % on foreground"
+            for kind, points in level.flows
+            if (share := found.point_share(points)) is not None
+        ]
+        title = f"stride {level.source} to {level.target}"
+        panels.append(Panel(title, "; ".join(counted), level.salient, level.boundary))
     write_picture(path, found.pixels, found.seen, found.on_foreground, panels, words)
-
-
-def _panel(level: LevelPoints, found: WindowPoints) -> Panel:
-    counted = [
-        f"{len(points)} {kind}, {100 * share:.0f} % on foreground"
-        for kind, points in level.flows
-        if (share := found.point_share(points)) is not None
-    ]
-    title = f"stride {level.source} to {level.target}"
-    return Panel(title, "; ".join(counted), level.salient, level.boundary)
