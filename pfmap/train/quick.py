@@ -27,7 +27,7 @@ from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.train.label_layers import ADVICE
 from pfmap.vector.geodesy import pixel_size
 from pfmap.vector.labels import PolygonFile
-from pfmap.vector.layer import is_vector
+from pfmap.vector.layer import find_layer, is_vector
 
 IGNORED = 255
 OTHER = "other"
@@ -291,7 +291,5 @@ def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:
 
 def _absolute(text: str) -> str:
     """Make a path, or ``FILE:layer``, absolute."""
-    if Path(text).exists():
-        return str(Path(text).resolve())
-    head, _, layer = text.rpartition(":")
-    return f"{Path(head).resolve()}:{layer}"
+    path, layer = find_layer(text, "polygon file")
+    return f"{Path(path).resolve()}{f':{layer}' if layer else ''}"
