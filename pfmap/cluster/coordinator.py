@@ -63,7 +63,7 @@ class Cluster:
         return torch.device(first.device), PRECISIONS[first.precision]
 
     def probe(self, plan: Plan, stem: str, on_step: Callable[[], None]) -> Probe:
-        """Have a worker map a piece of a scene, and say what it takes all of them."""
+        """Have a worker map a piece of a scene, and say what it takes all of them, or raise its error."""
         job = ClusterJob.of(plan, stem)
         with self._needed(), self._own_turn(on_step):
             workers = self._present()

@@ -105,7 +105,7 @@ def _change(text: str) -> tuple[str, Any]:
 
 
 def cost_of(architecture: Architecture, size: int) -> Cost:
-    """Count parameters, and multiply-adds of a window of `size` pixels a side, which the network can take."""
+    """Count parameters, and multiply-adds of a window of `size` pixels a side, or raise a `ModelError`."""
     with torch.device("meta"):
         network = PFNet(architecture).eval()
     parameters = dict.fromkeys((_PARTS[name] for name, _ in network.named_children()), 0)

@@ -283,7 +283,7 @@ def _places(at: Tensor | None, grid: tuple[int, int], seen: Mask) -> Points:
 
 
 def draw_points(found: WindowPoints, path: Path) -> None:
-    """Draw the points over their window; the file is replaced if it exists."""
+    """Draw the points over their window, replacing a file that exists, or raise a `TargetError`."""
     side = found.seen.shape[0]
     gsd = f" at {found.gsd:.3g} m" if found.gsd is not None else ""
     place = f"column {found.cols.start}, row {found.rows.start}: {side} x {side} pixels{gsd}"

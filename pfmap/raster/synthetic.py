@@ -77,7 +77,7 @@ def read_pattern(path: str) -> npt.NDArray[np.uint8]:
 def write_scene(
     path: Path, pattern: npt.NDArray[np.uint8], width: int, height: int, gsd: float, kind: Kind
 ) -> None:
-    """Write a tiled GeoTIFF of a ``(3, rows, cols)`` pattern, repeated; `gsd` is metres per pixel."""
+    """Write a ``(3, rows, cols)`` pattern, repeated, as a GeoTIFF of `gsd` metres; or a `TargetError`."""
     profile = {
         "driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8", "tiled": True,
         "blockxsize": BLOCK, "blockysize": BLOCK, "bigtiff": "if_safer", "interleave": "pixel",

@@ -20,7 +20,7 @@ _LOOKS_IN_ALL = 6000  # at a scene that is looked at block by block
 
 
 def hold_out(spec: SourceSpec, scenes: Sequence[LabelledScene], seed: int) -> list[list[Box]]:
-    """Choose what of each scene of a source is held out, as the source says; not all may lie in one block."""
+    """Choose what of each scene of a source is held out; a `TrainingError` if all labels lie in one block."""
     if not spec.validation.share:
         return [_named_part(spec.validation, scene) for scene in scenes]
     cut = [cells(scene.geobox, spec.validation.block, number) for number, scene in enumerate(scenes)]

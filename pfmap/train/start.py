@@ -84,7 +84,7 @@ def _refuse_other(card: Card, model: Card) -> None:
 
 
 def refuse_without_memory(config: TrainingConfig) -> int:
-    """Return the crops of a batch, unless they take more memory than is free before the network runs."""
+    """Return the crops of a batch; a `TrainingError` says that they take more memory than is free."""
     settings = config.training
     crops = sum(source.per_batch for source in config.sources)
     zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
@@ -130,7 +130,7 @@ class Team:
         return self.rank == 0
 
     def share(self, crops: int) -> slice:
-        """Say which crops of a batch this process makes; all processes have to have equal shares."""
+        """Say which crops of a batch this process makes; a `TrainingError` where shares would be unequal."""
         if crops % self.size:
             raise TrainingError(
                 f"a batch of {crops} crops cannot be shared evenly by {self.size} processes: change "
@@ -153,7 +153,7 @@ class Team:
 
 @contextmanager
 def gather(device: str) -> Iterator[Team]:
-    """Join the processes that `torchrun` started, if it did; of GPUs each process takes its own."""
+    """Join the processes that `torchrun` started, if it did, each with its own GPU, or a `TrainingError`."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Team(0, 1, torch.device(device))

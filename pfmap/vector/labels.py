@@ -89,7 +89,7 @@ class PolygonFile:
 
 
 class LabelPolygons:
-    """A polygon file over a raster, whose name is for messages; their CRSs have to be brought together."""
+    """A polygon file over a raster, whose name is for messages; a `UsageError` if their CRSs do not fit."""
 
     def __init__(self, file: PolygonFile, geobox: GeoBox, raster: str) -> None:
         self.file, self.geobox, self.raster = file, geobox, raster
