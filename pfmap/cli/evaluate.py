@@ -157,7 +157,7 @@ def evaluate(
     pfmap evaluate --model landcover --data train.toml
     """  # noqa: D301 - click wants the character itself
     if html is not None:
-        _try_to_write(html, (prediction, truth, of_maps["ids"], data))
+        _refuse_page(html, (prediction, truth, of_maps["ids"], data))
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
         refuse_given(ctx, ("prediction", "truth", *OfMaps.__annotations__), ": of no use with --model")
@@ -189,14 +189,13 @@ def evaluate(
         say(f"wrote {html}")
 
 
-def _try_to_write(page: Path, inputs: Iterable[str | Path | None]) -> None:
+def _refuse_page(page: Path, inputs: Iterable[str | Path | None]) -> None:
     """Refuse a page that could not be written, or would replace an input, before anything is computed."""
-    from pfmap.core.files import private_folder, writing
+    from pfmap.core.files import refuse_unwritable
 
     if not page.absolute().parent.is_dir():
         raise click.UsageError(f"--html {page}: the folder {page.parent} does not exist")
     for given in inputs:
         if given is not None and page.resolve() == Path(given).resolve():
             raise click.UsageError(f"--html {page} would replace {given}: name another file")
-    with writing(page), private_folder(page.parent) as trial:
-        (trial / page.name).write_bytes(bytes(_PAGE))
+    refuse_unwritable(page, _PAGE)

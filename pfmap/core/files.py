@@ -143,6 +143,15 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
         raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 
 
+def refuse_unwritable(path: Path, size: int) -> None:
+    """Refuse, before it takes time to make, a file of so many bytes that could not be written."""
+    with writing(path):
+        with private_folder(path.parent) as folder, (folder / path.name).open("wb") as file:
+            file.truncate(size)  # which a limit of this process forbids
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, f"it takes up to {size / 1e6:,.0f} MB")
+
+
 def is_bare(name: str) -> bool:
     """Whether it is a name that pfmap gives to a file, and no way to another folder."""
     return Path(name).name == name and bool(name.strip(".")) and not UNSEEN.search(name)
@@ -160,11 +169,6 @@ def _refuse_link(folder: Path) -> Path:
     if folder.is_symlink():
         raise TargetError(f"{folder} is a link, which pfmap does not follow to write: delete it")
     return folder
-
-
-def exists(path: Path) -> bool:
-    """Whether there is such a file."""
-    return bool(existing(path.parent, [path.name]))
 
 
 def existing(folder: Path, names: Iterable[str]) -> list[str]:

@@ -22,7 +22,6 @@ from pfmap.core.errors import TargetError
 from pfmap.core.files import (
     DRAFT,
     checksum,
-    exists,
     is_bare,
     private_folder,
     publish,
@@ -196,7 +195,7 @@ class Work:
         if not os.path.lexists(path):
             path = self.target / name
         with suppress(OSError):
-            return exists(path) if bucket.is_inside(path) else checksum(path) == sign
+            return bucket.exists(path) if bucket.is_inside(path) else checksum(path) == sign
         return False
 
 

@@ -10,7 +10,7 @@ from typing import Unpack
 
 from pfmap.core.bucket import output_folder
 from pfmap.core.errors import UsageError
-from pfmap.core.files import exists, file_names
+from pfmap.core.files import existing, file_names
 from pfmap.core.option import explained, take
 from pfmap.core.resources import claimed
 from pfmap.mapping.job import Progress
@@ -143,7 +143,7 @@ def batch(
 def _alone(folder: Path, options: PredictOptions) -> Iterator[None]:
     """Make a survey's files in a folder, alone; those of an earlier survey are replaced, others refused."""
     path = work_path(folder, STEM)
-    mine = path.is_dir() or exists(folder / "survey_report.json")
+    mine = path.is_dir() or bool(existing(folder, ["survey_report.json"]))
     own = [name for name in file_names(folder, STEM) if _OWN.fullmatch(name)]
     files = vector_names(f"{STEM}_objects", options.shapes, ()).values()
     refuse_odd_names(folder, STEM, files)

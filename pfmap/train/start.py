@@ -1,7 +1,6 @@
 """Where a training begins: the weights of its network, and the processes that share the work."""
 
 import dataclasses
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pfmap.core.card import Card
 from pfmap.core.errors import TrainingError
-from pfmap.core.files import private_folder, writing, writing_into
-from pfmap.core.resources import free_disk, free_memory, gigabytes
+from pfmap.core.files import refuse_unwritable, writing_into
+from pfmap.core.resources import free_memory, gigabytes
 from pfmap.model.store import Model, load_imagenet_lite0
 from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
@@ -99,20 +98,12 @@ def refuse_without_memory(config: TrainingConfig) -> int:
 
 
 def refuse_without_disk(checkpoint: Path, network: PFNet, settings: TrainingSettings) -> None:
-    """Try whether a checkpoint can be written, and make its folder.
-
-    Raises:
-        TargetError: it cannot.
-    """
+    """Make a checkpoint's folder; a `TargetError` says that it could not be written there."""
     copies = 3 + (2 if settings.optimizer == "adamw" else 1)  # the network, its average, and the best
     needed = copies * sum(4 * value.numel() for value in network.state_dict().values())
     with writing_into(checkpoint.parent):
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    with writing(checkpoint):
-        with private_folder(checkpoint.parent) as folder, (folder / checkpoint.name).open("wb") as file:
-            file.truncate(needed)  # which a limit of this process forbids
-        if free_disk(checkpoint.parent) < needed:
-            raise OSError(errno.ENOSPC, f"it takes up to {gigabytes(needed)}")
+    refuse_unwritable(checkpoint, needed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -454,7 +455,7 @@ def test_a_disk_that_cannot_hold_a_checkpoint_is_refused_before_the_first_step(
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if limit == "disk":
-        monkeypatch.setattr("pfmap.train.start.free_disk", lambda _folder: 100_000)
+        monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(total=10**9, free=100_000))
     else:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
