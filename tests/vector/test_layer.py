@@ -56,7 +56,7 @@ def test_a_shapefile_that_names_no_encoding_has_its_right_letters(
     file = PolygonFile(path, None)
     assert file.values == dict.fromkeys(NAMES, 1)
     polygons = LabelPolygons(file, BOX, "scene")
-    assert [name for _, name in polygons.box(Span(0, 100), Span(0, 100))] == NAMES
+    assert [name for _, _, name in polygons.box(Span(0, 100), Span(0, 100))] == NAMES
     assert polygons.note == (
         f"{path} names no encoding: its texts are read as CP1252" * (encoding == "CP1252")
     )
@@ -123,7 +123,7 @@ def test_every_format_is_read_for_every_purpose(kind: str, tmp_path: Path) -> No
     assert area.geometry.area == pytest.approx(2 * 20 * 20, rel=1e-3)
     field = "Name" if kind == "kml" else "class"
     polygons = LabelPolygons(PolygonFile(text, field), BOX, "scene")
-    found = {name: shape for shape, name in polygons.box(Span(0, 100), Span(0, 100))}
+    found = {name: shape for _, shape, name in polygons.box(Span(0, 100), Span(0, 100))}
     assert [found[name].area for name in NAMES if name in found] == pytest.approx([400, 400], rel=1e-3)
     objects = str(tmp_path / "objects.gpkg")
     frame().to_file(objects)
@@ -143,7 +143,7 @@ def test_curves_are_lines_for_every_purpose(tmp_path: Path, monkeypatch: pytest.
     disc = np.pi * 100
     assert read_area(path, None, BOX, "scene").geometry.area == pytest.approx(disc + 400, rel=1e-3)
     found = LabelPolygons(PolygonFile(path, None), BOX, "scene").box(Span(0, 100), Span(0, 100))
-    assert [shape.area for shape, _ in found] == pytest.approx([disc, 400], rel=1e-3)
+    assert [shape.area for _, shape, _ in found] == pytest.approx([disc, 400], rel=1e-3)
     assert sum(row.area for row in summarize(path, path).rows) == pytest.approx((disc + 400) / 4, rel=3e-3)
 
 
