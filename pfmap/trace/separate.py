@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec, listed, refuse_unwanted
 from pfmap.core.errors import UsageError
-from pfmap.trace.tile import NOTHING, Bytes, Ints, Longs, compiled, label
+from pfmap.trace.tile import NOTHING, Bytes, Ints, compiled, label, look_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ class Separation:
             along[: edge * (part.start >= self.halo)] = 0
             along[len(along) - edge * (len(along) - part.stop >= self.halo) :] = 0
         found, pieces = label(seeds, seeds, 0)
-        return _spread(kinds, found, pieces.pixels, self.reach, self.least)
+        found[look_up(pieces.pixels, found) < self.least] = NOTHING
+        return _spread(kinds, found, self.reach)
 
 
 def separation_of(
@@ -152,7 +153,7 @@ def _around(values: Ints, side: int) -> Ints:
 
 
 @compiled
-def _spread(kinds: Bytes, found: Ints, sizes: Longs, reach: int, least: int) -> Ints:
+def _spread(kinds: Bytes, found: Ints, reach: int) -> Ints:
     """Give every pixel the seed of the seed pixel to which its way is shortest; all arrays have a margin.
 
     All pixels at one distance are found before those at the next, and of several seed pixels the first
@@ -165,7 +166,7 @@ def _spread(kinds: Bytes, found: Ints, sizes: Longs, reach: int, least: int) -> 
     front = np.empty(height * width, dtype=np.int32)
     sides = np.array([1, -1, width, -width])
     for here in range(height * width):
-        if seed[here] != NOTHING and sizes[seed[here]] >= least:
+        if seed[here] != NOTHING:
             near[here] = here
     start, count = 0, 0
     for here in range(height * width):
@@ -190,10 +191,9 @@ def _spread(kinds: Bytes, found: Ints, sizes: Longs, reach: int, least: int) -> 
                 elif level[there] == np.uint8(step):
                     near[there] = min(near[there], near[here])
         start = stop
-    for here in range(height * width):
-        if near[here] != NOTHING:
-            near[here] = seed[near[here]]
-    return near.reshape(height, width)[1:-1, 1:-1]
+    labels = seed[near]
+    labels[near == NOTHING] = NOTHING
+    return labels.reshape(height, width)[1:-1, 1:-1]
 
 
 _STEPS = (0, 1, 5), (1, -1, 7), (1, 0, 5), (1, 1, 7), (1, -2, 11), (1, 2, 11), (2, -1, 11), (2, 1, 11)
