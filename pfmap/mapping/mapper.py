@@ -233,6 +233,7 @@ class Mapper:
             nodata=NODATA,
             regularized=frozenset(plan.regularized),
             separation=plan.separation,
+            smoothed=frozenset(plan.smoothed),
             options=plan.options.shapes,
             scene=self.stem,
             metadata=plan.tags(),

@@ -150,7 +150,8 @@ class Shaper:
     """Makes vector files of a class raster that comes in rows, top to bottom. Use it as a context manager.
 
     `classes` go by the value in the raster; those `wanted` (None: all) become polygons, those `regularized`
-    are squared, those of the `separation` taken apart. `scene` is its name, or what says it for each object.
+    are squared, outlines of `smoothed` become curves, and those of the `separation` are taken apart. `scene`
+    is its name, or what says it for each object.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class Shaper:
         nodata: int | None,
         regularized: frozenset[int] = frozenset(),
         separation: Separation | None = None,
+        smoothed: frozenset[int] = frozenset(),
         options: ShapeOptions,
         scene: str | SceneNames,
         metadata: Mapping[str, str],
@@ -179,6 +181,7 @@ class Shaper:
         self._limits = limits_of(options, classes.values(), geobox, self.measurer)
         self.on_sieved: Sequence[Callable[[int, npt.NDArray[Any]], None]] = ()
         """Called with the number of the first row and rows of classes, as the polygons have them."""
+        self._curves = dict.fromkeys(smoothed, True) | dict.fromkeys(regularized, False)
         self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
         self._earlier = 0  # pieces in parts that are complete
@@ -238,6 +241,7 @@ class Shaper:
             workers=os.cpu_count() or 1,
             spool=self._folder,
             separation=self._separation,
+            curves=self._curves,
         )
         self._tracer = self._part.enter_context(tracer)
 

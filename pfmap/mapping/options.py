@@ -125,6 +125,9 @@ class ShapeOptions:
         words="those of the model's contact map, or of the one beside a class raster",
         metavar="NAME,NAME",
     )
+    smooth: tuple[str, ...] = option(
+        (), "Classes whose outlines become curves, within simplify=.", words="none", metavar="NAME,NAME"
+    )
     min_area: float | None = option(
         None,
         "Merge smaller regions, of whatever class, into the neighbour with the longest border; 0 keeps all.",
@@ -148,6 +151,10 @@ class ShapeOptions:
         if not self.formats:
             known = ", ".join(about(ShapeOptions, "formats").choices)
             raise UsageError(f"no vector format is named: use one or more of {known}")
+        if both := {*self.smooth} & {*self.regularize}:
+            raise UsageError(f"class {min(both)!r} is in smooth= and in regularize=: curves or right angles?")
+        if self.smooth and self.simplify == 0:
+            raise UsageError("smooth= needs room to move outlines in: leave simplify=0 out")
         if self.drop_small and self.min_area == 0:
             raise UsageError("drop_small=True needs min_area=: how small is small?")
 
@@ -266,6 +273,7 @@ class ShapeSettings(TypedDict, total=False):
     simplify: float | None
     regularize: Sequence[str]
     separate: Sequence[str] | None
+    smooth: Sequence[str]
     min_area: float | None
     fill_holes: float
     drop_small: bool

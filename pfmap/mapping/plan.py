@@ -65,6 +65,8 @@ class Plan:
     """Indices of those whose objects are squared."""
     separation: Separation | None
     """How objects that touch are taken apart; None leaves them together."""
+    smoothed: Sequence[int]
+    """Indices of those whose outlines become curves."""
     warnings: Sequence[str]
 
     @property
@@ -195,7 +197,7 @@ def make_plan(
     """
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
-    wanted, regularized, separation = chosen_classes(card, options)
+    wanted, regularized, smoothed, separation = chosen_classes(card, options)
     area = None
     if options.aoi is not None or options.bbox is not None:
         area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
@@ -235,6 +237,7 @@ def make_plan(
         wanted=wanted,
         regularized=regularized,
         separation=separation,
+        smoothed=smoothed,
         warnings=[
             *([area.note] if area is not None and area.note else []),
             *scene.guesses,
@@ -246,18 +249,21 @@ def make_plan(
     )
 
 
-def chosen_classes(card: Card, options: PredictOptions) -> tuple[list[int], list[int], Separation | None]:
-    """Return the indices of classes that become polygons, those squared, and how some are taken apart.
+def chosen_classes(
+    card: Card, options: PredictOptions
+) -> tuple[list[int], list[int], list[int], Separation | None]:
+    """Return the indices of classes that become polygons, squared, and curves, and how some are taken apart.
 
     Raises:
         ModelError: there is no such class; UsageError: one of the others does not become polygons.
     """
     shapes, find = options.shapes, partial(wanted_classes, card)
-    wanted, squared, shown = map(find, (options.classes, shapes.regularize, card.architecture.contact))
+    wanted, squared, smoothed = map(find, (options.classes, shapes.regularize, shapes.smooth))
     refuse_unwanted(squared, wanted, card.by_index)
-    if not (shown or shapes.separate):
-        return wanted, squared, None
-    return wanted, squared, separation_of(shapes.separate, shown, find, wanted, card.by_index)
+    separation, shown = None, find(card.architecture.contact)
+    if shown or shapes.separate:
+        separation = separation_of(shapes.separate, shown, find, wanted, card.by_index)
+    return wanted, squared, smoothed, separation
 
 
 def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:

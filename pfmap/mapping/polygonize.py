@@ -110,6 +110,7 @@ def vectorize(
             table[value] = ClassSpec(name, table[value].color)
         wanted = None if classes is None else _wanted(table, classes, location.text)
         squared = _wanted(table, options.regularize, location.text)
+        smoothed = _wanted(table, options.smooth, location.text)
         refuse_unwanted(squared, wanted, table)
         given = {"confidence": confidence} | ({"contact": contact} if options.separate != ("none",) else {})
         percent = _open_percent(opened, source, location, given, on_message)
@@ -127,7 +128,18 @@ def vectorize(
         refuse_odd_names(folder, stem, files)
         refuse_existing(folder, f"{stem}_objects", options, files, overwrite=overwrite)
         job = Vectorizer(
-            source, percent, folder, stem, table, wanted, squared, separation, options, stem, on_progress
+            source,
+            percent,
+            folder,
+            stem,
+            table,
+            wanted,
+            squared,
+            smoothed,
+            separation,
+            options,
+            stem,
+            on_progress,
         )
         job.moment = moment_of([location.local] if location.local is not None else [])
         return job.write(location.text)
@@ -187,6 +199,8 @@ class Vectorizer:
     """Values that become polygons; None for all."""
     regularized: frozenset[int]
     """Values whose objects are squared."""
+    smoothed: frozenset[int]
+    """Values whose outlines become curves."""
     separation: Separation | None
     """How objects that touch are taken apart."""
     options: ShapeOptions
@@ -240,6 +254,7 @@ class Vectorizer:
             nodata=self.source.nodata,
             regularized=self.regularized,
             separation=self.separation,
+            smoothed=self.smoothed,
             options=self.options,
             scene=self.scene,
             metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": Path(raster).name.partition("?")[0]},

@@ -96,10 +96,10 @@ def merge(
     }
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
-    wanted, squared, separation = chosen_classes(card, options)
+    wanted, squared, smoothed, separation = chosen_classes(card, options)
     for kind in rasters_of(options, separation)[1:]:
         apart = {"PFMAP_SEPARATED": listed(separation.classes, card.by_index)} if separation else {}
-        gray = Look("uint8", ("Gray",), NODATA, tags=apart)
+        gray = Look("uint8", ("Gray",), NODATA, tags=apart if kind == "contact" else {})
         rasters[kind] = _join(kind, placed, grid, folder, gray, percent_style())
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
     target = None
@@ -116,6 +116,7 @@ def merge(
             card.by_index,
             frozenset(wanted),
             frozenset(squared),
+            frozenset(smoothed),
             separation,
             options.shapes,
             footprints or Footprints(boxes, [name for name, _ in placed], grid.crs_wkt),

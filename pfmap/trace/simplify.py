@@ -12,6 +12,9 @@ Then all arcs of the tile are looked at together. Where two segments cross or to
 node or a small ring, those are drawn again with half the tolerance, in the end as they were. Nodes stay where
 they are. So every piece keeps its neighbours and none is lost. That check is exact: it is made on integers.
 
+Curved arcs get half the tolerance so, and the other half when their corners are rounded, before that check:
+a corner moves onto a parabola that touches both its segments, and so do the points beside it.
+
 Measured: `shapely.coverage_simplify` on 14,479 regions took 10.7 s against our 0.6 s, left 308k vertices
 against 249k, and an invalid coverage.
 """
@@ -33,6 +36,12 @@ _MOST = 0.2 * UNIT
 
 _SHARE = 0.75
 """The tolerance is at most this share of the mean width of the pieces beside: small ones keep their form."""
+
+_STRAIGHT = np.pi / 18
+"""Corners that turn less than that are not rounded."""
+
+_PART = 0.4
+"""Share of a segment, at most, that rounding takes at either end."""
 
 _BALANCE = 2.0
 """Weight of the area that a segment adds to one side, against the squared distances of its points."""
@@ -83,7 +92,7 @@ class _Room(NamedTuple):
 
 
 @compiled
-def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: float) -> Arcs:
+def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: float, curved: Bools) -> Arcs:
     """Simplify the arcs of a tile.
 
     Lines beside nodata stay as they are: what is valid stays the same set of pixels.
@@ -94,9 +103,10 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
         height: rows of the tile.
         width: its columns.
         tolerance: how far the new lines may be from the old ones, pixels.
+        curved: ``(arcs,)`` whether an arc becomes a curve.
 
     Returns:
-        The same arcs with fewer, other vertices. Rings may start elsewhere.
+        The same arcs with fewer, other vertices. Rings may start elsewhere, curved ones at no pixel corner.
 
     Source: Imai and Iri 1988 for the polylines.
     """
@@ -105,8 +115,8 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
     marks = np.zeros((4, count), dtype=np.uint8)
     draft = _Draft(
         points, points.copy(), offsets, arcs.closed, np.empty(count, dtype=np.int32),
-        np.zeros(count, dtype=np.bool_), _reach(arcs, pieces, tolerance), marks[0], marks[1], marks[2],
-        marks[3], UNIT * height, UNIT * width,
+        np.zeros(count, dtype=np.bool_), _reach(arcs, pieces, tolerance, curved), marks[0], marks[1],
+        marks[2], marks[3], UNIT * height, UNIT * width,
     )  # fmt: skip
     longest = 0
     for arc in range(len(arcs.left)):
@@ -122,6 +132,8 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
         else:
             _fewest(draft, room, start, last, draft.reach[arc])
             _balance(draft, start, last)
+            if curved[arc]:
+                _round(draft, start, last, draft.reach[arc] - _MOST)
     _mend(draft, room)
     return _kept(arcs, draft)
 
@@ -172,7 +184,7 @@ def _best_start(coords: Ints, start: int, corners: int) -> int:
 
 
 @compiled
-def _reach(arcs: Arcs, pieces: Pieces, tolerance: float) -> Floats:
+def _reach(arcs: Arcs, pieces: Pieces, tolerance: float, curved: Bools) -> Floats:
     """Return the tolerance of each arc in steps of the coordinates: 0 for those that stay as they are."""
     outline = np.zeros(len(pieces.pixels), dtype=np.int64)
     for arc in range(len(arcs.left)):
@@ -192,6 +204,8 @@ def _reach(arcs: Arcs, pieces: Pieces, tolerance: float) -> Floats:
             else:
                 mean_width = 2.0 * pieces.pixels[side] / outline[side]
                 reach[arc] = min(reach[arc], UNIT * _SHARE * mean_width)
+        if curved[arc]:
+            reach[arc] /= 2
     return reach
 
 
@@ -335,15 +349,43 @@ def _balance(draft: _Draft, start: int, last: int) -> None:
 
 
 @compiled
+def _round(draft: _Draft, start: int, last: int, far: float) -> None:
+    """Round the corners of a simplified arc, by no more than so far. The ends of one that is no ring stay.
+
+    Of the points that the segments stand for, those next to a corner take the curve's ends.
+    """
+    points, closed = draft.points, draft.closed[draft.arc[start]]
+    kept = start + np.flatnonzero(draft.keep[start : last + 1])
+    was = points[kept].astype(np.float64)
+    for n in range(0 if closed else 1, len(kept) - 1):
+        k, near = kept[n], n - 1 if n else len(kept) - 2
+        before = kept[near] if n else kept[near] - last + start  # of a ring
+        ax, ay = was[near] - was[n]
+        bx, by = was[n + 1] - was[n]
+        turn = np.pi - np.arctan2(abs(ax * by - ay * bx), ax * bx + ay * by)
+        if far <= 0 or turn < _STRAIGHT or min(k - before, kept[n + 1] - k) < 3:
+            continue
+        share = min(_PART, 4 * far / np.hypot(ax + bx, ay + by))
+        one, other = (k if n else last) - 1, k + 1
+        draft.keep[one] = draft.keep[other] = 1
+        points[one, 0], points[one, 1] = round(was[n, 0] + share * ax), round(was[n, 1] + share * ay)
+        points[other, 0], points[other, 1] = round(was[n, 0] + share * bx), round(was[n, 1] + share * by)
+        points[k, 0] = round(was[n, 0] + share * (ax + bx) / 4)
+        points[k, 1] = round(was[n, 1] + share * (ay + by) / 4)
+        if n == 0:
+            points[last] = points[start]
+
+
+@compiled
 def _mend(draft: _Draft, room: _Room) -> None:
     """Draw segments again, more finely and without moving them, until none meets another.
 
     Only segments that are new since the last look are checked, against all: the others were.
     """
     rows, cols = draft.height // _CELL + 1, draft.width // _CELL + 1
-    posts, post_start = _posts(draft, rows, cols)
     draft.fresh[:] = draft.keep
     while True:
+        posts, post_start = _posts(draft, rows, cols)
         begin, end = _segments(draft)
         meet = _find_meetings(draft, begin, end, rows, cols)
         stray = _find_strays(draft, begin, end, posts, post_start, cols)
@@ -404,7 +446,11 @@ def _redraw(draft: _Draft, room: _Room, begin: Ints, end: Ints, s: int) -> bool:
             points[k] = exact[k]
             changed = True
             fresh[k] = 1
-            if k == a:  # the segment before ends here
+            if draft.is_end[k]:  # of a ring: it is the other end too
+                start, last = draft.offsets[draft.arc[k]], draft.offsets[draft.arc[k] + 1] - 1
+                points[start] = points[last] = exact[start]
+                fresh[start:last] = draft.keep[start:last]
+            elif k == a:  # the segment before ends here
                 fresh[begin[s - 1]] = 1
     if draft.level[a] >= _LEVELS:
         return changed

@@ -434,8 +434,9 @@ def join(
     # Arcs start and end at pixel corners: region and corner in one number say where halves meet.
     starts, ends = (coords[at].astype(np.int64) // UNIT for at in (offsets[:-1], offsets[1:] - 1))
     span = int(coords[:, 0].max(initial=0)) // UNIT + 1
-    places = (int(coords[:, 1].max(initial=0)) // UNIT + 1) * span
-    begin, stop = starts[:, 1] * span + starts[:, 0], ends[:, 1] * span + ends[:, 0]
+    nowhere = (int(coords[:, 1].max(initial=0)) // UNIT + 1) * span  # rings by themselves meet no others
+    places = nowhere + 1
+    begin, stop = (np.where(closed, nowhere, at[:, 1] * span + at[:, 0]) for at in (starts, ends))
     a, b = begin[halves.arc], stop[halves.arc]
     leaving = halves.region * places + np.where(halves.backward, b, a)
     arriving = halves.region * places + np.where(halves.backward, a, b)

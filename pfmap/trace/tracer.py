@@ -17,7 +17,7 @@ import itertools
 import os
 import pickle
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -169,7 +169,8 @@ def warm_up() -> None:
     """Compile all loops, or load what an earlier process compiled: half a minute the first time only."""
     rows = np.eye(4, dtype=np.uint8)
     for separation in (None, Separation(frozenset({0})), Separation(frozenset({0}), by_shape=True)):
-        with Tracer(4, 4, nodata=255, tolerance=1.0, tile=2, separation=separation) as tracer:
+        tracer = Tracer(4, 4, nodata=255, tolerance=1.0, tile=2, curves={0: True}, separation=separation)
+        with tracer:
             for _ in tracer.add(rows, rows, None if separation is None or separation.by_shape else rows):
                 pass
 
@@ -189,6 +190,7 @@ class Tracer:
         workers: threads.
         spool: folder for pieces of large open regions; None for the system's.
         tile: rows and columns of a tile.
+        curves: classes whose borders become curves (True), or never do; those of others as their neighbours.
         separation: how objects that touch are taken apart; None leaves them regions.
     """
 
@@ -204,10 +206,13 @@ class Tracer:
         workers: int = 1,
         spool: Path | None = None,
         tile: int = TILE,
+        curves: Mapping[int, bool] | None = None,
         separation: Separation | None = None,
     ) -> None:
         self._height, self._width, self._side = height, width, tile
         self._nodata, self._tolerance, self._split = nodata, tolerance, split
+        self._curved = [value for value, curved in (curves or {}).items() if curved]
+        self._straight = [NOTHING, *(value for value, curved in (curves or {}).items() if not curved)]
         self._wanted = None if wanted is None else np.array(sorted(wanted), dtype=np.int64)
         self._resources = ExitStack()
         self._map: Any = map
@@ -309,7 +314,10 @@ class Tracer:
         pieces = pieces._replace(classes=given[pieces.first].astype(np.int32), first=place)
         arcs = arcs_between(pixels, labels)
         if self._tolerance > 0:
-            arcs = simplify(arcs, pieces, height, labels.shape[1], float(self._tolerance))
+            beside = np.stack([look_up(pieces.classes, side) for side in (arcs.left, arcs.right)])
+            curved: Any = np.isin(beside, self._curved).any(axis=0)
+            curved &= ~np.isin(beside, self._straight).any(axis=0)
+            arcs = simplify(arcs, pieces, height, labels.shape[1], float(self._tolerance), curved)
         sides = labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()
         coords = arcs.coords + np.array([UNIT * x, UNIT * self._top], dtype=np.int32)
         return Tile(pieces, arcs._replace(coords=coords), sides, (top, left))
@@ -578,9 +586,9 @@ class Tracer:
         number, arc, backward = number[order], arc[order], backward[order]
         start = backward.astype(np.int64)  # also the column of this side
         halves = Halves(number, arc, backward, lines.loose[arc, start], lines.loose[arc, 1 - start])
-        rings = join(
-            halves, len(owners), lines.coords, lines.offsets, lines.closed, keep_nodes=self._tolerance > 0
-        )
+        # Walls are common vertex for vertex where objects that touch are to be squared.
+        keep = self._tolerance > 0 or (self._separation is not None and len(self._straight) > 1)
+        rings = join(halves, len(owners), lines.coords, lines.offsets, lines.closed, keep_nodes=keep)
         at_edge = np.zeros(len(owners), dtype=np.bool_)
         at_edge[number[lines.piece[arc, 1 - start] == NOTHING]] = True
         return owners, rings, at_edge

@@ -195,6 +195,20 @@ def test_what_is_no_class_raster_is_refused_in_one_line(name: str, tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"bad.tif"}
 
 
+def test_outlines_become_curves_on_request(tmp_path: Path) -> None:
+    raster = write(tmp_path / "cover.tif", blotches(1, 90, 90, 3, 4.0), nodata=255)
+    plain, curved = (
+        gpd.read_file(
+            pfmap.vectorize(raster, tmp_path / str(smooth), smooth=smooth).outputs["gpkg"], layer="objects"
+        )
+        for smooth in ((), ("1",))
+    )
+    assert shapely.coverage_is_valid(curved.geometry.to_numpy())
+    moved = ~curved.geometry.geom_equals(plain.geometry)
+    assert moved[curved["class"] == "1"].all()
+    assert curved.area.sum() == pytest.approx(plain.area.sum())
+
+
 def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
     raster = write(tmp_path / "cover.tif", blotches(1, 30, 30, 3, 2.0), nodata=255)
     with pytest.raises(UsageError, match="class 'lawn' is unknown"):
@@ -203,6 +217,12 @@ def test_unknown_classes_and_existing_files_are_refused(tmp_path: Path) -> None:
         pfmap.vectorize(raster, regularize=("lawn",))
     with pytest.raises(UsageError, match="class '2' is to be squared, but does not become polygons"):
         pfmap.vectorize(raster, classes=("1",), regularize=("2",))
+    with pytest.raises(UsageError, match="class 'lawn' is unknown"):
+        pfmap.vectorize(raster, smooth=("lawn",))
+    with pytest.raises(UsageError, match="class '1' is in smooth= and in regularize=: curves or right"):
+        pfmap.vectorize(raster, smooth=("2", "1"), regularize=("1",))
+    with pytest.raises(UsageError, match="leave simplify=0 out"):
+        pfmap.vectorize(raster, smooth=("1",), simplify=0)
     by_either = pfmap.vectorize(
         raster, tmp_path / "named", names={1: "lawn"}, classes=("lawn",), regularize=("1",)
     )

@@ -1,5 +1,7 @@
 """Simplified regions stay a coverage: nothing opens, overlaps, vanishes or becomes invalid."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import shapely
@@ -8,9 +10,9 @@ from hypothesis import strategies as st
 from rasters import NODATA, blotches, facts, percent, polygons, traced
 
 
-def check_coverage(classes: np.ndarray, tile: int, tolerance: float) -> None:
+def check_coverage(classes: np.ndarray, tile: int, tolerance: float, **options: Any) -> None:
     before = traced(classes, percent(classes))
-    after = traced(classes, percent(classes), [3, 11], tile=tile, tolerance=tolerance)
+    after = traced(classes, percent(classes), [3, 11], tile=tile, tolerance=tolerance, **options)
     shapes = polygons(after)
     assert sorted(after.ids) == sorted(before.ids)  # no region is lost
     assert shapely.is_valid(shapes).all()
@@ -87,3 +89,67 @@ def test_what_is_small_keeps_its_form() -> None:
     found = traced(classes, percent(classes), tolerance=5.0)
     small = polygons(found)[found.classes == 1]
     assert sorted(shapely.area(small)) == [1, 4, 24]
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    classes=st.integers(2, 5),
+    blur=st.sampled_from([0.7, 1.5, 3.0, 6.0]),
+    tile=st.integers(3, 64),
+    tolerance=st.sampled_from([0.5, 1.0, 1.25, 2.0, 6.0]),
+)
+@settings(max_examples=100, deadline=None)
+def test_curves_are_a_coverage_within_the_tolerance(
+    seed: int, size: tuple[int, int], classes: int, blur: float, tile: int, tolerance: float
+) -> None:
+    raster = blotches(seed, *size, classes, blur)
+    curves = {0: True, 1: False}
+    check_coverage(raster, tile, tolerance, curves=curves)
+    steps, plain, half, found = (
+        (regions, polygons(regions)[np.argsort(regions.ids)])
+        for regions in (
+            traced(raster, percent(raster), tile=tile, tolerance=t, curves=c)
+            for t, c in ((0, None), (tolerance, None), (tolerance / 2, None), (tolerance, curves))
+        )
+    )
+    kinds = steps[0].classes[np.argsort(steps[0].ids)]
+    curved, stays = found[1][kinds == 0], found[1][kinds == 1]
+    assert (stays == plain[1][kinds == 1]).all()
+    borders = shapely.boundary(steps[1][kinds == 0])
+    assert shapely.hausdorff_distance(borders, shapely.boundary(curved)).max(initial=0) < tolerance + 0.3
+    count = shapely.get_num_coordinates
+    assert (count(found[1]) <= 3 * np.maximum(count(half[1]), count(plain[1]))).all()
+    # Nodes and the raster's edge stay: each is on the border of three or more.
+    points, times = np.unique(shapely.get_coordinates(steps[1]), axis=0, return_counts=True)
+    for point in points[times > 3]:
+        assert shapely.distance(shapely.boundary(found[1]), shapely.Point(point)).min() == 0
+
+
+def test_a_curve_turns_little_at_a_time() -> None:
+    rows, cols = np.mgrid[0:300, 0:300]
+    classes = ((rows - 150) ** 2 + (cols - 150) ** 2 < 90**2).astype(np.uint8)
+    half, disk = (
+        next(shape for shape in polygons(regions) if not shape.interiors)
+        for regions in (
+            traced(classes, percent(classes), tolerance=t, curves=c)
+            for t, c in ((0.625, None), (1.25, {1: True}))
+        )
+    )
+    turns = []
+    for shape in (half, disk):
+        edges = np.diff(np.array(shape.exterior.coords), axis=0)
+        turns.append(np.abs(np.degrees(np.diff(np.unwrap(np.arctan2(*edges.T))))))
+    # A ring starts at a pixel corner, or close to it.
+    assert np.quantile(turns[1], 0.95) < 0.8 * np.quantile(turns[0], 0.95)
+    assert len(turns[0]) < len(turns[1]) < 3 * len(turns[0])
+    assert disk.area == pytest.approx(classes.sum(), rel=5e-3)
+    assert shapely.hausdorff_distance(disk.exterior, shapely.Point(150, 150).buffer(90).exterior) < 1.75
+
+
+def test_curves_do_not_depend_on_how_rows_come() -> None:
+    classes = blotches(1, 100, 90, 4, 3.0)
+    options = {"tile": 32, "tolerance": 1.25, "curves": {1: True}}
+    once = facts(traced(classes, percent(classes), **options))
+    assert facts(traced(classes, percent(classes), [1, 2, 50, 77], **options)) == once
+    assert facts(traced(classes, percent(classes), tile=32, tolerance=1.25)) != once
