@@ -160,7 +160,7 @@ def memory_of(plan: Plan) -> int:
     carried = channels * (2 * grid.rows.overlap + 8) * frame.cols.size
     share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
     swath_pixels = share * plan.geobox.height * plan.geobox.width
-    halo = plan.separation.halo if plan.separation else 0
+    halo = plan.chosen.separation.halo if plan.chosen.separation else 0
     tiles = layers * min(TILE + 2 * halo, plan.geobox.height) * plan.geobox.width
     large = max(0, memory_of_passes(plan) - _USUAL_PASSES)
     # Of a swath, its layers twice, and what tracing and compressing take beside them.

@@ -26,7 +26,7 @@ from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_
 from pfmap.mapping.mapper import Mapped, Mapper, rasters_of
 from pfmap.mapping.objects import numbered, refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
-from pfmap.mapping.plan import Plan, chosen_classes, make_plan
+from pfmap.mapping.plan import Plan, chosen_classes, make_plan, wanted_classes
 from pfmap.mapping.run_report import Preflight, build_report, difference, earlier_report, is_done
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
@@ -246,11 +246,11 @@ class Job:
     def _finals(self) -> list[str]:
         """Return the names of the files that are going to be written, as far as that is known."""
         stem, card = self.location.stem, self.runtime.model.card
-        wanted, _, separation = chosen_classes(card, self.options)
-        named = [card.classes[index] for index in wanted]
+        named = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
+        kinds = rasters_of(self.options, chosen_classes(card, self.options).separation)
         vectors = vector_names(f"{stem}_objects", self.options.shapes, named)
         return [
-            *[f"{stem}_{kind}.tif" for kind in rasters_of(self.options, separation)],
+            *[f"{stem}_{kind}.tif" for kind in kinds],
             *vectors.values(),
             f"{stem}.qgz",
             f"{stem}_report.json",

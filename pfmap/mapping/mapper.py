@@ -215,7 +215,7 @@ class Mapper:
     def _assemble(self, work: Work, rasters: Sequence[Parts]) -> dict[str, Sequence[Path]]:
         """Make the final rasters, by kind, of what is on disk of each."""
         plan = self.plan
-        kinds = rasters_of(plan.options, plan.separation)
+        kinds = rasters_of(plan.options, plan.chosen.separation)
         with self.clock.stage("assemble COG"):
             made = zip(raster_targets(plan, self.stem), rasters, strict=True)
             wanted = [one for kind, one in zip(plan.layers, made, strict=True) if kind in kinds]
@@ -229,11 +229,8 @@ class Mapper:
             f"{self.stem}_objects",
             plan.geobox,
             plan.card.by_index,
-            frozenset(plan.wanted),
+            plan.chosen,
             nodata=NODATA,
-            regularized=frozenset(plan.regularized),
-            separation=plan.separation,
-            smoothed=frozenset(plan.smoothed),
             options=plan.options.shapes,
             scene=self.stem,
             metadata=plan.tags(),

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, starmap
 from pathlib import Path
@@ -146,12 +147,24 @@ def numbered(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What becomes of classes, by their value in the raster."""
+
+    wanted: frozenset[int] | None
+    """Those that become polygons; None for all."""
+    regularized: frozenset[int]
+    """Those whose objects are squared."""
+    smoothed: frozenset[int]
+    """Those whose outlines become curves."""
+    separation: Separation | None
+    """How objects that touch are taken apart; None leaves them together."""
+
+
 class Shaper:
     """Makes vector files of a class raster that comes in rows, top to bottom. Use it as a context manager.
 
-    `classes` go by the value in the raster; those `wanted` (None: all) become polygons, those `regularized`
-    are squared, outlines of `smoothed` become curves, and those of the `separation` are taken apart. `scene`
-    is its name, or what says it for each object.
+    `classes` go by the value in the raster. `scene` is its name, or what says it for each object.
     """
 
     def __init__(
@@ -160,12 +173,9 @@ class Shaper:
         stem: str,
         geobox: GeoBox,
         classes: Mapping[int, ClassSpec],
-        wanted: frozenset[int] | None,
+        chosen: Chosen,
         *,
         nodata: int | None,
-        regularized: frozenset[int] = frozenset(),
-        separation: Separation | None = None,
-        smoothed: frozenset[int] = frozenset(),
         options: ShapeOptions,
         scene: str | SceneNames,
         metadata: Mapping[str, str],
@@ -176,12 +186,13 @@ class Shaper:
         across, down = pixel or (1.0, 1.0)
         self.measurer = Measurer(geobox.crs_wkt, geobox.center)
         self._geobox, self._options = geobox, options
-        self._folder, self._nodata, self._wanted, self._separation = folder, nodata, wanted, separation
+        self._folder, self._nodata, self._chosen = folder, nodata, chosen
         self._tolerance = options.tolerance(mean_size((across, down)))
         self._limits = limits_of(options, classes.values(), geobox, self.measurer)
         self.on_sieved: Sequence[Callable[[int, npt.NDArray[Any]], None]] = ()
         """Called with the number of the first row and rows of classes, as the polygons have them."""
-        self._curves = dict.fromkeys(smoothed, True) | dict.fromkeys(regularized, False)
+        squared = chosen.regularized
+        self._curves = dict.fromkeys(chosen.smoothed, True) | dict.fromkeys(squared, False)
         self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
         self._earlier = 0  # pieces in parts that are complete
@@ -190,7 +201,7 @@ class Shaper:
             stem=stem,
             formats=options.formats,
             classes=classes,
-            wanted=wanted,
+            wanted=chosen.wanted,
             geobox=geobox,
             measurer=self.measurer,
             scene=scene,
@@ -199,7 +210,7 @@ class Shaper:
             by_class=options.split_by_class,
             has_confidence=has_confidence,
             moment=moment,
-            regularizer=Regularizer(regularized, (across, down), pixel is not None) if regularized else None,
+            regularizer=Regularizer(squared, (across, down), pixel is not None) if squared else None,
         )
 
     def __enter__(self) -> "Shaper":
@@ -235,12 +246,12 @@ class Shaper:
             rows.size,
             cols.size,
             nodata=self._nodata,
-            wanted=self._wanted,
+            wanted=self._chosen.wanted,
             tolerance=self._tolerance,
             split=options.split_large,
             workers=os.cpu_count() or 1,
             spool=self._folder,
-            separation=self._separation,
+            separation=self._chosen.separation,
             curves=self._curves,
         )
         self._tracer = self._part.enter_context(tracer)

@@ -25,6 +25,7 @@ SHARED_SWATH_PIXELS = 1 << 20
 """The same where workers share a scene: at its end they wait for the one with a swath in work."""
 
 _SQUARE = "Square metres, or pixels where there is no CRS."
+_NAMES = "NAME,NAME"
 
 OutputGrid = Literal["scene", "model"]
 OnReadError = Literal["fail", "nodata"]
@@ -113,20 +114,17 @@ class ShapeOptions:
         least=0,
     )
     regularize: tuple[str, ...] = option(
-        (),
-        "Classes whose objects are squared: right angles, straight walls.",
-        words="none",
-        metavar="NAME,NAME",
+        (), "Classes whose objects are squared: right angles, straight walls.", words="none", metavar=_NAMES
     )
     separate: tuple[str, ...] | None = option(
         None,
         "Classes whose objects are taken apart where they touch, such as houses in a row; none for none.",
         more="A contact map shows where; without one it is guessed from their shape.",
         words="those of the model's contact map, or of the one beside a class raster",
-        metavar="NAME,NAME",
+        metavar=_NAMES,
     )
     smooth: tuple[str, ...] = option(
-        (), "Classes whose outlines become curves, within simplify=.", words="none", metavar="NAME,NAME"
+        (), "Classes whose outlines become curves, within simplify=.", words="none", metavar=_NAMES
     )
     min_area: float | None = option(
         None,
@@ -201,8 +199,7 @@ class PredictOptions:
         above=True,
     )
     resample: bool = option(
-        True,
-        "Bring a scene outside the model's range of resolution into it while reading, or refuse it.",
+        True, "Bring a scene outside the model's range of resolution into it while reading, or refuse it."
     )
     grid: OutputGrid = option(
         "scene",
@@ -220,10 +217,7 @@ class PredictOptions:
         example="500000,4100000,500500,4100500",
     )
     classes: tuple[str, ...] | None = option(
-        None,
-        "Classes that become polygons.",
-        words="all; of a model, all but its background",
-        metavar="NAME,NAME",
+        None, "Classes that become polygons.", words="all; of a model, all but its background", metavar=_NAMES
     )
     shapes: ShapeOptions = field(default_factory=ShapeOptions)
     sieve: str = option(
@@ -239,10 +233,7 @@ class PredictOptions:
         choices=get_args(OnReadError),
     )
     overwrite: bool = option(False, "Replace existing outputs.")
-    resume: bool = option(
-        True,
-        "Take over what earlier runs of the same command made.",
-    )
+    resume: bool = option(True, "Take over what earlier runs of the same command made.")
     swath_pixels: int = option(
         SWATH_PIXELS,
         "Pixels of the outputs that are in work at a time; the result does not depend on it.",

@@ -15,14 +15,14 @@ from pfmap.core.classes import index_of, listed, refuse_unwanted
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.mapping.objects import limits_of
+from pfmap.mapping.objects import Chosen, limits_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
 from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
-from pfmap.trace.separate import Separation, separation_of
+from pfmap.trace.separate import separation_of
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.geodesy import Measurer, pixel_size
 from pfmap.version import __version__
@@ -59,15 +59,14 @@ class Plan:
     precision: torch.dtype
     batch_size: int
     """Windows per pass."""
-    wanted: Sequence[int]
-    """Indices of the classes that become polygons."""
-    regularized: Sequence[int]
-    """Indices of those whose objects are squared."""
-    separation: Separation | None
-    """How objects that touch are taken apart; None leaves them together."""
-    smoothed: Sequence[int]
-    """Indices of those whose outlines become curves."""
+    chosen: Chosen
+    """What becomes of the classes, by their indices."""
     warnings: Sequence[str]
+
+    @property
+    def wanted(self) -> list[int]:
+        """Indices of the classes that become polygons."""
+        return wanted_classes(self.card, self.options.classes)
 
     @property
     def card(self) -> Card:
@@ -137,8 +136,8 @@ class Plan:
             "PFMAP_CLASSES": ",".join(spec.name for spec in self.card.classes),
             "PFMAP_ATTRIBUTION": self.card.provenance.attribution,
         }
-        if self.separation is not None:
-            tags["PFMAP_SEPARATED"] = listed(self.separation.classes, self.card.by_index)
+        if self.chosen.separation is not None:
+            tags["PFMAP_SEPARATED"] = listed(self.chosen.separation.classes, self.card.by_index)
         if self.model_gsd is not None:
             tags["PFMAP_GSD"] = f"{mean_size(self.model_gsd):.5g}"
         return tags
@@ -197,7 +196,7 @@ def make_plan(
     """
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
-    wanted, regularized, smoothed, separation = chosen_classes(card, options)
+    chosen = chosen_classes(card, options)
     area = None
     if options.aoi is not None or options.bbox is not None:
         area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
@@ -234,25 +233,20 @@ def make_plan(
         device=device,
         precision=precision,
         batch_size=batch_size,
-        wanted=wanted,
-        regularized=regularized,
-        separation=separation,
-        smoothed=smoothed,
+        chosen=chosen,
         warnings=[
             *([area.note] if area is not None and area.note else []),
             *scene.guesses,
             *sample.notes,
             *about_scaling(scaling, scene),
             *about_size,
-            *([separation.about(card.by_index)] if separation and separation.by_shape else []),
+            *([apart.about(card.by_index)] if (apart := chosen.separation) and apart.by_shape else []),
         ],
     )
 
 
-def chosen_classes(
-    card: Card, options: PredictOptions
-) -> tuple[list[int], list[int], list[int], Separation | None]:
-    """Return the indices of classes that become polygons, squared, and curves, and how some are taken apart.
+def chosen_classes(card: Card, options: PredictOptions) -> Chosen:
+    """Say what becomes of the classes, by their indices.
 
     Raises:
         ModelError: there is no such class; UsageError: one of the others does not become polygons.
@@ -263,7 +257,7 @@ def chosen_classes(
     separation, shown = None, find(card.architecture.contact)
     if shown or shapes.separate:
         separation = separation_of(shapes.separate, shown, find, wanted, card.by_index)
-    return wanted, squared, smoothed, separation
+    return Chosen(frozenset(wanted), frozenset(squared), frozenset(smoothed), separation)
 
 
 def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:

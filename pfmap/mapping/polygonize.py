@@ -21,6 +21,7 @@ from pfmap.core.option import explained, take
 from pfmap.core.resources import UNDATED, clear_beside, moment_of
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.objects import (
+    Chosen,
     Shaper,
     numbered,
     refuse_existing,
@@ -127,20 +128,8 @@ def vectorize(
         files = vector_names(f"{stem}_objects", options, named).values()
         refuse_odd_names(folder, stem, files)
         refuse_existing(folder, f"{stem}_objects", options, files, overwrite=overwrite)
-        job = Vectorizer(
-            source,
-            percent,
-            folder,
-            stem,
-            table,
-            wanted,
-            squared,
-            smoothed,
-            separation,
-            options,
-            stem,
-            on_progress,
-        )
+        chosen = Chosen(wanted, squared, smoothed, separation)
+        job = Vectorizer(source, percent, folder, stem, table, chosen, options, stem, on_progress)
         job.moment = moment_of([location.local] if location.local is not None else [])
         return job.write(location.text)
 
@@ -195,14 +184,7 @@ class Vectorizer:
     stem: str
     """What their names begin with."""
     table: Mapping[int, ClassSpec]
-    wanted: frozenset[int] | None
-    """Values that become polygons; None for all."""
-    regularized: frozenset[int]
-    """Values whose objects are squared."""
-    smoothed: frozenset[int]
-    """Values whose outlines become curves."""
-    separation: Separation | None
-    """How objects that touch are taken apart."""
+    chosen: Chosen
     options: ShapeOptions
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
@@ -250,11 +232,8 @@ class Vectorizer:
             f"{self.stem}_objects",
             self.source.geobox,
             self.table,
-            self.wanted,
+            self.chosen,
             nodata=self.source.nodata,
-            regularized=self.regularized,
-            separation=self.separation,
-            smoothed=self.smoothed,
             options=self.options,
             scene=self.scene,
             metadata={"PFMAP_VERSION": __version__, "PFMAP_RASTER": Path(raster).name.partition("?")[0]},

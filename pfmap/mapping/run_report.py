@@ -81,7 +81,7 @@ class Preflight:
                 "windows_to_compute": estimated.compute,
                 "device": describe(plan.device, plan.precision),
                 "min_area": plan.limits,
-                "separated": plan.separation and plan.separation.about(card.by_index),
+                "separated": plan.chosen.separation and plan.chosen.separation.about(card.by_index),
             },
             "estimate": {
                 "seconds": None if estimated.seconds is None else round(estimated.seconds, 1),
@@ -121,8 +121,8 @@ class Preflight:
         small = ", ".join(f"{name} {limit:.3g}" for name, limit in plan.limits.items() if limit)
         unit = "pixels" if plan.geobox.crs_wkt is None else "m2"
         lines.append(f"objects  from so many {unit} on: {small}" if small else "objects  of any size")
-        if plan.separation is not None and not plan.separation.by_shape:
-            lines.append(f"         {plan.separation.about(card.by_index)}")
+        if plan.chosen.separation is not None and not plan.chosen.separation.by_shape:
+            lines.append(f"         {plan.chosen.separation.about(card.by_index)}")
         lines.append(f"device   {describe(plan.device, plan.precision)}")
         if needs.seconds is not None:
             lines.append(f"time     about {duration(needs.seconds)}")
@@ -209,7 +209,7 @@ def build_report(
             "aoi": plan.options.aoi,
             "bbox": plan.options.bbox,
             "classes": [card.classes[i].name for i in plan.wanted],
-            "separated": plan.separation and plan.separation.about(card.by_index),
+            "separated": plan.chosen.separation and plan.chosen.separation.about(card.by_index),
             "shapes": asdict(plan.options.shapes),
             "on_read_error": plan.options.on_read_error,
         },

@@ -170,8 +170,7 @@ def _apart(plan: Plan, separate: Sequence[str]) -> Plan:
     """Plan the same of a model with a contact map of these classes."""
     card = plan.card
     card = replace(card, architecture=replace(card.architecture, contact=tuple(separate)))
-    _, _, separation = chosen_classes(card, plan.options)
-    return replace(plan, model=replace(plan.model, card=card), separation=separation)
+    return replace(plan, model=replace(plan.model, card=card), chosen=chosen_classes(card, plan.options))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress, Result
 from pfmap.mapping.mapper import rasters_of
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.plan import chosen_classes
+from pfmap.mapping.plan import chosen_classes, wanted_classes
 from pfmap.mapping.polygonize import Vectorizer
 from pfmap.mapping.swaths import Tally
 from pfmap.raster import mosaic
@@ -96,8 +96,8 @@ def merge(
     }
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
-    wanted, squared, smoothed, separation = chosen_classes(card, options)
-    for kind in rasters_of(options, separation)[1:]:
+    chosen = chosen_classes(card, options)
+    for kind in rasters_of(options, separation := chosen.separation)[1:]:
         apart = {"PFMAP_SEPARATED": listed(separation.classes, card.by_index)} if separation else {}
         gray = Look("uint8", ("Gray",), NODATA, tags=apart if kind == "contact" else {})
         rasters[kind] = _join(kind, placed, grid, folder, gray, percent_style())
@@ -114,10 +114,7 @@ def merge(
             folder,
             STEM,
             card.by_index,
-            frozenset(wanted),
-            frozenset(squared),
-            frozenset(smoothed),
-            separation,
+            chosen,
             options.shapes,
             footprints or Footprints(boxes, [name for name, _ in placed], grid.crs_wkt),
             on_progress,
@@ -131,6 +128,7 @@ def merge(
         parts = [mosaic.Part(str(folder / one.name), one.geobox) for one, _ in vectorizer.sieved]
         mosaic.write_mosaic(rasters["classes"], grid, parts, look)
     outputs, shapes = rasters | vectorized.outputs, options.shapes
+    wanted = wanted_classes(card, options.classes)
     files = {kind: [path] for kind, path in rasters.items()} | vectorizer.files
     made = Map(STEM, files, grid, card.classes, wanted, shapes.formats, shapes.split_by_class)
     outputs["project"] = folder / f"{STEM}.qgz"

@@ -18,7 +18,7 @@ import pyproj
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.grid import GeoBox
-from pfmap.mapping.objects import Shaper
+from pfmap.mapping.objects import Chosen, Shaper
 from pfmap.mapping.options import ShapeOptions
 
 ROWS = 1024
@@ -53,12 +53,12 @@ def main() -> None:
     args = parser.parse_args()
     wkt = str(pyproj.CRS(32645).to_wkt())
     geobox = GeoBox(args.width, args.height, wkt, (GSD, 0, 300000, 0, -GSD, 3000000))
+    chosen = Chosen(None, frozenset({1} if args.regularize else ()), frozenset(), None)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         shaper = Shaper(
-            Path(folder), "objects", geobox, TABLE, None, nodata=255,
-            options=ShapeOptions(), scene="scene",
-            regularized=frozenset({1} if args.regularize else ()), metadata={}, has_confidence=False,
+            Path(folder), "objects", geobox, TABLE, chosen, nodata=255, options=ShapeOptions(), scene="scene",
+            metadata={}, has_confidence=False,
         )  # fmt: skip
         done = 0
         with shaper:
