@@ -152,4 +152,6 @@ def _shown(
 
 def _line(name: str, figure: "Figures") -> str:
     per_class = "  ".join(f"{klass} {value:.3f}" for klass, value in figure.iou.items())
-    return f"{name:<12} mean IoU {figure.mean_iou:.3f}  sure pixels right {figure.accuracy:.3f}  {per_class}"
+    contact = "" if figure.contact is None else f"  contact {figure.contact:.3f}"
+    right = f"sure pixels right {figure.accuracy:.3f}"
+    return f"{name:<12} mean IoU {figure.mean_iou:.3f}  {right}  {per_class}{contact}"

@@ -23,7 +23,7 @@ from pfmap.train.config import read_config
 from pfmap.train.data import PIECE, load_data
 from pfmap.train.label_layers import ClassSets
 from pfmap.train.labelled_image import Sample
-from pfmap.train.validate import mapped
+from pfmap.train.validate import mapped, predictor_of
 from pfmap.version import __version__
 
 _TOGETHER = "together"
@@ -137,7 +137,7 @@ def evaluate_model(
     total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
     if not total:
         raise TrainingError(f"{name} holds nothing out for {part}: choose another part=")
-    predictor = Predictor(loaded.network, loaded.card.input, choose_device(device))
+    predictor = predictor_of(loaded.network, loaded.card, choose_device(device))
     job = _Job(
         predictor, order, found.sets, classes, chosen, min_object, lambda done: on_progress(done, total)
     )

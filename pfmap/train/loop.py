@@ -19,7 +19,6 @@ from pfmap.core.files import write_bytes, write_text
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.checkpoint import AGAIN, read_data
-from pfmap.model.predictor import Predictor
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.report.curves import LOSS, RATE, Curves
 from pfmap.report.html import render
@@ -28,7 +27,7 @@ from pfmap.train.config import TrainingConfig
 from pfmap.train.data import load_data
 from pfmap.train.optimise import Objective, freeze, learning_rate, make_optimizer, refuse_diverged
 from pfmap.train.start import Team, first_network, gather, refuse_without_disk, refuse_without_memory
-from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure
+from pfmap.train.validate import Figures, Validation, accuracy_table, calibrate, measure, predictor_of
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _POINTS = 500  # of a curve
@@ -228,7 +227,11 @@ class _Run:
         figures = measure(self.average, self.data, self.config.card, self.device)
         for name, figure in figures.items():
             self.curves.add(self.done, name, figure.mean_iou)
-        score = float(np.mean([f.mean_iou for f in figures.values()])) if figures else math.nan
+            if figure.contact is not None:
+                self.curves.add(self.done, f"{name} contact", figure.contact)
+        every = [figure.mean_iou for figure in figures.values()]
+        every += [figure.contact for figure in figures.values() if figure.contact is not None]
+        score = float(np.mean(every)) if every else math.nan
         if math.isnan(score):  # nothing was held out, or nothing of it is sure
             score = -self.loss
         if self.best is None or score > self.best[0]:
@@ -290,7 +293,7 @@ class _Run:
         if self.data.notes:
             about = f"{card.provenance.data}; of its labels: {'; '.join(self.data.notes)}"
             card = dataclasses.replace(card, provenance=dataclasses.replace(card.provenance, data=about))
-        fitted = calibrate(Predictor(self.average, card.input, self.device), self.data)
+        fitted = calibrate(predictor_of(self.average, card, self.device), self.data)
         card = dataclasses.replace(
             card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0
         )

@@ -8,7 +8,7 @@ Source: Guo et al., ICML 2017, section 4.2 (temperature scaling) and Eq. 3 (expe
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from pfmap.train.labelled_image import Image, Sample
 _LIMIT = 32_000_000  # pixels of a source
 _WINDOWS = 40  # of a source, that the temperature is fitted and measured on
 _PER_WINDOW = 1000  # pixels
+_WALL = 50  # percent of contact
 _TEMPERATURES = np.geomspace(0.25, 4.0, 193)
 
 Scores = npt.NDArray[np.float64]
@@ -39,6 +40,8 @@ class Figures:
     """Intersection over union per class name; classes that occur nowhere are left out."""
     accuracy: float
     """Share of the pixels labelled with one sure class that are right."""
+    contact: float | None = None
+    """Intersection over union of the contact map from 50 percent on; None where there is none to be found."""
 
     @property
     def mean_iou(self) -> float:
@@ -67,17 +70,28 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
 
     Of a source with more than 32 million pixels, parts from all over it: `pfmap evaluate` measures all.
     """
-    predictor = Predictor(network, card.input, device, contact=bool(card.architecture.contact))
-    classes, labels = len(card.classes), len(data.sets.entries)
+    predictor = predictor_of(network, card, device)
+    classes, labels, meet = len(card.classes), len(data.sets.entries), data.sets.contacts()
     figures: Validation = {}
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
-        for true, predicted, *_ in mapped(predictor, spread(source.validation, _LIMIT), classes):
+        both = either = 0
+        for true, predicted, _, contact in mapped(predictor, spread(source.validation, _LIMIT), classes):
             pairs = true.astype(np.int64).ravel() * classes + predicted.ravel()
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
+            if contact is not None:
+                shown, walls = contact >= _WALL, meet[true] == 1
+                both += int(np.count_nonzero(shown & walls))
+                either += int(np.count_nonzero((shown | walls) & ~np.isnan(meet[true])))
         if source.validation:
-            figures[source.spec.name] = figures_of(counts, data.sets)
+            found = figures_of(counts, data.sets)
+            figures[source.spec.name] = replace(found, contact=both / either if either else None)
     return figures
+
+
+def predictor_of(network: nn.Module, card: Card, device: torch.device) -> Predictor:
+    """Let a network that is still changing, or is only measured, compute as it is."""
+    return Predictor(network, card.input, device, contact=bool(card.architecture.contact))
 
 
 def mapped(
@@ -124,6 +138,8 @@ def accuracy_table(figures: Validation, fitted: Calibration | None) -> dict[str,
         table[f"{name}_mean_iou"] = round(figure.mean_iou, 4)
         table |= {f"{name}_{klass}_iou": round(value, 4) for klass, value in figure.iou.items()}
         table[f"{name}_accuracy"] = round(figure.accuracy, 4)
+        if figure.contact is not None:
+            table[f"{name}_contact_iou"] = round(figure.contact, 4)
     table = {name: value for name, value in table.items() if math.isfinite(value)}  # nothing sure to measure
     if fitted is not None:
         table["calibration_error_before"] = fitted.error_before
@@ -205,5 +221,6 @@ def _windows(predictor: Predictor, source: Source, sets: ClassSets) -> Iterator[
         if not len(at):
             continue
         at = rng.choice(at, min(_PER_WINDOW, len(at)), replace=False)
-        found = predictor.probabilities([image], [np.ones(labels.shape, dtype=bool)])[0].flatten(1)[:, at].T
+        made = predictor.probabilities([image], [np.ones(labels.shape, dtype=bool)])[0]
+        found = made[: len(sets.classes)].flatten(1)[:, at].T
         yield Pixels(np.log(found.double().cpu().numpy().clip(1e-12)), table[labels.ravel()[at]])

@@ -15,14 +15,16 @@ from test_data import CARD, noise, place, source, write_scene
 import pfmap
 from pfmap.core.errors import PfmapError, TrainingError
 from pfmap.core.grid import Span
+from pfmap.mapping.swaths import map_array
 from pfmap.model.store import write_model
 from pfmap.net.losses import contact_loss
 from pfmap.net.pfnet import PFNet
-from pfmap.train.config import TrainingConfig, TrainingSettings, parse_config
+from pfmap.train.config import Split, TrainingConfig, TrainingSettings, parse_config
 from pfmap.train.data import load_data
 from pfmap.train.loop import train
 from pfmap.train.optimise import Objective
 from pfmap.train.quick import QuickOptions, quick_config
+from pfmap.train.validate import measure, predictor_of
 
 CARD = CARD | {"architecture": CARD["architecture"] | {"contact": ["roof"]}}
 
@@ -149,9 +151,13 @@ def test_a_contact_head_is_put_on_a_trained_model_and_changes_no_class(
     write_model(tmp_path / "first", card, PFNet(card.architecture))
     layer = {"path": "ids.tif", "instances": "roof", "rest": ["grass"]}
     config = config_of(layer, trained="contact", ema=0.0)
+    held = dataclasses.replace(config.sources[0], validation=Split(columns=(96, 160)))
+    config = dataclasses.replace(config, sources=(held,))
     train(config, tmp_path, tmp_path / "next", start_from=str(tmp_path / "first"))
     first, second = (pfmap.load_model(tmp_path / name) for name in ("first", "next"))
     assert second.card.architecture.contact == ("roof",)
+    assert 0 <= second.card.accuracy["here_contact_iou"] <= 1
+    assert "| mean | right | contact |" in (tmp_path / "next" / "README.md").read_text()
     image = torch.randn(1, 3, 64, 96)
     before, after = first.network(image), second.network(image)
     scale = second.card.temperature
@@ -193,3 +199,27 @@ def test_a_contact_of_no_class_is_refused() -> None:
     card = CARD | {"architecture": CARD["architecture"] | {"contact": ["barn"]}}
     with pytest.raises(PfmapError, match="contact names barn: the classes are roof, grass, sand"):
         config_of({"path": "ids.tif", "instances": "roof"}, card)
+
+
+@pytest.mark.usefixtures("ids")
+def test_figures_say_how_well_contact_is_found(tmp_path: Path) -> None:
+    class Half(torch.nn.Module):
+        """Sees contact in the right half of each window."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            out = image.new_zeros(len(image), 4, *image.shape[2:])
+            out[:, 3] = torch.linspace(-9, 9, image.shape[3])
+            return out
+
+    layer = {"path": "ids.tif", "instances": "roof", "rest": ["grass"]}
+    config = config_of(layer)
+    held = dataclasses.replace(config.sources[0], validation=Split(columns=(96, 160)))
+    data = load_data(dataclasses.replace(config, sources=(held,)), tmp_path)
+    (sample,) = data.sources[0].validation
+    walls = data.sets.contacts()[sample.read()[1]] == 1
+    card = dataclasses.replace(config.card, input=dataclasses.replace(config.card.input, window=64))
+    found = measure(Half(), data, card, torch.device("cpu"))["here"].contact
+    predictor = predictor_of(Half(), card, torch.device("cpu"))
+    *_, contact = map_array(predictor, sample.read()[0], 3, 64, 8)
+    assert 0.2 < (contact >= 50).mean() < 0.8
+    assert found == ((contact >= 50) & walls).sum() / ((contact >= 50) | walls).sum()
