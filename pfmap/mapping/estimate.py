@@ -30,6 +30,7 @@ _PROBE_SIDE = 4
 _MOST_WINDOWS = 20_000_000
 # Bytes per pixel of the outputs that no raster can exceed: once as swaths, and once with overviews.
 _DISK_BOUND = 2.5
+_EMPTY = 110_000  # bytes of a GeoPackage without objects
 _RUNTIME = 700 << 20
 _USUAL_PASSES = 256 << 20  # of which that is a part
 
@@ -213,6 +214,8 @@ def probe(
         work.finals.mkdir()
         Mapper(source, piece, "probe", predictor, clock, lambda _done: on_step()).run(work)
         final, whole = folder_size(work.finals), folder_size(work.path)
+        empty = _EMPTY * ("gpkg" in plan.options.shapes.formats)  # which does not grow with the scene
+        whole, final = max(0, whole - empty), max(0, final - empty)
     count = piece.geobox.width * piece.geobox.height
     after = sum(
         clock.seconds.get(s, 0.0) for s in ("write rasters", "trace", "write objects", "assemble COG")
