@@ -278,14 +278,18 @@ def refuse_leads(path: Path) -> None:
 
 
 def is_vector(text: str) -> bool:
-    """Say whether a file, or ``FILE:layer``, is one with vector layers, or would be if it were whole."""
+    """Say whether a file, or ``FILE:layer``, is one with vector layers, or would be if it were whole.
+
+    What lies on a server that does not answer is not.
+    """
     try:
         path, _ = find_layer(text, "file")
-        return _is_parquet(path) or any(kind is not None for _, kind in pyogrio.list_layers(path))
+        with quietly():
+            return _is_parquet(path) or any(kind is not None for _, kind in pyogrio.list_layers(path))
     except (SourceError, UnicodeEncodeError):
         return False
     except _FAILURES as error:
-        return "not recognized" not in str(error)
+        return "not recognized" not in str(error) and not text.startswith(_REMOTE)
 
 
 def _open_parquet(path: str) -> Layer:

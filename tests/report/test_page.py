@@ -348,7 +348,7 @@ def test_names_become_no_part_of_an_evaluation_page_either() -> None:
         classes=[SimpleNamespace(spec=SimpleNamespace(name=EVIL))], labels=[EVIL], confusion=[[1234]],
         allowed=[[True]],
     )  # fmt: skip
-    section = SimpleNamespace(title=EVIL, figures=found, picture=b"AAAA")
+    section = SimpleNamespace(title=EVIL, figures=found, picture=b"AAAA", object_map=b"")
     html = render(
         "evaluation.html.jinja", title=EVIL, pairs=[(EVIL, EVIL)], sections=[section], figure=str,
         base64=base64.b64encode, legend=lambda _section: [(EVIL, EVIL)],

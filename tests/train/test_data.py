@@ -18,6 +18,7 @@ from pfmap.train import labelled_image
 from pfmap.train.augment import Batches
 from pfmap.train.config import TrainingConfig, parse_config
 from pfmap.train.data import TrainingData, load_data
+from pfmap.train.label_layers import LabelSet
 from pfmap.train.split import cells
 from pfmap.train.validate import Calibration, calibrate
 
@@ -179,7 +180,7 @@ def test_a_rare_class_is_in_every_other_crop(tmp_path: Path) -> None:
     config = config_of([source(tmp_path / "scene.tif", layer)], scale=[1.0, 1.0])
     loaded = load_data(config, tmp_path)
     batches = Batches(loaded, config)
-    rare = loaded.sets.add(frozenset({0}), 1.0)
+    rare = loaded.sets.add(LabelSet(frozenset({0}), 1.0))
     share = np.mean([(crop == rare).any().item() for k in range(15) for crop in batches[k][2]])
     assert share > 0.2  # half of a half; by chance it would be 0.02
 
@@ -332,7 +333,7 @@ def test_crops_do_not_leave_the_training_part(tmp_path: Path) -> None:
     loaded = load_data(config, tmp_path)
     small = dataclasses.replace(config.training, crop=96)
     batches = Batches(loaded, dataclasses.replace(config, training=small))
-    grass = loaded.sets.add(frozenset({1}), 1.0)
+    grass = loaded.sets.add(LabelSet(frozenset({1}), 1.0))
     for step in range(5):
         assert not torch.eq(batches[step][1], grass).any()
 
