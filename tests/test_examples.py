@@ -161,7 +161,7 @@ def test_the_page_of_the_default_model_says_what_its_card_says() -> None:
 def test_outlines_of_real_buildings_lose_their_steps_and_nothing_else(tmp_path: Path) -> None:
     """The default simplification on the demo scene: a quarter of the vertices, and the same shapes."""
     scene = ROOT / "examples" / "banepa.tif"
-    steps = pfmap.predict(scene, tmp_path / "steps", device="cpu", confidence=False, simplify=0)
+    steps = pfmap.predict(scene, tmp_path / "steps", device="cpu", confidence=False, simplify=0, min_area=0)
     smooth = pfmap.vectorize(steps.outputs["classes"], tmp_path / "smooth")
     before, after = (
         gpd.read_file(result.outputs["gpkg"], layer="objects").sort_values("object_id", ignore_index=True)
