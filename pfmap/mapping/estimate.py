@@ -196,7 +196,7 @@ def probe(
         SourceError: the scene cannot be read.
     """
     grid = plan.grid
-    warm_up()
+    warm_up(plan.chosen.separation)
     window, batch = grid.rows.window, predictor.batch_size
     pixels = [np.zeros((3, window, window), dtype=np.uint8)] * batch
     for _ in ("to be warm", "to be timed"):

@@ -136,7 +136,8 @@ def bench(
             resident = _resident_windows(source, plan)
             for _ in predictor.stream(iter(resident[: predictor.workers])):
                 pass
-            warm_up()
+            apart = _apart(plan, separate) if separate else plan
+            warm_up(apart.chosen.separation)
             warm_up_seconds = time.perf_counter() - begun
             idle = resident_memory()
             measured, again = [], []
@@ -144,7 +145,7 @@ def bench(
                 on_message(f"run {number + 1} of {runs}")
                 measured.append(_measure(source, plan, predictor, resident, folder / str(number)))
                 if separate:
-                    apart, there = _apart(plan, separate), folder / f"{number} apart"
+                    there = folder / f"{number} apart"
                     again.append(_measure(source, apart, _Free.of(apart), resident, there))
         cost = cost_of(plan.card.architecture, plan.card.input.window).multiply_adds if network else 0
         return Benchmark(

@@ -165,13 +165,12 @@ class _Shelf:
             self._file.truncate(0)
 
 
-def warm_up() -> None:
-    """Compile all loops, or load what an earlier process compiled: half a minute the first time only."""
+def warm_up(separation: Separation | None) -> None:
+    """Compile the loops that a run needs, or load what an earlier process compiled: half a minute once."""
     rows = np.eye(4, dtype=np.uint8)
-    for separation in (None, Separation(frozenset({0})), Separation(frozenset({0}), by_shape=True)):
-        tracer = Tracer(4, 4, nodata=255, tolerance=1.0, tile=2, curves={0: True}, separation=separation)
-        with tracer:
-            for _ in tracer.add(rows, rows, None if separation is None or separation.by_shape else rows):
+    for apart in {None, separation and replace(separation, classes=frozenset({0}))}:
+        with Tracer(4, 4, nodata=255, tolerance=1.0, tile=2, curves={0: True}, separation=apart) as tracer:
+            for _ in tracer.add(rows, rows, rows):
                 pass
 
 
