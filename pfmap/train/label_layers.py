@@ -84,13 +84,16 @@ class Contacts:
     def __init__(self, spec: LayerSpec, sets: ClassSets, own: set[int], others: set[int]) -> None:
         self.own = own
         self._near = spec.near if spec.instances else 0
+        self._knows = bool(spec.instances or spec.apart)
         self._told = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
-        for index in (own | others) - {0} if spec.instances or spec.apart else ():
+        for index in (own | others) - {0} if self._knows else ():
             for contact in (False, True):
                 self._told[int(contact), index] = sets.add(sets.entries[index]._replace(contact=contact))
 
     def put(self, labelled: Labelled, rows: Span, cols: Span, box: GeoBox) -> Labels:
         """Read labels and ids of objects, 0 for none, around ``(rows, cols)``, and make them labels there."""
+        if not self._knows:
+            return labelled(rows, cols)[0]
         near = self._near
         y = Span(rows.start - near, rows.stop + near).clip(Span(0, box.height))
         x = Span(cols.start - near, cols.stop + near).clip(Span(0, box.width))

@@ -43,9 +43,9 @@ class Objective(nn.Module):
         low = settings.precision == "bfloat16" or (settings.precision == "auto" and kind == "cuda")
         with torch.autocast(kind, torch.bfloat16, enabled=low):
             output = self.network.compute(images)
-        contact = output.logits.new_zeros(())
-        meet = self.get_buffer("contacts")[annotated.long()]
+        contact, meet = output.logits.new_zeros(()), None
         if output.contact is not None:
+            meet = self.get_buffer("contacts")[annotated.long()]
             contact = settings.contact_weight * contact_loss(output.contact, meet)
         if settings.trained == "contact":
             return contact
@@ -58,8 +58,9 @@ class Objective(nn.Module):
             loss = loss + settings.overlap_weight * overlap_loss(logits, labels, sets, weights)
         if output.edges:
             target, known = contours(annotated, sets)
-            walls = (meet > 0)[:, None]
-            target, known = target.masked_fill(walls, 1), known | walls
+            if meet is not None:
+                walls = (meet > 0)[:, None]
+                target, known = target.masked_fill(walls, 1), known | walls
             for edges in output.edges:
                 loss = loss + settings.edge_weight * edge_loss(edges, target, known)
         return loss + contact
