@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import NODATA, class_raster_style, percent_style, qml
+from pfmap.core.classes import NODATA, ClassSpec, class_raster_style, percent_style, qml
 from pfmap.core.errors import EmptyError, TargetError
-from pfmap.core.grid import Span
+from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import give_back_memory, moment_of
 from pfmap.core.stages import Clock, Regions, read_ahead
 from pfmap.mapping.objects import Shaper
@@ -261,9 +261,16 @@ def raster_targets(plan: Plan, stem: str) -> list[RasterTarget]:
     """Set up the rasters of the plan's layers, of which some may be there for the polygons alone."""
     box, tags, classes = plan.geobox, plan.tags(), plan.card.classes
     names = [f"{stem}_{kind}.tif" for kind in plan.layers]
-    colors, shades = qml(class_raster_style(classes)), qml(percent_style())
+    shades = qml(percent_style())
     percent = [RasterTarget(box, name, "average", tags, shades, 1) for name in names[1:]]
-    return [RasterTarget(box, names[0], "mode", tags, colors, 6, classes), *percent]
+    return [class_target(box, names[0], tags, classes), *percent]
+
+
+def class_target(
+    box: GeoBox, name: str, tags: Mapping[str, str], classes: tuple[ClassSpec, ...]
+) -> RasterTarget:
+    """Set up a class raster."""
+    return RasterTarget(box, name, "mode", tags, qml(class_raster_style(classes)), 6, classes)
 
 
 def rasters_of(options: PredictOptions, separation: Separation | None) -> list[str]:

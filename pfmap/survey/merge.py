@@ -20,7 +20,7 @@ from pfmap.core.files import write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress, Result
-from pfmap.mapping.mapper import rasters_of
+from pfmap.mapping.mapper import class_target, rasters_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes, wanted_classes
 from pfmap.mapping.polygonize import Vectorizer
@@ -29,7 +29,6 @@ from pfmap.raster import mosaic
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look
-from pfmap.raster.target import RasterTarget
 from pfmap.report.qgis import Map, map_project
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters
@@ -104,8 +103,7 @@ def merge(
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
     target = None
     if options.sieve == "raster":
-        style = qml(class_raster_style(card.classes))
-        target = RasterTarget(grid, f"{STEM}_classes.tif", "mode", tags, style, 6, card.classes)
+        target = class_target(grid, f"{STEM}_classes.tif", tags, card.classes)
     with ExitStack() as opened:
         maps = {kind: opened.enter_context(ClassMap(locate(path), None)) for kind, path in rasters.items()}
         vectorizer = Vectorizer(
