@@ -9,6 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import NODATA, blotches, facts, percent, polygons, traced
 
+RASTERS = {
+    "seed": st.integers(0, 10_000),
+    "size": st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    "classes": st.integers(2, 5),
+    "tile": st.integers(3, 64),
+    "tolerance": st.sampled_from([0.5, 1.0, 1.25, 2.0, 6.0]),
+}
+
 
 def check_coverage(classes: np.ndarray, tile: int, tolerance: float, **options: Any) -> None:
     before = traced(classes, percent(classes))
@@ -24,14 +32,7 @@ def check_coverage(classes: np.ndarray, tile: int, tolerance: float, **options: 
     assert union.symmetric_difference(valid).area == pytest.approx(0, abs=1e-6)
 
 
-@given(
-    seed=st.integers(0, 10_000),
-    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    classes=st.integers(2, 5),
-    smooth=st.sampled_from([0.0, 0.7, 1.5, 3.0]),
-    tile=st.integers(3, 64),
-    tolerance=st.sampled_from([0.5, 1.0, 1.25, 2.0, 6.0]),
-)
+@given(**RASTERS, smooth=st.sampled_from([0.0, 0.7, 1.5, 3.0]))
 @settings(max_examples=150, deadline=None)
 def test_simplified_regions_are_a_coverage(
     seed: int, size: tuple[int, int], classes: int, smooth: float, tile: int, tolerance: float
@@ -91,14 +92,7 @@ def test_what_is_small_keeps_its_form() -> None:
     assert sorted(shapely.area(small)) == [1, 4, 24]
 
 
-@given(
-    seed=st.integers(0, 10_000),
-    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    classes=st.integers(2, 5),
-    blur=st.sampled_from([0.7, 1.5, 3.0, 6.0]),
-    tile=st.integers(3, 64),
-    tolerance=st.sampled_from([0.5, 1.0, 1.25, 2.0, 6.0]),
-)
+@given(**RASTERS, blur=st.sampled_from([0.7, 1.5, 3.0, 6.0]))
 @settings(max_examples=100, deadline=None)
 def test_curves_are_a_coverage_within_the_tolerance(
     seed: int, size: tuple[int, int], classes: int, blur: float, tile: int, tolerance: float
