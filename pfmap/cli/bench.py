@@ -1,16 +1,13 @@
 """`pfmap bench`: how fast pfmap is here."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from pfmap.cli.common import Command, class_names, options
 from pfmap.cli.screen import say, show
 from pfmap.core.errors import worded
-
-if TYPE_CHECKING:
-    from pfmap.raster.synthetic import Kind
 
 
 def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -60,19 +57,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
     help="Measure so often; medians count.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures of all runs as JSON.")
-def bench(
-    scene: str | None,
-    size: tuple[int, int] | None,
-    kind: "Kind",
-    model: str,
-    network: bool,
-    device: str,
-    precision: str,
-    overlap: int | None,
-    separate: tuple[str, ...] | None,
-    runs: int,
-    as_json: bool,
-) -> None:
+def bench(as_json: bool, **measured: Any) -> None:
     """Measure how fast pfmap is on this machine, and what bounds it.
 
     Compares the network alone, on windows in memory, with the whole of pfmap predict, and shows how long each
@@ -85,22 +70,9 @@ def bench(
     pfmap bench --size 32768 --no-network --separate building
     """  # noqa: D301 - click wants the control character, not a backslash
     from pfmap.measure.benchmark import bench as measure
-    from pfmap.measure.benchmark_table import bench_lines
 
-    found = measure(
-        scene,
-        size=size,
-        kind=kind,
-        model=model,
-        network=network,
-        device=device,
-        precision=precision,
-        overlap=overlap,
-        separate=separate or (),
-        runs=runs,
-        on_message=lambda text: None if as_json else say(worded(text), err=True),
-    )
+    found = measure(**measured, on_message=lambda text: None if as_json else say(worded(text), err=True))
     if as_json:
         show(found.table())
     else:
-        say(*bench_lines(found))
+        say(*found.lines())

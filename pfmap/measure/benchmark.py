@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -86,33 +85,20 @@ def bench(
     device: str = "auto",
     precision: str = "auto",
     overlap: int | None = None,
-    separate: Sequence[str] = (),
+    separate: Sequence[str] | None = None,
     runs: int = 1,
     on_message: Callable[[str], None] = lambda _line: None,
 ) -> Benchmark:
     """Measure the network alone and a whole `predict`, on the same windows.
 
-    Args:
-        scene: a scene; None to make one up.
-        size: width and height of the scene to be made: of made-up ground, or of a piece of `scene`,
-            repeated. None for `scene` as it is.
-        kind: how a scene that is made is stored.
-        model: name or folder.
-        network: False for a network of zero cost with the model's classes and windows: what is left is
-            what the pipeline around it can do.
-        device: as for `predict`.
-        precision: as for `predict`.
-        overlap: as for `predict`.
-        separate: classes whose objects are taken apart in a second measurement, by a contact map that is made
-            up; only of a network of zero cost.
-        runs: how often to measure.
-        on_message: called with lines for people.
+    Either of a scene as it is; or, with a `size` in pixels, of one that is made, stored as its `kind` says:
+    of made-up ground, or of a piece of the scene, repeated. Without the `network` one of zero cost stands in
+    its place: what is left is what the pipeline around it can do. Then objects of the classes in `separate`
+    are taken apart in a second measurement, by a contact map that is made up.
 
     Raises:
         PfmapError: as for `predict`.
     """
-    if kind not in get_args(Kind):
-        raise UsageError(f"{kind!r} is unknown: use {', '.join(get_args(Kind))}")
     if separate and network:
         raise UsageError("separate= is measured around a network of zero cost: add network=False")
     begun = time.perf_counter()

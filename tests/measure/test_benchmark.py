@@ -15,7 +15,6 @@ import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import PfmapError, TargetError
 from pfmap.measure.benchmark import STAGES, bench
-from pfmap.measure.benchmark_table import bench_lines
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +47,7 @@ def test_the_network_and_the_whole_are_measured_on_the_same_windows(temporary: P
     assert table["whole_over_network"] == pytest.approx(np.median(ratios))
     assert table["share_of_matrix_peak"] == pytest.approx(4 * found.multiply_adds / network / found.peak)
     assert json.loads(json.dumps(found.table()))["median"] == table
-    assert any(line.startswith("whole / network") for line in bench_lines(found))
+    assert any(line.startswith("whole / network") for line in found.lines())
     assert not list(temporary.glob("*pfmap*"))  # torch leaves a folder of its own
 
 
@@ -57,7 +56,7 @@ def test_the_cost_of_taking_objects_apart_is_measured_beside_the_whole() -> None
     assert len(found.apart) == len(found.runs) == 2
     ratios = [b.whole_seconds / a.whole_seconds for a, b in zip(found.runs, found.apart, strict=True)]
     assert found.table()["median"]["apart_over_whole"] == pytest.approx(np.median(ratios))
-    assert any(line.startswith("apart / whole") for line in bench_lines(found))
+    assert any(line.startswith("apart / whole") for line in found.lines())
     for options, words in (({"network": True}, "network=False"), ({"network": False}, "contact names shed")):
         with pytest.raises(PfmapError, match=words):
             bench(size=(500, 500), device="cpu", separate=("shed",), **options)
@@ -71,7 +70,7 @@ def test_without_a_network_the_rest_is_measured(kind: str) -> None:
     busy = {stage.name: stage.busy for stage in found.runs[0].stages}
     assert busy["trace"] > 0
     assert busy["write objects"] > 0
-    assert any(line.startswith("whole predict") for line in bench_lines(found))
+    assert any(line.startswith("whole predict") for line in found.lines())
 
 
 def test_a_scene_is_measured_as_it_is_or_repeated(write_scene: Write) -> None:
@@ -102,8 +101,6 @@ def test_what_cannot_be_measured_is_refused(
         bench(str(grey), size=(200, 200))
     with pytest.raises(pfmap.PfmapError, match=r"gone\.tif"):
         bench("gone.tif")
-    with pytest.raises(pfmap.PfmapError, match="'zip' is unknown"):
-        bench(kind="zip")  # type: ignore[arg-type]
     with monkeypatch.context() as patch:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         patch.setattr("pfmap.measure.benchmark.write_scene", lambda path, *_: path.write_bytes(bytes(5000)))
