@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Unpack
 
 import click
 
@@ -18,9 +18,6 @@ from pfmap.cli.common import (
 from pfmap.cli.predict import counts, fail_if_any_failed, run_survey, scene_json
 from pfmap.cli.screen import say, show
 from pfmap.mapping.options import SurveySettings
-
-if TYPE_CHECKING:
-    from pfmap.survey.campaign import SurveyResult
 
 
 @click.command(cls=Command, epilog="Open survey.qgz in QGIS, and survey_report.html in a browser.")
@@ -54,32 +51,22 @@ def batch(
     """
     if output_dir is None:
         raise click.UsageError("say where the outputs go with --output-dir")
+    from pfmap.report.survey_figures import class_row
     from pfmap.survey import scenes as library  # torch loads here: --help stays instant
 
     result = run_survey(partial(library.batch, survey, output_dir, mosaic=mosaic, **settings), quiet=quiet)
+    figures, scenes = result.figures, list(result.scenes)
     if as_json:
-        show(_as_json(result))
+        table = {
+            "scenes": [scene_json(scene) for scene in scenes],
+            "outputs": {kind: str(path) for kind, path in result.outputs.items()},
+            "classes": [class_row(row, figures.unit) for row in figures.classes],
+            "warnings": list(figures.warnings),
+            "seconds": figures.seconds,
+        }
+        show(table)
     elif not quiet:
-        _show(result)
-    fail_if_any_failed(list(result.scenes), survey, output_dir)
-
-
-def _show(result: "SurveyResult") -> None:
-    """Print what was found over the whole survey, and where it lies."""
-    figures = result.figures
-    rows = [(row.name, row.area, row.objects) for row in figures.classes]
-    show_made(figures.unit, rows, result.outputs.values())
-    say(f"{counts(list(result.scenes))} in {figures.seconds:,.0f} s")
-
-
-def _as_json(result: "SurveyResult") -> dict[str, Any]:
-    from pfmap.report.survey_figures import class_row
-
-    figures = result.figures
-    return {
-        "scenes": [scene_json(scene) for scene in result.scenes],
-        "outputs": {kind: str(path) for kind, path in result.outputs.items()},
-        "classes": [class_row(row, figures.unit) for row in figures.classes],
-        "warnings": list(figures.warnings),
-        "seconds": figures.seconds,
-    }
+        rows = [(row.name, row.area, row.objects) for row in figures.classes]
+        show_made(figures.unit, rows, result.outputs.values())
+        say(f"{counts(scenes)} in {figures.seconds:,.0f} s")
+    fail_if_any_failed(scenes, survey, output_dir)

@@ -244,9 +244,8 @@ survey_options = options(*SurveyOptions.__slots__)
 
 def refuse_given(ctx: click.Context, names: Iterable[str], why: str) -> None:
     """Refuse parameters that were given and have no meaning here."""
-    known = {one.name: one for one in ctx.command.params}
-    given = [known[n] for n in names if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]
-    if given:
+    told = {name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if given := [one for one in ctx.command.params if one.name in told]:
         shown = [max(one.opts, key=len) if one.opts[0][0] == "-" else one.opts[0].upper() for one in given]
         raise click.UsageError(f"{', '.join(shown)}{why}")
 

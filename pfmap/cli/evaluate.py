@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,21 +15,7 @@ if TYPE_CHECKING:
     from pfmap.evaluation.prediction import Evaluated
     from pfmap.train.evaluate_model import ModelEvaluation
 
-_OF_MODELS = ("data", "data_folder", "part")
 _PAGE = 1 << 20  # bytes that a page and its map of errors mostly take
-
-
-class OfMaps(TypedDict):
-    """Options that only a map has a use for."""
-
-    mapping: dict[str, str]
-    names: dict[int, str]
-    ignore: tuple[str, ...]
-    only: tuple[str, ...]
-    field: str | None
-    rest: str | None
-    ids: str | None
-    confidence: str | None
 
 
 def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,7 +127,7 @@ def evaluate(
     as_json: bool,
     html: Path | None,
     quiet: bool,
-    **of_maps: Unpack[OfMaps],
+    **of_maps: Any,  # which only a map has a use for
 ) -> None:
     """Compare PREDICTION, a class raster or polygons, with TRUTH, and print how well they agree.
 
@@ -160,7 +146,7 @@ def evaluate(
         _refuse_page(html, (prediction, truth, of_maps["ids"], data))
     work: partial[ModelEvaluation] | partial[Evaluated]
     if model is not None:
-        refuse_given(ctx, ("prediction", "truth", *OfMaps.__annotations__), ": of no use with --model")
+        refuse_given(ctx, ("prediction", "truth", *of_maps), ": of no use with --model")
         if data is None:
             raise click.UsageError("--model needs --data: the training configuration that names the data set")
         from pfmap.train.evaluate_model import evaluate_model
@@ -170,7 +156,7 @@ def evaluate(
     elif prediction is None or (truth is None and of_maps["ids"] is None):
         raise click.UsageError("give PREDICTION and TRUTH (or --ids), or --model and --data")
     else:
-        refuse_given(ctx, _OF_MODELS, ": of use with --model only")
+        refuse_given(ctx, ("data", "data_folder", "part"), ": of use with --model only")
         from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(compare, prediction, truth, **of_maps)

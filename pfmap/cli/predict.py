@@ -24,7 +24,6 @@ from pfmap.core.option import take
 from pfmap.mapping.options import SurveyOptions, SurveySettings
 
 if TYPE_CHECKING:
-    from pfmap.mapping.job import Result
     from pfmap.survey.run import SheetResult
 
 T = TypeVar("T")
@@ -55,14 +54,21 @@ def predict(
     a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that
     are done are left alone, and those that fail are listed in failures.csv.
     """
-    from pfmap.survey.find import is_folder
+    from pfmap.survey.find import is_folder  # torch loads here and below: --help stays instant
 
     which, own = take(SurveyOptions, settings)
     several = len(scenes) > 1 or scenes[0].startswith("@") or is_folder(scenes[0])
     if several or which.retry_failed or which.watch:
-        _predict_all(scenes, output_dir, settings, as_json=as_json, quiet=quiet)
+        from pfmap.survey import scenes as batch
+
+        results = run_survey(partial(batch.predict_all, scenes, output_dir, **settings), quiet=quiet)
+        if as_json:
+            show([scene_json(result) for result in results])
+        elif not quiet:
+            say(counts(results))
+        fail_if_any_failed(results, scenes, output_dir)
         return
-    from pfmap.survey import single  # torch loads here: --help stays instant
+    from pfmap.survey import single
 
     result = run_with_progress(
         partial(single.predict, scenes[0], output_dir, **own), quiet=quiet, goes_on=True
@@ -72,32 +78,18 @@ def predict(
     elif not quiet:
         if result.skipped:
             say(f"{result.scene} is mapped already: --no-resume maps it again")
-        _show(result)
-
-
-def _predict_all(
-    scenes: tuple[str, ...], output_dir: Path | None, settings: SurveySettings, *, as_json: bool, quiet: bool
-) -> None:
-    """Map several scenes."""
-    from pfmap.survey import scenes as batch
-
-    results = run_survey(partial(batch.predict_all, scenes, output_dir, **settings), quiet=quiet)
-    if as_json:
-        show([scene_json(result) for result in results])
-    elif not quiet:
-        say(counts(results))
-    fail_if_any_failed(results, scenes, output_dir)
+        report = result.facts
+        rows = [(row.name, row.area, row.objects) for row in report.classes]
+        show_made(report.unit, rows, result.outputs.values())
+        if screen.verbose:
+            say("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))
 
 
 def run_survey(call: Callable[..., T], *, quiet: bool) -> T:
     """Map scenes, and say what becomes of each."""
 
-    def run(on_progress: Callable[[int, int], None], on_message: Callable[[str], None]) -> T:
-        return call(
-            on_scene=lambda scene: on_message(scene_line(scene)),
-            on_progress=on_progress,
-            on_message=on_message,
-        )
+    def run(*, on_message: Callable[[str], None], **told: Any) -> T:
+        return call(on_scene=lambda scene: on_message(scene_line(scene)), on_message=on_message, **told)
 
     return run_with_progress(run, quiet=quiet, goes_on=True)
 
@@ -160,12 +152,3 @@ def scene_json(result: "SheetResult") -> dict[str, Any]:
         "outputs": {} if done is None else {kind: str(path) for kind, path in done.outputs.items()},
         "report": None if done is None else done.report,
     }
-
-
-def _show(result: "Result") -> None:
-    """Print what was found and where it lies."""
-    report = result.facts
-    rows = [(row.name, row.area, row.objects) for row in report.classes]
-    show_made(report.unit, rows, result.outputs.values())
-    if screen.verbose:
-        say("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))

@@ -59,11 +59,7 @@ def screen() -> TextIO:
 def say(*lines: str, err: bool = False) -> None:
     """Print lines of a result, or with `err` of what is said besides, without secrets and control codes."""
     for line in lines:
-        text = visible(redacted(line)) + "\n"
-        if err:
-            click.echo(text, file=_screen, err=True, nl=False)
-        else:
-            emit(text)
+        click.echo(visible(redacted(line)), file=_screen if err else None, err=err)
 
 
 def show(table: Any, *, plain: bool = False) -> None:

@@ -1,8 +1,6 @@
 """`pfmap train`: train a model."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +111,17 @@ def train(
         described = quick.QuickOptions(source, labels, **about_images)
         base = load_model(start_from or DEFAULT_MODEL)
         config, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
-    with _shown(config.training.steps, quiet=quiet or not leads) as (on_step, on_validation):
+    off = quiet or not leads or None
+    with tqdm(total=config.training.steps, unit="step", disable=off, file=screen()) as bar:
+
+        def on_step(progress: "Progress") -> None:
+            bar.update(progress.step - bar.n)
+            bar.set_postfix(loss=f"{progress.loss:.4f}", rate=f"{progress.rate:.1e}", refresh=False)
+
+        def on_validation(step: int, figures: "Validation") -> None:
+            for name, figure in figures.items():
+                write(f"step {step}  {_line(name, figure)}")
+
         figures = loop.train(
             config,
             folder,
@@ -130,24 +138,6 @@ def train(
         for name, figure in figures.items():
             say(_line(name, figure))
         say(f"wrote {output_dir}")
-
-
-@contextmanager
-def _shown(
-    steps: int, *, quiet: bool
-) -> Iterator[tuple[Callable[["Progress"], None], Callable[[int, "Validation"], None]]]:
-    """Show on stderr what the two callbacks are told: of each step, and of each validation."""
-    with tqdm(total=steps, unit="step", disable=quiet or None, file=screen()) as bar:
-
-        def on_step(progress: "Progress") -> None:
-            bar.update(progress.step - bar.n)
-            bar.set_postfix(loss=f"{progress.loss:.4f}", rate=f"{progress.rate:.1e}", refresh=False)
-
-        def on_validation(step: int, figures: "Validation") -> None:
-            for name, figure in figures.items():
-                write(f"step {step}  {_line(name, figure)}")
-
-        yield on_step, on_validation
 
 
 def _line(name: str, figure: "Figures") -> str:

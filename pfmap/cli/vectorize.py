@@ -3,14 +3,13 @@
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import click
 
 from pfmap.cli.common import Command, options, output_dir, pairs, shape_options, show_made
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import show
-from pfmap.mapping.options import ShapeSettings
 
 
 @click.command(cls=Command)
@@ -37,43 +36,16 @@ from pfmap.mapping.options import ShapeSettings
 @options("overwrite")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def vectorize(
-    raster: str,
-    output_dir: Path | None,
-    band: int | None,
-    confidence: str | None,
-    contact: str | None,
-    names: dict[int, str] | None,
-    classes: tuple[str, ...] | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    **settings: Unpack[ShapeSettings],
-) -> None:
+def vectorize(raster: str, output_dir: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Turn RASTER, a class raster of any origin, into polygons with attributes.
 
     Writes <stem>_objects.gpkg with a QGIS style; <stem> is the raster's name without _classes.
     """
     from pfmap.mapping import polygonize
 
-    result = run_with_progress(
-        partial(
-            polygonize.vectorize,
-            raster,
-            output_dir,
-            band=band,
-            confidence=confidence,
-            contact=contact,
-            names=names,
-            classes=classes,
-            overwrite=overwrite,
-            **settings,
-        ),
-        quiet=quiet,
-    )
+    result = run_with_progress(partial(polygonize.vectorize, raster, output_dir, **settings), quiet=quiet)
     if as_json:
-        table = asdict(result) | {"outputs": {kind: str(path) for kind, path in result.outputs.items()}}
-        show(table)
+        show(asdict(result) | {"outputs": {kind: str(path) for kind, path in result.outputs.items()}})
     elif not quiet:
         rows = [(name, result.areas[name], count) for name, count in result.counts.items()]
         show_made(result.unit, rows, result.outputs.values())
