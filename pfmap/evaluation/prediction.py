@@ -178,7 +178,7 @@ class _Job:
             drawn, box = is_vector(prediction), source.geobox
             own, name = not drawn or location.text != truth, prediction if drawn else location.text
             given = confidence or (percent_beside(location) if own else None)
-            certain = None if given is None else open_percent(stack, given, source, name, ADVICE)
+            certain = None if given is None else open_percent(stack, given, source, ADVICE)
             self.confidence = None if given is None else os.fspath(given)
             legend, sides = self._open(stack, name, truth, source, masked=own)
             chosen, labels = self._chosen(legend), legend.labels
@@ -222,7 +222,7 @@ class _Job:
         contact = percent_beside(locate(prediction), "contact")
         if contact is None or not chosen:
             return legend, (true, Side(lambda rows: (found.rows(rows), None)))
-        walls = open_percent(stack, contact, source, prediction, ADVICE, "contact")
+        walls = open_percent(stack, contact, source, ADVICE, "contact")
         told = [legend.predicted(value) for value, spec in classes.items() if spec.name in walls.separated]
         apart = frozenset(chosen).intersection(told or chosen)
         return legend, (true, from_contact(found, walls, Separation(apart)))

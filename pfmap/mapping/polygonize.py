@@ -143,7 +143,7 @@ def _open_percent(
         if path is None and (path := percent_beside(location, kind)) is not None:
             say(f"{kind} from {path}")
         if path is not None:
-            found[kind] = open_percent(opened, path, source, location.text, kind=kind)
+            found[kind] = open_percent(opened, path, source, kind=kind)
     return found
 
 

@@ -71,27 +71,21 @@ def find_architecture(name: str, changes: Sequence[str] = ()) -> Architecture:
     """Find an architecture by a model's name or folder, and make `changes` to it, each ``KEY=VALUE``.
 
     The name of an encoder stands for the paper's network with that encoder and iSAID's 16 classes. A list's
-    values are separated by commas.
-
-    Raises:
-        ModelError: there is neither such a model nor such an encoder, or a setting that does not exist.
-        UsageError: a change that is no ``KEY=VALUE``.
+    values are separated by commas. A `ModelError` says that there is neither such a model nor such an
+    encoder, or no such setting; a `UsageError` that a change is no ``KEY=VALUE``.
     """
-    architecture = _base(name)
-    settings = dataclasses.asdict(architecture)
-    return build(Architecture, {**settings, **dict(map(_change, changes))}, "architecture")
-
-
-def _base(name: str) -> Architecture:
     try:
         folder = find_model(name)
     except ModelError as error:
-        if name in ENCODERS:
-            return Architecture(name, _ISAID_CLASSES)  # type: ignore[arg-type]  # it is one of them
-        raise ModelError(
-            f"{error}; or name an encoder for the paper's network: {', '.join(ENCODERS)}"
-        ) from error
-    return read_card(folder / CARD_NAME).architecture
+        if name not in ENCODERS:
+            raise ModelError(
+                f"{error}; or name an encoder for the paper's network: {', '.join(ENCODERS)}"
+            ) from error
+        architecture = Architecture(name, _ISAID_CLASSES)  # type: ignore[arg-type]  # it is one of them
+    else:
+        architecture = read_card(folder / CARD_NAME).architecture
+    settings = dataclasses.asdict(architecture)
+    return build(Architecture, {**settings, **dict(map(_change, changes))}, "architecture")
 
 
 def _change(text: str) -> tuple[str, Any]:

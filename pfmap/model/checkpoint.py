@@ -72,8 +72,7 @@ def _zipped(path: Path) -> str:
 def read_data(path: Path) -> Any:
     """Read what torch saved: tensors, containers, and the numpy scalar that published files carry.
 
-    Raises:
-        CheckpointError: the file is something else, damaged, or holds more than data.
+    A `CheckpointError` says that the file is something else, damaged, or holds more than data.
     """
     try:
         if what := no_weights(path):
@@ -104,11 +103,7 @@ def read_data(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, as torch or safetensors save it, wherever in the file it is.
-
-    Raises:
-        CheckpointError: there is none.
-    """
+    """Read a state dict of torch's or safetensors', wherever in the file, or raise a `CheckpointError`."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file: check the path")
     try:

@@ -51,15 +51,8 @@ def export_onnx(
     window)``, is there if the model shows which objects touch. GeoDeep and Deepness take the first one, and
     find in the metadata how to cut and resample a scene.
 
-    Args:
-        model: the model.
-        target: file to write, ending in .onnx.
-        gsd: the one resolution for programs that know no range, metres per pixel; None for the middle of the
-            model's range (the geometric mean).
-        overwrite: whether the file may be replaced.
-
-    Returns:
-        The file.
+    The `target`, whose path is returned, ends in .onnx. `gsd` is the one resolution for programs that know no
+    range, metres per pixel; None is the middle of the model's range (the geometric mean).
 
     Raises:
         UsageError: the package onnx is missing, the name does not end in .onnx, or gsd is out of the range.

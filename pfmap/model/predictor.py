@@ -55,7 +55,7 @@ class Predictor:
     Args:
         network: ``(B, 3, H, W)`` normalised float32 to logits ``(B, channels, H, W)``, in evaluation mode.
         spec: what the network expects to see.
-        device: where it runs; the network is moved there.
+        device: the network is moved there.
         precision: type of the heavy arithmetic; autocast where it is not float32.
         batch_size: windows per pass. The batch is always full, padded if need be, so that a window's result
             does not depend on its company. Halved when the device runs out of memory.
@@ -111,12 +111,9 @@ class Predictor:
     def probabilities(self, windows: Pixels, valid: Masks) -> Tensor:
         """Compute class probabilities of windows, in as many passes as the device needs.
 
-        Returns:
-            ``(len(windows), channels, window, window)`` float32, on the device: the classes, and behind them
-            the contact, where the network shows it.
-
-        Raises:
-            DeviceError: not even one window fits into the device's memory, or numbers come out that are none.
+        They are ``(len(windows), channels, window, window)`` float32, on the device: the classes, and behind
+        them the contact, where the network shows it. A `DeviceError` says that not even one window fits into
+        its memory, or that numbers come out that are none.
         """
         made, sound = self._made(windows, valid)
         if not sound.all():
@@ -131,11 +128,10 @@ class Predictor:
         parts: list[tuple[Tensor, Tensor]] = []
         done = 0
         while done < len(windows):
-            size = self.batch_size
-            batch = slice(done, done + size)
+            batch = slice(done, done + self.batch_size)
             part = self._pass_if_it_fits(windows[batch], valid[batch])
             if part is None:
-                self._halve(size)
+                self._halve(batch.stop - done)
             else:
                 parts.append(part)
                 done = batch.stop
@@ -183,8 +179,7 @@ class Predictor:
     def prepare(self, windows: Pixels, valid: Masks) -> Tensor:
         """Put up to a batch of windows on the device, normalised, as the network is to see them.
 
-        Returns:
-            ``(batch_size, 3, window, window)`` float32; invalid pixels and missing windows are 0.
+        They are ``(batch_size, 3, window, window)`` float32; invalid pixels and missing windows are 0.
         """
         side = windows[0].shape[-1]
         size = max(self.batch_size, len(windows))  # another pass may have halved it meanwhile

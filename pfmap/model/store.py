@@ -56,11 +56,7 @@ def user_models() -> Path:
 
 
 def check_name(name: str) -> None:
-    """Refuse a model name that could leave its folder.
-
-    Raises:
-        ModelError: it has anything but letters, digits, dot, underscore and hyphen.
-    """
+    """Refuse a model name that could leave its folder, with a `ModelError`."""
     if not _NAME.fullmatch(name):
         raise ModelError(
             f"model name {name!r} is not possible: use letters, digits, '.', '_' and '-', starting "
@@ -84,11 +80,7 @@ def list_models() -> list[tuple[Path, Card | ModelError]]:
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a model's folder by name, bundled ones first, or by path.
-
-    Raises:
-        ModelError: there is none; the message lists those there are.
-    """
+    """Find a model's folder by name, bundled ones first, or by path; a `ModelError` lists those there are."""
     text = os.fspath(name_or_path)
     if _NAME.fullmatch(text):
         for root in (bundled_models(), user_models()):
@@ -106,11 +98,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "cpu") -> Model:
-    """Load a model by name or path.
-
-    Args:
-        name_or_path: name of a bundled or imported model, or a model folder.
-        device: where the network goes.
+    """Load a bundled or imported model by name, or from a folder, onto a device.
 
     Raises:
         ModelError: unknown model, broken card, or weights that are missing or do not fit.
@@ -127,11 +115,8 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, device: str
 def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype = torch.float16) -> None:
     """Write a model folder: weights first, so that a folder with a card is complete.
 
-    Floating-point tensors are stored as `dtype`, or as float32 where that cannot hold them.
-
-    Raises:
-        TargetError: it cannot be written.
-        ModelError: weights are NaN or infinite.
+    Floating-point tensors are stored as `dtype`, or as float32 where that cannot hold them. A `TargetError`
+    says that it cannot be written, a `ModelError` that weights are NaN or infinite.
     """
     weights = _without_counters(network.state_dict())
     if problems := [f"{key} {why}" for key, value in weights.items() if (why := _useless(key, value))]:
@@ -152,14 +137,10 @@ def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype
 
 
 def load_weights(network: nn.Module, path: Path) -> str:
-    """Fill a network with weights, as float32, and refuse anything that does not fit.
+    """Fill a network with weights, as float32; return the SHA-256 of just what was read.
 
-    Returns:
-        The SHA-256 of just what was read: a file may be replaced at any time.
-
-    Raises:
-        ModelError: the file is missing, no safetensors, its keys or shapes differ, or it holds numbers that
-            are none; the first of them are listed.
+    A `ModelError` says that the file is missing, no safetensors, that its keys or shapes differ, or that it
+    holds numbers that are none; the first of them are listed.
     """
     if not path.is_file():
         raise ModelError(
@@ -171,8 +152,7 @@ def load_weights(network: nn.Module, path: Path) -> str:
         state = load(content)
     except (OSError, SafetensorError, ValueError) as error:
         raise no_safetensors(path, error) from error
-    problems = misfits(network, state)
-    if problems:
+    if problems := misfits(network, state):
         raise ModelError(f"{path} does not fit its card: {some_of(problems)}")
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
     return hashlib.sha256(content).hexdigest()
@@ -238,10 +218,9 @@ _LITE0_PARTS = {
 
 
 def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
-    """Fill an EfficientNet-Lite0 encoder from the published ImageNet file; its classifier is left out.
+    """Fill an EfficientNet-Lite0 encoder from the published ImageNet file, or raise a `TrainingError`.
 
-    Raises:
-        TrainingError: the file cannot be read or does not fit.
+    Its classifier is left out.
     """
     try:
         published = read_tensors(path)
@@ -256,7 +235,6 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
         ]
     named = {key: rename_key(key, renames) for key in published}
     state = {ours: published[key] for key, ours in named.items() if ours != key}
-    problems = misfits(encoder, state)
-    if problems:
+    if problems := misfits(encoder, state):
         raise TrainingError(f"encoder weights {path} do not fit: {some_of(problems)}")
     encoder.load_state_dict(state, strict=False)

@@ -113,8 +113,7 @@ def import_checkpoint(
         name: of the new model.
         models_dir: where it goes; by default the user's model folder.
 
-    Returns:
-        The new model folder.
+    Returns the new model folder.
 
     Raises:
         CheckpointError: not a checkpoint, or not one of PFNet with the preset's classes; the first keys that
@@ -189,8 +188,7 @@ def _read_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
         f"{key} (not a published name)" if rename(key) == key else rename(key): value
         for key, value in state.items()
     }
-    problems = misfits(network, named)
-    if problems:
+    if problems := misfits(network, named):
         # Each begins with a key: it is named as in the checkpoint, where it stands there.
         split = (problem.split(" ", maxsplit=1) for problem in problems)
         listed = some_of([f"{published.get(key, key)} {rest}" for key, rest in split])

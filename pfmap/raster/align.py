@@ -27,24 +27,18 @@ _ANY_CRS = "EPSG:3857"
 class AlignedMap(ClassMap):
     """An opened class raster of any CRS, resolution and extent, read on another raster's grid.
 
-    Each pixel takes the class of the nearest one. Pixels beyond the raster have none. Use it as a context
-    manager. `advice` says what to do about several bands, `other` is the name of the raster whose grid
-    `target` is.
+    Each pixel takes the class of the nearest one. Pixels beyond the raster have none. `other` is the name of
+    the raster whose grid `target` is. A `SourceError` says too that it cannot be brought onto that grid.
 
     Attributes:
-        geobox: the other grid.
-        own: its own grid.
+        own: its own grid; `geobox` is the other one.
         note: what to tell the user about how the two were brought together, or "".
-
-    Raises:
-        SourceError: it cannot be opened, is no class raster, or cannot be brought onto the grid.
     """
 
     def __init__(self, location: Location, target: GeoBox, advice: str, other: str) -> None:
         super().__init__(location, None, advice)
         self._vrt: WarpedVRT | None = None
-        own, self.geobox, self.note = self.geobox, target, ""
-        self.own = own
+        self.own, self.geobox, self.note = (own := self.geobox), target, ""
         with contextlib.ExitStack() as stack:
             stack.push(self._stack)
             if not self._on_same_pixels(own, target, other):
@@ -144,12 +138,9 @@ def burn_values(
     touched: bool = False,
     dtype: npt.DTypeLike = np.uint8,
 ) -> npt.NDArray[Any]:
-    """Give pixels the value of the geometry that their centre lies in, the last of several, else `fill`.
+    """Give ``(rows, cols)`` pixels the value of the last geometry that their centre lies in, else `fill`.
 
     Geometries as for `burn`; with `touched` touching is enough.
-
-    Returns:
-        ``(rows, cols)``.
     """
     out = np.full((rows.size, cols.size), fill, dtype=dtype)
     if shapes:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,17 +40,13 @@ _COLORS = (
 
 
 class ClassMap:
-    """An opened class raster. Use it as a context manager.
+    """An opened class raster, as a context manager; a `SourceError` if it cannot be opened, or is none.
 
     Its 1-based band is None if it has only one; `advice` says what to do about several.
 
     Attributes:
-        geobox: its grid.
         nodata: value of pixels without a class in what `read` gives, or None.
         classes: the classes it names itself, by value.
-
-    Raises:
-        SourceError: it cannot be opened, or is no class raster.
     """
 
     def __init__(self, location: Location, band: int | None, advice: str = _CHOOSE) -> None:
@@ -85,14 +81,12 @@ class ClassMap:
     @property
     def stated_nodata(self) -> float | None:
         """The value that the file itself calls nodata."""
-        stated: float | None = self._src.nodatavals[self._band - 1]
-        return stated
+        return cast("float | None", self._src.nodatavals[self._band - 1])
 
     def strips(self, rows: Span | None = None, cols: Span | None = None) -> list[Span]:
         """Cut rows, by default all, into whole blocks of the file that are read at a time.
 
-        Raises:
-            SourceError: they are so wide that a strip does not fit into memory.
+        A `SourceError` says that they are so wide that a strip does not fit into memory.
         """
         rows = rows or Span(0, self.geobox.height)
         width = cols.size if cols is not None else self.geobox.width
@@ -111,8 +105,7 @@ class ClassMap:
     def read(self, rows: Span, cols: Span | None = None) -> npt.NDArray[Any]:
         """Read rows, or some columns of them: ``(rows, width)`` uint8 or int32.
 
-        Raises:
-            SourceError: they cannot be read, or a class is negative.
+        A `SourceError` says that they cannot be read, or that a class is negative.
         """
         try:
             with gdal_settings(remote=self._location.remote):
@@ -198,11 +191,7 @@ def default_color(value: int) -> str:
 
 
 def percent_beside(location: Location, kind: str = "confidence") -> Path | None:
-    """Find the confidence, or what else in percent, that pfmap wrote beside a class raster.
-
-    Returns:
-        `<stem>_<kind>.tif` beside `<stem>_classes.tif`, or None where either is called otherwise.
-    """
+    """Find `<stem>_<kind>.tif`, in percent, that pfmap wrote beside `<stem>_classes.tif`, or None."""
     stem = location.stem.removesuffix("_classes")
     if location.local is None or stem == location.stem:
         return None
@@ -214,20 +203,18 @@ def open_percent(
     stack: contextlib.ExitStack,
     path: str | os.PathLike[str],
     classes: ClassMap,
-    name: str,
     advice: str = _CHOOSE,
     kind: str = "confidence",
 ) -> ClassMap:
-    """Open such a raster of an opened class raster, whose name is for messages; the stack closes it.
+    """Open such a raster of an opened class raster; the stack closes it.
 
-    Raises:
-        SourceError: it cannot be read, or is not of the same size.
+    A `SourceError` says that it cannot be read, or is not of the same size.
     """
     found = stack.enter_context(ClassMap(locate(path), None, advice))
     box, wanted = found.geobox, classes.geobox
     if (box.height, box.width) != (wanted.height, wanted.width):
         raise SourceError(
-            f"{os.fspath(path)} has {box.width} x {box.height} pixels, {name} has {wanted.width} x "
+            f"{os.fspath(path)} has {box.width} x {box.height} pixels, {classes.name} has {wanted.width} x "
             f"{wanted.height}: give the {kind} of the same map"
         )
     return found

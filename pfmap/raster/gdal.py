@@ -190,11 +190,7 @@ def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
-    """Return the grid of an opened raster.
-
-    Raises:
-        SourceError: it is not orthorectified, or its georeferencing cannot be used.
-    """
+    """Return the grid of a raster; a `SourceError` if it is not orthorectified, or of no usable place."""
     _refuse_unrectified(src, location.text)
     transform = tuple(float(v) for v in src.transform)[:6]
     if not np.isfinite(transform).all() or transform[0] * transform[4] == transform[1] * transform[3]:
@@ -233,8 +229,7 @@ def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
 def open_raster(location: Location) -> rasterio.DatasetReader:
     """Open a raster, for the caller to close.
 
-    Raises:
-        SourceError: it cannot be opened, holds several rasters, or shows others as nobody can rely on.
+    A `SourceError` says that it cannot be opened, holds several, or shows others as nobody can rely on.
     """
     try:
         with gdal_settings(remote=location.remote), quietly():

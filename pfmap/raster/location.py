@@ -116,14 +116,10 @@ class Location:
 
 
 def locate(source: str | os.PathLike[str]) -> Location:
-    """Find out how to open a scene.
+    """Find out how to open a scene; a `SourceError` where there is nothing, or not one raster.
 
-    Args:
-        source: a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or
-            `archive.zip/raster.tif`; or any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
-
-    Raises:
-        SourceError: there is nothing, or not one raster.
+    It is a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or `archive.zip/raster.tif`; or
+    any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
     """
     text = os.fspath(source)
     if url := _URL.match(text):

@@ -79,9 +79,8 @@ class Parts:
     ) -> Iterator[tuple[Span, Span, tuple[int, int, int, int], bool]]:
         """Cut a part of a scene into pieces that lie in one block each, and wholly in what is there or gone.
 
-        Returns:
-            Rows and columns; column, row, width and height of the block or of what is gone; whether it is
-            there.
+        Each is rows and columns; column, row, width and height of the block or of what is gone; and whether
+        it is there.
         """
         near, (high, wide) = self.near(rows, cols), scene.block
         whole = Span(0, scene.geobox.height), Span(0, scene.geobox.width)
@@ -103,10 +102,8 @@ def _cut(span: Span, block: int, others: Sequence[Span]) -> list[Span]:
 def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
     """Find the files behind a virtual raster of this machine, all bands' and masks', and where it shows none.
 
-    Returns them, and what the user should know of them.
-
-    Raises:
-        SourceError: some are missing that are `needed`.
+    Returns them, and what the user should know of them. A `SourceError` says that some are missing that are
+    `needed`.
     """
     name, local = scene.name, scene.location.local
     parts = Parts() if local is None else _parts_of(local, _DEEP, scene.bands)
@@ -245,8 +242,7 @@ def found_file(path: Path, pattern: str = "") -> Location:
 def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = ()) -> list[Path]:
     """Find rasters in a folder, by a pattern or by how their names end, in order; hidden files are none.
 
-    Raises:
-        SourceError: the folder cannot be searched, or one of them leads to other files.
+    A `SourceError` says that the folder cannot be searched, or that one of them leads to other files.
     """
     steps = PurePath(pattern).parts
     named = tuple(takewhile(lambda step: not has_magic(step), steps))
@@ -268,8 +264,7 @@ def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = (
 def refuse_pointers(location: Location) -> None:
     """Refuse a raster that was found in a folder, and opens others, without opening what it names.
 
-    Raises:
-        SourceError: it is one, or is not of the format that its name says.
+    A `SourceError` says too that it is not of the format that its name says.
     """
     left = "a file in a folder that leads to others is left alone: name it, if it is to be read"
     if location.driver not in _FORMATS.values():

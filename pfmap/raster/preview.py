@@ -38,11 +38,8 @@ def read_preview(
     have to be read. The longer side has `side` pixels at most. `part` is the scene's grid, where the class
     raster is that of many scenes.
 
-    Returns:
-        ``(3, h, w)`` pixels of the scene, or None; which have data, ``(h, w)``; and their classes, likewise.
-
-    Raises:
-        PfmapError: one of the two cannot be read.
+    Returns ``(3, h, w)`` pixels of the scene, or None; which have data, ``(h, w)``; and their classes,
+    likewise. A `PfmapError` says that one of the two cannot be read.
     """
     box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
     with Source(scene, RGB, bands) as source:

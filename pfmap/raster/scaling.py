@@ -114,9 +114,7 @@ def known_scaling(scene: SceneInfo, card: Card, given: tuple[float, float] | Non
 def sampled_scaling(sample: Sample, scene: SceneInfo) -> Scaling:
     """Stretch between two percentiles of the scene's valid values, over all bands at once.
 
-    Raises:
-        EmptyError: the scene has no valid pixel.
-        UsageError: there is nothing that its values can be stretched between.
+    An `EmptyError` says that there are none, a `UsageError` that nothing can be stretched between them.
     """
     values = sample.pixels[:, sample.valid].astype(np.float64)
     filled = np.isin(values, sample.fills).all(axis=0)

@@ -92,10 +92,8 @@ def describe(
 ) -> SceneInfo:
     """Gather what is known of an opened scene, of which the bands of these numbers, from 1, are read.
 
-    `guesses` are those that chose them.
-
-    Raises:
-        SourceError: values that are no real numbers, or georeferencing that cannot be used.
+    `guesses` are those that chose them. A `SourceError` refuses values that are no real numbers, and
+    georeferencing that cannot be used.
     """
     colors, structure = src.colorinterp, src.tags(ns="IMAGE_STRUCTURE")
     dtype, geobox = _dtype(src, location, chosen), geobox_of(src, location)
@@ -173,11 +171,7 @@ def _dtype(src: rasterio.DatasetReader, location: Location, chosen: tuple[int, .
 
 
 def choose_bands(
-    src: rasterio.DatasetReader,
-    scene: str,
-    names: tuple[str, ...],
-    bands: Sequence[int] | None,
-    model: str,
+    src: rasterio.DatasetReader, scene: str, names: tuple[str, ...], bands: Sequence[int] | None, model: str
 ) -> tuple[tuple[int, ...], list[str]]:
     """Choose bands by number, or by what the file says they are: colour interpretation, then names.
 
@@ -186,11 +180,8 @@ def choose_bands(
     times; a palette has one band, whose colours are expanded when it is read. `names` are what the model
     needs, in its order; `bands` 1-based numbers given by the user.
 
-    Returns:
-        1-based band numbers, as many as `names`, and what was guessed.
-
-    Raises:
-        UsageError: too few bands, bands that do not exist, or a band that only the user can name.
+    Returns 1-based band numbers, as many as `names`, and what was guessed. A `UsageError` refuses too few
+    bands, bands that do not exist, and one that only the user can name.
     """
     wanted = f"model {model!r} needs {len(names)} ({', '.join(names)})"
     if bands is not None:

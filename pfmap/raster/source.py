@@ -51,7 +51,6 @@ class Source:
     by colour interpretation. With `skip_unreadable` blocks that cannot be read count as nodata.
 
     Attributes:
-        info: what the scene is.
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
         times: what `times_of` says of its files since it was opened.
         parts: the files behind a virtual raster, once somebody has looked.
@@ -101,13 +100,9 @@ class Source:
         self._stack.close()
 
     def read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
-        """Read pixel rows and columns, all within the scene.
+        """Read pixel rows and columns, all within the scene, or raise a `SourceError`.
 
-        Returns:
-            ``(bands, h, w)`` uint8 in the model's order, and the ``(h, w)`` valid mask.
-
-        Raises:
-            SourceError: the pixels cannot be read.
+        They are ``(bands, h, w)`` uint8 in the model's order, with the ``(h, w)`` valid mask.
         """
         if self.parts is not None and self.parts.near(rows, cols):
             return self._read_by_blocks(rows, cols)
@@ -189,13 +184,8 @@ class Source:
         """Read pixel rows and columns of the scene in fewer pixels, from an overview if it has a true one.
 
         Without one `most` pixels may be read for it, of a scene on a server none. Each is one of those it
-        stands for; where that is quick their mean, if `smooth`.
-
-        Returns:
-            ``(bands, *shape)`` in the file's own type, and the valid mask; None where it took more.
-
-        Raises:
-            SourceError: the pixels cannot be read.
+        stands for; where that is quick their mean, if `smooth`. They are ``(bands, *shape)`` in the file's
+        own type, with the valid mask; None where it took more. A `SourceError` if they cannot be read.
         """
         has_overviews = self._has_overviews()
         small = rows.size * cols.size <= most and (most == math.inf or not self.info.location.remote)
@@ -254,10 +244,8 @@ class Source:
         info, box, src = self.info, self.info.geobox, self._src
         count = _FEW // 2 if info.location.remote else _FEW
         colors = dict(zip(src.indexes, src.colorinterp, strict=True))
-        bands = [n for n in src.indexes if colors[n] == ColorInterp.undefined and n not in info.bands][
-            :_OTHERS
-        ]
-        bands = bands if info.validity.alpha is None else [info.validity.alpha]
+        bands = [n for n in src.indexes if colors[n] == ColorInterp.undefined and n not in info.bands]
+        bands = bands[:_OTHERS] if info.validity.alpha is None else [info.validity.alpha]
         count *= info.block_bytes <= _QUICK  # else whether it can be read at all has to be found out first
         looks, others = [], {band: [np.zeros(0)] for band in bands}
         for rows, cols in product(spots(box.height, count), spots(box.width, count)):

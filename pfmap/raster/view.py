@@ -49,10 +49,9 @@ class View:
         self._native = native
 
     def read(self, rows: Span, cols: Span, block_rows: Span, block_cols: Span) -> Tile:
-        """Read a window of the network's grid, clipped to the frame; its block is of the outputs' grid.
+        """Read a window of the network's grid, clipped to the frame, or raise a `SourceError`.
 
-        Raises:
-            SourceError: the pixels cannot be read.
+        Its block is of the outputs' grid.
         """
         frame = self._frame
         rows, cols = rows.clip(Span(0, frame.rows.size)), cols.clip(Span(0, frame.cols.size))
