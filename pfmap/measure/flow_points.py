@@ -17,20 +17,19 @@ from torch import Tensor
 from pfmap.core.card import Card
 from pfmap.core.classes import index_of
 from pfmap.core.errors import ModelError, SourceError, UsageError
-from pfmap.core.grid import Span, mean_size
+from pfmap.core.grid import Scale, Span, mean_size
 from pfmap.core.option import explained, take
 from pfmap.mapping.job import Job
 from pfmap.mapping.options import PredictOptions, RunOptions, WindowSettings
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Runtime
 from pfmap.model.predictor import Predictor, pad_to
-from pfmap.model.store import Model
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source
 from pfmap.raster.view import View
-from pfmap.report.picture import Mask, Panel, Pixels, Points, Words, write_picture
+from pfmap.report.picture import Mask, Panel, Pixels, Points, write_picture
 
 _USUAL_FOREGROUND = "building"
 _FEW = 3  # class names in a line
@@ -162,7 +161,12 @@ def find_points(
     """
     run, own = take(RunOptions, settings)
     runtime = Runtime.of(run.model, run.device, "float32", 1, lambda _text: None)
-    network = _with_flow(runtime.model)
+    network = runtime.model.network
+    if not isinstance(network, PFNet) or network.architecture.flow == "none":
+        raise ModelError(
+            f"model {runtime.model.card.name!r} has no PointFlow module (flow = 'none'), so there are no "
+            "points to show: choose another with model="
+        )
     wanted = _foreground(runtime.model.card, foreground)
     options = PredictOptions.of(**own, grid="model")
     # Of what is said on the way, warnings matter: those are the plan's.
@@ -188,17 +192,6 @@ def find_points(
         levels=_levels(output, seen),
         notes=tuple(plan.warnings),
     )
-
-
-def _with_flow(model: Model) -> PFNet:
-    """Return the model's network, if points flow in it."""
-    network = model.network
-    if not isinstance(network, PFNet) or network.architecture.flow == "none":
-        raise ModelError(
-            f"model {model.card.name!r} has no PointFlow module (flow = 'none'), so there are no points to "
-            "show: choose another with model="
-        )
-    return network
 
 
 def _foreground(card: Card, names: Sequence[str] | None) -> list[int]:
@@ -227,12 +220,12 @@ def _spans(plan: Plan, window: tuple[int, int]) -> tuple[Span, Span]:
             f"window {col},{row} is outside {plan.scene.name}, which has {box.width:,} x {box.height:,} "
             f"pixels: give COL,ROW between 0,0 and {box.width - 1},{box.height - 1}"
         )
-    starts = (
-        (min(at * axis.size // axis.native, axis.size - 1), axis.size)
-        for at, axis in ((row, plan.frame.rows), (col, plan.frame.cols))
-    )
-    rows, cols = (Span(start, min(start + plan.card.input.window, size)) for start, size in starts)
-    return rows, cols
+
+    def part(at: int, axis: Scale) -> Span:
+        start = min(at * axis.size // axis.native, axis.size - 1)
+        return Span(start, min(start + plan.card.input.window, axis.size))
+
+    return part(row, plan.frame.rows), part(col, plan.frame.cols)
 
 
 def _read(source: Source, plan: Plan, rows: Span, cols: Span) -> tuple[Pixels, Mask, Mask]:
@@ -261,16 +254,12 @@ def _compute(plan: Plan, network: PFNet, pixels: Pixels, shown: Mask) -> tuple[P
 
 def _levels(output: PFNetOutput, seen: Mask) -> tuple[LevelPoints, ...]:
     """Turn the modules' flat indices into places in the window."""
-    side = seen.shape[0]
-    return tuple(
-        LevelPoints(
-            side // points.grid[0],
-            side // flowed.shape[-2],
-            _places(points.salient, points.grid, seen),
-            _places(points.boundary, points.grid, seen),
-        )
-        for points, flowed in zip(output.points, output.flows, strict=True)
-    )
+    levels = []
+    for points, flowed in zip(output.points, output.flows, strict=True):
+        source, target = seen.shape[0] // points.grid[0], seen.shape[0] // flowed.shape[-2]
+        salient, boundary = (_places(at, points.grid, seen) for at in (points.salient, points.boundary))
+        levels.append(LevelPoints(source, target, salient, boundary))
+    return tuple(levels)
 
 
 def _places(at: Tensor | None, grid: tuple[int, int], seen: Mask) -> Points:
@@ -288,12 +277,12 @@ def draw_points(found: WindowPoints, path: Path) -> None:
     gsd = f" at {found.gsd:.3g} m" if found.gsd is not None else ""
     place = f"column {found.cols.start}, row {found.rows.start}: {side} x {side} pixels{gsd}"
     kinds = {kind for level in found.levels for kind, points in level.flows if len(points)}
-    words = Words(
+    legend = (
         "salient points" * ("salient" in kinds),
         "boundary points" * ("boundary" in kinds),
         f"predicted {found.foreground_text}",
-        [f"{PurePath(found.scene).name}, {place}, model {found.model}", found.summary()],
     )
+    captions = [f"{PurePath(found.scene).name}, {place}, model {found.model}", found.summary()]
     panels = []
     for level in found.levels:
         counted = [
@@ -303,4 +292,4 @@ def draw_points(found: WindowPoints, path: Path) -> None:
         ]
         title = f"stride {level.source} to {level.target}"
         panels.append(Panel(title, "; ".join(counted), level.salient, level.boundary))
-    write_picture(path, found.pixels, found.seen, found.on_foreground, panels, words)
+    write_picture(path, found.pixels, found.seen, found.on_foreground, panels, legend, captions)

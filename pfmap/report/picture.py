@@ -41,23 +41,19 @@ class Panel:
     diamonds: Points
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What the foot of the picture says: what circles and diamonds are, and what the outline surrounds."""
-
-    circles: str
-    diamonds: str
-    line: str
-    captions: Sequence[str]
-    """Lines under the legend; those too long for the picture are set smaller."""
-
-
 def write_picture(
-    path: Path, pixels: Pixels, seen: Mask, outlined: Mask, panels: Sequence[Panel], words: Words
+    path: Path,
+    pixels: Pixels,
+    seen: Mask,
+    outlined: Mask,
+    panels: Sequence[Panel],
+    legend: tuple[str, str, str],
+    captions: Sequence[str],
 ) -> None:
     """Draw panels, three in a row, over the same square image, and write them as a PNG.
 
-    Pixels are ``(3, side, side)``; those not `seen` are drawn as empty, around `outlined` a line is drawn. A
+    Pixels are ``(3, side, side)``; those not `seen` are drawn as empty, around `outlined` a line is drawn.
+    The legend says what circles and diamonds are, and what the outline surrounds, each unless it is empty. A
     `TargetError` says that the file cannot be written.
     """
     across = min(_ACROSS, len(panels))
@@ -79,7 +75,16 @@ def write_picture(
             _diamond(draw, left + x, top + y)
         for y, x in panel.circles * scale:
             _circle(draw, left + x, top + y)
-    _foot(draw, words, height)
+    x, y = float(_DRAWN * (_GAP + 8)), float(height - _DRAWN * (_FOOT - 24))
+    for sign, text in zip((_circle, _diamond, _outline), legend, strict=True):
+        if text:
+            sign(draw, x, y)
+            draw.text((x + _DRAWN * 16, y), text, _INK, _font(16), anchor="lm")
+            x += _DRAWN * 44 + draw.textlength(text, _font(16))
+    for line, caption in enumerate(captions):  # smaller where it is too long for the picture
+        share = (width - 2 * _DRAWN * _GAP) / draw.textlength(caption, _font(16))
+        y = height - _DRAWN * (_FOOT - 56 - 26 * line)
+        draw.text((_DRAWN * _GAP, y), caption, _INK, _font(16 * min(1.0, share)), anchor="lm")
     final = canvas.resize((width // _DRAWN, height // _DRAWN), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     final.save(content, "PNG", optimize=True)
@@ -125,24 +130,6 @@ def _diamond(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 
 def _outline(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
     draw.rectangle((x - _DRAWN * 9, y - _DRAWN * 6, x + _DRAWN * 9, y + _DRAWN * 6), _LINE, _INK, 2 * _DRAWN)
-
-
-def _foot(draw: ImageDraw.ImageDraw, words: Words, height: int) -> None:
-    """Write the legend and the captions."""
-    x, y = float(_DRAWN * (_GAP + 8)), height - _DRAWN * (_FOOT - 24)
-    font = _font(16)
-    for sign, text in ((_circle, words.circles), (_diamond, words.diamonds), (_outline, words.line)):
-        if not text:
-            continue
-        sign(draw, x, y)
-        x += _DRAWN * 16
-        draw.text((x, y), text, _INK, font, anchor="lm")
-        x += draw.textlength(text, font) + _DRAWN * 28
-    for line, caption in enumerate(words.captions):
-        space = draw.im.size[0] - 2 * _DRAWN * _GAP
-        fitting = _font(16 * min(1.0, space / draw.textlength(caption, font)))
-        y = height - _DRAWN * (_FOOT - 56 - 26 * line)
-        draw.text((_DRAWN * _GAP, y), caption, _INK, fitting, anchor="lm")
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -29,15 +29,11 @@ from pfmap.vector.footprints import footprint_geometry, ring_around
 from pfmap.vector.formats import FORMATS
 from pfmap.vector.geodesy import crs_names
 
-FOLDER = "stac"
-"""Of the catalogue in the survey's output folder."""
-
-PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
+_FOLDER = "stac"  # of the catalogue in the survey's output folder
+_PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 """The one extension here for which pystac has no class."""
 
-MODEL_ID = "model"
-"""Of the model's item in the catalogue."""
-
+_MODEL_ID = "model"
 _ROOT = "https://pfmap.invalid/"
 """Where pystac takes the catalogue to lie: it makes relative links of absolute ones only."""
 
@@ -72,12 +68,11 @@ _TITLES = {
 def survey_catalogue(figures: SurveyFigures, outputs: Mapping[str, str]) -> dict[str, str]:
     """Describe a survey, of whose own files `outputs` has those of `figures` and its reports.
 
-    Returns:
-        The files' content by their paths relative to the output folder, the collection last: it names the
-        others.
+    Returns the files' content by their paths relative to the output folder, the collection last: it names the
+    others.
     """
     when = parse_time(figures.finished) or datetime.now(UTC)
-    taken = {MODEL_ID, "collection"}
+    taken = {_MODEL_ID, "collection"}
     items: list[pystac.Item] = []
     for scene in figures.scenes:
         if scene.state != "failed":
@@ -88,7 +83,7 @@ def survey_catalogue(figures: SurveyFigures, outputs: Mapping[str, str]) -> dict
     model = _model_item(figures, when, geometry, bbox)
     collection = _collection(figures, outputs, bbox or _WORLD, when)
     collection.add_items([model, *items])
-    collection.normalize_hrefs(f"{_ROOT}{FOLDER}", skip_unresolved=True)
+    collection.normalize_hrefs(f"{_ROOT}{_FOLDER}", skip_unresolved=True)
     collection.catalog_type = pystac.CatalogType.SELF_CONTAINED
     for item in items:
         item.add_link(pystac.Link("derived_from", model, pystac.MediaType.GEOJSON, "Model"))
@@ -136,7 +131,7 @@ def _scene_item(scene: SceneFigures, name: str, figures: SurveyFigures, when: da
             "processing:software": {"pfmap": figures.version},
             "processing:lineage": f"{source}, mapped by model {fact(figures.model.name)}",
         },
-        stac_extensions=[PROCESSING],
+        stac_extensions=[_PROCESSING],
     )
     common = item.common_metadata
     common.title = visible(scene.name)
@@ -196,7 +191,7 @@ def _model_item(
     """
     card = figures.model
     digest = base64.urlsafe_b64encode(bytes.fromhex(figures.model_sha256)).decode().rstrip("=")
-    item = pystac.Item(MODEL_ID, geometry, bbox, when, properties={})
+    item = pystac.Item(_MODEL_ID, geometry, bbox, when, properties={})
     item.common_metadata.title = fact(card.title)
     item.common_metadata.description = (
         "The model that mapped the survey. Time and place are those of its use here."

@@ -42,11 +42,9 @@ def thumbnail(
     """Draw a scene, and beside it the same with its classes laid over, as a small WebP file.
 
     Background and nodata are transparent. A large scene without overviews is not read again: its classes
-    stand alone. Where the class raster is that of many scenes, `part` is the scene's grid.
-
-    Returns:
-        At most `limit` bytes; nothing where the scene or its class raster cannot be read any more: a report
-        is no place to fail for want of a picture.
+    stand alone. Where the class raster is that of many scenes, `part` is the scene's grid. It has at most
+    `limit` bytes; none where the scene or its class raster cannot be read any more: a report is no place to
+    fail for want of a picture.
     """
     try:
         shown = read_preview(scene, classes_path, SIDE, scaling, bands, part)
