@@ -13,9 +13,9 @@ import click
 from click.core import ParameterSource
 
 from pfmap.cli.screen import say, speak_up
-from pfmap.core.bucket import is_inside, output_folder
 from pfmap.core.classes import parse_names
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded_by
+from pfmap.core.files import in_bucket
 from pfmap.core.option import OPTIONS, Option
 from pfmap.mapping.options import SceneSettings, ShapeSettings, SurveyOptions
 
@@ -121,11 +121,13 @@ class OutputFolder(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return it as a path."""
+        from pfmap.raster.location import output_folder
+
         try:
             folder = output_folder(value)
         except PfmapError as error:
             self.fail(str(error), param, ctx)
-        return folder if is_inside(folder) else super().convert(value, param, ctx)
+        return folder if in_bucket(folder) else super().convert(value, param, ctx)
 
 
 def output_dir(default: str) -> Callable[[F], F]:

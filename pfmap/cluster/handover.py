@@ -15,7 +15,7 @@ from pathlib import Path
 from pfmap.cluster.task import ClusterJob
 from pfmap.core import bucket
 from pfmap.core.errors import ClusterError, SourceError, TargetError
-from pfmap.core.files import file_names, read_text, remove, write_text, writing
+from pfmap.core.files import file_names, in_bucket, read_text, remove, write_text, writing
 from pfmap.core.grid import Span
 from pfmap.mapping.work import RUN_NAME, Work
 
@@ -33,7 +33,7 @@ class Handover:
         self._folder, self._run = folder, run
         self._ending = f"-{hashlib.sha256(run.encode()).hexdigest()[:12]}.zip"
         self._work = Work(folder, folder.parent, run)
-        self._on_disk = not bucket.is_inside(folder)
+        self._on_disk = not in_bucket(folder)
 
     @property
     def look(self) -> float:

@@ -22,9 +22,10 @@ from pfmap.core.errors import TargetError
 LEASE = 90.0
 """Seconds after which what a process held that has not been heard of is free."""
 
-_ROOT, _SCHEME = "/vsis3/", "s3://"
-_ADDRESS = re.compile(r"(\w+):/{1,2}(?=\w)")  # a path object leaves one of two slashes
-_OTHER = re.compile(r"/vsi\w+")
+ROOT = "/vsis3/"
+"""How GDAL's names for what lies in a bucket begin."""
+
+_SCHEME = "s3://"
 _GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 _TAKEN = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 _KEYS = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden", "401"})
@@ -33,40 +34,16 @@ _TRIES = 5
 _AT_ONCE = 1000  # keys that one request deletes
 
 
-def output_folder(name: str | os.PathLike[str]) -> Path:
-    """Return where outputs go: a folder, or a place in a bucket, as ``/vsis3/bucket/key``.
-
-    The name may also be ``s3://bucket/key``.
-    """
-    text = os.fspath(name).replace("\\", "/") if is_inside(Path(name)) else os.fspath(name)
-    address = _ADDRESS.match(text)
-    if address and len(address[1]) > 1:  # a letter alone is a drive
-        if address[1].lower() != "s3":
-            raise TargetError(
-                f"{text} cannot be written: outputs go into a folder, or into a bucket as s3://bucket/folder"
-            )
-        text = _ROOT + text[address.end() :]
-    if not is_inside(Path(text)):
-        if other := _OTHER.match(text):
-            raise TargetError(
-                f"{text} cannot be written: of GDAL's names for other places outputs can go to {_ROOT}, not "
-                f"to {other[0]}"
-            )
-        return Path(text)
-    if not _place(Path(text))["Bucket"]:
-        raise TargetError(f"{text} names no bucket: outputs go to s3://bucket/folder")
+def check(folder: Path) -> None:
+    """Refuse a place for outputs that names no bucket, or which nothing here could write to."""
+    if not _place(folder)["Bucket"]:
+        raise TargetError(f"{folder} names no bucket: outputs go to s3://bucket/folder")
     _client()
-    return Path(text)
 
 
 def plain(text: str) -> Path:
     """Return a path, also of what is named as ``s3://bucket/key``."""
-    return Path(_ROOT + text.removeprefix(_SCHEME)) if text.startswith(_SCHEME) else Path(text)
-
-
-def is_inside(path: Path) -> bool:
-    """Whether a path names something in a bucket."""
-    return f"{path.as_posix()}/".startswith(_ROOT)
+    return Path(ROOT + text.removeprefix(_SCHEME)) if text.startswith(_SCHEME) else Path(text)
 
 
 def gdal_endpoint() -> dict[str, str]:
@@ -254,7 +231,7 @@ def _says(setting: str, default: str) -> bool:
 
 def _place(path: Path) -> dict[str, str]:
     """Name the bucket and the object's key in it as the server's calls do."""
-    bucket, _, key = path.as_posix().removeprefix(_ROOT).partition("/")
+    bucket, _, key = path.as_posix().removeprefix(ROOT).partition("/")
     return {"Bucket": bucket, "Key": key}
 
 

@@ -34,15 +34,18 @@ DRAFT = ".pfmap-"
 ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 """How a folder is opened that must be no link."""
 
+_private: set[Path] = set()  # folders of this process
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would have whoever opens it wait
 
 
-def scratch(folder: Path) -> Path:
-    """Return a folder of this machine to make files in that go to a folder: that itself, unless in a bucket.
+def in_bucket(path: Path) -> bool:
+    """Whether a path names something in a bucket."""
+    return f"{path.as_posix()}/".startswith(bucket.ROOT)
 
-    For a bucket it is one below the user's cache folder, and the same at every call.
-    """
-    if not bucket.is_inside(folder):
+
+def scratch(folder: Path) -> Path:
+    """Return a folder of this machine to make files in that go to a folder: for a bucket always the same."""
+    if not in_bucket(folder):
         return folder
     sign = hashlib.sha256(folder.as_posix().encode()).hexdigest()[:16]
     return _refuse_link(platformdirs.user_cache_path("pfmap") / "buckets" / sign)
@@ -74,9 +77,6 @@ def private_folder(folder: Path) -> Iterator[Path]:
         _private.discard(path)
         if held >= 0:
             os.close(held)
-
-
-_private: set[Path] = set()  # folders of this process
 
 
 def forsake() -> None:
@@ -126,7 +126,7 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
 
     A link of that name is replaced, not followed. Whoever has `settled` many files settles their names, too.
     """
-    inside = bucket.is_inside(final)
+    inside = in_bucket(final)
     if not inside and final.exists() and not (final.is_file() or final.is_dir()):
         raise TargetError(f"{final} is a pipe or a device: choose another name")
     try:
@@ -161,7 +161,7 @@ def make_folder(folder: Path, within: Path | None = None) -> None:
     """Make a folder that the user has named, and those around it; or one `within` that, through no link."""
     for made in () if within is None else (folder, *folder.parents)[: -len(within.parents) - 1]:
         _refuse_link(made)
-    if not bucket.is_inside(folder):
+    if not in_bucket(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -174,7 +174,7 @@ def _refuse_link(folder: Path) -> Path:
 def existing(folder: Path, names: Iterable[str]) -> list[str]:
     """Return those names that files of a folder have; a bucket is asked once."""
     wanted = list(names)
-    if not bucket.is_inside(folder):
+    if not in_bucket(folder):
         return [name for name in wanted if (folder / name).exists()]
     there = set(file_names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
     return [name for name in wanted if name in there]
@@ -182,7 +182,7 @@ def existing(folder: Path, names: Iterable[str]) -> list[str]:
 
 def file_names(folder: Path, prefix: str = "") -> list[str]:
     """Return the names in a folder that begin with something, of links to nothing too, in order."""
-    if not bucket.is_inside(folder):
+    if not in_bucket(folder):
         return sorted(path.name for path in folder.glob("*") if path.name.startswith(prefix))
     try:
         return bucket.names(folder, prefix)
@@ -195,7 +195,7 @@ def file_names(folder: Path, prefix: str = "") -> list[str]:
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Read a small text file; a `UnicodeError` where it is none, an `OSError` if it is a pipe or a device."""
-    if bucket.is_inside(path):
+    if in_bucket(path):
         return bucket.read(path).decode(encoding)
     with _open_plain(path, follow=True) as file:
         return file.read().decode(encoding)
@@ -203,7 +203,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 
 def remove(path: Path) -> None:
     """Delete a file, if it is there."""
-    if bucket.is_inside(path):
+    if in_bucket(path):
         bucket.remove(path)
     else:
         path.unlink(missing_ok=True)
@@ -222,7 +222,7 @@ def settle(path: Path) -> None:
 
 def settle_names(folder: Path) -> None:
     """Have the system bring the names in a folder onto the disk."""
-    if bucket.is_inside(folder):
+    if in_bucket(folder):
         return
     opened = os.open(folder, os.O_RDONLY)
     try:
@@ -279,7 +279,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_failed(path: Path, error: Exception) -> TargetError:
     """Say that a file could not be written, why, and what to do."""
-    if bucket.is_inside(path):
+    if in_bucket(path):
         why = getattr(error, "strerror", None) or reason(error)
         return TargetError(
             f"{path.name} could not be written to {path.parent} ({why}): once that is mended, the same "
@@ -309,7 +309,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file, under a temporary name first."""
-    if bucket.is_inside(path):
+    if in_bucket(path):
         with writing(path):
             bucket.write(path, content)
     else:

@@ -3,7 +3,6 @@
 import ctypes
 import fcntl
 import os
-import platform
 import re
 import resource
 import secrets
@@ -20,7 +19,16 @@ import psutil
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import DRAFT, ENTER, clear_drafts, file_names, private_folder, remove, writing_into
+from pfmap.core.files import (
+    DRAFT,
+    ENTER,
+    clear_drafts,
+    file_names,
+    in_bucket,
+    private_folder,
+    remove,
+    writing_into,
+)
 
 LOCK_NAME = "lock"
 PART = "_part"
@@ -54,9 +62,9 @@ def free_memory() -> int:
 
 
 def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Return what the limits of containers and services leave, which the system's figures do not show.
+    """Return what limits of containers and services leave, of every group of either version of Linux's.
 
-    Every group around this process has a say, of either version of Linux's; the cache of files is reclaimed.
+    The system's figures do not show them. The cache of files is reclaimed.
     """
     left = []
     lines = own.read_text().splitlines() if own.is_file() else ["0::/"]
@@ -107,9 +115,8 @@ def lack_of(error: BaseException) -> str:
 
 def free_disk(folder: Path) -> int:
     """Return the bytes free where a folder is, or will be."""
-    path = folder.resolve()
-    while not path.exists() and path != path.parent:
-        path = path.parent
+    there = folder.resolve()
+    path = next(path for path in (there, *there.parents) if path.exists())
     try:
         return shutil.disk_usage(path).free
     except OSError:
@@ -126,12 +133,8 @@ def give_back_memory() -> None:
 
 def folder_size(folder: Path) -> int:
     """Return the bytes of all files in a folder; 0 if it does not exist, or while another run removes it."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += Path(path, name).stat().st_size
-    return total
+    files = (Path(path, name) for path, _, names in os.walk(folder) for name in names)
+    return sum(size for size, *_ in times_of(files).values())
 
 
 def times_of(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
@@ -154,16 +157,14 @@ def gigabytes(count: int) -> str:
 
 def peak_memory() -> int:
     """Return the process's peak resident memory in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if platform.system() == "Darwin" else peak * 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @contextmanager
 def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], None]]:
-    """Make a hidden folder of this machine, if it is not there, and have it alone.
+    """Make a hidden folder of this machine, if it is not there, and have it alone; also in a bucket.
 
-    `what` is mapped by whoever has it, for the message. Where outputs go into a bucket, the lock holds there
-    too. What it gives has the folder go at the end.
+    `what` is mapped by whoever has it, for the message. What it gives has the folder go at the end.
     """
     with ExitStack() as after, ExitStack() as held:  # the lock is closed: open files stay on some disks
 
@@ -176,7 +177,7 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], No
             try:
                 if not any(_lock(path, held) for _ in range(_TRIES)):
                     raise filelock.Timeout(str(path))
-                if bucket.is_inside(output_dir):
+                if in_bucket(output_dir):
                     holder = f"{bucket.this_machine()} {path}"
                     held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
             except (filelock.Timeout, BlockingIOError) as error:
@@ -241,8 +242,7 @@ def beside(name: str) -> list[str]:
 def clear_beside(folder: Path, names: Iterable[str]) -> None:
     """Delete what belongs to files that are going to be replaced by some of these names, and is none of them.
 
-    Otherwise the old content would show beside the new, as from pyramids, or get into it, as from a journal.
-    A database among them that is open elsewhere is refused.
+    Else the old content would show beside the new, or get into it. An open database among them is refused.
     """
     new = set(names)
     start = os.path.commonprefix([Path(name).stem for name in new])  # noqa: RUF071 - of letters

@@ -12,7 +12,6 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.bucket import output_folder
 from pfmap.core.classes import ClassSpec, refuse_unwanted
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.files import private_folder, publish, scratch, writing
@@ -30,7 +29,7 @@ from pfmap.mapping.objects import (
 )
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
-from pfmap.raster.location import Location, locate
+from pfmap.raster.location import Location, locate, output_folder
 from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.trace.separate import Separation, separation_of
 from pfmap.vector.write import SceneNames

@@ -22,6 +22,7 @@ from pfmap.core.errors import TargetError
 from pfmap.core.files import (
     DRAFT,
     checksum,
+    in_bucket,
     is_bare,
     private_folder,
     publish,
@@ -195,7 +196,7 @@ class Work:
         if not os.path.lexists(path):
             path = self.target / name
         with suppress(OSError):
-            return bucket.exists(path) if bucket.is_inside(path) else checksum(path) == sign
+            return bucket.exists(path) if in_bucket(path) else checksum(path) == sign
         return False
 
 

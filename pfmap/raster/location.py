@@ -1,4 +1,4 @@
-"""Where a raster is: as the user wrote it, as GDAL opens it, and why that cannot be."""
+"""Where a raster is, as the user wrote it and as GDAL opens it, why that cannot be; and where outputs go."""
 
 import base64
 import http.client
@@ -14,13 +14,16 @@ from xml.sax.saxutils import unescape
 
 import rasterio
 
-from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, named, reason
+from pfmap.core import bucket
+from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, TargetError, named, reason
+from pfmap.core.files import in_bucket
 from pfmap.core.resources import IMAGE, what_it_is
 
 _URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
 """How GDAL's names for what lies on servers begin."""
 
+_ADDRESS = re.compile(r"(\w+):/{1,2}(?=\w)")  # a path object leaves one of two slashes
 _COLONS = 9  # in GDAL's name of a raster inside a file, at most
 _PATIENCE = 20.0  # seconds
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
@@ -146,6 +149,29 @@ def locate(source: str | os.PathLike[str]) -> Location:
     except ValueError as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
+
+
+def output_folder(name: str | os.PathLike[str]) -> Path:
+    """Return where outputs go: a folder, or a place in a bucket, as ``/vsis3/bucket/key``.
+
+    The name may also be ``s3://bucket/key``.
+    """
+    text = os.fspath(name).replace("\\", "/") if in_bucket(Path(name)) else os.fspath(name)
+    address = _ADDRESS.match(text)
+    if address and len(address[1]) > 1:  # a letter alone is a drive
+        if address[1].lower() != "s3":
+            raise TargetError(
+                f"{text} cannot be written: outputs go into a folder, or into a bucket as s3://bucket/folder"
+            )
+        text = bucket.ROOT + text[address.end() :]
+    if in_bucket(Path(text)):
+        bucket.check(Path(text))
+    elif other := re.match(r"/vsi\w+", text):
+        raise TargetError(
+            f"{text} cannot be written: of GDAL's names for other places outputs can go to {bucket.ROOT}, "
+            f"not to {other[0]}"
+        )
+    return Path(text)
 
 
 def _only_raster(archive: Path) -> str:

@@ -19,6 +19,7 @@ import rasterio
 
 from pfmap.core import bucket
 from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.files import in_bucket
 from pfmap.core.grid import Span
 from pfmap.core.resources import IMAGE, what_it_is
 from pfmap.raster.gdal import (
@@ -295,7 +296,7 @@ def refuse_pointers(location: Location) -> None:
 def _beside(location: Location) -> list[str]:
     """Return the names of files that GDAL would read pixels from beside this one."""
     home = Path(location.gdal).parent
-    inside = bucket.is_inside(home)
+    inside = in_bucket(home)
     names = (
         bucket.names(home, PurePosixPath(location.name).stem)
         if inside

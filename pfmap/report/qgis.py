@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from pfmap.core import bucket
 from pfmap.core.classes import HEAD, ClassSpec, class_raster_style, objects_style, percent_style
+from pfmap.core.files import in_bucket
 from pfmap.core.grid import GeoBox
 from pfmap.raster.location import Location
 from pfmap.vector.formats import LAYER
@@ -99,7 +99,7 @@ def place_beside(location: Location, output_dir: Path) -> str:
     """Say where a scene lies from a project's folder, so that both can be moved together."""
     if location.local is None or not location.plain:
         return location.vsi
-    if bucket.is_inside(output_dir):
+    if in_bucket(output_dir):
         return os.fspath(location.local.resolve())
     path = os.path.relpath(location.local.resolve(), output_dir.resolve())
     return path if path.startswith("../") else f"./{path}"

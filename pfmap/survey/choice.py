@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pfmap.core import bucket
 from pfmap.core.errors import UsageError, csv_cell, csv_text
-from pfmap.core.files import make_folder, read_text, remove, write_bytes
+from pfmap.core.files import in_bucket, make_folder, read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
 from pfmap.mapping.options import SurveyOptions
 from pfmap.survey.find import Sheet, find_sheets
@@ -55,7 +54,7 @@ class Choice:
     def find(self) -> list[Sheet]:
         """Find all scenes that are there now."""
         sheets = find_sheets(self.sources, self.folder, self.options.pattern, may_be_empty=self.options.watch)
-        root = None if self.folder is None or bucket.is_inside(self.folder) else self.folder.resolve()
+        root = None if self.folder is None or in_bucket(self.folder) else self.folder.resolve()
         for place in {sheet.folder for sheet in sheets}:
             if root is not None and not place.resolve().is_relative_to(root):
                 raise UsageError(f"{place} leads out of {self.folder}, where outputs go: delete the link")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
 from pfmap.core.errors import UNSEEN, SourceError, UsageError
+from pfmap.core.files import in_bucket
 from pfmap.raster.location import RASTER_SUFFIXES, Location, is_hidden, locate
 from pfmap.raster.parts import found_file
 
@@ -92,7 +93,7 @@ def _looks_like_file(text: str) -> bool:
 def is_folder(source: str) -> bool:
     """Whether a source is a folder of scenes; in a bucket it is by its name, for there are none."""
     path = Path(_plain(source))
-    return not _looks_like_file(source) if bucket.is_inside(path) else os.path.isdir(path)  # noqa: PTH112
+    return not _looks_like_file(source) if in_bucket(path) else os.path.isdir(path)  # noqa: PTH112
 
 
 def _unlisted(sources: Sequence[str]) -> Iterator[str]:
@@ -122,7 +123,7 @@ def _search(
     """Return the scenes in a folder, by name, and what of it cannot be searched or reached, and why."""
     there, faults = _files(folder, known)
     files = [path for path in there if not is_hidden(path.relative_to(folder))]
-    has = set(files).__contains__ if bucket.is_inside(folder) else os.path.isfile
+    has = set(files).__contains__ if in_bucket(folder) else os.path.isfile
     found = {}
     for path in files:
         if _is_scene(path, pattern, has) and not _is_own(path, has):
@@ -146,7 +147,7 @@ def _files(folder: Path, known: Sequence[str]) -> tuple[list[Path], dict[Path, s
     Whether a link to a folder elsewhere is meant only the user knows; one into a folder that is searched
     anyway, or one of the `known` ones, changes nothing.
     """
-    if bucket.is_inside(folder):
+    if in_bucket(folder):
         try:
             return bucket.walk(folder), {}
         except OSError as error:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
-from pfmap.core.bucket import output_folder
 from pfmap.core.errors import UsageError
 from pfmap.core.files import existing, file_names
 from pfmap.core.option import explained, take
@@ -17,6 +16,7 @@ from pfmap.mapping.job import Progress
 from pfmap.mapping.objects import refuse_odd_names, refuse_to_replace, vector_names
 from pfmap.mapping.options import PredictOptions, RunOptions, SurveyOptions, SurveySettings
 from pfmap.mapping.work import work_path
+from pfmap.raster.location import output_folder
 from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Unpack
 
-from pfmap.core.bucket import output_folder
 from pfmap.core.option import explained, take
 from pfmap.mapping.job import Job, Progress, Result
 from pfmap.mapping.options import PredictOptions, RunOptions, SceneSettings, Settings
 from pfmap.mapping.run_report import Preflight
 from pfmap.mapping.runtime import Runtime
-from pfmap.raster.location import locate
+from pfmap.raster.location import locate, output_folder
 
 log = logging.getLogger(__name__)
 

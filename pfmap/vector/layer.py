@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
 from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
+from pfmap.core.files import in_bucket
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import VECTOR, what_it_is
 from pfmap.core.tables import parse_json
@@ -178,7 +179,7 @@ def _is_parquet(path: str) -> bool:
 
 
 def _is_there(path: Path) -> bool:
-    if not bucket.is_inside(path):
+    if not in_bucket(path):
         return path.exists()
     pyogrio.set_gdal_config_options(bucket.gdal_endpoint())
     try:
@@ -194,7 +195,7 @@ def find_layer(text: str, what: str) -> tuple[str, str | None]:
         SourceError: there is no such file.
     """
     path, name = bucket.plain(text), None
-    if text.startswith(_REMOTE) and not bucket.is_inside(path):
+    if text.startswith(_REMOTE) and not in_bucket(path):
         head, _, tail = text.rpartition(":")
         return (text, None) if not head or "/" in tail else (head, tail)
     if not _is_there(path) and ":" in path.name:

@@ -11,6 +11,7 @@ from commands import HANG
 
 from pfmap.core import bucket, files
 from pfmap.core.errors import TargetError
+from pfmap.raster.location import output_folder
 
 
 def test_what_is_written_is_read(store: Path, tmp_path: Path) -> None:
@@ -110,12 +111,12 @@ def test_what_a_dead_process_held_becomes_free(store: Path, monkeypatch: pytest.
     "name", ["s3://maps/2026", "s3:/maps/2026", "/vsis3/maps/2026", Path("s3://maps/2026")]
 )
 def test_a_place_in_a_bucket_has_several_names(name: str | Path) -> None:
-    assert bucket.output_folder(name) == Path("/vsis3/maps/2026")
+    assert output_folder(name) == Path("/vsis3/maps/2026")
 
 
 def test_other_paths_are_left_alone() -> None:
-    assert bucket.output_folder("out/maps") == Path("out/maps")
-    assert bucket.output_folder(Path("/tmp/s3")) == Path("/tmp/s3")
+    assert output_folder("out/maps") == Path("out/maps")
+    assert output_folder(Path("/tmp/s3")) == Path("/tmp/s3")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_other_paths_are_left_alone() -> None:
 )
 def test_places_that_cannot_be_written_are_refused(name: str, said: str) -> None:
     with pytest.raises(TargetError, match=said):
-        bucket.output_folder(name)
+        output_folder(name)
 
 
 def test_errors_say_what_the_server_says(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("boto3.session", "boto3.exceptions"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(TargetError, match=r"pip install 'pfmap\[s3\]'"):
-        bucket.output_folder("s3://maps/2026")
+        output_folder("s3://maps/2026")
     with pytest.raises(TargetError, match=r"pip install 'pfmap\[s3\]'"):  # on a worker, say
         files.read_text(Path("/vsis3/maps/run.json"))
 
@@ -169,7 +170,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_bucket_has_no_password_and_none_is_shown(name: str) -> None:
     secret = "s3cr3tWORD-of-16"
-    folder = bucket.output_folder(name.format(secret))
+    folder = output_folder(name.format(secret))
     with pytest.raises(TargetError, match="no password: those are the AWS_ settings") as refused:
         files.file_names(folder)
     assert secret not in str(refused.value)
