@@ -140,10 +140,7 @@ def leased(path: Path, holder: str) -> Iterator[None]:
     """Hold a name in a bucket against everyone else, until the end or until this process is gone.
 
     Whoever gives the same `holder` may take it over: it is to do so only once that one is known to be dead.
-
-    Raises:
-        BlockingIOError: somebody else holds it.
-        OSError: the bucket cannot be written.
+    A `BlockingIOError` says that somebody else holds it, an `OSError` that the bucket cannot be written.
     """
     stop = threading.Event()
     _take(path, holder)

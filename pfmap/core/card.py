@@ -90,10 +90,6 @@ class Architecture:
                 f"{', '.join(map(str, FLOW_LEVELS))}, each once (no flow at all is flow = 'none')"
             )
 
-    def flows_at(self, level: int) -> bool:
-        """Say whether a PointFlow module sits at a level."""
-        return self.flow != "none" and level in self.flow_levels
-
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:

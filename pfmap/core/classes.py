@@ -25,7 +25,6 @@ HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 V = TypeVar("V", int, str)
 
 _LONGEST = 100  # letters: a name becomes part of a file's name
-
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -90,11 +89,7 @@ def refuse_unwanted(
     classes: Mapping[int, ClassSpec],
     what: str = "squared",
 ) -> None:
-    """Refuse to do something to objects of classes, by value, that do not become polygons; None: all do.
-
-    Raises:
-        UsageError: there is such a class.
-    """
+    """Refuse to do something to objects of classes, by value, that do not become polygons; None: all do."""
     for value in chosen:
         if wanted is not None and value not in wanted:
             raise UsageError(

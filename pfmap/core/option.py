@@ -50,20 +50,13 @@ PYTHON_ONLY = ("",)
 
 def option(default: T, text: str, **about: Any) -> T:
     """Make the field of an option: its default, its sentence, and what else `Option` says of it."""
-    made: T = field(default=default, metadata={"option": Option(text, **about)})
-    return made
+    return field(default=default, metadata={"option": Option(text, **about)})
 
 
 def register(*kinds: type) -> None:
     """Note the options among the fields of dataclasses."""
     for kind in kinds:
         OPTIONS.update({one.name: one for one in fields(kind) if "option" in one.metadata})
-
-
-def about(kind: type, name: str) -> Option:
-    """Return what is to be known of an option."""
-    found: Option = kind.__dataclass_fields__[name].metadata["option"]  # type: ignore[attr-defined]
-    return found
 
 
 def check(options: Any) -> None:
@@ -75,8 +68,7 @@ def check(options: Any) -> None:
             continue
         if found.choices:
             values = (value,) if isinstance(value, str) else value
-            unknown = [repr(each) for each in values if each not in found.choices]
-            if unknown:
+            if unknown := [repr(each) for each in values if each not in found.choices]:
                 known = f"{', '.join(found.choices[:-1])} or {found.choices[-1]}"
                 raise UsageError(f"{name.removesuffix('s')} {unknown[0]} is unknown: use {known}")
         elif found.least is not None:

@@ -8,12 +8,12 @@ as the text "3" for a number, the hooks at the end refuse.
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as shown  # long values shortened
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 from cattrs import Converter, errors
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
@@ -65,8 +65,7 @@ def build(kind: type[T], tables: object, where: str = "") -> T:
 
 def table_of(settings: Any) -> dict[str, Any]:
     """Turn a dataclass back into the table that `build` makes it of; optional fields that are unset go."""
-    table: dict[str, Any] = CONVERTER.unstructure(settings)
-    return table
+    return cast(dict[str, Any], CONVERTER.unstructure(settings))
 
 
 def check_values(settings: Any, error: type[PfmapError] = ModelError) -> None:
@@ -81,10 +80,8 @@ def check_values(settings: Any, error: type[PfmapError] = ModelError) -> None:
                 _choice(value, item.type)
             except ModelError as unknown:
                 raise error(f"{item.name} {unknown}") from None
-        numbers = (
-            value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]
-        )
-        for number in numbers:
+        values = value.values() if isinstance(value, Mapping) else value
+        for number in values if isinstance(values, Iterable) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise error(f"{item.name} is {shown(value)}: numbers have to be finite")
 

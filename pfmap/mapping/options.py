@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack, get_args
 
 from pfmap.core.errors import UsageError
-from pfmap.core.option import PYTHON_ONLY, about, check, option, register, take
+from pfmap.core.option import OPTIONS, PYTHON_ONLY, check, option, register, take
 
 if TYPE_CHECKING:
     from pfmap.model.store import Model
@@ -147,7 +147,7 @@ class ShapeOptions:
     def __post_init__(self) -> None:
         check(self)
         if not self.formats:
-            known = ", ".join(about(ShapeOptions, "formats").choices)
+            known = ", ".join(OPTIONS["formats"].metadata["option"].choices)
             raise UsageError(f"no vector format is named: use one or more of {known}")
         if both := {*self.smooth} & {*self.regularize}:
             raise UsageError(f"class {min(both)!r} is in smooth= and in regularize=: curves or right angles?")

@@ -77,9 +77,9 @@ class PFNet(nn.Module):
     def _flow_modules(self) -> nn.ModuleList:
         """Build what lies between neighbouring levels, fine to coarse."""
         architecture = self.architecture
-        return nn.ModuleList(
-            PointFlow(architecture) if architecture.flows_at(level) else Resized() for level in FLOW_LEVELS
-        )
+        flowing = architecture.flow_levels if architecture.flow != "none" else ()
+        modules = (PointFlow(architecture) if level in flowing else Resized() for level in FLOW_LEVELS)
+        return nn.ModuleList(modules)
 
     def steps(self) -> Iterator[tuple[int, int, nn.Module]]:
         """Name the steps of the decoder in order: indices of source and target map, and what flows between.
