@@ -201,9 +201,10 @@ def _made(field: Field[Any]) -> Callable[[F], F]:
     """Make the command line's option of a field."""
     about: Option = field.metadata["option"]
     text = about.text + f"  [default: {about.words}]" * bool(about.words)
-    plain = field.default is False
+    plain, name = field.default is False, field.name.replace("_", "-")
+    flag = f"--{name}/--no-{name}" if field.default is True else f"--{name}"
     return click.option(
-        *(about.flags or (_flag(field),)),
+        *(about.flags or (flag,)),
         field.name,
         default="" if field.default == () else field.default,
         is_flag=plain or None,
@@ -212,11 +213,6 @@ def _made(field: Field[Any]) -> Callable[[F], F]:
         help=_FLAGS(text),
         **_parsing(field.type, about),
     )
-
-
-def _flag(field: Field[Any]) -> str:
-    name = field.name.replace("_", "-")
-    return f"--{name}/--no-{name}" if field.default is True else f"--{name}"
 
 
 def _parsing(kind: Any, about: Option) -> dict[str, Any]:

@@ -114,15 +114,11 @@ def cost_of(architecture: Architecture, size: int) -> Cost:
 def _counted(network: PFNet, size: int) -> FlopCounterMode:
     """Run a network on the meta device; counted are two operations for each multiply-add."""
     # torch counts the product that is added to something else, but not where it is added in place.
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: _added_product})
+    products = {torch.ops.aten.baddbmm_: lambda _out, one, other, **_: 2 * one.numel() * other[-1]}
+    counter = FlopCounterMode(display=False, custom_mapping=products)
     with counter, torch.inference_mode():
         network(torch.empty(1, 3, size, size, device="meta"))
     return counter
-
-
-def _added_product(_out: torch.Size, one: torch.Size, other: torch.Size, **_: object) -> int:
-    """Count the operations of a batch of matrix products, from the shapes of the factors."""
-    return 2 * one.numel() * other[-1]
 
 
 def _by_part(counter: FlopCounterMode) -> dict[str, int]:

@@ -63,7 +63,21 @@ def export_onnx(
     import onnx  # an extra: only those who export need it
 
     with draft(path) as part:
-        _trace(model, part)
+        window = model.card.input.window  # to which all sizes are fixed
+        with warnings.catch_warnings(), torch.inference_mode():
+            # The exporter by tracing is deprecated, and warns of every size that it fixes, as is meant here.
+            # Its successor needs more packages and has no operator set 17, the newest that Deepness's runtime
+            # knows.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _Whole(model).eval(),
+                (torch.zeros(1, len(model.card.input.bands), window, window),),
+                part,
+                input_names=[_INPUT],
+                output_names=_OUTPUTS[: 1 + bool(model.card.architecture.contact)],
+                opset_version=_OPSET,
+                dynamo=False,
+            )
         content = onnx.load(part)
         onnx.helper.set_model_props(content, _metadata(model.card, gsd))
         onnx.checker.check_model(content, full_check=True)
@@ -84,25 +98,6 @@ def _check(path: Path, card: Card, gsd: float | None, *, overwrite: bool) -> Non
         raise TargetError(f"{path} exists already: replace it with overwrite=True, or choose another name")
     if not path.parent.is_dir():
         raise TargetError(f"{path.parent} is no folder: make it first")
-
-
-def _trace(model: Model, path: Path) -> None:
-    """Write the bare network; sizes are fixed to the model's window."""
-    window = model.card.input.window
-    whole = _Whole(model).eval()
-    with warnings.catch_warnings(), torch.inference_mode():
-        # The exporter by tracing is deprecated, and warns of every size that it fixes, as is meant here. Its
-        # successor needs more packages and has no operator set 17, the newest that Deepness's runtime knows.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            whole,
-            (torch.zeros(1, len(model.card.input.bands), window, window),),
-            path,
-            input_names=[_INPUT],
-            output_names=_OUTPUTS[: 1 + bool(model.card.architecture.contact)],
-            opset_version=_OPSET,
-            dynamo=False,
-        )
 
 
 def _metadata(card: Card, gsd: float | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +81,7 @@ class ClassMap:
     @property
     def stated_nodata(self) -> float | None:
         """The value that the file itself calls nodata."""
-        return cast("float | None", self._src.nodatavals[self._band - 1])
+        return self._src.nodatavals[self._band - 1]
 
     def strips(self, rows: Span | None = None, cols: Span | None = None) -> list[Span]:
         """Cut rows, by default all, into whole blocks of the file that are read at a time.

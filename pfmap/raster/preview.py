@@ -16,9 +16,7 @@ from pfmap.raster.gdal import crs_of, geobox_of, opened
 from pfmap.raster.location import Location, locate
 from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB
-from pfmap.raster.source import Source
-
-Bytes = npt.NDArray[np.uint8]
+from pfmap.raster.source import Bytes, Source
 
 _MOST = 512 << 20  # pixels: more are not all read for one small picture
 
@@ -66,8 +64,7 @@ def _read_part(path: Path, part: GeoBox, side: int) -> Bytes:
             nodata=NODATA,
         ) as shown,
     ):
-        codes: Bytes = shown.read(1)
-        return codes
+        return shown.read(1)
 
 
 def _read_classes(path: Path, side: int) -> tuple[GeoBox, Bytes]:
@@ -75,8 +72,7 @@ def _read_classes(path: Path, side: int) -> tuple[GeoBox, Bytes]:
     location = locate(path)
     with opened(location) as src:
         shape = _fewer(src.height, src.width, side)
-        codes: Bytes = src.read(1, out_shape=shape, resampling=Resampling.mode)
-        return geobox_of(src, location), codes
+        return geobox_of(src, location), src.read(1, out_shape=shape, resampling=Resampling.mode)
 
 
 def _fewer(height: int, width: int, side: int) -> tuple[int, int]:

@@ -23,7 +23,9 @@ from pfmap.raster.location import Location, ask_server
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
     EIGHT_BIT,
+    Bools,
     Sample,
+    Values,
     about_pixels,
     at_spots,
     by_pixel,
@@ -34,8 +36,6 @@ from pfmap.raster.scaling import (
 from pfmap.raster.scene import RGB, choose_bands, describe
 
 Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-Values = npt.NDArray[np.generic]
 
 _SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
 _WHOLE = 64_000_000  # values that are read to sample a scene without overviews; of more, only spots
@@ -150,8 +150,7 @@ class Source:
         """Read the bands in use, ``(bands, h, w)`` in the file's own type; the widest where they differ."""
         read = partial(self._src.read, window=window, resampling=resampling)
         if len({self._src.dtypes[band - 1] for band in self._distinct}) == 1:
-            values: Values = read(self._distinct, out_shape=shape and (len(self._distinct), *shape))
-            return values
+            return read(self._distinct, out_shape=shape and (len(self._distinct), *shape))
         return np.stack([read(band, out_shape=shape) for band in self._distinct]).astype(self.info.dtype)
 
     def _mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:

@@ -63,8 +63,7 @@ def read_pattern(path: str) -> npt.NDArray[np.uint8]:
             )
         width, height = min(src.width, PATTERN), min(src.height, PATTERN)
         left, top = (src.width - width) // 2, (src.height - height) // 2
-        values: npt.NDArray[np.uint8] = src.read((1, 2, 3), window=Window(left, top, width, height))
-        return values
+        return src.read((1, 2, 3), window=Window(left, top, width, height))
 
 
 def write_scene(

@@ -94,12 +94,11 @@ class RasterTarget:
         path = folder / self.name
         try:
             with rasterio.open(path) as src:
-                values: npt.NDArray[np.uint8] = src.read(1)
+                return src.read(1)
         except (RasterioError, OSError) as error:
             raise TargetError(
                 f"{path} of an earlier run cannot be read ({error}): start afresh with resume=False"
             ) from error
-        return values
 
     def _finish(self, folder: Path, parts: Parts) -> Path:
         """Assemble parts by way of a VRT: without a place to make overviews of it, then with both."""

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.grid import Frame, Scale, Span
-from pfmap.raster.source import Source
+from pfmap.raster.scaling import Bools
+from pfmap.raster.source import Bytes, Source
 
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
@@ -122,8 +121,7 @@ def resample(
 
 def _to_bytes(values: Floats) -> Bytes:
     # A hair upwards, so that a half is rounded the same way whatever the last bit of the sum says.
-    out: Bytes = np.clip(values + np.float32(0.5 + 1e-4), 0, 255).astype(np.uint8)
-    return out
+    return np.clip(values + np.float32(0.5 + 1e-4), 0, 255).astype(np.uint8)
 
 
 def _along_last(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
@@ -133,8 +131,7 @@ def _along_last(values: Floats, origin: int, scale: Scale, span: Span) -> Floats
     if scale.native < scale.size:
         # Between the two nearest centres; beyond the outermost ones nothing changes.
         first, second, weight = neighbours(scale, span)
-        mixed: Floats = values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
-        return mixed
+        return values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
     return _average(values, origin, scale, span)
 
 
@@ -148,8 +145,7 @@ def _average(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
     np.cumsum(values, axis=-1, dtype=np.float64, out=sums[..., 1:])
     within = np.minimum(whole - origin, values.shape[-1] - 1)
     upto = sums[..., whole - origin] + part * values[..., within]
-    means: Floats = (np.diff(upto, axis=-1) * (scale.size / scale.native)).astype(np.float32)
-    return means
+    return (np.diff(upto, axis=-1) * (scale.size / scale.native)).astype(np.float32)
 
 
 def neighbours(scale: Scale, span: Span) -> tuple[Integers, Integers, Floats]:
