@@ -48,7 +48,6 @@ class Architecture:
 
     encoder: Encoder
     classes: int
-    """Number of output classes, two or more."""
     width: int = 256
     """Channels of the decoder (C)."""
     embedding: int = 64
@@ -154,7 +153,6 @@ class Card:
     name: str
     """Short name, as on the command line."""
     title: str
-    """One line for people."""
     architecture: Architecture
     input: InputSpec
     classes: tuple[ClassSpec, ...]
@@ -163,7 +161,6 @@ class Card:
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Measured figures by name, 0 to 1."""
     accuracy_note: str = field(default="", metadata={"key": "accuracy note"})  # no key that a file may have
-    """How they were measured."""
     temperature: float = 1.0
     """Divides the logits, so that the confidence means what it says."""
 

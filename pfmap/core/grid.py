@@ -122,9 +122,7 @@ class Scale:
     """Two grids over the same ground, along one axis: the scene's pixels, and those the network sees."""
 
     native: int
-    """Pixels of the scene."""
     size: int
-    """Pixels of the network's grid."""
 
     @property
     def factor(self) -> float:

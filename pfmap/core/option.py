@@ -18,7 +18,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 OPTIONS: dict[str, Field[Any]] = {}
-"""All options by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,6 @@ class Option:
     choices: tuple[str, ...] = ()
     """The values that are possible; empty for all of the type."""
     least: float | None = None
-    """The smallest number that is possible."""
     above: bool = False
     """Whether `least` itself is not possible."""
 

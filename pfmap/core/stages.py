@@ -194,7 +194,6 @@ class Regions:
     whole: npt.NDArray[np.bool_]
     """Whether it is a whole object, not a piece of one."""
     pixels: npt.NDArray[np.int64]
-    """Number of pixels."""
     confidence_sum: npt.NDArray[np.int64]
     """Of the pixels, in percent."""
     confidence_min: npt.NDArray[np.uint8]

@@ -72,13 +72,11 @@ class WindowPoints:
     seen: Mask
     """``(side, side)``: which of them have data; the others are nodata or beyond the scene."""
     foreground: tuple[str, ...]
-    """Names of the classes that count as foreground."""
     on_foreground: Mask
     """``(side, side)``: pixels that have data and are predicted to be foreground."""
     levels: tuple[LevelPoints, ...]
     """In the order in which the modules run."""
     notes: tuple[str, ...]
-    """What the user should know of how the scene was read."""
 
     @property
     def pixel_share(self) -> float:

@@ -32,7 +32,6 @@ EXACT_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".w
 """How the names of raster files end that keep values as they are, so that class rasters may be such."""
 
 RASTER_SUFFIXES = EXACT_SUFFIXES | {".jpg", ".jpeg", ".ecw", ".sid"}
-"""How the names of raster files end."""
 
 _DRIVERS = {
     ".ecw": "ECW", ".sid": "MrSID", ".jp2": "JP2OpenJPEG or JP2KAK or JP2ECW or JP2MrSID", ".nc": "netCDF",
@@ -58,9 +57,7 @@ class Location:
     text: str
     """As given, but for secrets; how messages and reports name it."""
     gdal: str = field(repr=False)
-    """What GDAL opens."""
     remote: bool
-    """Whether it is reached over the network."""
     local: Path | None
     """The file on this machine that holds it, if there is one: the scene, or the archive around it."""
     driver: str = ""

@@ -59,7 +59,6 @@ class Look:
     classes: Sequence[ClassSpec] = ()
     """For colour table and class names, or empty."""
     tags: dict[str, str] = field(default_factory=dict)
-    """Kept in the file."""
     smooth: bool = False
     """Whether rasters on another grid are interpolated, or their nearest pixels taken."""
 

@@ -22,14 +22,7 @@ from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.files import in_bucket
 from pfmap.core.grid import Span
 from pfmap.core.resources import IMAGE, what_it_is
-from pfmap.raster.gdal import (
-    GDAL_ERRORS,
-    NOWHERE,
-    Places,
-    gdal_settings,
-    places_left,
-    unwritten_places,
-)
+from pfmap.raster.gdal import GDAL_ERRORS, NOWHERE, Places, gdal_settings, places_left, unwritten_places
 from pfmap.raster.location import REMOTE, Location, is_hidden, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 

@@ -43,7 +43,6 @@ class Scaling:
     high: float = field(metadata={"key": "max"})
     """In reports "max": value that becomes 255, the network's 1."""
     origin: str = field(metadata={"key": "from"})
-    """In reports "from": where it comes from."""
 
     @property
     def plain(self) -> bool:

@@ -60,7 +60,6 @@ class RasterTarget:
     name: str
     """File name of the finished raster; swaths have it too, each in a folder of its own."""
     halving: Halving
-    """How its overviews are made."""
     tags: Mapping[str, str]
     """TIFF tags of the finished raster."""
     style: str

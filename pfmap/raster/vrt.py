@@ -52,7 +52,6 @@ class Band:
     """The later ones lie over the earlier ones."""
     nodata: int | None = None
     classes: Sequence[ClassSpec] = ()
-    """For its colour table and category names."""
     overviews: Sequence[Path] = ()
     """Files of half its size, a quarter and so on."""
 

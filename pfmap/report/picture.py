@@ -36,7 +36,6 @@ class Panel:
 
     title: str
     subtitle: str
-    """A smaller line under it."""
     circles: Points
     diamonds: Points
 

@@ -57,13 +57,11 @@ class Map:
     files: Mapping[str, Sequence[Path]]
     """By kind: the rasters and the vector formats."""
     geobox: GeoBox
-    """The grid of its rasters."""
     classes: Sequence[ClassSpec]
     wanted: Sequence[int]
     """Indices of the classes that become polygons."""
     formats: Sequence[str]
     split_by_class: bool
-    """Whether each class has vector files of its own."""
 
 
 def map_project(made: Map, below: Sequence[Layer] = ()) -> bytes:

@@ -50,7 +50,6 @@ class _Scene:
     """A scene on the page."""
 
     anchor: str
-    """Its id there."""
     figures: SceneFigures
     picture: _Picture | None
 

@@ -10,7 +10,6 @@ from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import State
 
 STATES: Mapping[State, str] = {"done": "mapped", "skipped": "mapped earlier", "failed": "failed"}
-"""What people call the states of a scene."""
 
 
 @dataclass(frozen=True, slots=True)

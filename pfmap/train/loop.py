@@ -20,7 +20,7 @@ from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.checkpoint import AGAIN, read_data
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
-from pfmap.report.curves import LOSS, RATE, Curves
+from pfmap.report.curves import LOSS, RATE, Row, refuse_without_matplotlib, write_curves
 from pfmap.report.html import render
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
@@ -164,7 +164,8 @@ class _Run:
         table, weights, contacts = map(torch.from_numpy, (sets.table(), sets.weights(), sets.contacts()))
         objective = Objective(self.network, table, weights, contacts, settings)
         self.objective = team.wrap(objective.to(self.device))
-        self.curves = Curves()
+        refuse_without_matplotlib()
+        self.curves: list[Row] = []
         self.done = 0
         self.loss = float("nan")
         self.best: tuple[float, Validation, dict[str, Tensor]] | None = None
@@ -200,8 +201,7 @@ class _Run:
         self.loss = value if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * value
         rate = settings.decoder_rate * factor
         if self.done % max(1, settings.steps // _POINTS) == 0 or self.done == settings.steps:
-            self.curves.add(self.done, LOSS, self.loss)
-            self.curves.add(self.done, RATE, rate)
+            self.curves += [(self.done, LOSS, self.loss), (self.done, RATE, rate)]
         return Progress(self.done, settings.steps, self.loss, rate)
 
     def _update_average(self) -> None:
@@ -226,9 +226,9 @@ class _Run:
         refuse_diverged(self.average, self.done, self.checkpoint)
         figures = measure(self.average, self.data, self.config.card, self.device)
         for name, figure in figures.items():
-            self.curves.add(self.done, name, figure.mean_iou)
+            self.curves.append((self.done, name, figure.mean_iou))
             if figure.contact is not None:
-                self.curves.add(self.done, f"{name} contact", figure.contact)
+                self.curves.append((self.done, f"{name} contact", figure.contact))
         every = [figure.mean_iou for figure in figures.values()]
         every += [figure.contact for figure in figures.values() if figure.contact is not None]
         score = float(np.mean(every)) if every else math.nan
@@ -255,7 +255,7 @@ class _Run:
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "best": best,
-                "curves": self.curves.rows,
+                "curves": self.curves,
             },
             content,
         )
@@ -273,7 +273,7 @@ class _Run:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.done, self.loss = state["done"], state["loss"]
-            self.curves = Curves(state["curves"])
+            self.curves = state["curves"]
             if state["best"] is not None:
                 score, figures, weights = state["best"]
                 self.best = (score, {k: Figures(**v) for k, v in figures.items()}, weights)
@@ -298,8 +298,7 @@ class _Run:
             card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0
         )
         write_model(self.output, card, self.average)
-        self.curves.write_csv(self.output / "curves.csv")
-        self.curves.write_png(self.output / "curves.png")
+        write_curves(self.curves, self.output)
         page = render("model.md.jinja", card=card, figures=figures, fitted=fitted)
         write_text(self.output / "README.md", page)
         try:

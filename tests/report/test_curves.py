@@ -8,21 +8,18 @@ import pytest
 from PIL import Image
 
 from pfmap.core.errors import UsageError
-from pfmap.report.curves import LOSS, RATE, Curves
+from pfmap.report.curves import LOSS, RATE, refuse_without_matplotlib, write_curves
 
 
 def test_curves_are_written_as_a_table_and_drawn(tmp_path: Path) -> None:
-    curves = Curves()
-    for step in range(3):
-        curves.add(step, LOSS, 1.0 / (step + 1))
-        curves.add(step, RATE, 0.01)
-    curves.add(2, "field, north", 0.625)
-    curves.write_csv(tmp_path / "curves.csv")
+    rows = [row for step in range(3) for row in ((step, LOSS, 1.0 / (step + 1)), (step, RATE, 0.01))] + [
+        (2, "field, north", 0.625)
+    ]
+    write_curves(rows, tmp_path)
     frame = pd.read_csv(tmp_path / "curves.csv")
     assert [tuple(row) for row in frame.itertuples(index=False)] == [
-        (step, name, pytest.approx(value, rel=1e-5)) for step, name, value in curves.rows
+        (step, name, pytest.approx(value, rel=1e-5)) for step, name, value in rows
     ]
-    curves.write_png(tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.format == "PNG"
     assert not list(tmp_path.glob(".*"))
@@ -33,4 +30,4 @@ def test_without_matplotlib_training_names_the_extra_before_it_begins(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"pip install 'pfmap\[train\]'"):
-        Curves()
+        refuse_without_matplotlib()
