@@ -51,8 +51,13 @@ def points(
     window is read as pfmap predict reads it.
     """
     from pfmap.measure.flow_points import draw_points, find_points
+    from pfmap.raster.location import locate
 
-    path = _picture_path(scene, window, output)
+    location = locate(scene)
+    path = output or location.folder / f"{location.stem}_points_{window[0]}_{window[1]}.png"
+    itself = location.local is not None and path.exists() and path.samefile(location.local)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir() or itself:
+        raise UsageError(f"{path} is no name for the picture: give another .png in a folder that exists")
     found = find_points(scene, window, foreground=foreground, **settings)
     draw_points(found, path)
     for note in found.notes:
@@ -68,15 +73,3 @@ def points(
         say(f"{flow:<12} {len(level.salient):>8} {len(level.boundary):>9}   {text}")
     say(found.summary())
     say(f"wrote {path}")
-
-
-def _picture_path(scene: str, window: tuple[int, int], output: Path | None) -> Path:
-    """Decide where the picture goes, before anything is computed."""
-    from pfmap.raster.location import locate
-
-    location = locate(scene)
-    path = output or location.folder / f"{location.stem}_points_{window[0]}_{window[1]}.png"
-    itself = location.local is not None and path.exists() and path.samefile(location.local)
-    if path.suffix.lower() != ".png" or not path.parent.is_dir() or itself:
-        raise UsageError(f"{path} is no name for the picture: give another .png in a folder that exists")
-    return path

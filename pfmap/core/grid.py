@@ -159,10 +159,6 @@ class Scale:
         reach = (2 * stop - 1) * self.native - self.size
         return min(self.native, max(0, -(-reach // (2 * self.size))))
 
-    def back(self) -> "Scale":
-        """Return the way from the network's grid to the scene's."""
-        return Scale(self.size, self.native)
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -174,11 +170,6 @@ class Frame:
     """Its first column."""
     rows: Scale
     cols: Scale
-
-    @classmethod
-    def whole(cls, height: int, width: int) -> "Frame":
-        """Return the frame of all pixels, which the network sees as they are."""
-        return cls(0, 0, Scale(height, height), Scale(width, width))
 
     @property
     def resampled(self) -> bool:
@@ -239,10 +230,6 @@ class Grid:
     def count(self) -> int:
         """Number of windows."""
         return self.rows.count * self.cols.count
-
-    def swath_height(self, pixels: int) -> int:
-        """Return how many window rows make a swath of about `pixels` pixels; one at least."""
-        return max(1, round(pixels / (self.rows.stride * self.cols.size)))
 
     def swath_rows(self, swath: Span) -> Span:
         """Return the pixel rows that a swath finishes."""

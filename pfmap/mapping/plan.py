@@ -101,7 +101,8 @@ class Plan:
     def swath_height(self) -> int:
         """Window rows per swath."""
         per_pixel = self.frame.rows.factor * self.frame.cols.factor if self.native else 1.0
-        return self.grid.swath_height(max(1, int(self.options.swath_pixels / per_pixel)))
+        pixels = max(1, int(self.options.swath_pixels / per_pixel))
+        return max(1, round(pixels / (self.grid.rows.stride * self.grid.cols.size)))
 
     def swaths(self) -> list[Span]:
         """Cut the window rows into swaths."""

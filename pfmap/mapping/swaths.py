@@ -20,7 +20,7 @@ from torch import Tensor
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import DeviceError
 from pfmap.core.files import writing
-from pfmap.core.grid import Frame, GeoBox, Grid, Span
+from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span
 from pfmap.core.resources import lack_of, lacks_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.blend import Blender, Chooser
@@ -293,7 +293,8 @@ def map_array(
     height, width = image.shape[1:]
     grid = Grid.of(height, width, window, overlap)
     contact, device = predictor.contact, predictor.device
-    chooser = Chooser(Frame.whole(height, width), classes, native=False, contact=contact, device=device)
+    frame = Frame(0, 0, Scale(height, height), Scale(width, width))
+    chooser = Chooser(frame, classes, native=False, contact=contact, device=device)
     seen, clock, rows = np.ones((height, width), dtype=bool), Clock(), Span(0, grid.rows.count)
 
     def windows() -> Iterator[Window]:

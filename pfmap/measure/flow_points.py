@@ -281,7 +281,7 @@ def draw_points(found: WindowPoints, path: Path) -> None:
         f"predicted {found.foreground_text}",
     )
     captions = [f"{PurePath(found.scene).name}, {place}, model {found.model}", found.summary()]
-    panels = []
+    panels: list[Panel] = []
     for level in found.levels:
         counted = [
             f"{len(points)} {kind}, {100 * share:.0f} % on foreground"
@@ -289,5 +289,5 @@ def draw_points(found: WindowPoints, path: Path) -> None:
             if (share := found.point_share(points)) is not None
         ]
         title = f"stride {level.source} to {level.target}"
-        panels.append(Panel(title, "; ".join(counted), level.salient, level.boundary))
+        panels.append((title, "; ".join(counted), level.salient, level.boundary))
     write_picture(path, found.pixels, found.seen, found.on_foreground, panels, legend, captions)

@@ -115,14 +115,6 @@ class ClassMap:
                 f"{self._location.text} cannot be read in rows {rows.start} to {rows.stop} "
                 f"({reason(error)}): is the file complete?"
             ) from error
-        return self._clean(values, mask)
-
-    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-        values = self._src.read(self._band, window=window)
-        return values, self._validity.read(self._src, window) if self._masked else None
-
-    def _clean(self, values: npt.NDArray[Any], mask: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-        """Put nodata where the mask says so, and refuse what is no class."""
         valid = mask != 0 if mask is not None else None
         if values.dtype != np.uint8:
             some = values if valid is None else values[valid]
@@ -136,6 +128,10 @@ class ClassMap:
         if valid is not None and self.nodata is not None:
             values[~valid] = self.nodata
         return values
+
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        values = self._src.read(self._band, window=window)
+        return values, self._validity.read(self._src, window) if self._masked else None
 
     def _choose(self, band: int | None, advice: str) -> int:
         """Check the band that is to be read, or that there is only one."""

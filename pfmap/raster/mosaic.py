@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,12 +66,11 @@ class Look:
 
 def common_crs(boxes: Sequence[GeoBox]) -> str | None:
     """Return the CRS that most pixels of these rasters have, as WKT."""
-    pixels: dict[str | None, int] = {}  # by the first of several ways to write a CRS
+    pixels = Counter[str | None]()  # by the first of several ways to write a CRS
     for box in boxes:
         same = (wkt for wkt in pixels if crs_of(wkt) == crs_of(box.crs_wkt))
-        wkt = next(same, box.crs_wkt)
-        pixels[wkt] = pixels.get(wkt, 0) + box.width * box.height
-    return max(pixels, key=pixels.__getitem__)
+        pixels[next(same, box.crs_wkt)] += box.width * box.height
+    return pixels.most_common(1)[0][0]
 
 
 def has_place_in(box: GeoBox, crs_wkt: str | None) -> bool:
@@ -89,12 +89,10 @@ def common_grid(boxes: Sequence[GeoBox]) -> GeoBox:
     """
     wkt = common_crs(boxes)
     members = [box for box in boxes if crs_of(box.crs_wkt) == crs_of(wkt)]
-    sizes: dict[tuple[float, float], int] = {}
+    sizes = Counter[tuple[float, float]]()
     for box in members:
-        size = _pixel(box)
-        sizes[size] = sizes.get(size, 0) + box.width * box.height
-    most = max(sizes, key=sizes.__getitem__)
-    first = next(box for box in members if _pixel(box) == most)
+        sizes[_pixel(box)] += box.width * box.height
+    first = next(box for box in members if _pixel(box) == sizes.most_common(1)[0][0])
     a, b, x, d, e, y = first.transform
     grid = GeoBox(first.width, first.height, wkt, (hypot(a, d), 0.0, x, 0.0, -hypot(b, e), y))
     rows, cols = zip(*(_cover(box, grid) for box in boxes), strict=True)
@@ -111,11 +109,8 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
     """Write a VRT that shows rasters on one grid; where they overlap, the later one has the say.
 
     Rasters on other grids are shown through VRTs of their own, in a folder beside it. A VRT that would not
-    change is left as it is.
-
-    Raises:
-        SourceError: a raster cannot be brought onto the grid.
-        TargetError: a file cannot be written.
+    change is left as it is. A `SourceError` says that a raster cannot be brought onto the grid, a
+    `TargetError` that a file cannot be written.
     """
     beside = path.with_suffix(".parts")
     placed = [_placed(part, grid, beside / f"{number:05d}", look) for number, part in enumerate(parts)]

@@ -288,12 +288,7 @@ def refuse_pointers(location: Location) -> None:
 
 def _beside(location: Location) -> list[str]:
     """Return the names of files that GDAL would read pixels from beside this one."""
-    home = Path(location.gdal).parent
-    inside = in_bucket(home)
-    names = (
-        bucket.names(home, PurePosixPath(location.name).stem)
-        if inside
-        else [file.name for file in os.scandir(home)]
-    )
-    own = f"{location.name.lower()}.", f"{PurePosixPath(location.name).stem.lower()}.aux"
+    home, stem = Path(location.gdal).parent, PurePosixPath(location.name).stem
+    names = bucket.names(home, stem) if in_bucket(home) else [file.name for file in os.scandir(home)]
+    own = f"{location.name.lower()}.", f"{stem.lower()}.aux"
     return [name for name in names if name.lower().startswith(own) and name[-4:].lower() in _BESIDE]

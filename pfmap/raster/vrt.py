@@ -104,11 +104,11 @@ def _band(band: Band, number: str = "") -> Iterable[str]:
 def _source(shown: Shown, dtype: str) -> str:
     rows, cols = shown.rows, shown.cols
     size = f'xSize="{cols.size}" ySize="{rows.size}"'
-    kind = "SimpleSource" if shown.hidden is None else "ComplexSource"
-    hidden = ""
+    kind, hidden = "SimpleSource", ""
     if shown.hidden is not None:
-        masked = shown.hidden == "masked"
-        hidden = "<UseMaskBand>true</UseMaskBand>" if masked else f"<NODATA>{shown.hidden}</NODATA>"
+        kind, hidden = "ComplexSource", f"<NODATA>{shown.hidden}</NODATA>"
+    if shown.hidden == "masked":
+        hidden = "<UseMaskBand>true</UseMaskBand>"
     return (
         f'<{kind}><SourceFilename relativeToVRT="{int(shown.relative)}">{escape(shown.path)}</SourceFilename>'
         f"<SourceBand>{shown.band}</SourceBand>"

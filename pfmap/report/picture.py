@@ -6,7 +6,6 @@ shape, in lightness, and in hue for every kind of colour vision (Okabe and Ito, 
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,8 @@ Points = npt.NDArray[np.float64]
 """``(P, 2)``: rows and columns of points in an image, pixels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One panel: the image, and points on it."""
-
-    title: str
-    subtitle: str
-    circles: Points
-    diamonds: Points
+Panel = tuple[str, str, Points, Points]
+"""Title, a smaller line under it, and which points on the image are circles and diamonds."""
 
 
 def write_picture(
@@ -63,16 +56,16 @@ def write_picture(
     draw = ImageDraw.Draw(canvas)
     image = _image(pixels, seen, outlined)
     scale = image.width / pixels.shape[-1]
-    for index, panel in enumerate(panels):
+    for index, (title, subtitle, circles, diamonds) in enumerate(panels):
         row, col = divmod(index, across)
         left = _DRAWN * (_GAP + col * (_SIDE + _GAP))
         top = _DRAWN * (_TITLE + row * (_SIDE + _TITLE))
         canvas.paste(image, (left, top))
-        draw.text((left, top - _DRAWN * 30), panel.title, _INK, _font(19), anchor="ls")
-        draw.text((left, top - _DRAWN * 10), panel.subtitle, _INK, _font(15), anchor="ls")
-        for y, x in panel.diamonds * scale:
+        draw.text((left, top - _DRAWN * 30), title, _INK, _font(19), anchor="ls")
+        draw.text((left, top - _DRAWN * 10), subtitle, _INK, _font(15), anchor="ls")
+        for y, x in diamonds * scale:
             _diamond(draw, left + x, top + y)
-        for y, x in panel.circles * scale:
+        for y, x in circles * scale:
             _circle(draw, left + x, top + y)
     x, y = float(_DRAWN * (_GAP + 8)), float(height - _DRAWN * (_FOOT - 24))
     for sign, text in zip((_circle, _diamond, _outline), legend, strict=True):

@@ -152,23 +152,11 @@ class Outline:
     points: tuple[tuple[float, float], ...]
     name: str
     """Written below the mark, or ""."""
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """Width and height."""
-        xs, ys = zip(*self.points, strict=True)
-        return max(xs) - min(xs), max(ys) - min(ys)
-
-    @property
-    def middle(self) -> tuple[float, float]:
-        """Where the mark of the scene's state stands."""
-        xs, ys = zip(*self.points, strict=True)
-        return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
-
-    @property
-    def mark(self) -> float:
-        """Side of that mark."""
-        return max(_SMALL, min(34.0, 0.5 * min(self.span)))
+    middle: tuple[float, float]
+    """Where the mark of the scene's state stands."""
+    width: float
+    mark: float
+    """Side of that mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +194,14 @@ def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
         x = _WIDTH / 2 + (point[0] - lon) * stretch * scale
         return x, height / 2 + (lat - point[1]) * scale
 
-    order = sorted(rings, key=lambda index: scenes[index].state == "failed")  # failures on top
-    outlines = [Outline(k, tuple(map(place, rings[k])), _short(scenes[k].name)) for k in order]
-    if len(outlines) > _NAMED or any(one.span[0] <= 11 * len(one.name) for one in outlines):
+    outlines = []
+    for k in sorted(rings, key=lambda index: scenes[index].state == "failed"):  # failures on top
+        points = tuple(map(place, rings[k]))
+        (left, low), (right, high) = (tuple(map(end, zip(*points, strict=True))) for end in (min, max))
+        mark = max(_SMALL, min(34.0, 0.5 * min(right - left, high - low)))
+        center = (left + right) / 2, (low + high) / 2
+        outlines.append(Outline(k, points, _short(scenes[k].name), center, right - left, mark))
+    if len(outlines) > _NAMED or any(one.width <= 11 * len(one.name) for one in outlines):
         outlines = [replace(one, name="") for one in outlines]
     east = _near(lon, 0.0)
     middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(east):.4f}° {'E' if east >= 0 else 'W'}"
