@@ -173,9 +173,8 @@ class Chooser:
 
     def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""
-        first, second, weight = (
-            torch.from_numpy(values) for values in neighbours(Scale(scale.size, scale.native), span)
-        )
+        back = Scale(scale.size, scale.native)
+        first, second, weight = (torch.from_numpy(values) for values in neighbours(back, span))
         return (first - origin).to(self.device), (second - origin).to(self.device), weight.to(self.device)
 
 

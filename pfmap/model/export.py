@@ -54,8 +54,8 @@ def export_onnx(
     The `target`, whose path is returned, ends in .onnx. `gsd` is the one resolution for programs that know no
     range, metres per pixel; None is the middle of the model's range (the geometric mean).
 
-    A `UsageError` says that the package onnx is missing, that the name does not end in .onnx, or that `gsd` is
-    out of the range; a `TargetError` that the file exists or cannot be written.
+    A `UsageError` says that the package onnx is missing, that the name does not end in .onnx, or that `gsd`
+    is out of the range; a `TargetError` that the file exists or cannot be written.
     """
     path = Path(target)
     _check(path, model.card, gsd, overwrite=overwrite)
