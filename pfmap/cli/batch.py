@@ -6,15 +6,7 @@ from typing import Unpack
 
 import click
 
-from pfmap.cli.common import (
-    Command,
-    options,
-    output_dir,
-    scene_options,
-    shape_options,
-    show_made,
-    survey_options,
-)
+from pfmap.cli.common import Command, mapping_options, options, show_made
 from pfmap.cli.predict import counts, fail_if_any_failed, run_survey, scene_json
 from pfmap.cli.screen import say, show
 from pfmap.mapping.options import SurveySettings
@@ -22,10 +14,7 @@ from pfmap.mapping.options import SurveySettings
 
 @click.command(cls=Command, epilog="Open survey.qgz in QGIS, and survey_report.html in a browser.")
 @click.argument("survey", nargs=-1, required=True, metavar="SURVEY...")
-@output_dir("the scene's folder")
-@scene_options
-@shape_options
-@survey_options
+@mapping_options
 @options("workers", "cluster")
 @click.option(
     "--mosaic", is_flag=True, help="Map the scenes as one: windows are blended across their borders."

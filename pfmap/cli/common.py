@@ -237,7 +237,12 @@ _FLAGS = as_flags(click.Option([f"--{name.replace('_', '-')}"]) for name in OPTI
 
 scene_options = options(*SceneSettings.__annotations__)
 shape_options = options(*dict.fromkeys(["formats", "classes", *ShapeSettings.__annotations__]))
-survey_options = options(*SurveyOptions.__slots__)
+
+
+def mapping_options(command: F) -> F:
+    """Give a command all options that say where outputs of scenes go and what they are like."""
+    command = options(*SurveyOptions.__slots__)(command)
+    return output_dir("the scene's folder")(scene_options(shape_options(command)))
 
 
 def refuse_given(ctx: click.Context, names: Iterable[str], why: str) -> None:

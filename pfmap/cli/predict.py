@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import click
 
 from pfmap.cli import screen
-from pfmap.cli.common import (
-    Command,
-    options,
-    output_dir,
-    scene_options,
-    shape_options,
-    show_made,
-    survey_options,
-)
+from pfmap.cli.common import Command, mapping_options, options, show_made
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
 from pfmap.core.option import take
@@ -31,10 +23,7 @@ T = TypeVar("T")
 
 @click.command(cls=Command, epilog="Open <stem>.qgz in QGIS, or drag the outputs into its window.")
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
-@output_dir("the scene's folder")
-@scene_options
-@shape_options
-@survey_options
+@mapping_options
 @options("sieve", "workers", "cluster", "overwrite", "resume")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

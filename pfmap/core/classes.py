@@ -131,10 +131,7 @@ def percent_style() -> str:
 
 
 def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float) -> str:
-    """Style a scene: three bands as red, green and blue, from black at `low` to white at `high`.
-
-    The numbers of the bands, and of the alpha band if there is one, count from 1.
-    """
+    """Style a scene: bands, counted from 1, as red, green, blue, from black at `low` to white at `high`."""
     colors = ("red", "green", "blue")
     numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(colors, bands, strict=False))
     contrast = "".join(

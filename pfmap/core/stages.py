@@ -173,10 +173,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """4-connected regions of equal class, or objects that touch in one, in pixels of the raster.
-
-    Arrays are ``(n,)`` if nothing is said.
-    """
+    """4-connected regions of equal class, or objects in one that touch, in pixels; mostly ``(n,)`` arrays."""
 
     classes: npt.NDArray[np.int32]
     coords: npt.NDArray[np.float64]
@@ -249,10 +246,7 @@ class Regions:
         return Regions(**special, **{name: getattr(self, name)[start:stop] for name in names})
 
     def moved(self, row: int, col: int, narrow: int, wide: int) -> "Regions":
-        """Return them as regions of a larger raster, in which their own begins at a row and column.
-
-        `narrow` is the width of their own raster, `wide` that of the larger one.
-        """
+        """Return them as regions of a `wide` raster in which their own, `narrow`, begins at row and col."""
 
         def place(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
             return (ids // narrow + row) * wide + ids % narrow + col

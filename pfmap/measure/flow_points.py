@@ -37,10 +37,7 @@ _FEW = 3  # class names in a line
 
 @dataclass(frozen=True, slots=True)
 class LevelPoints:
-    """The points of one PointFlow module; each is a pixel of its source map, and named once.
-
-    Those on nodata or beyond the scene are left out.
-    """
+    """The points of one PointFlow module where there is data: pixels of its source map, each named once."""
 
     source: int
     """Stride of the map they were chosen on."""

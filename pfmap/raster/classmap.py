@@ -103,10 +103,7 @@ class ClassMap:
         return [Span(top, top + step).clip(rows) for top in range(first, rows.stop, step)]
 
     def read(self, rows: Span, cols: Span | None = None) -> npt.NDArray[Any]:
-        """Read rows, or some columns of them: ``(rows, width)`` uint8 or int32.
-
-        A `SourceError` says that they cannot be read, or that a class is negative.
-        """
+        """Read rows, or some columns of them: ``(rows, width)`` uint8 or int32, or raise a `SourceError`."""
         try:
             with gdal_settings(remote=self._location.remote):
                 values, mask = self._read(window_of(rows, cols or Span(0, self.geobox.width)))
@@ -202,10 +199,7 @@ def open_percent(
     advice: str = _CHOOSE,
     kind: str = "confidence",
 ) -> ClassMap:
-    """Open such a raster of an opened class raster; the stack closes it.
-
-    A `SourceError` says that it cannot be read, or is not of the same size.
-    """
+    """Open such a raster, as large as a class raster, or raise a `SourceError`; the stack closes it."""
     found = stack.enter_context(ClassMap(locate(path), None, advice))
     box, wanted = found.geobox, classes.geobox
     if (box.height, box.width) != (wanted.height, wanted.width):

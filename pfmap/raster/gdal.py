@@ -227,10 +227,7 @@ def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
 
 
 def open_raster(location: Location) -> rasterio.DatasetReader:
-    """Open a raster, for the caller to close.
-
-    A `SourceError` says that it cannot be opened, holds several, or shows others as nobody can rely on.
-    """
+    """Open a raster, for the caller to close, or raise a `SourceError`, also where it holds several."""
     try:
         with gdal_settings(remote=location.remote), quietly():
             src = rasterio.open(location.gdal, driver=location.driver or None)

@@ -149,10 +149,7 @@ def locate(source: str | os.PathLike[str]) -> Location:
 
 
 def output_folder(name: str | os.PathLike[str]) -> Path:
-    """Return where outputs go: a folder, or a place in a bucket, as ``/vsis3/bucket/key``.
-
-    The name may also be ``s3://bucket/key``.
-    """
+    """Return where outputs go: a folder, or ``/vsis3/bucket/key``, also for ``s3://bucket/key``."""
     text = os.fspath(name).replace("\\", "/") if in_bucket(Path(name)) else os.fspath(name)
     address = _ADDRESS.match(text)
     if address and len(address[1]) > 1:  # a letter alone is a drive

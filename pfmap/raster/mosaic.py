@@ -83,10 +83,7 @@ def has_place_in(box: GeoBox, crs_wkt: str | None) -> bool:
 
 
 def common_grid(boxes: Sequence[GeoBox]) -> GeoBox:
-    """Choose one grid over rasters: the CRS and the size that most of their pixels have, north up.
-
-    A `SourceError` says that one of them cannot be brought into that CRS.
-    """
+    """Choose one grid over rasters, north up, with most pixels' CRS and size, or raise a `SourceError`."""
     wkt = common_crs(boxes)
     members = [box for box in boxes if crs_of(box.crs_wkt) == crs_of(wkt)]
     sizes = Counter[tuple[float, float]]()

@@ -256,10 +256,7 @@ def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = (
 
 
 def refuse_pointers(location: Location) -> None:
-    """Refuse a raster that was found in a folder, and opens others, without opening what it names.
-
-    A `SourceError` says too that it is not of the format that its name says.
-    """
+    """Refuse a raster of a folder that opens others, or is not as its name says, without opening those."""
     left = "a file in a folder that leads to others is left alone: name it, if it is to be read"
     if location.driver not in _FORMATS.values():
         raise SourceError(f"{location.text} may show other files; {left}")

@@ -48,10 +48,7 @@ class View:
         self._native = native
 
     def read(self, rows: Span, cols: Span, block_rows: Span, block_cols: Span) -> Tile:
-        """Read a window of the network's grid, clipped to the frame, or raise a `SourceError`.
-
-        Its block is of the outputs' grid.
-        """
+        """Read a window, clipped to the frame, or raise a `SourceError`; its block is of the outputs."""
         frame = self._frame
         rows, cols = rows.clip(Span(0, frame.rows.size)), cols.clip(Span(0, frame.cols.size))
         if not frame.resampled:

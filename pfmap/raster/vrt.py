@@ -59,10 +59,7 @@ class Band:
 def vrt(
     grid: GeoBox, bands: Sequence[Band], tags: Mapping[str, str], mask: Sequence[Shown] | None = None
 ) -> str:
-    """Return the content of a VRT file with these bands, metadata and mask of all bands.
-
-    GDAL is told of no place where the grid is not georeferenced.
-    """
+    """Return the content of a VRT file with these bands, metadata and mask of all bands."""
     parts = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">']
     if grid.crs_wkt is not None:
         parts.append(f"<SRS>{xml_text(grid.crs_wkt)}</SRS>")

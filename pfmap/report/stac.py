@@ -152,11 +152,9 @@ def _apply_grid(item: pystac.Item, scene: SceneFigures) -> None:
     """Say on which grid a scene's map lies, as far as that is known."""
     found = ProjectionExtension.ext(item, add_if_missing=True)
     grid = scene.grid
-    if grid is None:
-        found.apply(shape=[scene.height, scene.width] if scene.width else None)
-        return
-    found.apply(shape=[grid.height, grid.width])
-    if grid.crs_wkt:
+    size = grid or scene
+    found.apply(shape=[size.height, size.width] if size.width else None)
+    if grid is not None and grid.crs_wkt:
         found.transform = [float(value) for value in grid.transform]
         with suppress(SourceError):  # a CRS that PROJ does not know
             found.code, wkt2 = crs_names(grid.crs_wkt)
