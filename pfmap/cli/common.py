@@ -140,30 +140,27 @@ def output_dir(default: str) -> Callable[[F], F]:
     )
 
 
-def split(text: str) -> tuple[str, ...]:
-    """Take a comma-separated list apart."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def listed(read: Callable[[Iterable[str]], Any]) -> Callable[..., Any]:
+    """Build a callback that reads what is separated by commas, in one text or several."""
 
-
-def pairs(kind: Callable[[str], Any]) -> Callable[..., Any]:
-    """Build a callback that reads ``VALUE=NAME,...``, from one text or several."""
-
-    def parse(
-        _ctx: click.Context, _param: click.Parameter, texts: str | tuple[str, ...] | None
-    ) -> dict[Any, str] | None:
+    def parse(_ctx: click.Context, _param: click.Parameter, texts: str | tuple[str, ...] | None) -> Any:
         if texts is None:
             return None
+        text = texts if isinstance(texts, str) else ",".join(texts)
         try:
-            return parse_names(split(texts if isinstance(texts, str) else ",".join(texts)), kind)
+            return read(part.strip() for part in text.split(",") if part.strip())
         except UsageError as error:
             raise click.BadParameter(str(error)) from error
 
     return parse
 
 
-def class_names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    """Read names of classes, separated by commas."""
-    return None if text is None else split(text)
+class_names = listed(tuple)
+
+
+def pairs(kind: Callable[[str], Any]) -> Callable[..., Any]:
+    """Build a callback that reads ``VALUE=NAME,...``."""
+    return listed(lambda parts: parse_names(parts, kind))
 
 
 def numbers(count: int | None, kind: type[int] | type[float], example: str) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pfmap.cli.common import Command, options, pairs, refuse_given, split
+from pfmap.cli.common import Command, listed, options, pairs, refuse_given
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 _PAGE = 1 << 20  # bytes that a page and its map of errors mostly take
 
 
-def _lists(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part for text in texts for part in split(text)))
+_lists = listed(lambda parts: tuple(dict.fromkeys(parts)))
 
 
 @click.command(cls=Command)

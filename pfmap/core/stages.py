@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -201,21 +201,10 @@ class Regions:
     @classmethod
     def none(cls) -> "Regions":
         """Return no region."""
-        long = np.zeros(0, dtype=np.int64)
-        return cls(
-            classes=long.astype(np.int32),
-            coords=np.zeros((0, 2)),
-            ring_offsets=np.zeros(1, dtype=np.int64),
-            region_offsets=np.zeros(1, dtype=np.int64),
-            ids=long,
-            object_ids=long,
-            region_ids=long,
-            whole=long.astype(np.bool_),
-            pixels=long,
-            confidence_sum=long,
-            confidence_min=long.astype(np.uint8),
-            at_edge=long.astype(np.bool_),
-        )
+        kinds = {"classes": "int32", "confidence_min": "uint8", "whole": "bool", "at_edge": "bool"}
+        arrays: dict[str, Any] = {n.name: np.zeros(0, kinds.get(n.name, "int64")) for n in fields(cls)}
+        start = np.zeros(1, dtype=np.int64)
+        return cls(**arrays | {"coords": np.zeros((0, 2)), "ring_offsets": start, "region_offsets": start})
 
     @classmethod
     def join(cls, parts: Sequence["Regions"]) -> "Regions":

@@ -218,10 +218,7 @@ _LITE0_PARTS = {
 
 
 def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
-    """Fill an EfficientNet-Lite0 encoder from the published ImageNet file, or raise a `TrainingError`.
-
-    Its classifier is left out.
-    """
+    """Fill an EfficientNet-Lite0 encoder from the published ImageNet file, or raise a `TrainingError`."""
     try:
         published = read_tensors(path)
     except CheckpointError as error:

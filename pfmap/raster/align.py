@@ -32,6 +32,7 @@ class AlignedMap(ClassMap):
 
     Attributes:
         own: its own grid; `geobox` is the other one.
+        moved: whether the two differ.
         note: what to tell the user about how the two were brought together, or "".
     """
 
@@ -41,17 +42,13 @@ class AlignedMap(ClassMap):
         self.own, self.geobox, self.note = (own := self.geobox), target, ""
         with contextlib.ExitStack() as stack:
             stack.push(self._stack)
-            if not self._on_same_pixels(own, target, other):
+            self.moved = not self._on_same_pixels(own, target, other)
+            if self.moved:
                 self._check_overlap(own, target, other)
                 self._vrt = stack.enter_context(self._warped(own, target, other))
                 self._masked = True
                 self._dtype, self.nodata = self._values()
             self._stack = stack.pop_all()
-
-    @property
-    def moved(self) -> bool:
-        """Whether it lies on a grid of its own."""
-        return self._vrt is not None
 
     def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
         """Say whether the two grids are one; refuse those that no georeferencing brings together."""

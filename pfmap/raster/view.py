@@ -35,21 +35,21 @@ class Tile:
     """``(rows, cols)`` of the block, on the grid of the outputs."""
 
 
+@dataclass(frozen=True, slots=True)
 class View:
     """Reads a frame of a scene, or what of it lies `inside`, resampled where its two grids differ.
 
     `native` outputs lie on the scene's grid, others on the network's.
     """
 
-    def __init__(self, source: Source, frame: Frame, inside: Inside | None, *, native: bool) -> None:
-        self._source = source
-        self._frame = frame
-        self._inside = inside
-        self._native = native
+    source: Source
+    frame: Frame
+    inside: Inside | None
+    native: bool
 
     def read(self, rows: Span, cols: Span, block_rows: Span, block_cols: Span) -> Tile:
         """Read a window, clipped to the frame, or raise a `SourceError`; its block is of the outputs."""
-        frame = self._frame
+        frame = self.frame
         rows, cols = rows.clip(Span(0, frame.rows.size)), cols.clip(Span(0, frame.cols.size))
         if not frame.resampled:
             pixels, seen = self._load(rows, cols)
@@ -58,13 +58,13 @@ class View:
         share = np.empty((rows.size, cols.size), dtype=np.float32)
         valid = np.zeros((block_rows.size, block_cols.size), dtype=bool)
         across = frame.cols.cover(cols)
-        if self._native:
+        if self.native:
             across = Span.hull([across, block_cols])
         # Cut so that the scene's pixels under each piece stay few.
         height = max(1, int(_STRIP_PIXELS / max(across.size, 1) / max(frame.rows.factor, 1)))
         for strip in rows.cut(height):
             down = frame.rows.cover(strip)
-            if self._native:  # the outermost strips also load what the block has beyond the window
+            if self.native:  # the outermost strips also load what the block has beyond the window
                 first = block_rows.start if strip.start == rows.start else down.start
                 last = block_rows.stop if strip.stop == rows.stop else down.stop
                 down = Span.hull([down, Span(first, last)])
@@ -74,22 +74,22 @@ class View:
                 loaded, has_data, (down.start, across.start), (frame.rows, strip), (frame.cols, cols)
             )
             done = down.clip(block_rows)
-            if self._native and done.size > 0:
+            if self.native and done.size > 0:
                 valid[done.within(block_rows)] = has_data[done.within(down), block_cols.within(across)]
-        if not self._native:
+        if not self.native:
             valid = share[block_rows.within(rows), block_cols.within(cols)] >= 0.5
         return Tile(pixels, share > 0, valid)
 
     def _load(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read rows and columns of the frame, on the scene's grid."""
-        y = Span(rows.start + self._frame.top, rows.stop + self._frame.top)
-        x = Span(cols.start + self._frame.left, cols.stop + self._frame.left)
-        if self._inside is None:
-            return self._source.read(y, x)
-        inside = self._inside(y, x)
+        y = Span(rows.start + self.frame.top, rows.stop + self.frame.top)
+        x = Span(cols.start + self.frame.left, cols.stop + self.frame.left)
+        if self.inside is None:
+            return self.source.read(y, x)
+        inside = self.inside(y, x)
         if not inside.any():
             return np.zeros((3, rows.size, cols.size), dtype=np.uint8), inside
-        pixels, valid = self._source.read(y, x)
+        pixels, valid = self.source.read(y, x)
         return pixels, valid & inside
 
 

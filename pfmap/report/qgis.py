@@ -118,17 +118,27 @@ def _project(
     tree = ET.SubElement(root, "layer-tree-group")
     inside = ET.SubElement(root, "projectlayers")
     for layer in layers:
+        provider = "ogr" if layer.vector else "gdal"
         ET.SubElement(
             tree,
             "layer-tree-layer",
             id=layer.key,
             name=layer.name,
             source=layer.source,
-            providerKey="ogr" if layer.vector else "gdal",
+            providerKey=provider,
             checked="Qt::Checked" if layer.shown else "Qt::Unchecked",
             expanded="1" if layer.shown else "0",
         )
-        inside.append(_map_layer(layer))
+        # A style is several elements side by side: it gets a root to be read.
+        element = ET.fromstring(f"<maplayer>{layer.style}</maplayer>")
+        kind = {"type": "vector", "geometry": "Polygon"} if layer.vector else {"type": "raster"}
+        element.attrib.update(kind)
+        ET.SubElement(element, "id").text = layer.key
+        ET.SubElement(element, "datasource").text = layer.source
+        ET.SubElement(element, "layername").text = layer.name
+        ET.SubElement(element, "provider", encoding="UTF-8").text = provider
+        _add_crs(ET.SubElement(element, "srs"), layer.crs)
+        inside.append(element)
     # Without this QGIS does not read the project's CRS.
     properties = ET.SubElement(ET.SubElement(root, "properties"), "SpatialRefSys")
     ET.SubElement(properties, "ProjectionsEnabled", type="int").text = "1"
@@ -138,19 +148,6 @@ def _project(
         entry = zipfile.ZipInfo("project.qgs", _NEW)
         archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
     return file.getvalue()
-
-
-def _map_layer(layer: Layer) -> ET.Element:
-    kind = {"type": "vector", "geometry": "Polygon"} if layer.vector else {"type": "raster"}
-    # A style is several elements side by side: it gets a root to be read.
-    element = ET.fromstring(f"<maplayer>{layer.style}</maplayer>")
-    element.attrib.update(kind)
-    ET.SubElement(element, "id").text = layer.key
-    ET.SubElement(element, "datasource").text = layer.source
-    ET.SubElement(element, "layername").text = layer.name
-    ET.SubElement(element, "provider", encoding="UTF-8").text = "ogr" if layer.vector else "gdal"
-    _add_crs(ET.SubElement(element, "srs"), layer.crs)
-    return element
 
 
 def _add_crs(parent: ET.Element, crs: str | None) -> None:
