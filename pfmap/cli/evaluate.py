@@ -18,38 +18,29 @@ if TYPE_CHECKING:
 _PAGE = 1 << 20  # bytes that a page and its map of errors mostly take
 
 
-_lists = listed(lambda parts: tuple(dict.fromkeys(parts)))
+_pairs = partial(click.option, multiple=True, metavar="VALUE=NAME,...")
+_lists = partial(click.option, multiple=True, callback=listed(lambda parts: tuple(dict.fromkeys(parts))))
 
 
 @click.command(cls=Command)
 @click.argument("prediction", required=False)
 @click.argument("truth", required=False)
-@click.option(
+@_pairs(
     "--map",
     "mapping",
-    multiple=True,
     callback=pairs(str),
-    metavar="VALUE=NAME,...",
     help="Which class of the prediction a class of the truth is, by its value or name.  [default: by name]",
 )
-@click.option(
-    "--names",
-    multiple=True,
-    callback=pairs(int),
-    metavar="VALUE=NAME,...",
-    help="Names of the prediction's classes.  [default: those in the raster]",
+@_pairs(
+    "--names", callback=pairs(int), help="Names of the prediction's classes.  [default: those in the raster]"
 )
-@click.option(
+@_lists(
     "--ignore",
-    multiple=True,
-    callback=_lists,
     metavar="VALUE,...",
     help="Classes of the truth that do not count, by value or name, besides nodata.",
 )
-@click.option(
+@_lists(
     "--only",
-    multiple=True,
-    callback=_lists,
     metavar="NAME,...",
     help="Classes that are told apart; all others are one, 'other'.  [default: all]",
 )
@@ -59,10 +50,8 @@ _lists = listed(lambda parts: tuple(dict.fromkeys(parts)))
     metavar="ignore|NAME",
     help="What lies outside TRUTH's polygons.  [default: 'other' with --only, else it does not count]",
 )
-@click.option(
+@_lists(
     "--objects",
-    multiple=True,
-    callback=_lists,
     metavar="NAME,...",
     help="Classes whose objects are matched one by one: how many are found, merged, split.  [default: none]",
 )

@@ -27,7 +27,6 @@ from pfmap.model.predictor import Predictor, pad_to
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
 from pfmap.raster.location import locate
-from pfmap.raster.source import Source
 from pfmap.raster.view import View
 from pfmap.report.picture import Mask, Panel, Pixels, Points, write_picture
 
@@ -167,7 +166,12 @@ def find_points(
     # Of what is said on the way, warnings matter: those are the plan's.
     with Job(locate(scene), runtime, options, lambda _text: None).planned() as (source, plan):
         rows, cols = _spans(plan, window)
-        pixels, shown, seen = _read(source, plan, rows, cols)
+        side = plan.card.input.window
+        tile = View(source, plan.frame, None, native=False).read(rows, cols, rows, cols)
+    # Beyond the scene the window is padded by reflection: the network is shown what is no data.
+    pixels, shown = pad_to(tile.pixels, tile.seen, side, side)
+    seen = np.zeros_like(shown)
+    seen[: rows.size, : cols.size] = tile.seen
     if not seen.any():
         raise SourceError(
             f"{plan.scene.name} has no valid pixel in the window at column {window[0]}, row {window[1]}: "
@@ -221,19 +225,6 @@ def _spans(plan: Plan, window: tuple[int, int]) -> tuple[Span, Span]:
         return Span(start, min(start + plan.card.input.window, axis.size))
 
     return part(row, plan.frame.rows), part(col, plan.frame.cols)
-
-
-def _read(source: Source, plan: Plan, rows: Span, cols: Span) -> tuple[Pixels, Mask, Mask]:
-    """Read the window: its pixels, which of them the network is shown, and which have data.
-
-    Beyond the scene the window is padded by reflection: shown, without being data.
-    """
-    side = plan.card.input.window
-    tile = View(source, plan.frame, None, native=False).read(rows, cols, rows, cols)
-    pixels, shown = pad_to(tile.pixels, tile.seen, side, side)
-    seen = np.zeros_like(shown)
-    seen[: rows.size, : cols.size] = tile.seen
-    return pixels, shown, seen
 
 
 def _compute(plan: Plan, network: PFNet, pixels: Pixels, shown: Mask) -> tuple[PFNetOutput, Pixels]:

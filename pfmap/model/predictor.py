@@ -54,8 +54,6 @@ class Predictor:
 
     Args:
         network: ``(B, 3, H, W)`` normalised float32 to logits ``(B, channels, H, W)``, in evaluation mode.
-        spec: what the network expects to see.
-        device: the network is moved there.
         precision: type of the heavy arithmetic; autocast where it is not float32.
         batch_size: windows per pass. The batch is always full, padded if need be, so that a window's result
             does not depend on its company. Halved when the device runs out of memory.

@@ -148,8 +148,8 @@ def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
         return []  # made of others in other ways
     height, width = int(root.attrib["rasterYSize"]), int(root.attrib["rasterXSize"])
     shown = [one for band in chosen for one in band if one.find("SourceFilename") is not None]
-    spans = [[_shown_at(root, one, axis, _ALL) for axis in "yx"] for one in shown]
-    places = _places(Gone("", *both) for both in spans).clip(0, [height, height, width, width])
+    spans = [Gone("", *(_shown_at(root, one, axis, _ALL) for axis in "yx")) for one in shown]
+    places = _places(spans).clip(0, [height, height, width, width])
     ys, xs = np.unique([0, height, *places[:, :2].flat]), np.unique([0, width, *places[:, 2:].flat])
     filled = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
     cells = *np.searchsorted(ys, places[:, :2]).T, *np.searchsorted(xs, places[:, 2:]).T

@@ -39,7 +39,7 @@ def read_preview(
     Returns ``(3, h, w)`` pixels of the scene, or None; which have data, ``(h, w)``; and their classes,
     likewise. A `PfmapError` says that one of the two cannot be read.
     """
-    box, codes = _read_classes(classes, side) if part is None else (part, _read_part(classes, part, side))
+    box, codes = _read_classes(classes, part, side)
     with Source(scene, RGB, bands) as source:
         source.scaling = scaling
         rows, cols = _covered(source.info.geobox, box, source.info.name)
@@ -50,35 +50,18 @@ def read_preview(
     return pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA))
 
 
-def _read_part(path: Path, part: GeoBox, side: int) -> Bytes:
-    """Return a class raster on the grid of a scene, in few pixels."""
-    height, width = _fewer(part.height, part.width, side)
-    with (
-        opened(locate(path)) as src,
-        WarpedVRT(
-            src,
-            crs=crs_of(part.crs_wkt) or src.crs,
-            transform=Affine(*part.resized(height, width).transform),
-            width=width,
-            height=height,
-            nodata=NODATA,
-        ) as shown,
-    ):
-        return shown.read(1)
-
-
-def _read_classes(path: Path, side: int) -> tuple[GeoBox, Bytes]:
-    """Return the grid of a class raster, and the class most frequent in each of few pixels."""
+def _read_classes(path: Path, part: GeoBox | None, side: int) -> tuple[GeoBox, Bytes]:
+    """Return the grid of a class raster, or of a `part` of it, and the classes there in few pixels."""
     location = locate(path)
     with opened(location) as src:
-        shape = _fewer(src.height, src.width, side)
-        return geobox_of(src, location), src.read(1, out_shape=shape, resampling=Resampling.mode)
-
-
-def _fewer(height: int, width: int, side: int) -> tuple[int, int]:
-    """Shrink height and width together, so that neither is above `side`."""
-    shrink = min(1.0, side / max(width, height))
-    return max(1, round(height * shrink)), max(1, round(width * shrink))
+        box = part or geobox_of(src, location)
+        shrink = min(1.0, side / max(box.width, box.height))
+        height, width = max(1, round(box.height * shrink)), max(1, round(box.width * shrink))
+        if part is None:
+            return box, src.read(1, out_shape=(height, width), resampling=Resampling.mode)
+        crs, transform = crs_of(box.crs_wkt) or src.crs, Affine(*box.resized(height, width).transform)
+        with WarpedVRT(src, crs=crs, transform=transform, width=width, height=height, nodata=NODATA) as shown:
+            return box, shown.read(1)
 
 
 def _covered(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
