@@ -105,14 +105,17 @@ def _problems(error: Any, tables: Any, where: str) -> Iterator[str]:
             raise inner
     for inner in others:
         if isinstance(inner, errors.ForbiddenExtraKeysError):
-            known = list(_keys(inner.cl).values())
-            near = {key: get_close_matches(key, known, 1) for key in sorted(inner.extra_fields)}
-            hints = (f"{key} (is {meant[0]} meant?)" if meant else key for key, meant in near.items())
-            yield f"{where} has unknown keys: {', '.join(hints)}".removeprefix(" has ")
+            yield f"{where} has unknown keys: {_with_hints(inner)}".removeprefix(" has ")
         elif isinstance(inner, PfmapError):
             yield f"{where}: {inner}".removeprefix(": ")
         else:
             raise inner
+
+
+def _with_hints(error: errors.ForbiddenExtraKeysError) -> str:
+    known = list(_keys(error.cl).values())
+    near = {key: get_close_matches(key, known, 1) for key in sorted(error.extra_fields)}
+    return ", ".join(f"{key} (is {meant[0]} meant?)" if meant else key for key, meant in near.items())
 
 
 def _choice(value: object, kind: Any) -> object:

@@ -58,7 +58,17 @@ def export_onnx(
     is out of the range; a `TargetError` that the file exists or cannot be written.
     """
     path = Path(target)
-    _check(path, model.card, gsd, overwrite=overwrite)
+    if importlib.util.find_spec("onnx") is None:
+        raise UsageError("exporting needs the package onnx, which is not here: pip install 'pfmap[onnx]'")
+    if path.suffix.lower() != ".onnx":
+        raise UsageError(f"{path} does not end in .onnx: name the file so")
+    low, high = model.card.input.gsd
+    if gsd is not None and not low <= gsd <= high:
+        raise UsageError(f"model {model.card.name!r} knows {low:g} to {high:g} m per pixel, not {gsd:g}")
+    if path.exists() and not overwrite:
+        raise TargetError(f"{path} exists already: replace it with overwrite=True, or choose another name")
+    if not path.parent.is_dir():
+        raise TargetError(f"{path.parent} is no folder: make it first")
     import onnx  # an extra: only those who export need it
 
     with draft(path) as part:
@@ -82,21 +92,6 @@ def export_onnx(
         onnx.checker.check_model(content, full_check=True)
         onnx.save(content, part)
     return path
-
-
-def _check(path: Path, card: Card, gsd: float | None, *, overwrite: bool) -> None:
-    """Refuse what cannot work before anything takes time."""
-    if importlib.util.find_spec("onnx") is None:
-        raise UsageError("exporting needs the package onnx, which is not here: pip install 'pfmap[onnx]'")
-    if path.suffix.lower() != ".onnx":
-        raise UsageError(f"{path} does not end in .onnx: name the file so")
-    low, high = card.input.gsd
-    if gsd is not None and not low <= gsd <= high:
-        raise UsageError(f"model {card.name!r} knows {low:g} to {high:g} m per pixel, not {gsd:g}")
-    if path.exists() and not overwrite:
-        raise TargetError(f"{path} exists already: replace it with overwrite=True, or choose another name")
-    if not path.parent.is_dir():
-        raise TargetError(f"{path.parent} is no folder: make it first")
 
 
 def _metadata(card: Card, gsd: float | None) -> dict[str, str]:

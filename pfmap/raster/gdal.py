@@ -191,8 +191,9 @@ def _without_heights(table: dict[str, Any]) -> dict[str, Any]:
 
 def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
     """Return the grid of a raster; a `SourceError` if it is not orthorectified, or of no usable place."""
-    _refuse_unrectified(src, location.text)
     transform = tuple(float(v) for v in src.transform)[:6]
+    if transform == IDENTITY:
+        _refuse_unrectified(src, location.text)
     if not np.isfinite(transform).all() or transform[0] * transform[4] == transform[1] * transform[3]:
         raise SourceError(
             f"{location.text} has a transform {transform} that gives pixels no extent: correct it with "
@@ -210,20 +211,16 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
 
 
 def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
-    """Refuse a scene whose pixels lie on no regular grid on the ground."""
-    if tuple(src.transform)[:6] != IDENTITY:
-        return
-    points, crs = src.gcps
-    if not points and src.rpcs is None:
-        return
-    has, how, to = "a camera model (RPC)", "-rpc -to RPC_DEM=dem.tif", "EPSG:..."
+    """Refuse a scene without a transform whose pixels lie on no regular grid on the ground."""
+    (points, crs), has, how, to = src.gcps, "", "-rpc -to RPC_DEM=dem.tif", "EPSG:..."
     if points:
         has, how = f"{len(points)} ground control points", "-tps"
         to = crs.to_string() if crs is not None and crs.to_epsg() else to
-    raise SourceError(
-        f"{scene} has {has} and no transform; an orthophoto is needed: orthorectify it first, with gdalwarp "
-        f"{how} -r bilinear -t_srs {to} {scene} {Path(scene).stem}_ortho.tif"
-    )
+    if has or src.rpcs is not None:
+        raise SourceError(
+            f"{scene} has {has or 'a camera model (RPC)'} and no transform; an orthophoto is needed: "
+            f"orthorectify it first, with gdalwarp {how} -r bilinear -t_srs {to} {scene} {Path(scene).stem}_ortho.tif"
+        )
 
 
 def open_raster(location: Location) -> rasterio.DatasetReader:

@@ -154,9 +154,13 @@ class Outline:
     """Written below the mark, or ""."""
     middle: tuple[float, float]
     """Where the mark of the scene's state stands."""
-    width: float
-    mark: float
-    """Side of that mark."""
+    size: tuple[float, float]
+    """Width and height."""
+
+    @property
+    def mark(self) -> float:
+        """Side of that mark."""
+        return max(_SMALL, min(34.0, 0.5 * min(self.size)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +201,11 @@ def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
     outlines = []
     for k in sorted(rings, key=lambda index: scenes[index].state == "failed"):  # failures on top
         points = tuple(map(place, rings[k]))
-        (left, low), (right, high) = (tuple(map(end, zip(*points, strict=True))) for end in (min, max))
-        mark = max(_SMALL, min(34.0, 0.5 * min(right - left, high - low)))
-        center = (left + right) / 2, (low + high) / 2
-        outlines.append(Outline(k, points, _short(scenes[k].name), center, right - left, mark))
-    if len(outlines) > _NAMED or any(one.width <= 11 * len(one.name) for one in outlines):
+        xs, ys = zip(*points, strict=True)
+        center = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
+        size = max(xs) - min(xs), max(ys) - min(ys)
+        outlines.append(Outline(k, points, _short(scenes[k].name), center, size))
+    if len(outlines) > _NAMED or any(one.size[0] <= 11 * len(one.name) for one in outlines):
         outlines = [replace(one, name="") for one in outlines]
     east = _near(lon, 0.0)
     middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(east):.4f}° {'E' if east >= 0 else 'W'}"
