@@ -116,9 +116,6 @@ def _value(text: str) -> str:
 class OutputFolder(click.Path):
     """A folder, or a place in a bucket."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path, file_okay=False)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return it as a path."""
         from pfmap.raster.location import output_folder
@@ -135,7 +132,7 @@ def output_dir(default: str) -> Callable[[F], F]:
     return click.option(
         "-o",
         "--output-dir",
-        type=OutputFolder(),
+        type=OutputFolder(path_type=Path, file_okay=False),
         help=f"Where the outputs go: a folder, or s3://bucket/folder.  [default: {default}]",
     )
 

@@ -3,17 +3,13 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pfmap.cli.common import Command, listed, options, pairs, refuse_given
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
-
-if TYPE_CHECKING:
-    from pfmap.evaluation.prediction import Evaluated
-    from pfmap.train.evaluate_model import ModelEvaluation
 
 _PAGE = 1 << 20  # bytes that a page and its map of errors mostly take
 
@@ -132,7 +128,7 @@ def evaluate(
     """  # noqa: D301 - click wants the character itself
     if html is not None:
         _refuse_page(html, (prediction, truth, of_maps["ids"], data))
-    work: partial[ModelEvaluation] | partial[Evaluated]
+    work: partial[Any]
     if model is not None:
         refuse_given(ctx, ("prediction", "truth", *of_maps), ": of no use with --model")
         if data is None:

@@ -24,14 +24,13 @@ def list_command(as_json: bool) -> None:
     """List the models: those that come with pfmap, then your own."""
     from pfmap.model import store
 
-    entries = store.list_models()
     rows = [
         {
             "name": folder.name,
             "title": f"broken: {card}" if isinstance(card, Exception) else card.title,
             "folder": str(folder),
         }
-        for folder, card in entries
+        for folder, card in store.list_models()
     ]
     if as_json:
         show(rows)

@@ -16,7 +16,6 @@ from pfmap.core.tables import build, check_values, read_toml, table_of
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
 Context = Literal["ppm", "aspp", "none"]
-
 ENCODERS: tuple[str, ...] = get_args(Encoder)
 
 FLOW_LEVELS = (4, 8, 16)

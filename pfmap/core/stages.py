@@ -33,11 +33,9 @@ def read_ahead(items: Generator[T, None, None], depth: int, *, name: str) -> Gen
     """Run an iterator in a thread called `pfmap-` and its `name`; its errors are raised here, in order.
 
     Up to `depth` items are ready or being worked on, and the thread prepares one more. Nothing here holds on
-    to an item after that: some fill a good part of the memory.
-
-    When the caller closes this generator early, the thread stops after the item it is at, and closes `items`
-    itself: what they hold, such as GDAL's settings, belongs to that thread. If `items` read ahead too, they
-    stop waiting for their own.
+    to an item after that: some fill a good part of the memory. When the caller closes this generator early,
+    the thread stops after the item it is at, and closes `items` itself: what they hold, such as GDAL's
+    settings, belongs to that thread. If `items` read ahead too, they stop waiting for their own.
     """
     ready: queue.SimpleQueue[object] = queue.SimpleQueue()
     free = threading.Semaphore(depth)

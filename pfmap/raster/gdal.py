@@ -212,14 +212,14 @@ def geobox_of(src: rasterio.DatasetReader, location: Location) -> GeoBox:
 
 def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
     """Refuse a scene without a transform whose pixels lie on no regular grid on the ground."""
-    (points, crs), has, how, to = src.gcps, "", "-rpc -to RPC_DEM=dem.tif", "EPSG:..."
+    (points, crs), has, how, to = src.gcps, "a camera model (RPC)", "-rpc -to RPC_DEM=dem.tif", "EPSG:..."
     if points:
         has, how = f"{len(points)} ground control points", "-tps"
         to = crs.to_string() if crs is not None and crs.to_epsg() else to
-    if has or src.rpcs is not None:
+    if points or src.rpcs is not None:
         raise SourceError(
-            f"{scene} has {has or 'a camera model (RPC)'} and no transform; an orthophoto is needed: "
-            f"orthorectify it first, with gdalwarp {how} -r bilinear -t_srs {to} {scene} {Path(scene).stem}_ortho.tif"
+            f"{scene} has {has} and no transform; an orthophoto is needed: orthorectify it first, with "
+            f"gdalwarp {how} -r bilinear -t_srs {to} {scene} {Path(scene).stem}_ortho.tif"
         )
 
 

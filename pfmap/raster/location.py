@@ -177,11 +177,9 @@ def _only_raster(archive: Path) -> str:
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
     if len(names) != 1:
-        found = (
-            f"{len(names)} rasters ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else "none"
-        )
+        some = f"{len(names)} rasters ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
         raise SourceError(
-            f"{archive} holds {found}; one is needed: name it, such as {archive}/"
+            f"{archive} holds {some if names else 'none'}; one is needed: name it, such as {archive}/"
             f"{names[0] if names else 'scene.tif'}"
         )
     return names[0]

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, floor, hypot, isfinite
@@ -75,11 +76,9 @@ def common_crs(boxes: Sequence[GeoBox]) -> str | None:
 
 def has_place_in(box: GeoBox, crs_wkt: str | None) -> bool:
     """Whether a raster can be brought into a CRS."""
-    try:
-        _bounds(box, crs_wkt)
-    except SourceError:
-        return False
-    return True
+    with suppress(SourceError):
+        return bool(_bounds(box, crs_wkt))
+    return False
 
 
 def common_grid(boxes: Sequence[GeoBox]) -> GeoBox:

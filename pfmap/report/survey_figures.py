@@ -218,9 +218,8 @@ def _scene_row(scene: SceneFigures, unit: str) -> dict[str, object]:
 def survey_csv(figures: SurveyFigures) -> bytes:
     """Return a table with a row per scene, for spreadsheets, which take it for UTF-8 by its mark."""
     classes = figures.model.classes
-    areas = [f"area_{figures.unit}_{spec.name}" for spec in classes]
-    objects = [f"objects_{spec.name}" for spec in classes]
-    rows: list[list[object]] = [[*_cells(SceneFigures("", "", "done")), *areas, *objects, "warnings"]]
+    heads = [f"{kind}_{spec.name}" for kind in (f"area_{figures.unit}", "objects") for spec in classes]
+    rows: list[list[object]] = [[*_cells(SceneFigures("", "", "done")), *heads, "warnings"]]
     for scene in figures.scenes:
         area = {item.class_id: round(item.area, 2) for item in scene.classes}
         count = {item.class_id: item.objects for item in scene.classes}
