@@ -43,7 +43,6 @@ TRAIN = (
 import dataclasses
 from pfmap.core.files import draft
 from pfmap.model import store
-from pfmap.report import curves
 from pfmap.train import loop
 from pfmap.train.config import read_config
 folder, out = Path(sys.argv[3]), Path(sys.argv[4])
@@ -61,7 +60,7 @@ elif moment == "weights":
 elif moment == "card":
     store.write_text = wait
 elif moment == "curves":
-    curves.Curves.write_csv = wait
+    loop.write_curves = wait
 config = read_config(folder / "train.toml")
 config = dataclasses.replace(config, training=dataclasses.replace(config.training, checkpoint_minutes=0.0))
 loop.train(config, folder, out, on_step=after, resume=(out / "checkpoint.pt").exists())
