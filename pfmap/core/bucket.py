@@ -34,9 +34,9 @@ _TRIES = 5
 _AT_ONCE = 1000  # keys that one request deletes
 
 
-def check(folder: Path) -> None:
+def check(folder: str) -> None:
     """Refuse a place for outputs that names no bucket, or which nothing here could write to."""
-    if not _place(folder)["Bucket"]:
+    if not _place(Path(folder))["Bucket"]:
         raise TargetError(f"{folder} names no bucket: outputs go to s3://bucket/folder")
     _client()
 

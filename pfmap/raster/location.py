@@ -159,7 +159,7 @@ def output_folder(name: str | os.PathLike[str]) -> Path:
             )
         text = bucket.ROOT + text[address.end() :]
     if in_bucket(Path(text)):
-        bucket.check(Path(text))
+        bucket.check(text)
     elif other := re.match(r"/vsi\w+", text):
         raise TargetError(
             f"{text} cannot be written: of GDAL's names for other places outputs can go to {bucket.ROOT}, "
