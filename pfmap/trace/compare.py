@@ -147,7 +147,7 @@ class Boundaries:
 
     Args:
         height: rows of the rasters.
-        distances: rising distances in pixels.
+        distances: in pixels, rising.
         predicted: ``(256, distances + 1)`` predicted boundary pixels by class and by the first distance that
             reaches a true one; the last column is for those that none reaches. Added to.
         truth: the same the other way round. Added to.

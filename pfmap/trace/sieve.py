@@ -38,7 +38,7 @@ from pfmap.trace.tile import (
 _CHUNK_PIXELS = 8 << 20
 
 Rows = tuple[npt.NDArray[Any], ...]
-"""Rows of classes, of confidence and, where it is known, of contact, both in percent."""
+"""Rows of classes, of any integer type; of confidence and, where it is known, of contact, both in percent."""
 
 
 class _Nodes(NamedTuple):
@@ -95,8 +95,6 @@ class Sieve:
     """Merges small regions, or fills small holes, of a class raster that comes in rows, top to bottom.
 
     Args:
-        height: rows of the raster.
-        width: columns of the raster.
         nodata: value that is no class; None for none. It never changes, and nothing becomes it.
         limits: regions, or holes, of a smaller area are merged, in the unit of `pixel_area`: one limit for
             all, or one for each class by its value. A region without neighbours stays.
@@ -129,15 +127,10 @@ class Sieve:
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # node above each column
 
     def add(self, classes: npt.NDArray[Any], *percent: Bytes) -> Iterator[Rows]:
-        """Take the next rows, and give those that are decided.
+        """Take the next ``(rows, width)`` of `Rows`, and give those that are decided.
 
-        Args:
-            classes: ``(rows, width)`` of any integer type.
-            percent: ``(rows, width)`` confidence, and contact where it is known.
-
-        Yields:
-            Rows of classes and percent, as they were but for the merged regions' classes. All rows have been
-            given when the last one has been taken.
+        They are as they were but for the merged regions' classes. All rows have been given when the last one
+        has been taken.
         """
         layers = classes, *percent
         have = sum(len(rows) for rows, *_ in self._waiting)
@@ -188,15 +181,9 @@ class Sieve:
         self._seam = bottom
         self._renumber(number)
         inner = _borders(labels, number[known:], nodes.area < nodes.limit, nodes.at_edge)
-        across = number[seam[~alike]]
-        self._edges = _summed(
-            np.concatenate([
-                self._edges,
-                np.column_stack([across, np.ones(len(across), dtype=np.int64)]),
-                np.column_stack([inner, np.ones(len(inner), dtype=np.int64)]),
-            ]),
-            len(nodes.klass),
-        )  # fmt: skip
+        pairs = np.concatenate([number[seam[~alike]], inner])
+        fresh_edges = np.column_stack([pairs, np.ones(len(pairs), dtype=np.int64)])
+        self._edges = _summed(np.concatenate([self._edges, fresh_edges]), len(nodes.klass))
         self._top += len(classes)
         self._decide(nodes)
 
@@ -342,10 +329,8 @@ def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
     for node in range(count):
         if nodes.area[node] < nodes.limit[node] and not nodes.growing[node] and not nodes.final[node]:
             heapq.heappush(queue, (nodes.area[node], nodes.first[node], node))
-    while True:
+    while queue[0][0] < np.inf:
         area, first, node = heapq.heappop(queue)
-        if area == np.inf:
-            break
         if parent[node] != node or nodes.area[node] != area:
             continue
         neighbours, borders = _neighbours(graph, parent, node)
@@ -368,10 +353,8 @@ def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
 @compiled
 def _neighbours(graph: _Graph, parent: Longs, node: int) -> tuple[list[Any], list[Any]]:
     """Return the regions beside one, as they are merged now, and the lengths of their borders."""
-    neighbours: list[Any] = [np.int64(0)]
-    borders: list[Any] = [np.int64(0)]
-    neighbours.pop()
-    borders.pop()
+    neighbours = [np.int64(0) for _ in range(0)]
+    borders = [np.int64(0) for _ in range(0)]
     k = graph.head[node]
     while k >= 0:
         there = root(parent, graph.edges[k // 2, 1 - k % 2])
@@ -526,8 +509,7 @@ def _find_inner_holes(
     found behind a region and reaches nothing before it lies in a hole of it; `inside` is that hole's area.
     `place` says when each member was met, 0 before that.
     """
-    order: list[Any] = [np.int64(0)]
-    order.pop()
+    order = [np.int64(0) for _ in range(0)]
     above = {np.int64(-1): np.int64(-1)}
     least = {np.int64(-1): np.int64(0)}
     inside = {np.int64(-1): 0.0}

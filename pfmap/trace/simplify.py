@@ -93,22 +93,10 @@ class _Room(NamedTuple):
 
 @compiled
 def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: float, curved: Bools) -> Arcs:
-    """Simplify the arcs of a tile.
+    """Simplify the arcs of a tile: the same arcs with fewer, other vertices, up to `tolerance` pixels away.
 
-    Lines beside nodata stay as they are: what is valid stays the same set of pixels.
-
-    Args:
-        arcs: of one tile.
-        pieces: of that tile.
-        height: rows of the tile.
-        width: its columns.
-        tolerance: how far the new lines may be from the old ones, pixels.
-        curved: ``(arcs,)`` whether an arc becomes a curve.
-
-    Returns:
-        The same arcs with fewer, other vertices. Rings may start elsewhere, curved ones at no pixel corner.
-
-    Source: Imai and Iri 1988 for the polylines.
+    Lines beside nodata stay as they are: what is valid stays the same set of pixels. `curved`, ``(arcs,)``,
+    says which become curves. Rings may start elsewhere, curved ones at no pixel corner.
     """
     points, offsets = _with_middles(arcs)
     count = len(points)
@@ -135,7 +123,8 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
             if curved[arc]:
                 _round(draft, start, last, draft.reach[arc] - _MOST)
     _mend(draft, room)
-    return _kept(arcs, draft)
+    kept = np.flatnonzero(draft.keep)
+    return Arcs(draft.points[kept], np.searchsorted(kept, draft.offsets), arcs.left, arcs.right, arcs.closed)
 
 
 @compiled
@@ -386,7 +375,9 @@ def _mend(draft: _Draft, room: _Room) -> None:
     draft.fresh[:] = draft.keep
     while True:
         posts, post_start = _posts(draft, rows, cols)
-        begin, end = _segments(draft)
+        kept = np.flatnonzero(draft.keep).astype(np.int32)
+        same = draft.arc[kept[:-1]] == draft.arc[kept[1:]]
+        begin, end = kept[:-1][same], kept[1:][same]
         meet = _find_meetings(draft, begin, end, rows, cols)
         stray = _find_strays(draft, begin, end, posts, post_start, cols)
         if not (meet or stray):
@@ -467,14 +458,6 @@ def _redraw(draft: _Draft, room: _Room, begin: Ints, end: Ints, s: int) -> bool:
 
 
 @compiled
-def _segments(draft: _Draft) -> tuple[Ints, Ints]:
-    """List the first and last points of all segments, in the order of the points."""
-    kept = np.flatnonzero(draft.keep).astype(np.int32)
-    first = draft.arc[kept[:-1]] == draft.arc[kept[1:]]
-    return kept[:-1][first], kept[1:][first]
-
-
-@compiled
 def _rows_at(points: Ints, a: int, b: int, column: int) -> tuple[int, int]:
     """Return the cells' rows, first and last, that a segment passes in a column of cells."""
     x0, y0, x1, y1 = points[a, 0], points[a, 1], points[b, 0], points[b, 1]
@@ -550,12 +533,6 @@ def _apart(points: Ints, a: int, b: int, c: int, d: int, axis: int) -> bool:
 
 
 @compiled
-def _touches(points: Ints, a: int, b: int, c: int, side: int) -> bool:
-    """Whether c lies on the segment a-b, given on which side of the line through them it lies."""
-    return side == 0 and not _apart(points, a, b, c, c, 0) and not _apart(points, a, b, c, c, 1)
-
-
-@compiled
 def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
     """Whether segments a-b and c-d have more in common than one end of each."""
     if _apart(points, a, b, c, d, 0) or _apart(points, a, b, c, d, 1):
@@ -571,16 +548,10 @@ def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
         dot = np.int64(points[b, 0] - points[a, 0]) * (points[d, 0] - points[a, 0])
         dot += np.int64(points[b, 1] - points[a, 1]) * (points[d, 1] - points[a, 1])
         return dot > 0
-    c_side, d_side = _turn(points, a, b, c), _turn(points, a, b, d)
-    a_side, b_side = _turn(points, c, d, a), _turn(points, c, d, b)
-    if c_side * d_side < 0 and a_side * b_side < 0:
-        return True
-    return (
-        _touches(points, a, b, c, c_side)
-        or _touches(points, a, b, d, d_side)
-        or _touches(points, c, d, a, a_side)
-        or _touches(points, c, d, b, b_side)
-    )
+    # Where they reach over the same rows and columns: does each reach the line through the other?
+    if _turn(points, a, b, c) * _turn(points, a, b, d) > 0:
+        return False
+    return _turn(points, c, d, a) * _turn(points, c, d, b) <= 0
 
 
 @compiled
@@ -648,11 +619,3 @@ def _inside(points: Ints, a: int, b: int, post: int) -> bool:
                 inside = not inside
         before = k
     return inside
-
-
-@compiled
-def _kept(arcs: Arcs, draft: _Draft) -> Arcs:
-    """Return the arcs with only the kept points."""
-    kept = np.flatnonzero(draft.keep)
-    offsets = np.searchsorted(kept, draft.offsets)
-    return Arcs(draft.points[kept], offsets, arcs.left, arcs.right, arcs.closed)

@@ -181,7 +181,6 @@ class Rings(NamedTuple):
     """``(regions + 1,)`` where each region starts in the rings."""
 
 
-@compiled
 def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
     """Find the 4-connected pieces of a tile of ``(h, w)`` classes, and confidence in percent.
 
@@ -192,7 +191,20 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
         ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
     """
     height, width = classes.shape
-    starts, row_starts = _runs(classes)
+    new = np.ones(classes.shape, dtype=np.bool_)
+    new[:, 1:] = classes[:, 1:] != classes[:, :-1]
+    at = np.flatnonzero(new)
+    runs = (at % width).astype(np.int32), np.searchsorted(at, width * np.arange(height + 1))
+    return _gather(classes, confidence, *runs, *_numbered(classes, *runs, nodata))
+
+
+@compiled
+def _numbered(classes: npt.NDArray[Any], starts: Ints, row_starts: Longs, nodata: int) -> tuple[Ints, int]:
+    """Number the pieces, and say for ``(runs,)`` runs of pixels whose they are, and how many there are.
+
+    Runs go by the columns in which they start; those of row k by ``row_starts[k : k + 2]``.
+    """
+    height, width = classes.shape
     parent = np.arange(len(starts), dtype=np.int32)
     for y in range(1, height):
         above, stop_above = row_starts[y - 1], row_starts[y]
@@ -217,30 +229,7 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
                 found += 1
             else:
                 number[run] = number[parent[run]]
-    return _gather(classes, confidence, starts, row_starts, number, found)
-
-
-@compiled
-def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
-    """Return ``(runs,)`` columns in which runs of equal pixels start, ``(h + 1,)`` where each row's start."""
-    height, width = classes.shape
-    count = height
-    for y in range(height):
-        for x in range(1, width):
-            count += classes[y, x] != classes[y, x - 1]
-    starts = np.empty(count, dtype=np.int32)
-    row_starts = np.empty(height + 1, dtype=np.int64)
-    at = 0
-    for y in range(height):
-        row_starts[y] = at
-        starts[at] = 0
-        at += 1
-        for x in range(1, width):
-            if classes[y, x] != classes[y, x - 1]:
-                starts[at] = x
-                at += 1
-    row_starts[height] = at
-    return starts, row_starts
+    return number, found
 
 
 @compiled
@@ -281,7 +270,6 @@ _EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
 """At a pixel corner: a line leads east, south; and has not been walked yet; and it is a node."""
 
 
-@compiled
 def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
     """Find the unit lines between pixels of different classes.
 
@@ -290,29 +278,16 @@ def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
         along the tile's sides.
     """
     height, width = classes.shape
-    lines = np.zeros((height + 1, width + 1), dtype=np.uint8)
-    count = 0
-    for x in range(1, width):
-        lines[0, x] = (classes[0, x - 1] != classes[0, x]) * (_SOUTH | _NEW_SOUTH | _NODE)
-        count += classes[0, x - 1] != classes[0, x]
-        lines[height, x] = (classes[height - 1, x - 1] != classes[height - 1, x]) * _NODE
-    for y in range(1, height):
-        lines[y, 0] = (classes[y - 1, 0] != classes[y, 0]) * (_EAST | _NEW_EAST | _NODE)
-        count += classes[y - 1, 0] != classes[y, 0]
-        lines[y, width] = (classes[y - 1, width - 1] != classes[y, width - 1]) * _NODE
-        for x in range(1, width):
-            east = np.uint8(classes[y - 1, x] != classes[y, x])
-            south = np.uint8(classes[y, x - 1] != classes[y, x])
-            west = np.uint8(classes[y - 1, x - 1] != classes[y, x - 1])
-            north = np.uint8(classes[y - 1, x - 1] != classes[y - 1, x])
-            node = np.uint8(east + south + west + north > 2)
-            lines[y, x] = (
-                east * np.uint8(_EAST | _NEW_EAST)
-                + south * np.uint8(_SOUTH | _NEW_SOUTH)
-                + node * np.uint8(_NODE)
-            )
-            count += east + south
-    return lines, count
+    east, south = np.zeros((2, height + 1, width + 1), dtype=np.uint8)
+    east[1:-1, :-1] = classes[1:] != classes[:-1]
+    south[:-1, 1:-1] = classes[:, 1:] != classes[:, :-1]
+    meet = east + south
+    meet[:, 1:] += east[:, :-1]
+    meet[1:] += south[:-1]
+    meet[::height] *= 3  # a line that ends at the tile's side ends at a node
+    meet[:, ::width] *= 3
+    lines = east * np.uint8(_EAST | _NEW_EAST) + south * np.uint8(_SOUTH | _NEW_SOUTH)
+    return lines + (meet > 2) * np.uint8(_NODE), int(np.count_nonzero(east) + np.count_nonzero(south))
 
 
 @compiled
@@ -352,15 +327,11 @@ def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> 
             lines[y, x] &= ~_NEW_SOUTH & 255
         if (x == x0 and y == y0) or lines[y, x] & _NODE:
             break
-        east, south, west, north = _leads(lines, x, y, _EAST, _SOUTH)
-        if heading == 0 or heading == 2:  # noqa: PLR1714 - numba
-            ahead = east if heading == 0 else west
-            turn = 1 if south else 3
-        else:
-            ahead = south if heading == 1 else north
-            turn = 0 if east else 2
-        if not ahead:
-            heading = turn
+        leads = _leads(lines, x, y, _EAST, _SOUTH)
+        if not leads[heading]:
+            heading = (heading + 1) % 2
+            if not leads[heading]:
+                heading += 2
             coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
             at += 1
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
@@ -379,14 +350,17 @@ def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
     return labels[y - 1, x - 1], labels[y - 1, x]
 
 
-@compiled
 def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
     """Trace the lines inside a tile of ``(h, w)`` classes, from node to node; labels are from `label`.
 
     Each arc is there once; closed ones start at their first corner in reading order.
     """
+    return _arcs(*_lines(classes), labels)
+
+
+@compiled
+def _arcs(lines: Bytes, count: int, labels: Ints) -> Arcs:
     height, width = labels.shape
-    lines, count = _lines(classes)
     coords = np.empty((2 * count, 2), dtype=np.int32)
     offsets = np.empty(count + 1, dtype=np.int64)
     left = np.empty(count, dtype=np.int32)
@@ -407,23 +381,12 @@ def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
                         at = _walk(lines, x, y, heading, coords, at)
                         arcs += 1
     offsets[arcs] = at
-    return Arcs(
-        coords[:at].copy(),
-        offsets[: arcs + 1].copy(),
-        left[:arcs].copy(),
-        right[:arcs].copy(),
-        closed[:arcs].copy(),
-    )
+    sides = left[:arcs].copy(), right[:arcs].copy()
+    return Arcs(coords[:at].copy(), offsets[: arcs + 1].copy(), *sides, closed[:arcs].copy())
 
 
 def join(
-    halves: Halves,
-    count: int,
-    coords: Ints,
-    offsets: Longs,
-    closed: Bools,
-    *,
-    keep_nodes: bool,
+    halves: Halves, count: int, coords: Ints, offsets: Longs, closed: Bools, *, keep_nodes: bool
 ) -> Rings:
     """Join the arcs around so many regions, as in `Arcs`, into rings.
 
@@ -506,7 +469,8 @@ def _walk_all(
                 break
         at = _without_straight(points, loose, start, at)
         ring_offsets[rings], region[rings] = start, halves.region[first]
-        area[rings] = _doubled_area(points, start, at)
+        ring = points[start:at].astype(np.int64)
+        area[rings] = (ring[:-1, 0] * ring[1:, 1] - ring[1:, 0] * ring[:-1, 1]).sum()
         rings += 1
     ring_offsets[rings] = at
     return points[:at].copy(), ring_offsets[: rings + 1].copy(), region[:rings].copy(), area[:rings].copy()
@@ -564,8 +528,9 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
     size = stop - start
     for k in range(size):
         if loose[start + k]:
-            before, after = points[start + (k - 1) % size], points[start + (k + 1) % size]
-            loose[start + k] = _straight(before, points[start + k], after)
+            here = points[start + k].astype(np.int64)
+            before, after = points[start + (k - 1) % size] - here, points[start + (k + 1) % size] - here
+            loose[start + k] = before[0] * after[1] == before[1] * after[0]
     at = start
     for k in range(size):
         if not loose[start + k]:
@@ -573,18 +538,3 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
             at += 1
     points[at] = points[start]
     return at + 1
-
-
-@compiled
-def _straight(a: Ints, b: Ints, c: Ints) -> bool:
-    """Whether b lies on the line from a to c."""
-    return np.int64(b[0] - a[0]) * (c[1] - b[1]) == np.int64(b[1] - a[1]) * (c[0] - b[0])
-
-
-@compiled
-def _doubled_area(points: Ints, start: int, stop: int) -> int:
-    """Return twice the signed area of a closed ring."""
-    doubled = np.int64(0)
-    for k in range(start, stop - 1):
-        doubled += np.int64(points[k, 0]) * points[k + 1, 1] - np.int64(points[k + 1, 0]) * points[k, 1]
-    return int(doubled)
