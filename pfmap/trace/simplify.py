@@ -23,7 +23,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pfmap.trace.tile import NOTHING, UNIT, Arcs, Bools, Bytes, Floats, Ints, Longs, Pieces, compiled, doubled
+from pfmap.trace.tile import (
+    NOTHING,
+    UNIT,
+    Arcs,
+    Bools,
+    Bytes,
+    Floats,
+    Ints,
+    Longs,
+    Pieces,
+    compiled,
+    doubled,
+    doubled_area,
+)
 
 _LEVELS = 3
 """How often the tolerance is halved; at the last level an arc is what it was."""
@@ -140,7 +153,11 @@ def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
     at = 0
     for arc in range(count):
         start, corners = arcs.offsets[arc], arcs.offsets[arc + 1] - arcs.offsets[arc]
-        turn = _best_start(arcs.coords, start, corners) if arcs.closed[arc] else 0
+        turn = 0
+        if arcs.closed[arc]:  # a corner between two long lines: there it most likely bends in truth
+            line = np.abs(arcs.coords[start + 1 : start + corners] - arcs.coords[start : start + corners - 1])
+            length = line[:, 0] + line[:, 1]
+            turn = np.argmax(np.minimum(length, np.roll(length, 1)))
         offsets[arc] = at
         for k in range(corners):
             here = start + k
@@ -157,30 +174,12 @@ def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
 
 
 @compiled
-def _best_start(coords: Ints, start: int, corners: int) -> int:
-    """Return which corner of a ring lies between the longest lines: there it most likely bends in truth."""
-    best, longest = 0, -1
-    for k in range(corners - 1):
-        here, after = start + k, start + k + 1
-        before = start + k - 1 if k else start + corners - 2
-        shorter = min(
-            abs(coords[here, 0] - coords[before, 0]) + abs(coords[here, 1] - coords[before, 1]),
-            abs(coords[here, 0] - coords[after, 0]) + abs(coords[here, 1] - coords[after, 1]),
-        )
-        if shorter > longest:
-            best, longest = k, shorter
-    return best
-
-
-@compiled
 def _reach(arcs: Arcs, pieces: Pieces, tolerance: float, curved: Bools) -> Floats:
     """Return the tolerance of each arc in steps of the coordinates: 0 for those that stay as they are."""
     outline = np.zeros(len(pieces.pixels), dtype=np.int64)
     for arc in range(len(arcs.left)):
-        length = 0
-        for k in range(arcs.offsets[arc] + 1, arcs.offsets[arc + 1]):
-            length += abs(arcs.coords[k, 0] - arcs.coords[k - 1, 0])
-            length += abs(arcs.coords[k, 1] - arcs.coords[k - 1, 1])
+        line = arcs.coords[arcs.offsets[arc] : arcs.offsets[arc + 1]]
+        length = np.abs(line[1:] - line[:-1]).sum()
         for side in (arcs.left[arc], arcs.right[arc]):
             if side != NOTHING:
                 outline[side] += length // UNIT
@@ -201,13 +200,11 @@ def _reach(arcs: Arcs, pieces: Pieces, tolerance: float, curved: Bools) -> Float
 @compiled
 def _keep_corners(draft: _Draft, start: int, last: int) -> None:
     """Keep a run of points as it was: its ends and all corners between."""
-    origin = draft.offsets[draft.arc[start]]
+    first = start + 2 - (start - draft.offsets[draft.arc[start]]) % 2
     draft.keep[last] = 1
+    draft.keep[first:last:2] = 1
     draft.level[start] = _LEVELS
-    for k in range(start + 1, last):
-        if (k - origin) % 2 == 0:
-            draft.keep[k] = 1
-            draft.level[k] = _LEVELS
+    draft.level[first:last:2] = _LEVELS
 
 
 @compiled
@@ -299,42 +296,23 @@ def _balance(draft: _Draft, start: int, last: int) -> None:
     """Move the vertices of a simplified arc sideways, so that as much lies on either side as before.
 
     The ends stay. A vertex moves along the gradient of the enclosed area, which is perpendicular to the line
-    between its neighbours and half as long.
+    between its neighbours, where they were, and half as long.
     """
-    points, keep = draft.points, draft.keep
-    wanted, weight = 0.0, 0.0
-    before = start
-    for k in range(start + 1, last + 1):
-        wanted += float(points[k - 1, 0]) * points[k, 1] - float(points[k, 0]) * points[k - 1, 1]
-        if keep[k]:
-            wanted -= float(points[before, 0]) * points[k, 1] - float(points[k, 0]) * points[before, 1]
-            before = k
-    first, middle = start, -1
-    for k in range(start + 1, last + 1):
-        if keep[k]:
-            if middle >= 0:
-                weight += np.hypot(points[k, 0] - points[first, 0], points[k, 1] - points[first, 1]) / 2
-                first = middle
-            middle = k
+    points, kept = draft.points, start + np.flatnonzero(draft.keep[start : last + 1])
+    was, weight = points[kept].astype(np.float64), 0.0
+    wanted = doubled_area(points[start : last + 1].astype(np.float64)) - doubled_area(was)
+    for n in range(1, len(kept) - 1):
+        weight += np.hypot(was[n + 1, 0] - was[n - 1, 0], was[n + 1, 1] - was[n - 1, 1]) / 2
     if weight == 0.0:
         return
     far = min(max(wanted / 2 / weight, -_MOST), _MOST)
-    # Neighbours count where they were: x0, y0 is where the one before was.
-    first, middle = start, -1
-    x0, y0 = points[start, 0], points[start, 1]
-    for k in range(start + 1, last + 1):
-        if not keep[k]:
-            continue
-        if middle >= 0:
-            x1, y1 = points[middle, 0], points[middle, 1]
-            gx, gy = float(points[k, 1] - y0), float(x0 - points[k, 0])
-            size = np.hypot(gx, gy)
-            if size > 0:
-                x, y = round(x1 + far * gx / size), round(y1 + far * gy / size)
-                if 0 < x < draft.width and 0 < y < draft.height:
-                    points[middle, 0], points[middle, 1] = x, y
-            x0, y0 = x1, y1
-        middle = k
+    for n in range(1, len(kept) - 1):
+        gx, gy = was[n + 1, 1] - was[n - 1, 1], was[n - 1, 0] - was[n + 1, 0]
+        size = np.hypot(gx, gy)
+        if size > 0:
+            x, y = round(was[n, 0] + far * gx / size), round(was[n, 1] + far * gy / size)
+            if 0 < x < draft.width and 0 < y < draft.height:
+                points[kept[n], 0], points[kept[n], 1] = x, y
 
 
 @compiled

@@ -75,6 +75,12 @@ def doubled(rows: Longs) -> Longs:
     return more
 
 
+@compiled
+def doubled_area(line: npt.NDArray[Any]) -> float:
+    """Return twice the signed area between an ``(n, 2)`` line and the origin: of a closed one, its own."""
+    return (line[:-1, 0] * line[1:, 1] - line[1:, 0] * line[:-1, 1]).sum()
+
+
 def look_up(table: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return ``table[index]``, and `NOTHING` where the index is `NOTHING`; the table may be empty."""
     return np.append(table, NOTHING)[index]
@@ -469,8 +475,7 @@ def _walk_all(
                 break
         at = _without_straight(points, loose, start, at)
         ring_offsets[rings], region[rings] = start, halves.region[first]
-        ring = points[start:at].astype(np.int64)
-        area[rings] = (ring[:-1, 0] * ring[1:, 1] - ring[1:, 0] * ring[:-1, 1]).sum()
+        area[rings] = doubled_area(points[start:at].astype(np.int64))
         rings += 1
     ring_offsets[rings] = at
     return points[:at].copy(), ring_offsets[: rings + 1].copy(), region[:rings].copy(), area[:rings].copy()
