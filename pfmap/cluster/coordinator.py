@@ -79,7 +79,7 @@ class Cluster:
         swaths: Mapping[Span, Span],
         clock: Clock,
         on_pixels: Callable[[int], None],
-    ) -> Generator[Span, None, None]:
+    ) -> Generator[Span]:
         """Give the output rows of each swath, top to bottom, as soon as it is on disk.
 
         Raises:

@@ -29,7 +29,7 @@ class _Stopped(BaseException):
     """Ends a stage whose items nobody wants any more."""
 
 
-def read_ahead(items: Generator[T, None, None], depth: int, *, name: str) -> Generator[T, None, None]:
+def read_ahead(items: Generator[T], depth: int, *, name: str) -> Generator[T]:
     """Run an iterator in a thread called `pfmap-` and its `name`; its errors are raised here, in order.
 
     Up to `depth` items are ready or being worked on, and the thread prepares one more. Nothing here holds on

@@ -249,7 +249,7 @@ def from_contact(classes: CodedMap, contact: ClassMap, separation: Separation) -
 
 def strips(
     rows: Sequence[Span], true: Side, predicted: Side, certain: ClassMap | None
-) -> Generator[tuple[Codes, Codes, Codes | None, Marks | None, Marks | None], None, None]:
+) -> Generator[tuple[Codes, Codes, Codes | None, Marks | None, Marks | None]]:
     """Yield codes of the truth and of the prediction, confidence in percent, and the marks of both."""
     with gdal_settings(cache=_CACHE):
         for strip in rows:

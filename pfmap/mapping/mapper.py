@@ -131,9 +131,7 @@ class Mapper:
             rasters[0] = sieved or rasters[0]
             return self._finish(work, rasters, shaper, tally, len(todo))
 
-    def _write(
-        self, swaths: Generator[Swath, None, None], work: Work
-    ) -> Generator[tuple[Record, Swath], None, None]:
+    def _write(self, swaths: Generator[Swath], work: Work) -> Generator[tuple[Record, Swath]]:
         """Write swaths into the work folder."""
         rasters = raster_targets(self.plan, self.stem)
         with closing(swaths):
@@ -146,7 +144,7 @@ class Mapper:
 
     def _written_elsewhere(
         self, workers: Workers, work: Work, todo: Mapping[Span, Span]
-    ) -> Generator[tuple[Record, Swath], None, None]:
+    ) -> Generator[tuple[Record, Swath]]:
         """Have other processes compute and write swaths, and read them."""
         rasters = raster_targets(self.plan, self.stem)
         with closing(
@@ -159,11 +157,11 @@ class Mapper:
 
     def _with_earlier(
         self,
-        written: Generator[tuple[Record, Swath], None, None],
+        written: Generator[tuple[Record, Swath]],
         work: Work,
         swaths: Mapping[Span, Span],
         todo: Container[Span],
-    ) -> Generator[tuple[Record, Swath], None, None]:
+    ) -> Generator[tuple[Record, Swath]]:
         """Give all swaths top to bottom: those written now, and those that were on disk already."""
         rasters = raster_targets(self.plan, self.stem)
         with closing(written), gdal_settings():
@@ -178,8 +176,8 @@ class Mapper:
                 del record, swath
 
     def _trace(
-        self, finished: Generator[tuple[Record, Swath], None, None], shaper: Shaper, tally: Tally
-    ) -> Generator[Regions, None, None]:
+        self, finished: Generator[tuple[Record, Swath]], shaper: Shaper, tally: Tally
+    ) -> Generator[Regions]:
         """Count swaths and trace them, and give the regions that are closed."""
         freed = 0
         with closing(finished):

@@ -279,7 +279,7 @@ class Vectorizer:
 
     def _rows(
         self, part: tuple[Span, Span]
-    ) -> Generator[tuple[npt.NDArray[Any], dict[str, npt.NDArray[np.uint8]]], None, None]:
+    ) -> Generator[tuple[npt.NDArray[Any], dict[str, npt.NDArray[np.uint8]]]]:
         """Yield rows of classes with those of what is known in percent."""
         for strip in self.source.strips(*part):
             read = {kind: layer.read(strip, part[1]) for kind, layer in self.percent.items()}

@@ -61,7 +61,7 @@ class Workers(Protocol):
         swaths: Mapping[Span, Span],
         clock: Clock,
         on_pixels: Callable[[int], None],
-    ) -> Generator[Span, None, None]:
+    ) -> Generator[Span]:
         """Give the output rows of each swath, top to bottom, as soon as it is on disk.
 
         `swaths` are output rows by window rows of those that are not on disk yet. `on_pixels` is called

@@ -88,7 +88,7 @@ def lead_rows(plan: Plan) -> int:
 
 def read_windows(
     view: View, plan: Plan, chooser: Chooser, runs: Sequence[Run], clock: Clock
-) -> Generator[Window, None, None]:
+) -> Generator[Window]:
     """Read all windows of these runs, in order."""
     # GDAL's settings are per thread.
     with gdal_settings(cache=plan.cache_bytes, remote=plan.scene.location.remote):
@@ -112,7 +112,7 @@ def read_window(view: View, grid: Grid, chooser: Chooser, row: int, col: int) ->
 
 def blend(
     predicted: Generator[Predicted, Any, None], grid: Grid, chooser: Chooser, clock: Clock
-) -> Generator[Blended, None, None]:
+) -> Generator[Blended]:
     """Blend windows where they overlap; each comes with the block that it finishes."""
     blender = Blender(grid, chooser.channels, chooser.device)
     with closing(predicted):
@@ -127,14 +127,14 @@ def blend(
 
 
 def choose(
-    blended: Generator[Blended, None, None],
+    blended: Generator[Blended],
     grid: Grid,
     chooser: Chooser,
     width: int,
     runs: Sequence[Run],
     clock: Clock,
     on_pixels: Callable[[int], None],
-) -> Generator[Swath, None, None]:
+) -> Generator[Swath]:
     """Choose the class of every pixel, and gather the blocks of windows to swaths of the outputs' width.
 
     `blended` has all windows of the runs, in order. `on_pixels` is called with the pixels of the outputs that

@@ -189,9 +189,7 @@ class Predictor:
         seen = (pixels.to(self.device).float() * self._gain + self._offset) * mask.to(self.device)
         return seen.contiguous(memory_format=torch.channels_last)
 
-    def stream(
-        self, windows: Iterable[Window], clock: Clock | None = None
-    ) -> Generator[Predicted, None, None]:
+    def stream(self, windows: Iterable[Window], clock: Clock | None = None) -> Generator[Predicted]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Close the generator when stopping early; one of windows is closed at the end. The clock gets the

@@ -21,11 +21,9 @@ from pfmap.net.layers import average_pool, conv_bn_relu, max_by_gathering, resiz
 
 
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Pick the most salient pixel of every cell of a ``bins x bins`` grid.
+    """Pick the most salient pixel of every cell of a ``bins x bins`` grid over ``(B, 1, h, w)`` saliency.
 
-    Args:
-        saliency: ``(B, 1, h, w)`` map M.
-        bins: side of the grid; cells overlap where the map is smaller, and then points repeat.
+    Cells overlap where the map is smaller, and then points repeat.
 
     Returns:
         ``(B, bins ** 2)`` flat pixel indices into ``h * w``, and the ``(B, 1, bins, bins)`` maxima.
@@ -59,12 +57,8 @@ def largest_points(score: Tensor, count: int) -> Tensor:
     Of the edge head's raw output they are the boundary points, those that look most like a contour; of the
     saliency they are what the ablation calls "attention".
 
-    Args:
-        score: ``(B, 1, h, w)``.
-        count: K, the number of points.
-
     Returns:
-        ``(B, min(count, h * w))`` flat pixel indices into ``h * w``.
+        ``(B, min(count, h * w))`` flat pixel indices into the ``h * w`` of ``(B, 1, h, w)`` scores.
 
     Source: Li et al., CVPR 2021, Eq. 5; Table 2.
     """
@@ -75,12 +69,9 @@ def largest_points(score: Tensor, count: int) -> Tensor:
 def flow_points(source: Tensor, target: Tensor) -> Tensor:
     """Add to every target point what all source points of its flow know, weighted by affinity.
 
-    Args:
-        source: ``(B, C, P)`` features of the source points.
-        target: ``(B, C, P)`` features of the target points.
-
     Returns:
-        ``(B, C, P)``: `target` plus the attention-weighted sum of `source`; no scaling of the affinity.
+        ``(B, C, P)``, as both are: `target` plus the attention-weighted sum of `source`; no scaling of the
+        affinity.
 
     Source: Li et al., CVPR 2021, Eq. 6.
     """
@@ -93,22 +84,14 @@ def flow_points(source: Tensor, target: Tensor) -> Tensor:
 
 
 def to_target(at: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Translate flat indices into the source map to flat indices into the target map.
+    """Translate ``(B, P)`` flat indices into the source map to flat indices into the target map.
 
     A coarse pixel goes to the first of the fine pixels in it, a fine pixel to the coarse pixel that holds it.
-    The ratio is taken from the heights for both axes, as the published checkpoints have it.
-
-    Args:
-        at: ``(B, P)`` flat indices into ``h * w``.
-        source: ``(B, C, h, w)``; only its shape is used.
-        target: ``(B, C, H, W)``; only its shape is used.
-
-    Returns:
-        ``(B, P)`` flat indices into ``H * W``.
+    The ratio is taken from the heights for both axes, as the published checkpoints have it. Of the maps only
+    the shapes are used.
     """
     ratio = target.shape[-2] / source.shape[-2]
-    row = torch.div(at, source.shape[-1], rounding_mode="floor")
-    col = at % source.shape[-1]
+    row, col = torch.div(at, source.shape[-1], rounding_mode="floor"), at % source.shape[-1]
     return (row * ratio).long() * target.shape[-1] + (col * ratio).long()
 
 
@@ -140,8 +123,7 @@ def _scatter(features: Tensor, at: Tensor, values: Tensor) -> Tensor:
 def _sample(features: Tensor, at: Tensor, grid: Tensor) -> Tensor:
     """Read ``(B, C, H, W)`` bilinearly at the centres of the pixels `at` of the map `grid`: ``(B, C, P)``."""
     height, width = grid.shape[-2:]
-    row = torch.div(at, width, rounding_mode="floor")
-    col = at % width
+    row, col = torch.div(at, width, rounding_mode="floor"), at % width
     # grid_sample wants x, y in -1..1. Coordinates need float32: 8 bits cannot name a pixel of 896.
     where = torch.stack([(2 * col + 1) / width - 1, (2 * row + 1) / height - 1], dim=-1).float()
     with without_autocast(features.device):
@@ -210,12 +192,8 @@ class PointFlow(nn.Module):
     def edge_logits(self, source: Tensor, saliency: Tensor | None) -> Tensor:
         """Sharpen the source map by taking its salient bulk away, and look for contours in the rest.
 
-        Args:
-            source: ``(B, C, h, w)``.
-            saliency: ``(B, 1, h, w)``, not used where `edge_features` is "direct".
-
-        Returns:
-            ``(B, 1, h, w)`` raw logits, also trained as such.
+        Saliency, ``(B, 1, h, w)``, is not used where `edge_features` is "direct". Returned are ``(B, 1, h,
+        w)`` raw logits, also trained as such.
 
         Source: Li et al., CVPR 2021, Eq. 5 (its argument); addition and direct prediction: Table 2.
         """
@@ -229,13 +207,9 @@ class PointFlow(nn.Module):
         return out
 
     def forward(self, source: Tensor, target: Tensor) -> Flowed:
-        """Let the source map's semantics flow into the target map.
+        """Let the semantics of the source, ``(B, C, h, w)``, flow into the sharp target, ``(B, C, H, W)``.
 
         Both flows read the untouched target map; where they meet, the salient point stays.
-
-        Args:
-            source: ``(B, C, h, w)`` semantically strong features.
-            target: ``(B, C, H, W)`` spatially sharp features.
         """
         saliency = self.saliency(source, target) if self.has_saliency else None
         features, edges, salient_at, boundary_at = target, None, None, None

@@ -353,8 +353,8 @@ def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
 @compiled
 def _neighbours(graph: _Graph, parent: Longs, node: int) -> tuple[list[Any], list[Any]]:
     """Return the regions beside one, as they are merged now, and the lengths of their borders."""
-    neighbours = [np.int64(0) for _ in range(0)]
-    borders = [np.int64(0) for _ in range(0)]
+    neighbours: list[Any] = [np.int64(0) for _ in range(0)]
+    borders: list[Any] = [np.int64(0) for _ in range(0)]
     k = graph.head[node]
     while k >= 0:
         there = root(parent, graph.edges[k // 2, 1 - k % 2])
@@ -509,7 +509,7 @@ def _find_inner_holes(
     found behind a region and reaches nothing before it lies in a hole of it; `inside` is that hole's area.
     `place` says when each member was met, 0 before that.
     """
-    order = [np.int64(0) for _ in range(0)]
+    order: list[Any] = [np.int64(0) for _ in range(0)]
     above = {np.int64(-1): np.int64(-1)}
     least = {np.int64(-1): np.int64(0)}
     inside = {np.int64(-1): 0.0}

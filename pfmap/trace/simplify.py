@@ -157,7 +157,7 @@ def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
         if arcs.closed[arc]:  # a corner between two long lines: there it most likely bends in truth
             line = np.abs(arcs.coords[start + 1 : start + corners] - arcs.coords[start : start + corners - 1])
             length = line[:, 0] + line[:, 1]
-            turn = np.argmax(np.minimum(length, np.roll(length, 1)))
+            turn = int(np.argmax(np.minimum(length, np.roll(length, 1))))
         offsets[arc] = at
         for k in range(corners):
             here = start + k
