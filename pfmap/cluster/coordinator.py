@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from pfmap.cluster.dispatch import Dispatcher
-from pfmap.cluster.handover import Handover, await_answer, signed
+from pfmap.cluster.handover import Abilities, ClusterJob, Handover, await_answer, signed
 from pfmap.cluster.link import Link, LinkLostError, ResultLostError, outcome
-from pfmap.cluster.task import Abilities, ClusterJob
 from pfmap.cluster.worker import enter_job, look_around, measure_piece
 from pfmap.core.errors import ClusterError, PfmapError
 from pfmap.core.files import read_text

@@ -14,10 +14,9 @@ from typing import Any, Self
 from distributed import Future
 from distributed.scheduler import KilledWorker
 
-from pfmap.cluster.handover import Handover
+from pfmap.cluster.handover import AbandonedError, ClusterJob, Done, Handover, UnknownJobError
 from pfmap.cluster.link import PATIENCE, Link, LinkLostError, ResultLostError, outcome
 from pfmap.cluster.runs import Run, Runs
-from pfmap.cluster.task import AbandonedError, ClusterJob, Done, UnknownJobError
 from pfmap.cluster.worker import compute_swaths, enter_job, shorten_run
 from pfmap.core.errors import ClusterError, PfmapError
 from pfmap.core.grid import Span

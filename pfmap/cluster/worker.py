@@ -21,8 +21,16 @@ import torch
 from distributed import get_worker
 from distributed.core import Status
 
-from pfmap.cluster.handover import Handover, answer_sign
-from pfmap.cluster.task import AbandonedError, Abilities, ClusterJob, Done, UnknownJobError, open_source
+from pfmap.cluster.handover import (
+    AbandonedError,
+    Abilities,
+    ClusterJob,
+    Done,
+    Handover,
+    UnknownJobError,
+    answer_sign,
+    open_source,
+)
 from pfmap.core.card import card_table, read_card
 from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError, named
 from pfmap.core.files import read_text

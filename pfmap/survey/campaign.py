@@ -22,9 +22,8 @@ from pfmap.report.thumbnail import thumbnail, thumbnail_limit
 from pfmap.survey import gather
 from pfmap.survey.choice import write_failures
 from pfmap.survey.find import Sheet
-from pfmap.survey.merge import Merged, merge
+from pfmap.survey.merge import Merged, make_mosaic, merge
 from pfmap.survey.run import Runner, SheetResult
-from pfmap.survey.virtual_scene import make_mosaic
 from pfmap.vector.footprints import Footprints
 from pfmap.vector.layer import open_layer
 from pfmap.version import __version__

@@ -19,7 +19,7 @@ from pfmap.raster.preview import read_preview
 from pfmap.raster.scaling import Scaling, sampled_scaling
 from pfmap.raster.source import Source
 from pfmap.survey.find import Sheet
-from pfmap.survey.virtual_scene import make_mosaic
+from pfmap.survey.merge import make_mosaic
 
 C = ColorInterp
 ROWS, COLS = Span(0, 60), Span(0, 80)
