@@ -43,8 +43,7 @@ class Cluster:
     def settle(self, device: str, precision: str) -> tuple[torch.device, torch.dtype]:
         """Find out on what and in what arithmetic the workers run the network: all of them alike.
 
-        Raises:
-            ClusterError: no worker answers, they differ, or one has a GPU that was not declared.
+        A `ClusterError` says that none answers, that they differ, or that one has a GPU that is not declared.
         """
         if self._device is not None:
             return self._device, choose_precision(precision, self._device)

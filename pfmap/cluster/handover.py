@@ -66,9 +66,7 @@ class ClusterJob:
     def of(cls, plan: Plan, stem: str, folder: Path = Path(), run: str = "") -> "ClusterJob":
         """Describe a run so that it can be sent; `run` is what its run file says.
 
-        Raises:
-            ClusterError: the model is not on disk, where workers could load it from.
-            SourceError: the scene cannot be opened any more.
+        A `ClusterError` says that the model is on no disk that workers could load it from.
         """
         model = plan.model
         if not (model.folder / CARD_NAME).is_file():
@@ -238,8 +236,7 @@ def signed(job: ClusterJob) -> Iterator[None]:
 def answer_sign(job: ClusterJob, address: str) -> None:
     """Look for a job's sign in its folder, and leave the answer of the worker at an address.
 
-    Raises:
-        ClusterError: the worker sees no such folder, or another one, or cannot write there.
+    A `ClusterError` says that the worker sees no such folder, or another one, or cannot write there.
     """
     try:
         sign = read_text(job.folder / job.sign_name)

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,11 +44,8 @@ class ResultLostError(Exception):
 class Link:
     """A connection to a scheduler; use it as a context manager.
 
-    Whatever asks a scheduler that has gone raises `LinkLostError`. `where` is its address, or the name of its
-    scheduler file, or a cluster of this process.
-
-    Raises:
-        ClusterError: no scheduler answers there.
+    `where` is a scheduler's address, or the name of its file, or a cluster of this process; a `ClusterError`
+    says that none answers there. Whatever asks one that has gone raises `LinkLostError`.
     """
 
     def __init__(self, where: "str | SpecCluster", say: Callable[[str], None]) -> None:
@@ -197,21 +194,17 @@ def quiet() -> Iterator[None]:
     After an interruption they are kept to the end: dask's threads have a word about everything that goes.
     """
     names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
-    before = [(logger, logger.level) for logger in map(logging.getLogger, ["distributed", *names])]
-
-    def restore() -> None:
-        for logger, level in before:
-            logger.setLevel(level)
-
-    for logger, level in before:
-        if level or logger.name == "distributed":
-            logger.setLevel(_SILENT)
-    try:
-        yield
-    except Exception:
-        restore()
-        raise
-    restore()
+    with ExitStack() as levels:
+        for logger in map(logging.getLogger, ["distributed", *names]):
+            levels.callback(logger.setLevel, logger.level)
+            if logger.level or logger.name == "distributed":
+                logger.setLevel(_SILENT)
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                levels.pop_all()
+            raise
 
 
 def _close(client: Client) -> None:
@@ -223,10 +216,8 @@ def _close(client: Client) -> None:
 def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
     """Start a scheduler in this process, and worker processes that end with it, however it ends.
 
-    On CUDA each has a GPU of its own; on a CPU they share the threads that this process would have.
-
-    Raises:
-        ClusterError: more workers than GPUs.
+    On CUDA each has a GPU of its own, or there is a `ClusterError`; on a CPU they share the threads that this
+    process would have.
     """
     gpus = {"cpu": workers, "cuda": torch.cuda.device_count()}.get(device.type, 1)
     if workers > gpus:

@@ -81,11 +81,7 @@ def _plainly(function: Callable[P, T]) -> Callable[P, T]:
 
 @_plainly
 def look_around(device: str, precision: str) -> Abilities:
-    """Say what this worker has: of devices (auto, cpu, cuda or mps), and of precisions (auto, or by name).
-
-    Raises:
-        DeviceError: the device is not here.
-    """
+    """Say what this worker has of devices and precisions by name, or auto; a `DeviceError` if it has not."""
     worker = get_worker()
     chosen = choose_device(device)
     kind = choose_precision(precision, chosen)
@@ -103,9 +99,8 @@ def look_around(device: str, precision: str) -> Abilities:
 def enter_job(job: ClusterJob, sharers: int) -> None:
     """Check whether this worker can do a job, and load what it needs; so many workers share its memory.
 
-    Raises:
-        PfmapError: another version of pfmap, the model or the scene, no such device, too little memory, or a
-            work folder that this worker does not see or cannot write.
+    A `PfmapError` says what is wrong: another version of pfmap, the model or the scene, no such device, too
+    little memory, or a work folder that this worker does not see or cannot write.
     """
     answer_sign(job, get_worker().address)
     _admit(job)

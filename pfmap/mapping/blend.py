@@ -16,13 +16,6 @@ from torch import Tensor
 from pfmap.core.grid import Frame, Grid, Scale, Span
 from pfmap.raster.view import neighbours
 
-
-def ramp(overlap: int, device: torch.device | str = "cpu") -> Tensor:
-    """Build the rising half of the taper: ``(overlap,)`` float32, 0 to 1; the falling half is 1 - it."""
-    at = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(overlap, 1)
-    return (0.5 - 0.5 * torch.cos(math.pi * at)).float().to(device)
-
-
 _STEPS = 65534  # from probability 0, kept as the first below, to probability 1
 _ZERO = -_STEPS // 2
 
@@ -43,7 +36,8 @@ class Blender:
         self._above = torch.full((channels, overlap, width), _ZERO, dtype=torch.int16, device=device)
         self._left: Tensor | None = None
         self._row = -1
-        self._rising = ramp(overlap, device)
+        at = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(overlap, 1)
+        self._rising = (0.5 - 0.5 * torch.cos(math.pi * at)).float().to(device)
         self._falling = 1 - self._rising
 
     def begin_row(self, row: int) -> None:
@@ -87,12 +81,10 @@ _STRIP = 8 << 20  # probabilities in work at a time
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A finished piece of the map."""
+    """A finished piece of the map, in pixels of the outputs."""
 
     rows: Span
-    """Pixel rows of the outputs."""
     cols: Span
-    """Pixel columns of the outputs."""
     classes: Tensor
     """``(rows, cols)`` uint8, the class of highest blended probability."""
     percent: tuple[Tensor, ...]

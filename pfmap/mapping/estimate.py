@@ -84,11 +84,7 @@ def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Es
 
 
 def refuse_without_memory(plan: Plan, estimated: Estimate) -> None:
-    """Refuse a scene that does not fit into memory, before anything is computed.
-
-    Raises:
-        SourceError: it needs more than is free.
-    """
+    """Refuse a scene that does not fit into memory, with a `SourceError`, before anything is computed."""
     if estimated.memory > estimated.free_memory:
         box, block, side = plan.scene.geobox, plan.scene.block, plan.grid.rows.window
         remedy = (
@@ -108,11 +104,7 @@ def refuse_without_memory(plan: Plan, estimated: Estimate) -> None:
 
 
 def refuse_without_disk(plan: Plan, estimated: Estimate, output_dir: Path) -> None:
-    """Refuse a run that would fill the disk, before anything is computed.
-
-    Raises:
-        TargetError: it needs more than is free.
-    """
+    """Refuse a run that would fill the disk, with a `TargetError`, before anything is computed."""
     if estimated.temporary > estimated.free_disk:
         raise TargetError(
             f"{plan.scene.name} needs up to {gigabytes(estimated.temporary)} of disk in {output_dir}, "
@@ -191,9 +183,6 @@ def probe(
     """Map a few windows where the scene has data, into a temporary folder, and measure.
 
     It takes about `budget` seconds at most; `on_step` is called after each window and may raise to stop.
-
-    Raises:
-        SourceError: the scene cannot be read.
     """
     grid = plan.grid
     warm_up(plan.chosen.separation)

@@ -78,7 +78,6 @@ class Job:
     runtime: Runtime
     options: PredictOptions
     on_message: Callable[[str], None]
-    """Called with lines for people."""
 
     def __post_init__(self) -> None:
         if self.runtime.workers is not None:
@@ -266,8 +265,7 @@ def open_scene(location: Location, card: Card, options: PredictOptions) -> Sourc
 def look_behind(source: Source) -> list[str]:
     """Have a virtual raster know the files behind it, and return what the user should know of them.
 
-    Raises:
-        SourceError: some are missing, and what cannot be read is not to count as nodata.
+    A `SourceError` says that some are missing, where what cannot be read is not to count as nodata.
     """
     if source.info.driver != "VRT":
         return []

@@ -97,7 +97,9 @@ class Mapper:
             DeviceError: the device's memory does not hold what a scene this wide takes.
         """
         plan, clock = self.plan, self.clock
-        swaths = output_rows(plan)
+        rows_of = chooser_of(plan).rows
+        # One that finishes no row of the outputs is left out.
+        swaths = {span: rows for span in plan.swaths() if (rows := rows_of(plan.grid.swath_rows(span))).size}
         todo = {span: rows for span, rows in swaths.items() if not work.has(rows)}
         with out_of_memory_explained(), self._shaper(work.finals) as shaper:
             tally = Tally(plan.geobox, shaper.measurer)
@@ -234,13 +236,6 @@ class Mapper:
             metadata=plan.tags(),
             moment=moment_of(plan.scene.files),
         )
-
-
-def output_rows(plan: Plan) -> dict[Span, Span]:
-    """Return the output rows of each swath of window rows; one that finishes none is left out."""
-    chooser = chooser_of(plan)
-    rows_of = {span: chooser.rows(plan.grid.swath_rows(span)) for span in plan.swaths()}
-    return {span: rows for span, rows in rows_of.items() if rows.size}
 
 
 def view_of(source: Source, plan: Plan) -> View:

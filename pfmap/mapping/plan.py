@@ -247,11 +247,7 @@ def make_plan(
 
 
 def chosen_classes(card: Card, options: PredictOptions) -> Chosen:
-    """Say what becomes of the classes, by their indices.
-
-    Raises:
-        ModelError: there is no such class; UsageError: one of the others does not become polygons.
-    """
+    """Say what becomes of the classes, by their indices; a `UsageError` if one does not become polygons."""
     shapes, find = options.shapes, partial(wanted_classes, card)
     wanted, squared, smoothed = map(find, (options.classes, shapes.regularize, shapes.smooth))
     refuse_unwanted(squared, wanted, card.by_index)
@@ -262,11 +258,7 @@ def chosen_classes(card: Card, options: PredictOptions) -> Chosen:
 
 
 def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:
-    """Return the indices of the classes that become polygons: the named ones, or all but the background.
-
-    Raises:
-        ModelError: there is no such class.
-    """
+    """Return the indices of the named classes, or of all but the background: those that become polygons."""
     if names is None:
         return [index for index, spec in enumerate(card.classes) if not spec.background]
     return [index_of(card.classes, name) for name in names]

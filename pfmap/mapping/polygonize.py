@@ -173,15 +173,13 @@ class ClassTable(dict[int, ClassSpec]):
 
 @dataclass(slots=True)
 class Vectorizer:
-    """A class raster on its way to vector files."""
+    """A class raster on its way to vector files in a folder, whose names begin with a stem."""
 
     source: ClassMap
     percent: Mapping[str, ClassMap]
     """Confidence and contact, as far as they are there, of the same size as `source`."""
     folder: Path
-    """Where the files go."""
     stem: str
-    """What their names begin with."""
     table: Mapping[int, ClassSpec]
     chosen: Chosen
     options: ShapeOptions

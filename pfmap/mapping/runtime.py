@@ -80,7 +80,6 @@ class Runtime:
     batch_size: int
     """Windows per pass."""
     on_message: Callable[[str], None]
-    """Called with lines for people."""
     workers: Workers | None = None
     """What computes instead of this process, if anything."""
     threads: int = field(default_factory=torch.get_num_threads)
@@ -103,9 +102,7 @@ class Runtime:
     ) -> "Runtime":
         """Find model and device, named as in `pfmap.mapping.options`; of workers, they decide on the device.
 
-        Raises:
-            ModelError: the model cannot be loaded.
-            DeviceError: the device or precision is not to be had.
+        A `ModelError` or `DeviceError` says that it is not to be had.
         """
         if workers is not None:
             chosen, kind = workers.settle(device, precision)
@@ -123,11 +120,7 @@ class Runtime:
         )
 
     def probed(self, measure: Callable[[], Probe]) -> Probe:
-        """Return what a piece of a scene took: of the first that asks, which then is measured.
-
-        Raises:
-            PfmapError: it cannot be measured.
-        """
+        """Return what a piece of a scene took: of the first that asks, which then is measured."""
         with self._probing:
             self._probe = self._probe or measure()
             return self._probe
@@ -170,11 +163,7 @@ def _weights_hash(network: nn.Module) -> str:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
-
-    Raises:
-        DeviceError: the device does not exist on this machine.
-    """
+    """Turn auto, cpu, cuda, cuda:N or mps into a device; a `DeviceError` says that it is not there."""
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -201,10 +190,7 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     """Turn ``auto`` or a type's name into the type of the heavy arithmetic.
 
     ``auto`` takes bfloat16 where the device computes in it natively, and float32 elsewhere: emulated,
-    it is several times slower.
-
-    Raises:
-        DeviceError: the name is unknown.
+    it is several times slower. Unknown names raise a `DeviceError`.
     """
     if wanted != "auto":
         if wanted not in PRECISIONS:

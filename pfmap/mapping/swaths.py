@@ -45,7 +45,6 @@ class Swath:
     """A finished run of pixel rows, over the outputs' width."""
 
     rows: Span
-    """Pixel rows of the outputs."""
     classes: Array
     """``(rows, width)``, 255 where the scene has no data."""
     percent: tuple[Array, ...]
@@ -57,9 +56,8 @@ class Run:
     """Window rows that become a swath, and those above it that have to be computed again for it."""
 
     lead: Span
-    """Window rows above the swath; empty where it follows the one before."""
+    """Above the swath; empty where it follows the one before."""
     rows: Span
-    """Window rows of the swath."""
 
 
 def chooser_of(plan: Plan, device: torch.device | str = "cpu") -> Chooser:
@@ -165,7 +163,6 @@ class Record:
     """What the rest of the pipeline needs of a swath, apart from its pixels."""
 
     rows: Span
-    """Pixel rows of the outputs."""
     pixels: npt.NDArray[np.int64]
     """``(256,)`` pixels per value of the class raster."""
     confidence: int
@@ -175,16 +172,9 @@ class Record:
 
 
 def write_record(
-    folder: Path,
-    swath: Swath,
-    rasters: Sequence[RasterTarget],
-    unreadable: frozenset[Block],
+    folder: Path, swath: Swath, rasters: Sequence[RasterTarget], unreadable: frozenset[Block]
 ) -> Record:
-    """Write a swath into a folder: classes and what comes in percent, in this order of `rasters`.
-
-    Raises:
-        TargetError: the folder cannot be written.
-    """
+    """Write a swath, classes and then percent, into a folder; a `TargetError` where it cannot be written."""
     for target, values in zip(rasters, (swath.classes, *swath.percent), strict=True):
         target.write_swath(folder, values)
     pixels = _counted(swath.classes)
@@ -225,7 +215,6 @@ class Tally:
     """What the records of all swaths come to, and the ground area of each class."""
 
     geobox: GeoBox
-    """The grid of the outputs."""
     measurer: Measurer
     pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
@@ -261,11 +250,7 @@ class Tally:
 
 @contextmanager
 def out_of_memory_explained() -> Iterator[None]:
-    """Say what to do if memory runs out, the device's or the machine's, though the estimate said otherwise.
-
-    Raises:
-        DeviceError: what is carried from window to window, or anything else, does not fit.
-    """
+    """Say, in a `DeviceError`, what to do if the device's or the machine's memory runs out after all."""
     try:
         yield
     except torch.OutOfMemoryError as error:

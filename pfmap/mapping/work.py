@@ -54,7 +54,6 @@ class Work:
     run: str = ""
     """What the run's file says: what swaths and finished files have to be of."""
     say: Callable[[str], object] = str
-    """Called with lines for people."""
     useless: bool = False
     """Set where going on from here would lead nowhere: then nothing is kept."""
     half_named: bool = False

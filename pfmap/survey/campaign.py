@@ -60,11 +60,9 @@ class Survey:
     """A survey while it is made: map its scenes in one round or in several, and `finish` after each."""
 
     folder: Path
-    """Where the outputs go."""
     listed: Path
     """Folder of the list of failures."""
     runner: Runner
-    """What maps its scenes."""
     results: dict[Sheet, SheetResult] = field(default_factory=dict)
     """What became of the scenes so far."""
     _begun: float = field(default_factory=time.perf_counter)
@@ -256,9 +254,6 @@ def write_reports(
 
     The JSON comes last: it says that all others are there. Thumbnails go by the scenes' names. Returns the
     files' names by kind: html, json, csv, stac (the collection).
-
-    Raises:
-        TargetError: a file cannot be written.
     """
     # Mapping single scenes imports this module too, and does without pystac and jinja2.
     from pfmap.report.stac import survey_catalogue

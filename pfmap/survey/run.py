@@ -8,7 +8,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +29,6 @@ class SheetResult:
 
     sheet: Sheet
     result: Result | None
-    """What mapping it gave."""
     reason: str = ""
     """Why it failed, or ""."""
     left_out: Literal["", "outside", "empty"] = ""
@@ -67,25 +66,17 @@ class Runner:
         self._pixels = {sheet: (0, sizes.get(sheet, 0)) for sheet in sheets}
         results: dict[Sheet, SheetResult] = {}
         with ThreadPoolExecutor(_AT_ONCE, "pfmap-scene") as pool:
-            waiting, running = iter(sheets), set[Future[SheetResult]]()
             try:
-                while True:
-                    for sheet in waiting:
-                        running.add(pool.submit(self._map, sheet))
-                        if len(running) == _AT_ONCE:
-                            break
-                    if not running:
-                        break
-                    finished, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        done = future.result()
-                        if done.result is None or done.result.skipped:
-                            with self._lock:  # it takes no time any more
-                                self._pixels.pop(done.sheet, None)
-                        results[done.sheet] = done
-                        self.on_scene(done)
+                for future in as_completed([pool.submit(self._map, sheet) for sheet in sheets]):
+                    done = future.result()
+                    if done.result is None or done.result.skipped:
+                        with self._lock:  # it takes no time any more
+                            self._pixels.pop(done.sheet, None)
+                    results[done.sheet] = done
+                    self.on_scene(done)
             except BaseException as error:
                 self._stop = self._stop or error
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise self._stop from None
         return [results[sheet] for sheet in sheets]
 

@@ -546,17 +546,11 @@ def _posts(draft: _Draft, rows: int, cols: int) -> tuple[Longs, Longs]:
     Returns:
         Their points, and ``(rows * cols + 1,)`` where each cell's start among them.
     """
-    ends = np.empty((2 * len(draft.reach), 2), dtype=np.int64)
-    count = 0
-    for arc in range(len(draft.reach)):
-        for point in (draft.offsets[arc], draft.offsets[arc + 1] - 1):
-            x, y = draft.points[point, 0], draft.points[point, 1]
-            if 0 < x < draft.width and 0 < y < draft.height:
-                ends[count, 0], ends[count, 1] = y // _CELL * cols + x // _CELL, point
-                count += 1
-            if draft.closed[arc]:
-                break
-    return _grouped(ends[:count], rows * cols)
+    posts = np.concatenate((draft.offsets[:-1], draft.offsets[1:][~draft.closed] - 1))
+    x, y = draft.points[posts, 0].astype(np.int64), draft.points[posts, 1].astype(np.int64)
+    inside = (x > 0) & (x < draft.width) & (y > 0) & (y < draft.height)
+    cells = y // _CELL * cols + x // _CELL
+    return _grouped(np.stack((cells, posts), axis=1)[inside], rows * cols)
 
 
 @compiled

@@ -134,7 +134,6 @@ class Pieces(NamedTuple):
 
     classes: Ints
     pixels: Longs
-    """Number of pixels."""
     total: Longs
     """Sum of their confidence, percent."""
     least: Bytes
@@ -167,7 +166,6 @@ class Halves(NamedTuple):
     region: Longs
     """Number of the region, ascending."""
     arc: Longs
-    """Which arc."""
     backward: Bools
     """Whether the arc is walked from its end."""
     loose_start: Bools

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import ClassSpec, index_of
+from pfmap.core.classes import index_of
 from pfmap.core.errors import TrainingError
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
@@ -138,14 +138,14 @@ def evaluate_model(
     if not total:
         raise TrainingError(f"{name} holds nothing out for {part}: choose another part=")
     predictor = predictor_of(loaded.network, loaded.card, choose_device(device))
-    job = _Job(
-        predictor, order, found.sets, classes, chosen, min_object, lambda done: on_progress(done, total)
-    )
+    codes, partial = _codes(found.sets)
+    labels = Labels(classes, partial)
+    job = _Job(predictor, order, codes, labels, chosen, min_object, lambda done: on_progress(done, total))
     sources = tuple(job.source(source, samples) for source, samples in parts.items() if samples)
     missing = [source for source, samples in parts.items() if not samples]
     if missing:
         on_message(f"nothing is held out for {part} in {', '.join(missing)}")
-    return ModelEvaluation(loaded.card.name, name, part, job.labels, sources, job.together())
+    return ModelEvaluation(loaded.card.name, name, part, labels, sources, job.together())
 
 
 def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.uint8]:
@@ -160,61 +160,60 @@ def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.ui
     return np.array([known.index(name) for name in names], dtype=np.uint8)
 
 
+@dataclass(slots=True)
 class _Job:
-    """The sources of a data set, one after the other; `order` has its class for each of the model's."""
+    """The sources of a data set, one after the other."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        order: npt.NDArray[np.uint8],
-        sets: ClassSets,
-        classes: tuple[ClassSpec, ...],
-        objects: tuple[int, ...],
-        least: int,
-        on_pixels: Callable[[int], None],
-    ) -> None:
-        self._predictor, self._order, self._on_pixels = predictor, order, on_pixels
-        self._objects, self._least = objects, least
-        self._codes, partial = _codes(sets)
-        self.labels = Labels(classes, partial)
-        self._total = Tally()
-        self._judged = np.zeros(len(classes), dtype=bool)
-        self._done = 0
+    predictor: Predictor
+    order: npt.NDArray[np.uint8]
+    """The data set's class for each of the model's."""
+    codes: npt.NDArray[np.uint8]
+    """``(256,)`` for each label set."""
+    labels: Labels
+    objects: tuple[int, ...]
+    least: int
+    on_pixels: Callable[[int], None]
+    total: Tally = field(default_factory=Tally)
+    judged: npt.NDArray[np.bool_] = field(init=False)
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.judged = np.zeros(len(self.labels.classes), dtype=bool)
 
     def source(self, name: str, samples: Sequence[Sample]) -> SourceEvaluation:
         """Evaluate one source."""
         tally, picture = Tally(), b""
         colors = self.labels.colors() if len(samples) == 1 else None
-        for true, predicted, confidence, _ in mapped(self._predictor, samples, len(self._order)):
+        for true, predicted, confidence, _ in mapped(self.predictor, samples, len(self.order)):
             height, width = predicted.shape
-            comparison = Comparison(height, width, self.labels, tally, self._objects, colors, self._least)
-            comparison.add(self._codes[true], self._order[predicted], confidence)
+            comparison = Comparison(height, width, self.labels, tally, self.objects, colors, self.least)
+            comparison.add(self.codes[true], self.order[predicted], confidence)
             picture = png(comparison.picture()) if colors is not None else b""
-            self._done += predicted.size
-            self._on_pixels(self._done)
+            self.done += predicted.size
+            self.on_pixels(self.done)
         rows, classes = len(self.labels.names), len(self.labels.classes)
         certain = settled(tally.counts[:rows, :classes], self.labels.allowed()[:rows, :classes])
         notes = () if certain.all() else (_PARTIAL,)
-        found = figures(tally, self.labels, self._objects, self._least, named_only=True, notes=notes)
+        found = figures(tally, self.labels, self.objects, self.least, named_only=True, notes=notes)
         # What cannot be judged here has no say in the whole either.
         named = tally.counts[:classes, :classes].sum(axis=1) > 0
         ends = certain & named & ends_known(tally, classes)
         tally.levels[:classes][~certain] = 0
         for counts in (tally.predicted_lines, tally.true_lines, tally.objects):
             counts[:classes][~ends] = 0
-        self._judged |= certain
-        self._total.add(tally)
+        self.judged |= certain
+        self.total.add(tally)
         return SourceEvaluation(name, len(samples), found, picture)
 
     def together(self) -> Evaluation:
         """Return the figures of all sources."""
-        notes = () if self._judged.all() and not self.labels.partial else (_PARTIAL,)
+        notes = () if self.judged.all() and not self.labels.partial else (_PARTIAL,)
         return figures(
-            self._total,
+            self.total,
             self.labels,
-            self._objects,
-            self._least,
-            certain=self._judged,
+            self.objects,
+            self.least,
+            certain=self.judged,
             named_only=True,
             notes=notes,
         )

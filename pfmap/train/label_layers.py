@@ -111,9 +111,7 @@ class Contacts:
 class RasterLayer:
     """Labels in a class raster; one on another grid is brought onto the image's, as `pfmap evaluate` does.
 
-    Raises:
-        TrainingError: the values are none of a raster's.
-        SourceError: it cannot be read, lies elsewhere, or is no class raster.
+    A `TrainingError` says that the values are none of a raster's, a `SourceError` that it is no class raster.
     """
 
     places: tuple[tuple[int, int], ...] = ()
@@ -152,12 +150,7 @@ class RasterLayer:
         self._contacts = Contacts(spec, sets, {own}, set(self._lookup.tolist()))
 
     def read(self, rows: Span, cols: Span) -> Labels:
-        """Read ``(rows, cols)`` label sets; 0 where nothing is said.
-
-        Raises:
-            TrainingError: a value is above 255, and no id.
-            SourceError: it cannot be read, or a value is negative.
-        """
+        """Read ``(rows, cols)`` label sets, 0 where nothing is said; values above 255 are ids, or raise."""
         return self._contacts.put(self._labelled, rows, cols, self._geobox)
 
     def _labelled(self, rows: Span, cols: Span) -> tuple[Labels, npt.NDArray[Any]]:
@@ -193,24 +186,18 @@ def _short(note: str, *paths: Path) -> str:
 
 
 class PolygonLegend:
-    """What the texts in a polygon file's column mean, as label sets.
-
-    Raises:
-        TrainingError: some have a class that is not in the list.
-    """
+    """What the texts in a polygon file's column mean, as label sets; a `TrainingError` if one is no class."""
 
     def __init__(self, file: PolygonFile, spec: LayerSpec, sets: ClassSets) -> None:
         self.file = file
         self.rest = sets.add_named(spec.rest, spec.weight)
         """Label set of what lies outside."""
-        self.index = {
-            value: sets.add_named(names, spec.weight)
-            for value, names in _meanings(file, spec, sets.classes).items()
-        }
-        own = {sets.add_named((name,), spec.weight) for name in spec.instances}
-        self.contacts = Contacts(spec, sets, own, {self.rest, *self.index.values()})
+        meanings = _meanings(file, spec, sets.classes).items()
+        self.index = {value: sets.add_named(names, spec.weight) for value, names in meanings}
         """Text -> label set. None stands for polygons of a file without a column, or for those without a
         class: what they are is unknown, and not what lies outside."""
+        own = {sets.add_named((name,), spec.weight) for name in spec.instances}
+        self.contacts = Contacts(spec, sets, own, {self.rest, *self.index.values()})
 
 
 def _meanings(
@@ -237,12 +224,7 @@ def _meanings(
 
 
 class PolygonLayer:
-    """Labels drawn as polygons; the last of several over one another counts.
-
-    Raises:
-        SourceError: the file cannot be read.
-        UsageError: the CRSs cannot be brought together.
-    """
+    """Labels drawn as polygons, the last of several over one another; a `UsageError` if CRSs do not fit."""
 
     def __init__(self, legend: PolygonLegend, image: Path, geobox: GeoBox) -> None:
         self.legend = legend

@@ -39,11 +39,8 @@ _LOOK = 128  # side of a spot
 class LabelledScene:
     """An image and what is known of its pixels.
 
-    The bands, whose numbers count from 1, are those that the card of the model to be names, unless given.
-
-    Raises:
-        SourceError: it cannot be opened, or has no valid pixel.
-        UsageError: the bands do not fit.
+    The bands, whose numbers count from 1, are those that the card of the model to be names, unless given; a
+    `UsageError` says that they do not fit, a `SourceError` that there is no valid pixel.
     """
 
     def __init__(self, path: Path, bands: tuple[int, ...] | None, card: Card) -> None:

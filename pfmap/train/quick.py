@@ -162,7 +162,9 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
     """Return the classes and the label layer of a polygon file."""
     polygons = PolygonFile(options.labels, options.field)
     drawn = _drawn(polygons)
-    layer: Tables = {"path": _absolute(options.labels), "field": polygons.field or ""}
+    path, name = find_layer(options.labels, "polygon file")
+    absolute = f"{Path(path).resolve()}{f':{name}' if name else ''}"
+    layer: Tables = {"path": absolute, "field": polygons.field or ""}
     if polygons.field is None:
         if len(options.classes or ()) != 1:
             raise TrainingError(
@@ -287,9 +289,3 @@ def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:
         "attribution": attribution,
         "limits": limits.strip(),
     }
-
-
-def _absolute(text: str) -> str:
-    """Make a path, or ``FILE:layer``, absolute."""
-    path, layer = find_layer(text, "polygon file")
-    return f"{Path(path).resolve()}{f':{layer}' if layer else ''}"

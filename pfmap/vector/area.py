@@ -16,14 +16,12 @@ _PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area of interest over a scene."""
+    """An area of interest over a scene, and the scene's rows and columns that it reaches."""
 
     geometry: BaseGeometry
     """Polygon or multipolygon, in pixels of the scene (x is the column)."""
     rows: Span
-    """The scene's rows that it reaches."""
     cols: Span
-    """The scene's columns that it reaches."""
     rectangle: bool
     """Whether it is exactly those rows and columns."""
     note: str = ""
@@ -42,10 +40,8 @@ class Area:
 
     def scaled(self, top: float, left: float, height: float, width: float) -> list[BaseGeometry]:
         """Return the polygons in cells of this many pixels, counted from row `top` and column `left`."""
-        cells = shapely.transform(
-            shapely.get_parts(self.geometry), lambda xy: (xy - (left, top)) / (width, height)
-        )
-        return list(cells)
+        parts = shapely.get_parts(self.geometry)
+        return list(shapely.transform(parts, lambda xy: (xy - (left, top)) / (width, height)))
 
     def digest(self) -> bytes:
         """Return bytes that differ for different areas."""

@@ -69,11 +69,7 @@ class Sink(ABC):
     _count: int = field(default=0, init=False)
 
     def append(self, frame: gpd.GeoDataFrame) -> None:
-        """Add objects: polygons in the CRS, and columns of attributes.
-
-        Raises:
-            TargetError: the file cannot be written.
-        """
+        """Add objects, polygons in the CRS with their attributes; a `TargetError` if that cannot be done."""
         with self._explained():
             self._append(frame)
         self.begun = True
@@ -82,10 +78,8 @@ class Sink(ABC):
     def finish(self, empty: Callable[[], gpd.GeoDataFrame], qml: str) -> list[Path]:
         """Complete the file, with its QGIS style, and return its paths, without those of sidecars.
 
-        `empty` makes a table with all fields and no objects: what is written where there are none.
-
-        Raises:
-            TargetError: the file cannot be written, or does not say what was written to it.
+        `empty` makes a table with all fields and no objects: what is written where there are none. A
+        `TargetError` says that the file cannot be written, or does not say what was written to it.
         """
         with self._explained():
             if not self.begun:

@@ -23,10 +23,7 @@ class Measurer:
 
     In a metric CRS that is plain geometry. Elsewhere - degrees, Web Mercator, which at 28 degrees north
     shows areas 28 % too large - geometries are measured in an equal-area projection about the scene's
-    centre. Without a CRS units are pixels.
-
-    Raises:
-        SourceError: the CRS is not one that can be measured in.
+    centre. Without a CRS units are pixels. In some none can be measured: that is a `SourceError`.
     """
 
     def __init__(self, crs_wkt: str | None, center: tuple[float, float]) -> None:
@@ -235,8 +232,7 @@ def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) 
 def crs_names(wkt: str) -> tuple[str | None, str]:
     """Return a CRS's authority and number, such as EPSG:32645, None where none is certain; and its WKT 2.
 
-    Raises:
-        SourceError: the text is no CRS.
+    A `SourceError` says that the text is no CRS.
     """
     try:
         crs = pyproj.CRS.from_wkt(wkt)

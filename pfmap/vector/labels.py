@@ -42,11 +42,8 @@ Label = tuple[str | None, int]
 class PolygonFile:
     """Polygons with classes in any vector file or ``FILE:layer``, whichever rasters they are laid over.
 
-    `field` is the column with the classes; None for `class` if there is one, else for none.
-
-    Raises:
-        SourceError: the file cannot be read, or has no features.
-        UsageError: there is no such column.
+    `field` is the column with the classes; None for `class` if there is one, else for none. A `SourceError`
+    says that there are no features, a `UsageError` that there is no such column.
     """
 
     def __init__(self, text: str, field: str | None) -> None:
@@ -112,11 +109,7 @@ class LabelPolygons:
         return self.tally
 
     def strip(self, rows: Span) -> Iterator[tuple[BaseGeometry, Label]]:
-        """Yield the polygons that reach these rows, in the file's order, cut to them, with what they say.
-
-        Raises:
-            SourceError: the file cannot be read.
-        """
+        """Yield the polygons that reach these rows, in the file's order, cut to them, with what they say."""
         with explained(self.file.text):
             mended, chosen = self._count(*self._near(rows), rows)
             for k, piece in _pieces(mended, rows, Span(0, self.geobox.width)):
@@ -126,9 +119,6 @@ class LabelPolygons:
         """Return the polygons that reach a box of pixels, in the file's order, with their classes.
 
         Pieces of one have one number, whose sole meaning that is.
-
-        Raises:
-            SourceError: the file cannot be read.
         """
         with explained(self.file.text):
             shapes, values = self._near(rows, cols)

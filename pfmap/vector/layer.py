@@ -117,8 +117,7 @@ class Layer:
     def way_onto(self, box: GeoBox, raster: str) -> tuple[pyproj.Transformer | None, str]:
         """Return the way from its CRS to a raster's, None if they are one, and what to tell the user of it.
 
-        Raises:
-            UsageError: they cannot be brought together.
+        A `UsageError` says that they cannot be brought together.
         """
         if self.crs is None:
             return None, f"{self.path} names no CRS: taken to be in that of {raster}" * bool(box.crs_wkt)
@@ -189,11 +188,7 @@ def _is_there(path: Path) -> bool:
 
 
 def find_layer(text: str, what: str) -> tuple[str, str | None]:
-    """Take ``FILE:layer`` apart, and see that the file is there; a colon may also belong to its name.
-
-    Raises:
-        SourceError: there is no such file.
-    """
+    """Take ``FILE:layer`` apart; a `SourceError` if no file is there. A colon may also belong to its name."""
     path, name = bucket.plain(text), None
     if text.startswith(_REMOTE) and not in_bucket(path):
         head, _, tail = text.rpartition(":")
@@ -211,9 +206,7 @@ def find_layer(text: str, what: str) -> tuple[str, str | None]:
 def open_layer(text: str, what: str) -> Layer:
     """Find a layer, ``FILE`` or ``FILE:layer``, and say what it has; `what` the file is, for messages.
 
-    Raises:
-        SourceError: it cannot be read, or has no geometries.
-        UsageError: there are several layers.
+    A `SourceError` says that it has no geometries, a `UsageError` that there are several layers.
     """
     path, name = find_layer(text, what)
     with explained(f"{what} {text}", path), quietly():

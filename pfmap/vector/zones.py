@@ -23,7 +23,6 @@ class Row:
     zone: str
     """Its name; empty without zones."""
     klass: str
-    """Name of the class."""
     objects: int = 0
     """Number of objects whose inner point lies in the zone; one that was cut counts once."""
     area: float = 0.0
@@ -32,12 +31,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Objects and areas per zone and class, in the order of the zones and of the names."""
+    """Objects and areas per zone and class that are not empty, in the order of the zones and of the names."""
 
     unit: str
     """"m2", or "px" where the layer has no CRS."""
     rows: list[Row]
-    """Those that are not empty."""
     notes: tuple[str, ...] = ()
     """What to tell the user of the files."""
 
