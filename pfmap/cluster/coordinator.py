@@ -80,9 +80,7 @@ class Cluster:
     ) -> Generator[Span]:
         """Give the output rows of each swath, top to bottom, as soon as it is on disk.
 
-        Raises:
-            ClusterError: a worker cannot do it, none is left, or a swath ends every worker that computes it.
-            PfmapError: the scene cannot be read, or the work folder not be written.
+        A `ClusterError` says that a worker cannot do it, none is left, or a swath ends all that compute it.
         """
         if not swaths:
             return

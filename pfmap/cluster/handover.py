@@ -52,7 +52,6 @@ class ClusterJob:
     plan: Plan
     """What to do; without the network, and with little of the scene's sample."""
     stem: str
-    """What the outputs' names begin with."""
     scene: str
     """The scene's fingerprint, as seen from where the run was started."""
     folder: Path
@@ -122,7 +121,6 @@ class Abilities:
     device: str
     """Type of the device that it would use: cpu, cuda or mps."""
     precision: str
-    """Name of the arithmetic that it would use."""
     about: str
     gpus: float
     """The resource GPU that was declared for it."""

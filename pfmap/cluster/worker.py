@@ -86,13 +86,8 @@ def look_around(device: str, precision: str) -> Abilities:
     chosen = choose_device(device)
     kind = choose_precision(precision, chosen)
     _prepare_process()
-    return Abilities(
-        address=worker.address,
-        device=chosen.type,
-        precision=precision_name(kind),
-        about=describe(chosen, kind),
-        gpus=float(worker.state.total_resources.get("GPU", 0)),
-    )
+    gpus = float(worker.state.total_resources.get("GPU", 0))
+    return Abilities(worker.address, chosen.type, precision_name(kind), describe(chosen, kind), gpus)
 
 
 @_plainly
@@ -128,13 +123,8 @@ def measure_piece(job: ClusterJob) -> Probe:
 def compute_swaths(job_id: str, run_id: str, swaths: Sequence[tuple[Span, Span]]) -> Done:
     """Compute neighbouring swaths, and write each into the work folder; those that are there are left out.
 
-    The job was shown to this worker; `shorten_run` knows the run by its id. Each swath is its window rows and
-    its output rows.
-
-    Raises:
-        UnknownJobError: it was not.
-        AbandonedError: nobody waits for this any more.
-        PfmapError: the scene cannot be read, the work folder not written, or the device is out of memory.
+    Each is its window rows and its output rows. `shorten_run` knows the run by its id. An `UnknownJobError`
+    says that the job was not shown to this worker, an `AbandonedError` that nobody waits for it any more.
     """
     refuse_abandoned = _watch()
     while not _turn.acquire(timeout=0.5):

@@ -23,9 +23,8 @@ _ZERO = -_STEPS // 2
 class Blender:
     """Takes probabilities window by window, in reading order, and gives finished blocks.
 
-    Start with `begin_row` for each window row. The first row given may lie inside the scene: then the row
-    before it has to be given too, and what that finishes is to be thrown away (a swath recomputes the
-    window row above it).
+    The first row given may lie inside the scene: then the row before it has to be given too, and what that
+    finishes is to be thrown away (a swath recomputes the window row above it).
     """
 
     def __init__(self, grid: Grid, channels: int, device: torch.device | str = "cpu") -> None:
@@ -35,30 +34,24 @@ class Blender:
         width = grid.cols.extent(grid.cols.count - 1).stop
         self._above = torch.full((channels, overlap, width), _ZERO, dtype=torch.int16, device=device)
         self._left: Tensor | None = None
-        self._row = -1
         at = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(overlap, 1)
         self._rising = (0.5 - 0.5 * torch.cos(math.pi * at)).float().to(device)
         self._falling = 1 - self._rising
 
-    def begin_row(self, row: int) -> None:
-        """Move to window row `row`."""
-        self._row = row
-        self._left = None
-
     @torch.inference_mode()  # what the network gives may be changed in no other
-    def add(self, col: int, probabilities: Tensor | None) -> Tensor:
+    def add(self, row: int, col: int, probabilities: Tensor | None) -> Tensor:
         """Blend one window and return what it finishes.
 
-        Columns come in order. `probabilities` are ``(channels, window, window)`` float32 on the blender's
-        device, changed in place; None for a window without a valid pixel, which was not computed and has no
-        say. What it finishes is ``(channels, rows, cols)``, all 0 at pixels that no computed window sees.
+        `probabilities` are ``(channels, window, window)`` float32 on the blender's device, changed in place;
+        None for a window without a valid pixel, which was not computed and has no say. What it finishes is
+        ``(channels, rows, cols)``, all 0 at pixels that no computed window sees.
         """
         rows, cols = self._grid.rows, self._grid.cols
         if probabilities is None:
             probabilities = torch.zeros((self._above.shape[0], rows.window, cols.window), device=self._device)
         # Only the overlaps have a weight other than one.
         overlap, falling = cols.overlap, self._falling
-        if self._left is not None:
+        if col and self._left is not None:
             probabilities[..., :overlap].mul_(self._rising).add_(self._left)
         if col < cols.count - 1:
             self._left = probabilities[..., cols.stride :] * falling
@@ -66,14 +59,14 @@ class Blender:
 
         block_cols = cols.block(col)
         at = slice(block_cols.start, block_cols.start + probabilities.shape[-1])
-        if self._row > 0 and overlap:
+        if row > 0 and overlap:
             probabilities[:, :overlap].mul_(self._rising[:, None]).add_(
                 self._above[..., at].float().sub_(_ZERO).div_(_STEPS)
             )
-        if self._row < rows.count - 1 and overlap:
+        if row < rows.count - 1 and overlap:
             waiting = probabilities[:, rows.stride :] * falling[:, None]
             self._above[..., at].copy_(waiting.mul_(_STEPS).add_(_ZERO).round_())
-        return probabilities[:, : rows.block(self._row).size, : block_cols.size]
+        return probabilities[:, : rows.block(row).size, : block_cols.size]
 
 
 _STRIP = 8 << 20  # probabilities in work at a time

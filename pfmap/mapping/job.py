@@ -247,13 +247,8 @@ class Job:
         stem, card = self.location.stem, self.runtime.model.card
         named = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
         kinds = rasters_of(self.options, chosen_classes(card, self.options).separation)
-        vectors = vector_names(f"{stem}_objects", self.options.shapes, named)
-        return [
-            *[f"{stem}_{kind}.tif" for kind in kinds],
-            *vectors.values(),
-            f"{stem}.qgz",
-            f"{stem}_report.json",
-        ]
+        vectors = vector_names(f"{stem}_objects", self.options.shapes, named).values()
+        return [*(f"{stem}_{kind}.tif" for kind in kinds), *vectors, f"{stem}.qgz", f"{stem}_report.json"]
 
 
 def open_scene(location: Location, card: Card, options: PredictOptions) -> Source:

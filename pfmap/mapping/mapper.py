@@ -75,7 +75,6 @@ class Mapper:
     source: Source
     plan: Plan
     stem: str
-    """What the outputs' names begin with."""
     network: Predictor | Workers
     """What computes windows here, or whole swaths in other processes."""
     clock: Clock
@@ -88,13 +87,8 @@ class Mapper:
         All stages work at once, each a little ahead of the next, in threads that are named after what comes
         before: read, network, blend (and choose), write, trace; the caller's writes objects. A table of them
         is in docs/architecture.md. Where other processes compute swaths, the first five are theirs
-        (`Workers`).
-
-        Raises:
-            SourceError: the scene cannot be read.
-            EmptyError: it has no valid pixel.
-            TargetError: the work folder cannot be written.
-            DeviceError: the device's memory does not hold what a scene this wide takes.
+        (`Workers`). An `EmptyError` says that there is no valid pixel, a `DeviceError` that the device's
+        memory does not hold what a scene this wide takes.
         """
         plan, clock = self.plan, self.clock
         rows_of = chooser_of(plan).rows

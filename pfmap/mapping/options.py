@@ -202,9 +202,7 @@ class PredictOptions:
         True, "Bring a scene outside the model's range of resolution into it while reading, or refuse it."
     )
     grid: OutputGrid = option(
-        "scene",
-        "Whose pixels the outputs have where the scene is resampled.",
-        choices=get_args(OutputGrid),
+        "scene", "Whose pixels the outputs have where the scene is resampled.", choices=get_args(OutputGrid)
     )
     aoi: str | None = option(
         None, "Map only inside the polygons of a vector file, in any CRS.", metavar="FILE[:LAYER]"

@@ -189,12 +189,7 @@ def make_plan(
     precision: torch.dtype,
     batch_size: int,
 ) -> Plan:
-    """Decide how to map a scene.
-
-    Raises:
-        UsageError: options that do not fit the scene, or a resolution that the model cannot use.
-        SourceError: nothing to map.
-    """
+    """Decide how to map a scene; a `UsageError` says that options or its resolution do not fit."""
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
     chosen = chosen_classes(card, options)

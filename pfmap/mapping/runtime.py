@@ -109,15 +109,9 @@ class Runtime:
         else:
             chosen = choose_device(device)
             kind = choose_precision(precision, chosen)
-        return cls(
-            model=model if isinstance(model, Model) else load_model(model),
-            device=chosen,
-            precision=kind,
-            # A CPU gains nothing from more than one.
-            batch_size=batch_size or (8 if chosen.type == "cuda" else 1),
-            on_message=on_message,
-            workers=workers,
-        )
+        loaded = model if isinstance(model, Model) else load_model(model)
+        windows = batch_size or (8 if chosen.type == "cuda" else 1)  # a CPU gains nothing from more than one
+        return cls(loaded, chosen, kind, windows, on_message, workers)
 
     def probed(self, measure: Callable[[], Probe]) -> Probe:
         """Return what a piece of a scene took: of the first that asks, which then is measured."""
@@ -137,19 +131,12 @@ class Runtime:
         """The network on its device, rebuilt for speed."""
         with self._lock:
             if self._predictor is None:
-                network = self.model.network
+                network, card = self.model.network, self.model.card
                 if isinstance(network, PFNet):
                     network = for_inference(network, self.device, self.precision)
-                self._predictor = Predictor(
-                    network,
-                    self.model.card.input,
-                    self.device,
-                    self.precision,
-                    self.batch_size,
-                    self.on_message,
-                    self.threads,
-                    contact=bool(self.model.card.architecture.contact),
-                )
+                means = self.device, self.precision, self.batch_size, self.on_message, self.threads
+                contact = bool(card.architecture.contact)
+                self._predictor = Predictor(network, card.input, *means, contact=contact)
             return self._predictor
 
 

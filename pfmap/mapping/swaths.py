@@ -116,9 +116,7 @@ def blend(
     with closing(predicted):
         for window, probabilities in predicted:
             with clock.stage("blend"):
-                if window.col == 0:
-                    blender.begin_row(window.row)
-                blended = blender.add(window.col, probabilities)
+                blended = blender.add(window.row, window.col, probabilities)
             del probabilities
             yield window, blended
             del window, blended
@@ -272,8 +270,7 @@ def map_array(
 ) -> tuple[Array, Array, Array | None]:
     """Map a whole ``(3, height, width)`` image in memory, with the same windows and blending as a scene.
 
-    Returns:
-        ``(height, width)`` classes, their confidence in percent, and contact; None of a predictor without.
+    Gives ``(height, width)`` classes, their confidence in percent, and contact; None of a predictor without.
     """
     height, width = image.shape[1:]
     grid = Grid.of(height, width, window, overlap)

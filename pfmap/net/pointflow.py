@@ -23,10 +23,8 @@ from pfmap.net.layers import average_pool, conv_bn_relu, max_by_gathering, resiz
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Pick the most salient pixel of every cell of a ``bins x bins`` grid over ``(B, 1, h, w)`` saliency.
 
-    Cells overlap where the map is smaller, and then points repeat.
-
-    Returns:
-        ``(B, bins ** 2)`` flat pixel indices into ``h * w``, and the ``(B, 1, bins, bins)`` maxima.
+    Cells overlap where the map is smaller, and then points repeat. Returned are ``(B, bins ** 2)`` flat pixel
+    indices into ``h * w``, and the ``(B, 1, bins, bins)`` maxima.
 
     Source: Li et al., CVPR 2021, Eq. 4.
     """
@@ -39,8 +37,7 @@ def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 def uniform_points(saliency: Tensor, bins: int) -> Tensor:
     """Take the pixels at the centres of a ``bins x bins`` grid, whatever their saliency.
 
-    Returns:
-        ``(B, bins ** 2)`` flat pixel indices into ``h * w``; points repeat where the map is smaller.
+    They are ``(B, bins ** 2)`` flat indices into ``h * w``, and repeat where the map is smaller.
 
     Source: Li et al., CVPR 2021, Table 2 ("uniform sampling").
     """
@@ -55,10 +52,8 @@ def largest_points(score: Tensor, count: int) -> Tensor:
     """Pick the `count` pixels with the highest score (all pixels, where there are fewer).
 
     Of the edge head's raw output they are the boundary points, those that look most like a contour; of the
-    saliency they are what the ablation calls "attention".
-
-    Returns:
-        ``(B, min(count, h * w))`` flat pixel indices into the ``h * w`` of ``(B, 1, h, w)`` scores.
+    saliency they are what the ablation calls "attention". They are ``(B, min(count, h * w))`` flat indices
+    into the ``h * w`` of ``(B, 1, h, w)`` scores.
 
     Source: Li et al., CVPR 2021, Eq. 5; Table 2.
     """
@@ -69,9 +64,8 @@ def largest_points(score: Tensor, count: int) -> Tensor:
 def flow_points(source: Tensor, target: Tensor) -> Tensor:
     """Add to every target point what all source points of its flow know, weighted by affinity.
 
-    Returns:
-        ``(B, C, P)``, as both are: `target` plus the attention-weighted sum of `source`; no scaling of the
-        affinity.
+    Both are ``(B, C, P)``, as is what is returned: `target` plus the attention-weighted sum of `source`,
+    without scaling of the affinity.
 
     Source: Li et al., CVPR 2021, Eq. 6.
     """

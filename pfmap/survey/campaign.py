@@ -64,7 +64,6 @@ class Survey:
     """Folder of the list of failures."""
     runner: Runner
     results: dict[Sheet, SheetResult] = field(default_factory=dict)
-    """What became of the scenes so far."""
     _begun: float = field(default_factory=time.perf_counter)
     _started: str = field(default_factory=_now)
     _boxes: dict[Sheet, GeoBox] = field(default_factory=dict)

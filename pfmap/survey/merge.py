@@ -60,7 +60,6 @@ class Merged:
     grid: GeoBox
     """Of the survey's rasters."""
     outputs: Mapping[str, Path]
-    """Files by kind."""
     pixels: npt.NDArray[np.int64]
     """``(256,)`` per value of the class raster; where scenes overlap, each place counts once."""
     areas: npt.NDArray[np.float64]

@@ -18,9 +18,9 @@ from pfmap.trace.tile import (
     Ints,
     Longs,
     compiled,
-    doubled,
     label,
     look_up,
+    new_runs,
     roots,
     shifted,
 )
@@ -39,17 +39,12 @@ ALONE, MISSED, FOUND, SPLIT, MERGED = 1, 2, 3, 4, 5
 def count_pixels(
     truth: Bytes, predicted: Bytes, confidence: Bytes, allowed: Bools, counts: Longs, levels: Longs
 ) -> None:
-    """Count pixels by true label, predicted class and confidence.
+    """Count the pixels of two rasters of ``(h, w)`` codes by true label, predicted class and confidence.
 
-    A pixel that does not count in one raster gets `NO_CODE` in both.
-
-    Args:
-        truth: ``(h, w)`` codes, as `predicted`; changed.
-        predicted: changed.
-        confidence: ``(h, w)`` percent; above 100 is unknown. Or ``(0, 0)``.
-        allowed: ``(256, 256)`` whether a label allows a class.
-        counts: ``(256, 256)`` by label and predicted class, that of `NO_CODE` included; added to.
-        levels: ``(256, 101, 2)`` by predicted class, confidence, and whether right; added to.
+    A pixel that does not count in one raster gets `NO_CODE` in both. Confidence, ``(h, w)`` or ``(0, 0)``, is
+    percent, above 100 unknown; `allowed`, ``(256, 256)``, says whether a label allows a class. Added to are
+    `counts`, ``(256, 256)`` by label and predicted class, that of `NO_CODE` included, and `levels`, ``(256,
+    101, 2)`` by predicted class, confidence, and whether right.
     """
     height, width = truth.shape
     known = confidence.size > 0
@@ -84,7 +79,6 @@ def paint(truth: Bytes, predicted: Bytes, top: int, sums: Longs, colors: Bytes, 
                 sums[row, col, k] += colors[t, p, k]
 
 
-@compiled
 def inner_boundary(codes: Bytes, margin: int) -> Bytes:
     """Keep the ``(h, w)`` codes of pixels beside another class, and put `NO_CODE` everywhere else.
 
@@ -93,17 +87,11 @@ def inner_boundary(codes: Bytes, margin: int) -> Bytes:
     """
     height, width = codes.shape
     out = np.full((height + 2 * margin, width + 2 * margin), NO_CODE, dtype=np.uint8)
-    for y in range(height):
-        for x in range(width):
-            here = codes[y, x]
-            if here == NO_CODE:
-                continue
-            if x + 1 < width and codes[y, x + 1] != here and codes[y, x + 1] != NO_CODE:
-                out[y + margin, x + margin] = here
-                out[y + margin, x + 1 + margin] = codes[y, x + 1]
-            if y + 1 < height and codes[y + 1, x] != here and codes[y + 1, x] != NO_CODE:
-                out[y + margin, x + margin] = here
-                out[y + 1 + margin, x + margin] = codes[y + 1, x]
+    inner = out[margin : margin + height, margin : margin + width]
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        apart = (codes[one] != codes[other]) & (codes[one] != NO_CODE) & (codes[other] != NO_CODE)
+        for side in (one, other):
+            np.copyto(inner[side], codes[side], where=apart)
     return out
 
 
@@ -114,9 +102,8 @@ def _nearest_counts(
     """Count boundary pixels by how near the other boundary of their class is.
 
     Args:
-        lines: ``(h, w)`` boundary pixels whose partners are looked for, with a margin as wide as the farthest
-            offset: so the partner's place is in the array without a check.
-        others: ``(h, w)`` boundary pixels among which they are looked for.
+        lines: ``(h, w)`` boundary pixels, with a margin as wide as the farthest offset: no check is needed.
+        others: ``(h, w)`` boundary pixels among which their partners are looked for.
         rows: first row whose pixels are looked at, and the row after the last.
         offsets: ``(n, 2)`` rows and columns to look at, the nearest first.
         level: ``(n,)`` in which column of `found` each of them counts.
@@ -143,14 +130,10 @@ def _nearest_counts(
 class Boundaries:
     """Measures how near the boundaries of two class rasters lie, rows after rows.
 
-    A row waits until enough rows below it are known, so that the result is that of the whole raster.
-
-    Args:
-        height: rows of the rasters.
-        distances: in pixels, rising.
-        predicted: ``(256, distances + 1)`` predicted boundary pixels by class and by the first distance that
-            reaches a true one; the last column is for those that none reaches. Added to.
-        truth: the same the other way round. Added to.
+    A row waits until enough rows below it are known, so that the result is that of the whole raster. Of
+    `distances`, in pixels and rising, predicted boundary pixels count under the first that reaches a true
+    one: they are added to `predicted`, ``(256, distances + 1)`` by class, in the last column where none does.
+    `truth` is the same the other way round.
     """
 
     def __init__(self, height: int, distances: tuple[int, ...], predicted: Longs, truth: Longs) -> None:
@@ -220,9 +203,7 @@ class _Side:
     def add(self, codes: Bytes, marks: Marks | None, *, last: bool) -> tuple[Ints, Longs, Longs]:
         """Take the next rows of codes; without marks connected pixels are one object. All get new numbers.
 
-        Returns:
-            ``(h, w)`` pieces of the rows, ``(n,)`` new numbers of the objects so far, and ``(pieces,)``
-            those of the pieces.
+        Returned are the ``(h, w)`` pieces, and new numbers of the objects so far and of the pieces.
         """
         known = len(self.objects)
         values, none, above = codes, NO_CODE, cast("Any", self._last)
@@ -347,22 +328,8 @@ class Matcher:
         self._pairs = np.column_stack([number[one[~now]], other[two[~now]], shared[~now]])
 
 
-@compiled
 def _shared_runs(first: Ints, second: Ints) -> Longs:
     """Find the ``(n, 3)`` runs along rows in which two pieces overlap: both pieces, and the run's length."""
-    runs = np.empty((1024, 3), dtype=np.int64)
-    count = 0
-    height, width = first.shape
-    for y in range(height):
-        start = 0
-        for x in range(1, width + 1):
-            a, b = first[y, start], second[y, start]
-            if x < width and first[y, x] == a and second[y, x] == b:
-                continue
-            if a != NOTHING and b != NOTHING:  # noqa: PLR1714 - numba
-                if count == len(runs):
-                    runs = doubled(runs)
-                runs[count, 0], runs[count, 1], runs[count, 2] = a, b, x - start
-                count += 1
-            start = x
-    return runs[:count].copy()
+    at = new_runs(first, second)
+    runs = np.column_stack([first.ravel()[at], second.ravel()[at], np.diff(at, append=first.size)])
+    return runs[(runs[:, :2] != NOTHING).all(axis=1)]

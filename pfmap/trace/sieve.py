@@ -26,7 +26,6 @@ from pfmap.trace.tile import (
     Ints,
     Longs,
     compiled,
-    doubled,
     label,
     look_up,
     no_class,
@@ -94,12 +93,9 @@ class _Chunk:
 class Sieve:
     """Merges small regions, or fills small holes, of a class raster that comes in rows, top to bottom.
 
-    Args:
-        nodata: value that is no class; None for none. It never changes, and nothing becomes it.
-        limits: regions, or holes, of a smaller area are merged, in the unit of `pixel_area`: one limit for
-            all, or one for each class by its value. A region without neighbours stays.
-        holes_only: whether only holes are merged, into the region around them.
-        pixel_area: area of a pixel in a row, given the row.
+    Regions, or with `holes_only` holes, of an area below `limits` are merged, in the unit in which
+    `pixel_area` says that of a row's pixels: one limit for all, or one for each class by its value. A region
+    without neighbours stays. Nodata never changes, and nothing becomes it.
     """
 
     def __init__(
@@ -252,31 +248,17 @@ def _summed(edges: Longs, count: int) -> Longs:
     return np.column_stack([keys // max(count, 1), keys % max(count, 1), length])
 
 
-@compiled
 def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
     """List ``(n, 2)`` nodes along each unit of border of small ones, and note who lies beside nodata."""
-    height, width = labels.shape
-    pairs = np.empty((1024, 2), dtype=np.int64)
-    count = 0
-    for y in range(height):
-        for x in range(width):
-            here = labels[y, x]
-            for k in range(2):
-                if (k == 0 and x + 1 == width) or (k == 1 and y + 1 == height):
-                    continue
-                there = labels[y, x + 1] if k == 0 else labels[y + 1, x]
-                if here == there:
-                    continue
-                if here == NOTHING:
-                    at_edge[node[there]] = True
-                elif there == NOTHING:
-                    at_edge[node[here]] = True
-                elif small[node[here]] or small[node[there]]:
-                    if count == len(pairs):
-                        pairs = doubled(pairs)
-                    pairs[count, 0], pairs[count, 1] = node[here], node[there]
-                    count += 1
-    return pairs[:count].copy()
+    found = []
+    for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+        differ = one != other
+        pairs = np.column_stack([one[differ], other[differ]])
+        known = pairs != NOTHING
+        at_edge[node[pairs[known & ~known[:, ::-1]]]] = True
+        pairs = node[pairs[known.all(axis=1)]]
+        found.append(pairs[small[pairs].any(axis=1)])
+    return np.concatenate(found)
 
 
 @compiled
@@ -317,10 +299,8 @@ def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
 
     They wait in a queue by area and first pixel; one that grows by merging and is still small is put there
     again, and its older entry is passed over. One has to wait for more rows while a neighbour that would come
-    before it is not decided itself. `nodes` and `graph` are changed.
-
-    Returns:
-        ``(n,)`` whom everyone belongs to now, and who has to wait.
+    before it is not decided itself. `nodes` and `graph` are changed; ``(n,)`` whom everyone belongs to now,
+    and who has to wait, is returned.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
@@ -405,11 +385,8 @@ def _fill_holes(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
     """Fill small holes.
 
     Complete small regions that are neighbours form a group. What lies around it are its gates: complete large
-    regions, ones that go on below, and the edge. A group with one gate is a hole in it. `nodes` is changed.
-
-    Returns:
-        ``(n,)`` whom everyone belongs to now; and who has to wait, because a gate may still become another's
-        part, or a part of the group.
+    regions, ones that go on below, and the edge. A group with one gate is a hole in it. Who has to wait does
+    so because a gate may still become another's part, or a part of the group. As `_merge_small` otherwise.
     """
     count = len(nodes.klass)
     parent = np.arange(count)
@@ -465,10 +442,8 @@ def _gate(nodes: _Nodes, graph: _Graph, free: Bools, group: list[Any], limit: fl
 
     Two complete regions, a complete one and one that goes on, two of different classes that go on, or the
     edge stay different gates for ever. Two of one class that go on may turn out to be one, and a small one
-    that goes on may end, and belong to the group.
-
-    Returns:
-        The region, or -1 if there are several gates or none; and whether that is still undecided.
+    that goes on may end, and belong to the group. Returned are the region, or -1 if there are several gates
+    or none; and whether that is still undecided.
     """
     complete, going = -1, -1
     several, undecided = False, False

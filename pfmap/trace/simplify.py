@@ -34,7 +34,6 @@ from pfmap.trace.tile import (
     Longs,
     Pieces,
     compiled,
-    doubled,
     doubled_area,
 )
 
@@ -144,8 +143,7 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
 def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
     """Put the middle of each line between its corners, and start rings at their best corner.
 
-    Returns:
-        ``(points, 2)`` corners at even, middles at odd places of each arc; and where the arcs start.
+    Of each arc corners are at even, middles at odd places of ``(points, 2)``; and where the arcs start.
     """
     count = len(arcs.left)
     offsets = np.empty(count + 1, dtype=np.int64)
@@ -462,7 +460,7 @@ def _by_cell(points: Ints, begin: Ints, end: Ints, rows: int, cols: int) -> tupl
             top, bottom = _rows_at(points, begin[s], end[s], column)
             for row in range(top, bottom + 1):
                 if count == len(passed):
-                    passed = doubled(passed)
+                    passed = np.concatenate((passed, np.empty_like(passed)))
                 passed[count, 0], passed[count, 1] = row * cols + column, s
                 count += 1
     return _grouped(passed[:count], rows * cols)
@@ -541,11 +539,7 @@ def _on_side(points: Ints, a: int, b: int, height: int, width: int) -> bool:
 
 @compiled
 def _posts(draft: _Draft, rows: int, cols: int) -> tuple[Longs, Longs]:
-    """Sort by cell what no segment may jump over: nodes inside the tile, and one point of each ring.
-
-    Returns:
-        Their points, and ``(rows * cols + 1,)`` where each cell's start among them.
-    """
+    """Sort by cell what no segment may jump over: nodes inside the tile, and one point of each ring."""
     posts = np.concatenate((draft.offsets[:-1], draft.offsets[1:][~draft.closed] - 1))
     x, y = draft.points[posts, 0].astype(np.int64), draft.points[posts, 1].astype(np.int64)
     inside = (x > 0) & (x < draft.width) & (y > 0) & (y < draft.height)

@@ -52,27 +52,21 @@ def offsets_of(sizes: npt.NDArray[Any]) -> Longs:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-@compiled
 def take_ragged(coords: Ints, offsets: Longs, chosen: Longs) -> Ints:
     """Return the ``(k,)`` chosen runs of a ragged array of ``(n, 2)`` coordinates, in the order named."""
-    size = 0
-    for k in chosen:
-        size += offsets[k + 1] - offsets[k]
-    out = np.empty((size, 2), dtype=coords.dtype)
-    at = 0
-    for k in chosen:
-        length = offsets[k + 1] - offsets[k]
-        out[at : at + length] = coords[offsets[k] : offsets[k + 1]]
-        at += length
-    return out
+    sizes = np.diff(offsets)[chosen]
+    before = np.cumsum(sizes) - sizes
+    return coords[np.arange(sizes.sum()) + np.repeat(offsets[chosen] - before, sizes)]
 
 
-@compiled
-def doubled(rows: Longs) -> Longs:
-    """Return a full ``(n, k)`` table with room for as many rows again, for loops that cannot count ahead."""
-    more = np.empty((2 * len(rows), rows.shape[1]), dtype=rows.dtype)
-    more[: len(rows)] = rows
-    return more
+def new_runs(*layers: npt.NDArray[Any]) -> Longs:
+    """Return where along the rows of ``(h, w)`` layers a pixel is not as the one before in all, ascending.
+
+    That is as row * width + column; rows begin anew.
+    """
+    new = np.ones(layers[0].shape, dtype=np.bool_)
+    new[:, 1:] = np.any([layer[:, 1:] != layer[:, :-1] for layer in layers], axis=0)
+    return np.flatnonzero(new)
 
 
 @compiled
@@ -188,23 +182,28 @@ class Rings(NamedTuple):
 def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
     """Find the 4-connected pieces of a tile of ``(h, w)`` classes, and confidence in percent.
 
-    Runs of equal pixels are found row by row, and united with those above them (union-find). Nodata belongs
-    to no piece.
-
-    Returns:
-        ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
+    Runs of equal pixels are found row by row, and united with those above them (union-find). Returned are the
+    ``(h, w)`` number of each pixel's piece, `NOTHING` for nodata; and the pieces, in reading order.
     """
     height, width = classes.shape
-    new = np.ones(classes.shape, dtype=np.bool_)
-    new[:, 1:] = classes[:, 1:] != classes[:, :-1]
-    at = np.flatnonzero(new)
-    runs = (at % width).astype(np.int32), np.searchsorted(at, width * np.arange(height + 1))
-    return _gather(classes, confidence, *runs, *_numbered(classes, *runs, nodata))
+    at = new_runs(classes)
+    row_starts = np.searchsorted(at, width * np.arange(height + 1))
+    number = _numbered(classes, (at % width).astype(np.int32), row_starts, nodata)
+    sizes = np.diff(at, append=classes.size)
+    labels = np.repeat(number, sizes).reshape(classes.shape)
+    totals, least = (how.reduceat(confidence.ravel(), at, dtype=np.int64) for how in (np.add, np.minimum))
+    some = number != NOTHING
+    number, at, sizes = number[some], at[some], sizes[some]
+    first = at[np.flatnonzero(np.diff(np.maximum.accumulate(number), prepend=NOTHING))]
+    lowest = np.full(len(first), 255, dtype=np.uint8)
+    np.minimum.at(lowest, number, least[some].astype(np.uint8))
+    pixels, total = (np.bincount(number, part).astype(np.int64) for part in (sizes, totals[some]))
+    return labels, Pieces(classes.ravel()[first].astype(np.int32), pixels, total, lowest, first)
 
 
 @compiled
-def _numbered(classes: npt.NDArray[Any], starts: Ints, row_starts: Longs, nodata: int) -> tuple[Ints, int]:
-    """Number the pieces, and say for ``(runs,)`` runs of pixels whose they are, and how many there are.
+def _numbered(classes: npt.NDArray[Any], starts: Ints, row_starts: Longs, nodata: int) -> Ints:
+    """Number the pieces, and say for ``(runs,)`` runs of pixels whose they are, or `NOTHING`.
 
     Runs go by the columns in which they start; those of row k by ``row_starts[k : k + 2]``.
     """
@@ -233,41 +232,7 @@ def _numbered(classes: npt.NDArray[Any], starts: Ints, row_starts: Longs, nodata
                 found += 1
             else:
                 number[run] = number[parent[run]]
-    return number, found
-
-
-@compiled
-def _gather(
-    classes: npt.NDArray[Any], confidence: Bytes, starts: Ints, row_starts: Longs, number: Ints, found: int
-) -> tuple[Ints, Pieces]:
-    """Give each pixel the number of its piece, and sum up each piece; `number` is that of each run."""
-    height, width = classes.shape
-    labels = np.empty((height, width), dtype=np.int32)
-    pieces = Pieces(
-        np.zeros(found, dtype=np.int32),
-        np.zeros(found, dtype=np.int64),
-        np.zeros(found, dtype=np.int64),
-        np.full(found, 255, dtype=np.uint8),
-        np.full(found, -1, dtype=np.int64),
-    )
-    for y in range(height):
-        for run in range(row_starts[y], row_starts[y + 1]):
-            start, piece = starts[run], number[run]
-            stop = starts[run + 1] if run + 1 < row_starts[y + 1] else width
-            labels[y, start:stop] = piece
-            if piece == NOTHING:
-                continue
-            total, least = 0, 255
-            for x in range(start, stop):
-                total += confidence[y, x]
-                least = min(least, confidence[y, x])
-            if pieces.first[piece] < 0:
-                pieces.first[piece] = y * width + start
-                pieces.classes[piece] = classes[y, start]
-            pieces.pixels[piece] += stop - start
-            pieces.total[piece] += total
-            pieces.least[piece] = min(pieces.least[piece], least)
-    return labels, pieces
+    return number
 
 
 _EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
@@ -275,11 +240,9 @@ _EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
 
 
 def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
-    """Find the unit lines between pixels of different classes.
+    """Find the unit lines between pixels of different classes: the flags above of each pixel corner.
 
-    Returns:
-        ``(h + 1, w + 1)`` the flags above for each pixel corner, and the number of unit lines. None runs
-        along the tile's sides.
+    Returned are these, ``(h + 1, w + 1)``, and the number of lines. None runs along the tile's sides.
     """
     height, width = classes.shape
     east, south = np.zeros((2, height + 1, width + 1), dtype=np.uint8)
@@ -433,11 +396,8 @@ def _walk_all(
     """Walk all rings, each from the first of its halves that is not walked yet.
 
     A number for region and corner says where halves end (`arriving`), and where they begin, in their order by
-    it (`leaving`).
-
-    Returns:
-        ``(points, 2)`` vertices, ``(rings + 1,)`` where each ring starts, and ``(rings,)`` its region and
-        twice its signed area.
+    it (`leaving`). Returned are ``(points, 2)`` vertices, ``(rings + 1,)`` where each ring starts, and
+    ``(rings,)`` its region and twice its signed area.
     """
     size, count = 0, len(halves.arc)
     for arc in halves.arc:

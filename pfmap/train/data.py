@@ -51,13 +51,10 @@ class TrainingData:
 
 
 def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
-    """Open all sources of a configuration; what fits into memory is read at once.
+    """Open all sources of a configuration, whose paths are relative to the folder.
 
-    The configuration's paths are relative to the folder.
-
-    Raises:
-        TrainingError: a source has no images, no labels, only one class, or sizes differ.
-        SourceError: a file cannot be read.
+    What fits into memory is read at once. A `TrainingError` says that there are no images or labels, or only
+    one class.
     """
     sets = ClassSets(tuple(spec.name for spec in config.card.classes))
     scenes = [_open_scenes(spec, config, folder, sets) for spec in config.sources]
@@ -187,7 +184,7 @@ def _keep_what_fits(scenes: Sequence[LabelledScene]) -> None:
         left -= scene.size
         if left < 0:
             break
-        scene.keep()
+        scene.kept = scene.read(*scene.box)
 
 
 def _split(spec: SourceSpec, scenes: Sequence[LabelledScene], seed: int) -> tuple[list[Sample], list[Sample]]:

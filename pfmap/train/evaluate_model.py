@@ -208,15 +208,8 @@ class _Job:
     def together(self) -> Evaluation:
         """Return the figures of all sources."""
         notes = () if self.judged.all() and not self.labels.partial else (_PARTIAL,)
-        return figures(
-            self.total,
-            self.labels,
-            self.objects,
-            self.least,
-            certain=self.judged,
-            named_only=True,
-            notes=notes,
-        )
+        found = self.total, self.labels, self.objects, self.least
+        return figures(*found, certain=self.judged, named_only=True, notes=notes)
 
 
 def _codes(sets: ClassSets) -> tuple[npt.NDArray[np.uint8], tuple[frozenset[int], ...]]:

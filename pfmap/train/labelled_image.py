@@ -52,7 +52,7 @@ class LabelledScene:
         # What prediction shows the network where a scene has no data: the mean colour.
         self._neutral = (np.array(card.input.mean) * 255).round().astype(np.uint8)[:, None]
         self.kept: tuple[Image, Labels] | None = None
-        """All of it, if it is kept in memory."""
+        """All of it, if it is small enough to be kept in memory."""
         with Source(*self._open) as source:
             self.geobox: GeoBox = source.info.geobox
             known = known_scaling(source.info, card, None)
@@ -67,10 +67,6 @@ class LabelledScene:
     def size(self) -> int:
         """Bytes that image and labels take in memory."""
         return 4 * self.geobox.height * self.geobox.width
-
-    def keep(self) -> None:
-        """Read everything into memory: the scene is small."""
-        self.kept = self._load(*self.box)
 
     def read(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
         """Read a part: ``(3, rows, cols)`` as the network is to see it, and ``(rows, cols)`` label sets."""
@@ -160,10 +156,7 @@ def survey(
     """Count the labels of a part of a scene, and remember where some of each are.
 
     A scene in memory is counted pixel by pixel. Of a larger one spots all over it are looked at, and around
-    some of its polygons; counts are then estimates. What is hidden does not count.
-
-    Returns:
-        ``(256,)`` pixels by label set, without the unknown ones, and rows and columns of the scene.
+    some of its polygons; counts are then estimates. What is hidden or unknown does not count.
     """
     rng = np.random.default_rng(0)
     counts = np.zeros(256)

@@ -17,7 +17,7 @@ import tomli_w
 from pfmap.core.card import Card, card_table
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import write_text, writing_into
-from pfmap.core.grid import GeoBox, mean_size
+from pfmap.core.grid import mean_size
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
 from pfmap.raster.location import RASTER_SUFFIXES, locate
@@ -81,9 +81,7 @@ def quick_config(options: QuickOptions, model: Model, output: Path, *, write: bo
 def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     """Write down how to fine-tune a model, under a new name, on a user's data: all paths are absolute.
 
-    Raises:
-        TrainingError: no images, no labels for some of them, or classes that are not in the list.
-        SourceError: a file cannot be read.
+    A `TrainingError` says that images or labels are missing, or that classes are not in the list.
     """
     images = _rasters(options.images, "image")
     pattern = escape(str(options.images.resolve()))
@@ -134,7 +132,9 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
             }
         ],
     }
-    tables["input"]["gsd"] = _resolution(card, box)
+    if (size := pixel_size(box)) is not None:  # the images lie within what the model knows from now on
+        known = *card.input.gsd, mean_size(size)
+        tables["input"]["gsd"] = [round(min(known), 4), round(max(known), 4)]
     tables["architecture"]["contact"] = contact
     del tables["accuracy"], tables["temperature"]
     return tables
@@ -267,16 +267,6 @@ def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int], tu
         )
     listed = tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
     return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}, listed
-
-
-def _resolution(card: Card, box: GeoBox) -> list[float]:
-    """Widen the model's range of resolution so that the images lie within."""
-    low, high = card.input.gsd
-    size = pixel_size(box)
-    if size is None:
-        return [low, high]
-    gsd = mean_size(size)
-    return [round(min(low, gsd), 4), round(max(high, gsd), 4)]
 
 
 def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:

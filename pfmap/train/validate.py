@@ -58,7 +58,6 @@ class Calibration:
     """A fitted temperature."""
 
     temperature: float
-    """Divides the logits."""
     error_before: float
     """Expected calibration error without it, on windows that were not fitted on."""
     error: float
@@ -99,9 +98,7 @@ def mapped(
 ) -> Iterator[tuple[Labels, Image, Image, Image | None]]:
     """Map images with the model's windows, as a scene would be.
 
-    Yields:
-        Each image's label sets, its classes, and in percent their confidence and the contact of a predictor
-        that gives it, all ``(height, width)`` uint8.
+    Each gives ``(height, width)`` uint8: label sets, classes, and as `map_array` confidence and contact.
     """
     for sample in samples:
         window, overlap = window_for(sample, predictor.spec.window)

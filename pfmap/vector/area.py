@@ -25,7 +25,6 @@ class Area:
     rectangle: bool
     """Whether it is exactly those rows and columns."""
     note: str = ""
-    """What to tell the user of it."""
     _tree: shapely.STRtree = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -96,10 +96,9 @@ class Footprints:
 
 
 def clusters(places: Sequence[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
-    """Bring together rows and columns of scenes on one grid that touch or overlap, also at a corner.
+    """Return rows and columns around scenes on one grid that touch or overlap, also at a corner.
 
-    Returns:
-        Rows and columns around those that hang together, from the top; no two of these touch.
+    They go from the top; no two of these touch.
     """
     near = 0.25  # wider by this, those that touch at a corner overlap
     spans = [(x.start - near, y.start - near, x.stop + near, y.stop + near) for y, x in places]

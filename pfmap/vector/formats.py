@@ -62,7 +62,6 @@ class Sink(ABC):
     """Its name without the ending."""
     crs: pyproj.CRS | None
     metadata: Mapping[str, str]
-    """Run parameters."""
     moment: datetime
     """When it says it was written, UTC."""
     begun: bool = field(default=False, init=False)
@@ -136,7 +135,6 @@ class Sink(ABC):
 class _Shapefile(Sink):
     """In numbered parts if it grows too large; that is decided before anything is written to a part."""
 
-    limit: int = field(default_factory=lambda: SHAPEFILE_BYTES)
     _parts: list[Path] = field(default_factory=list)
     _shapes: int = 0
     _records: int = 0
@@ -150,10 +148,12 @@ class _Shapefile(Sink):
             self._next_part()
         first = 0
         while first < len(frame) or not self._records:
-            room = int(np.searchsorted(np.cumsum(sizes[first:]), self.limit - self._shapes, side="right"))
+            room = int(
+                np.searchsorted(np.cumsum(sizes[first:]), SHAPEFILE_BYTES - self._shapes, side="right")
+            )
             if self._records:
                 table = self._parts[-1].with_suffix(".dbf").stat().st_size if self._shapes else 0
-                room = min(room, max(0, self.limit - table) // self._records)
+                room = min(room, max(0, SHAPEFILE_BYTES - table) // self._records)
             if not room and self._shapes:
                 self._next_part()
                 continue
@@ -283,12 +283,9 @@ def sink(
 
 
 def _table(frame: gpd.GeoDataFrame) -> pa.Table:
-    """Return a table with the geometries as WKB, without notes on its columns."""
+    """Return a table with the geometries as WKB, one type for texts, and without notes on its columns."""
     table = pa.table(frame.to_arrow(index=False, geometry_encoding="WKB"))
-    fields = [pa.field(column.name, _plain(column.type)) for column in table.schema]
-    return table.cast(pa.schema(fields))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return one type for texts, however pandas keeps them: a chunk without rows has none."""
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_null(kind) else kind
+    # However pandas keeps them: a chunk without rows has none.
+    texts = (pa.types.is_large_string, pa.types.is_null)
+    kinds = (pa.string() if any(is_kind(kind) for is_kind in texts) else kind for kind in table.schema.types)
+    return table.cast(pa.schema(list(zip(table.schema.names, kinds, strict=True))))

@@ -82,7 +82,6 @@ class Layer:
     encoding: str | None = None
     """Of its texts, where the file does not say it."""
     note: str = ""
-    """What to tell the user of it."""
 
     def chunks(self, columns: Sequence[str]) -> Iterator[tuple[Shapes, dict[str, npt.NDArray[np.object_]]]]:
         """Yield ``(n,)`` geometries and these columns of the features, some at a time; curves as lines."""

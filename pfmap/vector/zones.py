@@ -37,7 +37,6 @@ class Summary:
     """"m2", or "px" where the layer has no CRS."""
     rows: list[Row]
     notes: tuple[str, ...] = ()
-    """What to tell the user of the files."""
 
 
 _Part = tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]
@@ -50,11 +49,8 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
 
     Objects, of a file with a field `class`, are cut at the zones' borders: areas are those of the pieces
     within. Zones are polygons in any CRS; `zone_field` has their names, None for `name`, else the first text,
-    else their number. Both may be ``FILE:layer``.
-
-    Raises:
-        SourceError: a file cannot be read, or is not what is needed.
-        UsageError: the two CRSs cannot be brought together.
+    else their number. Both may be ``FILE:layer``. A `SourceError` says that a file is not what is needed, a
+    `UsageError` that the two CRSs cannot be brought together.
     """
     layer = open_layer(objects, "objects")
     if "class" not in layer.fields:
@@ -108,7 +104,6 @@ class _Zones:
     tree: shapely.STRtree
     union: shapely.Geometry
     note: str
-    """What to tell the user of the file."""
 
     def split(self, shapes: Shapes, measurer: Measurer) -> Iterator[_Part]:
         """Yield for each zone the objects that reach it, and last those that reach out of all of them."""

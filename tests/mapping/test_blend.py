@@ -88,14 +88,13 @@ def test_streamed_blending_equals_the_weighted_sum_over_the_whole(
     confidence = torch.zeros((height, width), dtype=torch.uint8)
     blender = Blender(grid, 3)
     for row in range(grid.rows.count):
-        blender.begin_row(row)
         for col in range(grid.cols.count):
             window = torch.rand(3, 20, 20, generator=generator).softmax(0)
             y, x = grid.rows.extent(row), grid.cols.extent(col)
             weight = taper(grid.rows, row)[:, None] * taper(grid.cols, col)
             whole[:, y.start : y.stop, x.start : x.stop] += window * weight
             rows, cols = grid.rows.block(row), grid.cols.block(col)
-            best = blender.add(col, window).max(dim=0)
+            best = blender.add(row, col, window).max(dim=0)
             box = slice(rows.start, rows.stop), slice(cols.start, cols.stop)
             classes[box], confidence[box] = best.indices.byte(), (best.values * 100).round().byte()
     best, expected = whole[:, :height, :width].max(0)
@@ -139,9 +138,8 @@ def run(grid: Grid, windows: dict, first: int, classes: int = 3) -> dict:
     blender = Blender(grid, classes)
     blocks = {}
     for row in range(first, grid.rows.count):
-        blender.begin_row(row)
         for col in range(grid.cols.count):
-            blocks[row, col] = blender.add(col, windows[row, col].clone())
+            blocks[row, col] = blender.add(row, col, windows[row, col].clone())
     return blocks
 
 
