@@ -93,8 +93,7 @@ class Link:
     def workers(self) -> frozenset[str]:
         """Return the addresses of the workers that are there now."""
         with self._lost():
-            found: Mapping[str, int] = self._client.nthreads()
-        return frozenset(found)
+            return frozenset(self._client.nthreads())
 
     def submit(
         self,

@@ -44,8 +44,7 @@ class Area:
 
     def digest(self) -> bytes:
         """Return bytes that differ for different areas."""
-        text: bytes = shapely.to_wkb(shapely.normalize(self.geometry))
-        return text
+        return bytes(shapely.to_wkb(shapely.normalize(self.geometry)))
 
 
 def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str) -> Area:

@@ -207,8 +207,7 @@ class LabelPolygons:
         def place(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             if self._onto is not None:
                 xy = np.column_stack(self._onto.transform(xy[:, 0], xy[:, 1]))
-            pixels: npt.NDArray[np.float64] = xy @ self._matrix + self._shift
-            return pixels
+            return np.asarray(xy @ self._matrix + self._shift)
 
         flat = _polygons_alone(shapely.force_2d(shapes[some]))
         return np.asarray(shapely.transform(flat, place), dtype=object), values
