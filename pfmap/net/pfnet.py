@@ -17,7 +17,7 @@ from pfmap.net.layers import average_pool, build_encoder, conv_bn_relu, resize
 from pfmap.net.pointflow import Flowed, FlowPoints, PointFlow
 
 CONTACT_WIDTH = 64
-"""Channels of the contact map's own convolution."""
+"""Channels of the contact map's own convolutions."""
 
 
 class PFNetOutput(NamedTuple):
@@ -43,7 +43,7 @@ class PFNet(nn.Module):
     """The network: normalised ``(B, 3, H, W)`` in, logits ``(B, classes, H, W)`` out.
 
     With `contact` in the architecture there is one more channel, the last: the logit that a pixel lies in or
-    by the common wall of two objects. It is our addition, and reads the head's features.
+    by the common wall of two objects. It is our addition (`ContactHead`), and changes nothing before it.
 
     H and W are multiples of 32, 64 or more; they need not be equal. Pooling and point counts are per window,
     so a trained model belongs to the window size in its card.
@@ -69,10 +69,7 @@ class PFNet(nn.Module):
         self.head = nn.Sequential(LevelsConv(4, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.classify = nn.Conv2d(width, architecture.classes, 1)
         if architecture.contact:
-            # Four times as fine as the features: walls are thinner than their pixels.
-            self.contact = nn.Sequential(
-                *conv_bn_relu(width, CONTACT_WIDTH, 3), nn.Conv2d(CONTACT_WIDTH, 16, 1), nn.PixelShuffle(4)
-            )
+            self.contact = ContactHead(width)
 
     def _flow_modules(self) -> nn.ModuleList:
         """Build what lies between neighbouring levels, fine to coarse."""
@@ -125,7 +122,7 @@ class PFNet(nn.Module):
         features = self.head(levels)
         return PFNetOutput(
             logits=self.classify(features),
-            contact=self.contact(features) if self.architecture.contact else None,
+            contact=self.contact(image, levels[0], features) if self.architecture.contact else None,
             edges=[flow.edges for flow in flows if flow.edges is not None],
             context=context,
             flows=[flow.features for flow in flows],
@@ -138,6 +135,40 @@ class PFNet(nn.Module):
         # Class by class from here on, as the softmax wants it: cheaper to turn before than after.
         logits = resize(output.logits.contiguous(), image.shape[-2:])
         return logits if output.contact is None else torch.cat([logits, output.contact], dim=1)
+
+
+class ContactHead(nn.Module):
+    """Show the common walls of objects: a small U-Net on features at stride 4 that also sees the image.
+
+    What divides two roofs is often a line thinner than the features' pixels, so the image comes in at strides
+    1 and 2, and the map goes out at stride 1. Whether such a line is a wall or a ridge shows in what lies
+    around it, so it is looked at from strides 8 and 16 too.
+
+    Source: Ronneberger et al., *U-Net*, MICCAI 2015; Shi et al., CVPR 2016, for the shuffle.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        own = CONTACT_WIDTH
+        self.lines = nn.Sequential(
+            *conv_bn_relu(3, 16, 3, stride=2), *conv_bn_relu(16, 16, 3), *conv_bn_relu(16, 32, 3, stride=2)
+        )
+        self.join = conv_bn_relu(2 * width + 32, own, 1)
+        self.around = nn.Sequential(nn.AvgPool2d(2), *conv_bn_relu(own, own, 3), *conv_bn_relu(own, own, 3))
+        self.far = nn.Sequential(
+            nn.AvgPool2d(2),
+            *(part for rate in (1, 2, 4) for part in conv_bn_relu(own, own, 3, dilation=rate)),
+        )
+        self.back = conv_bn_relu(own, own, 3)
+        self.draw = nn.Sequential(*conv_bn_relu(own, own, 3), nn.Conv2d(own, 16, 1), nn.PixelShuffle(4))
+
+    def forward(self, image: Tensor, level: Tensor, features: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` and two ``(B, C, H / 4, W / 4)`` to logits ``(B, 1, H, W)``."""
+        here = self.join(torch.cat([level, features, self.lines(image)], dim=1))
+        around = self.around(here)
+        around = self.back(around + resize(self.far(around), around.shape[-2:]))
+        drawn: Tensor = self.draw(here + resize(around, here.shape[-2:]))
+        return drawn
 
 
 class LevelsConv(nn.Conv2d):
