@@ -262,5 +262,5 @@ def class_target(
 
 def rasters_of(options: PredictOptions, separation: Separation | None) -> list[str]:
     """Say which of the layers become rasters of the whole scene."""
-    contact = separation is not None and not separation.by_shape
+    contact = separation is not None and bool(separation.by_contact)
     return ["classes", *["confidence"] * options.confidence, *["contact"] * contact]

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import ClassSpec
+from pfmap.core.classes import ClassSpec, refuse_unwanted
 from pfmap.core.errors import UNSEEN, TargetError, visible
 from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
@@ -161,6 +161,30 @@ class Chosen:
     """How objects that touch are taken apart; None leaves them together."""
 
 
+def separation_of(
+    names: tuple[str, ...] | None,
+    shown: frozenset[int],
+    find: Callable[[Sequence[str]], Iterable[int]],
+    wanted: Container[int] | None,
+    classes: Mapping[int, ClassSpec],
+    scale: float,
+) -> Separation | None:
+    """Say how objects that touch are taken apart: by a contact map where that has `shown` them, or by shape.
+
+    Their classes are those that `find` finds by `names`; without names those that are shown and `wanted` as
+    polygons (None: all). `scale` is as in `Separation`.
+
+    Raises:
+        UsageError: a class does not become polygons.
+    """
+    if names is None:
+        chosen = frozenset(value for value in shown if wanted is None or value in wanted)
+    else:
+        chosen = frozenset(find([name for name in names if name != "none"]))
+        refuse_unwanted(sorted(chosen), wanted, classes, "taken apart")
+    return Separation(chosen & shown, chosen - shown).scaled(scale) if chosen else None
+
+
 class Shaper:
     """Makes vector files of a class raster that comes in rows, top to bottom. Use it as a context manager.
 
@@ -227,9 +251,8 @@ class Shaper:
         if self._tracer is not None:
             self._earlier += self._tracer.piece_count
         self._part.close()
-        options = self._options
         self._rows, self._cols, self._top = rows, cols, rows.start
-        small = () if options.drop_small else self._limits
+        small = () if self._options.drop_small else self._limits
         self._sieves = [
             Sieve(
                 rows.size,
@@ -239,22 +262,22 @@ class Shaper:
                 holes_only=holes_only,
                 pixel_area=lambda row: pixel_area(self._geobox, self.measurer, rows.start + row),
             )
-            for limits, holes_only in ((small, False), ((options.fill_holes,), True))
+            for limits, holes_only in ((small, False), ((self._options.fill_holes,), True))
             if any(limits)
         ]
-        tracer = Tracer(
+        self._tracer = Tracer(
             rows.size,
             cols.size,
             nodata=self._nodata,
             wanted=self._chosen.wanted,
             tolerance=self._tolerance,
-            split=options.split_large,
+            split=self._options.split_large,
             workers=os.cpu_count() or 1,
             spool=self._folder,
             separation=self._chosen.separation,
             curves=self._curves,
         )
-        self._tracer = self._part.enter_context(tracer)
+        self._part.enter_context(self._tracer)
 
     def trace(
         self,

@@ -11,18 +11,17 @@ from typing import Any
 import torch
 
 from pfmap.core.card import Card, card_table
-from pfmap.core.classes import index_of, listed, refuse_unwanted
+from pfmap.core.classes import index_of, refuse_unwanted
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.mapping.objects import Chosen, limits_of
+from pfmap.mapping.objects import Chosen, limits_of, separation_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
 from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
-from pfmap.trace.separate import separation_of
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.geodesy import Measurer, pixel_size
 from pfmap.version import __version__
@@ -138,7 +137,7 @@ class Plan:
             "PFMAP_ATTRIBUTION": self.card.provenance.attribution,
         }
         if self.chosen.separation is not None:
-            tags["PFMAP_SEPARATED"] = listed(self.chosen.separation.classes, self.card.by_index)
+            tags |= self.chosen.separation.tags(self.card.by_index)
         if self.model_gsd is not None:
             tags["PFMAP_GSD"] = f"{mean_size(self.model_gsd):.5g}"
         return tags
@@ -192,7 +191,6 @@ def make_plan(
     """Decide how to map a scene; a `UsageError` says that options or its resolution do not fit."""
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
-    chosen = chosen_classes(card, options)
     area = None
     if options.aoi is not None or options.bbox is not None:
         area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
@@ -208,6 +206,7 @@ def make_plan(
         Scale(cols.size, max(1, round(cols.size / across))),
     )
     native = options.grid == "scene"
+    chosen = chosen_classes(card, options, mean_size((across, down)) if native else 1.0)
     overlap = options.overlap if options.overlap is not None else card.input.window // 8
     grid = Grid.of(frame.rows.size, frame.cols.size, card.input.window, overlap)
     known = known_scaling(scene, card, options.scale)
@@ -241,14 +240,13 @@ def make_plan(
     )
 
 
-def chosen_classes(card: Card, options: PredictOptions) -> Chosen:
+def chosen_classes(card: Card, options: PredictOptions, scale: float = 1.0) -> Chosen:
     """Say what becomes of the classes, by their indices; a `UsageError` if one does not become polygons."""
     shapes, find = options.shapes, partial(wanted_classes, card)
     wanted, squared, smoothed = map(find, (options.classes, shapes.regularize, shapes.smooth))
     refuse_unwanted(squared, wanted, card.by_index)
-    separation, shown = None, find(card.architecture.contact)
-    if shown or shapes.separate:
-        separation = separation_of(shapes.separate, shown, find, wanted, card.by_index)
+    shown = frozenset(find(card.architecture.contact))
+    separation = separation_of(shapes.separate, shown, find, wanted, card.by_index, scale)
     return Chosen(frozenset(wanted), frozenset(squared), frozenset(smoothed), separation)
 
 

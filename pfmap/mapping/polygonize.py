@@ -19,12 +19,20 @@ from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
 from pfmap.core.resources import UNDATED, clear_beside, moment_of
 from pfmap.core.stages import read_ahead
-from pfmap.mapping.objects import Chosen, Shaper, numbered, refuse_existing, refuse_odd_names, vector_names
+from pfmap.mapping.objects import (
+    Chosen,
+    Shaper,
+    numbered,
+    refuse_existing,
+    refuse_odd_names,
+    separation_of,
+    vector_names,
+)
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
 from pfmap.raster.location import Location, locate, output_folder
 from pfmap.raster.target import Parts, RasterTarget, finish
-from pfmap.trace.separate import Separation, separation_of
+from pfmap.trace.separate import Separation
 from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
@@ -110,10 +118,10 @@ def vectorize(
         separation = _separation(
             source, percent.get("contact"), options.separate, wanted, table, location.text
         )
-        if separation is None or separation.by_shape:
+        if separation is None or not separation.by_contact:
             percent.pop("contact", None)
         if separation is not None:
-            on_message("warning: " * separation.by_shape + separation.about(table))
+            on_message("warning: " * bool(separation.by_shape) + separation.about(table))
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")
         named = [table[value] for value in sorted(table if wanted is None else wanted)]
@@ -153,7 +161,7 @@ def _separation(
         shown = _wanted(source.classes, contact.separated, raster) or find(names or ())
         if not shown:
             raise UsageError(f"the contact map of {raster} does not name its classes: do so with separate=")
-    return separation_of(names, shown, find, wanted, table)
+    return separation_of(names, shown, find, wanted, table, (contact or source).scale)
 
 
 class ClassTable(dict[int, ClassSpec]):

@@ -74,6 +74,12 @@ class ClassMap:
         return [name for name in self._src.tags().get("PFMAP_SEPARATED", "").split(",") if name]
 
     @property
+    def scale(self) -> float:
+        """How many pixels, along a side, are one that the network saw, where objects were taken apart."""
+        percent: str = self._src.tags().get("PFMAP_SEPARATED_SCALE", "")
+        return int(percent) / 100 if percent.isdecimal() else 1.0
+
+    @property
     def name(self) -> str:
         """The file, for messages."""
         return self._location.text

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.card import Card
-from pfmap.core.classes import NODATA, class_raster_style, listed, percent_style, qml
+from pfmap.core.classes import NODATA, class_raster_style, percent_style, qml
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.files import make_folder, write_bytes, write_text
 from pfmap.core.grid import GeoBox
@@ -104,9 +104,11 @@ def merge(
     }
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
-    chosen = chosen_classes(card, options)
+    usual = next((k for k, box in enumerate(boxes) if mosaic.on_grid(box, grid)), 0)
+    with ClassMap(locate(placed[usual][1].outputs["classes"]), None) as one:
+        chosen = chosen_classes(card, options, one.scale)
     for kind in rasters_of(options, separation := chosen.separation)[1:]:
-        apart = {"PFMAP_SEPARATED": listed(separation.classes, card.by_index)} if separation else {}
+        apart = separation.tags(card.by_index) if separation else {}
         gray = Look("uint8", ("Gray",), NODATA, tags=apart if kind == "contact" else {})
         rasters[kind] = _join(kind, placed, grid, folder, gray, percent_style())
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))

@@ -5,16 +5,15 @@ some pixels is enough to know it. Whether two seed pixels far from each other be
 there: that is left to whoever unites what meets along the sides of tiles.
 """
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import ClassSpec, listed, refuse_unwanted
-from pfmap.core.errors import UsageError
-from pfmap.trace.tile import NOTHING, Bytes, Ints, compiled, label, look_up
+from pfmap.core.classes import ClassSpec, listed
+from pfmap.trace.tile import NOTHING, Bytes, Ints, compiled, label, look_up, shifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +32,10 @@ class Separation:
     What is connected and goes nowhere is an object too.
     """
 
-    classes: frozenset[int]
-    """Values whose objects are taken apart."""
-    by_shape: bool = False
-    """Whether it is done by the shape of regions, because contact is not known."""
+    by_contact: frozenset[int]
+    """Values whose objects are taken apart by contact."""
+    by_shape: frozenset[int] = frozenset()
+    """Those of which no contact is known, whose objects are taken apart by the shape of regions."""
     threshold: int = 50
     """Percent of contact from which on a pixel is a wall."""
     depth: int = 7
@@ -47,20 +46,49 @@ class Separation:
     """Pixels that a seed has at least."""
     apart: int = 10
     """How far the top of an object is from any higher pixel, at least."""
+    scale: float = 1.0
+    """How many pixels of the class raster, along a side, are one that the network saw."""
+
+    @property
+    def classes(self) -> frozenset[int]:
+        """Values whose objects are taken apart."""
+        return self.by_contact | self.by_shape
 
     @property
     def halo(self) -> int:
         """How many pixels around a tile have a say in what is apart in it, and along its sides."""
-        if self.by_shape:
-            return 1 + 4 * self.reach + self.apart + 2 * self.depth
-        return 1 + self.reach + self.depth + self.least
+        by_contact = 1 + self.reach + self.depth + self.least
+        by_shape = 1 + 4 * self.reach + self.apart + 2 * self.depth
+        return max(by_contact * bool(self.by_contact), by_shape * bool(self.by_shape))
+
+    def scaled(self, scale: float) -> "Separation":
+        """Take lengths for pixels that the network saw, and return those of a class raster of this scale.
+
+        A scale below 1/4 or above 3 counts as that: what has a say is not to grow without bound.
+        """
+        scale = min(max(round(scale, 2), 0.25), 3.0)
+        lengths = {name: round(scale * getattr(self, name)) for name in ("depth", "reach", "apart")}
+        return replace(self, **lengths, least=round(scale**2 * self.least), scale=scale)
+
+    def tags(self, classes: Mapping[int, ClassSpec]) -> dict[str, str]:
+        """Return what is said of it in output files, where `ClassMap` finds it again."""
+        tags = {
+            "PFMAP_SEPARATED": listed(self.by_contact, classes),
+            "PFMAP_SEPARATED_BY_SHAPE": listed(self.by_shape, classes),
+            "PFMAP_SEPARATED_SCALE": f"{100 * self.scale:.0f}" if self.scale != 1 else "",
+        }
+        return {name: text for name, text in tags.items() if text}
 
     def about(self, classes: Mapping[int, ClassSpec]) -> str:
         """Say what is taken apart, and how."""
-        how = "by their shape alone, as no contact map is of them: expect wrong cuts, and look at them"
-        if not self.by_shape:
-            how = "where the contact map shows that they touch"
-        return f"objects of {listed(self.classes, classes)} are taken apart {how}"
+        told = (
+            "where the contact map shows that they touch",
+            ("by their shape alone, as no contact map is of them: expect wrong cuts, and look at them"),
+        )
+        some = zip((self.by_contact, self.by_shape), told, strict=True)
+        return "objects of " + ", and those of ".join(
+            f"{listed(values, classes)} are taken apart {how}" for values, how in some if values
+        )
 
     def parts(
         self, classes: npt.NDArray[Any], box: tuple[slice, slice], contact: Bytes | None = None
@@ -74,6 +102,12 @@ class Separation:
             pixels that go nowhere; right in the box and one pixel around it. None where nothing in the box
             is taken apart.
         """
+        if self.by_contact and self.by_shape:
+            shown = replace(self, by_shape=frozenset()).parts(classes, box, contact)
+            guessed = replace(self, by_contact=frozenset()).parts(classes, box)
+            if shown is None or guessed is None:
+                return guessed if shown is None else shown
+            return np.where(shown == NOTHING, shifted(guessed, int(shown.max()) + 1), shown).astype(np.int32)
         kinds = np.zeros((classes.shape[0] + 2, classes.shape[1] + 2), dtype=np.uint8)
         inner = kinds[1:-1, 1:-1]  # the rest is a margin
         for kind, value in enumerate(self.classes, 1):
@@ -96,36 +130,6 @@ class Separation:
         found, pieces = label(seeds, seeds, 0)
         found[look_up(pieces.pixels, found) < self.least] = NOTHING
         return _spread(kinds, found, self.reach)
-
-
-def separation_of(
-    names: tuple[str, ...] | None,
-    shown: Collection[int],
-    find: Callable[[Sequence[str]], Iterable[int]],
-    wanted: Container[int] | None,
-    classes: Mapping[int, ClassSpec],
-) -> Separation | None:
-    """Say how objects that touch are taken apart: as a contact map shows them, or else by their shape.
-
-    Their classes are those that `find` finds by `names`; without names those that are `shown` by the map and
-    `wanted` as polygons (None: all).
-
-    Raises:
-        UsageError: a class does not become polygons, or the contact map is of some of them only.
-    """
-    if names is None:
-        chosen = frozenset(value for value in shown if wanted is None or value in wanted)
-    else:
-        chosen = frozenset(find([name for name in names if name != "none"]))
-        refuse_unwanted(sorted(chosen), wanted, classes, "taken apart")
-    by_shape = chosen.difference(shown)
-    if by_shape and by_shape != chosen:
-        one, other = (listed(some, classes) for some in (chosen - by_shape, by_shape))
-        raise UsageError(
-            f"the contact map is of {one} and not of {other}: separate one or the other, such as "
-            f"separate={one!r}"
-        )
-    return Separation(chosen, by_shape=bool(by_shape)) if chosen else None
 
 
 @compiled

@@ -168,7 +168,10 @@ class _Shelf:
 def warm_up(separation: Separation | None) -> None:
     """Compile the loops that a run needs, or load what an earlier process compiled: half a minute once."""
     rows = np.eye(4, dtype=np.uint8)
-    for apart in {None, separation and replace(separation, classes=frozenset({0}))}:
+    if separation is not None:
+        both = separation.by_contact and frozenset({0}), separation.by_shape and frozenset({1})
+        separation = replace(separation, by_contact=both[0], by_shape=both[1])
+    for apart in {None, separation}:
         with Tracer(4, 4, nodata=255, tolerance=1.0, tile=2, curves={0: True}, separation=apart) as tracer:
             for _ in tracer.add(rows, rows, rows):
                 pass
@@ -218,12 +221,13 @@ class Tracer:
         if workers > 1:
             self._map = self._resources.enter_context(ThreadPoolExecutor(workers)).map
         if separation is not None:
-            separation = replace(separation, classes=separation.classes - {nodata})
+            both = separation.by_contact - {nodata}, separation.by_shape - {nodata}
+            separation = replace(separation, by_contact=both[0], by_shape=both[1])
         self._separation = separation
         self._halo = separation.halo if separation else 0
         # Rows that the next row of tiles needs: the first, how many there are, and their layers.
         self._first = self._have = 0
-        layers = 3 if separation and not separation.by_shape else 2
+        layers = 3 if separation and separation.by_contact else 2
         rows = np.zeros((layers, min(tile + 2 * self._halo, height), width), dtype=np.uint8)
         self._layers: list[npt.NDArray[Any]] = list(rows)
         self._top = 0  # of the next row of tiles

@@ -144,6 +144,13 @@ def test_separation_is_switched_off_said_and_refused(write_scene: Write, tmp_pat
     number, result = count(shown)
     assert number == ids.max()
     assert any("objects of class_2 are taken apart where the contact map shows" in line for line in lines)
+    both, result = count(shown, separate=["class_0", "class_2"], classes=["class_0", "class_2"])
+    assert both == number
+    assert result.report["options"]["separated"].startswith("objects of class_2 are taken apart where")
+    assert any("and those of class_0 are taken apart by their shape" in line for line in lines)
+    with rasterio.open(result.outputs["contact"]) as src:
+        told = {name: text for name, text in src.tags().items() if name.startswith("PFMAP_SEPARATED")}
+    assert told == {"PFMAP_SEPARATED": "class_2", "PFMAP_SEPARATED_BY_SHAPE": "class_0"}
     together, result = count(shown, separate=["none"])
     assert together < number
     assert not any("taken apart" in line for line in lines)
@@ -160,7 +167,6 @@ def test_separation_is_switched_off_said_and_refused(write_scene: Write, tmp_pat
     for model, options, words in (
         (shown, {"separate": ("shed",)}, "shed"),
         (shown, {"separate": ("class_2",), "classes": ("class_1",)}, "taken apart, but does not become"),
-        (shown, {"separate": ("class_1", "class_2")}, "is of class_2 and not of class_1"),
     ):
         with pytest.raises(PfmapError, match=words):
             count(model, **options)

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import geopandas as gpd
@@ -98,6 +99,19 @@ def test_seams_join_the_halves_of_a_house_and_never_two_houses(
         confidence=found.outputs["confidence"],
     )  # fmt: skip
     assert again.counts["class_2"] == ids.max()
+
+
+def test_a_survey_takes_objects_apart_at_the_resolution_that_the_network_saw(
+    write_scene: Write, tmp_path: Path
+) -> None:
+    """Common walls have a gap, which is closed by lengths that are twice as many pixels of these sheets."""
+    image, ids = houses(110, 200)
+    image[2, 13:23], image[2, 47:57] = 15, 15
+    model = stand_in(contact=("class_2",))
+    card = dataclasses.replace(model.card, input=dataclasses.replace(model.card.input, gsd=(1.0, 1.0)))
+    cut = sheets(write_scene, image.repeat(2, 1).repeat(2, 2), [(0, 0, 220, 150), (0, 150, 220, 250)])
+    found = merged(cut, tmp_path / "out", model=dataclasses.replace(model, card=card))
+    assert (objects(found.outputs["gpkg"])["class"] == "class_2").sum() == ids.max()
 
 
 def test_every_object_names_the_scene_that_shows_it(write_scene: Write, tmp_path: Path) -> None:

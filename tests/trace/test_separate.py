@@ -25,7 +25,7 @@ STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 def plain_seeds(classes: np.ndarray, contact: np.ndarray, how: Separation) -> np.ndarray:
     """The number of each pixel's seed from 1 on, and 0 where there is none."""
     seeds, count = np.zeros(classes.shape, int), 0
-    for value in how.classes:
+    for value in how.by_contact:
         core = (classes == value) & (contact < how.threshold)
         core = ndimage.minimum_filter(core, 2 * how.depth + 1, mode="nearest")
         found, number = ndimage.label(core)
@@ -61,7 +61,7 @@ def by_contact(classes: np.ndarray, contact: np.ndarray, how: Separation) -> np.
 def by_shape(classes: np.ndarray, how: Separation) -> np.ndarray:
     """The top that each pixel climbs to, from 1 on, 0 for none; heights from all pairs of pixels."""
     height, width = classes.shape
-    kinds = np.where(np.isin(classes, [*how.classes]), classes, NODATA)
+    kinds = np.where(np.isin(classes, [*how.by_shape]), classes, NODATA)
     rows, cols = (axis.ravel() for axis in np.indices(classes.shape))
     long, short = (np.abs(axis[:, None] - axis) for axis in (rows, cols))
     long, short = np.maximum(long, short), np.minimum(long, short)
@@ -159,7 +159,7 @@ def small_raster(seed: int) -> tuple[np.ndarray, np.ndarray]:
 small_rasters = st.integers(0, 10**6).map(small_raster)
 separations = st.builds(
     Separation,
-    classes=st.sampled_from([frozenset({0}), frozenset({0, 1}), frozenset({1, 2, 255})]),
+    by_contact=st.sampled_from([frozenset({0}), frozenset({0, 1}), frozenset({1, 2, 255})]),
     depth=st.integers(0, 2),
     reach=st.integers(0, 5),
     least=st.integers(1, 5),
@@ -189,9 +189,31 @@ def test_any_cut_gives_the_objects_of_the_whole_raster(
 def test_any_cut_gives_the_same_objects_by_shape(
     raster: tuple[np.ndarray, np.ndarray], how: Separation, cuts: list[int], tile: int
 ) -> None:
-    classes, how = raster[0], replace(how, by_shape=True)
+    classes, how = raster[0], replace(how, by_contact=frozenset(), by_shape=how.by_contact)
     found = traced(classes, percent(classes), cuts, tile=tile, separation=how)
     assert facts(found) == plain(classes, plain_objects(classes, by_shape(classes, how)), {0, 1, 2})
+
+
+@given(
+    raster=small_rasters,
+    how=separations,
+    guessed=st.sampled_from([frozenset({2}), frozenset({2, 3, 255})]),
+    cuts=cuts_of_rows,
+    tile=st.integers(1, 16),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_cut_takes_some_classes_apart_by_contact_and_others_by_shape(
+    raster: tuple[np.ndarray, np.ndarray],
+    how: Separation,
+    guessed: frozenset[int],
+    cuts: list[int],
+    tile: int,
+) -> None:
+    classes, contact = raster
+    how = replace(how, by_contact=how.by_contact - guessed, by_shape=guessed)
+    found = traced(classes, percent(classes), cuts, contact, tile=tile, separation=how)
+    parts = np.where(classes == 2, -by_shape(classes, how), by_contact(classes, contact, how))
+    assert facts(found) == plain(classes, plain_objects(classes, parts), {0, 1, 2})
 
 
 def houses(seed: int, height: int = 120, width: int = 150) -> tuple[np.ndarray, np.ndarray]:
@@ -209,6 +231,8 @@ def houses(seed: int, height: int = 120, width: int = 150) -> tuple[np.ndarray, 
 
 
 SMALL = Separation(frozenset({0}), depth=2, reach=12, least=4, apart=5)
+GUESSED = replace(SMALL, by_contact=frozenset(), by_shape=frozenset({0}))
+BOTH = replace(GUESSED, by_contact=frozenset({1}))
 
 
 def test_what_is_near_one_seed_is_what_scikit_image_floods_from_it() -> None:
@@ -231,7 +255,7 @@ def test_what_is_near_one_seed_is_what_scikit_image_floods_from_it() -> None:
 
 @given(
     seed=st.integers(0, 1000), tile=st.integers(8, 40), cuts=st.lists(st.integers(1, 59), max_size=4),
-    tolerance=st.sampled_from([0.0, 1.25]), how=st.sampled_from([SMALL, replace(SMALL, by_shape=True)]),
+    tolerance=st.sampled_from([0.0, 1.25]), how=st.sampled_from([SMALL, GUESSED, BOTH]),
 )  # fmt: skip
 @settings(max_examples=15, deadline=None)
 def test_objects_and_their_pieces_cover_all_once_in_any_cut(
