@@ -14,6 +14,7 @@ import numpy as np
 
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import SourceError, UsageError, worded
+from pfmap.core.grid import GeoBox
 from pfmap.core.stages import read_ahead
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
@@ -27,7 +28,6 @@ from pfmap.evaluation.sides import (
     from_ids,
     from_polygons,
     grid_of,
-    open_truth,
     strips,
 )
 from pfmap.raster.align import AlignedMap
@@ -137,12 +137,13 @@ def evaluate(
         PfmapError: bad input.
     """
     one, two = os.fspath(prediction), os.fspath(truth or ids or "")
-    only = only or (objects if truth is None or is_vector(one) else ())
+    polygons = frozenset(filter(is_vector, (one, two)))  # asked for once: files are opened for it
+    only = only or (objects if truth is None or one in polygons else ())
     options = MatchOptions(names or {}, mapping or {}, tuple(ignore), tuple(only), rest)
     marks = None if ids is None else os.fspath(ids)
-    _check(options, one, two, marks, objects)
-    job = _Job(options, tuple(objects), min_object, marks, field, on_progress, on_message)
-    pairs = find_pairs(one, two)
+    job = _Job(options, tuple(objects), min_object, marks, field, polygons, on_progress, on_message)
+    job.check(one, two)
+    pairs = find_pairs(one, two, polygons)
     if len(pairs) > 1 and (confidence or ids) is not None:
         raise SourceError("confidence= and ids= are for one prediction: confidence is found beside each")
     for number, (each, true) in enumerate(pairs):
@@ -160,6 +161,7 @@ class _Job:
     least: int
     ids: str | None
     column: str | None
+    polygons: frozenset[str]
     on_progress: Progress
     on_message: Callable[[str], None]
     tally: Tally = field(default_factory=Tally)
@@ -170,12 +172,23 @@ class _Job:
     picture: bytes = b""
     object_map: bytes = b""
 
+    def check(self, one: str, two: str) -> None:
+        """Refuse polygons, ids or nothing at all, where they do not say what is to be compared."""
+        if not two:
+            raise UsageError("truth= or ids= is needed")
+        if self.ids is not None and (len(self.objects) != 1 or two in self.polygons):
+            raise UsageError(
+                "ids= needs the one class that they are of in objects=, and labels in a raster or none"
+            )
+        if one in self.polygons and not self.options.only:
+            raise UsageError(f"{one} are polygons: name the classes to compare with objects= or only=")
+
     def compare(self, prediction: str, truth: str, confidence: str | None, left: int) -> None:
         """Compare one prediction with its truth; `left` more will follow."""
         with ExitStack() as stack:
-            location = locate(grid_of(prediction, truth))
+            location = locate(grid_of(prediction, truth, self.polygons))
             source = stack.enter_context(ClassMap(location, None, ADVICE))
-            drawn, box = is_vector(prediction), source.geobox
+            drawn, box = prediction in self.polygons, source.geobox
             own, name = not drawn or location.text != truth, prediction if drawn else location.text
             given = confidence or (percent_beside(location) if own else None)
             certain = None if given is None else open_percent(stack, given, source, ADVICE)
@@ -204,20 +217,19 @@ class _Job:
     ) -> tuple[Legend, tuple[Side, Side]]:
         """Open truth and prediction on the pixels of a raster, and bring their classes together."""
         box, classes, shapes = source.geobox, source.classes, None
-        if is_vector(prediction):
+        if prediction in self.polygons:
             shapes = LabelPolygons(PolygonFile(prediction, None), box, source.name)
             values = [value for value in shapes.file.values if value is not None] or self.options.only
             classes = {k: ClassSpec(value, default_color(k)) for k, value in enumerate(values)}
-        opened = open_truth(stack, truth, self.column, self.options.rest, box, prediction)
+        opened = self._opened(stack, truth, box, prediction)
         named = opened.classes if isinstance(opened, AlignedMap) and truth != self.ids else None
         legend = self.legend or Legend(self.options, classes, named, (prediction, truth))
         self.legend, chosen = legend, self._chosen(legend)
         self._say([*legend.notes, opened.note, shapes.note if shapes is not None else ""])
         true = self._true(stack, opened, legend, prediction, truth)
         if shapes is not None:
-            codes, rest = {value: legend.predicted(k) for k, value in enumerate(values)}, legend.code(OTHER)
-            own = source if masked else None
-            return legend, (true, from_polygons(shapes, codes.get, rest, legend, own))
+            codes, own = {v: legend.predicted(k) for k, v in enumerate(values)}, source if masked else None
+            return legend, (true, from_polygons(shapes, codes.get, legend.code(OTHER), legend, own))
         found = CodedMap(source, legend.predicted, legend.unknown, prediction)
         contact = percent_beside(locate(prediction), "contact")
         if contact is None or not chosen:
@@ -225,7 +237,18 @@ class _Job:
         walls = open_percent(stack, contact, source, ADVICE, "contact")
         told = [legend.predicted(value) for value, spec in classes.items() if spec.name in walls.separated]
         apart = frozenset(chosen).intersection(told or chosen)
-        return legend, (true, from_contact(found, walls, Separation(apart)))
+        separation = Separation(apart).scaled(walls.scale)
+        return legend, (true, from_contact(found.rows, walls.read, (box.height, box.width), separation))
+
+    def _opened(
+        self, stack: ExitStack, truth: str, box: GeoBox, prediction: str
+    ) -> AlignedMap | LabelPolygons:
+        """Open a truth, whose classes are not brought together with the prediction's yet."""
+        if truth in self.polygons:
+            return LabelPolygons(PolygonFile(truth, self.column), box, prediction)
+        if self.column is not None or self.options.rest is not None:
+            raise UsageError(f"field= and rest= are for polygons: {truth} is none")
+        return stack.enter_context(AlignedMap(locate(truth), box, ADVICE, prediction))
 
     def _true(
         self, stack: ExitStack, opened: AlignedMap | LabelPolygons, legend: Legend, one: str, truth: str
@@ -262,7 +285,7 @@ class _Job:
             some = ", ".join(vague)
             self._say([f"{some}: labels touch no other class; boundaries and objects are not measured"])
         found = figures(self.tally, labels, self._chosen(self.legend), self.least, notes=tuple(self.notes))
-        if Path(prediction).is_dir() and not is_vector(prediction):
+        if Path(prediction).is_dir() and prediction not in self.polygons:
             return Evaluated(prediction, truth, None, found, labels, b"", b"")
         return Evaluated(prediction, truth, self.confidence, found, labels, self.picture, self.object_map)
 
@@ -274,18 +297,6 @@ class _Job:
             if line and line not in self.notes:
                 self.notes.append(line)
                 self.on_message(line)
-
-
-def _check(options: MatchOptions, one: str, two: str, ids: str | None, objects: Sequence[str]) -> None:
-    """Refuse polygons, ids or nothing at all, where they do not say what is to be compared."""
-    if not two:
-        raise UsageError("truth= or ids= is needed")
-    if ids is not None and (len(objects) != 1 or is_vector(two)):
-        raise UsageError(
-            "ids= needs the one class that they are of in objects=, and labels in a raster or none"
-        )
-    if is_vector(one) and not options.only:
-        raise UsageError(f"{one} are polygons: name the classes to compare with objects= or only=")
 
 
 def _refuse_nothing(tally: Tally, labels: Labels, one: str, two: str, *, closed: bool) -> None:

@@ -3,9 +3,7 @@
 Each gives, some rows at a time, codes, and where objects of a class are told apart, what marks them.
 """
 
-import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Container, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,17 @@ import numpy.typing as npt
 
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import SourceError, UsageError
-from pfmap.core.grid import GeoBox, Span
+from pfmap.core.grid import Span
 from pfmap.evaluation.legend import CodedMap, Legend
 from pfmap.raster.align import AlignedMap, burn_values
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import crs_of, gdal_settings
-from pfmap.raster.location import EXACT_SUFFIXES, locate
+from pfmap.raster.location import EXACT_SUFFIXES
 from pfmap.raster.parts import found_rasters
 from pfmap.trace.compare import CODES, NO_CODE, Marks
 from pfmap.trace.separate import Separation
 from pfmap.trace.tile import NOTHING, look_up, roots, shifted
-from pfmap.vector.labels import LabelPolygons, PolygonFile, remarks
-from pfmap.vector.layer import is_vector
+from pfmap.vector.labels import LabelPolygons, remarks
 
 ADVICE = "take one with gdal_translate -b 1, or map the scene first with pfmap predict"
 """What to do about a class raster with several bands."""
@@ -37,10 +34,11 @@ _OBJECTS = "_objects"  # and those of polygons
 _CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
 
 Codes = npt.NDArray[np.uint8]
+Read = Callable[[Span], npt.NDArray[Any]]
 
 
-def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Pair predictions with their truth.
+def find_pairs(prediction: str, truth: str, polygons: Container[str]) -> list[tuple[str, str]]:
+    """Pair predictions with their truth; some of them are `polygons`.
 
     Both are files, or folders of rasters with the same names, whatever their format. In a folder that pfmap
     predict wrote to, its `*_classes.tif` are the predictions, named without `_classes`; else all rasters.
@@ -49,8 +47,8 @@ def find_pairs(prediction: str | os.PathLike[str], truth: str | os.PathLike[str]
         SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
     """
     one, two = Path(prediction), Path(truth)
-    if all(not path.is_dir() or is_vector(str(path)) for path in (one, two)):  # a FileGDB is a folder
-        return [(os.fspath(prediction), os.fspath(truth))]
+    if all(not Path(path).is_dir() or path in polygons for path in (prediction, truth)):
+        return [(prediction, truth)]  # a FileGDB is a folder
     if one.is_dir() != two.is_dir():
         folder, other = (one, two) if one.is_dir() else (two, one)
         raise SourceError(f"{folder} is a folder and {other} is not: give two files, or two folders")
@@ -86,39 +84,23 @@ def _rasters(folder: Path) -> dict[str, Path]:
     return found
 
 
-def grid_of(prediction: str, truth: str) -> str:
+def grid_of(prediction: str, truth: str, polygons: Container[str]) -> str:
     """Name the raster whose pixels are compared: for polygons pfmap predict's beside them, or the truth.
 
     Raises:
         SourceError: there is none.
     """
-    if not is_vector(prediction):
+    if prediction not in polygons:
         return prediction
     path = Path(prediction)
     beside = path.with_name(f"{path.stem.removesuffix(_OBJECTS)}{_CLASSES}.tif")
     if path.stem.endswith(_OBJECTS) and beside.is_file():
         return str(beside)
-    if is_vector(truth):
+    if truth in polygons:
         raise SourceError(
             f"{prediction} and {truth} are polygons, without {beside.name}: one of the two has to be a raster"
         )
     return truth
-
-
-def open_truth(
-    stack: ExitStack, text: str, field: str | None, rest: str | None, geobox: GeoBox, prediction: str
-) -> AlignedMap | LabelPolygons:
-    """Open a truth of `evaluate`, whose classes are not brought together with the prediction's yet.
-
-    Raises:
-        SourceError: it cannot be opened, or not be brought onto the grid.
-        UsageError: the options are for polygons, and it is a raster; or there is no such column.
-    """
-    if is_vector(text):
-        return LabelPolygons(PolygonFile(text, field), geobox, prediction)
-    if field is not None or rest is not None:
-        raise UsageError(f"field= and rest= are for polygons: {text} is none")
-    return stack.enter_context(AlignedMap(locate(text), geobox, ADVICE, prediction))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,20 +198,20 @@ def from_ids(
     return Side(rows, said)
 
 
-def from_contact(classes: CodedMap, contact: ClassMap, separation: Separation) -> Side:
-    """Take objects of a class raster apart by its contact raster, as the tracer does it, but by codes."""
-    box, halo = contact.geobox, separation.halo
+def from_contact(classes: Read, contact: Read, shape: tuple[int, ...], separation: Separation) -> Side:
+    """Take objects of ``(height, width)`` codes apart by contact in percent, as the tracer does it."""
+    halo, (height, width) = separation.halo, shape
 
     def around(span: Span, size: int) -> Span:
         return Span(span.start - halo, span.stop + halo).clip(Span(0, size))
 
     def rows(rows: Span) -> tuple[Codes, Marks]:
-        view = around(rows, box.height)
-        at, codes, walls = rows.within(view), classes.rows(view), contact.read(view).astype(np.uint8)
+        view = around(rows, height)
+        at, codes, walls = rows.within(view), classes(view), contact(view).astype(np.uint8)
         marks, count, pairs = np.full(codes.shape, NOTHING, dtype=np.int32), 0, [np.zeros((0, 2), np.int64)]
         beside: Any = None  # parts of the column right of what is done
-        for cols in Span(0, box.width).cut(_COLUMNS):
-            near = around(cols, box.width)
+        for cols in Span(0, width).cut(_COLUMNS):
+            near = around(cols, width)
             inner, side = cols.within(near), slice(near.start, near.stop)
             parts: Any = separation.parts(codes[:, side], (at, inner), walls[:, side])
             if parts is not None:
@@ -238,7 +220,7 @@ def from_contact(classes: CodedMap, contact: ClassMap, separation: Separation) -
                 marks[:, cols.start : cols.stop] = parts[:, inner]
                 if beside is not None:
                     pairs.append(np.column_stack([beside, parts[:, inner.start]])[at])
-            beside = None if parts is None or cols.stop == box.width else parts[:, inner.stop].copy()
+            beside = None if parts is None or cols.stop == width else parts[:, inner.stop].copy()
         touch = np.unique(np.concatenate(pairs), axis=0)
         objects = roots(count, touch[(touch >= 0).all(axis=1)])
         marks = (look_up(objects, marks).astype(np.int32) + 1) * CODES + codes + 1  # of one class each

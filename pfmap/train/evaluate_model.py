@@ -11,21 +11,25 @@ import numpy.typing as npt
 
 from pfmap.core.classes import index_of
 from pfmap.core.errors import TrainingError
+from pfmap.core.grid import Span
 from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluation.metrics import MIN_OBJECT, settled
+from pfmap.evaluation.sides import Side, from_contact
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
 from pfmap.raster.preview import png
 from pfmap.trace.compare import NO_CODE
+from pfmap.trace.separate import Separation
 from pfmap.train.config import read_config
 from pfmap.train.data import PIECE, load_data
 from pfmap.train.label_layers import ClassSets
-from pfmap.train.labelled_image import Sample
+from pfmap.train.labelled_image import Image, Sample
 from pfmap.train.validate import mapped, predictor_of
 from pfmap.version import __version__
 
+_PIXELS = 4 << 20  # compared at a time
 _TOGETHER = "together"
 _PARTIAL = (
     "Labels leave open what some pixels are: these serve the classes that they exclude; boundaries, objects "
@@ -139,8 +143,10 @@ def evaluate_model(
         raise TrainingError(f"{name} holds nothing out for {part}: choose another part=")
     predictor = predictor_of(loaded.network, loaded.card, choose_device(device))
     codes, partial = _codes(found.sets)
-    labels = Labels(classes, partial)
-    job = _Job(predictor, order, codes, labels, chosen, min_object, lambda done: on_progress(done, total))
+    labels, contact = Labels(classes, partial), loaded.card.architecture.contact
+    job = _Job(
+        predictor, order, codes, labels, chosen, contact, min_object, lambda done: on_progress(done, total)
+    )
     sources = tuple(job.source(source, samples) for source, samples in parts.items() if samples)
     missing = [source for source, samples in parts.items() if not samples]
     if missing:
@@ -171,6 +177,8 @@ class _Job:
     """``(256,)`` for each label set."""
     labels: Labels
     objects: tuple[int, ...]
+    contact: tuple[str, ...]
+    """Names of classes whose objects are taken apart."""
     least: int
     on_pixels: Callable[[int], None]
     total: Tally = field(default_factory=Tally)
@@ -184,17 +192,21 @@ class _Job:
         """Evaluate one source."""
         tally, picture = Tally(), b""
         colors = self.labels.colors() if len(samples) == 1 else None
-        for true, predicted, confidence, _ in mapped(self.predictor, samples, len(self.order)):
-            height, width = predicted.shape
+        for true, found, confidence, contact in mapped(self.predictor, samples, len(self.order)):
+            height, width = found.shape
             comparison = Comparison(height, width, self.labels, tally, self.objects, colors, self.least)
-            comparison.add(self.codes[true], self.order[predicted], confidence)
+            side = self._side(found, contact)
+            for rows in Span(0, height).cut(max(1, _PIXELS // width)):
+                at = slice(rows.start, rows.stop)
+                predicted, marks = side.rows(rows)
+                comparison.add(self.codes[true[at]], predicted, confidence[at], None, marks)
             picture = png(comparison.picture()) if colors is not None else b""
-            self.done += predicted.size
+            self.done += found.size
             self.on_pixels(self.done)
-        rows, classes = len(self.labels.names), len(self.labels.classes)
-        certain = settled(tally.counts[:rows, :classes], self.labels.allowed()[:rows, :classes])
+        labels, classes = len(self.labels.names), len(self.labels.classes)
+        certain = settled(tally.counts[:labels, :classes], self.labels.allowed()[:labels, :classes])
         notes = () if certain.all() else (_PARTIAL,)
-        found = figures(tally, self.labels, self.objects, self.least, named_only=True, notes=notes)
+        made = figures(tally, self.labels, self.objects, self.least, named_only=True, notes=notes)
         # What cannot be judged here has no say in the whole either.
         named = tally.counts[:classes, :classes].sum(axis=1) > 0
         ends = certain & named & ends_known(tally, classes)
@@ -203,7 +215,19 @@ class _Job:
             counts[:classes][~ends] = 0
         self.judged |= certain
         self.total.add(tally)
-        return SourceEvaluation(name, len(samples), found, picture)
+        return SourceEvaluation(name, len(samples), made, picture)
+
+    def _side(self, classes: Image, contact: Image | None) -> Side:
+        """Give codes of the data set's classes, and tell objects apart as prediction does it."""
+
+        def codes(rows: Span) -> Image:
+            return self.order[classes[rows.start : rows.stop]]
+
+        if contact is None or not self.objects:
+            return Side(lambda rows: (codes(rows), None))
+        walls: Image = contact
+        apart = Separation(frozenset(map(self.labels.names.index, self.contact)))
+        return from_contact(codes, lambda rows: walls[rows.start : rows.stop], walls.shape, apart)
 
     def together(self) -> Evaluation:
         """Return the figures of all sources."""

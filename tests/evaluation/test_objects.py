@@ -21,7 +21,7 @@ import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import PfmapError
 from pfmap.core.stages import Regions
-from pfmap.evaluation import sides
+from pfmap.evaluation import prediction, sides
 from pfmap.evaluation.metrics import Objects as Figures
 from pfmap.raster import classmap
 from pfmap.trace.separate import Separation
@@ -144,6 +144,29 @@ def test_pieces_of_one_object_are_one_and_other_features_are_objects_each(
     same(of(one, ids=truth), true, objects(found, parts))
     frame.drop(columns="region_id").to_file(one)
     same(of(one, ids=truth), true, objects(found, cut))
+
+
+def test_a_contact_raster_of_a_finer_scene_is_measured_in_pixels_of_the_network(tmp_path: Path) -> None:
+    """A gap in the wall is closed as in the raster of half the resolution."""
+    ids = np.kron([[1, 2], [3, 4]], np.ones((50, 60), np.int32)).repeat(2, 0).repeat(2, 1)
+    walls = (ndimage.maximum_filter(ids, 3) != ndimage.minimum_filter(ids, 3)) * np.uint8(90)
+    walls[40:60, :], walls[:, 40:60], ids[:4] = 0, 0, 0
+    classes = np.where(ids > 0, BUILDING, ROAD).astype(np.uint8)
+    one = write(tmp_path / "town_classes.tif", classes, PFMAP_CLASSES="building,road")
+    write(tmp_path / "town_contact.tif", walls, PFMAP_SEPARATED_SCALE="200")
+    assert of(one, ids=write(tmp_path / "ids.tif", ids)).predicted == 4
+
+
+def test_each_input_is_opened_once_to_see_whether_it_is_polygons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, classes = town()
+    one, two = write(tmp_path / "map.tif", classes), tmp_path / "truth.gpkg"
+    polygons(ids).to_file(two)
+    asked: list[str] = []
+    monkeypatch.setattr(prediction, "is_vector", lambda path: asked.append(path) or path.endswith("gpkg"))
+    pfmap.evaluate(one, two, only=["0"])
+    assert asked == [str(one), str(two)]
 
 
 @pytest.mark.parametrize("rows", [1, 40, 10_000])

@@ -1,5 +1,6 @@
 """`pfmap evaluate --model`: a model on the sources of a training configuration."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from pfmap.mapping.swaths import map_array
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, write_model
 from pfmap.net.pfnet import PFNet
+from pfmap.train import evaluate_model
 from pfmap.train.config import read_config
 from pfmap.train.data import load_data
 from pfmap.train.validate import measure
@@ -110,6 +112,54 @@ def test_all_sources_together_are_their_sum(data: Path, model: Model) -> None:
     grass = next(c for c in found.together.classes if c.spec.name == "grass")
     alone = next(c for c in found.sources[0].figures.classes if c.spec.name == "grass")
     assert grass.boundary == alone.boundary
+
+
+class Walled(nn.Module):
+    """Takes each pixel for the class whose colour is nearest, and sees a wall in those of its own colour."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        seen = (image * 0.5 + 0.5) * 255
+        colors = torch.from_numpy(np.concatenate([COLORS, WALL])).float().view(1, 4, 3, 1, 1)
+        near = -((seen[:, None] - colors) ** 2).sum(dim=2) / 100
+        return torch.cat([near[:, :3], near[:, 3:] + 8], dim=1)
+
+
+WALL = np.array([[200, 40, 120]], dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("contact", "count"), [(("roof",), 3), ((), 1)])
+@pytest.mark.parametrize("pixels", [1000, 1 << 20])
+def test_objects_of_a_model_are_those_that_it_maps(
+    contact: tuple[str, ...],
+    count: int,
+    pixels: int,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluate_model, "_PIXELS", pixels)
+    classes = np.ones((96, 96), np.uint8)
+    classes[20:80, 8:88] = 0
+    image = COLORS[classes].transpose(2, 0, 1).copy()
+    image[:, 50, 8:88], image[:, 20:50, 40] = WALL.T, WALL.T
+    write(data / "whole/chip3.png", image)
+    write(data / "labels/chip3.png", classes)
+    card = read_config(data / "train.toml").card
+    card = dataclasses.replace(card, architecture=dataclasses.replace(card.architecture, contact=contact))
+    network = Walled() if contact else nn.Sequential(Walled(), First())
+    model = Model(card, network, Path("nowhere"))
+    source = pfmap.evaluate_model(model, data / "train.toml", objects=("roof",), device="cpu").sources[0]
+    objects = source.figures.classes[0].objects
+    assert objects is not None
+    mapped = pfmap.predict(data / "whole/chip3.png", tmp_path / "out", model=model, device="cpu")
+    assert objects.predicted == mapped.report["classes"][0]["objects"] == count
+
+
+class First(nn.Module):
+    """Leaves the wall out."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits[:, :3]
 
 
 def test_classes_in_another_order_are_matched_by_name(data: Path, model: Model) -> None:
