@@ -206,12 +206,11 @@ class Shaper:
         moment: datetime = UNDATED,
         has_confidence: bool = True,
     ) -> None:
-        pixel = pixel_size(geobox)
-        across, down = pixel or (1.0, 1.0)
+        size = (pixel := pixel_size(geobox)) or (1.0, 1.0)
         self.measurer = Measurer(geobox.crs_wkt, geobox.center)
         self._geobox, self._options = geobox, options
         self._folder, self._nodata, self._chosen = folder, nodata, chosen
-        self._tolerance = options.tolerance(mean_size((across, down)))
+        self._tolerance = options.tolerance(mean_size(size))
         self._limits = limits_of(options, classes.values(), geobox, self.measurer)
         self.on_sieved: Sequence[Callable[[int, npt.NDArray[Any]], None]] = ()
         """Called with the number of the first row and rows of classes, as the polygons have them."""
@@ -232,9 +231,10 @@ class Shaper:
             min_area=self._limits if options.drop_small else (),
             metadata=metadata,
             by_class=options.split_by_class,
+            apart=chosen.separation.classes if chosen.separation else frozenset(),
             has_confidence=has_confidence,
             moment=moment,
-            regularizer=Regularizer(squared, (across, down), pixel is not None) if squared else None,
+            regularizer=Regularizer(squared, size, pixel is not None) if squared else None,
         )
 
     def __enter__(self) -> "Shaper":

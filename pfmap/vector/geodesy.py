@@ -257,3 +257,17 @@ def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
             "does not fit the CRS; correct it with gdal_edit.py -a_ullr or -a_srs"
         )
     return across, down
+
+
+def rectangles(
+    polygons: npt.NDArray[np.object_],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Measure the rectangles of least area around ``(n,)`` polygons.
+
+    Returns:
+        ``(n, 2)`` lengths of two neighbouring sides, and ``(n, 2, 2)`` both ends of the longer one.
+    """
+    corners = shapely.get_coordinates(shapely.oriented_envelope(polygons)).reshape(-1, 5, 2)
+    sides = np.stack([corners[:, :2], corners[:, 1:3]], axis=1)
+    lengths = np.hypot(*np.moveaxis(sides[:, :, 1] - sides[:, :, 0], -1, 0))
+    return lengths, np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None, None], axis=1)[:, 0]

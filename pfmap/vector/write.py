@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -21,7 +22,7 @@ from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.core.stages import Regions
 from pfmap.vector.formats import Sink, sink
-from pfmap.vector.geodesy import Measurer, same_place, to_degrees
+from pfmap.vector.geodesy import Measurer, rectangles, same_place, to_degrees
 from pfmap.vector.regularize import Regularizer
 
 Column = npt.NDArray[np.generic] | npt.NDArray[np.object_]
@@ -71,6 +72,8 @@ class ObjectWriter:
     """Run parameters, kept in the files that have a place for them."""
     by_class: bool = False
     """Whether each class gets files of its own."""
+    apart: frozenset[int] = frozenset()
+    """Values whose objects are taken apart: each piece of one says what the whole object is like."""
     has_confidence: bool = True
     regularizer: Regularizer | None = None
     """Squares some of the objects, if any."""
@@ -122,9 +125,9 @@ class ObjectWriter:
         # Cut by the objects alone, not by how they came: files have a piece for each chunk.
         whole, first = Regions.join(self._waiting), 0
         ends = whole.ring_offsets[whole.region_offsets]
-        together = np.zeros(len(whole), dtype=np.bool_)  # with the one before
+        together = self._going_on(whole)  # with the one before
         if self.regularizer is not None:
-            together[1:] = whole.whole[1:] & (whole.region_ids[1:] == whole.region_ids[:-1])
+            together[1:] |= whole.whole[1:] & (whole.region_ids[1:] == whole.region_ids[:-1])
         while True:
             full = int(np.searchsorted(ends, ends[first] + _CHUNK_POINTS))
             stop = min(first + _CHUNK, full)
@@ -133,7 +136,7 @@ class ObjectWriter:
             apart = np.flatnonzero(~together[stop:])
             if len(apart):
                 stop += int(apart[0])
-            elif self.regularizer is not None:  # the last region may go on
+            elif self.apart or self.regularizer is not None:  # the last object or region may go on
                 if ends[-1] - ends[first] < _WAITING_POINTS:
                     break
                 self._torn = int(whole.region_ids[-1])
@@ -166,29 +169,48 @@ class ObjectWriter:
             for one in sinks:
                 one.close()
 
+    def _going_on(self, regions: Regions) -> npt.NDArray[np.bool_]:
+        """Say which of ``(n,)`` are further pieces of the object before, and have its attributes."""
+        further = ~regions.whole & np.isin(regions.classes, list(self.apart))
+        further[:1] = False
+        further[1:] &= regions.object_ids[1:] == regions.object_ids[:-1]
+        further &= regions.region_ids != self._torn
+        return further
+
     def _frame(self, regions: Regions) -> gpd.GeoDataFrame:
         """Make objects of regions: polygons in the CRS, and their attributes."""
         a, b, c, d, e, f = self.geobox.transform
         matrix = np.array([[a, d], [b, e]])
 
-        squared = None
+        squared: Any = None
         if self.regularizer is not None:
             entire = regions.whole & (regions.region_ids != self._torn)
             squared = self.regularizer(polygons(regions), replace(regions, whole=entire))
 
-        def placed(place: Callable[[Coords], Coords]) -> npt.NDArray[np.object_]:
-            if squared is None:
+        def placed(shapes: Any, place: Callable[[Coords], Any] = lambda xy: xy @ matrix + (c, f)) -> Any:
+            if shapes is None:
                 return polygons(replace(regions, coords=place(regions.coords)))
-            return np.asarray(shapely.transform(squared, place))
+            return np.asarray(shapely.transform(shapes, place))
 
-        geometry = placed(lambda xy: xy @ matrix + (c, f))
+        geometry = objects = placed(squared)
+        starts, shapes = np.flatnonzero(~self._going_on(regions)), squared
+        pieces = np.diff(starts, append=len(regions))
+        if pieces.max(initial=1) > 1:
+            parts = np.split(polygons(regions) if squared is None else squared, starts[1:])
+            shapes = np.array([part[0] if len(part) == 1 else shapely.union_all(part) for part in parts])
+            objects = placed(shapes)
         # Without a CRS pixels are the measure, and north is up.
-        measured = geometry if self.measurer.units == "m" else placed(lambda xy: xy * (1, -1))
+        measured = objects if self.measurer.units == "m" else placed(shapes, lambda xy: xy * (1, -1))
         ground = self.measurer.ground(measured)
-        frame = gpd.GeoDataFrame(self._attributes(regions, geometry, ground), geometry=geometry, crs=None)
-        frame = frame.rename_geometry("geom")
+        said = self._attributes(regions.united(starts), objects, ground)
+        columns = {name: np.repeat(column, pieces) for name, column in said.items()}
+        for index in np.flatnonzero(~regions.whole):
+            self._pieces[owner := int(regions.object_ids[index])] += 1
+            columns["piece"][index] = self._pieces[owner]
+        frame = gpd.GeoDataFrame(columns, geometry=geometry, crs=None).rename_geometry("geom")
         least = np.take(self.min_area or (0.0,), regions.classes, mode="clip")
-        return frame[(shapely.area(ground) >= least) | ~regions.whole] if least.any() else frame
+        large = np.repeat(shapely.area(ground), pieces) >= least
+        return frame[large | ~regions.whole] if least.any() else frame
 
     def _attributes(
         self, regions: Regions, geometry: npt.NDArray[np.object_], ground: npt.NDArray[np.object_]
@@ -201,16 +223,11 @@ class ObjectWriter:
         values, which = np.unique(regions.classes, return_inverse=True)
         names = np.array([self.classes[value].name for value in values.tolist()], dtype=object)
         lengths, longer = rectangles(ground)
-        pieces = np.ones(len(regions), dtype=np.int32)  # from 1 on, where an object is cut
-        for index in np.flatnonzero(~regions.whole):
-            owner = int(regions.object_ids[index])
-            self._pieces[owner] += 1
-            pieces[index] = self._pieces[owner]
         columns: dict[str, Column] = {
             # The place of its first pixel in reading order, row * width of the class raster + column: a
             # number that stays the same as long as the class raster does.
             "object_id": regions.object_ids,
-            "piece": pieces,
+            "piece": np.ones(len(regions), dtype=np.int32),  # from 1 on, where an object is cut
             # The same of the connected region of its class.
             "region_id": regions.region_ids,
             "class_id": regions.classes,  # the value in the class raster
@@ -240,7 +257,7 @@ class ObjectWriter:
             return
         frame = self._frame(regions)
         area, first = frame["area_m2" if self.measurer.units == "m" else "area_px"], frame["piece"] == 1
-        for value, part in area.groupby(frame["class_id"]):
+        for value, part in area[~self._going_on(regions)[frame.index]].groupby(frame["class_id"]):
             self.counts[int(value)] = self.counts.get(int(value), 0) + int(first[part.index].sum())
             self.areas[int(value)] = self.areas.get(int(value), 0.0) + float(part.sum())
         if not isinstance(self.scene, str):
@@ -295,17 +312,3 @@ def polygons(regions: Regions) -> npt.NDArray[np.object_]:
         ),
         dtype=object,
     )
-
-
-def rectangles(
-    polygons: npt.NDArray[np.object_],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Measure the rectangles of least area around ``(n,)`` polygons.
-
-    Returns:
-        ``(n, 2)`` lengths of two neighbouring sides, and ``(n, 2, 2)`` both ends of the longer one.
-    """
-    corners = shapely.get_coordinates(shapely.oriented_envelope(polygons)).reshape(-1, 5, 2)
-    sides = np.stack([corners[:, :2], corners[:, 1:3]], axis=1)
-    lengths = np.hypot(*np.moveaxis(sides[:, :, 1] - sides[:, :, 0], -1, 0))
-    return lengths, np.take_along_axis(sides, lengths.argmax(axis=1)[:, None, None, None], axis=1)[:, 0]

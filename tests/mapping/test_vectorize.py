@@ -142,6 +142,20 @@ def test_without_a_contact_map_shape_takes_objects_apart_when_asked_for_by_name(
     assert frame[frame["class"] == "1"]["region_id"].nunique() == 1
 
 
+def test_pieces_of_a_house_have_its_area_and_other_pieces_their_own(tmp_path: Path) -> None:
+    classes = np.ones((40, 560), np.uint8)
+    classes[20:] = 2
+    walls = np.zeros_like(classes)
+    walls[:20, 299:301] = 100
+    raster, contact = write(tmp_path / "cover.tif", classes), write(tmp_path / "walls.tif", walls)
+    found = pfmap.vectorize(raster, contact=contact, separate=("1",), split_large=1)
+    frame = read(found.outputs["gpkg"])
+    assert found.counts == {"1": 2, "2": 1}
+    assert sorted(frame[frame["class"] == "1"]["area_m2"].tolist()) == pytest.approx([1300, 1300, 1500])
+    assert sorted(frame[frame["class"] == "2"]["area_m2"].tolist()) == pytest.approx([240, 2560])
+    assert found.areas == pytest.approx({"1": 2800, "2": 2800})
+
+
 def test_small_regions_merge_and_holes_are_filled(tmp_path: Path) -> None:
     classes = np.ones((40, 60), np.uint8)
     classes[5, 5] = 2  # 0.25 m2

@@ -21,11 +21,14 @@ from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import TargetError, UsageError
 from pfmap.core.grid import GeoBox
 from pfmap.core.stages import Regions
+from pfmap.trace import tracer as tracer_module
+from pfmap.trace.separate import Separation
 from pfmap.trace.tracer import Tracer
 from pfmap.vector import formats, write
 from pfmap.vector.formats import FORMATS
-from pfmap.vector.geodesy import Measurer
-from pfmap.vector.write import ObjectWriter, rectangles
+from pfmap.vector.geodesy import Measurer, rectangles
+from pfmap.vector.regularize import Regularizer
+from pfmap.vector.write import ObjectWriter
 
 CLASSES = {
     0: ClassSpec("Häuser & co", "#d7301f"),
@@ -91,6 +94,54 @@ def test_all_formats_hold_the_same_objects(tmp_path: Path) -> None:
     assert {path.suffix for path in tmp_path.iterdir()} == {
         ".gpkg", ".shp", ".shx", ".dbf", ".prj", ".cpg", ".fgb", ".geojson", ".parquet", ".qml",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("crs", [UTM, None])
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("points", [10**6, 60])
+def test_pieces_of_an_object_that_was_taken_apart_say_what_all_of_it_is_like(
+    crs: str | None, squared: bool, points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects of class 0 are taken apart; one of too many points is not held in memory as a whole."""
+    monkeypatch.setattr(write, "_CHUNK_POINTS", points)
+    monkeypatch.setattr(write, "_WAITING_POINTS", points)
+    monkeypatch.setattr(tracer_module, "_MANY", points // 6)
+    contact = np.zeros(RASTER.shape, np.uint8)
+    contact[40::50], contact[:, 40::50] = 100, 100
+    how = Separation(frozenset({0}), depth=1, reach=40, least=4)
+    geobox = GeoBox(150, 120, crs, (0.5, 0, 300000, 0, -0.5, 3000000))
+    regularizer = Regularizer(frozenset({1}), (0.5, 0.5), True)
+    found, told = [], []
+    for split in (0, 8):
+        writer = ObjectWriter(
+            folder=tmp_path, stem=f"{split}", formats=("gpkg",), classes=CLASSES, wanted=None, geobox=geobox,
+            measurer=Measurer(crs, geobox.center), scene="scene", min_area=(), metadata={},
+            apart=frozenset({0}), regularizer=regularizer if squared else None,
+        )  # fmt: skip
+        tracing = {"tolerance": 1.25, "tile": 30, "separation": how, "split": split}
+        with closing(writer), Tracer(120, 150, nodata=255, **tracing) as tracer:
+            for regions in tracer.add(RASTER, percent(RASTER), contact):
+                writer.add(regions)
+            path = writer.finish()["gpkg"][0]
+        found.append(gpd.read_file(path, layer=pyogrio.list_layers(path)[0, 0]).drop(columns="geometry"))
+        told.append((writer.counts, writer.areas))
+    unit = "m2" if crs else "px"
+    whole, pieces = (frame.set_index("object_id") for frame in found)
+    assert told[0][0] == told[1][0]
+    assert told[0][1] == pytest.approx(told[1][1], rel=0.02 if squared else 1e-6)
+    is_cut = pieces.index.duplicated(keep=False)
+    own = pieces[is_cut & (pieces["class_id"] > 0)]
+    assert own.groupby("object_id")[f"area_{unit}"].nunique().gt(1).all()
+    shared = pieces[is_cut & (pieces["class_id"] == 0)]
+    assert min(len(own), len(shared)) > 9
+    assert set(shared.groupby("object_id")["piece"].apply(list).map(sorted).map(tuple)) <= {
+        tuple(range(1, k)) for k in range(3, 30)
+    }
+    if points > 60:
+        expected = whole.loc[shared.index].drop(columns="piece")
+        pd.testing.assert_frame_equal(shared.drop(columns="piece"), expected, atol=2e-6, rtol=1e-9)
+    else:
+        assert shared.groupby("object_id")[f"area_{unit}"].nunique().gt(1).any()
 
 
 def test_geojson_follows_rfc_7946(tmp_path: Path) -> None:
