@@ -297,16 +297,13 @@ class Shaper:
         rows: Iterator[Rows] = iter([(classes, confidence, *([] if contact is None else [contact]))])
         for sieve in self._sieves:
             rows = chain.from_iterable(starmap(sieve.add, rows))
-        narrow, wide = self._cols.size, self._geobox.width
+        place = self._rows.start, self._cols.start, self._cols.size, self._geobox.width
         for part in rows:
             for call in self.on_sieved:
                 call(self._top, part[0])
             self._top += len(part[0])
             for regions in self._tracer.add(*part):
-                if narrow == wide:
-                    yield regions
-                else:
-                    yield regions.moved(self._rows.start, self._cols.start, narrow, wide)
+                yield regions.moved(*place)
 
     @property
     def merged(self) -> Counter[tuple[str, int]]:

@@ -101,6 +101,17 @@ def test_seams_join_the_halves_of_a_house_and_never_two_houses(
     assert again.counts["class_2"] == ids.max()
 
 
+def test_sheets_above_each_other_with_a_gap_are_mapped_where_they_lie(
+    write_scene: Write, tmp_path: Path
+) -> None:
+    image = blobs(350, 100)
+    whole = pfmap.predict(write_scene(image, "whole.tif"), tmp_path / "one", model=stand_in(), device="cpu")
+    cut = sheets(write_scene, image, [(0, 0, 100, 100), (250, 0, 100, 100)])
+    found = objects(merged(cut, tmp_path / "many").outputs["gpkg"])
+    assert found["object_id"].is_unique
+    assert found.total_bounds == pytest.approx(objects(whole.outputs["gpkg"]).total_bounds)
+
+
 def test_a_survey_takes_objects_apart_at_the_resolution_that_the_network_saw(
     write_scene: Write, tmp_path: Path
 ) -> None:
