@@ -7,7 +7,7 @@ hold the same XML.
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,21 +81,6 @@ def parse_names(pairs: Iterable[str], kind: Callable[[str], V]) -> dict[V, str]:
             raise UsageError(f"{pair!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
         names[kind(value)] = name
     return names
-
-
-def refuse_unwanted(
-    chosen: Iterable[int],
-    wanted: Container[int] | None,
-    classes: Mapping[int, ClassSpec],
-    what: str = "squared",
-) -> None:
-    """Refuse to do something to objects of classes, by value, that do not become polygons; None: all do."""
-    for value in chosen:
-        if wanted is not None and value not in wanted:
-            raise UsageError(
-                f"class {classes[value].name!r} is to be {what}, but does not become polygons: name it in "
-                "classes= too"
-            )
 
 
 def listed(values: Iterable[int], classes: Mapping[int, ClassSpec]) -> str:

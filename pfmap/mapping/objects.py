@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import ClassSpec, refuse_unwanted
-from pfmap.core.errors import UNSEEN, TargetError, visible
+from pfmap.core.classes import ClassSpec
+from pfmap.core.errors import UNSEEN, TargetError, UsageError, visible
 from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.resources import UNDATED, beside, refuse_open
@@ -160,29 +160,37 @@ class Chosen:
     separation: Separation | None
     """How objects that touch are taken apart; None leaves them together."""
 
+    @classmethod
+    def of(
+        cls,
+        shapes: ShapeOptions,
+        find: Callable[[Sequence[str]], Iterable[int]],
+        wanted: frozenset[int] | None,
+        shown: frozenset[int],
+        classes: Mapping[int, ClassSpec],
+        scale: float,
+    ) -> "Chosen":
+        """Say what becomes of classes, which `find` finds by their names.
 
-def separation_of(
-    names: tuple[str, ...] | None,
-    shown: frozenset[int],
-    find: Callable[[Sequence[str]], Iterable[int]],
-    wanted: Container[int] | None,
-    classes: Mapping[int, ClassSpec],
-    scale: float,
-) -> Separation | None:
-    """Say how objects that touch are taken apart: by a contact map where that has `shown` them, or by shape.
+        What touches is taken apart by a contact map where that has `shown` it, else by shape; by default what
+        is shown and wanted. `scale` is as in `Separation`.
 
-    Their classes are those that `find` finds by `names`; without names those that are shown and `wanted` as
-    polygons (None: all). `scale` is as in `Separation`.
-
-    Raises:
-        UsageError: a class does not become polygons.
-    """
-    if names is None:
-        chosen = frozenset(value for value in shown if wanted is None or value in wanted)
-    else:
-        chosen = frozenset(find([name for name in names if name != "none"]))
-        refuse_unwanted(sorted(chosen), wanted, classes, "taken apart")
-    return Separation(chosen & shown, chosen - shown).scaled(scale) if chosen else None
+        Raises:
+            UsageError: one that is to be squared or taken apart does not become polygons.
+        """
+        if shapes.separate is None:
+            apart = shown if wanted is None else shown & wanted
+        else:
+            apart = frozenset(find([name for name in shapes.separate if name != "none"]))
+        squared = frozenset(find(shapes.regularize))
+        for values, what in ((squared, "squared"), (apart, "taken apart")):
+            if wanted is not None and (lost := values - wanted):
+                raise UsageError(
+                    f"class {classes[min(lost)].name!r} is to be {what}, but does not become polygons: name "
+                    "it in classes= too"
+                )
+        separation = Separation(apart & shown, apart - shown).scaled(scale) if apart else None
+        return cls(wanted, squared, frozenset(find(shapes.smooth)), separation)
 
 
 class Shaper:
@@ -218,7 +226,8 @@ class Shaper:
         self._curves = dict.fromkeys(chosen.smoothed, True) | dict.fromkeys(squared, False)
         self._part = ExitStack()  # holds what traces the part in work
         self._tracer: Tracer | None = None
-        self._earlier = 0  # pieces in parts that are complete
+        self.seen = False
+        """Whether any pixel had a class so far, wanted or not."""
         self.writer = ObjectWriter(
             folder=folder,
             stem=stem,
@@ -248,8 +257,6 @@ class Shaper:
 
     def begin(self, rows: Span, cols: Span) -> None:
         """Go on with this part of the class raster; it knows nothing of the one before, which is complete."""
-        if self._tracer is not None:
-            self._earlier += self._tracer.piece_count
         self._part.close()
         self._rows, self._cols, self._top = rows, cols, rows.start
         small = () if self._options.drop_small else self._limits
@@ -304,14 +311,9 @@ class Shaper:
             self._top += len(part[0])
             for regions in self._tracer.add(*part):
                 yield regions.moved(*place)
+        self.seen = self.seen or self._tracer.piece_count > 0
 
     @property
     def merged(self) -> Counter[tuple[str, int]]:
         """How many "regions" of each class became another's in this part, and how many "pixels"."""
         return sum((sieve.merged for sieve in self._sieves), Counter())
-
-    @property
-    def seen(self) -> bool:
-        """Whether any pixel had a class so far, wanted or not."""
-        here = 0 if self._tracer is None else self._tracer.piece_count
-        return self._earlier + here > 0

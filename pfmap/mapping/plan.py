@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from pfmap.core.card import Card, card_table
-from pfmap.core.classes import index_of, refuse_unwanted
+from pfmap.core.classes import index_of
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.mapping.objects import Chosen, limits_of, separation_of
+from pfmap.mapping.objects import Chosen, limits_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
@@ -242,12 +242,9 @@ def make_plan(
 
 def chosen_classes(card: Card, options: PredictOptions, scale: float = 1.0) -> Chosen:
     """Say what becomes of the classes, by their indices; a `UsageError` if one does not become polygons."""
-    shapes, find = options.shapes, partial(wanted_classes, card)
-    wanted, squared, smoothed = map(find, (options.classes, shapes.regularize, shapes.smooth))
-    refuse_unwanted(squared, wanted, card.by_index)
-    shown = frozenset(find(card.architecture.contact))
-    separation = separation_of(shapes.separate, shown, find, wanted, card.by_index, scale)
-    return Chosen(frozenset(wanted), frozenset(squared), frozenset(smoothed), separation)
+    find = partial(wanted_classes, card)
+    wanted, shown = frozenset(find(options.classes)), frozenset(find(card.architecture.contact))
+    return Chosen.of(options.shapes, find, wanted, shown, card.by_index, scale)
 
 
 def wanted_classes(card: Card, names: Sequence[str] | None) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import ClassSpec, refuse_unwanted
+from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.files import private_folder, publish, scratch, writing
 from pfmap.core.grid import Span
@@ -25,14 +25,12 @@ from pfmap.mapping.objects import (
     numbered,
     refuse_existing,
     refuse_odd_names,
-    separation_of,
     vector_names,
 )
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
 from pfmap.raster.location import Location, locate, output_folder
 from pfmap.raster.target import Parts, RasterTarget, finish
-from pfmap.trace.separate import Separation
 from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
@@ -109,15 +107,18 @@ def vectorize(
         table = ClassTable(source.classes)
         for value, name in (names or {}).items():
             table[value] = ClassSpec(name, table[value].color)
-        wanted = None if classes is None else _wanted(table, classes, location.text)
-        squared = _wanted(table, options.regularize, location.text)
-        smoothed = _wanted(table, options.smooth, location.text)
-        refuse_unwanted(squared, wanted, table)
+        find, shown = partial(_wanted, table, raster=location.text), frozenset[int]()
+        wanted = None if classes is None else find(classes)
         given = {"confidence": confidence} | ({"contact": contact} if options.separate != ("none",) else {})
         percent = _open_percent(opened, source, location, given, on_message)
-        separation = _separation(
-            source, percent.get("contact"), options.separate, wanted, table, location.text
-        )
+        if walls := percent.get("contact"):  # it names classes, or else is of all that are asked for
+            shown = _wanted(source.classes, walls.separated, location.text) or find(options.separate or ())
+            if not shown:
+                raise UsageError(
+                    f"the contact map of {location.text} does not name its classes: do so with separate="
+                )
+        chosen = Chosen.of(options, find, wanted, shown, table, (walls or source).scale)
+        separation = chosen.separation
         if separation is None or not separation.by_contact:
             percent.pop("contact", None)
         if separation is not None:
@@ -128,7 +129,6 @@ def vectorize(
         files = vector_names(f"{stem}_objects", options, named).values()
         refuse_odd_names(folder, stem, files)
         refuse_existing(folder, f"{stem}_objects", options, files, overwrite=overwrite)
-        chosen = Chosen(wanted, squared, smoothed, separation)
         job = Vectorizer(source, percent, folder, stem, table, chosen, options, stem, on_progress)
         job.moment = moment_of([location.local] if location.local is not None else [])
         return job.write(location.text)
@@ -145,23 +145,6 @@ def _open_percent(
         if path is not None:
             found[kind] = open_percent(opened, path, source, kind=kind)
     return found
-
-
-def _separation(
-    source: ClassMap,
-    contact: ClassMap | None,
-    names: tuple[str, ...] | None,
-    wanted: frozenset[int] | None,
-    table: Mapping[int, ClassSpec],
-    raster: str,
-) -> Separation | None:
-    """Say how objects are taken apart: by a contact map those that it names, else all that are asked for."""
-    find, shown = partial(_wanted, table, raster=raster), frozenset[int]()
-    if contact is not None:
-        shown = _wanted(source.classes, contact.separated, raster) or find(names or ())
-        if not shown:
-            raise UsageError(f"the contact map of {raster} does not name its classes: do so with separate=")
-    return separation_of(names, shown, find, wanted, table, (contact or source).scale)
 
 
 class ClassTable(dict[int, ClassSpec]):

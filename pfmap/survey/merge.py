@@ -104,9 +104,7 @@ def merge(
     }
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
-    usual = next((k for k, box in enumerate(boxes) if mosaic.on_grid(box, grid)), 0)
-    with ClassMap(locate(placed[usual][1].outputs["classes"]), None) as one:
-        chosen = chosen_classes(card, options, one.scale)
+    chosen = chosen_classes(card, options, _scale(placed, grid))
     for kind in rasters_of(options, separation := chosen.separation)[1:]:
         apart = separation.tags(card.by_index) if separation else {}
         gray = Look("uint8", ("Gray",), NODATA, tags=apart if kind == "contact" else {})
@@ -179,6 +177,13 @@ def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
         f"the scenes have {some}: the survey's own outputs are in {grid.crs_name} with pixels of "
         f"{grid.transform[0]:.5g}, as most have; {moved} of {len(boxes)} scenes are brought there"
     ]
+
+
+def _scale(placed: Sequence[Named], grid: GeoBox) -> float:
+    """Return how many pixels of a grid are one that the network saw, as the first scene on it has it."""
+    first = next((one for _, one in placed if mosaic.on_grid(one.facts.grid, grid)), placed[0][1])
+    with ClassMap(locate(first.outputs["classes"]), None) as classes:
+        return classes.scale
 
 
 def _join(kind: str, placed: Sequence[Named], grid: GeoBox, folder: Path, look: Look, style: str) -> Path:
