@@ -136,17 +136,11 @@ def figures(
     named_only: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Evaluation:
-    """Turn counts into figures.
+    """Turn counts into figures; objects of `least` pixels or more were matched of classes with these codes.
 
-    Args:
-        tally: what was counted.
-        labels: what the codes mean.
-        objects: codes of the classes whose objects were matched.
-        least: pixels of the objects that were counted.
-        certain: ``(C,)`` classes whose confidence can be judged; None for those that no label leaves open.
-        named_only: whether classes that no sure label names have no figures, even if they are predicted:
-            for data whose labels do not know all classes.
-        notes: what is to be known about it.
+    `certain` are the ``(C,)`` classes whose confidence can be judged; None for those that no label leaves
+    open. With `named_only` classes that no sure label names have no figures, even if they are predicted: for
+    data whose labels do not know all classes.
     """
     classes, rows = len(labels.classes), len(labels.names)
     counts, allowed = tally.counts[:rows, :classes], labels.allowed()[:rows, :classes]

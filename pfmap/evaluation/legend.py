@@ -226,16 +226,11 @@ class CodedMap:
                 )
             index = np.where(gone, _LARGEST + 1, values)
         codes: npt.NDArray[np.uint8] = self._table[index]
-        new = np.unique(values[codes == _UNASKED]).tolist()
-        if not new:
-            return codes
-        found = {value: self._code(value) for value in new}
-        missing = [value for value, code in found.items() if code is None]
-        if missing:
+        new = {value: self._code(value) for value in np.unique(values[codes == _UNASKED]).tolist()}
+        if missing := [value for value, code in new.items() if code is None]:
             raise self._unknown(missing)
-        for value, code in found.items():
-            self._table[value] = NO_CODE if code is None else code
-        return np.asarray(self._table[index])
+        self._table[list(new)] = np.array(list(new.values()), dtype=np.uint8)
+        return np.asarray(self._table[index]) if new else codes
 
 
 def _check_choice(options: MatchOptions, known: Collection[str], source: str) -> None:

@@ -56,11 +56,8 @@ def find_pairs(prediction: str, truth: str, polygons: Container[str]) -> list[tu
     ours = {stem: path for stem, path in predicted.items() if stem.endswith(_CLASSES)} or predicted
     found = {stem.removesuffix(_CLASSES): path for stem, path in ours.items()}
     known = {stem.removesuffix(_CLASSES): path for stem, path in true.items()}
-    for missing, here, there in (
-        (sorted(found.keys() - known.keys()), one, two),
-        (sorted(known.keys() - found.keys()), two, one),
-    ):
-        if missing:
+    for here, ours, there, theirs in ((one, found, two, known), (two, known, one, found)):
+        if missing := sorted(ours.keys() - theirs.keys()):
             some = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
             raise SourceError(
                 f"{len(missing)} of the rasters in {here} have no partner in {there}: {some}; files that "

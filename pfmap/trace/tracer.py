@@ -183,15 +183,11 @@ class Tracer:
     Use it as a context manager: it has threads and perhaps a temporary folder.
 
     Args:
-        height: rows of the raster.
-        width: columns of the raster.
         nodata: value that becomes no region; None for none.
         wanted: classes that become regions; None for all. The others only bound them.
         tolerance: by how many pixels borders may be moved to simplify them; 0 leaves them.
         split: regions of more vertices are given as pieces, cut along the tiles; 0 never cuts.
-        workers: threads.
         spool: folder for pieces of large open regions; None for the system's.
-        tile: rows and columns of a tile.
         curves: classes whose borders become curves (True), or never do; those of others as their neighbours.
         separation: how objects that touch are taken apart; None leaves them regions.
     """

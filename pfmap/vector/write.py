@@ -42,7 +42,7 @@ _CHUNK_POINTS = 1_000_000
 """Vertices that are written together: the pieces of a background have thousands each."""
 
 _WAITING_POINTS = 8_000_000
-"""Vertices that wait for the rest of a region, where what touches is squared together."""
+"""Vertices that wait for the rest of a region that is squared together, or of an object that is cut."""
 
 
 @dataclass(slots=True)
