@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio import features
 from rasters import NODATA, percent, polygons, traced
@@ -200,6 +200,13 @@ def test_any_cut_gives_the_same_objects_by_shape(
     guessed=st.sampled_from([frozenset({2}), frozenset({2, 3, 255})]),
     cuts=cuts_of_rows,
     tile=st.integers(1, 16),
+)
+@example(  # the first seed beside the top that is the first pixel: numbers that must not be one
+    raster=(np.pad(np.full((1, 1), 2, np.uint8), (0, 8)), np.zeros((9, 9), np.uint8)),
+    how=Separation(frozenset({0}), depth=1, least=1),
+    guessed=frozenset({2}),
+    cuts=[],
+    tile=16,
 )
 @settings(max_examples=60, deadline=None)
 def test_any_cut_takes_some_classes_apart_by_contact_and_others_by_shape(
