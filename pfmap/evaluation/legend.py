@@ -40,9 +40,7 @@ class Legend:
     """Gives the classes that a prediction and its truth name, each by value, common codes.
 
     Truth is None for polygons, which name theirs in each feature; `sources` are the names of the two files.
-
-    Raises:
-        UsageError: a class that is asked for does not exist.
+    A `UsageError` says that a class that is asked for does not exist.
     """
 
     def __init__(
@@ -164,11 +162,7 @@ class Legend:
         )
 
     def code(self, name: str) -> int:
-        """Return the code of a class that is asked for by name.
-
-        Raises:
-            UsageError: there is no such class.
-        """
+        """Return the code of a class that is asked for by name; a `UsageError` if there is none."""
         if name not in self._codes and self._prediction:
             known = ", ".join(spec.name for spec in self._classes)
             raise UsageError(f"class '{name}' is unknown: there are {known}")
@@ -210,11 +204,7 @@ class CodedMap:
             self._table[source.nodata] = NO_CODE
 
     def rows(self, rows: Span) -> npt.NDArray[np.uint8]:
-        """Return the ``(rows, width)`` codes of rows.
-
-        Raises:
-            SourceError: they cannot be read, or there are values without a code.
-        """
+        """Return the ``(rows, width)`` codes of rows; a `SourceError` if values have none."""
         values = self._source.read(rows)
         index = values
         if values.dtype != np.uint8:

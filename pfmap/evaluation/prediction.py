@@ -265,11 +265,7 @@ class _Job:
         return from_ids(ids, None if alone else coded, legend, code, sources)
 
     def result(self, prediction: str, truth: str) -> Evaluated:
-        """Turn what was counted into figures.
-
-        Raises:
-            SourceError: there was nothing to compare.
-        """
+        """Turn what was counted into figures; a `SourceError` if there was nothing to compare."""
         assert self.legend is not None
         labels, classes = self.legend.labels, len(self.legend.labels.classes)
         _refuse_nothing(self.tally, labels, prediction, truth, closed=self.legend.closed)

@@ -41,10 +41,8 @@ def find_pairs(prediction: str, truth: str, polygons: Container[str]) -> list[tu
     """Pair predictions with their truth; some of them are `polygons`.
 
     Both are files, or folders of rasters with the same names, whatever their format. In a folder that pfmap
-    predict wrote to, its `*_classes.tif` are the predictions, named without `_classes`; else all rasters.
-
-    Raises:
-        SourceError: a folder is empty, only one of the two is a folder, or files have no partner.
+    predict wrote to, its `*_classes.tif` are the predictions, named without `_classes`; else all rasters. A
+    `SourceError` says that there are none, or which have no partner.
     """
     one, two = Path(prediction), Path(truth)
     if all(not Path(path).is_dir() or path in polygons for path in (prediction, truth)):
@@ -84,8 +82,7 @@ def _rasters(folder: Path) -> dict[str, Path]:
 def grid_of(prediction: str, truth: str, polygons: Container[str]) -> str:
     """Name the raster whose pixels are compared: for polygons pfmap predict's beside them, or the truth.
 
-    Raises:
-        SourceError: there is none.
+    A `SourceError` says that there is none.
     """
     if prediction not in polygons:
         return prediction
@@ -119,11 +116,8 @@ def from_polygons(
 ) -> Side:
     """Burn polygons into a grid: a pixel is what the last one says that its centre lies in, else `rest`.
 
-    `code` gives the code of a class that they name, or None. What is nodata in `source` does not count.
-
-    Raises:
-        SourceError: they have unknown classes.
-        UsageError: they do not say their class.
+    `code` gives the code of a class that they name, or None. What is nodata in `source` does not count. A
+    `SourceError` names unknown classes, a `UsageError` says that they have none.
     """
     file, box, only = shapes.file, shapes.geobox, legend.options.only
     if file.field is None and len(only) != 1:
@@ -162,10 +156,8 @@ def from_ids(
 ) -> Side:
     """Tell objects of one class apart by ids, 0 for none; without labels they say what is of the class, too.
 
-    `sources` are the names of the ids and of the labels, or else of the prediction.
-
-    Raises:
-        SourceError: the ids lie on another grid.
+    `sources` are the names of the ids and of the labels, or else of the prediction. A `SourceError` says that
+    the ids lie on another grid.
     """
     one, two = sources
     grids = [(crs_of(box.crs_wkt), np.delete(box.transform, [2, 5])) for box in (ids.own, ids.geobox)]
@@ -238,11 +230,7 @@ def strips(
 
 
 def _percent(confidence: ClassMap, rows: Span) -> Codes:
-    """Read confidence in percent, 255 where it is unknown.
-
-    Raises:
-        SourceError: there are other values.
-    """
+    """Read confidence in percent, 255 where it is unknown; a `SourceError` names other values."""
     values = confidence.read(rows)
     unknown = values == NODATA
     if confidence.nodata is not None:

@@ -61,11 +61,7 @@ def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) 
 
 
 def refuse_odd_names(folder: Path, stem: str, names: Iterable[str]) -> None:
-    """Refuse names of outputs that a disk or a library cannot handle; they begin with `stem`.
-
-    Raises:
-        TargetError: a letter that writers of vector files take for something else, or too long a name.
-    """
+    """Refuse names of outputs, from `stem` on, that a disk or a library cannot handle, by a `TargetError`."""
     here = scratch(folder).absolute()
     odd = sorted(letter for letter in set(str(folder / stem)) if letter in ";!" or UNSEEN.match(letter))
     if odd:
@@ -93,11 +89,7 @@ def refuse_odd_names(folder: Path, stem: str, names: Iterable[str]) -> None:
 def refuse_existing(
     folder: Path, stem: str, options: ShapeOptions, names: Iterable[str], *, overwrite: bool
 ) -> None:
-    """Refuse to replace vector files, those of these names and those of other classes.
-
-    Raises:
-        TargetError: there are some, and they are not to be replaced.
-    """
+    """Refuse to replace vector files, those of these names and of other classes, by a `TargetError`."""
     endings = "|".join(options.formats)
     further = "(_.+)" if options.split_by_class else ""
     pattern = rf"{re.escape(stem)}{further}\.({endings})"
@@ -108,11 +100,9 @@ def refuse_existing(
 def refuse_to_replace(
     folder: Path, names: Iterable[str], *, overwrite: bool, note: str = "", sources: Iterable[Path] = ()
 ) -> None:
-    """Refuse to replace those of these files that exist; `note` is what is known of them.
+    """Refuse to replace those of these files that exist, by a `TargetError`; `note` is what is known of them.
 
-    Raises:
-        TargetError: there are some, and they are not to be replaced, or cannot be: `sources` are what they
-            are made of.
+    What outputs are made of, `sources`, is never replaced.
     """
     new = dict.fromkeys(names)
     there = existing(folder, new)
@@ -173,10 +163,8 @@ class Chosen:
         """Say what becomes of classes, which `find` finds by their names.
 
         What touches is taken apart by a contact map where that has `shown` it, else by shape; by default what
-        is shown and wanted. `scale` is as in `Separation`.
-
-        Raises:
-            UsageError: one that is to be squared or taken apart does not become polygons.
+        is shown and wanted. `scale` is as in `Separation`. A `UsageError` says that one of those does not
+        become polygons.
         """
         if shapes.separate is None:
             apart = shown if wanted is None else shown & wanted

@@ -147,10 +147,7 @@ class ObjectWriter:
     def finish(self) -> dict[str, list[Path]]:
         """Write what is left, and return all files by format; where they are split, by format and class.
 
-        A scene without objects gives empty layers.
-
-        Raises:
-            TargetError: a file cannot be written.
+        A scene without objects gives empty layers, a file that cannot be written a `TargetError`.
         """
         self._write(Regions.join(self._waiting))
         style = qml(objects_style([self.classes[value] for value in sorted(self.counts)]))
@@ -272,12 +269,9 @@ class ObjectWriter:
 def refuse_unfit(
     form: str, folder: Path, classes: Iterable[str], crs: pyproj.CRS | None, center: tuple[float, float]
 ) -> None:
-    """Refuse a format that cannot hold what is going to be written, before anything is computed.
+    """Refuse a format that cannot hold long names or the CRS, before anything is computed, by a `UsageError`.
 
     Shapefiles and GeoJSON do not hold everything; whether a shapefile keeps the CRS is tried in `folder`.
-
-    Raises:
-        UsageError: names are too long for it, or it would lose the CRS.
     """
     lost = ""
     if form == "shp" and any(len(name.encode()) > _TEXT_BYTES for name in classes):
