@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.classes import ClassSpec, listed
-from pfmap.trace.tile import NOTHING, Bytes, Ints, compiled, label, look_up, shifted
+from pfmap.trace.tile import NOTHING, Bools, Bytes, Ints, compiled, label, shifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Separation:
         kinds = np.zeros((classes.shape[0] + 2, classes.shape[1] + 2), dtype=np.uint8)
         inner = kinds[1:-1, 1:-1]  # the rest is a margin
         for kind, value in enumerate(self.classes, 1):
-            inner[classes == value] = kind
+            inner += (classes == value).view(np.uint8) * np.uint8(kind)
         if not inner[box].any():
             return None
         if contact is None or self.by_shape:
@@ -119,85 +119,79 @@ class Separation:
             for _ in range(2):
                 heights = _around(heights, self.depth)
             return _climb(kinds, heights, 3 * self.reach, self.apart)
-        seeds = np.zeros_like(kinds)
-        good, inner = inner * (contact < self.threshold), seeds[1:-1, 1:-1]
-        for kind in range(1, len(self.classes) + 1):
-            inner[_around((good != kind).astype(np.int32), self.depth) == 0] = kind
+        seeds = np.pad(_cores(inner * (contact < self.threshold).view(np.uint8), self.depth), 1)
+        inner = seeds[1:-1, 1:-1]
         for axis, part in enumerate(box):  # what lies beyond the halo may be a wall
             along, edge = np.moveaxis(inner, axis, 0), self.depth
             along[: edge * (part.start >= self.halo)] = 0
             along[len(along) - edge * (len(along) - part.stop >= self.halo) :] = 0
         found, pieces = label(seeds, seeds, 0)
-        found[look_up(pieces.pixels, found) < self.least] = NOTHING
-        return _spread(kinds, found, self.reach)
+        return _spread(kinds, found, pieces.pixels >= self.least, self.reach)
 
 
-@compiled
 def _around(values: Ints, side: int) -> Ints:
     """Sum up ``(h, w)`` values over the square of so many pixels to each side; outside there is nothing."""
-    height, width = values.shape
-    out = np.zeros((height, width), dtype=np.int32)
-    column = np.zeros(width, dtype=np.int32)
-    for y in range(-side, height):
-        for x in range(width):
-            if y + side < height:
-                column[x] += values[y + side, x]
-            if y - side > 0:
-                column[x] -= values[y - side - 1, x]
-        if y < 0:
-            continue
-        total = column[:side].sum()
-        for x in range(width):
-            if x + side < width:
-                total += column[x + side]
-            if x - side > 0:
-                total -= column[x - side - 1]
-            out[y, x] = total
-    return out
+    for _ in range(2):
+        sums = np.cumsum(np.pad(values, ((side + 1, side), (0, 0))), axis=0, dtype=np.int32)
+        values = (sums[2 * side + 1 :] - sums[: -2 * side - 1]).T
+    return np.ascontiguousarray(values)
+
+
+def _cores(kinds: Bytes, depth: int) -> Bytes:
+    """Return ``(h, w)`` kinds where no other is within `depth` rows and columns, and 0 elsewhere."""
+    for _ in range(2):
+        kinds, alike = np.pad(kinds, ((depth, depth), (0, 0)), mode="edge"), 1
+        while alike <= 2 * depth:  # rows from each on that are of one kind, or it is 0
+            step = min(alike, 2 * depth + 1 - alike)
+            kinds[:-step] *= (kinds[:-step] == kinds[step:]).view(np.uint8)
+            kinds = kinds[:-step]
+            alike += step
+        kinds = kinds.T
+    return kinds
+
+
+_OPEN, _CLOSED = -2, -1  # pixels that nothing has come to yet, or ever will
 
 
 @compiled
-def _spread(kinds: Bytes, found: Ints, reach: int) -> Ints:
+def _spread(kinds: Bytes, found: Ints, large: Bools, reach: int) -> Ints:
     """Give every pixel the seed of the seed pixel to which its way is shortest; all arrays have a margin.
 
     All pixels at one distance are found before those at the next, and of several seed pixels the first
-    counts.
+    counts. Of the seeds `found` only the `large` ones count.
     """
     height, width = kinds.shape
     kind, seed = kinds.ravel(), found.ravel()
-    near = np.full(height * width, NOTHING, dtype=np.int32)
-    level = np.zeros(height * width, dtype=np.uint8)  # of the last ones found, modulo 256
+    near = np.empty(
+        height * width, dtype=np.int32
+    )  # four times a seed pixel, and the way's length modulo four
     front = np.empty(height * width, dtype=np.int32)
-    sides = np.array([1, -1, width, -width])
-    for here in range(height * width):
-        if seed[here] != NOTHING:
-            near[here] = here
     start, count = 0, 0
     for here in range(height * width):
-        if near[here] != NOTHING:
-            for side in sides:
-                if near[here + side] == NOTHING and kind[here + side] == kind[here]:
-                    front[count] = here
-                    count += 1
-                    break
+        near[here] = _OPEN if kind[here] else _CLOSED
+        if seed[here] >= 0 and large[seed[here]]:
+            near[here] = 4 * here
+            front[count] = here
+            count += 1
     for step in range(1, reach + 1):
-        stop = count
+        stop, length = count, step & 3
         for at in range(start, stop):
             here = front[at]
-            for side in sides:
+            mine = (near[here] & ~3) | length
+            for side in (1, -1, width, -width):
                 there = here + side
-                if kind[there] != kind[here]:
-                    continue
-                if near[there] == NOTHING:
-                    near[there], level[there] = near[here], np.uint8(step)
-                    front[count] = there
-                    count += 1
-                elif level[there] == np.uint8(step):
-                    near[there] = min(near[there], near[here])
+                known = near[there]
+                if known == _OPEN:
+                    if kind[there] == kind[here]:
+                        near[there] = mine
+                        front[count] = there
+                        count += 1
+                elif known > mine and known & 3 == length and kind[there] == kind[here]:
+                    near[there] = mine
         start = stop
-    labels = seed[near]
-    labels[near == NOTHING] = NOTHING
-    return labels.reshape(height, width)[1:-1, 1:-1]
+    for here in range(height * width):
+        near[here] = seed[near[here] >> 2] if near[here] >= 0 else NOTHING
+    return near.reshape(height, width)[1:-1, 1:-1]
 
 
 _STEPS = (0, 1, 5), (1, -1, 7), (1, 0, 5), (1, 1, 7), (1, -2, 11), (1, 2, 11), (2, -1, 11), (2, 1, 11)

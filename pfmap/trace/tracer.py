@@ -56,6 +56,8 @@ from pfmap.trace.tile import (
 TILE = 512
 """Rows and columns of a tile; large objects are cut along these."""
 
+_ABREAST = 4  # tiles beside each other, at most, that see what lies around them once
+
 _MANY = 1 << 16
 """Points of what was put aside that are given at a time."""
 
@@ -221,6 +223,8 @@ class Tracer:
             separation = replace(separation, by_contact=both[0], by_shape=both[1])
         self._separation = separation
         self._halo = separation.halo if separation else 0
+        abreast = min(_ABREAST, -(-width // (tile * workers))) if separation else 1
+        self._lefts = range(0, width, abreast * tile)  # of the tiles that a thread traces together
         # Rows that the next row of tiles needs: the first, how many there are, and their layers.
         self._first = self._have = 0
         layers = 3 if separation and separation.by_contact else 2
@@ -290,41 +294,45 @@ class Tracer:
                 self._first, self._have = self._first + gone, self._have - gone
                 yield from self._close(*closing)
 
-    def _trace(self, x: int, height: int) -> Tile:
-        """Trace the tile from column `x` on, of so many rows."""
-        row, col = self._top - self._first, min(x, self._halo)
-        rows = slice(min(row + height + self._halo, self._have))
-        cols = slice(x - col, x + self._side + self._halo)
-        box = slice(row, row + height), slice(col, col + self._side)
-        classes, confidence, *contact = (layer[rows, cols] for layer in self._layers)
-        parts = None if self._separation is None else self._separation.parts(classes, box, *contact)
-        pixels: Any = np.ascontiguousarray(classes[box])
+    def _trace(self, x: int, height: int) -> list[Tile]:
+        """Trace the tiles beside each other from column `x` on, of so many rows."""
+        row, first = self._top - self._first, max(0, x - self._halo)
+        stop = min(x + self._lefts.step, self._width)
+        view = slice(min(row + height + self._halo, self._have)), slice(first, stop + self._halo)
+        classes, confidence, *contact = (layer[view] for layer in self._layers)
         nothing = no_class(classes.dtype, self._nodata)
-        top, left = (np.ones(size, dtype=np.bool_) for size in pixels.shape[::-1])
-        given = pixels.ravel()
-        if parts is not None:  # their numbers are beyond all classes, in int32 whatever these are
-            beyond = np.int32(max(pixels.max(), nothing))
-            pixels = np.where(parts[box] == NOTHING, pixels, parts[box] + np.int32(1) + beyond)
-            top = parts[row, box[1]] == parts[max(row - 1, 0), box[1]]
-            left = parts[box[0], col] == parts[box[0], max(col - 1, 0)]
-        labels, pieces = label(pixels, np.ascontiguousarray(confidence[box]), nothing)
-        y, x_in = np.divmod(pieces.first, labels.shape[1])
-        place = (self._top + y) * self._width + x + x_in
-        pieces = pieces._replace(classes=given[pieces.first].astype(np.int32), first=place)
-        arcs = arcs_between(pixels, labels)
-        if self._tolerance > 0:
-            beside = np.stack([look_up(pieces.classes, side) for side in (arcs.left, arcs.right)])
-            curved: Any = np.isin(beside, self._curved).any(axis=0)
-            curved &= ~np.isin(beside, self._straight).any(axis=0)
-            arcs = simplify(arcs, pieces, height, labels.shape[1], float(self._tolerance), curved)
-        sides = labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()
-        coords = arcs.coords + np.array([UNIT * x, UNIT * self._top], dtype=np.int32)
-        return Tile(pieces, arcs._replace(coords=coords), sides, (top, left))
+        rows, parts, tiles = slice(row, row + height), None, []
+        if self._separation is not None:
+            parts = self._separation.parts(classes, (rows, slice(x - first, stop - first)), *contact)
+        for left in range(x, stop, self._side):
+            col = left - first
+            box = rows, slice(col, min(col + self._side, stop - first))
+            pixels: Any = np.ascontiguousarray(classes[box])
+            top, before = (np.ones(size, dtype=np.bool_) for size in pixels.shape[::-1])
+            given = pixels.ravel()
+            if parts is not None:  # their numbers are beyond all classes, in int32 whatever these are
+                pixels = parts[box] + np.int32(1 + max(int(pixels.max()), nothing))
+                np.copyto(pixels, classes[box], where=parts[box] == NOTHING)
+                top = parts[row, box[1]] == parts[max(row - 1, 0), box[1]]
+                before = parts[rows, col] == parts[rows, max(col - 1, 0)]
+            labels, pieces = label(pixels, np.ascontiguousarray(confidence[box]), nothing)
+            y, x_in = np.divmod(pieces.first, labels.shape[1])
+            place = (self._top + y) * self._width + left + x_in
+            pieces = pieces._replace(classes=given[pieces.first].astype(np.int32), first=place)
+            arcs = arcs_between(pixels, labels)
+            if self._tolerance > 0:
+                beside = np.stack([look_up(pieces.classes, side) for side in (arcs.left, arcs.right)])
+                curved: Any = np.isin(beside, self._curved).any(axis=0)
+                curved &= ~np.isin(beside, self._straight).any(axis=0)
+                arcs = simplify(arcs, pieces, height, labels.shape[1], float(self._tolerance), curved)
+            sides = labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()
+            coords = arcs.coords + np.array([UNIT * left, UNIT * self._top], dtype=np.int32)
+            tiles.append(Tile(pieces, arcs._replace(coords=coords), sides, (top, before)))
+        return tiles
 
     def _add_row(self, height: int) -> tuple[Longs, Longs]:
         """Trace a row of tiles, and return the objects and the regions that are closed by it."""
-        lefts = range(0, self._width, self._side)
-        tiles = list(self._map(lambda x: self._trace(x, height), lefts))
+        tiles = list(itertools.chain(*self._map(lambda x: self._trace(x, height), self._lefts)))
         starts = offsets_of(np.array([len(tile.pieces.classes) for tile in tiles]))
         pieces = Pieces(*map(np.concatenate, zip(*(tile.pieces for tile in tiles), strict=True)))
         count = len(pieces.classes)
