@@ -98,10 +98,9 @@ class Regularizer:
             def taken(polygon: shapely.Polygon, row: npt.NDArray[np.int64] = row) -> Shapes:
                 # What others are as traced is theirs; of what they won by squaring the first may keep it.
                 near = tree.query(polygon, predicate="intersects")
-                x0, y0, x1, y1 = shapely.bounds(polygon)
-                west, north, east, south = bounds.T
-                won = (west <= x1) & (east >= x0) & (north <= y1) & (south >= y0)
-                return np.concatenate([traced[near[~np.isin(near, row)]], results[won]])
+                x0, y0, x1, y1 = polygon.bounds
+                won = ((bounds[:, :2] <= (x1, y1)) & (bounds[:, 2:] >= (x0, y0))).all(axis=1)
+                return np.concatenate([traced[near[(near[:, None] != row).all(axis=1)]], results[won]])
 
             if wanted[row].any():
                 found = Row(grounds[row], wanted[row], self._wall).squared(taken)
@@ -284,15 +283,16 @@ class Row:
 
     def _straight(self, mine: list[int], angle: float) -> tuple[dict[int, list[complex]], list[complex]]:
         """Return arcs as paths along the axes, once they are turned, and nodes of other arcs, which stay."""
-        walls, nodes, chosen = Walls(), dict[complex, Node](), set(mine)
+        walls, nodes, chosen, back = Walls(), dict[complex, Node](), set(mine), cmath.rect(1, -angle)
+        points = as_pairs([point for arc in mine for point in self._arcs[arc]]) @ turn(-angle)
+        corners = iter(points.tolist())
         for arc in mine:
-            points = self._arcs[arc]
-            for point in {points[0], points[-1]} & self._at.keys() - nodes.keys():
-                turned = point * cmath.rect(1, angle).conjugate()
-                nodes[point] = Node.at(turned, fixed=not self._at[point] <= chosen)
-            ends = (nodes[points[0]], nodes[points[-1]]) if points[0] in nodes else None
-            walls.add(as_pairs(points) @ turn(-angle), ends)
-        finer = [max(self._finer[building] for building in self._sides[arc]) for arc in mine]
+            part = self._arcs[arc]
+            for point in ({part[0], part[-1]} & self._at.keys()).difference(nodes):
+                nodes[point] = Node.at(point * back, fixed=not self._at[point] <= chosen)
+            ends = (nodes[part[0]], nodes[part[-1]]) if part[0] in nodes else None
+            walls.add([next(corners) for _ in part], ends)
+        finer = (max(self._finer[building] for building in self._sides[arc]) for arc in mine)
         walls.simplify([(self._wall / 2**times) ** 2 for times in finer])
         paths = {arc: walls.path(number) for number, arc in enumerate(mine)}
         return paths, [point for point, node in nodes.items() if node.fixed]

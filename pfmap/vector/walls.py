@@ -11,8 +11,8 @@ a row of houses has one front, and a common wall is there once.
 import heapq
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class _Line:
     """Whether walls of several paths may be on it."""
     same: "_Line | None" = None
     """What it has become a part of."""
+    walls: list["_Wall"] = field(default_factory=list)  # those on it, once they are taken out
 
     def root(self) -> "_Line":
         line = self
@@ -56,11 +57,6 @@ class _Wall:
     after: Any = None
     version: int = 0
     """-1 if it is gone."""
-
-    def root(self) -> _Line:
-        if self.line.same is not None:
-            self.line = self.line.root()
-        return self.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +81,14 @@ class Walls:
         self._may_go: list[float] = []  # walls that are left in each closed path, above four
         self._count = itertools.count()
 
-    def add(self, points: Floats, ends: tuple[Node, Node] | None = None) -> None:
-        """Add a path of ``(n, 2)`` points, most of whose edges roughly run along the axes."""
-        step = np.diff(points, axis=0)
-        along_y = np.abs(step[:, 1]) > np.abs(step[:, 0])
-        corners, size, runs = points.tolist(), np.abs(step).tolist(), along_y.astype(int).tolist()
+    def add(self, corners: list[list[float]], ends: tuple[Node, Node] | None = None) -> None:
+        """Add a path of corners, x and y each, most of whose edges roughly run along the axes."""
+        runs = [int(abs(v - y) > abs(u - x)) for (x, y), (u, v) in itertools.pairwise(corners)]
         lines = []
-        for number, run in enumerate(runs):
-            here, there = corners[number], corners[number + 1]
-            lines.append(_Line((here[1 - run] + there[1 - run]) / 2, size[number][run]))
-            if (runs[number + 1 :] or ([] if ends else runs))[:1] == [run]:
+        after = [*runs[1:], None if ends else runs[0]]
+        for here, there, run, following in zip(corners[:-1], corners[1:], runs, after, strict=True):
+            lines.append(_Line((here[1 - run] + there[1 - run]) / 2, abs(there[run] - here[run])))
+            if run == following:
                 lines.append(_Line(there[run], 0.0))  # a line of no length across keeps the turns
         first = runs[0]
         if ends:
@@ -114,24 +108,28 @@ class Walls:
         Of a closed path at least four are left; paths may cross in the end.
         """
 
-        def noted(wall: _Wall) -> list[tuple[float, int, int, _Wall]]:
-            cost = _cost(wall)
-            good = cost < least[wall.path] and self._may_go[wall.path] > 0
-            return [(cost, wall.number, wall.version, wall)] if good else []
+        def noted(walls: Iterable[_Wall]) -> list[tuple[float, int, int, _Wall]]:
+            return [
+                (cost, wall.number, wall.version, wall)
+                for wall in walls
+                if self._may_go[wall.path] > 0 and (cost := _cost(wall)) < least[wall.path]
+            ]
 
         walls = [wall for path in self._paths for wall in path]
-        while heap := [entry for wall in walls if wall.version >= 0 for entry in noted(wall)]:
+        for wall in walls:
+            wall.line = wall.line.root()
+            wall.line.walls.append(wall)
+        while heap := noted(wall for wall in walls if wall.version >= 0):
             heapq.heapify(heap)
             while heap:
                 cost, _, version, wall = heapq.heappop(heap)
                 if version != wall.version or self._may_go[wall.path] <= 0:
                     continue
-                if _cost(wall) > cost:  # a line has moved elsewhere
-                    entries = noted(wall)
-                else:
+                again = [wall]
+                if _cost(wall) <= cost:  # else a line has moved elsewhere
                     self._may_go[wall.path] -= 2
-                    entries = [entry for near in _take_out(wall) for entry in noted(near)]
-                for entry in entries:
+                    again = _take_out(wall)
+                for entry in noted(again):
                     heapq.heappush(heap, entry)
 
     def path(self, number: int) -> list[complex]:
@@ -140,7 +138,7 @@ class Walls:
         left = [wall for wall in self._paths[number] if wall.version >= 0]
         for wall in left:
             if wall.after is not None:
-                pair = wall.after.root().place, wall.root().place
+                pair = wall.after.line.place, wall.line.place
                 corners.append(complex(*(pair[::-1] if wall.along_y else pair)))
         return corners if left[0].before is None else [*corners, corners[0]]
 
@@ -153,18 +151,17 @@ def _end(node: Node, line: _Line, run: int) -> list[_Line]:
     return [node.lines[1 - run]]
 
 
-def _reach(wall: _Wall, end: _Wall | None, place: float) -> float:
-    """Return how far a wall runs from a place to its end, down or left negative; all of a shared line."""
-    line = wall.root()
-    length = 0.0 if end is None else end.root().place - place
-    return math.copysign(line.weight, length) if line.shared and line.weight > abs(length) else length
-
-
 def _levers(wall: _Wall) -> tuple[float, float]:
-    """Return how far the neighbours of a wall run, of equal sign at a step."""
-    one, other, here = wall.before, wall.after, wall.root().place
-    before, after = -_reach(one, one.before, here), _reach(other, other.after, here)
-    return before, after if one.before and other.after else math.copysign(after, before)
+    """Return how far the neighbours of a wall run from it, of equal sign at a step; all of a shared line."""
+    one, other, here = wall.before, wall.after, wall.line.place
+    first, last = one.before, other.after
+    before = -(first.line.place - here) if first else -0.0
+    if one.line.shared and one.line.weight > abs(before):
+        before = math.copysign(one.line.weight, before)
+    after = last.line.place - here if last else 0.0
+    if other.line.shared and other.line.weight > abs(after):
+        after = math.copysign(other.line.weight, after)
+    return before, after if first and last else math.copysign(after, before)
 
 
 def _cost(wall: _Wall) -> float:
@@ -176,7 +173,7 @@ def _cost(wall: _Wall) -> float:
     lever = min(abs(one), abs(other))
     if one * other > 0 and math.isfinite(one + other):
         lever = one * other / (one + other)
-    return abs((wall.after.root().place - wall.before.root().place) * lever) if lever < math.inf else lever
+    return abs((wall.after.line.place - wall.before.line.place) * lever) if lever < math.inf else lever
 
 
 def _unite(kept: _Line, other: _Line, *, mean: bool) -> None:
@@ -193,13 +190,16 @@ def _unite(kept: _Line, other: _Line, *, mean: bool) -> None:
         kept.weight = both
     kept.shared |= other.shared
     other.same = kept
+    for wall in other.walls:
+        wall.line = kept
+    kept.walls += other.walls
 
 
 def _take_out(wall: _Wall) -> list[_Wall]:
     """Take a wall out; its neighbours become one. Returns at most seven walls that cost anew."""
     one, other = wall.before, wall.after
     before, after = _levers(wall)
-    kept, lost = one.root(), other.root()
+    kept, lost = one.line, other.line
     if before * after <= 0 and abs(after) > abs(before):
         kept, lost = lost, kept
     _unite(kept, lost, mean=before * after > 0)
@@ -276,7 +276,8 @@ def largest(shape: shapely.Geometry) -> shapely.Polygon | None:
     """Return the largest polygon in a shape that may be in parts, or cross itself."""
     if not shapely.is_valid(shape):
         shape = shapely.make_valid(shape, method="structure")
-    parts = [part for part in shapely.get_parts(shape) if isinstance(part, shapely.Polygon) and part.area > 0]
+    parts = [shape] if isinstance(shape, shapely.Polygon) else shapely.get_parts(shape)
+    parts = [part for part in parts if isinstance(part, shapely.Polygon) and part.area > 0]
     return max(parts, key=shapely.area, default=None)
 
 
