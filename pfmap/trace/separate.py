@@ -25,7 +25,7 @@ class Separation:
     goes to the seed pixel to which the way within the class is shortest, in 4-connected steps, and of several
     to the first in reading order. An object is what goes to one seed.
 
-    By shape: the distance to the class's edge, averaged over a square of `depth` to each side twice, is a
+    By shape: the distance to the class's edge, averaged over a square of `smooth` to each side twice, is a
     hilly country. Every pixel climbs to its highest neighbour, and from a top on to the highest pixel within
     `apart` rows and columns. An object is what climbs to one top, and is connected.
 
@@ -38,12 +38,16 @@ class Separation:
     """Those of which no contact is known, whose objects are taken apart by the shape of regions."""
     threshold: int = 50
     """Percent of contact from which on a pixel is a wall."""
-    depth: int = 7
-    """How far from walls and other classes seeds lie; or how smooth the country is."""
-    reach: int = 40
-    """How long the way may be; or a third of that, and up to where distances count."""
+    depth: int = 5
+    """How far from walls and other classes seeds lie."""
+    reach: int = 60
+    """How long the way may be: what lies farther away is mostly specks, where it is too short."""
     least: int = 24
     """Pixels that a seed has at least."""
+    smooth: int = 7
+    """How far to each side the country is averaged."""
+    high: int = 40
+    """How high the country is at most; the way up may be three times as long."""
     apart: int = 10
     """How far the top of an object is from any higher pixel, at least."""
     scale: float = 1.0
@@ -58,7 +62,7 @@ class Separation:
     def halo(self) -> int:
         """How many pixels around a tile have a say in what is apart in it, and along its sides."""
         by_contact = 1 + self.reach + self.depth + self.least
-        by_shape = 1 + 4 * self.reach + self.apart + 2 * self.depth
+        by_shape = 1 + 4 * self.high + self.apart + 2 * self.smooth
         return max(by_contact * bool(self.by_contact), by_shape * bool(self.by_shape))
 
     def scaled(self, scale: float) -> "Separation":
@@ -67,7 +71,9 @@ class Separation:
         A scale below 1/4 or above 3 counts as that: what has a say is not to grow without bound.
         """
         scale = min(max(round(scale, 2), 0.25), 3.0)
-        lengths = {name: round(scale * getattr(self, name)) for name in ("depth", "reach", "apart")}
+        lengths = {
+            name: round(scale * getattr(self, name)) for name in ("depth", "reach", "smooth", "high", "apart")
+        }
         return replace(self, **lengths, least=round(scale**2 * self.least), scale=scale)
 
     def tags(self, classes: Mapping[int, ClassSpec]) -> dict[str, str]:
@@ -115,10 +121,10 @@ class Separation:
         if not inner[box].any():
             return None
         if contact is None or self.by_shape:
-            heights = _heights(kinds, 5 * self.reach)
+            heights = _heights(kinds, 5 * self.high)
             for _ in range(2):
-                heights = _around(heights, self.depth)
-            return _climb(kinds, heights, 3 * self.reach, self.apart)
+                heights = _around(heights, self.smooth)
+            return _climb(kinds, heights, 3 * self.high, self.apart)
         seeds = np.pad(_cores(inner * (contact < self.threshold).view(np.uint8), self.depth), 1)
         inner = seeds[1:-1, 1:-1]
         for axis, part in enumerate(box):  # what lies beyond the halo may be a wall

@@ -66,9 +66,9 @@ def by_shape(classes: np.ndarray, how: Separation) -> np.ndarray:
     long, short = (np.abs(axis[:, None] - axis) for axis in (rows, cols))
     long, short = np.maximum(long, short), np.minimum(long, short)
     ways = np.where(long >= 2 * short, 5 * long + short, 4 * long + 3 * short)  # of steps of 5, 7 and 11
-    ways[kinds.ravel()[:, None] == kinds.ravel()] = 5 * how.reach
-    heights = np.minimum(ways.min(axis=1), 5 * how.reach).reshape(classes.shape) * (kinds != NODATA)
-    square = np.ones((2 * how.depth + 1, 2 * how.depth + 1), int)
+    ways[kinds.ravel()[:, None] == kinds.ravel()] = 5 * how.high
+    heights = np.minimum(ways.min(axis=1), 5 * how.high).reshape(classes.shape) * (kinds != NODATA)
+    square = np.ones((2 * how.smooth + 1, 2 * how.smooth + 1), int)
     for _ in range(2):
         heights = ndimage.convolve(heights, square, mode="constant")
 
@@ -91,7 +91,7 @@ def by_shape(classes: np.ndarray, how: Separation) -> np.ndarray:
                 length += how.apart - 1
             if there == here:
                 parts[start] = here[0] * width + here[1] + 1
-            if there == here or length > 3 * how.reach:
+            if there == here or length > 3 * how.high:
                 break
             here = there
     return parts
@@ -162,6 +162,8 @@ separations = st.builds(
     by_contact=st.sampled_from([frozenset({0}), frozenset({0, 1}), frozenset({1, 2, 255})]),
     depth=st.integers(0, 2),
     reach=st.integers(0, 5),
+    smooth=st.integers(0, 2),
+    high=st.integers(0, 5),
     least=st.integers(1, 5),
     apart=st.integers(1, 4),
 )
@@ -237,7 +239,7 @@ def houses(seed: int, height: int = 120, width: int = 150) -> tuple[np.ndarray, 
     return classes.astype(np.uint8), walls.astype(np.uint8) * 100
 
 
-SMALL = Separation(frozenset({0}), depth=2, reach=12, least=4, apart=5)
+SMALL = Separation(frozenset({0}), depth=2, reach=12, least=4, smooth=2, high=12, apart=5)
 GUESSED = replace(SMALL, by_contact=frozenset(), by_shape=frozenset({0}))
 BOTH = replace(GUESSED, by_contact=frozenset({1}))
 
