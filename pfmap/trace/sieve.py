@@ -26,6 +26,7 @@ from pfmap.trace.tile import (
     Ints,
     Longs,
     compiled,
+    doubled,
     label,
     look_up,
     no_class,
@@ -248,17 +249,31 @@ def _summed(edges: Longs, count: int) -> Longs:
     return np.column_stack([keys // max(count, 1), keys % max(count, 1), length])
 
 
+@compiled
 def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
     """List ``(n, 2)`` nodes along each unit of border of small ones, and note who lies beside nodata."""
-    found = []
-    for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
-        differ = one != other
-        pairs = np.column_stack([one[differ], other[differ]])
-        known = pairs != NOTHING
-        at_edge[node[pairs[known & ~known[:, ::-1]]]] = True
-        pairs = node[pairs[known.all(axis=1)]]
-        found.append(pairs[small[pairs].any(axis=1)])
-    return np.concatenate(found)
+    height, width = labels.shape
+    pairs = np.empty((1024, 2), dtype=np.int64)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            here = labels[y, x]
+            for k in range(2):
+                if (k == 0 and x + 1 == width) or (k == 1 and y + 1 == height):
+                    continue
+                there = labels[y, x + 1] if k == 0 else labels[y + 1, x]
+                if here == there:
+                    continue
+                if here == NOTHING:
+                    at_edge[node[there]] = True
+                elif there == NOTHING:
+                    at_edge[node[here]] = True
+                elif small[node[here]] or small[node[there]]:
+                    if count == len(pairs):
+                        pairs = doubled(pairs)
+                    pairs[count, 0], pairs[count, 1] = node[here], node[there]
+                    count += 1
+    return pairs[:count].copy()
 
 
 @compiled

@@ -23,19 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pfmap.trace.tile import (
-    NOTHING,
-    UNIT,
-    Arcs,
-    Bools,
-    Bytes,
-    Floats,
-    Ints,
-    Longs,
-    Pieces,
-    compiled,
-    doubled_area,
-)
+from pfmap.trace.tile import NOTHING, UNIT, Arcs, Bools, Bytes, Floats, Ints, Longs, Pieces, compiled, doubled
 
 _LEVELS = 3
 """How often the tolerance is halved; at the last level an arc is what it was."""
@@ -143,7 +131,8 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
 def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
     """Put the middle of each line between its corners, and start rings at their best corner.
 
-    Of each arc corners are at even, middles at odd places of ``(points, 2)``; and where the arcs start.
+    Returns:
+        ``(points, 2)`` corners at even, middles at odd places of each arc; and where the arcs start.
     """
     count = len(arcs.left)
     offsets = np.empty(count + 1, dtype=np.int64)
@@ -151,11 +140,7 @@ def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
     at = 0
     for arc in range(count):
         start, corners = arcs.offsets[arc], arcs.offsets[arc + 1] - arcs.offsets[arc]
-        turn = 0
-        if arcs.closed[arc]:  # a corner between two long lines: there it most likely bends in truth
-            line = np.abs(arcs.coords[start + 1 : start + corners] - arcs.coords[start : start + corners - 1])
-            length = line[:, 0] + line[:, 1]
-            turn = int(np.argmax(np.minimum(length, np.roll(length, 1))))
+        turn = _best_start(arcs.coords, start, corners) if arcs.closed[arc] else 0
         offsets[arc] = at
         for k in range(corners):
             here = start + k
@@ -172,12 +157,30 @@ def _with_middles(arcs: Arcs) -> tuple[Ints, Longs]:
 
 
 @compiled
+def _best_start(coords: Ints, start: int, corners: int) -> int:
+    """Return which corner of a ring lies between the longest lines: there it most likely bends in truth."""
+    best, longest = 0, -1
+    for k in range(corners - 1):
+        here, after = start + k, start + k + 1
+        before = start + k - 1 if k else start + corners - 2
+        shorter = min(
+            abs(coords[here, 0] - coords[before, 0]) + abs(coords[here, 1] - coords[before, 1]),
+            abs(coords[here, 0] - coords[after, 0]) + abs(coords[here, 1] - coords[after, 1]),
+        )
+        if shorter > longest:
+            best, longest = k, shorter
+    return best
+
+
+@compiled
 def _reach(arcs: Arcs, pieces: Pieces, tolerance: float, curved: Bools) -> Floats:
     """Return the tolerance of each arc in steps of the coordinates: 0 for those that stay as they are."""
     outline = np.zeros(len(pieces.pixels), dtype=np.int64)
     for arc in range(len(arcs.left)):
-        line = arcs.coords[arcs.offsets[arc] : arcs.offsets[arc + 1]]
-        length = np.abs(line[1:] - line[:-1]).sum()
+        length = 0
+        for k in range(arcs.offsets[arc] + 1, arcs.offsets[arc + 1]):
+            length += abs(arcs.coords[k, 0] - arcs.coords[k - 1, 0])
+            length += abs(arcs.coords[k, 1] - arcs.coords[k - 1, 1])
         for side in (arcs.left[arc], arcs.right[arc]):
             if side != NOTHING:
                 outline[side] += length // UNIT
@@ -294,23 +297,42 @@ def _balance(draft: _Draft, start: int, last: int) -> None:
     """Move the vertices of a simplified arc sideways, so that as much lies on either side as before.
 
     The ends stay. A vertex moves along the gradient of the enclosed area, which is perpendicular to the line
-    between its neighbours, where they were, and half as long.
+    between its neighbours and half as long.
     """
-    points, kept = draft.points, start + np.flatnonzero(draft.keep[start : last + 1])
-    was, weight = points[kept].astype(np.float64), 0.0
-    wanted = doubled_area(points[start : last + 1].astype(np.float64)) - doubled_area(was)
-    for n in range(1, len(kept) - 1):
-        weight += np.hypot(was[n + 1, 0] - was[n - 1, 0], was[n + 1, 1] - was[n - 1, 1]) / 2
+    points, keep = draft.points, draft.keep
+    wanted, weight = 0.0, 0.0
+    before = start
+    for k in range(start + 1, last + 1):
+        wanted += float(points[k - 1, 0]) * points[k, 1] - float(points[k, 0]) * points[k - 1, 1]
+        if keep[k]:
+            wanted -= float(points[before, 0]) * points[k, 1] - float(points[k, 0]) * points[before, 1]
+            before = k
+    first, middle = start, -1
+    for k in range(start + 1, last + 1):
+        if keep[k]:
+            if middle >= 0:
+                weight += np.hypot(points[k, 0] - points[first, 0], points[k, 1] - points[first, 1]) / 2
+                first = middle
+            middle = k
     if weight == 0.0:
         return
     far = min(max(wanted / 2 / weight, -_MOST), _MOST)
-    for n in range(1, len(kept) - 1):
-        gx, gy = was[n + 1, 1] - was[n - 1, 1], was[n - 1, 0] - was[n + 1, 0]
-        size = np.hypot(gx, gy)
-        if size > 0:
-            x, y = round(was[n, 0] + far * gx / size), round(was[n, 1] + far * gy / size)
-            if 0 < x < draft.width and 0 < y < draft.height:
-                points[kept[n], 0], points[kept[n], 1] = x, y
+    # Neighbours count where they were: x0, y0 is where the one before was.
+    first, middle = start, -1
+    x0, y0 = points[start, 0], points[start, 1]
+    for k in range(start + 1, last + 1):
+        if not keep[k]:
+            continue
+        if middle >= 0:
+            x1, y1 = points[middle, 0], points[middle, 1]
+            gx, gy = float(points[k, 1] - y0), float(x0 - points[k, 0])
+            size = np.hypot(gx, gy)
+            if size > 0:
+                x, y = round(x1 + far * gx / size), round(y1 + far * gy / size)
+                if 0 < x < draft.width and 0 < y < draft.height:
+                    points[middle, 0], points[middle, 1] = x, y
+            x0, y0 = x1, y1
+        middle = k
 
 
 @compiled
@@ -460,7 +482,7 @@ def _by_cell(points: Ints, begin: Ints, end: Ints, rows: int, cols: int) -> tupl
             top, bottom = _rows_at(points, begin[s], end[s], column)
             for row in range(top, bottom + 1):
                 if count == len(passed):
-                    passed = np.concatenate((passed, np.empty_like(passed)))
+                    passed = doubled(passed)
                 passed[count, 0], passed[count, 1] = row * cols + column, s
                 count += 1
     return _grouped(passed[:count], rows * cols)

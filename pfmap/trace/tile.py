@@ -59,20 +59,12 @@ def take_ragged(coords: Ints, offsets: Longs, chosen: Longs) -> Ints:
     return coords[np.arange(sizes.sum()) + np.repeat(offsets[chosen] - before, sizes)]
 
 
-def new_runs(*layers: npt.NDArray[Any]) -> Longs:
-    """Return where along the rows of ``(h, w)`` layers a pixel is not as the one before in all, ascending.
-
-    That is as row * width + column; rows begin anew.
-    """
-    new = np.ones(layers[0].shape, dtype=np.bool_)
-    new[:, 1:] = np.any([layer[:, 1:] != layer[:, :-1] for layer in layers], axis=0)
-    return np.flatnonzero(new)
-
-
 @compiled
-def doubled_area(line: npt.NDArray[Any]) -> float:
-    """Return twice the signed area between an ``(n, 2)`` line and the origin: of a closed one, its own."""
-    return (line[:-1, 0] * line[1:, 1] - line[1:, 0] * line[:-1, 1]).sum()
+def doubled(rows: Longs) -> Longs:
+    """Return a full ``(n, k)`` table with room for as many rows again, for loops that cannot count ahead."""
+    more = np.empty((2 * len(rows), rows.shape[1]), dtype=rows.dtype)
+    more[: len(rows)] = rows
+    return more
 
 
 def look_up(table: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -179,35 +171,18 @@ class Rings(NamedTuple):
     """``(regions + 1,)`` where each region starts in the rings."""
 
 
+@compiled
 def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
     """Find the 4-connected pieces of a tile of ``(h, w)`` classes, and confidence in percent.
 
-    Runs of equal pixels are found row by row, and united with those above them (union-find). Returned are the
-    ``(h, w)`` number of each pixel's piece, `NOTHING` for nodata; and the pieces, in reading order.
+    Runs of equal pixels are found row by row, and united with those above them (union-find). Nodata belongs
+    to no piece.
+
+    Returns:
+        ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
     """
     height, width = classes.shape
-    at = new_runs(classes)
-    row_starts = np.searchsorted(at, width * np.arange(height + 1))
-    number = _numbered(classes, (at % width).astype(np.int32), row_starts, nodata)
-    sizes = np.diff(at, append=classes.size)
-    labels = np.repeat(number, sizes).reshape(classes.shape)
-    totals, least = (how.reduceat(confidence.ravel(), at, dtype=np.int64) for how in (np.add, np.minimum))
-    some = number != NOTHING
-    number, at, sizes = number[some], at[some], sizes[some]
-    first = at[np.flatnonzero(np.diff(np.maximum.accumulate(number), prepend=NOTHING))]
-    lowest = np.full(len(first), 255, dtype=np.uint8)
-    np.minimum.at(lowest, number, least[some].astype(np.uint8))
-    pixels, total = (np.bincount(number, part).astype(np.int64) for part in (sizes, totals[some]))
-    return labels, Pieces(classes.ravel()[first].astype(np.int32), pixels, total, lowest, first)
-
-
-@compiled
-def _numbered(classes: npt.NDArray[Any], starts: Ints, row_starts: Longs, nodata: int) -> Ints:
-    """Number the pieces, and say for ``(runs,)`` runs of pixels whose they are, or `NOTHING`.
-
-    Runs go by the columns in which they start; those of row k by ``row_starts[k : k + 2]``.
-    """
-    height, width = classes.shape
+    starts, row_starts = _runs(classes)
     parent = np.arange(len(starts), dtype=np.int32)
     for y in range(1, height):
         above, stop_above = row_starts[y - 1], row_starts[y]
@@ -232,29 +207,102 @@ def _numbered(classes: npt.NDArray[Any], starts: Ints, row_starts: Longs, nodata
                 found += 1
             else:
                 number[run] = number[parent[run]]
-    return number
+    return _gather(classes, confidence, starts, row_starts, number, found)
+
+
+@compiled
+def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
+    """Return ``(runs,)`` columns in which runs of equal pixels start, ``(h + 1,)`` where each row's start."""
+    height, width = classes.shape
+    count = height
+    for y in range(height):
+        for x in range(1, width):
+            count += classes[y, x] != classes[y, x - 1]
+    starts = np.empty(count, dtype=np.int32)
+    row_starts = np.empty(height + 1, dtype=np.int64)
+    at = 0
+    for y in range(height):
+        row_starts[y] = at
+        starts[at] = 0
+        at += 1
+        for x in range(1, width):
+            if classes[y, x] != classes[y, x - 1]:
+                starts[at] = x
+                at += 1
+    row_starts[height] = at
+    return starts, row_starts
+
+
+@compiled
+def _gather(
+    classes: npt.NDArray[Any], confidence: Bytes, starts: Ints, row_starts: Longs, number: Ints, found: int
+) -> tuple[Ints, Pieces]:
+    """Give each pixel the number of its piece, and sum up each piece; `number` is that of each run."""
+    height, width = classes.shape
+    labels = np.empty((height, width), dtype=np.int32)
+    pieces = Pieces(
+        np.zeros(found, dtype=np.int32),
+        np.zeros(found, dtype=np.int64),
+        np.zeros(found, dtype=np.int64),
+        np.full(found, 255, dtype=np.uint8),
+        np.full(found, -1, dtype=np.int64),
+    )
+    for y in range(height):
+        for run in range(row_starts[y], row_starts[y + 1]):
+            start, piece = starts[run], number[run]
+            stop = starts[run + 1] if run + 1 < row_starts[y + 1] else width
+            labels[y, start:stop] = piece
+            if piece == NOTHING:
+                continue
+            total, least = 0, 255
+            for x in range(start, stop):
+                total += confidence[y, x]
+                least = min(least, confidence[y, x])
+            if pieces.first[piece] < 0:
+                pieces.first[piece] = y * width + start
+                pieces.classes[piece] = classes[y, start]
+            pieces.pixels[piece] += stop - start
+            pieces.total[piece] += total
+            pieces.least[piece] = min(pieces.least[piece], least)
+    return labels, pieces
 
 
 _EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
 """At a pixel corner: a line leads east, south; and has not been walked yet; and it is a node."""
 
 
+@compiled
 def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
-    """Find the unit lines between pixels of different classes: the flags above of each pixel corner.
+    """Find the unit lines between pixels of different classes.
 
-    Returned are these, ``(h + 1, w + 1)``, and the number of lines. None runs along the tile's sides.
+    Returns:
+        ``(h + 1, w + 1)`` the flags above for each pixel corner, and the number of unit lines. None runs
+        along the tile's sides.
     """
     height, width = classes.shape
-    east, south = np.zeros((2, height + 1, width + 1), dtype=np.uint8)
-    east[1:-1, :-1] = classes[1:] != classes[:-1]
-    south[:-1, 1:-1] = classes[:, 1:] != classes[:, :-1]
-    meet = east + south
-    meet[:, 1:] += east[:, :-1]
-    meet[1:] += south[:-1]
-    meet[::height] *= 3  # a line that ends at the tile's side ends at a node
-    meet[:, ::width] *= 3
-    lines = east * np.uint8(_EAST | _NEW_EAST) + south * np.uint8(_SOUTH | _NEW_SOUTH)
-    return lines + (meet > 2) * np.uint8(_NODE), int(np.count_nonzero(east) + np.count_nonzero(south))
+    lines = np.zeros((height + 1, width + 1), dtype=np.uint8)
+    count = 0
+    for x in range(1, width):
+        lines[0, x] = (classes[0, x - 1] != classes[0, x]) * (_SOUTH | _NEW_SOUTH | _NODE)
+        count += classes[0, x - 1] != classes[0, x]
+        lines[height, x] = (classes[height - 1, x - 1] != classes[height - 1, x]) * _NODE
+    for y in range(1, height):
+        lines[y, 0] = (classes[y - 1, 0] != classes[y, 0]) * (_EAST | _NEW_EAST | _NODE)
+        count += classes[y - 1, 0] != classes[y, 0]
+        lines[y, width] = (classes[y - 1, width - 1] != classes[y, width - 1]) * _NODE
+        for x in range(1, width):
+            east = np.uint8(classes[y - 1, x] != classes[y, x])
+            south = np.uint8(classes[y, x - 1] != classes[y, x])
+            west = np.uint8(classes[y - 1, x - 1] != classes[y, x - 1])
+            north = np.uint8(classes[y - 1, x - 1] != classes[y - 1, x])
+            node = np.uint8(east + south + west + north > 2)
+            lines[y, x] = (
+                east * np.uint8(_EAST | _NEW_EAST)
+                + south * np.uint8(_SOUTH | _NEW_SOUTH)
+                + node * np.uint8(_NODE)
+            )
+            count += east + south
+    return lines, count
 
 
 @compiled
@@ -294,11 +342,15 @@ def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> 
             lines[y, x] &= ~_NEW_SOUTH & 255
         if (x == x0 and y == y0) or lines[y, x] & _NODE:
             break
-        leads = _leads(lines, x, y, _EAST, _SOUTH)
-        if not leads[heading]:
-            heading = (heading + 1) % 2
-            if not leads[heading]:
-                heading += 2
+        east, south, west, north = _leads(lines, x, y, _EAST, _SOUTH)
+        if heading == 0 or heading == 2:  # noqa: PLR1714 - numba
+            ahead = east if heading == 0 else west
+            turn = 1 if south else 3
+        else:
+            ahead = south if heading == 1 else north
+            turn = 0 if east else 2
+        if not ahead:
+            heading = turn
             coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
             at += 1
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
@@ -317,17 +369,14 @@ def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
     return labels[y - 1, x - 1], labels[y - 1, x]
 
 
+@compiled
 def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
     """Trace the lines inside a tile of ``(h, w)`` classes, from node to node; labels are from `label`.
 
     Each arc is there once; closed ones start at their first corner in reading order.
     """
-    return _arcs(*_lines(classes), labels)
-
-
-@compiled
-def _arcs(lines: Bytes, count: int, labels: Ints) -> Arcs:
     height, width = labels.shape
+    lines, count = _lines(classes)
     coords = np.empty((2 * count, 2), dtype=np.int32)
     offsets = np.empty(count + 1, dtype=np.int64)
     left = np.empty(count, dtype=np.int32)
@@ -348,8 +397,13 @@ def _arcs(lines: Bytes, count: int, labels: Ints) -> Arcs:
                         at = _walk(lines, x, y, heading, coords, at)
                         arcs += 1
     offsets[arcs] = at
-    sides = left[:arcs].copy(), right[:arcs].copy()
-    return Arcs(coords[:at].copy(), offsets[: arcs + 1].copy(), *sides, closed[:arcs].copy())
+    return Arcs(
+        coords[:at].copy(),
+        offsets[: arcs + 1].copy(),
+        left[:arcs].copy(),
+        right[:arcs].copy(),
+        closed[:arcs].copy(),
+    )
 
 
 def join(
@@ -396,8 +450,11 @@ def _walk_all(
     """Walk all rings, each from the first of its halves that is not walked yet.
 
     A number for region and corner says where halves end (`arriving`), and where they begin, in their order by
-    it (`leaving`). Returned are ``(points, 2)`` vertices, ``(rings + 1,)`` where each ring starts, and
-    ``(rings,)`` its region and twice its signed area.
+    it (`leaving`).
+
+    Returns:
+        ``(points, 2)`` vertices, ``(rings + 1,)`` where each ring starts, and ``(rings,)`` its region and
+        twice its signed area.
     """
     size, count = 0, len(halves.arc)
     for arc in halves.arc:
@@ -433,7 +490,7 @@ def _walk_all(
                 break
         at = _without_straight(points, loose, start, at)
         ring_offsets[rings], region[rings] = start, halves.region[first]
-        area[rings] = doubled_area(points[start:at].astype(np.int64))
+        area[rings] = _doubled_area(points, start, at)
         rings += 1
     ring_offsets[rings] = at
     return points[:at].copy(), ring_offsets[: rings + 1].copy(), region[:rings].copy(), area[:rings].copy()
@@ -491,9 +548,8 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
     size = stop - start
     for k in range(size):
         if loose[start + k]:
-            here = points[start + k].astype(np.int64)
-            before, after = points[start + (k - 1) % size] - here, points[start + (k + 1) % size] - here
-            loose[start + k] = before[0] * after[1] == before[1] * after[0]
+            before, after = points[start + (k - 1) % size], points[start + (k + 1) % size]
+            loose[start + k] = _straight(before, points[start + k], after)
     at = start
     for k in range(size):
         if not loose[start + k]:
@@ -501,3 +557,18 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
             at += 1
     points[at] = points[start]
     return at + 1
+
+
+@compiled
+def _straight(a: Ints, b: Ints, c: Ints) -> bool:
+    """Whether b lies on the line from a to c."""
+    return np.int64(b[0] - a[0]) * (c[1] - b[1]) == np.int64(b[1] - a[1]) * (c[0] - b[0])
+
+
+@compiled
+def _doubled_area(points: Ints, start: int, stop: int) -> int:
+    """Return twice the signed area of a closed ring."""
+    doubled = np.int64(0)
+    for k in range(start, stop - 1):
+        doubled += np.int64(points[k, 0]) * points[k + 1, 1] - np.int64(points[k + 1, 0]) * points[k, 1]
+    return int(doubled)
