@@ -19,11 +19,10 @@ import torch
 from matplotlib.patches import Patch
 
 from pfmap.mapping.swaths import map_array
-from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
 from pfmap.train.config import read_config
 from pfmap.train.data import Source, TrainingData, load_data
-from pfmap.train.validate import window_for
+from pfmap.train.validate import predictor_of, window_for
 
 SIDE = 384  # pixels of a window
 LABELLED = 0.3  # share of a window that has to be labelled
@@ -48,15 +47,15 @@ def views(model: Model, source: Source, data: TrainingData) -> Iterator[View]:
     shown = np.array(
         [
             UNKNOWN if not weight else colors[min(members)] if len(members) == 1 else LEFT_OPEN
-            for members, weight in data.sets.entries
+            for members, weight, _ in data.sets.entries
         ],
         dtype=np.uint8,
     )
-    predictor = Predictor(model.network, model.card.input, torch.device("cpu"))
+    predictor = predictor_of(model.network, model.card, torch.device("cpu"))
     for sample in source.validation:
         image, labels = sample.cut(0, 0, *sample.shape)
         side, overlap = window_for(sample, model.card.input.window)
-        predicted, _ = map_array(predictor, image, len(colors), side, overlap)
+        predicted, *_ = map_array(predictor, image, len(colors), side, overlap)
         right = allowed[labels, predicted]
         for top in range(0, max(1, labels.shape[0] - SIDE + 1), SIDE):
             for left in range(0, max(1, labels.shape[1] - SIDE + 1), SIDE):

@@ -29,7 +29,8 @@ def main(scene: str = "examples/banepa.tif", out: str = "out/python") -> None:
     for row in result.report["classes"]:
         print(f"{row['class']:<12} {row['area_m2']:>10,.0f} m2 {row['objects']:>6} objects")
 
-    # The network itself, as a torch module: normalised (B, 3, H, W) in, logits (B, classes, H, W) out.
+    # The network itself, as a torch module: normalised (B, 3, H, W) in, logits (B, classes, H, W) out, and
+    # behind them that of the contact map.
     model = pfmap.load_model("landcover")
     with torch.inference_mode():
         logits = model.network(torch.zeros(1, 3, 256, 256))

@@ -181,7 +181,7 @@ def test_models_list_and_info(small: str) -> None:
     info = pfmap("models", "info", small)
     assert "class_1" in info.stdout
     assert "efficientnet_lite0" in info.stdout
-    assert "#d7301f, objects from 11 m2 on" in pfmap("models", "info", "landcover").stdout
+    assert "#d7301f, objects from 4 m2 on" in pfmap("models", "info", "landcover").stdout
     missing = pfmap("models", "info", "nothing")
     assert (missing.returncode, missing.stdout) == (1, "")
 

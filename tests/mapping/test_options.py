@@ -67,9 +67,14 @@ def test_settings_are_the_fields_with_their_types(settings: type, kinds: list[ty
 
 
 def test_choices_and_defaults_are_what_the_library_knows() -> None:
-    assert options.about(ShapeOptions, "formats").choices == FORMATS
+    choices = {
+        field.name: field.metadata["option"].choices
+        for kind in (ShapeOptions, RunOptions)
+        for field in fields(kind)
+    }
+    assert choices["formats"] == FORMATS
     assert RunOptions().model == DEFAULT_MODEL
-    assert options.about(RunOptions, "precision").choices == ("auto", *PRECISIONS)
+    assert choices["precision"] == ("auto", *PRECISIONS)
 
 
 FUNCTIONS = [
