@@ -236,7 +236,7 @@ def test_objects_that_touch_are_the_same_at_other_resolutions(
     """Common walls have a gap in their middle, which is closed if lengths grow with the number of pixels."""
     image, ids = houses(110, 200)
     image[2] = maximum_filter(image[2], 3)
-    image[2, 13:23], image[2, 47:57] = 15, 15
+    image[2, 14:22], image[2, 48:56] = 15, 15
     scene = write_scene(
         at_ratio(image, ratio), transform=Affine(0.5 / ratio, 0, 300000, 0, -0.5 / ratio, 3000000)
     )
