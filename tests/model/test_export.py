@@ -38,12 +38,14 @@ def test_the_file_computes_the_same_probabilities(tmp_path: Path) -> None:
     with rasterio.open(ROOT / "examples" / "banepa.tif") as src:
         image = src.read(window=((1200, 1200 + side), (300, 300 + side)))[None].astype(np.float32) / 255
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: image})
+    found, contact = session.run(None, {session.get_inputs()[0].name: image})
     spec = model.card.input
     mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
     with torch.inference_mode():
-        wanted = torch.softmax(model.network(torch.from_numpy((image - mean) / std)), dim=1).numpy()
+        logits = model.network(torch.from_numpy((image - mean) / std))
+    wanted, walls = torch.softmax(logits[:, :-1], dim=1).numpy(), torch.sigmoid(logits[:, -1:]).numpy()
     assert np.abs(found - wanted).max() < 1e-3
+    assert np.abs(contact - walls).max() < 1e-3
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.9999
 
 
