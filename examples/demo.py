@@ -22,6 +22,7 @@ Open {OUT.resolve() / "banepa.qgz"} in QGIS. It shows the orthophoto and, over i
   banepa_classes.tif      what is on the ground, in the model's colours, with class names
   banepa_objects.gpkg     the same as polygons: click one for its class, area and confidence
   banepa_confidence.tif   how sure the model is, percent
+  banepa_contact.tif      where houses touch, percent
 banepa_report.json lists areas and objects per class, settings, timings and warnings."""
     )
     return 0
