@@ -167,10 +167,15 @@ def test_the_page_of_the_default_model_says_what_its_card_says() -> None:
 
 
 @pytest.mark.slow
-def test_outlines_of_real_buildings_lose_their_steps_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("separate", "share"), [(("none",), 0.9), (None, 0.85)])
+def test_outlines_of_real_buildings_lose_their_steps_and_nothing_else(
+    separate: tuple[str, ...] | None, share: float, tmp_path: Path
+) -> None:
     """The default simplification on the demo scene: a quarter of the vertices, and the same shapes."""
     scene = ROOT / "examples" / "banepa.tif"
-    steps = pfmap.predict(scene, tmp_path / "steps", device="cpu", confidence=False, simplify=0, min_area=0)
+    steps = pfmap.predict(
+        scene, tmp_path / "steps", device="cpu", confidence=False, simplify=0, min_area=0, separate=separate
+    )
     smooth = pfmap.vectorize(steps.outputs["classes"], tmp_path / "smooth")
     before, after = (
         gpd.read_file(result.outputs["gpkg"], layer="objects").sort_values("object_id", ignore_index=True)
@@ -202,7 +207,7 @@ def test_outlines_of_real_buildings_lose_their_steps_and_nothing_else(tmp_path: 
     common = shapely.area(shapely.intersection(old, new))
     assert (common / (shapely.area(old) + shapely.area(new) - common)).min() >= 0.85 - 1e-6
     squared = ~shapely.equals_exact(old, new, 1e-6)
-    assert squared.mean() >= 0.85
+    assert squared.mean() >= share  # fewer in rows, which are squared together
     assert count(new).sum() <= 0.7 * count(old).sum()
     assert squares[~building].geometry.geom_equals(after[~building].geometry).all()
     shapes = np.asarray(squares.geometry.array[building])

@@ -19,14 +19,7 @@ from pfmap.core.grid import Span
 from pfmap.core.option import explained, take
 from pfmap.core.resources import UNDATED, clear_beside, moment_of
 from pfmap.core.stages import read_ahead
-from pfmap.mapping.objects import (
-    Chosen,
-    Shaper,
-    numbered,
-    refuse_existing,
-    refuse_odd_names,
-    vector_names,
-)
+from pfmap.mapping.objects import Chosen, Shaper, numbered, refuse_existing, refuse_odd_names, vector_names
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
 from pfmap.raster.location import Location, locate, output_folder

@@ -327,18 +327,10 @@ class Matcher:
         self._pairs = np.column_stack([number[one[~now]], other[two[~now]], shared[~now]])
 
 
-def _new_runs(*layers: npt.NDArray[Any]) -> Longs:
-    """Return where along the rows of ``(h, w)`` layers a pixel is not as the one before in all, ascending.
-
-    That is as row * width + column; rows begin anew.
-    """
-    new = np.ones(layers[0].shape, dtype=np.bool_)
-    new[:, 1:] = np.any([layer[:, 1:] != layer[:, :-1] for layer in layers], axis=0)
-    return np.flatnonzero(new)
-
-
 def _shared_runs(first: Ints, second: Ints) -> Longs:
     """Find the ``(n, 3)`` runs along rows in which two pieces overlap: both pieces, and the run's length."""
-    at = _new_runs(first, second)
+    new = np.ones(first.shape, dtype=np.bool_)
+    new[:, 1:] = (first[:, 1:] != first[:, :-1]) | (second[:, 1:] != second[:, :-1])
+    at = np.flatnonzero(new)
     runs = np.column_stack([first.ravel()[at], second.ravel()[at], np.diff(at, append=first.size)])
     return runs[(runs[:, :2] != NOTHING).all(axis=1)]

@@ -89,7 +89,7 @@ class Separation:
         """Say what is taken apart, and how."""
         told = (
             "where the contact map shows that they touch",
-            ("by their shape alone, as no contact map is of them: expect wrong cuts, and look at them"),
+            "by their shape alone, as no contact map is of them: expect wrong cuts, and look at them",
         )
         some = zip((self.by_contact, self.by_shape), told, strict=True)
         return "objects of " + ", and those of ".join(
@@ -168,9 +168,8 @@ def _spread(kinds: Bytes, found: Ints, large: Bools, reach: int) -> Ints:
     """
     height, width = kinds.shape
     kind, seed = kinds.ravel(), found.ravel()
-    near = np.empty(
-        height * width, dtype=np.int32
-    )  # four times a seed pixel, and the way's length modulo four
+    # Four times a seed pixel, and the way's length modulo four.
+    near = np.empty(height * width, dtype=np.int32)
     front = np.empty(height * width, dtype=np.int32)
     start, count = 0, 0
     for here in range(height * width):
