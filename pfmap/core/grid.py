@@ -188,6 +188,8 @@ class Axis:
     """What neighbouring windows share; at most half a window."""
 
     def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UsageError(f"a scene of {self.size} pixels has nothing to map")
         if not 0 <= self.overlap <= self.window // 2:
             raise UsageError(
                 f"overlap {self.overlap} does not fit window {self.window}: "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,8 @@ def bench(
     Raises:
         PfmapError: as for `predict`.
     """
+    if kind not in get_args(Kind):
+        raise UsageError(f"{kind!r} is unknown: use {', '.join(get_args(Kind))}")
     if separate and network:
         raise UsageError("separate= is measured around a network of zero cost: add network=False")
     begun = time.perf_counter()

@@ -101,6 +101,8 @@ def test_what_cannot_be_measured_is_refused(
         bench(str(grey), size=(200, 200))
     with pytest.raises(pfmap.PfmapError, match=r"gone\.tif"):
         bench("gone.tif")
+    with pytest.raises(pfmap.PfmapError, match="'zip' is unknown"):
+        bench(kind="zip")  # type: ignore[arg-type]
     with monkeypatch.context() as patch:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         patch.setattr("pfmap.measure.benchmark.write_scene", lambda path, *_: path.write_bytes(bytes(5000)))
