@@ -15,8 +15,14 @@ from pfmap.train.config import TrainingConfig
 from pfmap.train.data import Source, TrainingData
 from pfmap.train.label_layers import Labels
 from pfmap.train.labelled_image import Image, Sample
+from pfmap.train.looks import elsewhere, plant_rows, recolor, tint
 
-_COARSENED = 0.3  # share of the crops
+# Shares of the crops.
+_COARSENED = 0.3
+_ROWS = 0.25
+_TINTED = 0.2
+
+_SPOT = 96  # side of what lends its colours
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images, labels with the colour rules applied, labels as annotated; see `Batches`."""
@@ -36,6 +42,9 @@ class Batches:
         self._mine = range(len(self._plan))[share]
         self._settings = config.training
         self._mean = torch.tensor(config.card.input.mean).view(3, 1, 1)
+        self._class_of = torch.tensor(
+            [min(each.members) if len(each.members) == 1 else -1 for each in data.sets.entries]
+        )
         self._std = torch.tensor(config.card.input.std).view(3, 1, 1)
 
     def __getitem__(self, step: int) -> Batch:
@@ -59,9 +68,31 @@ class Batches:
         image, annotated = image.rot90(turns, (1, 2)), annotated.rot90(turns, (0, 1))
         if rng.integers(2):
             image, annotated = image.flip(2), annotated.flip(1)
+        if source.rows and rng.random() < _ROWS:
+            image, field = plant_rows(
+                image, torch.isin(annotated, torch.tensor(source.rows, dtype=torch.uint8)), rng
+            )
+            annotated = annotated.masked_fill(field, source.rows[0])
         labels = _apply_green(image, annotated, source)
-        image = (_recolor(image, rng) - self._mean) / self._std
+        if self._settings.looks == "any":
+            if rng.random() < _TINTED:
+                image = tint(image, self._some_class(annotated, rng), rng)
+            image = elsewhere(image, self._spot(rng), rng)
+        else:
+            image = recolor(image, rng)
+        image = (image - self._mean) / self._std
         return image.contiguous(), labels.contiguous(), annotated.contiguous()
+
+    def _spot(self, rng: np.random.Generator) -> Tensor:
+        """Cut a spot from any source, for its colours."""
+        spot, _ = _cut(self._plan[int(rng.integers(len(self._plan)))], _SPOT, rng)
+        return torch.from_numpy(spot).float() / 255
+
+    def _some_class(self, labels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return where the labels say one class, drawn from those that they say."""
+        classes = self._class_of[labels.long()]
+        named = classes[classes >= 0].unique()
+        return classes == (named[int(rng.integers(len(named)))] if len(named) else 0)
 
     def _zoom(self, source: Source, rng: np.random.Generator) -> float:
         """Draw a zoom: half the time from all that the source allows, else close to its own resolution.
@@ -132,20 +163,3 @@ def _apply_green(image: Tensor, labels: Tensor, source: Source) -> Tensor:
     number = labels.long()
     out = torch.where(excess > rule.above, above[number], labels)
     return torch.where(excess < rule.below, below[number], out)
-
-
-def _recolor(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Vary gamma, brightness, contrast, saturation and white balance, now and then sharpness and noise."""
-    image = image.clamp(min=1e-4) ** math.exp(rng.uniform(-0.45, 0.45))
-    image = image * math.exp(rng.uniform(-0.3, 0.3))
-    middle = image.mean()
-    image = (image - middle) * math.exp(rng.uniform(-0.35, 0.35)) + middle
-    grey = image.mean(dim=0, keepdim=True)
-    image = grey + (image - grey) * rng.uniform(0.3, 1.5)
-    image = image * torch.tensor(np.exp(rng.uniform(-0.12, 0.12, (3, 1, 1))), dtype=torch.float32)
-    if rng.random() < 0.2:
-        image = F.avg_pool2d(F.pad(image[None], (1, 1, 1, 1), mode="reflect"), 3, 1)[0]
-    if rng.random() < 0.2:
-        noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.04))
-        image = image + torch.from_numpy(noise)
-    return image.clamp(0, 1)

@@ -66,6 +66,9 @@ class TrainingSettings:
     """Decay of the averaged weights, which are the ones validated and shipped."""
     scale: tuple[float, ...] = (0.5, 2.0)
     """Smallest and largest random zoom."""
+    looks: Literal["similar", "any"] = "similar"
+    """How scenes to map may look: as those learned from but for light and white balance, or as from any
+    camera, season and place, for which crops are recoloured much more."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """With "auto", bfloat16 on GPUs and float32 elsewhere."""
     validations: int = 4
@@ -190,6 +193,9 @@ class SourceSpec:
     coarsen: float = 1.0
     """Largest factor by which crops are coarsened and enlarged again, as scenes are when they are read whose
     resolution is coarser than the model's; 1 for never."""
+    plant_rows: Names = Names(())
+    """Classes of open ground over which rows of plants, such as vines, are painted now and then; they and the
+    soil between them are of the first."""
     bands: tuple[int, ...] = ()
     """Numbers, from 1, of the bands that the model sees; () for those that the card names."""
 
@@ -206,7 +212,7 @@ class SourceSpec:
         groups = [
             names for layer in self.layers for names in (*layer.values.values(), layer.rest, layer.instances)
         ]
-        return set().union(*groups, [self.green.name] if self.green else ())
+        return set().union(*groups, self.plant_rows, [self.green.name] if self.green else ())
 
     @property
     def instances(self) -> set[str]:

@@ -38,6 +38,8 @@ class Source:
     """How likely each training sample is drawn: by its labelled pixels."""
     green: tuple[Labels, Labels]
     """What the colour rule makes of each label where the image is green, and where it is not."""
+    rows: tuple[int, ...]
+    """Label sets of the ground over which rows of plants may be painted; the first is what these are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,8 @@ def _source(spec: SourceSpec, train: list[Sample], validation: list[Sample], set
                 holders.setdefault(index, []).append(k)
     labelled = np.array([sample.labelled for sample in train])
     chances = labelled / labelled.sum()
-    return Source(spec, tuple(train), tuple(validation), holders, chances, _green_lookups(spec, sets))
+    rows = tuple(sets.add_named((name,), 1.0) for name in spec.plant_rows)
+    return Source(spec, tuple(train), tuple(validation), holders, chances, _green_lookups(spec, sets), rows)
 
 
 def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels, Labels]:
