@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pfmap.evaluation.comparison import FALSE_ALARM, FATES, MISSED, WRONG, Labels
 from pfmap.evaluation.figures import Evaluation, figure
 from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
-from pfmap.report.html import Table, render
+from pfmap.report.html import render
 from pfmap.trace.compare import IOUS
 
 
@@ -34,61 +34,12 @@ def page(title: str, pairs: Sequence[tuple[str, str]], sections: Sequence[Sectio
         pairs=pairs,
         sections=sections,
         figure=figure,
-        classes=_classes,
-        boundaries=_boundaries,
-        objects=_objects,
+        distances=[f"{distance} px" for distance in BOUNDARY_DISTANCES],
+        ious=IOUS,
         legend=_legend,
         fates=[(color, name) for name, color in FATES.items()],
         base64=base64.b64encode,
     )
-
-
-def _classes(found: Evaluation) -> Table:
-    rows = [
-        [
-            item.spec.name,
-            *map(figure, (item.scores.iou, item.scores.f1, item.scores.precision, item.scores.recall)),
-            f"{item.truth_pixels:,}",
-            f"{item.predicted_pixels:,}",
-        ]
-        for item in found.classes
-    ]
-    mean = found.mean
-    left_out = "; “other” is left out of the mean" if any(not item.in_mean for item in found.classes) else ""
-    return Table(
-        f"Pixel by pixel{left_out}.",
-        ["class", "IoU", "F1", "precision", "recall", "true pixels", "predicted pixels"],
-        rows,
-        ["mean", *map(figure, (mean.iou, mean.f1, mean.precision, mean.recall)), "", ""],
-    )
-
-
-def _boundaries(found: Evaluation) -> Table:
-    return Table(
-        "F1 of the pixels on boundaries of a class that lie within so many pixels of the other's boundary.",
-        ["class", *(f"{distance} px" for distance in BOUNDARY_DISTANCES)],
-        [[item.spec.name, *(figure(m.f1) for m in item.boundary)] for item in found.classes],
-        ["mean", *(figure(m.f1) for m in found.boundary)],
-    )
-
-
-def _objects(found: Evaluation) -> Table | None:
-    rows, least = [], 0
-    for item in found.classes:
-        if item.objects is not None:
-            some, least = item.objects, item.objects.least_pixels
-            first, last = some.matches[0], some.matches[-1]
-            shares = some.share(some.merged), some.share(some.split)
-            match = map(figure, (first.precision, first.recall, first.f1, last.f1))
-            rows.append([item.spec.name, *match, *shares, f"{some.truth:,}", f"{some.predicted:,}"])
-    strict = f"F1 at IoU {IOUS[-1]}"
-    head = ["class", "precision", "recall", "F1", strict, "merged", "split", "true", "predicted"]
-    caption = (
-        f"Objects of {least:,} pixels or more, which match where their IoU is {IOUS[0]} or more. Merged: the "
-        "greater part lies in a predicted object that has the greater part of another one, too. Split: two "
-        "or more predicted objects have a fifth each."
-    )
-    return Table(caption, head, rows) if rows else None
 
 
 def _legend(section: Section) -> list[tuple[str, str]]:

@@ -4,8 +4,6 @@ The templates lie in `templates/`. Whatever comes from outside is escaped on its
 `autoescape`), and a name that a template misspells is an error (`StrictUndefined`), not a gap on the page.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,17 +12,6 @@ from pfmap.core.classes import COLOR
 from pfmap.core.errors import bare, markdown, visible
 from pfmap.report import wording
 from pfmap.version import __version__
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of text, with a name at the head of each row; the macro `table` draws it."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    foot: Sequence[str] = ()
-    """A last row that sums up the others, or empty."""
 
 
 def render(template: str, **values: object) -> str:

@@ -21,7 +21,7 @@ from pfmap.core.errors import TargetError
 from pfmap.evaluation.comparison import Labels, Tally
 from pfmap.evaluation.evaluation_page import Section, page
 from pfmap.evaluation.figures import figures
-from pfmap.report.html import Table, render
+from pfmap.report.html import render
 from pfmap.report.stac import safe_id
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
 from pfmap.report.survey_page import survey_page
@@ -342,17 +342,22 @@ def test_an_evaluation_of_nothing_has_a_page_too() -> None:
 
 
 def test_names_become_no_part_of_an_evaluation_page_either() -> None:
-    table = Table(EVIL, [EVIL] * 2, [[EVIL] * 2], [EVIL] * 2)
+    zero = SimpleNamespace(iou=0.0, f1=0.0, precision=0.0, recall=0.0)
+    objects = SimpleNamespace(
+        least_pixels=5, matches=[zero], merged=0, split=0, truth=0, predicted=0, share=lambda _count: EVIL
+    )
+    klass = SimpleNamespace(
+        spec=SimpleNamespace(name=EVIL), scores=zero, truth_pixels=1, predicted_pixels=1, boundary=[zero],
+        objects=objects, in_mean=True,
+    )  # fmt: skip
     found = SimpleNamespace(
-        mean=SimpleNamespace(iou=0.5), accuracy=0.5, labelled=4, unmapped=1, notes=[EVIL], calibration=None,
-        classes=[SimpleNamespace(spec=SimpleNamespace(name=EVIL))], labels=[EVIL], confusion=[[1234]],
-        allowed=[[True]],
+        mean=zero, accuracy=0.5, labelled=4, unmapped=1, notes=[EVIL], calibration=None, classes=[klass],
+        labels=[EVIL], confusion=[[1234]], allowed=[[True]], boundary=[zero],
     )  # fmt: skip
     section = SimpleNamespace(title=EVIL, figures=found, picture=b"AAAA", object_map=b"")
     html = render(
-        "evaluation.html.jinja", title=EVIL, pairs=[(EVIL, EVIL)], sections=[section], figure=str,
-        base64=base64.b64encode, legend=lambda _section: [(EVIL, EVIL)],
-        **dict.fromkeys(("classes", "boundaries", "objects"), lambda _figures: table),
+        "evaluation.html.jinja", title=EVIL, pairs=[(EVIL, EVIL)], sections=[section], figure=lambda _: EVIL,
+        base64=base64.b64encode, legend=lambda _section: [(EVIL, EVIL)], distances=[EVIL], ious=[EVIL],
     )  # fmt: skip
     shown = Page(html)
     assert "script" not in {tag for tag, _ in shown.tags}
