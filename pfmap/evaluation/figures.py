@@ -10,15 +10,7 @@ import numpy as np
 from pfmap.core.classes import ClassSpec
 from pfmap.evaluation import metrics
 from pfmap.evaluation.comparison import Labels, Tally
-from pfmap.evaluation.metrics import (
-    BOUNDARY_DISTANCES,
-    MIN_OBJECT,
-    Bools,
-    Calibration,
-    Match,
-    Objects,
-    Scores,
-)
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES, MIN_OBJECT, Bools, Match, Objects, Scores
 from pfmap.trace.compare import IOUS, NO_CODE
 
 
@@ -27,13 +19,10 @@ class ClassFigures:
     """What is measured of one class."""
 
     spec: ClassSpec
-    """Name and colour."""
     truth_pixels: int
-    """Pixels that are it."""
     predicted_pixels: int
     """Pixels predicted as it whose label says if that is right."""
     scores: Scores
-    """Pixel by pixel."""
     boundary: tuple[Match, ...]
     """At each of `BOUNDARY_DISTANCES`; NaN where labels do not say where the class ends."""
     objects: Objects | None
@@ -53,7 +42,7 @@ class Evaluation:
     """Share of right pixels among those labelled with one class."""
     boundary: tuple[Match, ...]
     """Means over the classes, at each of `BOUNDARY_DISTANCES`."""
-    calibration: Calibration | None
+    calibration: metrics.Calibration | None
     """Of the confidence of the classes; None without confidence."""
     labels: tuple[str, ...]
     """Names of the labels that occur: rows of the confusion matrix."""
@@ -66,7 +55,6 @@ class Evaluation:
     unmapped: int
     """Those of them without a prediction, which do not count."""
     notes: tuple[str, ...] = ()
-    """What is to be known about it."""
 
     def table(self) -> dict[str, Any]:
         """Return everything as it is written to JSON: figures that do not exist are None.
@@ -144,8 +132,8 @@ def figures(
     """
     classes, rows = len(labels.classes), len(labels.names)
     counts, allowed = tally.counts[:rows, :classes], labels.allowed()[:rows, :classes]
-    scores = metrics.class_scores(counts, allowed)
-    hidden: Bools = (scores.truth == 0) & np.full(classes, named_only)
+    scores, truth, predicted = metrics.class_scores(counts, allowed)
+    hidden: Bools = (truth == 0) & np.full(classes, named_only)
     certain = metrics.settled(counts, allowed) if certain is None else certain
     ends = certain & ~hidden & ends_known(tally, classes)
     codes = np.arange(classes)
@@ -154,9 +142,9 @@ def figures(
     found = [
         ClassFigures(
             spec=spec,
-            truth_pixels=int(scores.truth[code]),
-            predicted_pixels=int(scores.predicted[code]),
-            scores=Scores() if hidden[code] else scores.of(code),
+            truth_pixels=int(truth[code]),
+            predicted_pixels=int(predicted[code]),
+            scores=Scores() if hidden[code] else scores[code],
             boundary=_boundary(tally, code, known=bool(ends[code])),
             objects=metrics.object_scores(tally.objects[code], least) if matched[code] else None,
             in_mean=bool(in_mean[code]),
@@ -209,7 +197,7 @@ def _boundary_table(matches: tuple[Match, ...]) -> dict[str, list[float]]:
     return {name: [getattr(match, name) for match in matches] for name in ("f1", "precision", "recall")}
 
 
-def _calibration_table(found: Calibration) -> dict[str, Any]:
+def _calibration_table(found: metrics.Calibration) -> dict[str, Any]:
     columns = {
         "from": found.edges[:-1],
         "to": found.edges[1:],

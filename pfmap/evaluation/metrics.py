@@ -46,30 +46,15 @@ class Scores:
     """TP / (TP + FN)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassScores:
-    """Figures of all classes, as in `Scores`, and the pixels behind them; each ``(C,)``."""
-
-    iou: Floats
-    f1: Floats
-    precision: Floats
-    recall: Floats
-    truth: Counts
-    """Pixels whose label is this class and no other."""
-    predicted: Counts
-    """Pixels predicted as it whose label says if that is right."""
-
-    def of(self, code: int) -> Scores:
-        """Return the figures of one class."""
-        return Scores(*(float(getattr(self, field.name)[code]) for field in fields(Scores)))
-
-
-def class_scores(counts: Counts, allowed: Bools) -> ClassScores:
+def class_scores(counts: Counts, allowed: Bools) -> tuple[list[Scores], Counts, Counts]:
     """Compute the figures of each class.
 
     True positives are pixels of the class alone that are predicted as it; false negatives those that are not;
     false positives all pixels predicted as it whose label leaves it out. So "not a building" serves the
     buildings' precision though it names no class.
+
+    Also returns the ``(C,)`` pixels of the class alone, and those predicted as it whose label says if that is
+    right.
 
     Source: Everingham et al., The PASCAL VOC Challenge, IJCV 2010, section 4.2 (IoU).
     """
@@ -80,14 +65,10 @@ def class_scores(counts: Counts, allowed: Bools) -> ClassScores:
     false_alarms = (counts * ~allowed).sum(axis=0)
     predicted = hit + false_alarms
     occurs = (truth + predicted) > 0
-    return ClassScores(
-        iou=_ratio(hit, truth + false_alarms, occurs),
-        f1=_ratio(2 * hit, truth + predicted, occurs),
-        precision=_ratio(hit, predicted, occurs),
-        recall=_ratio(hit, truth, occurs),
-        truth=truth,
-        predicted=predicted,
-    )
+    iou = _ratio(hit, truth + false_alarms, occurs)
+    f1 = _ratio(2 * hit, truth + predicted, occurs)
+    ratios = iou, f1, _ratio(hit, predicted, occurs), _ratio(hit, truth, occurs)
+    return [Scores(*row) for row in np.transpose(ratios).tolist()], truth, predicted
 
 
 def overall_accuracy(counts: Counts, allowed: Bools) -> float:
@@ -101,13 +82,6 @@ def settled(counts: Counts, allowed: Bools) -> Bools:
     """Say which classes no occurring label leaves open: ``(C,)``."""
     open_labels = (allowed.sum(axis=1) > 1) & (counts.sum(axis=1) > 0)
     return np.asarray(~allowed[open_labels].any(axis=0))
-
-
-def mean(values: Sequence[float] | Floats) -> float:
-    """Return the mean of those that are not NaN; NaN if all are."""
-    known = np.asarray(values, dtype=np.float64)
-    known = known[~np.isnan(known)]
-    return float(known.mean()) if len(known) else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +118,7 @@ class Objects:
 
     least_pixels: int
     truth: int
-    """True objects."""
     predicted: int
-    """Predicted objects."""
     matched: int
     """True ones that a predicted one has an IoU of at least 0.5 with."""
     merged: int
@@ -173,8 +145,10 @@ Means = TypeVar("Means", Scores, Match)
 
 
 def mean_of(kind: type[Means], items: Sequence[Means]) -> Means:
-    """Return the mean of each figure, over those that have it."""
-    return kind(*(mean([getattr(item, field.name) for item in items]) for field in fields(kind)))
+    """Return the mean of each figure, over those that have it; NaN if none has."""
+    values = ([getattr(item, field.name) for item in items] for field in fields(kind))
+    known = ([value for value in some if not math.isnan(value)] for some in values)
+    return kind(*(float(np.mean(some)) if some else math.nan for some in known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +177,13 @@ def calibration(right: Counts, wrong: Counts, bins: int = CALIBRATION_BINS) -> C
     percent = np.arange(101)
     number = np.clip(-(-percent * bins // 100) - 1, 0, bins - 1)
     total = right + wrong
-    pixels = np.bincount(number, weights=total, minlength=bins).astype(np.int64)
-    some = pixels > 0
-    summed = np.bincount(number, weights=total * percent / 100, minlength=bins)
-    hits = np.bincount(number, weights=right, minlength=bins)
-    divisor = np.where(some, pixels, 1)
-    confidence = np.where(some, summed / divisor, np.nan)
-    accuracy = np.where(some, hits / divisor, np.nan)
+    weights = total, total * percent / 100, right
+    pixels, summed, hits = (np.bincount(number, weights=each, minlength=bins) for each in weights)
+    some = np.where(pixels > 0, pixels, np.nan)
     gaps = np.abs(summed - hits)  # of the means, times the pixels
-    error = float(gaps.sum() / pixels.sum()) if some.any() else math.nan
-    return Calibration(np.linspace(0, 1, bins + 1), pixels, confidence, accuracy, error)
+    error = float(gaps.sum() / pixels.sum()) if pixels.any() else math.nan
+    edges = np.linspace(0, 1, bins + 1)
+    return Calibration(edges, pixels.astype(np.int64), summed / some, hits / some, error)
 
 
 def _ratio(part: Counts, whole: Counts, occurs: Bools) -> Floats:

@@ -123,8 +123,8 @@ def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
     """
     known = sets.weights() > 0
     counts, allowed = counts[known], sets.table()[known]
-    scores = class_scores(counts, allowed)
-    iou = {name: float(scores.iou[k]) for k, name in enumerate(sets.classes) if scores.truth[k]}
+    scores, truth, _ = class_scores(counts, allowed)
+    iou = {name: scores[k].iou for k, name in enumerate(sets.classes) if truth[k]}
     return Figures(iou, overall_accuracy(counts, allowed))
 
 

@@ -21,18 +21,20 @@ def confusion(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 @settings(deadline=None)
 def test_figures_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     truth, predicted = np.array(pairs).T
-    scores = metrics.class_scores(confusion(truth, predicted), np.eye(CLASSES, dtype=bool))
+    scores, *_ = metrics.class_scores(confusion(truth, predicted), np.eye(CLASSES, dtype=bool))
     occurs = np.isin(np.arange(CLASSES), np.concatenate([truth, predicted]))
     options = {"labels": np.flatnonzero(occurs), "average": None, "zero_division": 0.0}
-    for ours, theirs in (
-        (scores.iou, sk.jaccard_score),
-        (scores.f1, sk.f1_score),
-        (scores.precision, sk.precision_score),
-        (scores.recall, sk.recall_score),
+    means = metrics.mean_of(metrics.Scores, scores)
+    for name, theirs in (
+        ("iou", sk.jaccard_score),
+        ("f1", sk.f1_score),
+        ("precision", sk.precision_score),
+        ("recall", sk.recall_score),
     ):
+        ours = np.array([getattr(score, name) for score in scores])
         np.testing.assert_allclose(ours[occurs], theirs(truth, predicted, **options))
         assert np.isnan(ours[~occurs]).all()
-        assert metrics.mean(ours) == pytest.approx(np.mean(theirs(truth, predicted, **options)))
+        assert getattr(means, name) == pytest.approx(np.mean(theirs(truth, predicted, **options)))
     accuracy = metrics.overall_accuracy(confusion(truth, predicted), np.eye(CLASSES, dtype=bool))
     assert accuracy == pytest.approx(sk.accuracy_score(truth, predicted))
 
@@ -40,12 +42,12 @@ def test_figures_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None
 def test_a_partial_label_serves_the_class_that_it_excludes() -> None:
     allowed = np.array([[True, False, False], [False, True, True], [False, True, False]])
     counts = np.array([[8, 1, 1], [4, 30, 26], [0, 5, 5]])
-    scores = metrics.class_scores(counts, allowed)
-    assert scores.precision[0] == pytest.approx(8 / 12)
-    assert scores.iou[0] == pytest.approx(8 / (10 + 4))
+    scores, *_ = metrics.class_scores(counts, allowed)
+    assert scores[0].precision == pytest.approx(8 / 12)
+    assert scores[0].iou == pytest.approx(8 / (10 + 4))
     # Of class 1 only the sure label counts as truth, and only what excludes it as a false alarm.
-    assert scores.recall[1] == pytest.approx(5 / 10)
-    assert scores.precision[1] == pytest.approx(5 / 6)
+    assert scores[1].recall == pytest.approx(5 / 10)
+    assert scores[1].precision == pytest.approx(5 / 6)
     assert metrics.overall_accuracy(counts, allowed) == pytest.approx(13 / 20)
     assert metrics.settled(counts, allowed).tolist() == [True, False, False]
     counts[1] = 0
@@ -54,11 +56,12 @@ def test_a_partial_label_serves_the_class_that_it_excludes() -> None:
 
 def test_classes_that_never_occur_have_no_figures_and_no_say() -> None:
     counts = np.diag([5, 0, 3])
-    scores = metrics.class_scores(counts, np.eye(3, dtype=bool))
-    assert np.isnan(scores.iou[1])
-    assert metrics.mean(scores.iou) == 1
+    scores, *_ = metrics.class_scores(counts, np.eye(3, dtype=bool))
+    assert np.isnan(scores[1].iou)
+    assert metrics.mean_of(metrics.Scores, scores).iou == 1
     nothing = np.zeros((3, 3), dtype=np.int64)
-    assert np.isnan(metrics.mean(metrics.class_scores(nothing, np.eye(3, dtype=bool)).iou))
+    scores, *_ = metrics.class_scores(nothing, np.eye(3, dtype=bool))
+    assert np.isnan(metrics.mean_of(metrics.Scores, scores).iou)
     assert np.isnan(metrics.overall_accuracy(nothing, np.eye(3, dtype=bool)))
 
 
