@@ -32,7 +32,7 @@ def _environment(is_markdown: bool) -> Environment:
     )
     found.globals["version"] = __version__
     found.globals["states"] = wording.STATES
-    names = ("duration", "fact", "label", "link", "moment", "percent", "plural", "share", "thousands")
+    names = ("duration", "fact", "label", "link", "moment", "percent", "plural", "share", "thousands", "work")
     found.filters |= {name: getattr(wording, name) for name in names} | {"color": color}
     return found
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -179,15 +179,9 @@ def survey_json(figures: SurveyFigures) -> bytes:
     table = {
         "pfmap": figures.version,
         "format": FORMAT,
-        "title": figures.title,
-        "started": figures.started,
-        "finished": figures.finished,
-        "seconds": figures.seconds,
-        "unit": figures.unit,
+        **{name: getattr(figures, name) for name in ("title", "started", "finished", "seconds", "unit")},
         "crs": figures.crs,
-        "scenes_done": figures.count("done"),
-        "scenes_skipped": figures.count("skipped"),
-        "scenes_failed": figures.count("failed"),
+        **{f"scenes_{state}": figures.count(state) for state in get_args(State)},
         "classes": [class_row(item, figures.unit) for item in figures.classes],
         "model": figures.model_facts(),
         "settings": figures.settings,

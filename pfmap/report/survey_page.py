@@ -14,7 +14,7 @@ from PIL import Image
 
 from pfmap.report.html import render
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
-from pfmap.report.wording import STATES, AreaUnit, duration, moment, percent, plural
+from pfmap.report.wording import AreaUnit
 
 _OPEN = 6  # scenes: those of a survey of no more are unfolded, also on paper
 _WIDTH, _LOW, _HIGH, _MARGIN = 1000.0, 320.0, 720.0, 40.0  # units of the map's drawing: across, and of height
@@ -52,39 +52,6 @@ class _Scene:
     anchor: str
     figures: SceneFigures
     picture: _Picture | None
-
-    def describe(self, areas: AreaUnit) -> str:
-        """Say in a line what it is and how it went."""
-        said = f"{self.figures.name}: {STATES[self.figures.state]}"
-        if self.figures.state == "failed" or not self.figures.classes:
-            return said
-        return f"{said}, {areas.write(self.figures.area)}, {plural(self.figures.objects, 'object')}"
-
-    def shown(self) -> str:
-        """Say which three classes have the largest part of it, for those who do not see the picture."""
-        total = self.figures.area
-        most = sorted(self.figures.classes, key=lambda item: -item.area)[:3]
-        return ", ".join(
-            f"{item.name.replace('_', ' ')} {item.area / total:.0%}"
-            for item in most
-            if total > 0 and item.area > 0
-        )
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return what is known of it besides its classes."""
-        scene = self.figures
-        found = [("source", scene.scene)]
-        if scene.width:
-            gsd = "" if scene.gsd is None else f" of {scene.gsd:.3g} m"
-            found.append(("size", f"{scene.width:,} × {scene.height:,} pixels{gsd}"))
-        if scene.crs:
-            found.append(("CRS", scene.crs))
-        if scene.mean_confidence is not None:
-            found.append(("confidence", f"{percent(scene.mean_confidence)} on average"))
-        if scene.seconds:
-            found.append(("time", _time(scene.seconds)))
-        times = (("taken", scene.taken), ("mapped", scene.finished))
-        return found + [(name, moment(when)) for name, when in times if when]
 
 
 def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
@@ -134,15 +101,6 @@ def _pace(figures: SurveyFigures) -> str:
     return f"{replace(unit, digits=0).write(rough) if rough > 100 * unit.size else unit.write(rough)} an hour"
 
 
-def _time(seconds: Mapping[str, float]) -> str:
-    """Say how long a scene took, and its stages that took a noticeable part, longest first."""
-    total = seconds.get("total", sum(seconds.values()))
-    stages = sorted(((value, name) for name, value in seconds.items() if name != "total"), reverse=True)
-    shown = [f"{name} {duration(value)}" for value, name in stages if value >= 0.02 * total]
-    work = f", with work for {', '.join(shown)}; stages run at once" if shown else ""
-    return f"{duration(total)}{work}"
-
-
 @dataclass(frozen=True, slots=True)
 class Outline:
     """A footprint on the drawing, in its units from the upper left."""
@@ -154,13 +112,8 @@ class Outline:
     """Written below the mark, or ""."""
     middle: tuple[float, float]
     """Where the mark of the scene's state stands."""
-    size: tuple[float, float]
-    """Width and height."""
-
-    @property
-    def mark(self) -> float:
-        """Side of that mark."""
-        return max(_SMALL, min(34.0, 0.5 * min(self.size)))
+    mark: float
+    """Side of that mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +151,15 @@ def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
         x = _WIDTH / 2 + (point[0] - lon) * stretch * scale
         return x, height / 2 + (lat - point[1]) * scale
 
-    outlines = []
+    outlines, crowded = [], len(rings) > _NAMED
     for k in sorted(rings, key=lambda index: scenes[index].state == "failed"):  # failures on top
         points = tuple(map(place, rings[k]))
         xs, ys = zip(*points, strict=True)
         center = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
-        size = max(xs) - min(xs), max(ys) - min(ys)
-        outlines.append(Outline(k, points, _short(scenes[k].name), center, size))
-    if len(outlines) > _NAMED or any(one.size[0] <= 11 * len(one.name) for one in outlines):
+        across, down, name = max(xs) - min(xs), max(ys) - min(ys), _short(scenes[k].name)
+        crowded = crowded or across <= 11 * len(name)
+        outlines.append(Outline(k, points, name, center, max(_SMALL, min(34.0, 0.5 * across, 0.5 * down))))
+    if crowded:
         outlines = [replace(one, name="") for one in outlines]
     east = _near(lon, 0.0)
     middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(east):.4f}° {'E' if east >= 0 else 'W'}"

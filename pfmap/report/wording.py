@@ -52,6 +52,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def work(seconds: Mapping[str, float]) -> str:
+    """Say how long a scene took, and its stages that took a noticeable part, longest first."""
+    total = seconds.get("total", sum(seconds.values()))
+    stages = sorted(((value, name) for name, value in seconds.items() if name != "total"), reverse=True)
+    shown = [f"{name} {duration(value)}" for value, name in stages if value >= 0.02 * total]
+    work = f", with work for {', '.join(shown)}; stages run at once" if shown else ""
+    return f"{duration(total)}{work}"
+
+
 def moment(text: str) -> str:
     """Write an ISO 8601 time for people; what is none stays as it is."""
     time = parse_time(text)
