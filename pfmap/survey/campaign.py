@@ -12,10 +12,8 @@ from pfmap.core.files import make_folder, write_bytes, writing
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import moment_of
 from pfmap.mapping.job import Result
-from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.run_report import earlier_report
-from pfmap.mapping.runtime import Runtime
 from pfmap.raster.source import glance
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures, survey_csv, survey_json
 from pfmap.report.thumbnail import thumbnail, thumbnail_limit
@@ -73,6 +71,12 @@ class Survey:
     """Of a mosaic."""
     _footprints: Footprints | None = None
     """Of these sheets."""
+
+    def __post_init__(self) -> None:
+        """Refuse once what is wrong for every scene."""
+        chosen_classes(self.runner.runtime.model.card, self.runner.options)
+        if self.runner.options.aoi is not None:
+            open_layer(self.runner.options.aoi, "area")
 
     def map_as_one(self, sheets: Sequence[Sheet]) -> None:
         """Map scenes as one virtual scene."""
@@ -134,6 +138,12 @@ class Survey:
         say("joining the maps of all scenes")
         sheets = self._sheets or [result.sheet for result in results]
         whole = results[0].result if self._sheets and results else None  # its sheets are shown instead
+        warnings = list(whole.facts.warnings) if whole else []
+        if names := self._empty():
+            some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+            warnings.append(
+                f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}"
+            )
         moment = moment_of(sheet.location.local for sheet in sheets if sheet.location.local is not None)
         merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints, moment)
         scenes = self._scenes(sheets, results, merged)
@@ -150,7 +160,7 @@ class Survey:
             crs="",
             classes=(),
             scenes=tuple(scenes),
-            warnings=(*(whole.facts.warnings if whole else ()), *self._about_empty()),
+            warnings=tuple(warnings),
         )
         outputs: dict[str, Path] = {}
         if merged is not None:
@@ -168,15 +178,8 @@ class Survey:
         return SurveyResult(results, outputs, figures)
 
     def _empty(self) -> list[str]:
+        """Name the scenes that are left out though they are in the folder."""
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
-
-    def _about_empty(self) -> tuple[str, ...]:
-        """Say which scenes are left out though they are in the folder."""
-        names = self._empty()
-        if not names:
-            return ()
-        some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-        return (f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}",)
 
     def _scenes(
         self, sheets: Sequence[Sheet], results: Sequence[SheetResult], merged: Merged | None
@@ -223,13 +226,6 @@ class Survey:
         with ThreadPoolExecutor(_PICTURES, "pfmap-draw") as pool:
             pictures = pool.map(draw, drawn)
             return {scene.name: picture for scene, picture in zip(drawn, pictures, strict=True) if picture}
-
-
-def refuse_options(runtime: Runtime, options: PredictOptions) -> None:
-    """Refuse once what is wrong for every scene."""
-    chosen_classes(runtime.model.card, options)
-    if options.aoi is not None:
-        open_layer(options.aoi, "area")
 
 
 def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:

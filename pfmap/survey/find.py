@@ -47,8 +47,12 @@ def find_sheets(
     """
     named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
     folders = [Path(text) for text in named if is_folder(text)]
-    if output_dir is not None:
-        _refuse_inside(output_dir, folders)
+    for folder in folders:
+        if output_dir is not None and output_dir.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"the output folder {output_dir} lies in {folder}, which is searched for scenes: choose one "
+                "outside it, or leave out output_dir= to have outputs beside their scenes"
+            )
     sheets: list[Sheet] = []
     unsearched: list[Sheet] = []
     known = [os.path.realpath(path) for path in (*folders, *filter(None, [output_dir]))]
@@ -202,15 +206,6 @@ def _is_own(path: Path, there: Callable[[Path], bool] = os.path.isfile) -> bool:
     )
 
 
-def _refuse_inside(output_dir: Path, folders: Sequence[Path]) -> None:
-    for folder in folders:
-        if output_dir.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(
-                f"the output folder {output_dir} lies in {folder}, which is searched for scenes: choose one "
-                "outside it, or leave out output_dir= to have outputs beside their scenes"
-            )
-
-
 def _refuse_twice(locations: Sequence[Location]) -> None:
     seen, texts = dict[str, str](), set[str]()
     for location in locations:
@@ -232,7 +227,9 @@ def _told_apart(sheets: list[Sheet], output_dir: Path | None) -> list[Sheet]:
     """Give outputs folders or names of their own where scenes have the same name."""
     if output_dir is not None:
         for group in _equal(sheets):
-            for index, folder in zip(group, _own_folders([sheets[i] for i in group]), strict=True):
+            homes = [os.path.realpath(sheets[index].location.folder) for index in group]
+            for index, home in zip(group, homes, strict=True):  # north/a.tif and south/a.tif: north and south
+                folder = sheets[index].folder / os.path.relpath(home, os.path.commonpath(homes))
                 sheets[index] = replace(sheets[index], folder=folder)
     for group in _equal(sheets):
         for index in group:  # a.tif and a.jp2: a_tif and a_jp2
@@ -244,7 +241,10 @@ def _told_apart(sheets: list[Sheet], output_dir: Path | None) -> list[Sheet]:
             f"{sheets[first].location.text} and {sheets[second].location.text} would have outputs of the "
             "same name: map them into different folders"
         )
-    return [replace(sheet, name=_name(sheet, output_dir)) for sheet in sheets]
+    for index, sheet in enumerate(sheets):
+        folder = sheet.folder if output_dir is None else sheet.folder.relative_to(output_dir)
+        sheets[index] = replace(sheet, name=(folder / sheet.location.stem).as_posix())
+    return sheets
 
 
 def _equal(sheets: Sequence[Sheet]) -> list[list[int]]:
@@ -253,15 +253,3 @@ def _equal(sheets: Sequence[Sheet]) -> list[list[int]]:
     for index, sheet in enumerate(sheets):
         groups[os.path.realpath(sheet.folder), sheet.location.stem.casefold()].append(index)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _own_folders(sheets: Sequence[Sheet]) -> list[Path]:
-    """Return folders for outputs of north/a.tif and south/a.tif: north and south."""
-    homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
-    common = os.path.commonpath(homes)
-    return [sheet.folder / os.path.relpath(home, common) for sheet, home in zip(sheets, homes, strict=True)]
-
-
-def _name(sheet: Sheet, output_dir: Path | None) -> str:
-    folder = sheet.folder if output_dir is None else sheet.folder.relative_to(output_dir)
-    return (folder / sheet.location.stem).as_posix()

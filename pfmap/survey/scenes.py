@@ -17,7 +17,7 @@ from pfmap.mapping.objects import refuse_odd_names, refuse_to_replace, vector_na
 from pfmap.mapping.options import PredictOptions, RunOptions, SurveyOptions, SurveySettings
 from pfmap.mapping.work import work_path
 from pfmap.raster.location import output_folder
-from pfmap.survey.campaign import Survey, SurveyResult, refuse_options
+from pfmap.survey.campaign import Survey, SurveyResult
 from pfmap.survey.choice import Choice, Sources, several
 from pfmap.survey.merge import STEM
 from pfmap.survey.run import Runner, SheetResult
@@ -68,7 +68,6 @@ def predict_all(
     choice = Choice(several(sources), folder, which)
     rounds = choice.rounds(on_progress, on_message)
     with started(run, options.batch_size, on_message) as runtime:
-        refuse_options(runtime, options)
         runner = Runner(runtime, options, on_scene, on_progress, on_message)
         survey = Survey(folder or Path(), choice.listed, runner)
         for sheets in rounds:
@@ -125,7 +124,6 @@ def batch(
     choice = Choice(several(sources), folder, which, reserved=STEM)
     rounds = choice.rounds(on_progress, on_message)
     with _alone(folder, options), started(run, options.batch_size, on_message) as runtime:
-        refuse_options(runtime, options)
         runner = Runner(runtime, options, on_scene, on_progress, on_message)
         survey = Survey(folder, choice.listed, runner)
         for sheets in rounds:
