@@ -67,9 +67,9 @@ def points(
         return
     say(f"{'flow':<12} {'salient':>8} {'boundary':>9}   on {found.foreground_text}")
     for level in found.levels:
-        shares = [(kind, found.point_share(points)) for kind, points in level.flows]
+        shares = [(kind, found.point_share(points)) for kind, points in level.flows.items()]
         text = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in shares if share is not None)
         flow = f"{level.source} to {level.target}"
-        say(f"{flow:<12} {len(level.salient):>8} {len(level.boundary):>9}   {text}")
+        say(f"{flow:<12} {len(level.flows['salient']):>8} {len(level.flows['boundary']):>9}   {text}")
     say(found.summary())
     say(f"wrote {path}")

@@ -5,7 +5,7 @@ covers 2.89 % of the pixels, so the points are where the objects are.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Unpack
@@ -42,14 +42,8 @@ class LevelPoints:
     """Stride of the map they were chosen on."""
     target: int
     """Stride of the map they flow into."""
-    salient: Points
-    """Empty where a module has no such flow."""
-    boundary: Points
-
-    @property
-    def flows(self) -> tuple[tuple[str, Points], ...]:
-        """Both kinds of points, by name."""
-        return ("salient", self.salient), ("boundary", self.boundary)
+    flows: Mapping[str, Points]
+    """Salient and boundary points; empty where a module has no such flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +87,7 @@ class WindowPoints:
     @property
     def all_points(self) -> Points:
         """The points of all levels and flows."""
-        return np.concatenate([points for level in self.levels for _, points in level.flows])
+        return np.concatenate([points for level in self.levels for points in level.flows.values()])
 
     def summary(self) -> str:
         """Say in a line where the points are."""
@@ -121,7 +115,7 @@ class WindowPoints:
                 {"from_stride": level.source, "to_stride": level.target}
                 | {
                     kind: {"points": len(points), "on_foreground": self.point_share(points)}
-                    for kind, points in level.flows
+                    for kind, points in level.flows.items()
                 }
                 for level in self.levels
             ],
@@ -243,8 +237,9 @@ def _levels(output: PFNetOutput, seen: Mask) -> tuple[LevelPoints, ...]:
     levels = []
     for points, flowed in zip(output.points, output.flows, strict=True):
         source, target = seen.shape[0] // points.grid[0], seen.shape[0] // flowed.shape[-2]
-        salient, boundary = (_places(at, points.grid, seen) for at in (points.salient, points.boundary))
-        levels.append(LevelPoints(source, target, salient, boundary))
+        kinds = {"salient": points.salient, "boundary": points.boundary}
+        flows = {kind: _places(at, points.grid, seen) for kind, at in kinds.items()}
+        levels.append(LevelPoints(source, target, flows))
     return tuple(levels)
 
 
@@ -262,7 +257,7 @@ def draw_points(found: WindowPoints, path: Path) -> None:
     side = found.seen.shape[0]
     gsd = f" at {found.gsd:.3g} m" if found.gsd is not None else ""
     place = f"column {found.cols.start}, row {found.rows.start}: {side} x {side} pixels{gsd}"
-    kinds = {kind for level in found.levels for kind, points in level.flows if len(points)}
+    kinds = {kind for level in found.levels for kind, points in level.flows.items() if len(points)}
     legend = (
         "salient points" * ("salient" in kinds),
         "boundary points" * ("boundary" in kinds),
@@ -273,9 +268,9 @@ def draw_points(found: WindowPoints, path: Path) -> None:
     for level in found.levels:
         counted = [
             f"{len(points)} {kind}, {100 * share:.0f} % on foreground"
-            for kind, points in level.flows
+            for kind, points in level.flows.items()
             if (share := found.point_share(points)) is not None
         ]
         title = f"stride {level.source} to {level.target}"
-        panels.append((title, "; ".join(counted), level.salient, level.boundary))
+        panels.append((title, "; ".join(counted), level.flows["salient"], level.flows["boundary"]))
     write_picture(path, found.pixels, found.seen, found.on_foreground, panels, legend, captions)

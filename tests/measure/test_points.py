@@ -50,8 +50,8 @@ def test_points_are_those_of_the_network_at_their_pixels_centres(write_scene: Wr
     assert [(level.source, level.target) for level in found.levels] == [(32, 16), (16, 8), (8, 4)]
     every = []
     for level, points in zip(found.levels, output.points, strict=True):
-        for mine, flat in ((level.salient, points.salient), (level.boundary, points.boundary)):
-            width = SIDE // level.source
+        for kind, flat in (("salient", points.salient), ("boundary", points.boundary)):
+            mine, width = level.flows[kind], SIDE // level.source
             wanted = {((int(i) // width + 0.5) * level.source, (int(i) % width + 0.5) * level.source)
                       for i in flat[0]}  # fmt: skip
             assert {tuple(point) for point in mine.tolist()} == wanted
@@ -96,8 +96,8 @@ def test_a_flow_that_is_off_has_no_points(write_scene: Write, tmp_path: Path) ->
     found = find_points(scene, (0, 0), model=model(flow="boundary", flow_levels=(8,)))
     (level,) = found.levels
     assert (level.source, level.target) == (16, 8)
-    assert len(level.salient) == 0
-    assert len(level.boundary) == 16
+    assert len(level.flows["salient"]) == 0
+    assert len(level.flows["boundary"]) == 16
     assert found.table()["levels"][0]["salient"] == {"points": 0, "on_foreground": None}
     draw_points(found, tmp_path / "one.png")
     up = find_points(scene, (0, 0), model=model(direction="both"))
@@ -170,7 +170,7 @@ def test_the_picture_shows_every_point_in_its_place(tmp_path: Path) -> None:
         seen=seen,
         foreground=("class_1",),
         on_foreground=~seen,
-        levels=(LevelPoints(16, 8, salient, boundary),),
+        levels=(LevelPoints(16, 8, {"salient": salient, "boundary": boundary}),),
         notes=(),
     )
     draw_points(found, tmp_path / "p.png")
@@ -224,7 +224,7 @@ def test_the_default_models_boundary_points_lie_on_boundaries() -> None:
     edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     edge[1:] |= mask[1:] != mask[:-1]
     away = distance_transform_edt(~edge)
-    rows, cols = found.levels[2].boundary.astype(int).T
+    rows, cols = found.levels[2].flows["boundary"].astype(int).T
     assert np.median(away[rows, cols]) < np.median(away) / 2
 
 
