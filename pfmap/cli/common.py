@@ -5,6 +5,7 @@ import re
 import resource
 from collections.abc import Callable, Iterable
 from dataclasses import Field
+from functools import reduce
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
@@ -137,6 +138,12 @@ def output_dir(default: str) -> Callable[[F], F]:
     )
 
 
+def percent_option(kind: str, text: str) -> Callable[[F], F]:
+    """Make the option that names a raster in percent, by default what pfmap wrote beside the classes."""
+    default = f"<stem>_{kind}.tif beside <stem>_classes.tif"
+    return click.option(f"--{kind}", metavar="RASTER", help=f"{text}  [default: {default}]")
+
+
 def listed(read: Callable[[Iterable[str]], Any]) -> Callable[..., Any]:
     """Build a callback that reads what is separated by commas, in one text or several."""
 
@@ -181,14 +188,8 @@ def numbers(count: int | None, kind: type[int] | type[float], example: str) -> C
 
 def options(*names: str) -> Callable[[F], F]:
     """Give a command options of mapping, by the names of their fields."""
-    made = [_made(OPTIONS[name]) for name in names]
-
-    def add(command: F) -> F:
-        for one in reversed(made):
-            command = one(command)
-        return command
-
-    return add
+    made = [_made(OPTIONS[name]) for name in reversed(names)]
+    return lambda command: reduce(lambda given, add: add(given), made, command)
 
 
 def _made(field: Field[Any]) -> Callable[[F], F]:

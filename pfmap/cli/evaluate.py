@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from pfmap.cli.common import Command, listed, options, pairs, refuse_given
+from pfmap.cli.common import Command, listed, options, pairs, percent_option, refuse_given
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
 
 _PAGE = 1 << 20  # bytes that a page and its map of errors mostly take
-
 
 _pairs = partial(click.option, multiple=True, metavar="VALUE=NAME,...")
 _lists = partial(click.option, multiple=True, callback=listed(lambda parts: tuple(dict.fromkeys(parts))))
@@ -65,11 +64,7 @@ _lists = partial(click.option, multiple=True, callback=listed(lambda parts: tupl
     help="Ids of true objects, 0 for none, on the same pixels, with or without TRUTH.  [default: polygons, "
     "or connected pixels]",
 )
-@click.option(
-    "--confidence",
-    metavar="RASTER",
-    help="Percent for each pixel.  [default: <stem>_confidence.tif beside <stem>_classes.tif]",
-)
+@percent_option("confidence", "Percent for each pixel.")
 @click.option("-m", "--model", help="Evaluate a model, by name or folder, on a data set instead.")
 @click.option(
     "--data",

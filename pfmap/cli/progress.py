@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -27,8 +28,7 @@ def run_with_progress(call: Callable[..., T], *, quiet: bool, goes_on: bool = Fa
     """
     stop = threading.Event()
     ended = threading.Event()  # Thread.join, once interrupted, takes the thread for dead (bpo-45274)
-    results: list[T] = []
-    errors: list[BaseException] = []
+    made: Future[T] = Future()
     with tqdm(
         total=None, unit="px", unit_scale=True, disable=quiet or None, file=screen(), leave=False
     ) as bar:
@@ -45,9 +45,9 @@ def run_with_progress(call: Callable[..., T], *, quiet: bool, goes_on: bool = Fa
 
         def work() -> None:
             try:
-                results.append(call(on_progress=on_progress, on_message=on_message))
+                made.set_result(call(on_progress=on_progress, on_message=on_message))
             except BaseException as error:
-                errors.append(error)
+                made.set_exception(error)
             finally:
                 ended.set()
 
@@ -66,13 +66,10 @@ def run_with_progress(call: Callable[..., T], *, quiet: bool, goes_on: bool = Fa
                     say("", f"Interrupted{more}.", err=True)
                     close(foreseen=True)
                     os._exit(128 + (heard or [2])[0])
-                if not errors:
-                    errors.append(KeyboardInterrupt())
-    if errors and isinstance(errors[0], KeyboardInterrupt):
+    failure = made.exception()
+    if isinstance(failure, KeyboardInterrupt) or (stop.is_set() and failure is None):
         raise KeyboardInterrupt(*heard)
-    if errors:
-        raise errors[0]
-    return results[0]
+    return made.result()
 
 
 def write(text: str) -> None:

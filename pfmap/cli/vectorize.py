@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pfmap.cli.common import Command, options, output_dir, pairs, shape_options, show_made
+from pfmap.cli.common import Command, options, output_dir, pairs, percent_option, shape_options, show_made
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import show
 
@@ -16,16 +16,8 @@ from pfmap.cli.screen import show
 @click.argument("raster")
 @output_dir("the raster's folder")
 @click.option("--band", type=click.IntRange(min=1), help="Band with the classes.  [default: the only one]")
-@click.option(
-    "--confidence",
-    metavar="RASTER",
-    help="Percent for each pixel.  [default: <stem>_confidence.tif beside <stem>_classes.tif]",
-)
-@click.option(
-    "--contact",
-    metavar="RASTER",
-    help="Where objects touch, in percent.  [default: <stem>_contact.tif beside <stem>_classes.tif]",
-)
+@percent_option("confidence", "Percent for each pixel.")
+@percent_option("contact", "Where objects touch, in percent.")
 @click.option(
     "--names",
     callback=pairs(int),

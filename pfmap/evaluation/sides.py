@@ -232,9 +232,7 @@ def strips(
 def _percent(confidence: ClassMap, rows: Span) -> Codes:
     """Read confidence in percent, 255 where it is unknown; a `SourceError` names other values."""
     values = confidence.read(rows)
-    unknown = values == NODATA
-    if confidence.nodata is not None:
-        unknown |= values == confidence.nodata
+    unknown = (values == NODATA) | (values == confidence.nodata)
     if (values[~unknown] > 100).any():
         raise SourceError(
             f"{confidence.name} has the value {values[~unknown].max()}: percent, 0 to 100, is needed; choose "
