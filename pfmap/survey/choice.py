@@ -8,7 +8,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pfmap.core.errors import UsageError, csv_cell, csv_text
@@ -53,12 +53,13 @@ class Choice:
 
     def find(self) -> list[Sheet]:
         """Find all scenes that are there now."""
-        sheets = find_sheets(self.sources, self.folder, self.options.pattern, may_be_empty=self.options.watch)
+        pattern, watched = self.options.pattern, self.options.watch
+        sheets = find_sheets(self.sources, self.folder, pattern, may_be_empty=watched, reserved=self.reserved)
         root = None if self.folder is None or in_bucket(self.folder) else self.folder.resolve()
         for place in {sheet.folder for sheet in sheets}:
             if root is not None and not place.resolve().is_relative_to(root):
                 raise UsageError(f"{place} leads out of {self.folder}, where outputs go: delete the link")
-        return [self._renamed(sheet) for sheet in sheets]
+        return sheets
 
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
         """Give the scenes that are mapped together; of a folder that is watched, as they come."""
@@ -82,13 +83,6 @@ class Choice:
             return iter([sheets])
         on_message(f"watching {', '.join(map(str, self.sources))}: Ctrl-C ends it")
         return _arrivals(self.find, lambda: on_progress(0, 0))
-
-    def _renamed(self, sheet: Sheet) -> Sheet:
-        """Call the outputs of survey.tif survey_tif, where a survey's own have that name."""
-        if sheet.fault or sheet.folder != self.folder or sheet.location.stem.casefold() != self.reserved:
-            return sheet
-        called = sheet.location.name.replace(".", "_")
-        return replace(sheet, location=replace(sheet.location, called=called), name=called)
 
 
 def _arrivals(find: Callable[[], list[Sheet]], on_pause: Callable[[], None]) -> Iterator[list[Sheet]]:

@@ -37,13 +37,15 @@ def find_sheets(
     pattern: str | None = None,
     *,
     may_be_empty: bool = False,
+    reserved: str = "",
 ) -> list[Sheet]:
     """Find the scenes of a survey, and name the outputs of each; those of a folder come by name.
 
     Sources are scenes, as `locate` takes them; folders; or ``@list.txt`` with one of these in each line. A
     folder is searched recursively; hidden files and what pfmap wrote there earlier are left out, and so are
     VRTs, which repeat other files, and pictures without a world file, unless the pattern names them. Outputs
-    go into folders like those of the scenes, or beside each. Where a folder `may_be_empty`, some may appear.
+    go into folders like those of the scenes, or beside each. Where a folder `may_be_empty`, some may appear;
+    what is `reserved` no outputs in the output folder itself are called.
     """
     named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
     folders = [Path(text) for text in named if is_folder(text)]
@@ -71,7 +73,7 @@ def find_sheets(
         elif len(named) == 1 or not _is_own(path):  # *.tif names what an earlier run wrote too
             sheets.append(_sheet(locate(text), output_dir))
     _refuse_twice([sheet.location for sheet in sheets])
-    return _told_apart(sheets, output_dir) + unsearched
+    return _told_apart(sheets, output_dir, reserved) + unsearched
 
 
 def _clean(path: Path) -> Path:
@@ -223,7 +225,7 @@ def _refuse_twice(locations: Sequence[Location]) -> None:
         texts.add(text)
 
 
-def _told_apart(sheets: list[Sheet], output_dir: Path | None) -> list[Sheet]:
+def _told_apart(sheets: list[Sheet], output_dir: Path | None, reserved: str) -> list[Sheet]:
     """Give outputs folders or names of their own where scenes have the same name."""
     if output_dir is not None:
         for group in _equal(sheets):
@@ -231,8 +233,10 @@ def _told_apart(sheets: list[Sheet], output_dir: Path | None) -> list[Sheet]:
             for index, home in zip(group, homes, strict=True):  # north/a.tif and south/a.tif: north and south
                 folder = sheets[index].folder / os.path.relpath(home, os.path.commonpath(homes))
                 sheets[index] = replace(sheets[index], folder=folder)
-    for group in _equal(sheets):
-        for index in group:  # a.tif and a.jp2: a_tif and a_jp2
+    place = output_dir, reserved
+    own = [k for k, one in enumerate(sheets) if (one.folder, one.location.stem.casefold()) == place]
+    for group in [*_equal(sheets), own]:
+        for index in group:  # a.tif and a.jp2: a_tif and a_jp2; and survey.tif: survey_tif
             location = sheets[index].location
             called = location.name.replace(".", "_")
             sheets[index] = replace(sheets[index], location=replace(location, called=called))

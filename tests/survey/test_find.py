@@ -50,6 +50,18 @@ def test_a_shell_that_names_outputs_of_an_earlier_run_does_no_harm(tmp_path):
     assert [stem for _, stem in places([tmp_path / "a_classes.tif"])] == ["a_classes"]
 
 
+def test_no_outputs_are_called_as_the_surveys_own_or_as_those_of_another_scene(tmp_path):
+    out = tmp_path / "out"
+    touch(tmp_path / "in/SURVEY.tif", tmp_path / "in/north/survey.tif")
+    found = places([tmp_path / "in"], out, reserved="survey")
+    assert found == [(f"{out}", "SURVEY_tif"), (f"{out}/north", "survey")]
+    touch(tmp_path / "in/survey_tif.jp2")
+    with pytest.raises(
+        UsageError, match=r"SURVEY\.tif and .*survey_tif\.jp2 would have outputs"
+    ):
+        find_sheets([tmp_path / "in"], out, reserved="survey")
+
+
 def test_a_pattern_chooses_files(tmp_path):
     touch(tmp_path / "n/ortho_1.tif", tmp_path / "n/dsm_1.tif", tmp_path / "ortho_2.vrt")
     assert [stem for _, stem in places([tmp_path], None, "ortho_*")] == ["ortho_1", "ortho_2"]
