@@ -26,11 +26,7 @@ from pfmap.vector.footprints import Footprints
 from pfmap.vector.layer import open_layer
 from pfmap.version import __version__
 
-REPORTS: Mapping[str, str] = {
-    "html": "survey_report.html",
-    "json": "survey_report.json",
-    "csv": "survey_report.csv",
-}
+REPORTS = {kind: f"survey_report.{kind}" for kind in ("html", "json", "csv")}
 """The reports' names by kind."""
 
 _LOOKS = 8  # scenes looked at at a time: servers take their time
@@ -42,7 +38,6 @@ class SurveyResult:
     """What mapping a survey gave."""
 
     scenes: Sequence[SheetResult]
-    """What became of each."""
     outputs: Mapping[str, Path]
     """The survey's own files by kind: classes, confidence, each vector format, and the reports."""
     figures: SurveyFigures
@@ -120,11 +115,10 @@ class Survey:
                 continue
             report = earlier_report(sheet.folder / f"{sheet.location.stem}_report.json")
             if report is None:
-                reason = worded("it is not mapped yet: run without retry_failed=True")
-                self.results[sheet] = SheetResult(sheet, None, reason)
-                continue
-            result = Result.of(sheet.location.text, report, sheet.folder, skipped=True)
-            self.results[sheet] = SheetResult(sheet, result)
+                reason, result = worded("it is not mapped yet: run without retry_failed=True"), None
+            else:
+                reason, result = "", Result.of(sheet.location.text, report, sheet.folder, skipped=True)
+            self.results[sheet] = SheetResult(sheet, result, reason)
         self.results = {sheet: self.results[sheet] for sheet in sheets}
 
     def finish(self) -> SurveyResult:

@@ -56,9 +56,7 @@ def test_no_outputs_are_called_as_the_surveys_own_or_as_those_of_another_scene(t
     found = places([tmp_path / "in"], out, reserved="survey")
     assert found == [(f"{out}", "SURVEY_tif"), (f"{out}/north", "survey")]
     touch(tmp_path / "in/survey_tif.jp2")
-    with pytest.raises(
-        UsageError, match=r"SURVEY\.tif and .*survey_tif\.jp2 would have outputs"
-    ):
+    with pytest.raises(UsageError, match=r"SURVEY\.tif and .*survey_tif\.jp2 would have outputs"):
         find_sheets([tmp_path / "in"], out, reserved="survey")
 
 
