@@ -51,9 +51,8 @@ class Evaluation:
     allowed: tuple[tuple[bool, ...], ...]
     """``(labels, classes)`` whether the label allows the class."""
     labelled: int
-    """Pixels with a label."""
     unmapped: int
-    """Those of them without a prediction, which do not count."""
+    """Labelled pixels without a prediction, which do not count."""
     notes: tuple[str, ...] = ()
 
     def table(self) -> dict[str, Any]:

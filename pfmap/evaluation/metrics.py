@@ -65,9 +65,9 @@ def class_scores(counts: Counts, allowed: Bools) -> tuple[list[Scores], Counts, 
     false_alarms = (counts * ~allowed).sum(axis=0)
     predicted = hit + false_alarms
     occurs = (truth + predicted) > 0
-    iou = _ratio(hit, truth + false_alarms, occurs)
-    f1 = _ratio(2 * hit, truth + predicted, occurs)
-    ratios = iou, f1, _ratio(hit, predicted, occurs), _ratio(hit, truth, occurs)
+    pairs = (hit, truth + false_alarms), (2 * hit, truth + predicted), (hit, predicted), (hit, truth)
+    # Nothing by nothing is 0 where the class occurs.
+    ratios = [np.where(occurs, part / np.maximum(whole, 1), np.nan) for part, whole in pairs]
     return [Scores(*row) for row in np.transpose(ratios).tolist()], truth, predicted
 
 
@@ -184,9 +184,3 @@ def calibration(right: Counts, wrong: Counts, bins: int = CALIBRATION_BINS) -> C
     error = float(gaps.sum() / pixels.sum()) if pixels.any() else math.nan
     edges = np.linspace(0, 1, bins + 1)
     return Calibration(edges, pixels.astype(np.int64), summed / some, hits / some, error)
-
-
-def _ratio(part: Counts, whole: Counts, occurs: Bools) -> Floats:
-    """Divide; nothing by nothing is 0 where the class occurs, else NaN."""
-    values = part / np.where(whole > 0, whole, 1)
-    return np.where(occurs, values, np.nan)

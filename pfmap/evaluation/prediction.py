@@ -55,7 +55,6 @@ class Evaluated:
     """The raster it was taken from; None without one, and for folders."""
     figures: Evaluation
     labels: Labels
-    """What the codes mean."""
     picture: bytes
     """Map of errors as a PNG file; empty for folders."""
     object_map: bytes

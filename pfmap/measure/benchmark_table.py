@@ -69,13 +69,12 @@ class Benchmark:
         whole = median(run.whole_seconds for run in self.runs)
         pairs = zip(self.runs, self.apart, strict=False)  # or none
         apart = [taken.whole_seconds / run.whole_seconds for run, taken in pairs]
+        beside = [run.whole_seconds / run.network_seconds for run in self.runs] if network else []
         rate = self.multiply_adds * self.windows / network if network else 0.0
         return {
             "network_megapixels_per_second": pixels / network / 1e6 if network else None,
             "whole_megapixels_per_second": pixels / whole / 1e6,
-            "whole_over_network": (
-                median(run.whole_seconds / run.network_seconds for run in self.runs) if network else None
-            ),
+            "whole_over_network": median(beside) if beside else None,
             "apart_over_whole": median(apart) if apart else None,
             "multiply_adds_per_second": rate,
             "share_of_matrix_peak": rate / self.peak,
@@ -99,10 +98,8 @@ class Benchmark:
             f"{'':<16}{'seconds':>9}{'Mpx/s':>9}",
         ]
         alone = middle["network_megapixels_per_second"] if self.multiply_adds else None
-        for name, rate in (
-            ("network alone", alone),
-            ("whole predict", middle["whole_megapixels_per_second"]),
-        ):
+        rates = {"network alone": alone, "whole predict": middle["whole_megapixels_per_second"]}
+        for name, rate in rates.items():
             if rate:
                 seconds = self.width * self.height / rate / 1e6
                 lines.append(f"{name:<16}{seconds:>9.1f}{rate:>9.2f}")

@@ -6,7 +6,8 @@ filled with weights: it runs on torch's meta device, where tensors have shapes a
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +22,8 @@ from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
 
 _ISAID_CLASSES = 16
-_PARTS: Mapping[str, str] = {
-    "encoder": "encoder",
-    "ppm": "context",
-    "laterals": "laterals",
-    "flows": "flow modules",
-    "flows_up": "flow modules",
-    "smooth": "smooth",
-    "head": "head",
-    "classify": "classify",
-    "contact": "contact",
-}
-"""The network's own names, and ours for people."""
+_PARTS = {"ppm": "context", "flows": "flow modules", "flows_up": "flow modules"}
+"""What people are told of parts for which the network has another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +93,14 @@ def cost_of(architecture: Architecture, size: int) -> Cost:
     """Count parameters, and multiply-adds of a window of `size` pixels a side, or raise a `ModelError`."""
     with torch.device("meta"):
         network = PFNet(architecture).eval()
-    parameters = dict.fromkeys((_PARTS[name] for name, _ in network.named_children()), 0)
+    parts = {name: _PARTS.get(name, name) for name, _ in network.named_children()}
+    parameters = dict.fromkeys(parts.values(), 0)
     for name, weight in network.named_parameters():
-        parameters[_PARTS[name.split(".")[0]]] += weight.numel()
+        parameters[parts[name.split(".")[0]]] += weight.numel()
     plain = _by_part(_counted(network, size))
     factor_head(network)
-    parts = tuple(Part(name, parameters[name], plain[name]) for name in parameters)
-    return Cost(architecture, size, parts, int(_counted(network, size).get_total_flops()) // 2)
+    costs = tuple(Part(name, count, plain[name]) for name, count in parameters.items())
+    return Cost(architecture, size, costs, int(_counted(network, size).get_total_flops()) // 2)
 
 
 def _counted(network: PFNet, size: int) -> FlopCounterMode:
@@ -121,13 +113,13 @@ def _counted(network: PFNet, size: int) -> FlopCounterMode:
     return counter
 
 
-def _by_part(counter: FlopCounterMode) -> dict[str, int]:
+def _by_part(counter: FlopCounterMode) -> Counter[str]:
     """Return the multiply-adds of each part: of what runs outermost in the network itself."""
     counts = counter.get_flop_counts()  # of every module, with what runs in it
-    operations = dict.fromkeys(_PARTS.values(), 0)
+    operations: Counter[str] = Counter()
     for module, found in counts.items():
         root, *path = module.split(".")
         around = (f"{root}.{'.'.join(path[:depth])}" for depth in range(1, len(path)))
         if path and not any(outer in counts for outer in around):
-            operations[_PARTS[path[0]]] += sum(found.values())
-    return {part: count // 2 for part, count in operations.items()}
+            operations[_PARTS.get(path[0], path[0])] += sum(found.values())
+    return Counter({part: count // 2 for part, count in operations.items()})

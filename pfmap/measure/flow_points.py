@@ -171,7 +171,12 @@ def find_points(
             f"{plan.scene.name} has no valid pixel in the window at column {window[0]}, row {window[1]}: "
             "choose another with window="
         )
-    output, classes = _compute(plan, network, pixels, shown)
+    predictor = Predictor(network, plan.card.input, plan.device)
+    with torch.inference_mode():
+        output = network.compute(predictor.prepare([pixels], [shown]))
+        if not output.logits.isfinite().all():
+            raise predictor.unsound("the window")
+        classes = resize(output.logits, shown.shape).argmax(dim=1)[0].cpu().numpy()
     return WindowPoints(
         scene=plan.scene.name,
         model=plan.card.name,
@@ -219,17 +224,6 @@ def _spans(plan: Plan, window: tuple[int, int]) -> tuple[Span, Span]:
         return Span(start, min(start + plan.card.input.window, axis.size))
 
     return part(row, plan.frame.rows), part(col, plan.frame.cols)
-
-
-def _compute(plan: Plan, network: PFNet, pixels: Pixels, shown: Mask) -> tuple[PFNetOutput, Pixels]:
-    """Run the network on one window: all it computes, and the ``(side, side)`` predicted classes."""
-    predictor = Predictor(network, plan.card.input, plan.device)
-    with torch.inference_mode():
-        output = network.compute(predictor.prepare([pixels], [shown]))
-        if not output.logits.isfinite().all():
-            raise predictor.unsound("the window")
-        classes = resize(output.logits, shown.shape).argmax(dim=1)[0]
-    return output, classes.to(torch.uint8).cpu().numpy()
 
 
 def _levels(output: PFNetOutput, seen: Mask) -> tuple[LevelPoints, ...]:

@@ -68,14 +68,12 @@ def list_models() -> list[tuple[Path, Card | ModelError]]:
     """List all models by folder, bundled ones first; a broken card is listed with its error."""
     found: dict[str, tuple[Path, Card | ModelError]] = {}
     for root in (bundled_models(), user_models()):
-        if not root.is_dir():
-            continue
-        for folder in sorted(p for p in root.iterdir() if (p / CARD_NAME).is_file()):
+        for path in sorted(root.glob(f"*/{CARD_NAME}")):
             try:
-                entry: Card | ModelError = read_card(folder / CARD_NAME)
+                entry: Card | ModelError = read_card(path)
             except ModelError as error:
                 entry = error
-            found.setdefault(folder.name, (folder, entry))
+            found.setdefault(path.parent.name, (path.parent, entry))
     return list(found.values())
 
 
@@ -207,16 +205,6 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_LITE0_PARTS = {
-    "_expand_conv": "expand.0",
-    "_bn0": "expand.1",
-    "_depthwise_conv": "depthwise.0",
-    "_bn1": "depthwise.1",
-    "_project_conv": "project.0",
-    "_bn2": "project.1",
-}
-
-
 def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
     """Fill an EfficientNet-Lite0 encoder from the published ImageNet file, or raise a `TrainingError`."""
     try:
@@ -227,9 +215,9 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
     blocks = dict.fromkeys(f"stages.{stage}.{index}" for _, stage, index, *_ in keys)
     renames = [(r"_conv_stem\.", "stem.0."), (r"_bn0\.", "stem.1.")]
     for number, block in enumerate(blocks):  # numbered throughout there, by stage here
-        renames += [
-            (rf"_blocks\.{number}\.{part}\.", f"{block}.{ours}.") for part, ours in _LITE0_PARTS.items()
-        ]
+        for k, part in enumerate(("expand", "depthwise", "project")):
+            renames.append((rf"_blocks\.{number}\._{part}_conv\.", f"{block}.{part}.0."))
+            renames.append((rf"_blocks\.{number}\._bn{k}\.", f"{block}.{part}.1."))
     named = {key: rename_key(key, renames) for key in published}
     state = {ours: published[key] for key, ours in named.items() if ours != key}
     if problems := misfits(encoder, state):

@@ -30,8 +30,7 @@ def _environment(is_markdown: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.globals["version"] = __version__
-    found.globals["states"] = wording.STATES
+    found.globals |= {"version": __version__, "states": wording.STATES}
     names = ("duration", "fact", "label", "link", "moment", "percent", "plural", "share", "thousands", "work")
     found.filters |= {name: getattr(wording, name) for name in names} | {"color": color}
     return found

@@ -28,7 +28,6 @@ Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 """``(P, 2)``: rows and columns of points in an image, pixels."""
 
-
 Panel = tuple[str, str, Points, Points]
 """Title, a smaller line under it, and which points on the image are circles and diamonds."""
 

@@ -1,5 +1,6 @@
 """A survey while it is made: its scenes are mapped, their maps joined, and reports of all of them written."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,7 @@ class Survey:
         say = self.runner.on_message
         say("joining the maps of all scenes")
         sheets = self._sheets or [result.sheet for result in results]
+        homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
         whole = results[0].result if self._sheets and results else None  # its sheets are shown instead
         warnings = list(whole.facts.warnings) if whole else []
         if names := self._empty():
@@ -142,7 +144,7 @@ class Survey:
         merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints, moment)
         scenes = self._scenes(sheets, results, merged)
         figures = SurveyFigures(
-            title=gather.title_of(sheets),
+            title=Path(os.path.commonpath(homes)).name or "survey",
             version=__version__,
             started=self._started,
             finished=_now(),

@@ -127,11 +127,8 @@ def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path 
     """Return where the list lies: where the outputs go, or else the folder that holds all sources."""
     if output_dir is not None:
         return output_dir
-    homes = set()
-    for source in sources:
-        path = Path(os.path.realpath(os.fspath(source).removeprefix("@")))
-        if path.exists():
-            homes.add(str(path if path.is_dir() else path.parent))
+    places = (Path(os.path.realpath(os.fspath(source).removeprefix("@"))) for source in sources)
+    homes = {str(place if place.is_dir() else place.parent) for place in places if place.exists()}
     return Path(os.path.commonpath(homes)) if homes else Path()
 
 

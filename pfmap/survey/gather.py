@@ -1,7 +1,7 @@
 """The figures of a survey's reports, gathered from what mapping its scenes and joining their maps gave."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,6 @@ def sheet_figures(
 def unit_of(merged: Merged | None) -> Unit:
     """Return the unit of a survey's areas."""
     return "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
-
-
-def title_of(sheets: Sequence[Sheet]) -> str:
-    """Name a survey: by the folder that all its scenes lie in."""
-    homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
-    return Path(os.path.commonpath(homes)).name or "survey"
 
 
 def _begun(sheet: Sheet, result: SheetResult, box: GeoBox | None) -> SceneFigures:

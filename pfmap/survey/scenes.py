@@ -95,8 +95,7 @@ def batch(
     `retry_failed` and `watch` they are made anew of all that is mapped, each time.
 
     Args:
-        sources: scenes; folders, which are searched recursively; ``@list.txt`` with a name in each line.
-            Where scenes overlap, later ones are shown over earlier ones.
+        sources: as for `predict_all`; where scenes overlap, later ones are shown over earlier ones.
         output_dir: where the files go, a folder or `s3://bucket/folder`; those of the scenes in folders like
             theirs.
         mosaic: whether the scenes are mapped as one, brought to one grid: windows are blended across their
