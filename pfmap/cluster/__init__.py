@@ -1,12 +1,11 @@
 """Swaths on many processes and machines, through Dask distributed: the extra ``pfmap[dask]``."""
 
-import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import UsageError, refuse_without
 from pfmap.mapping.options import OpenedCluster
 
 if TYPE_CHECKING:
@@ -30,10 +29,7 @@ def opened_cluster(
         raise UsageError("a running cluster and workers of this machine are asked for: choose one of them")
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers cannot compute: use 1 or more")
-    if importlib.util.find_spec("distributed") is None:
-        raise UsageError(
-            "mapping with workers needs the package distributed, which is not here: pip install 'pfmap[dask]'"
-        )
+    refuse_without("distributed", "dask", "mapping with workers needs")
     from pfmap.cluster.coordinator import Cluster, refuse_numbered  # dask takes a second to load
     from pfmap.cluster.link import Link, local_cluster, quiet
     from pfmap.cluster.worker import look_around

@@ -10,6 +10,7 @@ terminals, and for HTML and JSON before their own escaping, `csv_text`, `xml_tex
 """
 
 import csv
+import importlib.util
 import io
 import json
 import math
@@ -97,6 +98,12 @@ class ClusterError(PfmapError):
 
 class TrainingError(PfmapError):
     """Training data or settings do not fit."""
+
+
+def refuse_without(package: str, extra: str, what: str) -> None:
+    """Refuse what takes a package of an extra that is not installed: at once, not after hours of work."""
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(f"{what} the package {package}, which is not here: pip install 'pfmap[{extra}]'")
 
 
 _SHOWN = 200  # letters of the beginning and the end: SQLite quotes pages of SQL

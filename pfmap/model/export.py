@@ -1,6 +1,5 @@
 """Export a model as an ONNX file, with the metadata by which GeoDeep and Deepness run it."""
 
-import importlib.util
 import json
 import math
 import os
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pfmap.core.card import Card
-from pfmap.core.errors import TargetError, UsageError
+from pfmap.core.errors import TargetError, UsageError, refuse_without
 from pfmap.core.files import draft
 from pfmap.model.store import Model
 from pfmap.version import __version__
@@ -58,8 +57,7 @@ def export_onnx(
     is out of the range; a `TargetError` that the file exists or cannot be written.
     """
     path = Path(target)
-    if importlib.util.find_spec("onnx") is None:
-        raise UsageError("exporting needs the package onnx, which is not here: pip install 'pfmap[onnx]'")
+    refuse_without("onnx", "onnx", "exporting needs")
     if path.suffix.lower() != ".onnx":
         raise UsageError(f"{path} does not end in .onnx: name the file so")
     low, high = model.card.input.gsd

@@ -174,9 +174,8 @@ def _read_architecture(state: Mapping[str, Tensor], path: Path) -> Architecture:
     """Read encoder and classes from the shapes, and refuse on the spot what does not fit."""
     depth = sum(bool(re.fullmatch(r"layer3\.\d+\.conv1\.weight", key)) for key in state)
     # A checkpoint with a wrong number of blocks is compared with the nearer encoder.
-    encoder: Encoder = (
-        "resnet101" if depth > (BLOCKS["resnet50"][2] + BLOCKS["resnet101"][2]) / 2 else "resnet50"
-    )
+    middle = (BLOCKS["resnet50"][2] + BLOCKS["resnet101"][2]) / 2
+    encoder: Encoder = "resnet101" if depth > middle else "resnet50"
     last = state.get("head.conv_last.1.weight")
     classes = int(last.shape[0]) if last is not None and last.ndim == 4 else 0
     architecture = Architecture(encoder, classes if 2 <= classes <= 255 else 2)

@@ -1,26 +1,16 @@
 """Training curves, loss and validation figures over the steps: a CSV for spreadsheets, a PNG for people."""
 
-import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from pfmap.core.errors import UsageError, csv_text
+from pfmap.core.errors import csv_text
 from pfmap.core.files import write_bytes, write_text
 
 Row = tuple[int, str, float]
 """Step, series, value."""
 
 LOSS, RATE = "loss", "learning rate"
-
-
-def refuse_without_matplotlib() -> None:
-    """Refuse at once, not after hours of training, to train where nothing can draw the curves."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError(
-            "training draws its curves with the package matplotlib, which is not here: pip install "
-            "'pfmap[train]'"
-        )
 
 
 def write_curves(rows: Sequence[Row], folder: Path) -> None:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfmap.core.errors import TargetError, TrainingError, reason
+from pfmap.core.errors import TargetError, TrainingError, reason, refuse_without
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.checkpoint import AGAIN, read_data
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
-from pfmap.report.curves import LOSS, RATE, Row, refuse_without_matplotlib, write_curves
+from pfmap.report.curves import LOSS, RATE, Row, write_curves
 from pfmap.report.html import render
 from pfmap.train.augment import Batch, Batches
 from pfmap.train.config import TrainingConfig
@@ -164,7 +164,7 @@ class _Run:
         table, weights, contacts = map(torch.from_numpy, (sets.table(), sets.weights(), sets.contacts()))
         objective = Objective(self.network, table, weights, contacts, settings)
         self.objective = team.wrap(objective.to(self.device))
-        refuse_without_matplotlib()
+        refuse_without("matplotlib", "train", "training draws its curves with")
         self.curves: list[Row] = []
         self.done = 0
         self.loss = float("nan")

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pfmap.core.errors import UsageError
-from pfmap.report.curves import LOSS, RATE, refuse_without_matplotlib, write_curves
+from pfmap.core.errors import UsageError, refuse_without
+from pfmap.report.curves import LOSS, RATE, write_curves
 
 
 def test_curves_are_written_as_a_table_and_drawn(tmp_path: Path) -> None:
@@ -29,5 +29,5 @@ def test_without_matplotlib_training_names_the_extra_before_it_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UsageError, match=r"pip install 'pfmap\[train\]'"):
-        refuse_without_matplotlib()
+    with pytest.raises(UsageError, match=r"the package matplotlib, .*: pip install 'pfmap\[train\]'"):
+        refuse_without("matplotlib", "train", "training draws its curves with")
