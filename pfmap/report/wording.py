@@ -57,8 +57,8 @@ def work(seconds: Mapping[str, float]) -> str:
     total = seconds.get("total", sum(seconds.values()))
     stages = sorted(((value, name) for name, value in seconds.items() if name != "total"), reverse=True)
     shown = [f"{name} {duration(value)}" for value, name in stages if value >= 0.02 * total]
-    work = f", with work for {', '.join(shown)}; stages run at once" if shown else ""
-    return f"{duration(total)}{work}"
+    busy = f", with work for {', '.join(shown)}; stages run at once" if shown else ""
+    return f"{duration(total)}{busy}"
 
 
 def moment(text: str) -> str:
