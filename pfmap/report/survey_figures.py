@@ -149,7 +149,7 @@ class SurveyFigures(_Summed):
 
     def model_facts(self) -> dict[str, object]:
         """Return what the page and the JSON say of the model, by name."""
-        card, spec = self.model, self.model.input
+        card, spec, rights = self.model, self.model.input, self.model.provenance
         return {
             "name": card.name,
             "title": card.title,
@@ -163,10 +163,7 @@ class SurveyFigures(_Summed):
             "scale": spec.scale,
             "mean": spec.mean,
             "std": spec.std,
-            "data": card.provenance.data,
-            "limits": card.provenance.limits,
-            "licence": card.provenance.licence,
-            "attribution": card.provenance.attribution,
+            **{name: getattr(rights, name) for name in ("data", "limits", "licence", "attribution")},
         }
 
 

@@ -16,6 +16,7 @@ from pfmap.mapping.job import Result
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.run_report import earlier_report
 from pfmap.raster.source import glance
+from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures, survey_csv, survey_json
 from pfmap.report.thumbnail import thumbnail, thumbnail_limit
 from pfmap.survey import gather
@@ -142,14 +143,15 @@ class Survey:
             )
         moment = moment_of(sheet.location.local for sheet in sheets if sheet.location.local is not None)
         merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints, moment)
-        scenes = self._scenes(sheets, results, merged)
+        unit: Unit = "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
+        scenes = self._scenes(sheets, results, merged, unit)
         figures = SurveyFigures(
             title=Path(os.path.commonpath(homes)).name or "survey",
             version=__version__,
             started=self._started,
             finished=_now(),
             seconds=round(time.perf_counter() - self._begun, 3),
-            unit=gather.unit_of(merged),
+            unit=unit,
             model=card,
             model_sha256=runtime.model_hash,
             settings=gather.settings_facts(runtime, options),
@@ -178,12 +180,12 @@ class Survey:
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
 
     def _scenes(
-        self, sheets: Sequence[Sheet], results: Sequence[SheetResult], merged: Merged | None
+        self, sheets: Sequence[Sheet], results: Sequence[SheetResult], merged: Merged | None, unit: Unit
     ) -> list[SceneFigures]:
         """Gather what is known of each scene; of a mosaic, of its sheets."""
         self._boxes |= look_at([sheet for sheet in sheets if sheet not in self._boxes])
-        boxes, unit = self._boxes, gather.unit_of(merged)
-        card, found = self.runner.runtime.model.card, {result.sheet: result for result in results}
+        boxes, card = self._boxes, self.runner.runtime.model.card
+        found = {result.sheet: result for result in results}
         return [
             gather.scene_figures(found[sheet], boxes.get(sheet), card, self.folder, unit)
             if sheet in found

@@ -49,12 +49,8 @@ def find_sheets(
     """
     named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
     folders = [Path(text) for text in named if is_folder(text)]
-    for folder in folders:
-        if output_dir is not None and output_dir.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(
-                f"the output folder {output_dir} lies in {folder}, which is searched for scenes: choose one "
-                "outside it, or leave out output_dir= to have outputs beside their scenes"
-            )
+    if output_dir is not None:
+        _refuse_inside(output_dir, folders)
     sheets: list[Sheet] = []
     unsearched: list[Sheet] = []
     known = [os.path.realpath(path) for path in (*folders, *filter(None, [output_dir]))]
@@ -206,6 +202,15 @@ def _is_own(path: Path, there: Callable[[Path], bool] = os.path.isfile) -> bool:
         path.stem.endswith(end) and there(path.with_name(f"{path.stem.removesuffix(end)}_report.json"))
         for end in _OWN
     )
+
+
+def _refuse_inside(output_dir: Path, folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if output_dir.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"the output folder {output_dir} lies in {folder}, which is searched for scenes: choose one "
+                "outside it, or leave out output_dir= to have outputs beside their scenes"
+            )
 
 
 def _refuse_twice(locations: Sequence[Location]) -> None:

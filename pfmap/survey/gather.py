@@ -84,11 +84,6 @@ def sheet_figures(
     )
 
 
-def unit_of(merged: Merged | None) -> Unit:
-    """Return the unit of a survey's areas."""
-    return "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
-
-
 def _begun(sheet: Sheet, result: SheetResult, box: GeoBox | None) -> SceneFigures:
     """Say what a scene is, what became of it, and where it lies."""
     done = result.result
