@@ -47,6 +47,8 @@ def find_sheets(
     go into folders like those of the scenes, or beside each. Where a folder `may_be_empty`, some may appear;
     what is `reserved` no outputs in the output folder itself are called.
     """
+    if not sources:
+        raise UsageError("no scene is named: give scenes, folders of them, or lists such as @list.txt")
     named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
     folders = [Path(text) for text in named if is_folder(text)]
     if output_dir is not None:

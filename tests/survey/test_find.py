@@ -60,6 +60,11 @@ def test_no_outputs_are_called_as_the_surveys_own_or_as_those_of_another_scene(t
         find_sheets([tmp_path / "in"], out, reserved="survey")
 
 
+def test_a_survey_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no scene is named"):
+        find_sheets([], tmp_path)
+
+
 def test_a_pattern_chooses_files(tmp_path):
     touch(tmp_path / "n/ortho_1.tif", tmp_path / "n/dsm_1.tif", tmp_path / "ortho_2.vrt")
     assert [stem for _, stem in places([tmp_path], None, "ortho_*")] == ["ortho_1", "ortho_2"]
