@@ -159,10 +159,7 @@ class SurveyFigures(_Summed):
             "sha256": self.model_sha256,
             "window": spec.window,
             "gsd_range_m": spec.gsd,
-            "bands": spec.bands,
-            "scale": spec.scale,
-            "mean": spec.mean,
-            "std": spec.std,
+            **{name: getattr(spec, name) for name in ("bands", "scale", "mean", "std")},
             **{name: getattr(rights, name) for name in ("data", "limits", "licence", "attribution")},
         }
 
