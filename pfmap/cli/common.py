@@ -18,7 +18,8 @@ from pfmap.core.classes import parse_names
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded_by
 from pfmap.core.files import in_bucket
 from pfmap.core.option import OPTIONS, Option
-from pfmap.mapping.options import SceneSettings, ShapeSettings, SurveyOptions
+from pfmap.mapping.options import SceneSettings, ShapeSettings
+from pfmap.mapping.run_options import SurveyOptions
 
 _FILES = 256  # as many sheets of a virtual scene are open at once, and all else
 

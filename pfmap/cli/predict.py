@@ -13,7 +13,8 @@ from pfmap.cli.common import Command, mapping_options, options, show_made
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
 from pfmap.core.option import take
-from pfmap.mapping.options import SurveyOptions, SurveySettings
+from pfmap.mapping.options import SurveySettings
+from pfmap.mapping.run_options import SurveyOptions
 
 if TYPE_CHECKING:
     from pfmap.survey.run import SheetResult

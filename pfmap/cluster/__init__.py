@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pfmap.core.errors import UsageError, refuse_without
-from pfmap.mapping.options import OpenedCluster
+from pfmap.mapping.run_options import OpenedCluster
 
 if TYPE_CHECKING:
     from pfmap.cluster.coordinator import Cluster

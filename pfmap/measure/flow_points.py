@@ -20,8 +20,9 @@ from pfmap.core.errors import ModelError, SourceError, UsageError
 from pfmap.core.grid import Scale, Span, mean_size
 from pfmap.core.option import explained, take
 from pfmap.mapping.job import Job
-from pfmap.mapping.options import PredictOptions, RunOptions, WindowSettings
+from pfmap.mapping.options import PredictOptions, WindowSettings
 from pfmap.mapping.plan import Plan
+from pfmap.mapping.run_options import RunOptions
 from pfmap.mapping.runtime import Runtime
 from pfmap.model.predictor import Predictor, pad_to
 from pfmap.net.layers import resize

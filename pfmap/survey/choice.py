@@ -14,7 +14,7 @@ from pathlib import Path
 from pfmap.core.errors import UsageError, csv_cell, csv_text
 from pfmap.core.files import in_bucket, make_folder, read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
-from pfmap.mapping.options import SurveyOptions
+from pfmap.mapping.run_options import SurveyOptions
 from pfmap.survey.find import Sheet, find_sheets
 
 Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

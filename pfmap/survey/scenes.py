@@ -14,7 +14,8 @@ from pfmap.core.option import explained, take
 from pfmap.core.resources import claimed
 from pfmap.mapping.job import Progress
 from pfmap.mapping.objects import refuse_odd_names, refuse_to_replace, vector_names
-from pfmap.mapping.options import PredictOptions, RunOptions, SurveyOptions, SurveySettings
+from pfmap.mapping.options import PredictOptions, SurveySettings
+from pfmap.mapping.run_options import RunOptions, SurveyOptions
 from pfmap.mapping.work import work_path
 from pfmap.raster.location import output_folder
 from pfmap.survey.campaign import Survey, SurveyResult

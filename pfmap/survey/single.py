@@ -8,7 +8,8 @@ from typing import Any, Unpack
 
 from pfmap.core.option import explained, take
 from pfmap.mapping.job import Job, Progress, Result
-from pfmap.mapping.options import PredictOptions, RunOptions, SceneSettings, Settings
+from pfmap.mapping.options import PredictOptions, SceneSettings, Settings
+from pfmap.mapping.run_options import RunOptions
 from pfmap.mapping.run_report import Preflight
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.location import locate, output_folder

@@ -17,14 +17,13 @@ from pfmap.core.option import OPTIONS, PYTHON_ONLY, take
 from pfmap.mapping import options
 from pfmap.mapping.options import (
     PredictOptions,
-    RunOptions,
     SceneSettings,
     Settings,
     ShapeOptions,
     ShapeSettings,
-    SurveyOptions,
     SurveySettings,
 )
+from pfmap.mapping.run_options import RunOptions, SurveyOptions
 from pfmap.mapping.runtime import PRECISIONS
 from pfmap.model.store import DEFAULT_MODEL, Model
 from pfmap.vector.formats import FORMATS
