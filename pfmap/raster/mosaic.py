@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from math import ceil, floor, hypot, isfinite
 from pathlib import Path
 
@@ -63,6 +64,8 @@ class Look:
     tags: dict[str, str] = field(default_factory=dict)
     smooth: bool = False
     """Whether rasters on another grid are interpolated, or their nearest pixels taken."""
+    names: Sequence[str] = ()
+    """What each band is called, or empty."""
 
 
 def common_crs(boxes: Sequence[GeoBox]) -> str | None:
@@ -115,15 +118,15 @@ def write_mosaic(path: Path, grid: GeoBox, parts: Sequence[Part], look: Look) ->
         return "masked" if look.nodata is None and part.masked else look.nodata
 
     bands = []
-    for index, color in enumerate(look.colors):
+    for index, (color, name) in enumerate(zip_longest(look.colors, look.names, fillvalue="")):
         shown = [_shown(path, grid, part, str(part.bands[index]), under(part)) for part in placed]
-        bands.append(Band(look.dtype, color, shown, look.nodata, look.classes))
+        bands.append(Band(look.dtype, color, shown, look.nodata, look.classes, name=name))
     mask = None
     if look.nodata is None:  # between rasters there is nothing
         masks = [(part, f"mask,{band}") for part in placed for band in part.masked or part.bands[:1]]
         mask = [_shown(path, grid, part, band, 0) for part, band in masks]
     text = vrt(grid, bands, look.tags, mask)
-    if len(bands) == 1 and (what := lost(text, grid, bands[0])):
+    if (len(bands) == 1 or look.names) and (what := lost(text, grid, bands)):
         raise TargetError(f"{path} would not be what it should be: read back, {what}")
     clear_beside(path.parent, [path.name])  # also where it would not change: what it shows may have
     _write_if_new(path, text)

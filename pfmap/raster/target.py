@@ -54,7 +54,7 @@ def finish(targets: Sequence[tuple["RasterTarget", Parts]], folder: Path) -> lis
 
 @dataclass(frozen=True, slots=True)
 class RasterTarget:
-    """One single-band uint8 output raster, nodata 255, written by swaths."""
+    """One uint8 output raster, nodata 255, written by swaths; of several bands, values come band by band."""
 
     geobox: GeoBox
     name: str
@@ -68,14 +68,16 @@ class RasterTarget:
     """Of compression, 1 to 9; noise gains little by more."""
     classes: Sequence[ClassSpec] = ()
     """For colour table and class names; empty for none."""
+    bands: Sequence[str] = ()
+    """What each of several bands is called; empty for a single band."""
 
     def write_swath(self, folder: Path, values: npt.NDArray[np.uint8]) -> None:
-        """Write the pixel rows that a swath finishes, ``(rows, width)`` uint8, or raise a `TargetError`."""
+        """Write rows that a swath finishes, ``([bands,] rows, width)`` uint8, or raise a `TargetError`."""
         path = folder / self.name
-        height, width = values.shape
+        bands = values.reshape(-1, *values.shape[-2:])
         try:
-            with rasterio.open(path, "w", **_staged(height, width)) as dst:
-                dst.write(values, 1)
+            with rasterio.open(path, "w", **_staged(*bands.shape)) as dst:
+                dst.write(bands)
         except (RasterioError, OSError) as error:
             raise write_failed(path, error) from error
 
@@ -105,26 +107,33 @@ class RasterTarget:
         final = folder / self.name
         names = final.with_name(f"{final.name}.aux.xml")
         box = self.geobox
-        shown = [Shown(str((part / self.name).resolve()), rows, Span(0, box.width)) for rows, part in parts]
-        band = Band("uint8", "Palette" if self.classes else "Gray", shown, NODATA, self.classes)
+        bands = []
+        for number, name in enumerate(self.bands or [""], 1):
+            shown = [
+                Shown(str((part / self.name).resolve()), rows, Span(0, box.width), str(number))
+                for rows, part in parts
+            ]
+            color = "Palette" if self.classes else "Gray"
+            bands.append(Band("uint8", color, shown, NODATA, self.classes, name=name))
         try:
             with gdal_settings(cache=_CACHE):
                 somewhere = replace(box, transform=_SOMEWHERE[:6])
-                whole.write_text(vrt(somewhere, [band], self.tags), encoding="utf-8")
-                band = replace(band, overviews=write_overviews(whole, folder, self.halving))
-                whole.write_text(vrt(box, [band], self.tags), encoding="utf-8")
+                whole.write_text(vrt(somewhere, bands, self.tags), encoding="utf-8")
+                smaller = write_overviews(whole, folder, self.halving)
+                bands = [replace(band, overviews=smaller) for band in bands]
+                whole.write_text(vrt(box, bands, self.tags), encoding="utf-8")
                 options = {"compress": "deflate", "level": str(self.level), "blocksize": str(BLOCK)}
                 rasterio.shutil.copy(
                     whole, final, driver="COG", bigtiff="if_safer", num_threads="all_cpus", **options
                 )
             names.unlink(missing_ok=True)
-            system = box.crs_wkt if lost(final, box, band) else None  # one that a GeoTIFF has no place for
+            system = box.crs_wkt if lost(final, box, bands) else None  # one that a GeoTIFF has no place for
             if self.classes or system is not None:
                 names.write_text(side_file(self.classes, system), encoding="utf-8")
-            if what := lost(final, box, band):
+            if what := lost(final, box, bands):
                 raise TargetError(f"{final.name} could not be written as it should be: read back, {what}")
             final.with_suffix(".qml").write_text(self.style, encoding="utf-8")
-            for path in (whole, *band.overviews):
+            for path in (whole, *smaller):
                 path.unlink()
         except TargetError:
             raise
@@ -133,13 +142,13 @@ class RasterTarget:
         return final
 
 
-def lost(raster: Path | str, box: GeoBox, band: Band) -> str:
-    """Say what a finished raster of one band - a file, or the text of a VRT - is not, or "".
+def lost(raster: Path | str, box: GeoBox, bands: Sequence[Band]) -> str:
+    """Say what a finished raster of such bands - a file, or the text of a VRT - is not, or "".
 
     GDAL leaves out without a word what a format has no place for.
     """
     place = box.transform if box.georeferenced else IDENTITY
-    wanted = box.width, box.height, 1, band.dtype, band.nodata, place
+    wanted = box.width, box.height, len(bands), bands[0].dtype, bands[0].nodata, place
     with gdal_settings(), quietly(), rasterio.open(raster) as src:
         found = src.width, src.height, src.count, src.dtypes[0], src.nodata, tuple(src.transform)[:6]
         if found != wanted:
@@ -149,10 +158,11 @@ def lost(raster: Path | str, box: GeoBox, band: Band) -> str:
         return f"its CRS is {src.crs}, not {box.crs_name}"
 
 
-def _staged(height: int, width: int) -> dict[str, Any]:
+def _staged(count: int, height: int, width: int) -> dict[str, Any]:
     """Describe a raster on its way to the final one, which only a VRT reads."""
     return {
-        "driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8",
+        "driver": "GTiff", "width": width, "height": height, "count": count, "dtype": "uint8",
+        "interleave": "band", "photometric": "minisblack",
         "transform": _SOMEWHERE,  # the VRT knows better
         "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
         # Half the size of deflate's lowest level on class rasters, at a fifth of its time.
@@ -162,7 +172,7 @@ def _staged(height: int, width: int) -> dict[str, Any]:
 
 
 def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
-    """Write overviews of a single-band uint8 raster, largest first, until one block holds the smallest.
+    """Write overviews of a uint8 raster, largest first, until one block holds the smallest.
 
     They go into a folder as `<source's stem>.1.tif` and so on.
     """
@@ -173,12 +183,13 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
                 return paths
             path = folder / f"{source.stem.removesuffix(f'.{len(paths)}')}.{len(paths) + 1}.tif"
             height, width = -(-src.height // 2), -(-src.width // 2)
-            with rasterio.open(path, "w", **_staged(height, width)) as dst:
-                for rows, cols in product(Span(0, height).cut(BLOCK), Span(0, width).cut(_ACROSS)):
+            across = Span(0, width).cut(_ACROSS)
+            with rasterio.open(path, "w", **_staged(src.count, height, width)) as dst:
+                for rows, cols, band in product(Span(0, height).cut(BLOCK), across, src.indexes):
                     y = Span(2 * rows.start, min(2 * rows.stop, src.height))
                     x = Span(2 * cols.start, min(2 * cols.stop, src.width))
-                    values = halve(src.read(1, window=window_of(y, x)), halving)
-                    dst.write(values, 1, window=window_of(rows, cols))
+                    values = halve(src.read(band, window=window_of(y, x)), halving)
+                    dst.write(values, band, window=window_of(rows, cols))
         paths.append(path)
         source = path
 

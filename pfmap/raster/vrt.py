@@ -53,7 +53,9 @@ class Band:
     nodata: int | None = None
     classes: Sequence[ClassSpec] = ()
     overviews: Sequence[Path] = ()
-    """Files of half its size, a quarter and so on."""
+    """Files of half its size, a quarter and so on, with the same bands."""
+    name: str = ""
+    """What is in it."""
 
 
 def vrt(
@@ -70,16 +72,18 @@ def vrt(
     parts += [f"<MDI key={xml_attribute(key)}>{xml_text(value)}</MDI>" for key, value in tags.items()]
     parts.append("</Metadata>")
     for number, band in enumerate(bands, 1):
-        parts += _band(band, f' band="{number}"')
+        parts += _band(band, number)
     if mask is not None:
         parts += ["<MaskBand>", *_band(Band("uint8", "Undefined", mask)), "</MaskBand>"]
     parts.append("</VRTDataset>")
     return "\n".join(parts)
 
 
-def _band(band: Band, number: str = "") -> Iterable[str]:
+def _band(band: Band, number: int = 0) -> Iterable[str]:
     dtype = "Byte" if band.dtype == "uint8" else band.dtype  # GDAL's other names differ in case only
-    yield f'<VRTRasterBand dataType="{dtype}"{number}>'
+    yield f'<VRTRasterBand dataType="{dtype}"' + f' band="{number}"' * bool(number) + ">"
+    if band.name:
+        yield f"<Description>{xml_text(band.name)}</Description>"
     if band.nodata is not None:
         yield f"<NoDataValue>{band.nodata}</NoDataValue>"
     yield f"<ColorInterp>{band.color}</ColorInterp>"
@@ -94,7 +98,7 @@ def _band(band: Band, number: str = "") -> Iterable[str]:
     for path in band.overviews:
         name = escape(str(path.resolve()))
         yield f'<Overview><SourceFilename relativeToVRT="0">{name}</SourceFilename>'
-        yield "<SourceBand>1</SourceBand></Overview>"
+        yield f"<SourceBand>{number}</SourceBand></Overview>"
     yield "</VRTRasterBand>"
 
 
