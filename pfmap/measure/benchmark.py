@@ -48,6 +48,7 @@ class _Free(Predictor):
         self,
         windows: Sequence[npt.NDArray[np.uint8]],
         valid: Sequence[npt.NDArray[np.bool_]],  # noqa: ARG002
+        tta: str,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
         """Return what was made up, for each window."""
         sound = torch.ones(len(windows), dtype=torch.bool, device=self.made_up.device)

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,13 @@ MOST_WORKERS = 8
 
 _FULL = 255.0  # pixels are 8-bit: this is 1.0
 
+_FLIPS = ((), (3,), (2,), (2, 3))  # axes of (B, C, H, W)
+VIEWS: Mapping[str, Sequence[tuple[bool, tuple[int, ...]]]] = {
+    "none": [(False, ())],
+    "flips": [(False, flipped) for flipped in _FLIPS],
+    "d4": list(product((False, True), _FLIPS)),
+}
+"""Of a window, itself first, by the name of `tta`: whether rows become columns, and what is flipped then."""
 
 Pixels = Sequence[npt.NDArray[np.uint8]]
 """Of windows, each ``(3, window, window)``."""
@@ -106,19 +114,19 @@ class Predictor:
         """Windows to have read when others are being computed: a batch for each worker, and one more."""
         return (self.workers + 1) * self.batch_size
 
-    def probabilities(self, windows: Pixels, valid: Masks) -> Tensor:
-        """Compute class probabilities of windows, in as many passes as the device needs.
+    def probabilities(self, windows: Pixels, valid: Masks, tta: str = "none") -> Tensor:
+        """Compute class probabilities of windows, the mean over their `VIEWS`, in as many passes as needed.
 
         They are ``(len(windows), channels, window, window)`` float32, on the device: the classes, and behind
         them the contact, where the network shows it. A `DeviceError` says that not even one window fits into
         its memory, or that numbers come out that are none.
         """
-        made, sound = self._made(windows, valid)
+        made, sound = self._made(windows, valid, tta)
         if not sound.all():
             raise self.unsound("a window")
         return made
 
-    def _made(self, windows: Pixels, valid: Masks) -> tuple[Tensor, Tensor]:
+    def _made(self, windows: Pixels, valid: Masks, tta: str) -> tuple[Tensor, Tensor]:
         """Compute probabilities, and for each window whether all its logits were finite, as ``(n,)`` bool.
 
         That stays on the device: asking for it would have a GPU wait.
@@ -127,7 +135,7 @@ class Predictor:
         done = 0
         while done < len(windows):
             batch = slice(done, done + self.batch_size)
-            part = self._pass_if_it_fits(windows[batch], valid[batch])
+            part = self._pass_if_it_fits(windows[batch], valid[batch], tta)
             if part is None:
                 self._halve(batch.stop - done)
             else:
@@ -138,25 +146,36 @@ class Predictor:
         probabilities, sound = zip(*parts, strict=True)
         return torch.cat(probabilities), torch.cat(sound)
 
-    def _pass_if_it_fits(self, windows: Pixels, valid: Masks) -> tuple[Tensor, Tensor] | None:
-        """Compute up to a batch of windows; None if the device's memory is too small for it."""
+    def _pass_if_it_fits(self, windows: Pixels, valid: Masks, tta: str) -> tuple[Tensor, Tensor] | None:
+        """Compute up to a batch of windows, a view after the other; None if it does not fit into memory."""
         try:
             with torch.inference_mode():
                 seen = self.prepare(windows, valid)
-                mixed = self.precision != torch.float32
-                with torch.autocast(self.device.type, self.precision, enabled=mixed):
-                    logits = self.network(seen)
-                logits = logits[: len(windows)].float()
-                # One infinite logit of a class makes its sum so, even where the softmax hides it.
-                sound = logits.sum(dim=(1, 2, 3)).isfinite()
-                if not self.contact:
-                    return torch.softmax(logits, dim=1), sound
-                made = torch.softmax(logits[:, :-1], dim=1), torch.sigmoid(logits[:, -1:])
-                return torch.cat(made, dim=1), sound
+                made, sound = self._pass(seen, len(windows))
+                for swapped, flipped in VIEWS[tta][1:]:
+                    view = (seen.mT if swapped else seen).flip(flipped)
+                    view = view.contiguous(memory_format=torch.channels_last)
+                    turned, fine = self._pass(view, len(windows))
+                    turned = turned.flip(flipped)
+                    made += turned.mT if swapped else turned
+                    sound &= fine
+                return made if tta == "none" else made.div_(len(VIEWS[tta])), sound
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
             return None  # and with the error goes what the failed pass held
+
+    def _pass(self, seen: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Compute probabilities of the first so many windows, and whether their logits are finite."""
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            logits = self.network(seen)
+        logits = logits[:count].float()
+        # One infinite logit of a class makes its sum so, even where the softmax hides it.
+        sound = logits.sum(dim=(1, 2, 3)).isfinite()
+        if not self.contact:
+            return torch.softmax(logits, dim=1), sound
+        made = torch.softmax(logits[:, :-1], dim=1), torch.sigmoid(logits[:, -1:])
+        return torch.cat(made, dim=1), sound
 
     def _halve(self, tried: int) -> None:
         """Go on with half of a size that did not fit, unless another pass was quicker to."""
@@ -189,7 +208,9 @@ class Predictor:
         seen = (pixels.to(self.device).float() * self._gain + self._offset) * mask.to(self.device)
         return seen.contiguous(memory_format=torch.channels_last)
 
-    def stream(self, windows: Iterable[Window], clock: Clock | None = None) -> Generator[Predicted]:
+    def stream(
+        self, windows: Iterable[Window], clock: Clock | None = None, tta: str = "none"
+    ) -> Generator[Predicted]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Close the generator when stopping early; one of windows is closed at the end. The clock gets the
@@ -205,7 +226,7 @@ class Predictor:
             for batch in self._batches(windows):
                 if not running:
                     turn.enter_context(self._turn)
-                running.append(pool.submit(self._compute, batch, clock))
+                running.append(pool.submit(self._compute, batch, clock, tta))
                 # One more than there are workers, so that none waits for the next.
                 if len(running) > self.workers:
                     yield from self._checked(*running.popleft().result())
@@ -253,12 +274,12 @@ class Predictor:
         if waiting:
             yield waiting
 
-    def _compute(self, batch: list[Window], clock: Clock) -> tuple[list[Predicted], Tensor | None]:
+    def _compute(self, batch: list[Window], clock: Clock, tta: str) -> tuple[list[Predicted], Tensor | None]:
         some = [window for window in batch if window.seen.any()]
         if not some:
             return [(window, None) for window in batch], None
         with clock.stage("network"):
-            made, sound = self._made([w.pixels for w in some], [w.seen for w in some])
+            made, sound = self._made([w.pixels for w in some], [w.seen for w in some], tta)
         each = iter(made)
         return [(window, next(each) if window.seen.any() else None) for window in batch], sound
 
