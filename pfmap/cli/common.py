@@ -3,7 +3,7 @@
 import ast
 import re
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import reduce
 from pathlib import Path
@@ -163,6 +163,14 @@ def listed(read: Callable[[Iterable[str]], Any]) -> Callable[..., Any]:
 class_names = listed(tuple)
 
 
+def _thresholds(parts: Iterable[str]) -> dict[str, float] | None:
+    """Read probabilities that are written as ``CLASS=P``; None if none is."""
+    try:
+        return {name.strip(): float(least) for name, least in (part.rsplit("=", 1) for part in parts)} or None
+    except ValueError as error:
+        raise UsageError("write CLASS=P, such as building=0.6") from error
+
+
 def pairs(kind: Callable[[str], Any]) -> Callable[..., Any]:
     """Build a callback that reads ``VALUE=NAME,...``."""
     return listed(lambda parts: parse_names(parts, kind))
@@ -217,6 +225,8 @@ def _parsing(kind: Any, about: Option) -> dict[str, Any]:
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
     if about.choices:
         return {"type": click.Choice(about.choices), "multiple": get_origin(kind) is tuple}
+    if get_origin(kind) is Mapping:
+        return {"callback": listed(_thresholds), "multiple": True}
     if kind is int:
         return {"type": click.IntRange(min=int(about.least or 0))}
     if kind is float:

@@ -159,7 +159,8 @@ def _compute(
         runs = way.runs_of(plan, [span for _, span, _ in todo])
         chooser = way.chooser_of(plan, predictor.device)
         windows = way.read_windows(view_of(source, plan), plan, chooser, runs, clock)
-        predicted = predictor.stream(read_ahead(windows, predictor.ahead, name="read"), clock)
+        ahead = read_ahead(windows, predictor.ahead, name="read")
+        predicted = predictor.stream(ahead, clock, plan.options.tta)
         blended = way.blend(predicted, plan.grid, chooser, clock)
         chosen = way.choose(blended, plan.grid, chooser, plan.geobox.width, runs, clock, on_window)
         with way.out_of_memory_explained(), closing(chosen) as computed:

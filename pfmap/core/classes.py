@@ -19,6 +19,9 @@ from pfmap.core.errors import UNSEEN, ModelError, UsageError, visible, xml_attri
 NODATA = 255
 """Value of the class raster where the scene has no data; classes are 0 to 254."""
 
+PERCENT = ("confidence", "contact", "probabilities")
+"""The rasters in percent, besides the class raster; the last has a band for each class."""
+
 HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 """How QGIS's own XML files begin."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import NODATA
+from pfmap.core.classes import NODATA, PERCENT
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import Span
 from pfmap.evaluation.legend import CodedMap, Legend
@@ -68,7 +68,7 @@ def _rasters(folder: Path) -> dict[str, Path]:
     """Find the rasters in a folder by their names without the ending."""
     found: dict[str, Path] = {}
     for path in found_rasters(folder, endings=EXACT_SUFFIXES):
-        if not path.stem.endswith(("_confidence", "_contact")):
+        if not path.stem.endswith(tuple(map("_{}".format, PERCENT))):
             if path.stem in found:
                 raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
             found[path.stem] = path

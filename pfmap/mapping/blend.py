@@ -8,6 +8,7 @@ to 2e-4. Everything stays on the network's device.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,9 +80,10 @@ class Block:
     rows: Span
     cols: Span
     classes: Tensor
-    """``(rows, cols)`` uint8, the class of highest blended probability."""
+    """``(rows, cols)`` uint8, the class of highest blended probability of those above their thresholds."""
     percent: tuple[Tensor, ...]
-    """``(rows, cols)`` uint8: that probability, and the contact's where there is one."""
+    """``(rows, cols)`` uint8: that probability, and the contact's where there is one. At last
+    ``(classes, rows, cols)`` of all classes, where they are wanted."""
 
 
 class Chooser:
@@ -90,7 +92,8 @@ class Chooser:
     Where the outputs lie on another grid than the network's, probabilities are interpolated between the four
     pixels around an output pixel's centre, and only then is the class chosen: borders come out smooth, not as
     steps. One row and one column wait for the next block. `native` outputs lie on the scene's grid, others on
-    the network's. With `contact` the last channel is that of the contact map, and no class.
+    the network's. With `contact` the last channel is that of the contact map, and no class. Each class is
+    chosen only above its threshold, if there are `thresholds`, unless none of them is.
     """
 
     def __init__(
@@ -100,10 +103,15 @@ class Chooser:
         *,
         native: bool,
         contact: bool = False,
+        thresholds: Sequence[float] = (),
+        probabilities: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.channels, self.layers, self.device = classes + contact, 2 + contact, device
-        self._classes = classes
+        self.channels, self.device = classes + contact, device
+        self.layers = [()] * (2 + contact) + [(classes,)] * probabilities
+        """What comes before rows and columns in the shape of the classes, and of each of `Block.percent`."""
+        self._classes, self._all = classes, probabilities
+        self._thresholds = torch.tensor(thresholds, device=device).view(-1, 1, 1) if thresholds else None
         self._frame = frame
         self._interpolates = native and frame.resampled
         width = frame.cols.size if self._interpolates else 0
@@ -124,8 +132,9 @@ class Chooser:
     def add(self, rows: Span, cols: Span, probabilities: Tensor) -> Block:
         """Choose the classes that a block of the network's grid finishes, of ``(channels, rows, cols)``."""
         if not self._interpolates:
-            best, classes = largest(probabilities[: self._classes])
-            percent = best, *probabilities[self._classes :]
+            shares = probabilities[: self._classes]
+            best, classes = self._decide(shares)
+            percent = best, *probabilities[self._classes :], *[shares] * self._all
             return Block(rows, cols, classes, tuple(map(to_percent, percent)))
         if cols.start == 0:
             self._above, self._below, self._left = self._below, self._above, None
@@ -142,19 +151,31 @@ class Chooser:
     def _interpolate(self, known: Tensor, origin: tuple[int, int], rows: Span, cols: Span) -> Block:
         x0, x1, wx = self._neighbours(self._frame.cols, cols, origin[1])
         y0, y1, wy = self._neighbours(self._frame.rows, rows, origin[0])
-        classes = torch.empty((rows.size, cols.size), dtype=torch.uint8, device=self.device)
-        percent = tuple(torch.empty_like(classes) for _ in range(self.layers - 1))
+        size = rows.size, cols.size
+        classes, *percent = (
+            torch.empty((*layer, *size), dtype=torch.uint8, device=self.device) for layer in self.layers
+        )
         step = max(1, _STRIP // max(1, known.shape[0] * cols.size))
         for top in range(0, rows.size, step):
             at = slice(top, top + step)
             lines = torch.lerp(known[:, y0[at]], known[:, y1[at]], wy[at, None])
             values = torch.lerp(lines[..., x0], lines[..., x1], wx)
-            best, classes[at] = largest(values[: self._classes])
+            shares = values[: self._classes]
             # Beside windows that were not computed the probabilities do not add up to one.
-            whole = values[: self._classes].sum(dim=0).clamp(min=1e-6)
-            for out, part in zip(percent, (best, *values[self._classes :]), strict=True):
-                out[at] = to_percent(part / whole)
-        return Block(rows, cols, classes, percent)
+            whole = shares.sum(dim=0).clamp(min=1e-6)
+            best, classes[at] = self._decide(shares, whole)
+            for out, part in zip(
+                percent, (best, *values[self._classes :], *[shares] * self._all), strict=True
+            ):
+                out[..., at, :] = to_percent(part / whole)
+        return Block(rows, cols, classes, tuple(percent))
+
+    def _decide(self, shares: Tensor, whole: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """Find the probability, of a `whole`, and the index of the class that each pixel gets."""
+        if self._thresholds is None:
+            return largest(shares)
+        passes = shares > self._thresholds * whole
+        return largest(torch.where(passes | ~passes.any(dim=0), shares, -1))
 
     def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""

@@ -64,7 +64,7 @@ def estimate(plan: Plan, output_dir: Path, held: int, probe: Probe | None) -> Es
     pixels = plan.geobox.width * plan.geobox.height
     compute = windows_with_data(plan)
     memory = _RUNTIME + memory_of(plan)
-    bound = _DISK_BOUND * len(plan.layers)
+    bound = _DISK_BOUND * _planes(plan)
     seconds, temporary, final = None, bound + (plan.options.sieve == "raster"), bound / 2
     if probe is not None:
         busy = compute / max(plan.grid.count, 1)
@@ -147,17 +147,22 @@ def memory_of(plan: Plan) -> int:
     itemsize = np.dtype(scene.dtype).itemsize
     decoded = frame.rows.native * scene.geobox.width * scene.count * itemsize
     cache = min(plan.cache_bytes, decoded + 2 * scene.block_bytes)
-    layers = len(plan.layers)
-    channels = len(plan.card.classes) + layers - 2
+    contact = bool(plan.card.architecture.contact)
+    channels = len(plan.card.classes) + contact
     # Packed rows of the overlap, and two of floats on the way to another grid.
     carried = channels * (2 * grid.rows.overlap + 8) * frame.cols.size
     share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
     swath_pixels = share * plan.geobox.height * plan.geobox.width
     halo = plan.chosen.separation.halo if plan.chosen.separation else 0
-    tiles = layers * min(TILE + 2 * halo, plan.geobox.height) * plan.geobox.width
+    tiles = (2 + contact) * min(TILE + 2 * halo, plan.geobox.height) * plan.geobox.width
     large = max(0, memory_of_passes(plan) - _USUAL_PASSES)
     # Of a swath, its layers twice, and what tracing and compressing take beside them.
-    return int(cache + carried + (7 + 2 * layers) * swath_pixels + tiles + scene.block_bytes + large)
+    return int(cache + carried + (7 + 2 * _planes(plan)) * swath_pixels + tiles + scene.block_bytes + large)
+
+
+def _planes(plan: Plan) -> int:
+    """Return how many bytes the layers have of each pixel."""
+    return len(plan.layers) + (len(plan.card.classes) - 1) * plan.options.probabilities
 
 
 def memory_of_passes(plan: Plan) -> int:
@@ -190,7 +195,8 @@ def probe(
     pixels = [np.zeros((3, window, window), dtype=np.uint8)] * batch
     for _ in ("to be warm", "to be timed"):
         begun = time.perf_counter()
-        found = predictor.probabilities(pixels, [np.ones((window, window), dtype=bool)] * batch)
+        seen = [np.ones((window, window), dtype=bool)] * batch
+        found = predictor.probabilities(pixels, seen, plan.options.tta)
         float(found[0, 0, 0, 0])
     seconds = max(1e-4, (time.perf_counter() - begun) / batch)
     side = max(1, min(_PROBE_SIDE, isqrt(int(budget / seconds))))

@@ -30,7 +30,7 @@ from pfmap.mapping.plan import Plan, chosen_classes, make_plan, wanted_classes
 from pfmap.mapping.run_report import Preflight, build_report, difference, earlier_report, is_done
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
-from pfmap.model.predictor import Predictor
+from pfmap.model.predictor import VIEWS, Predictor
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location
 from pfmap.raster.parts import find_parts
@@ -38,7 +38,7 @@ from pfmap.raster.source import Source
 from pfmap.report.qgis import Layer, Map, map_project, place_beside
 from pfmap.report.scene_report import SceneReport
 
-_LONG = 200  # windows: a run of more is worth a probe of a few seconds
+_LONG = 200  # views of windows: a run of more is worth a probe of a few seconds
 
 Progress = Callable[[int, int], None]
 """Called with the pixels done and the pixels in all."""
@@ -51,8 +51,8 @@ class Result:
     scene: str
     """As it was named."""
     outputs: dict[str, Path]
-    """Files by kind: classes, confidence, contact, project (of QGIS), report, and each vector format; parts
-    of a shapefile as shp_2 and so on, files of one class as gpkg.building and so on."""
+    """Files by kind: classes, confidence, contact, probabilities, project (of QGIS), report, and each vector
+    format; parts of a shapefile as shp_2 and so on, files of one class as gpkg.building and so on."""
     facts: SceneReport
     """What the report file says."""
     skipped: bool = False
@@ -116,7 +116,7 @@ class Job:
         disk = scratch(output_dir)
         rough = estimate(plan, disk, held, None)
         refuse_without_memory(plan, rough)
-        if always or rough.compute >= _LONG:
+        if always or rough.compute * len(VIEWS[self.options.tta]) >= _LONG:
             piece = self.runtime.probed(lambda: self._probe(source, plan, on_step))
             rough = estimate(plan, disk, held, piece)
             refuse_without_memory(plan, rough)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import NODATA, ClassSpec, class_raster_style, percent_style, qml
+from pfmap.core.classes import NODATA, PERCENT, ClassSpec, class_raster_style, percent_style, qml
 from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import give_back_memory, moment_of
@@ -104,7 +104,7 @@ class Mapper:
                 windows = read_ahead(
                     read_windows(view, plan, chooser, runs, clock), self.network.ahead, name="read"
                 )
-                predicted = self.network.stream(windows, clock)
+                predicted = self.network.stream(windows, clock, plan.options.tta)
                 blended = blend(predicted, grid, chooser, clock)
                 chosen = choose(blended, grid, chooser, plan.geobox.width, runs, clock, self.on_pixels)
                 written = self._write(read_ahead(chosen, depth=1, name="blend"), work)
@@ -179,7 +179,7 @@ class Mapper:
         with closing(finished):
             for record, swath in finished:
                 tally.add(replace(record, pixels=0 * record.pixels) if shaper.on_sieved else record)
-                traced = shaper.trace(swath.classes, *swath.percent)
+                traced = shaper.trace(swath.classes, *(one for one in swath.percent if one.ndim == 2))
                 while True:
                     with self.clock.stage("trace"):
                         regions = next(traced, None)
@@ -250,6 +250,8 @@ def raster_targets(plan: Plan, stem: str) -> list[RasterTarget]:
     names = [f"{stem}_{kind}.tif" for kind in plan.layers]
     shades = qml(percent_style())
     percent = [RasterTarget(box, name, "average", tags, shades, 1) for name in names[1:]]
+    if plan.options.probabilities:
+        percent[-1] = replace(percent[-1], bands=[spec.name for spec in classes])
     return [class_target(box, names[0], tags, classes), *percent]
 
 
@@ -263,4 +265,5 @@ def class_target(
 def rasters_of(options: PredictOptions, separation: Separation | None) -> list[str]:
     """Say which of the layers become rasters of the whole scene."""
     contact = separation is not None and bool(separation.by_contact)
-    return ["classes", *["confidence"] * options.confidence, *["contact"] * contact]
+    wanted = {"confidence": options.confidence, "contact": contact, "probabilities": options.probabilities}
+    return ["classes", *(kind for kind in PERCENT if wanted[kind])]

@@ -7,7 +7,7 @@ holds the two alike. Nothing heavy is imported here: ``pfmap predict --help`` re
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
@@ -112,6 +112,12 @@ class PredictOptions:
         least=0,
     )
     batch_size: int | None = option(None, "Windows per pass.", words="1 on CPU, 8 on GPU", least=1)
+    tta: str = option(
+        "none",
+        "Test-time augmentation: the mean over 4 flipped (flips) or 8 flipped and turned (d4) views of each "
+        "window, in as many times the time.",
+        choices=("none", "flips", "d4"),
+    )
     bands: tuple[int, ...] | None = option(
         None,
         "Band numbers in the model's order.",
@@ -161,6 +167,14 @@ class PredictOptions:
         choices=("polygons", "raster"),
     )
     confidence: bool = option(True, "Write the confidence raster.")
+    probabilities: bool = option(False, "Write the probabilities of all classes, a band for each.")
+    threshold: Mapping[str, float] | None = option(
+        None,
+        "Choose a class only where its probability is above P, 0 to 1, else the next best; may be repeated.",
+        more="By name of the class. Where no class is above its own, the best of all is chosen.",
+        words="none",
+        metavar="CLASS=P",
+    )
     on_read_error: OnReadError = option(
         "fail",
         "What to do about blocks that cannot be read.",
@@ -186,10 +200,23 @@ class PredictOptions:
         low, high = self.scale or (0.0, 255.0)
         if not (low < high and 0 < 255 / (high - low) < math.inf):
             raise UsageError(f"scale {low:g},{high:g} is not possible: give MIN below MAX")
+        for name, least in (self.threshold or {}).items():
+            if not 0 <= least <= 1:
+                raise UsageError(f"threshold {least:g} of {name!r} is not possible: use 0 to 1, such as 0.6")
         if self.sieve == "raster" and self.shapes.drop_small:
             raise UsageError(
                 "drop_small=True leaves gaps, and a class raster has none: leave it out, or sieve='raster'"
             )
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """What else than the highest probability of one view decides on classes; empty if nothing does."""
+        least = sorted((self.threshold or {}).items())
+        found = {
+            "tta": self.tta.removeprefix("none"),
+            "threshold": ",".join(f"{n}={float(p)}" for n, p in least),
+        }
+        return {name: text for name, text in found.items() if text}
 
 
 class ShapeSettings(TypedDict, total=False):
@@ -223,11 +250,14 @@ class SceneSettings(WindowSettings, total=False):
     precision: str
     overlap: int | None
     batch_size: int | None
+    tta: str
     resample: bool
     grid: OutputGrid
     aoi: str | os.PathLike[str] | None
     bbox: tuple[float, float, float, float] | None
     confidence: bool
+    probabilities: bool
+    threshold: Mapping[str, float] | None
     on_read_error: OnReadError
 
 

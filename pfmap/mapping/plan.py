@@ -75,7 +75,8 @@ class Plan:
     @property
     def layers(self) -> list[str]:
         """What swaths say of each pixel: its class, and in percent the confidence and what else there is."""
-        return ["classes", "confidence", *["contact"] * bool(self.card.architecture.contact)]
+        contact, probabilities = bool(self.card.architecture.contact), self.options.probabilities
+        return ["classes", "confidence", *["contact"] * contact, *["probabilities"] * probabilities]
 
     @property
     def model_gsd(self) -> tuple[float, float] | None:
@@ -138,6 +139,7 @@ class Plan:
         }
         if self.chosen.separation is not None:
             tags |= self.chosen.separation.tags(self.card.by_index)
+        tags |= {f"PFMAP_{name.upper()}": text for name, text in self.options.decided.items()}
         if self.model_gsd is not None:
             tags["PFMAP_GSD"] = f"{mean_size(self.model_gsd):.5g}"
         return tags
@@ -176,6 +178,8 @@ class Plan:
             "scale": (self.scaling.low, self.scaling.high),
             "precision": precision_name(self.precision),
             "on_read_error": self.options.on_read_error,
+            **({"probabilities": True} if self.options.probabilities else {}),
+            **self.options.decided,
         }
 
 
@@ -243,6 +247,7 @@ def make_plan(
 def chosen_classes(card: Card, options: PredictOptions, scale: float = 1.0) -> Chosen:
     """Say what becomes of the classes, by their indices; a `UsageError` if one does not become polygons."""
     find = partial(wanted_classes, card)
+    find(tuple(options.threshold or ()))
     wanted, shown = frozenset(find(options.classes)), frozenset(find(card.architecture.contact))
     return Chosen.of(options.shapes, find, wanted, shown, card.by_index, scale)
 

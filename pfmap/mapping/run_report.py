@@ -21,7 +21,7 @@ from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import describe
-from pfmap.model.predictor import precision_name
+from pfmap.model.predictor import VIEWS, precision_name
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, geobox_of, opened
 from pfmap.raster.location import locate
 from pfmap.report.scene_report import ClassRow, MapFacts, ModelFacts, SceneFacts, SceneReport, Swaths
@@ -80,6 +80,7 @@ class Preflight:
                 "windows": estimated.windows,
                 "windows_to_compute": estimated.compute,
                 "device": describe(plan.device, plan.precision),
+                **plan.options.decided,
                 "min_area": plan.limits,
                 "separated": plan.chosen.separation and plan.chosen.separation.about(card.by_index),
             },
@@ -98,7 +99,7 @@ class Preflight:
     def lines(self) -> list[str]:
         """Write the same for people, warnings last."""
         plan, needs = self.plan, self.estimate
-        scene, card, box = plan.scene, plan.card, plan.scene.geobox
+        scene, card, box, tta = plan.scene, plan.card, plan.scene.geobox, plan.options.tta
         bands = f"{scene.count} band{'s' * (scene.count != 1)} {scene.dtype}"
         lines = [
             f"scene    {scene.name}: {box.width:,} x {box.height:,} pixels, {bands}, {scene.driver} "
@@ -115,8 +116,10 @@ class Preflight:
             lines.append(f"values   {scaling.low:g} to {scaling.high:g}: {scaling.origin}")
         lines.append(
             f"windows  {needs.compute:,} of {needs.windows:,} to compute, {card.input.window} pixels wide, "
-            f"overlap {plan.grid.rows.overlap}"
+            f"overlap {plan.grid.rows.overlap}" + f", in {len(VIEWS[tta])} views each" * (tta != "none")
         )
+        if threshold := plan.options.decided.get("threshold"):
+            lines.append(f"classes  only above {threshold}, else the next best")
         lines.append(f"map      {plan.geobox.width:,} x {plan.geobox.height:,} pixels")
         small = ", ".join(f"{name} {limit:.3g}" for name, limit in plan.limits.items() if limit)
         unit = "pixels" if plan.geobox.crs_wkt is None else "m2"
@@ -124,10 +127,11 @@ class Preflight:
         if plan.chosen.separation is not None and not plan.chosen.separation.by_shape:
             lines.append(f"         {plan.chosen.separation.about(card.by_index)}")
         lines.append(f"device   {describe(plan.device, plan.precision)}")
+        word = "at most"
         if needs.seconds is not None:
+            word = "about"
             lines.append(f"time     about {duration(needs.seconds)}")
         lines.append(f"memory   about {gigabytes(needs.memory)} of {gigabytes(needs.free_memory)} free")
-        word = "about" if needs.seconds is not None else "at most"
         lines.append(
             f"disk     {word} {gigabytes(needs.temporary)} of {gigabytes(needs.free_disk)} free in "
             f"{self.output_dir}, {gigabytes(needs.final)} of it for good"
@@ -208,6 +212,7 @@ def build_report(
             "grid": plan.options.grid,
             "aoi": plan.options.aoi,
             "bbox": plan.options.bbox,
+            **plan.options.decided,
             "classes": [card.classes[i].name for i in plan.wanted],
             "separated": plan.chosen.separation and plan.chosen.separation.about(card.by_index),
             "shapes": asdict(plan.options.shapes),

@@ -48,7 +48,8 @@ class Swath:
     classes: Array
     """``(rows, width)``, 255 where the scene has no data."""
     percent: tuple[Array, ...]
-    """Confidence, and contact where the model shows it: each as `classes`, in percent."""
+    """Confidence, and contact where the model shows it: each as `classes`, in percent. At last
+    ``(classes, rows, width)`` of all classes, where they are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,17 @@ class Run:
 
 def chooser_of(plan: Plan, device: torch.device | str = "cpu") -> Chooser:
     """Set up what chooses the classes of a scene."""
-    contact = bool(plan.card.architecture.contact)
-    return Chooser(plan.frame, len(plan.card.classes), native=plan.native, contact=contact, device=device)
+    options, names = plan.options, [spec.name for spec in plan.card.classes]
+    least = options.threshold or {}
+    return Chooser(
+        plan.frame,
+        len(names),
+        native=plan.native,
+        contact=bool(plan.card.architecture.contact),
+        thresholds=[least.get(name, -1.0) for name in names] if least else (),
+        probabilities=options.probabilities,
+        device=device,
+    )
 
 
 def runs_of(plan: Plan, todo: Sequence[Span]) -> list[Run]:
@@ -139,14 +149,14 @@ def choose(
     with closing(blended):
         for run in runs:
             rows = chooser.rows(grid.swath_rows(run.rows))
-            layers = tuple(np.empty((rows.size, width), dtype=np.uint8) for _ in range(chooser.layers))
+            layers = tuple(np.empty((*s, rows.size, width), dtype=np.uint8) for s in chooser.layers)
             for _ in range((run.lead.size + run.rows.size) * grid.cols.count):
                 window, probabilities = next(blended)
                 with clock.stage("blend"):
                     at = grid.rows.block(window.row), grid.cols.block(window.col)
                     block = chooser.add(*at, probabilities)
                     if window.row >= run.rows.start:
-                        box = block.rows.within(rows), slice(block.cols.start, block.cols.stop)
+                        box = ..., block.rows.within(rows), slice(block.cols.start, block.cols.stop)
                         for out, values in zip(layers, (block.classes, *block.percent), strict=True):
                             out[box] = np.where(window.valid, values.cpu().numpy(), np.uint8(NODATA))
                 if window.row >= run.rows.start:
@@ -195,7 +205,7 @@ def _counted(classes: Array) -> npt.NDArray[np.int64]:
 
 
 def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, Swath]:
-    """Read what `write_record` left."""
+    """Read what `write_record` left, as far as tracing needs it."""
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     rows = Span(*facts["rows"])
     record = Record(
@@ -204,7 +214,7 @@ def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, 
         facts["confidence"],
         frozenset((block[0], block[1], block[2], block[3]) for block in facts["unreadable"]),
     )
-    classes, *percent = (target.read_swath(folder) for target in rasters)
+    classes, *percent = (target.read_swath(folder) for target in rasters if not target.bands)
     return record, Swath(rows, classes, tuple(percent))
 
 
@@ -266,7 +276,7 @@ def out_of_memory_explained() -> Iterator[None]:
 
 
 def map_array(
-    predictor: Predictor, image: Array, classes: int, window: int, overlap: int
+    predictor: Predictor, image: Array, classes: int, window: int, overlap: int, tta: str = "none"
 ) -> tuple[Array, Array, Array | None]:
     """Map a whole ``(3, height, width)`` image in memory, with the same windows and blending as a scene.
 
@@ -286,6 +296,6 @@ def map_array(
             padded = pad_to(image[:, *box], seen[box], window, window)
             yield Window(row, col, *padded, np.ones((), dtype=bool))
 
-    blended = blend(predictor.stream(windows(), clock), grid, chooser, clock)
+    blended = blend(predictor.stream(windows(), clock, tta), grid, chooser, clock)
     (swath,) = choose(blended, grid, chooser, width, [Run(Span(0, 0), rows)], clock, lambda _pixels: None)
     return swath.classes, swath.percent[0], swath.percent[1] if contact else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from pfmap.core.classes import HEAD, ClassSpec, class_raster_style, objects_style, percent_style
+from pfmap.core.classes import HEAD, PERCENT, ClassSpec, class_raster_style, objects_style, percent_style
 from pfmap.core.files import in_bucket
 from pfmap.core.grid import GeoBox
 from pfmap.raster.location import Location
@@ -68,7 +68,7 @@ def map_project(made: Map, below: Sequence[Layer] = ()) -> bytes:
     """Make the content of the `.qgz` file that opens what was made, and layers below it."""
     stem, crs = made.stem, made.geobox.crs_wkt
     layers = list(_objects(made))
-    for kind in ("confidence", "contact"):
+    for kind in PERCENT:
         if kind in made.files:
             source = f"./{made.files[kind][0].name}"
             layers.append(Layer(f"{stem} {kind}", source, percent_style(), crs, shown=False))

@@ -57,6 +57,7 @@ _TITLES = {
     "classes": "Class raster",
     "confidence": "Confidence in percent",
     "contact": "Where objects touch, in percent",
+    "probabilities": "Probability of each class in percent",
     "project": "QGIS project",
     "report": "Report",
     "html": "Report for people",

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
+from pfmap.core.classes import PERCENT
 from pfmap.core.errors import UNSEEN, SourceError, UsageError
 from pfmap.core.files import in_bucket
 from pfmap.raster.location import RASTER_SUFFIXES, Location, is_hidden, locate
 from pfmap.raster.parts import found_file
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
-_OWN = ("_classes", "_confidence", "_contact")
+_OWN = tuple(map("_{}".format, ("classes", *PERCENT)))
 
 
 @dataclass(frozen=True, slots=True)

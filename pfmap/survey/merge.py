@@ -97,24 +97,31 @@ def merge(
         on_message(f"warning: {text}")
     if grid is None:
         return None
+    names = [spec.name for spec in card.classes]
     tags = {
         "PFMAP_MODEL": card.name,
-        "PFMAP_CLASSES": ",".join(spec.name for spec in card.classes),
+        "PFMAP_CLASSES": ",".join(names),
         "PFMAP_ATTRIBUTION": card.provenance.attribution,
     }
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
     chosen = chosen_classes(card, options, _scale(placed, grid))
-    for kind in rasters_of(options, separation := chosen.separation)[1:]:
-        apart = separation.tags(card.by_index) if separation else {}
-        gray = Look("uint8", ("Gray",), NODATA, tags=apart if kind == "contact" else {})
-        rasters[kind] = _join(kind, placed, grid, folder, gray, percent_style())
+    apart = separation.tags(card.by_index) if (separation := chosen.separation) else {}
+    looks = {
+        "confidence": Look("uint8", ("Gray",), NODATA),
+        "contact": Look("uint8", ("Gray",), NODATA, tags=apart),
+        "probabilities": Look("uint8", ("Gray",) * len(names), NODATA, names=names),
+    }
+    for kind in rasters_of(options, separation)[1:]:
+        rasters[kind] = _join(kind, placed, grid, folder, looks[kind], percent_style())
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
     target = None
     if options.sieve == "raster":
         target = class_target(grid, f"{STEM}_classes.tif", tags, card.classes)
     with ExitStack() as opened:
-        maps = {kind: opened.enter_context(ClassMap(locate(path), None)) for kind, path in rasters.items()}
+        single = dict(rasters)
+        single.pop("probabilities", None)
+        maps = {kind: opened.enter_context(ClassMap(locate(path), None)) for kind, path in single.items()}
         vectorizer = Vectorizer(
             maps.pop("classes"),
             maps,
@@ -190,11 +197,13 @@ def _join(kind: str, placed: Sequence[Named], grid: GeoBox, folder: Path, look: 
     """Show one raster of all scenes as one, with a style for QGIS beside it."""
     without = [name for name, result in placed if kind not in result.outputs]
     if without:
+        remedy = {"contact": "with separate='none'", "probabilities": "without probabilities=True"}
         raise SourceError(
-            f"{without[0]} was mapped without {kind}: map it again with overwrite=True, or the survey with "
-            + ("separate='none'" if kind == "contact" else f"{kind}=False")
+            f"{without[0]} was mapped without {kind}: map it again with overwrite=True, or the survey "
+            + remedy.get(kind, f"with {kind}=False")
         )
-    parts = [Part(str(result.outputs[kind]), result.facts.grid) for _, result in placed]
+    bands = tuple(range(1, 1 + len(look.colors)))
+    parts = [Part(str(result.outputs[kind]), result.facts.grid, bands) for _, result in placed]
     path = mosaic.write_mosaic(folder / f"{STEM}_{kind}.vrt", grid, parts, look)
     write_text(path.with_suffix(".qml"), qml(style))
     return path

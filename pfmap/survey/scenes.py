@@ -24,7 +24,9 @@ from pfmap.survey.merge import STEM
 from pfmap.survey.run import Runner, SheetResult
 from pfmap.survey.single import started
 
-_OWN = re.compile(r"survey((\.\d+)?_(classes|con\w+)\.\w+|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)")
+_OWN = re.compile(
+    r"survey((\.\d+)?_(classes|con\w+|probabilities)\.\w+|_objects.*\.\w+|_report\.(html|json|csv)|\.qgz)"
+)
 """Names of a survey's own files."""
 
 log = logging.getLogger(__name__)

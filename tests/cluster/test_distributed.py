@@ -49,7 +49,7 @@ def refusal(scene: Path, out: Path, model: Model, **options: Any) -> str:
     ("ratio", "options"),
     [
         (1.0, {}),
-        (1.0, {"separate": ("class_1",), "min_area": 0}),
+        (1.0, {"separate": ("class_1",), "min_area": 0, "tta": "d4", "probabilities": True}),
         (2.37, {"overlap": 32, "sieve": "raster"}),
         (0.6, {"overlap": 0, "grid": "model", "confidence": False}),
     ],

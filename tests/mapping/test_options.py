@@ -25,6 +25,7 @@ from pfmap.mapping.options import (
 )
 from pfmap.mapping.run_options import RunOptions, SurveyOptions
 from pfmap.mapping.runtime import PRECISIONS
+from pfmap.model.predictor import VIEWS
 from pfmap.model.store import DEFAULT_MODEL, Model
 from pfmap.vector.formats import FORMATS
 
@@ -68,12 +69,14 @@ def test_settings_are_the_fields_with_their_types(settings: type, kinds: list[ty
 def test_choices_and_defaults_are_what_the_library_knows() -> None:
     choices = {
         field.name: field.metadata["option"].choices
-        for kind in (ShapeOptions, RunOptions)
+        for kind in (ShapeOptions, RunOptions, PredictOptions)
         for field in fields(kind)
+        if "option" in field.metadata
     }
     assert choices["formats"] == FORMATS
     assert RunOptions().model == DEFAULT_MODEL
     assert choices["precision"] == ("auto", *PRECISIONS)
+    assert choices["tta"] == tuple(VIEWS)
 
 
 FUNCTIONS = [
@@ -127,6 +130,7 @@ def test_options_take_what_is_theirs_and_leave_the_rest() -> None:
         ({"gsd": 0}, "gsd 0 is not possible"),
         ({"batch_size": 0}, "batch size 0 is not possible"),
         ({"scale": (2, 1)}, "scale 2,1 is not possible"),
+        ({"tta": "d8"}, "tta 'd8' is unknown: use none, flips or d4"),
     ],
 )
 def test_values_that_are_not_possible_are_refused(settings: dict[str, Any], words: str) -> None:

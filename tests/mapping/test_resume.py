@@ -50,6 +50,8 @@ def test_a_resumed_run_gives_the_same_bytes(
     spec = dataclasses.replace(model.card.input, gsd=(0.5 * ratio, 0.5 * ratio))
     model = dataclasses.replace(model, card=dataclasses.replace(model.card, input=spec))
     options = TWO_FORMATS | {"overlap": overlap, "sieve": "raster" if overlap == 8 else "polygons"}
+    if contact:
+        options |= {"tta": "d4", "probabilities": True, "threshold": {"class_0": 0.7, "class_2": 0.6}}
     counting = breaking(None, model)
     whole = pfmap.predict(scene, tmp_path / "whole", model=counting, **options)
     for share in (0.3, 0.95):

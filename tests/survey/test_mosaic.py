@@ -47,10 +47,11 @@ def read(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("boxes", [QUARTERS, OVERLAPPING], ids=["touching", "overlapping"])
 @pytest.mark.parametrize("kind", ["alpha", "nodata", "16-bit", "houses"])
 def test_sheets_as_one_give_what_the_whole_scene_gives(boxes, kind: str, write_scene: Write, tmp_path: Path):
-    image, profile, mask = blobs(200, 200, smooth=15), {}, None
+    image, profile, mask, options = blobs(200, 200, smooth=15), {}, None, {}
     model = stand_in(network=Blurred())
     if kind == "houses":
         image, model = houses(200, 200)[0], stand_in(network=Blurred(Walled(3)), contact=("class_2",))
+        options = {"tta": "flips", "probabilities": True, "threshold": {"class_2": 0.6}}
     if kind == "16-bit":
         image = image.astype(np.uint16) * 40
     if kind == "nodata":
@@ -61,7 +62,7 @@ def test_sheets_as_one_give_what_the_whole_scene_gives(boxes, kind: str, write_s
     mask = whole_mask if kind == "alpha" else None
     whole = pfmap.predict(
         write_scene(image, "whole.tif", mask=mask, **profile),
-        tmp_path / "one", model=model, device="cpu",
+        tmp_path / "one", model=model, device="cpu", **options,
     )  # fmt: skip
     parts = [
         write_scene(
@@ -73,8 +74,8 @@ def test_sheets_as_one_give_what_the_whole_scene_gives(boxes, kind: str, write_s
         )
         for number, (row, col, height, width) in enumerate(boxes)
     ]
-    found = run(parts, tmp_path / "many", model=model)
-    for kind_of in ("classes", "confidence", *["contact"] * (kind == "houses")):
+    found = run(parts, tmp_path / "many", model=model, **options)
+    for kind_of in ("classes", "confidence", *["contact", "probabilities"] * (kind == "houses")):
         assert (read(found.outputs[kind_of]) == read(whole.outputs[kind_of])).all()
     ours, theirs = (
         gpd.read_file(path, layer="objects").sort_values("object_id")
