@@ -82,7 +82,7 @@ _lists = partial(click.option, multiple=True, callback=listed(lambda parts: tupl
     type=click.Choice(["validation", "training"]),
     help="Which part of the data set.  [default: validation]",
 )
-@options("device")
+@options("device", "tta")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @click.option(
     "--html",
@@ -103,6 +103,7 @@ def evaluate(
     data_folder: Path | None,
     part: str | None,
     device: str,
+    tta: str,
     as_json: bool,
     html: Path | None,
     quiet: bool,
@@ -131,11 +132,11 @@ def evaluate(
         from pfmap.train.evaluate_model import evaluate_model
 
         part = part or "validation"
-        work = partial(evaluate_model, model, data, data_folder, part=part, device=device)
+        work = partial(evaluate_model, model, data, data_folder, part=part, device=device, tta=tta)
     elif prediction is None or (truth is None and of_maps["ids"] is None):
         raise click.UsageError("give PREDICTION and TRUTH (or --ids), or --model and --data")
     else:
-        refuse_given(ctx, ("data", "data_folder", "part"), ": of use with --model only")
+        refuse_given(ctx, ("data", "data_folder", "part", "tta"), ": of use with --model only")
         from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(compare, prediction, truth, **of_maps)

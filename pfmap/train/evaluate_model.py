@@ -16,6 +16,7 @@ from pfmap.evaluation.comparison import Comparison, Labels, Tally
 from pfmap.evaluation.figures import Evaluation, ends_known, figures, lines_of
 from pfmap.evaluation.metrics import MIN_OBJECT, settled
 from pfmap.evaluation.sides import Side, from_contact
+from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
@@ -106,6 +107,7 @@ def evaluate_model(
     objects: Sequence[str] = (),
     min_object: int = MIN_OBJECT,
     device: str = "auto",
+    tta: str = "none",
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     on_message: Callable[[str], None] = lambda _text: None,
 ) -> ModelEvaluation:
@@ -119,12 +121,14 @@ def evaluate_model(
         objects: classes whose objects are matched, in sources whose labels say where they end.
         min_object: pixels that they have at least, or do not count.
         device: auto, cpu, cuda, cuda:1, mps.
+        tta: none, flips or d4, as `predict` has it.
         on_progress: called with (pixels done, pixels in all); it may raise to stop.
         on_message: called with lines for people.
 
     Raises:
         PfmapError: the model, the configuration, or its data do not fit.
     """
+    PredictOptions(tta=tta)  # refuses what is no such name
     name, config = os.fspath(data), read_config(Path(data))
     loaded = model if isinstance(model, Model) else load_model(os.fspath(model))
     classes = config.card.classes
@@ -144,9 +148,8 @@ def evaluate_model(
     predictor = predictor_of(loaded.network, loaded.card, choose_device(device))
     codes, partial = _codes(found.sets)
     labels, contact = Labels(classes, partial), loaded.card.architecture.contact
-    job = _Job(
-        predictor, order, codes, labels, chosen, contact, min_object, lambda done: on_progress(done, total)
-    )
+    names = labels, chosen, contact, min_object
+    job = _Job(predictor, tta, order, codes, *names, lambda done: on_progress(done, total))
     sources = tuple(job.source(source, samples) for source, samples in parts.items() if samples)
     missing = [source for source, samples in parts.items() if not samples]
     if missing:
@@ -171,6 +174,7 @@ class _Job:
     """The sources of a data set, one after the other."""
 
     predictor: Predictor
+    tta: str
     order: npt.NDArray[np.uint8]
     """The data set's class for each of the model's."""
     codes: npt.NDArray[np.uint8]
@@ -192,7 +196,7 @@ class _Job:
         """Evaluate one source."""
         tally, picture = Tally(), b""
         colors = self.labels.colors() if len(samples) == 1 else None
-        for true, found, confidence, contact in mapped(self.predictor, samples, len(self.order)):
+        for true, found, confidence, contact in mapped(self.predictor, samples, len(self.order), self.tta):
             height, width = found.shape
             comparison = Comparison(height, width, self.labels, tally, self.objects, colors, self.least)
             side = self._side(found, contact)

@@ -94,7 +94,7 @@ def predictor_of(network: nn.Module, card: Card, device: torch.device) -> Predic
 
 
 def mapped(
-    predictor: Predictor, samples: Iterable[Sample], classes: int
+    predictor: Predictor, samples: Iterable[Sample], classes: int, tta: str = "none"
 ) -> Iterator[tuple[Labels, Image, Image, Image | None]]:
     """Map images with the model's windows, as a scene would be.
 
@@ -103,7 +103,7 @@ def mapped(
     for sample in samples:
         window, overlap = window_for(sample, predictor.spec.window)
         image, labels = sample.read()  # once: it may lie on disk
-        yield labels, *map_array(predictor, image, classes, window, overlap)
+        yield labels, *map_array(predictor, image, classes, window, overlap, tta)
 
 
 def window_for(sample: Sample, window: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.core.errors import ModelError, SourceError, TrainingError
+from pfmap.core.errors import ModelError, SourceError, TrainingError, UsageError
 from pfmap.mapping.swaths import map_array
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, write_model
@@ -63,6 +63,19 @@ def test_full_labels_give_the_figures_of_scikit_learn(data: Path, model: Model) 
     assert not any(np.isnan(match.f1) for match in whole.figures.boundary)
     assert whole.picture
     assert (whole.name, whole.images, partial.name, partial.images) == ("whole", 1, "partial", 1)
+
+
+def test_views_of_windows_are_averaged_as_a_scenes_are(data: Path, model: Model) -> None:
+    found = pfmap.evaluate_model(model, data / "train.toml", device="cpu", tta="d4").sources[0]
+    image, classes = scene(96, 96, 3)
+    averaged = map_array(Predictor(model.network, model.card.input), image, 3, 64, 8, "d4")[0]
+    expected = sk.confusion_matrix(classes.ravel(), averaged.ravel())
+    np.testing.assert_array_equal(found.figures.confusion, expected)
+    assert (averaged != predicted(model, image)).any()
+    with pytest.raises(UsageError, match="tta 'd8' is unknown: use none, flips or d4"):
+        pfmap.evaluate_model(model, data / "train.toml", device="cpu", tta="d8")
+    done = CliRunner().invoke(cli, ["evaluate", "a.tif", "b.tif", "--tta", "d4"])
+    assert "--tta: of use with --model only" in done.output
 
 
 def test_partial_labels_give_what_they_can(data: Path, model: Model) -> None:
