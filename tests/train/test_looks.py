@@ -1,6 +1,5 @@
 """How training changes what a piece of ground looks like."""
 
-
 import numpy as np
 import pytest
 import torch
