@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
+
+from pfmap.core.arrays import Bools, Bytes, Floats, Ints, Longs
 
 T = TypeVar("T")
 
@@ -173,27 +174,27 @@ class Clock:
 class Regions:
     """4-connected regions of equal class, or objects in one that touch, in pixels; mostly ``(n,)`` arrays."""
 
-    classes: npt.NDArray[np.int32]
-    coords: npt.NDArray[np.float64]
+    classes: Ints
+    coords: Floats
     """``(points, 2)`` columns and rows (x, y) of pixel corners; rings are closed."""
-    ring_offsets: npt.NDArray[np.int64]
+    ring_offsets: Longs
     """``(rings + 1,)``: where each ring starts in `coords`."""
-    region_offsets: npt.NDArray[np.int64]
+    region_offsets: Longs
     """``(n + 1,)``: where each region starts in the rings; the first ring is the outer one."""
-    ids: npt.NDArray[np.int64]
+    ids: Longs
     """Place of the first pixel in reading order: row * width + column."""
-    object_ids: npt.NDArray[np.int64]
+    object_ids: Longs
     """The same of the object, such as one of the houses in a row, where this is a piece of it; else `ids`."""
-    region_ids: npt.NDArray[np.int64]
+    region_ids: Longs
     """The same of the connected region of the class, in which several objects may touch."""
-    whole: npt.NDArray[np.bool_]
+    whole: Bools
     """Whether it is a whole object, not a piece of one."""
-    pixels: npt.NDArray[np.int64]
-    confidence_sum: npt.NDArray[np.int64]
+    pixels: Longs
+    confidence_sum: Longs
     """Of the pixels, in percent."""
-    confidence_min: npt.NDArray[np.uint8]
+    confidence_min: Bytes
     """The least, in percent."""
-    at_edge: npt.NDArray[np.bool_]
+    at_edge: Bools
     """Whether it touches nodata or the raster's edge."""
 
     @classmethod
@@ -234,19 +235,13 @@ class Regions:
 
     def moved(self, row: int, col: int, narrow: int, wide: int) -> "Regions":
         """Return them as regions of a `wide` raster in which their own, `narrow`, begins at row and col."""
+        moved: dict[str, Any] = {"coords": self.coords + np.array([col, row])}
+        for name in ("ids", "object_ids", "region_ids"):
+            y, x = np.divmod(getattr(self, name), narrow)
+            moved[name] = (y + row) * wide + x + col
+        return replace(self, **moved)
 
-        def place(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-            return (ids // narrow + row) * wide + ids % narrow + col
-
-        return replace(
-            self,
-            coords=self.coords + np.array([col, row]),
-            ids=place(self.ids),
-            object_ids=place(self.object_ids),
-            region_ids=place(self.region_ids),
-        )
-
-    def united(self, starts: npt.NDArray[np.int64]) -> "Regions":
+    def united(self, starts: Longs) -> "Regions":
         """Return what is said of ``(m,)`` objects, of which each is the pieces from one of the starts on.
 
         Outlines stay those of the pieces.

@@ -3,17 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyogrio
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from pfmap.core.arrays import Array, Bools, Floats, Objects
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import GeoBox, Span
-from pfmap.vector.layer import POLYGONS, Shapes, explained, open_layer, polygons_of
+from pfmap.vector.layer import POLYGONS, explained, open_layer, polygons_of
 
 _DEFAULT_FIELD = "class"
 _INDEXED = frozenset({"GPKG", "FlatGeobuf", "ESRI Shapefile", "SQLite", "OpenFileGDB", "PostgreSQL"})
@@ -63,19 +62,19 @@ class PolygonFile:
         of_pieces = {"object_id", "region_id"} <= set(layer.fields)  # pfmap cuts large objects into pieces
         self.columns = [name for name in (self.field, "object_id" if of_pieces else None) if name]
         """Those that say what a polygon is."""
-        self._everything: tuple[Shapes, list[Label]] | None = None
+        self._everything: tuple[Objects, list[Label]] | None = None
         with explained(text):
             for value, count in layer.values(self.field).items() if self.field else ():
                 self.values[_text(value)] += count
 
-    def everything(self) -> tuple[Shapes, list[Label]]:
+    def everything(self) -> tuple[Objects, list[Label]]:
         """Return all geometries as they are, and what they say; read once."""
         if self._everything is None:
             shapes, table = self.layer.everything(self.columns)
             self._everything = shapes, self.labels(range(len(shapes)), table)
         return self._everything
 
-    def labels(self, numbers: Iterable[int], table: Mapping[str, npt.NDArray[Any]]) -> list[Label]:
+    def labels(self, numbers: Iterable[int], table: Mapping[str, Array]) -> list[Label]:
         """Make labels of some features: of their numbers in the file, and their `columns`."""
         own = [number + 1 for number in numbers]
         texts = table[self.field].tolist() if self.field else [None] * len(own)
@@ -96,7 +95,7 @@ class LabelPolygons:
         """What to tell the user about how the two were brought together."""
         a, b, c, d, e, f = geobox.inverse()
         self._matrix, self._shift = np.array([[a, d], [b, e]]), np.array([c, f])
-        self._all: tuple[Shapes, list[Label], shapely.STRtree] | None = None
+        self._all: tuple[Objects, list[Label], shapely.STRtree] | None = None
         if file.layer.driver not in _INDEXED:
             with explained(file.text):
                 self._all = self._read_all()
@@ -146,7 +145,7 @@ class LabelPolygons:
                 found[value] = [(int(y), int(x)) for x, y in inner[inside][:share]]
         return [place for places in found.values() for place in places]
 
-    def _count(self, shapes: Shapes, values: list[Label], rows: Span) -> tuple[Shapes, list[Label]]:
+    def _count(self, shapes: Objects, values: list[Label], rows: Span) -> tuple[Objects, list[Label]]:
         """Count polygons that begin in some rows; return all in reach, made valid, and what they say."""
         bounds = shapely.bounds(shapes)
         width = self.geobox.width
@@ -167,7 +166,7 @@ class LabelPolygons:
             self.tally.lost += int(np.count_nonzero(~finite))
         return mended, [values[k] for k in chosen]
 
-    def _near(self, rows: Span, cols: Span | None = None) -> tuple[Shapes, list[Label]]:
+    def _near(self, rows: Span, cols: Span | None = None) -> tuple[Objects, list[Label]]:
         """Return the features around these rows and columns, in pixel coordinates, and what they say."""
         cols = cols or Span(0, self.geobox.width)
         if self._all is not None:
@@ -195,16 +194,16 @@ class LabelPolygons:
         table = {name: column[order] for name, column in zip(meta["fields"], columns, strict=True)}
         return self._placed(shapes, self.file.labels(fids[order].tolist(), table))
 
-    def _read_all(self) -> tuple[Shapes, list[Label], shapely.STRtree]:
+    def _read_all(self) -> tuple[Objects, list[Label], shapely.STRtree]:
         shapes, values = self._placed(*self.file.everything())
         return shapes, values, shapely.STRtree(shapes)
 
-    def _placed(self, shapes: Shapes, values: list[Label]) -> tuple[Shapes, list[Label]]:
+    def _placed(self, shapes: Objects, values: list[Label]) -> tuple[Objects, list[Label]]:
         """Bring geometries into pixel coordinates, and leave out what is none."""
         some = shapely.is_geometry(shapes) & ~shapely.is_empty(shapes)
         values = [value for value, keep in zip(values, some, strict=True) if keep]
 
-        def place(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        def place(xy: Floats) -> Floats:
             if self._onto is not None:
                 xy = np.column_stack(self._onto.transform(xy[:, 0], xy[:, 1]))
             return np.asarray(xy @ self._matrix + self._shift)
@@ -228,7 +227,7 @@ def remarks(files: Sequence[PolygonFile], counted: PolygonTally, *, whole: bool 
     return lines
 
 
-def _polygons_alone(shapes: Shapes) -> Shapes:
+def _polygons_alone(shapes: Objects) -> Objects:
     """Keep only the polygons of collections, where overlays leave points and lines beside them."""
     flat = shapes.copy()
     for k in np.flatnonzero(shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION):
@@ -238,20 +237,20 @@ def _polygons_alone(shapes: Shapes) -> Shapes:
     return flat
 
 
-def _drawn(shapes: Shapes) -> npt.NDArray[np.bool_]:
+def _drawn(shapes: Objects) -> Bools:
     """Say which geometries are polygons with finite coordinates."""
     polygonal = np.isin(shapely.get_type_id(shapes), POLYGONS)
     return np.asarray(polygonal & np.isfinite(shapely.bounds(shapes)).all(axis=1))
 
 
-def _mended(shapes: Shapes, valid: npt.NDArray[np.bool_]) -> Shapes:
+def _mended(shapes: Objects, valid: Bools) -> Objects:
     """Make invalid polygons valid, and leave the others as they are."""
     mended = shapes.copy()
     mended[~valid] = shapely.make_valid(shapes[~valid])
     return mended
 
 
-def _pieces(shapes: Shapes, rows: Span, cols: Span) -> Iterator[tuple[int, BaseGeometry]]:
+def _pieces(shapes: Objects, rows: Span, cols: Span) -> Iterator[tuple[int, BaseGeometry]]:
     """Yield what of valid polygons lies in a box of pixels, piece by piece, with the polygon's number.
 
     Mending and cutting may leave lines and points beside polygons: they are no area, and burn nothing.

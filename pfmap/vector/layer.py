@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyogrio
 import pyproj
@@ -22,6 +21,7 @@ from shapely.errors import GEOSException
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
+from pfmap.core.arrays import Objects
 from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
 from pfmap.core.files import in_bucket
 from pfmap.core.grid import GeoBox
@@ -41,8 +41,6 @@ OWN_DATA = {
 }  # fmt: skip
 """How files begin, as patterns, in formats that hold their own features, by how their names end."""
 _CODE_PAGES = b"\x00\x03\x57"  # of a .dbf: none named, or Windows's own, whichever that was
-
-Shapes = npt.NDArray[np.object_]
 
 POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
@@ -83,7 +81,7 @@ class Layer:
     """Of its texts, where the file does not say it."""
     note: str = ""
 
-    def chunks(self, columns: Sequence[str]) -> Iterator[tuple[Shapes, dict[str, npt.NDArray[np.object_]]]]:
+    def chunks(self, columns: Sequence[str]) -> Iterator[tuple[Objects, dict[str, Objects]]]:
         """Yield ``(n,)`` geometries and these columns of the features, some at a time; curves as lines."""
         done = 0
         for batch, geometry in self._batches(columns, geometry=True):
@@ -98,7 +96,7 @@ class Layer:
             values = {name: np.asarray(batch.column(name).to_pylist(), dtype=object) for name in columns}
             yield np.asarray(shapes, dtype=object), values
 
-    def everything(self, columns: Sequence[str]) -> tuple[Shapes, dict[str, npt.NDArray[np.object_]]]:
+    def everything(self, columns: Sequence[str]) -> tuple[Objects, dict[str, Objects]]:
         """Return all ``(n,)`` geometries, and these columns of theirs."""
         parts = [(np.zeros(0, dtype=object), dict.fromkeys(columns, np.zeros(0, dtype=object)))]
         parts += self.chunks(columns)
@@ -293,7 +291,7 @@ def _open_parquet(path: str) -> Layer:
         return Layer(path, None, fields, pyproj.CRS(wkt) if wkt else None, file.metadata.num_rows, _PARQUET)
 
 
-def polygons_of(shapes: Shapes) -> BaseGeometry:
+def polygons_of(shapes: Objects) -> BaseGeometry:
     """Unite whatever is polygonal."""
     parts = shapely.get_parts(shapely.get_parts(shapes))
     return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), POLYGONS)])

@@ -13,29 +13,16 @@ of four settings, 69 %, with 1.7 times as many vertices; both agree as well with
 import cmath
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
+from pfmap.core.arrays import Bools, Floats, Longs, Objects
 from pfmap.core.grid import mean_size
 from pfmap.core.stages import Regions
-from pfmap.vector.walls import (
-    CLEARANCE,
-    Node,
-    Square,
-    Walls,
-    as_complex,
-    as_pairs,
-    directions,
-    iou,
-    largest,
-    sound,
-    spectrum,
-    turn,
-)
+from pfmap.vector.walls import CLEARANCE, Node, Square, Walls, directions, iou, largest, sound, spectrum, turn
 
 LEAST_IOU = 0.85
 """A squared outline that agrees less than that with the outline as traced is not taken."""
@@ -47,8 +34,7 @@ _FINER = 3  # times a shorter wall is tried where an outline does not come out w
 _ALONG = 0.45  # share of the edges in its best direction that a building has in that of a row, to join it
 _BEHIND = 2048  # rows for which objects are remembered, so that later ones do not overlap them
 
-Shapes = npt.NDArray[np.object_]
-Taken = Callable[[shapely.Polygon], Shapes]
+Taken = Callable[[shapely.Polygon], Objects]
 Group = tuple[list[int], list[float]]  # buildings of a row that run one way; angles that are tried
 
 
@@ -66,13 +52,13 @@ class Regularizer:
     """Width and height of a pixel on the ground, metres; 1, 1 without a CRS."""
     has_unit: bool
     """Whether `pixel` is in metres."""
-    _earlier: Shapes = field(default_factory=lambda: np.zeros(0, dtype=object))
+    _earlier: Objects = field(default_factory=lambda: np.zeros(0, dtype=object))
     _wall: float = field(init=False)  # the shortest one: metres, or pixels without a CRS
 
     def __post_init__(self) -> None:
         self._wall = max(_WALL_PIXELS * mean_size(self.pixel), _WALL if self.has_unit else 0.0)
 
-    def __call__(self, outlines: Shapes, regions: Regions) -> Shapes:
+    def __call__(self, outlines: Objects, regions: Regions) -> Objects:
         """Return the ``(n,)`` polygons of regions, in pixel coordinates, squared where that is good.
 
         They come in the order in which they were closed; those that touch come together.
@@ -87,7 +73,7 @@ class Regularizer:
         outlines[chosen] = shapely.transform(self._squared(grounds, wanted), lambda xy: xy / self.pixel)
         return outlines
 
-    def _squared(self, grounds: Shapes, wanted: npt.NDArray[np.bool_]) -> Shapes:
+    def _squared(self, grounds: Objects, wanted: Bools) -> Objects:
         """Square those that are wanted, rows first; the later leave to others what is theirs."""
         results = grounds.copy()
         traced = np.concatenate([grounds, self._earlier])
@@ -95,7 +81,7 @@ class Regularizer:
         bounds = np.full((len(grounds), 4), np.nan)  # of what is squared
         for row in touching(grounds):
 
-            def taken(polygon: shapely.Polygon, row: npt.NDArray[np.int64] = row) -> Shapes:
+            def taken(polygon: shapely.Polygon, row: Longs = row) -> Objects:
                 # What others are as traced is theirs; of what they won by squaring the first may keep it.
                 near = tree.query(polygon, predicate="intersects")
                 x0, y0, x1, y1 = polygon.bounds
@@ -113,7 +99,7 @@ class Regularizer:
         return results
 
 
-def touching(shapes: Shapes) -> list[npt.NDArray[np.int64]]:
+def touching(shapes: Objects) -> list[Longs]:
     """Return which of ``(n,)`` polygons are in a row, with walls in common; rows of several come first."""
     one, other = shapely.STRtree(shapes).query(shapes, predicate="touches")
     wall = shapely.length(shapely.intersection(shapes[one], shapes[other])) > 0
@@ -130,13 +116,13 @@ def touching(shapes: Shapes) -> list[npt.NDArray[np.int64]]:
 class Row:
     """Touching buildings, or a single one. Points are complex numbers, so that they can be looked up."""
 
-    def __init__(self, outlines: Shapes, wanted: npt.NDArray[np.bool_], wall: float) -> None:
+    def __init__(self, outlines: Objects, wanted: Bools, wall: float) -> None:
         self._outlines, self._wall = outlines, wall
         self._finer = [0 if one else _FINER for one in wanted]  # `_FINER`: a building stays as it is
         self._arcs: list[list[complex]] = []
         self._sides: list[set[int]] = []  # of each arc: the buildings beside it
         rings = [
-            [as_complex(shapely.get_coordinates(ring)[:-1]) for ring in (one.exterior, *one.interiors)]
+            [_complex(shapely.get_coordinates(ring)[:-1]) for ring in (one.exterior, *one.interiors)]
             for one in outlines
         ]
         each = itertools.chain(*rings) if len(outlines) > 1 else ()
@@ -218,7 +204,7 @@ class Row:
                 fresh.append((self._reached(min(rest), rest, rest.__contains__), group[1]))
         return fresh
 
-    def _near(self, found: dict[int, Square]) -> list[Shapes]:
+    def _near(self, found: dict[int, Square]) -> list[Objects]:
         """Return what is near each building: it and others, squared where they are."""
         shapes = self._outlines.copy()
         for building, square in found.items():
@@ -284,7 +270,7 @@ class Row:
     def _straight(self, mine: list[int], angle: float) -> tuple[dict[int, list[complex]], list[complex]]:
         """Return arcs as paths along the axes, once they are turned, and nodes of other arcs, which stay."""
         walls, nodes, chosen, back = Walls(), dict[complex, Node](), set(mine), cmath.rect(1, -angle)
-        points = as_pairs([point for arc in mine for point in self._arcs[arc]]) @ turn(-angle)
+        points = _pairs([point for arc in mine for point in self._arcs[arc]]) @ turn(-angle)
         corners = iter(points.tolist())
         for arc in mine:
             part = self._arcs[arc]
@@ -305,7 +291,7 @@ class Row:
         for way in self._ways[building]:
             ring = [point for arc, forward in way for point in paths[arc][:: 1 if forward else -1][:-1]]
             ring = [point for k, point in enumerate(ring) if point != ring[k - 1]]
-            rings.append(shapely.Polygon(as_pairs(ring) if len(ring) > 2 else None))
+            rings.append(shapely.Polygon(_pairs(ring) if len(ring) > 2 else None))
         outer, *holes = map(largest, rings)
         if outer is not None and holes:
             # A hole may have come to touch the wall: taking it out, not noting it as a ring, keeps all valid.
@@ -313,8 +299,18 @@ class Row:
         if len(self._outlines) == 1 or outer is None:
             found, most = sound(outer, angle), shapely.get_num_coordinates(self._outlines[building])
             return found if shapely.get_num_coordinates(found) <= most else None
-        points = as_complex(shapely.get_coordinates(outer))
+        points = _complex(shapely.get_coordinates(outer))
         lost = abs(rings[0].area - sum(ring.area for ring in rings[1:]) - outer.area) > _NOTHING
         if lost or not places.keys() >= set(points) or shapely.minimum_clearance(outer) <= CLEARANCE:
             return None
-        return shapely.set_coordinates(outer, as_pairs([places[point] for point in points]))
+        return shapely.set_coordinates(outer, _pairs([places[point] for point in points]))
+
+
+def _complex(coords: Floats) -> list[complex]:
+    """Return ``(n, 2)`` coordinates as complex numbers."""
+    return np.ascontiguousarray(coords).view(np.complex128).ravel().tolist()
+
+
+def _pairs(points: Sequence[complex]) -> Floats:
+    """Return complex numbers as ``(n, 2)`` coordinates."""
+    return np.array(points, dtype=np.complex128).view(np.float64).reshape(-1, 2)

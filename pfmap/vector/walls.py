@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
-Floats = npt.NDArray[np.float64]
+from pfmap.core.arrays import Floats, Objects
 
 CLEARANCE = 0.01  # metres, or pixels, that walls keep from one another
 _SPREAD = math.radians(4.0)  # how much the directions of the edges of one wall differ
@@ -229,7 +228,7 @@ class Square:
     angle: float  # of its walls to the x axis, radians
     agrees: float  # IoU with the outline
 
-    def without(self, others: npt.NDArray[np.object_]) -> shapely.Polygon | None:
+    def without(self, others: Objects) -> shapely.Polygon | None:
         """Return the polygon with what others take cut out in right angles; None if nothing good is left."""
         taken = shapely.get_parts(shapely.intersection(self.polygon, others))
         taken = taken[shapely.area(taken) > 0]
@@ -307,13 +306,3 @@ def _beside(angle: Floats) -> Floats:
     """Return angles as distance from the nearest multiple of a quarter turn."""
     quarter = math.pi / 2
     return (angle + quarter / 2) % quarter - quarter / 2
-
-
-def as_complex(coords: Floats) -> list[complex]:
-    """Return ``(n, 2)`` coordinates as complex numbers."""
-    return np.ascontiguousarray(coords).view(np.complex128).ravel().tolist()
-
-
-def as_pairs(points: Sequence[complex]) -> Floats:
-    """Return complex numbers as ``(n, 2)`` coordinates."""
-    return np.array(points, dtype=np.complex128).view(np.float64).reshape(-1, 2)

@@ -11,11 +11,11 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
 import pyogrio
 import pyproj
 import shapely
 
+from pfmap.core.arrays import Array, Bools, Floats, Objects
 from pfmap.core.classes import ClassSpec, objects_style, qml
 from pfmap.core.errors import UsageError, quietly
 from pfmap.core.grid import GeoBox
@@ -25,12 +25,8 @@ from pfmap.vector.formats import Sink, sink
 from pfmap.vector.geodesy import Measurer, rectangles, same_place, to_degrees
 from pfmap.vector.regularize import Regularizer
 
-Column = npt.NDArray[np.generic] | npt.NDArray[np.object_]
-
-SceneNames = Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]]
+SceneNames = Callable[[Objects], Objects]
 """Says for ``(n,)`` polygons in the CRS which scene shows each."""
-
-Coords = npt.NDArray[np.float64]
 
 _TEXT_BYTES = 254
 """What a text in a shapefile's table has room for."""
@@ -166,7 +162,7 @@ class ObjectWriter:
             for one in sinks:
                 one.close()
 
-    def _going_on(self, regions: Regions) -> npt.NDArray[np.bool_]:
+    def _going_on(self, regions: Regions) -> Bools:
         """Say which of ``(n,)`` are further pieces of the object before, and have its attributes."""
         further = ~regions.whole & np.isin(regions.classes, list(self.apart))
         further[:1] = False
@@ -184,7 +180,7 @@ class ObjectWriter:
             entire = regions.whole & (regions.region_ids != self._torn)
             squared = self.regularizer(polygons(regions), replace(regions, whole=entire))
 
-        def placed(shapes: Any, place: Callable[[Coords], Any] = lambda xy: xy @ matrix + (c, f)) -> Any:
+        def placed(shapes: Any, place: Callable[[Floats], Any] = lambda xy: xy @ matrix + (c, f)) -> Any:
             if shapes is None:
                 return polygons(replace(regions, coords=place(regions.coords)))
             return np.asarray(shapely.transform(shapes, place))
@@ -209,9 +205,7 @@ class ObjectWriter:
         large = np.repeat(shapely.area(ground), pieces) >= least
         return frame[large | ~regions.whole] if least.any() else frame
 
-    def _attributes(
-        self, regions: Regions, geometry: npt.NDArray[np.object_], ground: npt.NDArray[np.object_]
-    ) -> dict[str, Column]:
+    def _attributes(self, regions: Regions, geometry: Objects, ground: Objects) -> dict[str, Array]:
         """Return ``(n,)`` what is said of every object, by the names of the fields, in their order.
 
         Geometry has ``(n,)`` their polygons in the CRS, `ground` the same where lengths and areas are true.
@@ -220,7 +214,7 @@ class ObjectWriter:
         values, which = np.unique(regions.classes, return_inverse=True)
         names = np.array([self.classes[value].name for value in values.tolist()], dtype=object)
         lengths, longer = rectangles(ground)
-        columns: dict[str, Column] = {
+        columns: dict[str, Array] = {
             # The place of its first pixel in reading order, row * width of the class raster + column: a
             # number that stays the same as long as the class raster does.
             "object_id": regions.object_ids,
@@ -296,7 +290,7 @@ def file_part(name: str) -> str:
     return "".join(char if char.isalnum() or char in "-_" else "_" for char in name)
 
 
-def polygons(regions: Regions) -> npt.NDArray[np.object_]:
+def polygons(regions: Regions) -> Objects:
     """Build ``(n,)`` polygons in pixel coordinates, x the column and y the row of pixel corners."""
     if not len(regions):
         return np.zeros(0, dtype=object)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import geopandas as gpd
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import shapely
 
+from pfmap.core.arrays import Array, Bools, Floats, Longs, Objects
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.vector.geodesy import Measurer
-from pfmap.vector.layer import Shapes, explained, open_layer
+from pfmap.vector.layer import explained, open_layer
 
 OUTSIDE = "outside all zones"
 
@@ -39,7 +39,7 @@ class Summary:
     notes: tuple[str, ...] = ()
 
 
-_Part = tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]
+_Part = tuple[int, str, Longs, Bools, Floats]
 """Number and name of a zone; of the objects of a chunk that reach it ``(n,)`` numbers, whether their inner
 point lies in it, and their areas in it."""
 
@@ -83,9 +83,7 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
     return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)], notes)
 
 
-def _add(
-    rows: dict[tuple[int, str], Row], part: _Part, names: npt.NDArray[np.str_], whole: npt.NDArray[np.bool_]
-) -> None:
+def _add(rows: dict[tuple[int, str], Row], part: _Part, names: Array, whole: Bools) -> None:
     """Add to a zone's rows what reaches it of objects of ``(n,)`` classes; `whole` are those that count."""
     zone, title, which, inside, areas = part
     for name in np.unique(names[which]).tolist():
@@ -99,13 +97,13 @@ def _add(
 class _Zones:
     """Polygons with names; the last name stands for what lies outside all of them."""
 
-    shapes: Shapes
+    shapes: Objects
     names: list[str]
     tree: shapely.STRtree
     union: shapely.Geometry
     note: str
 
-    def split(self, shapes: Shapes, measurer: Measurer) -> Iterator[_Part]:
+    def split(self, shapes: Objects, measurer: Measurer) -> Iterator[_Part]:
         """Yield for each zone the objects that reach it, and last those that reach out of all of them."""
         points = shapely.point_on_surface(shapes)
         which, zone = self.tree.query(shapes, predicate="intersects")
