@@ -9,20 +9,9 @@ lowest row so far, and those near them; of numbered ones all.
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from pfmap.trace.tile import (
-    NOTHING,
-    Bools,
-    Bytes,
-    Ints,
-    Longs,
-    compiled,
-    label,
-    look_up,
-    roots,
-    shifted,
-)
+from pfmap.core.arrays import Array, Bools, Bytes, Ints, Longs
+from pfmap.trace.tile import NOTHING, compiled, label, look_up, roots, shifted
 
 NO_CODE = 255
 CODES = 256
@@ -184,9 +173,9 @@ matches it at each of `IOUS`.
 class Marks(NamedTuple):
     """What tells objects of a class apart: pixels of equal values are one object."""
 
-    values: npt.NDArray[Any]
+    values: Array
     """``(h, w)``; below 1 for no object."""
-    above: npt.NDArray[Any] | None = None
+    above: Array | None = None
     """``(w,)`` those of the row above, where values hold for 4-connected pixels of these rows only; None
     where they hold everywhere."""
 
@@ -197,7 +186,7 @@ class _Side:
     def __init__(self, width: int) -> None:
         self.objects = np.zeros(0, dtype=_OBJECT)
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # object on the lowest row, in each column
-        self._last: npt.NDArray[Any] = np.full(width, NO_CODE, dtype=np.uint8)  # codes of the lowest row
+        self._last: Array = np.full(width, NO_CODE, dtype=np.uint8)  # codes of the lowest row
 
     def add(self, codes: Bytes, marks: Marks | None, *, last: bool) -> tuple[Ints, Longs, Longs]:
         """Take the next rows of codes; without marks connected pixels are one object. All get new numbers.

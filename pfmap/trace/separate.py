@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.core.arrays import Bools, Bytes, Ints
 from pfmap.core.classes import ClassSpec, listed
-from pfmap.trace.tile import NOTHING, Bools, Bytes, Ints, compiled, label, shifted
+from pfmap.trace.tile import NOTHING, compiled, label, shifted
 
 
 @dataclass(frozen=True, slots=True)

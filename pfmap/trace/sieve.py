@@ -16,28 +16,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from pfmap.trace.tile import (
-    NOTHING,
-    Bools,
-    Bytes,
-    Floats,
-    Ints,
-    Longs,
-    compiled,
-    doubled,
-    label,
-    look_up,
-    no_class,
-    root,
-    roots,
-    shifted,
-)
+from pfmap.core.arrays import Array, Bools, Bytes, Floats, Ints, Longs
+from pfmap.trace.tile import NOTHING, compiled, doubled, label, look_up, no_class, root, roots, shifted
 
 _CHUNK_PIXELS = 8 << 20
 
-Rows = tuple[npt.NDArray[Any], ...]
+Rows = tuple[Array, ...]
 """Rows of classes, of any integer type; of confidence and, where it is known, of contact, both in percent."""
 
 
@@ -81,7 +66,7 @@ class _Graph(NamedTuple):
 class _Chunk:
     """Rows that wait until all regions on them are decided."""
 
-    classes: npt.NDArray[Any]
+    classes: Array
     """``(rows, width)``."""
     percent: tuple[Bytes, ...]
     """Confidence, and what came with it, ``(rows, width)``."""
@@ -123,7 +108,7 @@ class Sieve:
         self._edges = np.zeros((0, 3), dtype=np.int64)  # two nodes and the length of their border
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # node above each column
 
-    def add(self, classes: npt.NDArray[Any], *percent: Bytes) -> Iterator[Rows]:
+    def add(self, classes: Array, *percent: Bytes) -> Iterator[Rows]:
         """Take the next ``(rows, width)`` of `Rows`, and give those that are decided.
 
         They are as they were but for the merged regions' classes. All rows have been given when the last one
@@ -143,7 +128,7 @@ class Sieve:
                 self._take(rows[0], *rows[1:])
                 yield from self._release()
 
-    def _take(self, classes: npt.NDArray[Any], *percent: Bytes) -> None:
+    def _take(self, classes: Array, *percent: Bytes) -> None:
         """Add rows to what waits, and decide what can be decided.
 
         Their pieces become nodes, numbered after the known ones; those that meet one of their own class above
@@ -163,7 +148,7 @@ class Sieve:
         first = self._top * self._width + pieces.first
         limit = np.take(self._limits, pieces.classes, mode="clip")  # a single one is everybody's
         area = pieces.pixels * pixel
-        fresh: tuple[npt.NDArray[Any], ...] = (pieces.classes, area, limit, first, no, no, no)
+        fresh: tuple[Array, ...] = (pieces.classes, area, limit, first, no, no, no)
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
         nodes = _Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, percent, labels, known + np.arange(count)))

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pfmap.trace.tile import NOTHING, UNIT, Arcs, Bools, Bytes, Floats, Ints, Longs, Pieces, compiled, doubled
+from pfmap.core.arrays import Bools, Bytes, Floats, Ints, Longs
+from pfmap.trace.tile import NOTHING, UNIT, Arcs, Pieces, compiled, doubled
 
 _LEVELS = 3
 """How often the tolerance is halved; at the last level an arc is what it was."""
@@ -80,17 +81,6 @@ class _Draft(NamedTuple):
     width: int
 
 
-class _Room(NamedTuple):
-    """Room for `_fewest`: ``(longest arc,)`` each."""
-
-    hops: Ints
-    """Fewest segments that lead to a point."""
-    error: Floats
-    """Least sum of squares with so many."""
-    back: Ints
-    """Point before it on that way."""
-
-
 @compiled
 def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: float, curved: Bools) -> Arcs:
     """Simplify the arcs of a tile: the same arcs with fewer, other vertices, up to `tolerance` pixels away.
@@ -106,23 +96,20 @@ def simplify(arcs: Arcs, pieces: Pieces, height: int, width: int, tolerance: flo
         np.zeros(count, dtype=np.bool_), _reach(arcs, pieces, tolerance, curved), marks[0], marks[1],
         marks[2], marks[3], UNIT * height, UNIT * width,
     )  # fmt: skip
-    longest = 0
     for arc in range(len(arcs.left)):
-        longest = max(longest, offsets[arc + 1] - offsets[arc])
         draft.arc[offsets[arc] : offsets[arc + 1]] = arc
         draft.is_end[offsets[arc]] = draft.is_end[offsets[arc + 1] - 1] = True
-    room = _Room(np.empty(longest, np.int32), np.empty(longest, np.float64), np.empty(longest, np.int32))
     for arc in range(len(arcs.left)):
         start, last = offsets[arc], offsets[arc + 1] - 1
         draft.keep[start] = 1
         if draft.reach[arc] == 0.0 or last - start <= 2:
             _keep_corners(draft, start, last)
         else:
-            _fewest(draft, room, start, last, draft.reach[arc])
+            _fewest(draft, start, last, draft.reach[arc])
             _balance(draft, start, last)
             if curved[arc]:
                 _round(draft, start, last, draft.reach[arc] - _MOST)
-    _mend(draft, room)
+    _mend(draft)
     kept = np.flatnonzero(draft.keep)
     return Arcs(draft.points[kept], np.searchsorted(kept, draft.offsets), arcs.left, arcs.right, arcs.closed)
 
@@ -209,7 +196,7 @@ def _keep_corners(draft: _Draft, start: int, last: int) -> None:
 
 
 @compiled
-def _fewest(draft: _Draft, room: _Room, start: int, last: int, tolerance: float) -> None:
+def _fewest(draft: _Draft, start: int, last: int, tolerance: float) -> None:
     """Choose which points from `start` to `last` are kept; `start` itself is not marked.
 
     A shortest way is looked for, from point i to every later j that a segment may lead to, in the points'
@@ -219,11 +206,12 @@ def _fewest(draft: _Draft, room: _Room, start: int, last: int, tolerance: float)
     of it without looking at them again; that is why it is one loop, which carries a dozen numbers from point
     to point. The cone is unit vectors along its left and right side, or zeros while any direction will do.
     """
-    hops, error, back = room
     size, origin = last - start, draft.offsets[draft.arc[start]]
-    hops[: size + 1] = 1 << 30
+    # Fewest segments that lead to a point, the least sum of squares with so many, the point before it then.
+    whole, real = np.empty((2, size + 1), np.int32), np.empty((3, size + 1))
+    hops, back, error, xs, ys = whole[0], whole[1], real[0], real[1], real[2]
+    hops[:] = 1 << 30
     hops[0], error[0] = 0, 0.0
-    xs, ys = np.empty(size + 1), np.empty(size + 1)
     for k in range(size + 1):
         xs[k], ys[k] = draft.points[start + k]
     square = tolerance * tolerance
@@ -301,24 +289,19 @@ def _balance(draft: _Draft, start: int, last: int) -> None:
     """
     points, keep = draft.points, draft.keep
     wanted, weight = 0.0, 0.0
-    before = start
+    first, before = -1, start
     for k in range(start + 1, last + 1):
         wanted += float(points[k - 1, 0]) * points[k, 1] - float(points[k, 0]) * points[k - 1, 1]
         if keep[k]:
             wanted -= float(points[before, 0]) * points[k, 1] - float(points[k, 0]) * points[before, 1]
-            before = k
-    first, middle = start, -1
-    for k in range(start + 1, last + 1):
-        if keep[k]:
-            if middle >= 0:
+            if first >= 0:
                 weight += np.hypot(points[k, 0] - points[first, 0], points[k, 1] - points[first, 1]) / 2
-                first = middle
-            middle = k
+            first, before = before, k
     if weight == 0.0:
         return
     far = min(max(wanted / 2 / weight, -_MOST), _MOST)
     # Neighbours count where they were: x0, y0 is where the one before was.
-    first, middle = start, -1
+    middle = -1
     x0, y0 = points[start, 0], points[start, 1]
     for k in range(start + 1, last + 1):
         if not keep[k]:
@@ -364,7 +347,7 @@ def _round(draft: _Draft, start: int, last: int, far: float) -> None:
 
 
 @compiled
-def _mend(draft: _Draft, room: _Room) -> None:
+def _mend(draft: _Draft) -> None:
     """Draw segments again, more finely and without moving them, until none meets another.
 
     Only segments that are new since the last look are checked, against all: the others were.
@@ -385,7 +368,7 @@ def _mend(draft: _Draft, room: _Room) -> None:
         for s in range(len(begin)):
             if draft.again[begin[s]]:
                 draft.again[begin[s]] = 0
-                progress |= _redraw(draft, room, begin, end, s)
+                progress |= _redraw(draft, begin, end, s)
         if not progress:
             return  # never: lines as they were do not meet
 
@@ -410,23 +393,19 @@ def _find_meetings(draft: _Draft, begin: Ints, end: Ints, rows: int, cols: int) 
 @compiled
 def _find_strays(draft: _Draft, begin: Ints, end: Ints, posts: Longs, post_start: Longs, cols: int) -> bool:
     """Mark for drawing again the fresh segments on the tile's side or over a post; say if there are any."""
-    points, level, arc_of, closed = draft.points, draft.level, draft.arc, draft.closed
     found = False
     for s in range(len(begin)):
         a, b = begin[s], end[s]
-        if not draft.fresh[a] or level[a] >= _LEVELS:
+        if not draft.fresh[a] or draft.level[a] >= _LEVELS:
             continue
-        own = arc_of[a] if closed[arc_of[a]] else NOTHING
-        if _on_side(points, a, b, draft.height, draft.width) or _jumps(
-            points, a, b, posts, post_start, cols, arc_of, own
-        ):
+        if _on_side(draft, a, b) or _jumps(draft, a, b, posts, post_start, cols):
             draft.again[a] = 1
             found = True
     return found
 
 
 @compiled
-def _redraw(draft: _Draft, room: _Room, begin: Ints, end: Ints, s: int) -> bool:
+def _redraw(draft: _Draft, begin: Ints, end: Ints, s: int) -> bool:
     """Draw a segment again with half the tolerance, its ends where they were; say if anything changed."""
     points, exact, fresh, a, b = draft.points, draft.exact, draft.fresh, begin[s], end[s]
     changed = False
@@ -447,7 +426,7 @@ def _redraw(draft: _Draft, room: _Room, begin: Ints, end: Ints, s: int) -> bool:
     if finer == _LEVELS:
         _keep_corners(draft, a, b)
     else:
-        _fewest(draft, room, a, b, draft.reach[draft.arc[a]] / 2**finer)
+        _fewest(draft, a, b, draft.reach[draft.arc[a]] / 2**finer)
     for k in range(a, b):
         if draft.keep[k]:
             draft.level[k] = finer
@@ -523,18 +502,12 @@ def _linked(points: Ints, is_end: Bools, a: int, b: int) -> bool:
 
 
 @compiled
-def _apart(points: Ints, a: int, b: int, c: int, d: int, axis: int) -> bool:
-    """Whether segments a-b and c-d have no coordinate of this axis in common."""
-    one, other = points[a, axis], points[b, axis]
-    low, high = points[c, axis], points[d, axis]
-    return max(one, other) < min(low, high) or max(low, high) < min(one, other)
-
-
-@compiled
 def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
     """Whether segments a-b and c-d have more in common than one end of each."""
-    if _apart(points, a, b, c, d, 0) or _apart(points, a, b, c, d, 1):
-        return False
+    for axis in range(2):  # have they any row, and any column, in common?
+        p, q, r, s = points[a, axis], points[b, axis], points[c, axis], points[d, axis]
+        if max(p, q) < min(r, s) or max(r, s) < min(p, q):
+            return False
     if _linked(points, is_end, b, c) or _linked(points, is_end, b, d):
         a, b = b, a
     if _linked(points, is_end, a, d):
@@ -553,10 +526,11 @@ def _meet(points: Ints, is_end: Bools, a: int, b: int, c: int, d: int) -> bool:
 
 
 @compiled
-def _on_side(points: Ints, a: int, b: int, height: int, width: int) -> bool:
+def _on_side(draft: _Draft, a: int, b: int) -> bool:
     """Whether a segment lies on a side of the tile, where arcs never run."""
+    points = draft.points
     x0, y0, x1, y1 = points[a, 0], points[a, 1], points[b, 0], points[b, 1]
-    return (x0 == x1 and (x0 == 0 or x0 == width)) or (y0 == y1 and (y0 == 0 or y0 == height))  # noqa: PLR1714
+    return (x0 == x1 and x0 in (0, draft.width)) or (y0 == y1 and y0 in (0, draft.height))
 
 
 @compiled
@@ -570,10 +544,9 @@ def _posts(draft: _Draft, rows: int, cols: int) -> tuple[Longs, Longs]:
 
 
 @compiled
-def _jumps(
-    points: Ints, a: int, b: int, posts: Longs, post_start: Longs, cols: int, arc_of: Ints, own: int
-) -> bool:
-    """Whether a post, not of arc `own`, lies between a segment and the run of points it stands for."""
+def _jumps(draft: _Draft, a: int, b: int, posts: Longs, post_start: Longs, cols: int) -> bool:
+    """Whether a post, not of the same ring, lies between a segment and the run of points it stands for."""
+    points, arc = draft.points, draft.arc[a]
     west = east = points[a, 0]
     north = south = points[a, 1]
     for k in range(a + 1, b + 1):
@@ -584,7 +557,8 @@ def _jumps(
             cell = row * cols + column
             for k in range(post_start[cell], post_start[cell + 1]):
                 post = posts[k]
-                if arc_of[post] == own or _same(points, post, a) or _same(points, post, b):
+                own = draft.closed[arc] and draft.arc[post] == arc
+                if own or _same(points, post, a) or _same(points, post, b):
                     continue
                 if _inside(points, a, b, post):
                     return True

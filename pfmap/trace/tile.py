@@ -9,8 +9,8 @@ also when it is simplified; the rings of a region are its arcs, joined end to en
 Lines run along pixel corners. Coordinates are integers, `UNIT` to a pixel, so that what is simplified later
 has room between the corners.
 
-What all compiled loops share is here too: array types, ragged arrays, tables with holes, and union-find. A
-ragged array holds runs of different lengths in one array: run k is ``coords[offsets[k] : offsets[k + 1]]``.
+What all compiled loops share is here too: ragged arrays, tables with holes, and union-find. A ragged array
+holds runs of different lengths in one array: run k is ``coords[offsets[k] : offsets[k + 1]]``.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from pfmap.core.arrays import Array, Bools, Bytes, Ints, Longs
 
 NOTHING = -1
 """Stands for nodata, and for what lies outside the raster."""
@@ -47,7 +42,7 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
-def offsets_of(sizes: npt.NDArray[Any]) -> Longs:
+def offsets_of(sizes: Array) -> Longs:
     """Return the ``(n + 1,)`` offsets of a ragged array whose ``(n,)`` runs have these sizes."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -67,7 +62,7 @@ def doubled(rows: Longs) -> Longs:
     return more
 
 
-def look_up(table: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def look_up(table: Array, index: Array) -> Array:
     """Return ``table[index]``, and `NOTHING` where the index is `NOTHING`; the table may be empty."""
     return np.append(table, NOTHING)[index]
 
@@ -152,6 +147,8 @@ class Halves(NamedTuple):
     region: Longs
     """Number of the region, ascending."""
     arc: Longs
+    follow: Longs
+    """Where, in their order by region and first corner, those begin that may follow it."""
     backward: Bools
     """Whether the arc is walked from its end."""
     loose_start: Bools
@@ -160,19 +157,8 @@ class Halves(NamedTuple):
     """The same where it ends."""
 
 
-class Rings(NamedTuple):
-    """Rings of regions, as ragged arrays: of each region the outer ring first, then its holes."""
-
-    coords: Ints
-    """``(points, 2)`` columns and rows, `UNIT` to a pixel; rings are closed."""
-    ring_offsets: Longs
-    """``(rings + 1,)`` where each ring starts in `coords`."""
-    region_offsets: Longs
-    """``(regions + 1,)`` where each region starts in the rings."""
-
-
 @compiled
-def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
+def label(classes: Array, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
     """Find the 4-connected pieces of a tile of ``(h, w)`` classes, and confidence in percent.
 
     Runs of equal pixels are found row by row, and united with those above them (union-find). Nodata belongs
@@ -182,8 +168,7 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
         ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
     """
     height, width = classes.shape
-    starts, row_starts = _runs(classes)
-    parent = np.arange(len(starts), dtype=np.int32)
+    starts, row_starts, number = _runs(classes, nodata)
     for y in range(1, height):
         above, stop_above = row_starts[y - 1], row_starts[y]
         for run in range(row_starts[y], row_starts[y + 1]):
@@ -191,51 +176,48 @@ def label(classes: npt.NDArray[Any], confidence: Bytes, nodata: int) -> tuple[In
             value = classes[y, starts[run]]
             while above < stop_above and starts[above] < stop:
                 if value != nodata and classes[y - 1, starts[above]] == value:
-                    unite(parent, above, run)
+                    unite(number, above, run)
                 above += 1
             above -= 1  # it may reach over the next run too, unless it ends with this one
             if above + 1 < stop_above and starts[above + 1] == stop:
                 above += 1
-    number = np.empty(len(starts), dtype=np.int32)
     found = 0
-    for y in range(height):
-        for run in range(row_starts[y], row_starts[y + 1]):
-            if classes[y, starts[run]] == nodata:
-                number[run] = NOTHING
-            elif parent[run] == run:  # a root is the first of its set
-                number[run] = found
-                found += 1
-            else:
-                number[run] = number[parent[run]]
+    for run in range(len(number)):
+        if number[run] == run:  # a root is the first of its set
+            number[run] = found
+            found += 1
+        elif number[run] != NOTHING:
+            number[run] = number[number[run]]
     return _gather(classes, confidence, starts, row_starts, number, found)
 
 
 @compiled
-def _runs(classes: npt.NDArray[Any]) -> tuple[Ints, Longs]:
-    """Return ``(runs,)`` columns in which runs of equal pixels start, ``(h + 1,)`` where each row's start."""
+def _runs(classes: Array, nodata: int) -> tuple[Ints, Longs, Ints]:
+    """Find the runs of equal pixels in rows.
+
+    Returns:
+        ``(runs,)`` columns in which they start, ``(h + 1,)`` where each row's start, and ``(runs,)`` numbers
+        of their own, or `NOTHING`.
+    """
     height, width = classes.shape
-    count = height
-    for y in range(height):
-        for x in range(1, width):
-            count += classes[y, x] != classes[y, x - 1]
-    starts = np.empty(count, dtype=np.int32)
+    starts = np.empty(height * width, dtype=np.int32)
+    number = np.empty(height * width, dtype=np.int32)
     row_starts = np.empty(height + 1, dtype=np.int64)
     at = 0
     for y in range(height):
         row_starts[y] = at
-        starts[at] = 0
-        at += 1
-        for x in range(1, width):
-            if classes[y, x] != classes[y, x - 1]:
-                starts[at] = x
+        row = classes[y]
+        for x in range(width):
+            if x == 0 or row[x] != row[x - 1]:
+                starts[at], number[at] = x, at if row[x] != nodata else NOTHING
                 at += 1
     row_starts[height] = at
-    return starts, row_starts
+    return starts[:at].copy(), row_starts, number[:at].copy()
 
 
 @compiled
 def _gather(
-    classes: npt.NDArray[Any], confidence: Bytes, starts: Ints, row_starts: Longs, number: Ints, found: int
+    classes: Array, confidence: Bytes, starts: Ints, row_starts: Longs, number: Ints, found: int
 ) -> tuple[Ints, Pieces]:
     """Give each pixel the number of its piece, and sum up each piece; `number` is that of each run."""
     height, width = classes.shape
@@ -272,7 +254,7 @@ _EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
 
 
 @compiled
-def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
+def _lines(classes: Array) -> tuple[Bytes, int]:
     """Find the unit lines between pixels of different classes.
 
     Returns:
@@ -305,52 +287,36 @@ def _lines(classes: npt.NDArray[Any]) -> tuple[Bytes, int]:
     return lines, count
 
 
-@compiled
-def _leads(lines: Bytes, x: int, y: int, bit_east: int, bit_south: int) -> tuple[bool, bool, bool, bool]:
-    """Say whether lines lead from a corner to the east, south, west and north."""
-    bits = lines[y, x]
-    return (
-        bits & bit_east != 0,
-        bits & bit_south != 0,
-        x > 0 and lines[y, x - 1] & bit_east != 0,
-        y > 0 and lines[y - 1, x] & bit_south != 0,
-    )
+_STEPS = (1, 0), (0, 1), (-1, 0), (0, -1)
+"""Columns and rows of a step to the east, south, west and north."""
 
 
 @compiled
-def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> int:
+def _leads(lines: Bytes, x: int, y: int, right: int, down: int, east: int, south: int) -> bool:
+    """Whether a line leads from a corner in a direction, by flags for lines to the east and to the south."""
+    x, y = min(x, x + right), min(y, y + down)
+    return x >= 0 and y >= 0 and lines[y, x] & (east if right else south) != 0
+
+
+@compiled
+def _walk(lines: Bytes, x: int, y: int, right: int, down: int, coords: Ints, at: int) -> int:
     """Follow a line from a corner to the next node, or back to that corner, and mark it as walked.
 
-    Its ends and bends are written to `coords` from `at` on; where they end is returned. Headings are 0 east,
-    1 south, 2 west, 3 north. Off the nodes just two lines meet, so there is one way on: ahead, or one turn.
+    Its ends and bends are written to `coords` from `at` on; where they end is returned. Off the nodes just
+    two lines meet, so there is one way on: ahead, or one turn.
     """
     x0, y0 = x, y
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
     at += 1
     while True:
-        if heading == 0:
-            lines[y, x] &= ~_NEW_EAST & 255
-            x += 1
-        elif heading == 1:
-            lines[y, x] &= ~_NEW_SOUTH & 255
-            y += 1
-        elif heading == 2:
-            x -= 1
-            lines[y, x] &= ~_NEW_EAST & 255
-        else:
-            y -= 1
-            lines[y, x] &= ~_NEW_SOUTH & 255
+        lines[min(y, y + down), min(x, x + right)] &= ~(_NEW_EAST if right else _NEW_SOUTH) & 255
+        x, y = x + right, y + down
         if (x == x0 and y == y0) or lines[y, x] & _NODE:
             break
-        east, south, west, north = _leads(lines, x, y, _EAST, _SOUTH)
-        if heading == 0 or heading == 2:  # noqa: PLR1714 - numba
-            ahead = east if heading == 0 else west
-            turn = 1 if south else 3
-        else:
-            ahead = south if heading == 1 else north
-            turn = 0 if east else 2
-        if not ahead:
-            heading = turn
+        if not _leads(lines, x, y, right, down, _EAST, _SOUTH):
+            right, down = down, right
+            if not _leads(lines, x, y, right, down, _EAST, _SOUTH):
+                right, down = -right, -down
             coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
             at += 1
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
@@ -358,19 +324,7 @@ def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> 
 
 
 @compiled
-def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
-    """Return the pieces on the left and right of a unit line that leaves a corner."""
-    if heading == 0:
-        return labels[y - 1, x], labels[y, x]
-    if heading == 1:
-        return labels[y, x], labels[y, x - 1]
-    if heading == 2:
-        return labels[y, x - 1], labels[y - 1, x - 1]
-    return labels[y - 1, x - 1], labels[y - 1, x]
-
-
-@compiled
-def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
+def arcs_between(classes: Array, labels: Ints) -> Arcs:
     """Trace the lines inside a tile of ``(h, w)`` classes, from node to node; labels are from `label`.
 
     Each arc is there once; closed ones start at their first corner in reading order.
@@ -386,15 +340,18 @@ def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
     for rings in (False, True):  # what is left when all nodes' lines are walked are rings
         wanted = _NEW_EAST | _NEW_SOUTH if rings else _NODE
         for y in range(height + 1):
+            row = lines[y]
             for x in range(width + 1):
-                if lines[y, x] & wanted == 0:
+                if row[x] & wanted == 0:
                     continue
                 for heading in range(4):
-                    if _leads(lines, x, y, _NEW_EAST, _NEW_SOUTH)[heading]:
+                    east, down = _STEPS[heading]
+                    if _leads(lines, x, y, east, down, _NEW_EAST, _NEW_SOUTH):
                         offsets[arcs] = at
-                        left[arcs], right[arcs] = _sides(labels, x, y, heading)
+                        left[arcs] = labels[y - (east > down), x - (east + down < 0)]
+                        right[arcs] = labels[y - (east + down < 0), x - (down > east)]
                         closed[arcs] = rings
-                        at = _walk(lines, x, y, heading, coords, at)
+                        at = _walk(lines, x, y, east, down, coords, at)
                         arcs += 1
     offsets[arcs] = at
     return Arcs(
@@ -406,51 +363,15 @@ def arcs_between(classes: npt.NDArray[Any], labels: Ints) -> Arcs:
     )
 
 
-def join(
-    halves: Halves, count: int, coords: Ints, offsets: Longs, closed: Bools, *, keep_nodes: bool
-) -> Rings:
-    """Join the arcs around so many regions, as in `Arcs`, into rings.
+@compiled
+def walk_rings(
+    halves: Halves, order: Longs, leaving: Longs, coords: Ints, offsets: Longs, closed: Bools, keep: bool
+) -> tuple[Ints, Longs, Longs, Longs]:
+    """Join arcs to rings, each from the first of its halves that is not walked yet.
 
     Where a region touches itself at a corner its rings do not cross over: they meet there, and each is
-    simple. So polygons of them are valid. `keep_nodes` leaves a vertex where a ring goes straight on but a
-    third line meets it.
-    """
-    # Arcs start and end at pixel corners: region and corner in one number say where halves meet.
-    starts, ends = (coords[at].astype(np.int64) // UNIT for at in (offsets[:-1], offsets[1:] - 1))
-    span = int(coords[:, 0].max(initial=0)) // UNIT + 1
-    nowhere = (int(coords[:, 1].max(initial=0)) // UNIT + 1) * span  # rings by themselves meet no others
-    places = nowhere + 1
-    begin, stop = (np.where(closed, nowhere, at[:, 1] * span + at[:, 0]) for at in (starts, ends))
-    a, b = begin[halves.arc], stop[halves.arc]
-    leaving = halves.region * places + np.where(halves.backward, b, a)
-    arriving = halves.region * places + np.where(halves.backward, a, b)
-    order = np.argsort(leaving, kind="stable")
-    points, ring_offsets, region, area = _walk_all(
-        halves, arriving, order, leaving[order], coords, offsets, closed, keep_nodes
-    )
-    # Rows count downwards: with the region on the left, outer rings have a negative area.
-    outer_first = np.lexsort((area > 0, region))
-    if not (outer_first[1:] > outer_first[:-1]).all():
-        points = take_ragged(points, ring_offsets, outer_first)
-    sizes = np.diff(ring_offsets)[outer_first]
-    return Rings(points, offsets_of(sizes), offsets_of(np.bincount(region, minlength=count)))
-
-
-@compiled
-def _walk_all(
-    halves: Halves,
-    arriving: Longs,
-    order: Longs,
-    leaving: Longs,
-    coords: Ints,
-    offsets: Longs,
-    closed: Bools,
-    keep_nodes: bool,
-) -> tuple[Ints, Longs, Longs, Longs]:
-    """Walk all rings, each from the first of its halves that is not walked yet.
-
-    A number for region and corner says where halves end (`arriving`), and where they begin, in their order by
-    it (`leaving`).
+    simple. So polygons of them are valid. A number for region and corner says where halves begin, in their
+    `order` by it (`leaving`). `keep` leaves a vertex where a ring goes straight on but a third line meets it.
 
     Returns:
         ``(points, 2)`` vertices, ``(rings + 1,)`` where each ring starts, and ``(rings,)`` its region and
@@ -463,34 +384,29 @@ def _walk_all(
     loose = np.zeros(size, dtype=np.bool_)
     ring_offsets = np.empty(count + 1, dtype=np.int64)
     region = np.empty(count, dtype=np.int64)
-    area = np.empty(count, dtype=np.int64)
+    area = np.zeros(count, dtype=np.int64)
     walked = np.zeros(count, dtype=np.bool_)
     rings, at = 0, 0
-    near, far = 0, 0  # the region's halves: where the next half is looked for
     for first in range(count):
         if walked[first]:
             continue
-        if first >= far:
-            near, far = first, first + 1
-            while far < count and halves.region[far] == halves.region[first]:
-                far += 1
         start, half = at, first
         while True:
             walked[half] = True
             arc, loose_end = halves.arc[half], halves.loose_end[half]
-            backward = halves.backward[half]
-            at = _put(coords, offsets[arc], offsets[arc + 1] - 1, backward, points, loose, at)
+            at = _put(coords, offsets[arc], offsets[arc + 1] - 1, halves.backward[half], points, loose, at)
             if not closed[arc]:
-                found = near + np.searchsorted(leaving[near:far], arriving[half])
-                half = _follow(halves, half, found, order, leaving, coords, offsets)
+                half = _follow(halves, half, halves.follow[half], order, leaving, coords, offsets)
             joint = start if half == first else at
             if joint < size:
-                loose[joint] = not keep_nodes or loose_end or halves.loose_start[half]
+                loose[joint] = not keep or loose_end or halves.loose_start[half]
             if half == first:
                 break
         at = _without_straight(points, loose, start, at)
         ring_offsets[rings], region[rings] = start, halves.region[first]
-        area[rings] = _doubled_area(points, start, at)
+        for k in range(start, at - 1):
+            x, y = np.int64(points[k, 0]), np.int64(points[k, 1])
+            area[rings] += x * points[k + 1, 1] - points[k + 1, 0] * y
         rings += 1
     ring_offsets[rings] = at
     return points[:at].copy(), ring_offsets[: rings + 1].copy(), region[:rings].copy(), area[:rings].copy()
@@ -548,8 +464,8 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
     size = stop - start
     for k in range(size):
         if loose[start + k]:
-            before, after = points[start + (k - 1) % size], points[start + (k + 1) % size]
-            loose[start + k] = _straight(before, points[start + k], after)
+            a, b, c = points[start + (k - 1) % size], points[start + k], points[start + (k + 1) % size]
+            loose[start + k] = np.int64(b[0] - a[0]) * (c[1] - b[1]) == np.int64(b[1] - a[1]) * (c[0] - b[0])
     at = start
     for k in range(size):
         if not loose[start + k]:
@@ -557,18 +473,3 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
             at += 1
     points[at] = points[start]
     return at + 1
-
-
-@compiled
-def _straight(a: Ints, b: Ints, c: Ints) -> bool:
-    """Whether b lies on the line from a to c."""
-    return np.int64(b[0] - a[0]) * (c[1] - b[1]) == np.int64(b[1] - a[1]) * (c[0] - b[0])
-
-
-@compiled
-def _doubled_area(points: Ints, start: int, stop: int) -> int:
-    """Return twice the signed area of a closed ring."""
-    doubled = np.int64(0)
-    for k in range(start, stop - 1):
-        doubled += np.int64(points[k, 0]) * points[k + 1, 1] - np.int64(points[k + 1, 0]) * points[k, 1]
-    return int(doubled)

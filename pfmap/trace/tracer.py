@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Array, Bools, Bytes, Ints, Longs
 from pfmap.core.stages import Regions
 from pfmap.trace.separate import Separation
 from pfmap.trace.simplify import simplify
@@ -34,16 +34,9 @@ from pfmap.trace.tile import (
     NOTHING,
     UNIT,
     Arcs,
-    Bools,
-    Bytes,
     Halves,
-    Ints,
-    Longs,
     Pieces,
-    Rings,
     arcs_between,
-    compiled,
-    join,
     label,
     look_up,
     no_class,
@@ -51,6 +44,7 @@ from pfmap.trace.tile import (
     roots,
     shifted,
     take_ragged,
+    walk_rings,
 )
 
 TILE = 512
@@ -71,12 +65,18 @@ _REGION = np.dtype(
         ("vertices", np.int64),
         ("row", np.int64),
         ("region", np.int64),
-    ]
+    ],
+    align=True,
 )
 """What is known of an open object: that of `Pieces`, the row of tiles in which it began, and its region.
 
 Where objects are taken apart, regions have entries too; else an object is its own region.
 """
+
+_UNITED = {"pixels": np.add, "total": np.add, "vertices": np.add} | dict.fromkeys(
+    ("least", "first", "row"), np.minimum
+)
+"""How that of two becomes that of both."""
 
 
 class Tile(NamedTuple):
@@ -229,7 +229,7 @@ class Tracer:
         self._first = self._have = 0
         layers = 3 if separation and separation.by_contact else 2
         rows = np.zeros((layers, min(tile + 2 * self._halo, height), width), dtype=np.uint8)
-        self._layers: list[npt.NDArray[Any]] = list(rows)
+        self._layers: list[Array] = list(rows)
         self._top = 0  # of the next row of tiles
         self._row = 0  # which one that is
         self._sheets: list[_Sheet] = []
@@ -249,7 +249,7 @@ class Tracer:
         self._resources.close()
 
     def add(
-        self, classes: npt.NDArray[Any], confidence: Bytes | None = None, contact: Bytes | None = None
+        self, classes: Array, confidence: Bytes | None = None, contact: Bytes | None = None
     ) -> Iterator[Regions]:
         """Take the next rows and give the regions that are closed then.
 
@@ -366,11 +366,13 @@ class Tracer:
         points = np.concatenate([*coords, ends.reshape(-1, 2)])
         at = offsets_of(np.concatenate([*map(np.diff, offsets), np.full(len(ends), 2)]))
         rings = np.concatenate([*closed, np.zeros(len(ends), dtype=np.bool_)])
-        corners = np.stack([points[at[:-1]], points[at[1:] - 1]], axis=1) // UNIT
         self._top += height
-        loose = self._loose(corners, np.concatenate([~rings[: len(inside)], ~united]))
+        loose = self._loose(self._ends(points, at), np.concatenate([~rings[: len(inside)], ~united]))
         lines = _Lines(points, at, rings, loose, look_up(piece, sides), look_up(objects, sides))
-        _count_vertices(self._regions, lines.region, lines.offsets)
+        sizes = np.diff(at) - 1
+        for owner in lines.region.T:
+            bounds = (lines.region[:, 0] != lines.region[:, 1]) & (owner >= 0)
+            np.add.at(self._regions["vertices"], owner[bounds], sizes[bounds])
         lines = lines.take((lines.region >= 0).any(axis=1))
         self._sheets.append(_Sheet(self._row, self.piece_count, pieces, lines))
 
@@ -397,13 +399,18 @@ class Tracer:
         ends, beside, united = [], [], []
 
         def along(left: Longs, right: Longs, x: int, y: int, same: Bools, *, down: bool) -> None:
-            runs, one = _runs(left, right, klass, same)
-            line = np.empty((len(runs), 2, 2), dtype=np.int32)
+            start = np.flatnonzero((np.diff(left, prepend=-2) != 0) | (np.diff(right, prepend=-2) != 0))
+            runs = np.stack([start, np.append(start[1:], len(left))], axis=1)
+            sides = np.stack([left[start], right[start]], axis=1)
+            one, other = look_up(klass, sides).T
+            met = (sides >= 0).all(axis=1) & (one == other) & np.logical_or.reduceat(same, start)
+            some = (sides >= 0).any(axis=1)
+            line = np.empty((np.count_nonzero(some), 2, 2), dtype=np.int32)
             line[:, :, 0], line[:, :, 1] = UNIT * x, UNIT * y
-            line[:, :, int(down)] += UNIT * runs.astype(np.int32)
+            line[:, :, int(down)] += UNIT * runs[some].astype(np.int32)
             ends.append(line)
-            beside.append(np.stack([left[runs[:, 0]], right[runs[:, 0]]], axis=1))
-            united.append(one)
+            beside.append(sides[some])
+            united.append(met[some])
 
         outside = np.full(height, NOTHING, dtype=np.int64)
         west = outside
@@ -419,13 +426,18 @@ class Tracer:
             along(bottom, np.full_like(bottom, NOTHING), 0, self._height, same, down=False)
         return np.concatenate(ends), np.concatenate(beside), np.concatenate(united)
 
-    def _loose(self, corners: Ints, real: Bools) -> Bools:
-        """Say at which ``(n, 2, 2)`` corners, where arcs start and end, only two lines meet.
+    def _ends(self, coords: Ints, offsets: Longs) -> Longs:
+        """Return ``(n, 2)`` where arcs start and end: at corner column + row * (width + 1)."""
+        corners = coords[np.stack([offsets[:-1], offsets[1:] - 1], axis=1)].astype(np.int64) // UNIT
+        return np.asarray(corners[..., 1] * (self._width + 1) + corners[..., 0])
+
+    def _loose(self, ends: Longs, real: Bools) -> Bools:
+        """Say at which ``(n, 2)`` corners, where arcs start and end, only two lines meet.
 
         They are nodes only because tiles end there. Of ``(n,)`` arcs those count that part two objects. What
         lies below the lowest row is not known yet: the arcs there will say it.
         """
-        place = (corners[..., 1].astype(np.int64) * (self._width + 1) + corners[..., 0]).ravel()
+        place = ends.ravel()
         counted = np.repeat(real, 2)
         _, number = np.unique(np.concatenate([place, self._hanging]), return_inverse=True)
         meeting = np.bincount(number[np.append(counted, self._hanging >= 0)], minlength=len(number))
@@ -454,10 +466,19 @@ class Tracer:
         region[fresh] = self._new_regions(len(fresh))
         region = np.where(wanted, region[group], NOTHING)
         self._regions["classes"][region[wanted]] = klass[wanted]
-        for before, now in np.unique(np.stack([known[old], region[old]], axis=1), axis=0):
-            if before != now:
-                self._merge(int(before), int(now))
-        _add_pieces(self._regions, region, pieces)
+        pairs = np.unique(np.stack([known[old], region[old]], axis=1), axis=0)
+        before, now = pairs[pairs[:, 0] != pairs[:, 1]].T
+        mine = region[:count] >= 0
+        for name, unite in _UNITED.items():
+            column = self._regions[name]
+            unite.at(column, now, column[before])
+            if name in Pieces._fields:
+                unite.at(column, region[:count][mine], getattr(pieces, name)[mine])
+        stands_for = np.arange(len(self._parent))
+        stands_for[before] = now
+        self._parent = stands_for[self._parent]
+        for pair in zip(before.tolist(), now.tolist(), strict=True):
+            self._shelf.move(*pair)
         return region
 
     def _new_regions(self, count: int) -> Longs:
@@ -474,16 +495,6 @@ class Tracer:
             (0, 0, 0, 255, np.iinfo(np.int64).max, 0, self._row, 0), dtype=_REGION
         )
         return fresh
-
-    def _merge(self, before: int, now: int) -> None:
-        """Make one open object, or region, a part of another."""
-        table = self._regions
-        for name in ("pixels", "total", "vertices"):
-            table[name][now] += table[name][before]
-        for name in ("least", "first", "row"):
-            table[name][now] = min(table[name][now], table[name][before])
-        self._parent[self._parent == before] = now
-        self._shelf.move(before, now)
 
     def _close(self, closing: Longs, regions: Longs) -> Iterator[Regions]:
         """Build the polygons of ``(n,)`` objects that are closed, and keep only what open ones still need.
@@ -546,11 +557,11 @@ class Tracer:
         order = np.lexsort((np.arange(len(region)), region, late))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        owner, rings, at_edge = self._join(lines, rank[root], use)
+        owner, rings = self._join(lines, rank[root], use)
         owner = order[owner]
         region, late, table = region[owner], late[owner], self._regions[owner]
         pieces = Pieces(*(table[name] for name in Pieces._fields))
-        found = _regions(rings, pieces, at_edge, self._regions["first"][region], whole=True)
+        found = _regions(rings, pieces, self._regions["first"][region], whole=True)
         starts = np.flatnonzero(late & (np.diff(region, prepend=NOTHING) != 0)).tolist()
         starts.append(len(found))
         for start, stop in itertools.pairwise(starts):
@@ -566,7 +577,7 @@ class Tracer:
 
     def _pieces_of(self, lines: _Lines, use: Bools) -> Regions:
         """Build the pieces that these arcs bound."""
-        piece, rings, at_edge = self._join(lines, lines.piece, use)
+        piece, rings = self._join(lines, lines.piece, use)
         bases = np.array([sheet.base for sheet in self._sheets])
         which = np.searchsorted(bases, piece, side="right") - 1
         tables = []
@@ -576,46 +587,55 @@ class Tracer:
         if not tables:
             return Regions.none()
         pieces = Pieces(*map(np.concatenate, zip(*tables, strict=True)))
-        return _regions(rings, pieces, at_edge, pieces.first, whole=False)
+        return _regions(rings, pieces, pieces.first, whole=False)
 
-    def _join(self, lines: _Lines, owner: Longs, use: Bools) -> tuple[Longs, Rings, Bools]:
+    def _join(self, lines: _Lines, owner: Longs, use: Bools) -> tuple[Longs, dict[str, Any]]:
         """Join ``n`` arcs to rings: ``(n, 2)`` who is left and right of them, and whether they bound it.
 
         Returns:
-            ``(k,)`` owners, ascending; their rings; and ``(k,)`` which of them touch the raster's edge.
+            ``(k,)`` owners, ascending; and what `Regions` say of their rings, and of the raster's edge.
         """
-        arcs = np.arange(len(use))
-        arc = np.concatenate([arcs[use[:, 0]], arcs[use[:, 1]]])
-        backward = np.arange(len(arc)) >= np.count_nonzero(use[:, 0])
-        mine = np.concatenate([owner[use[:, 0], 0], owner[use[:, 1], 1]])
-        owners, number = np.unique(mine, return_inverse=True)
+        side, arc = np.nonzero(use.T)
+        owners, number = np.unique(owner[arc, side], return_inverse=True)
         order = np.argsort(number, kind="stable")
-        number, arc, backward = number[order], arc[order], backward[order]
-        start = backward.astype(np.int64)  # also the column of this side
-        halves = Halves(number, arc, backward, lines.loose[arc, start], lines.loose[arc, 1 - start])
+        number, arc, side = number[order], arc[order], side[order]
+        # Region and corner in one number say where halves meet; rings by themselves meet no others.
+        nowhere = (self._height + 1) * (self._width + 1)
+        ends = np.where(lines.closed[:, None], nowhere, self._ends(lines.coords, lines.offsets))
+        leaving, arriving = (number * (nowhere + 1) + ends[arc, column] for column in (side, 1 - side))
+        order = np.argsort(leaving, kind="stable")
+        leaving = leaving[order]
+        follow = np.searchsorted(leaving, arriving)
+        halves = Halves(number, arc, follow, side == 1, lines.loose[arc, side], lines.loose[arc, 1 - side])
         # Walls are common vertex for vertex where objects that touch are to be squared.
         keep = self._tolerance > 0 or (self._separation is not None and len(self._straight) > 1)
-        rings = join(halves, len(owners), lines.coords, lines.offsets, lines.closed, keep_nodes=keep)
+        points, offsets, region, area = walk_rings(halves, order, leaving, *lines[:3], keep)
+        # Rows count downwards: with the region on the left, outer rings have a negative area.
+        outer_first = np.lexsort((area > 0, region))
+        if not (outer_first[1:] > outer_first[:-1]).all():
+            points = take_ragged(points, offsets, outer_first)
         at_edge = np.zeros(len(owners), dtype=np.bool_)
-        at_edge[number[lines.piece[arc, 1 - start] == NOTHING]] = True
-        return owners, rings, at_edge
+        at_edge[number[lines.piece[arc, 1 - side] == NOTHING]] = True
+        return owners, {
+            "coords": points / UNIT,
+            "ring_offsets": offsets_of(np.diff(offsets)[outer_first]),
+            "region_offsets": offsets_of(np.bincount(region, minlength=len(owners))),
+            "at_edge": at_edge,
+        }
 
 
-def _regions(rings: Rings, pieces: Pieces, at_edge: Bools, region: Longs, *, whole: bool) -> Regions:
+def _regions(rings: dict[str, Any], pieces: Pieces, region: Longs, *, whole: bool) -> Regions:
     """Put together what is known of objects, or of pieces of them, and the name of their region."""
     return Regions(
+        **rings,
         classes=pieces.classes,
-        coords=rings.coords / UNIT,
-        ring_offsets=rings.ring_offsets,
-        region_offsets=rings.region_offsets,
         ids=pieces.first,
         object_ids=pieces.first,
         region_ids=region,
-        whole=np.full(len(at_edge), whole),
+        whole=np.full(len(region), whole),
         pixels=pieces.pixels,
         confidence_sum=pieces.total,
         confidence_min=pieces.least,
-        at_edge=at_edge,
     )
 
 
@@ -624,46 +644,3 @@ def _along(tiles: list[Tile], starts: Longs, side: int) -> Longs:
     return np.concatenate(
         [shifted(tile.sides[side], start) for tile, start in zip(tiles, starts[:-1], strict=True)]
     )
-
-
-@compiled
-def _add_pieces(regions: npt.NDArray[np.void], region: Longs, pieces: Pieces) -> None:
-    """Add what is known of pieces to the regions they belong to."""
-    for k in range(len(pieces.classes)):
-        if region[k] != NOTHING:
-            one = regions[region[k]]
-            one.pixels += pieces.pixels[k]
-            one.total += pieces.total[k]
-            one.least = min(one.least, pieces.least[k])
-            one.first = min(one.first, pieces.first[k])
-
-
-@compiled
-def _count_vertices(regions: npt.NDArray[np.void], region: Longs, offsets: Longs) -> None:
-    """Count the vertices of arcs for the objects on either side."""
-    for k in range(len(region)):
-        if region[k, 0] != region[k, 1]:
-            for side in range(2):
-                if region[k, side] != NOTHING:
-                    regions[region[k, side]].vertices += offsets[k + 1] - offsets[k] - 1
-
-
-@compiled
-def _runs(a: Longs, b: Longs, klass: Ints, same: Bools) -> tuple[Longs, Bools]:
-    """Return ``(n, 2)`` where runs of equal pairs start and stop, those of two `NOTHING` left out.
-
-    Also ``(n,)`` whether a pair is one object: both are of one class, and the `same` somewhere.
-    """
-    runs = np.empty((len(a), 2), dtype=np.int64)
-    united = np.empty(len(a), dtype=np.bool_)
-    count, start = 0, 0
-    for k in range(1, len(a) + 1):
-        if k == len(a) or a[k] != a[start] or b[k] != b[start]:
-            one, other = a[start], b[start]
-            if one != NOTHING or other != NOTHING:
-                runs[count, 0], runs[count, 1] = start, k
-                met = one != NOTHING and other != NOTHING  # noqa: PLR1714 - numba
-                united[count] = met and klass[one] == klass[other] and same[start:k].any()
-                count += 1
-            start = k
-    return runs[:count], united[:count]
