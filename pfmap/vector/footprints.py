@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from pfmap.core.arrays import Floats, Objects
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.vector.geodesy import cut_at_180, unwrapped
@@ -23,9 +23,7 @@ def lonlat_ring(box: GeoBox) -> tuple[tuple[float, float], ...]:
     Counter-clockwise, as GeoJSON wants it (RFC 7946). Over the antimeridian longitudes go on past 180, and
     around a pole the ring goes to the pole and back: `footprint_geometry` cuts it as that standard asks.
     """
-    if box.crs_wkt is None:
-        return ()
-    ring = _ring(box, "OGC:CRS84")
+    ring = None if box.crs_wkt is None else _ring(box, "OGC:CRS84")
     if ring is None:
         return ()
     polygon = shapely.orient_polygons(shapely.Polygon(unwrapped(np.concatenate([ring, ring[:1]]))))
@@ -83,7 +81,7 @@ class Footprints:
         self._names = np.array(names, dtype=object)
         self._tree = shapely.STRtree([shapely.Polygon(ring) for ring in rings])
 
-    def __call__(self, polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    def __call__(self, polygons: Objects) -> Objects:
         """Return the name of a scene for each of ``(n,)`` polygons."""
         points = shapely.point_on_surface(polygons)
         which, scene = self._tree.query(points, predicate="intersects")
@@ -111,7 +109,7 @@ def clusters(places: Sequence[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
     return sorted(found, key=lambda part: (part[0].start, part[1].start))
 
 
-def _ring(box: GeoBox, crs: str | None) -> npt.NDArray[np.float64] | None:
+def _ring(box: GeoBox, crs: str | None) -> Floats | None:
     """Return the ring around a raster in a CRS; None if it has no place there."""
     share = np.linspace(0, 1, _ALONG, endpoint=False)
     zero, one = np.zeros(_ALONG), np.ones(_ALONG)

@@ -1,16 +1,16 @@
 """Measure true areas and lengths on the ground, whatever the CRS, and name a CRS for other programs."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import shapely
 import shapely.affinity
 from shapely.geometry.base import BaseGeometry
 
+from pfmap.core.arrays import Floats, Objects
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox
 
@@ -61,15 +61,16 @@ class Measurer:
         local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
         self._to_equal_area = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_dict(local), always_xy=True)
 
-    def ground(self, geometry: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    def ground(self, geometry: Objects) -> Objects:
         """Return ``(n,)`` geometries where lengths and areas are true: in metres; in pixels without a CRS."""
         if self._to_equal_area is not None:
-            geometry = shapely.transform(geometry, self._project)
+            project: Any = self._to_equal_area.transform
+            geometry = shapely.transform(geometry, project, interleaved=False)
         if self._factor != 1.0:
             geometry = shapely.transform(geometry, lambda points: points * self._factor)
         return geometry
 
-    def azimuths(self, sides: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def azimuths(self, sides: Floats) -> Floats:
         """Return where lines point in their middle: ``(n,)`` degrees clockwise from true north, 0 to 180.
 
         Where there is no true north - in a local CRS, or without one - it is that of the grid. Lines are
@@ -87,35 +88,27 @@ class Measurer:
         start, stop = np.split(lonlat, 2, axis=1)
         return np.asarray(self._geod.inv(*start, *stop)[0]) % 180
 
-    def measure(
-        self, geometry: npt.NDArray[np.object_]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def measure(self, geometry: Objects) -> tuple[Floats, Floats]:
         """Return ``(n,)`` areas and perimeters, holes included: square metres and metres, or in pixels."""
         geometry = self.ground(geometry)
         return shapely.area(geometry), shapely.length(geometry)
 
-    def _project(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        assert self._to_equal_area is not None
-        return np.stack(self._to_equal_area.transform(points[:, 0], points[:, 1]), axis=1)
 
-
-def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[np.object_]:
+def in_degrees(shapes: Objects, crs: pyproj.CRS) -> Objects:
     """Return ``(n,)`` polygons of a CRS in WGS 84, longitude first, cut where they cross 180 degrees.
 
     As RFC 7946 wants them: what reaches over the antimeridian, or over a pole, is cut there into parts.
     """
     way = to_degrees(crs)
     assert way is not None
-
-    def project(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.stack(way.transform(points[:, 0], points[:, 1], errcheck=True), axis=1)
-
-    found = np.asarray(shapely.transform(shapes, project), dtype=object)
+    project: Any = partial(way.transform, errcheck=True)
+    found = np.asarray(shapely.transform(shapes, project, interleaved=False), dtype=object)
     west, _, east, _ = shapely.bounds(found).reshape(-1, 4).T
     for k in np.flatnonzero((east - west > 180) | (west < -180) | (east > 180)):
         # With short edges a jump in longitude is one over the antimeridian.
         x0, y0, x1, y1 = shapely.bounds(shapes[k])
-        dense = shapely.transform(shapely.segmentize(shapes[k], max(x1 - x0, y1 - y0) / 64), project)
+        short = shapely.segmentize(shapes[k], max(x1 - x0, y1 - y0) / 64)
+        dense = shapely.transform(short, project, interleaved=False)
         rings = [shapely.Polygon(unwrapped(shapely.get_coordinates(r))) for r in shapely.get_rings(dense)]
         outer, *holes = shapely.make_valid(rings)
         around = [shapely.affinity.translate(hole, turn) for hole in holes for turn in range(-720, 721, 360)]
@@ -124,7 +117,7 @@ def in_degrees(shapes: npt.NDArray[np.object_], crs: pyproj.CRS) -> npt.NDArray[
     return found
 
 
-def unwrapped(ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def unwrapped(ring: Floats) -> Floats:
     """Return a closed ``(n, 2)`` ring of longitudes and latitudes without jumps, past 180 degrees if need be.
 
     One around a pole goes on to the pole and back; no edge may be longer than 180 degrees.
@@ -137,7 +130,7 @@ def unwrapped(ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.concatenate([ring, np.stack([lons, pole], axis=1), ring[:1]])
 
 
-def _near_180(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _near_180(points: Floats) -> Floats:
     """Move points a hand's breadth off the antimeridian onto it: GDAL writes 179.999999 as 180."""
     near = np.abs(np.abs(points[:, 0]) - 180) < 1.5e-6
     return np.stack([np.where(near, np.copysign(180, points[:, 0]), points[:, 0]), points[:, 1]], axis=1)
@@ -259,9 +252,7 @@ def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
     return across, down
 
 
-def rectangles(
-    polygons: npt.NDArray[np.object_],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def rectangles(polygons: Objects) -> tuple[Floats, Floats]:
     """Measure the rectangles of least area around ``(n,)`` polygons.
 
     Returns:
