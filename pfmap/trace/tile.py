@@ -168,7 +168,8 @@ def label(classes: Array, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]
         ``(h, w)`` number of each pixel's piece, or `NOTHING`; and the pieces, in reading order.
     """
     height, width = classes.shape
-    starts, row_starts, number = _runs(classes, nodata)
+    starts, row_starts = _runs(classes)
+    parent = np.arange(len(starts), dtype=np.int32)
     for y in range(1, height):
         above, stop_above = row_starts[y - 1], row_starts[y]
         for run in range(row_starts[y], row_starts[y + 1]):
@@ -176,43 +177,46 @@ def label(classes: Array, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]
             value = classes[y, starts[run]]
             while above < stop_above and starts[above] < stop:
                 if value != nodata and classes[y - 1, starts[above]] == value:
-                    unite(number, above, run)
+                    unite(parent, above, run)
                 above += 1
             above -= 1  # it may reach over the next run too, unless it ends with this one
             if above + 1 < stop_above and starts[above + 1] == stop:
                 above += 1
+    number = np.empty(len(starts), dtype=np.int32)
     found = 0
-    for run in range(len(number)):
-        if number[run] == run:  # a root is the first of its set
-            number[run] = found
-            found += 1
-        elif number[run] != NOTHING:
-            number[run] = number[number[run]]
+    for y in range(height):
+        for run in range(row_starts[y], row_starts[y + 1]):
+            if classes[y, starts[run]] == nodata:
+                number[run] = NOTHING
+            elif parent[run] == run:  # a root is the first of its set
+                number[run] = found
+                found += 1
+            else:
+                number[run] = number[parent[run]]
     return _gather(classes, confidence, starts, row_starts, number, found)
 
 
 @compiled
-def _runs(classes: Array, nodata: int) -> tuple[Ints, Longs, Ints]:
-    """Find the runs of equal pixels in rows.
-
-    Returns:
-        ``(runs,)`` columns in which they start, ``(h + 1,)`` where each row's start, and ``(runs,)`` numbers
-        of their own, or `NOTHING`.
-    """
+def _runs(classes: Array) -> tuple[Ints, Longs]:
+    """Return ``(runs,)`` columns in which runs of equal pixels start, ``(h + 1,)`` where each row's start."""
     height, width = classes.shape
-    starts = np.empty(height * width, dtype=np.int32)
-    number = np.empty(height * width, dtype=np.int32)
+    count = height
+    for y in range(height):
+        for x in range(1, width):
+            count += classes[y, x] != classes[y, x - 1]
+    starts = np.empty(count, dtype=np.int32)
     row_starts = np.empty(height + 1, dtype=np.int64)
     at = 0
     for y in range(height):
         row_starts[y] = at
-        row = classes[y]
-        for x in range(width):
-            if x == 0 or row[x] != row[x - 1]:
-                starts[at], number[at] = x, at if row[x] != nodata else NOTHING
+        starts[at] = 0
+        at += 1
+        for x in range(1, width):
+            if classes[y, x] != classes[y, x - 1]:
+                starts[at] = x
                 at += 1
     row_starts[height] = at
-    return starts[:at].copy(), row_starts, number[:at].copy()
+    return starts, row_starts
 
 
 @compiled
@@ -287,40 +291,68 @@ def _lines(classes: Array) -> tuple[Bytes, int]:
     return lines, count
 
 
-_STEPS = (1, 0), (0, 1), (-1, 0), (0, -1)
-"""Columns and rows of a step to the east, south, west and north."""
+@compiled
+def _leads(lines: Bytes, x: int, y: int, bit_east: int, bit_south: int) -> tuple[bool, bool, bool, bool]:
+    """Say whether lines lead from a corner to the east, south, west and north."""
+    bits = lines[y, x]
+    return (
+        bits & bit_east != 0,
+        bits & bit_south != 0,
+        x > 0 and lines[y, x - 1] & bit_east != 0,
+        y > 0 and lines[y - 1, x] & bit_south != 0,
+    )
 
 
 @compiled
-def _leads(lines: Bytes, x: int, y: int, right: int, down: int, east: int, south: int) -> bool:
-    """Whether a line leads from a corner in a direction, by flags for lines to the east and to the south."""
-    x, y = min(x, x + right), min(y, y + down)
-    return x >= 0 and y >= 0 and lines[y, x] & (east if right else south) != 0
-
-
-@compiled
-def _walk(lines: Bytes, x: int, y: int, right: int, down: int, coords: Ints, at: int) -> int:
+def _walk(lines: Bytes, x: int, y: int, heading: int, coords: Ints, at: int) -> int:
     """Follow a line from a corner to the next node, or back to that corner, and mark it as walked.
 
-    Its ends and bends are written to `coords` from `at` on; where they end is returned. Off the nodes just
-    two lines meet, so there is one way on: ahead, or one turn.
+    Its ends and bends are written to `coords` from `at` on; where they end is returned. Headings are 0 east,
+    1 south, 2 west, 3 north. Off the nodes just two lines meet, so there is one way on: ahead, or one turn.
     """
     x0, y0 = x, y
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
     at += 1
     while True:
-        lines[min(y, y + down), min(x, x + right)] &= ~(_NEW_EAST if right else _NEW_SOUTH) & 255
-        x, y = x + right, y + down
+        if heading == 0:
+            lines[y, x] &= ~_NEW_EAST & 255
+            x += 1
+        elif heading == 1:
+            lines[y, x] &= ~_NEW_SOUTH & 255
+            y += 1
+        elif heading == 2:
+            x -= 1
+            lines[y, x] &= ~_NEW_EAST & 255
+        else:
+            y -= 1
+            lines[y, x] &= ~_NEW_SOUTH & 255
         if (x == x0 and y == y0) or lines[y, x] & _NODE:
             break
-        if not _leads(lines, x, y, right, down, _EAST, _SOUTH):
-            right, down = down, right
-            if not _leads(lines, x, y, right, down, _EAST, _SOUTH):
-                right, down = -right, -down
+        east, south, west, north = _leads(lines, x, y, _EAST, _SOUTH)
+        if heading == 0 or heading == 2:  # noqa: PLR1714 - numba
+            ahead = east if heading == 0 else west
+            turn = 1 if south else 3
+        else:
+            ahead = south if heading == 1 else north
+            turn = 0 if east else 2
+        if not ahead:
+            heading = turn
             coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
             at += 1
     coords[at, 0], coords[at, 1] = UNIT * x, UNIT * y
     return at + 1
+
+
+@compiled
+def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
+    """Return the pieces on the left and right of a unit line that leaves a corner."""
+    if heading == 0:
+        return labels[y - 1, x], labels[y, x]
+    if heading == 1:
+        return labels[y, x], labels[y, x - 1]
+    if heading == 2:
+        return labels[y, x - 1], labels[y - 1, x - 1]
+    return labels[y - 1, x - 1], labels[y - 1, x]
 
 
 @compiled
@@ -340,18 +372,15 @@ def arcs_between(classes: Array, labels: Ints) -> Arcs:
     for rings in (False, True):  # what is left when all nodes' lines are walked are rings
         wanted = _NEW_EAST | _NEW_SOUTH if rings else _NODE
         for y in range(height + 1):
-            row = lines[y]
             for x in range(width + 1):
-                if row[x] & wanted == 0:
+                if lines[y, x] & wanted == 0:
                     continue
                 for heading in range(4):
-                    east, down = _STEPS[heading]
-                    if _leads(lines, x, y, east, down, _NEW_EAST, _NEW_SOUTH):
+                    if _leads(lines, x, y, _NEW_EAST, _NEW_SOUTH)[heading]:
                         offsets[arcs] = at
-                        left[arcs] = labels[y - (east > down), x - (east + down < 0)]
-                        right[arcs] = labels[y - (east + down < 0), x - (down > east)]
+                        left[arcs], right[arcs] = _sides(labels, x, y, heading)
                         closed[arcs] = rings
-                        at = _walk(lines, x, y, east, down, coords, at)
+                        at = _walk(lines, x, y, heading, coords, at)
                         arcs += 1
     offsets[arcs] = at
     return Arcs(
