@@ -74,17 +74,18 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
     figures: Validation = {}
     for source in data.sources:
         counts = np.zeros((labels, classes), dtype=np.int64)
-        both = either = 0
+        real = both = false = 0
         for true, predicted, _, contact in mapped(predictor, spread(source.validation, _LIMIT), classes):
             pairs = true.astype(np.int64).ravel() * classes + predicted.ravel()
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
             if contact is not None:
-                shown, walls = contact >= _WALL, meet[true] == 1
-                both += int(np.count_nonzero(shown & walls))
-                either += int(np.count_nonzero((shown | walls) & ~np.isnan(meet[true])))
+                shown, walls = contact >= _WALL, meet[true]
+                real += np.count_nonzero(walls == 1)
+                both += np.count_nonzero(shown & (walls == 1))
+                false += np.count_nonzero(shown & (walls == 0))
         if source.validation:
             found = figures_of(counts, data.sets)
-            figures[source.spec.name] = replace(found, contact=both / either if either else None)
+            figures[source.spec.name] = replace(found, contact=both / (real + false) if real else None)
     return figures
 
 

@@ -117,11 +117,11 @@ def test_the_contact_loss_is_cross_entropy_and_dice_of_what_is_known() -> None:
 
 
 def test_walls_are_contours_for_point_flow() -> None:
-    """Within one class nothing but the contact draws a line."""
+    """Within one class nothing but the contact draws a line, also where the class is not certain."""
     torch.manual_seed(0)
     card = config_of({"path": "x", "instances": "roof"}).card
     network = PFNet(card.architecture).eval()
-    sets, weights = torch.tensor([[True, False, False]] * 2), torch.ones(2)
+    sets, weights = torch.tensor([[True, False, False], [True, True, False]]), torch.ones(2)
     labels = torch.zeros(1, 64, 64, dtype=torch.uint8)
     labels[:, :, 30:34] = 1
     settings = TrainingSettings(steps=1, contact_weight=0.0)
@@ -201,8 +201,7 @@ def test_a_contact_of_no_class_is_refused() -> None:
         config_of({"path": "ids.tif", "instances": "roof"}, card)
 
 
-@pytest.mark.usefixtures("ids")
-def test_figures_say_how_well_contact_is_found(tmp_path: Path) -> None:
+def test_figures_say_how_well_contact_is_found_where_there_is_some(tmp_path: Path, ids: np.ndarray) -> None:
     class Half(torch.nn.Module):
         """Sees contact in the right half of each window."""
 
@@ -223,3 +222,8 @@ def test_figures_say_how_well_contact_is_found(tmp_path: Path) -> None:
     *_, contact = map_array(predictor, sample.read()[0], 3, 64, 8)
     assert 0.2 < (contact >= 50).mean() < 0.8
     assert found == ((contact >= 50) & walls).sum() / ((contact >= 50) | walls).sum()
+    write_scene(tmp_path / "mask.tif", np.uint8(ids > 0)[None])
+    mask = {"path": "mask.tif", "values": {"0": ["grass", "sand"], "1": "roof"}, "apart": True}
+    held = dataclasses.replace(held, layers=config_of_mask(mask))
+    data = load_data(dataclasses.replace(config, sources=(held,)), tmp_path)
+    assert measure(Half(), data, card, torch.device("cpu"))["here"].contact is None
