@@ -229,13 +229,13 @@ def _network(job: ClusterJob) -> Predictor:
     """Return the job's network, loaded if it is not yet."""
     plan = job.plan
     card = json.dumps(card_table(plan.card), sort_keys=True)
-    key = f"{plan.model_hash} {plan.device} {plan.precision} {plan.batch_size} {card}"
+    key = f"{plan.model_hash} {plan.device} {plan.precision} {plan.batch_size} {plan.layers} {card}"
     if key not in _networks:
         model = load_model(folder := _find_model(job))
         if model.sha256 != plan.model_hash:
             raise ClusterError(f"has just got other weights in {folder}: run the same command again")
         runtime = Runtime(model, plan.device, plan.precision, plan.batch_size, log.warning)
-        _networks[key] = runtime.predictor
+        _networks[key] = runtime.predictor(plan)
     return _used(_networks, key)
 
 

@@ -127,7 +127,7 @@ class Job:
         """Map a piece of the scene, and measure."""
         if self.runtime.workers is not None:
             return self.runtime.workers.probe(plan, self.location.stem, on_step)
-        return probe(source, plan, self.runtime.predictor, on_step)
+        return probe(source, plan, self.runtime.predictor(plan), on_step)
 
     def run(self, output_dir: Path, on_progress: Progress) -> Result:
         """Map the scene into a work folder, then give the files their names; leave alone what is done."""
@@ -210,7 +210,7 @@ class Job:
         """Map the scene; return the finished files in the order in which they are to get their names."""
         total = plan.geobox.width * plan.geobox.height
         clock = Clock()
-        network = self.runtime.workers or self.runtime.predictor
+        network = self.runtime.workers or self.runtime.predictor(plan)
         if work.finished_swaths:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
         stem = self.location.stem
@@ -246,7 +246,7 @@ class Job:
         """Return the names of the files that are going to be written, as far as that is known."""
         stem, card = self.location.stem, self.runtime.model.card
         named = [card.classes[index] for index in wanted_classes(card, self.options.classes)]
-        kinds = rasters_of(self.options, chosen_classes(card, self.options).separation)
+        kinds = rasters_of(self.options, chosen_classes(card, self.options))
         vectors = vector_names(f"{stem}_objects", self.options.shapes, named).values()
         return [*(f"{stem}_{kind}.tif" for kind in kinds), *vectors, f"{stem}.qgz", f"{stem}_report.json"]
 

@@ -16,7 +16,7 @@ from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import give_back_memory, moment_of
 from pfmap.core.stages import Clock, Regions, read_ahead
-from pfmap.mapping.objects import Shaper
+from pfmap.mapping.objects import Chosen, Shaper
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import Workers
@@ -41,7 +41,6 @@ from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
 from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
-from pfmap.trace.separate import Separation
 
 _FREED = 64 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
@@ -209,7 +208,7 @@ class Mapper:
     def _assemble(self, work: Work, rasters: Sequence[Parts]) -> dict[str, Sequence[Path]]:
         """Make the final rasters, by kind, of what is on disk of each."""
         plan = self.plan
-        kinds = rasters_of(plan.options, plan.chosen.separation)
+        kinds = rasters_of(plan.options, plan.chosen)
         with self.clock.stage("assemble COG"):
             made = zip(raster_targets(plan, self.stem), rasters, strict=True)
             wanted = [one for kind, one in zip(plan.layers, made, strict=True) if kind in kinds]
@@ -262,8 +261,11 @@ def class_target(
     return RasterTarget(box, name, "mode", tags, qml(class_raster_style(classes)), 6, classes)
 
 
-def rasters_of(options: PredictOptions, separation: Separation | None) -> list[str]:
+def rasters_of(options: PredictOptions, chosen: Chosen) -> list[str]:
     """Say which of the layers become rasters of the whole scene."""
-    contact = separation is not None and bool(separation.by_contact)
-    wanted = {"confidence": options.confidence, "contact": contact, "probabilities": options.probabilities}
+    wanted = {
+        "confidence": options.confidence,
+        "contact": bool(chosen.by_contact),
+        "probabilities": options.probabilities,
+    }
     return ["classes", *(kind for kind in PERCENT if wanted[kind])]

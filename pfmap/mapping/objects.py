@@ -150,6 +150,11 @@ class Chosen:
     separation: Separation | None
     """How objects that touch are taken apart; None leaves them together."""
 
+    @property
+    def by_contact(self) -> frozenset[int]:
+        """Those that are taken apart by a contact map."""
+        return self.separation.by_contact if self.separation else frozenset()
+
     @classmethod
     def of(
         cls,

@@ -75,7 +75,7 @@ class Plan:
     @property
     def layers(self) -> list[str]:
         """What swaths say of each pixel: its class, and in percent the confidence and what else there is."""
-        contact, probabilities = bool(self.card.architecture.contact), self.options.probabilities
+        contact, probabilities = bool(self.chosen.by_contact), self.options.probabilities
         return ["classes", "confidence", *["contact"] * contact, *["probabilities"] * probabilities]
 
     @property
@@ -147,6 +147,7 @@ class Plan:
     def fingerprint(self, scene: str) -> dict[str, str]:
         """Return all that the content of a swath depends on: the scene by its fingerprint, model, options."""
         options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
+        options["layers"] = self.layers
         return {
             "pfmap": __version__,
             "scene": scene,

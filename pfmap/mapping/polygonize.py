@@ -111,10 +111,9 @@ def vectorize(
                     f"the contact map of {location.text} does not name its classes: do so with separate="
                 )
         chosen = Chosen.of(options, find, wanted, shown, table, (walls or source).scale)
-        separation = chosen.separation
-        if separation is None or not separation.by_contact:
+        if not chosen.by_contact:
             percent.pop("contact", None)
-        if separation is not None:
+        if (separation := chosen.separation) is not None:
             on_message("warning: " * bool(separation.by_shape) + separation.about(table))
         if source.geobox.crs_wkt is None:
             on_message(f"warning: {location.text} has no CRS: areas and lengths are in pixels")

@@ -87,7 +87,7 @@ class Runtime:
     _probe: Probe | None = None
     _probing: threading.Lock = field(default_factory=threading.Lock)
     _hash: str = ""
-    _predictor: Predictor | None = None
+    _predictors: dict[bool, Predictor] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -126,18 +126,20 @@ class Runtime:
             self._hash = self._hash or self.model.sha256 or _weights_hash(self.model.network)
             return self._hash
 
-    @property
-    def predictor(self) -> Predictor:
-        """The network on its device, rebuilt for speed."""
+    def predictor(self, plan: Plan) -> Predictor:
+        """Return the network on its device, rebuilt for speed; with a contact map only if a plan uses it."""
+        contact = "contact" in plan.layers
         with self._lock:
-            if self._predictor is None:
+            if contact not in self._predictors:
                 network, card = self.model.network, self.model.card
                 if isinstance(network, PFNet):
                     network = for_inference(network, self.device, self.precision)
+                    network.contact = network.contact if contact else None
                 means = self.device, self.precision, self.batch_size, self.on_message, self.threads
-                contact = bool(card.architecture.contact)
-                self._predictor = Predictor(network, card.input, *means, contact=contact)
-            return self._predictor
+                channels = len(card.classes) + contact
+                made = Predictor(network, card.input, *means, contact=contact, channels=channels)
+                self._predictors[contact] = made
+            return self._predictors[contact]
 
 
 def _weights_hash(network: nn.Module) -> str:

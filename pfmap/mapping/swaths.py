@@ -69,7 +69,7 @@ def chooser_of(plan: Plan, device: torch.device | str = "cpu") -> Chooser:
         plan.frame,
         len(names),
         native=plan.native,
-        contact=bool(plan.card.architecture.contact),
+        contact="contact" in plan.layers,
         thresholds=[least.get(name, -1.0) for name in names] if least else (),
         probabilities=options.probabilities,
         device=device,

@@ -21,7 +21,7 @@ from pfmap.core.stages import Clock
 from pfmap.mapping.job import Job
 from pfmap.mapping.mapper import Mapper, view_of
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.plan import Plan, chosen_classes, wanted_classes
+from pfmap.mapping.plan import Plan, chosen_classes
 from pfmap.mapping.runtime import Runtime, describe
 from pfmap.mapping.swaths import chooser_of, read_window
 from pfmap.mapping.work import Work
@@ -66,10 +66,8 @@ class _Free(Predictor):
 
         classes = len(plan.card.classes)
         made_up = torch.softmax(3 * noise(classes, 64) + 2 * noise(classes, 16), dim=1)
-        if plan.card.architecture.contact:
-            shown = made_up[:, wanted_classes(plan.card, plan.card.architecture.contact)].amax(
-                1, keepdim=True
-            )
+        if plan.chosen.by_contact:
+            shown = made_up[:, sorted(plan.chosen.by_contact)].amax(1, keepdim=True)
             made_up = torch.cat([made_up, shown * torch.exp(-((noise(1, 16) / 0.1) ** 2))], dim=1)
         free.made_up = made_up.to(plan.device)
         return free
@@ -122,7 +120,7 @@ def bench(
         job = Job(locate(path), Runtime.of(loaded, device, precision, None, on_message), options, on_message)
         with job.planned() as (source, plan):
             begun = time.perf_counter()
-            predictor = job.runtime.predictor if network else _Free.of(plan)
+            predictor = job.runtime.predictor(plan) if network else _Free.of(plan)
             resident = _resident_windows(source, plan)
             for _ in predictor.stream(iter(resident[: predictor.workers])):
                 pass

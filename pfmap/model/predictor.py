@@ -68,6 +68,7 @@ class Predictor:
         on_message: called with a line for people when that happens.
         threads: of a CPU, to be shared by all passes; None for torch's own number.
         contact: whether the last channel is that of the contact map, and no class.
+        channels: how many of the network's are of use, from the first on; None for all.
 
     One scene at a time has the device: of several that are mapped at once, the next has its first windows
     ready, and they are computed right behind the last of the one before.
@@ -88,12 +89,13 @@ class Predictor:
         threads: int | None = None,
         *,
         contact: bool = False,
+        channels: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self.spec = spec
         self.precision = precision
-        self.contact = contact
+        self.contact, self._channels = contact, channels
         self.batch_size = batch_size
         # Asked for once: what torch says later, in another thread, is what `stream` last set in any.
         self._threads = threads or torch.get_num_threads()
@@ -169,7 +171,7 @@ class Predictor:
         """Compute probabilities of the first so many windows, and whether their logits are finite."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             logits = self.network(seen)
-        logits = logits[:count].float()
+        logits = logits[:count, : self._channels].float()
         # One infinite logit of a class makes its sum so, even where the softmax hides it.
         sound = logits.sum(dim=(1, 2, 3)).isfinite()
         if not self.contact:

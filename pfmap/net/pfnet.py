@@ -68,8 +68,7 @@ class PFNet(nn.Module):
         self.smooth = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.head = nn.Sequential(LevelsConv(4, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.classify = nn.Conv2d(width, architecture.classes, 1)
-        if architecture.contact:
-            self.contact = ContactHead(width)
+        self.contact = ContactHead(width) if architecture.contact else None
 
     def _flow_modules(self) -> nn.ModuleList:
         """Build what lies between neighbouring levels, fine to coarse."""
@@ -122,7 +121,7 @@ class PFNet(nn.Module):
         features = self.head(levels)
         return PFNetOutput(
             logits=self.classify(features),
-            contact=self.contact(image, levels[0], features) if self.architecture.contact else None,
+            contact=self.contact(image, levels[0], features) if self.contact else None,
             edges=[flow.edges for flow in flows if flow.edges is not None],
             context=context,
             flows=[flow.features for flow in flows],

@@ -106,13 +106,13 @@ def merge(
     look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
     rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
     chosen = chosen_classes(card, options, _scale(placed, grid))
-    apart = separation.tags(card.by_index) if (separation := chosen.separation) else {}
+    apart = chosen.separation.tags(card.by_index) if chosen.separation else {}
     looks = {
         "confidence": Look("uint8", ("Gray",), NODATA),
         "contact": Look("uint8", ("Gray",), NODATA, tags=apart),
         "probabilities": Look("uint8", ("Gray",) * len(names), NODATA, names=names),
     }
-    for kind in rasters_of(options, separation)[1:]:
+    for kind in rasters_of(options, chosen)[1:]:
         rasters[kind] = _join(kind, placed, grid, folder, looks[kind], percent_style())
     sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
     target = None

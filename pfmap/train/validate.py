@@ -80,9 +80,9 @@ def measure(network: nn.Module, data: TrainingData, card: Card, device: torch.de
             counts += np.bincount(pairs, minlength=labels * classes).reshape(labels, classes)
             if contact is not None:
                 shown, walls = contact >= _WALL, meet[true]
-                real += np.count_nonzero(walls == 1)
-                both += np.count_nonzero(shown & (walls == 1))
-                false += np.count_nonzero(shown & (walls == 0))
+                real += int(np.count_nonzero(walls == 1))
+                both += int(np.count_nonzero(shown & (walls == 1)))
+                false += int(np.count_nonzero(shown & (walls == 0)))
         if source.validation:
             found = figures_of(counts, data.sets)
             figures[source.spec.name] = replace(found, contact=both / (real + false) if real else None)

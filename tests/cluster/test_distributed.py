@@ -50,7 +50,7 @@ def refusal(scene: Path, out: Path, model: Model, **options: Any) -> str:
     [
         (1.0, {}),
         (1.0, {"separate": ("class_1",), "min_area": 0, "tta": "d4", "probabilities": True}),
-        (2.37, {"overlap": 32, "sieve": "raster"}),
+        (2.37, {"overlap": 32, "sieve": "raster", "separate": ("none",)}),
         (0.6, {"overlap": 0, "grid": "model", "confidence": False}),
     ],
 )
@@ -61,7 +61,7 @@ def test_two_workers_give_the_bytes_of_one_process(
     spec = dataclasses.replace(model.card.input, gsd=(0.5 * ratio, 0.5 * ratio))
     folder = tmp_path / "model"
     if "separate" in options:
-        model = small_model(tmp_path / "apart", contact=options["separate"])
+        model = small_model(tmp_path / "apart", contact=("class_1",))
     write_model(folder, dataclasses.replace(model.card, input=spec), model.network)
     whole = pfmap.predict(scene, tmp_path / "one", model=folder, **SWATHS | options)
     done: list[int] = []

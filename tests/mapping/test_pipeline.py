@@ -17,10 +17,16 @@ from conftest import Pointwise, Write, blobs, houses, pointwise_reference, stand
 from pyproj import Geod
 from rasterio import features
 from rasterio.enums import ColorInterp
+from runs import noise, small_model
 from torch import Tensor, nn
 
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError, TargetError, UsageError
+from pfmap.mapping.job import Job
+from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.runtime import Runtime
+from pfmap.net.pfnet import ContactHead
+from pfmap.raster.location import locate
 
 NODATA = 255
 ROTATED = Affine.translation(300000, 3000000) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)
@@ -170,6 +176,22 @@ def test_separation_is_switched_off_said_and_refused(write_scene: Write, tmp_pat
     ):
         with pytest.raises(PfmapError, match=words):
             count(model, **options)
+
+
+def test_the_contact_head_rests_where_nothing_is_taken_apart(
+    write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, model = write_scene(blobs(100, 140)), small_model(tmp_path / "model", contact=("class_2",))
+    windows, masks = [noise(64, 64)] * 3, [np.ones((64, 64), bool)] * 3
+    made = []
+    for options in ({}, {"separate": ("none",)}, {"classes": ("class_1",)}):
+        runtime = Runtime.of(model, "cpu", "float32", 3, print)
+        with Job(locate(scene), runtime, PredictOptions.of(**options), print).planned() as (_, plan):
+            made.append(runtime.predictor(plan).probabilities(windows, masks))
+        monkeypatch.setattr(ContactHead, "forward", lambda *_seen: pytest.fail("it was computed"))
+    assert [len(each[0]) for each in made] == [4, 3, 3]
+    assert all(torch.equal(each, made[0][:, :3]) for each in made[1:])
+    pfmap.predict(scene, model=model, device="cpu", separate=("none",))
 
 
 class FirstTwo(Pointwise):

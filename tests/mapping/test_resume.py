@@ -143,6 +143,15 @@ def test_what_changes_the_result_makes_it_start_afresh(
     assert "starting afresh" in said
 
 
+def test_swaths_without_contact_are_of_no_use_where_it_is_needed(write_scene: Write, tmp_path: Path) -> None:
+    scene, model = write_scene(houses(230, 230)[0]), stand_in(contact=("class_2",))
+    with pytest.raises(PowerError):
+        pfmap.predict(scene, tmp_path, model=breaking(12, model), separate=("none",), **TWO_FORMATS)
+    resumed, said = run_again(scene, tmp_path, breaking(None, model))
+    assert resumed == 0
+    assert "an option changed" in said
+
+
 @pytest.mark.parametrize(
     "options",
     [
