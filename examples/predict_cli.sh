@@ -5,5 +5,5 @@ scene=${1:-examples/banepa.tif}
 out=${2:-out/cli}
 
 pfmap models info landcover
-pfmap predict "$scene" -o "$out" --classes building --min-area 10 --drop-small --format shp --format gpkg --overwrite
+pfmap predict "$scene" -o "$out" --classes building --min-area 10 --format shp --format gpkg --overwrite
 ls "$out"

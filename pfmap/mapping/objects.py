@@ -265,6 +265,7 @@ class Shaper:
             for limits, holes_only in ((small, False), ((self._options.fill_holes,), True))
             if any(limits)
         ]
+        pixel = pixel_area(self._geobox, self.measurer, self._geobox.height / 2)
         self._tracer = Tracer(
             rows.size,
             cols.size,
@@ -275,6 +276,7 @@ class Shaper:
             workers=os.cpu_count() or 1,
             spool=self._folder,
             separation=self._chosen.separation,
+            limits=[limit / pixel for limit in self._limits],
             curves=self._curves,
         )
         self._part.enter_context(self._tracer)

@@ -26,7 +26,7 @@ Rows = tuple[Array, ...]
 """Rows of classes, of any integer type; of confidence and, where it is known, of contact, both in percent."""
 
 
-class _Nodes(NamedTuple):
+class Nodes(NamedTuple):
     """Regions that are not forgotten yet, as ``(n,)`` arrays."""
 
     klass: Longs
@@ -103,7 +103,7 @@ class Sieve:
         self._top = 0
         self._chunks: list[_Chunk] = []
         none, no = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
-        self._nodes = _Nodes(none, np.zeros(0), np.zeros(0), none, no, no, no)
+        self._nodes = Nodes(none, np.zeros(0), np.zeros(0), none, no, no, no)
         self._unsettled = no
         self._edges = np.zeros((0, 3), dtype=np.int64)  # two nodes and the length of their border
         self._seam = np.full(width, NOTHING, dtype=np.int64)  # node above each column
@@ -150,7 +150,7 @@ class Sieve:
         area = pieces.pixels * pixel
         fresh: tuple[Array, ...] = (pieces.classes, area, limit, first, no, no, no)
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
-        nodes = _Nodes(*columns)._replace(growing=growing)
+        nodes = Nodes(*columns)._replace(growing=growing)
         self._chunks.append(_Chunk(classes, percent, labels, known + np.arange(count)))
 
         seam = np.stack([self._seam, top], axis=1)  # above the first row there is nothing
@@ -165,22 +165,17 @@ class Sieve:
         inner = _borders(labels, number[known:], nodes.area < nodes.limit, nodes.at_edge)
         pairs = np.concatenate([number[seam[~alike]], inner])
         fresh_edges = np.column_stack([pairs, np.ones(len(pairs), dtype=np.int64)])
-        self._edges = _summed(np.concatenate([self._edges, fresh_edges]), len(nodes.klass))
+        self._edges = summed(np.concatenate([self._edges, fresh_edges]), len(nodes.klass))
         self._top += len(classes)
         self._decide(nodes)
 
-    def _decide(self, nodes: _Nodes) -> None:
+    def _decide(self, nodes: Nodes) -> None:
         """Merge what can be merged, and forget what is not needed any more."""
-        merge = _fill_holes if self._holes_only else _merge_small
         before = nodes.klass.copy()
-        parent, waits = merge(nodes, _graph(self._edges, len(nodes.klass)))
+        parent, unsettled, edges = settled(nodes, self._edges, holes_only=self._holes_only)
         self.merged.update(("regions", klass) for klass in before[nodes.klass[parent] != before].tolist())
-        open_now = (nodes.growing & (nodes.area < nodes.limit)) | waits
-        unsettled = open_now[parent]
-        self._renumber(parent)
-        edges = self._edges
-        edges = edges[(edges[:, 0] != edges[:, 1]) & unsettled[edges[:, :2]].any(axis=1)]
         self._edges, self._nodes, self._unsettled = edges, nodes, unsettled
+        self._renumber(parent)
 
     def _renumber(self, number: Longs) -> None:
         """Give the nodes other numbers, wherever one stands: ``(nodes,)`` by the old ones."""
@@ -207,11 +202,28 @@ class Sieve:
         number = np.cumsum(keep) - 1
         self._renumber(number)
         columns: list[Any] = [column[keep] for column in self._nodes]
-        self._nodes = _Nodes(*columns)
+        self._nodes = Nodes(*columns)
         self._unsettled = self._unsettled[keep]
 
 
-def _united(nodes: _Nodes, pairs: Longs) -> tuple[_Nodes, Longs]:
+def settled(
+    nodes: Nodes, edges: Longs, *, holes_only: bool = False, apart: bool = False
+) -> tuple[Longs, Bools, Longs]:
+    """Merge the nodes of ``(m, 3)`` edges that can be merged; they are changed.
+
+    `apart` nodes have a class each, and are known once they are complete: growing ones may still become one.
+
+    Returns:
+        ``(n,)`` whom everyone belongs to now, and whether that may still change; and the edges that matter.
+    """
+    graph = _graph(edges, len(nodes.klass))
+    parent, waits = _fill_holes(nodes, graph) if holes_only else _merge_small(nodes, graph, apart)
+    unsettled = ((nodes.growing & (nodes.area < nodes.limit)) | waits)[parent]
+    ends = parent[edges[:, :2]]
+    return parent, unsettled, edges[(ends[:, 0] != ends[:, 1]) & unsettled[ends].any(axis=1)]
+
+
+def _united(nodes: Nodes, pairs: Longs) -> tuple[Nodes, Longs]:
     """Unite ``(n, 2)`` pairs of nodes: the new nodes, and ``(nodes,)`` the new number of each old one."""
     least = roots(len(nodes.klass), pairs)
     _, first, number = np.unique(least, return_index=True, return_inverse=True)
@@ -223,10 +235,10 @@ def _united(nodes: _Nodes, pairs: Longs) -> tuple[_Nodes, Longs]:
     flags = np.zeros((3, count), dtype=np.bool_)
     for flag, old in zip(flags, (nodes.growing, nodes.at_edge, nodes.final), strict=True):
         flag[number[old]] = True
-    return _Nodes(nodes.klass[first], area, nodes.limit[first], start, *flags), number
+    return Nodes(nodes.klass[first], area, nodes.limit[first], start, *flags), number
 
 
-def _summed(edges: Longs, count: int) -> Longs:
+def summed(edges: Longs, count: int) -> Longs:
     """Add up the lengths of equal ``(m, 3)`` edges between `count` nodes; the lower node comes first."""
     low, high = edges[:, :2].min(axis=1), edges[:, :2].max(axis=1)
     keys, number = np.unique(low * count + high, return_inverse=True)
@@ -284,7 +296,7 @@ def _append(graph: _Graph, node: int, first: int, last: int) -> None:
 
 
 @compiled
-def _absorb(nodes: _Nodes, parent: Longs, node: int, other: int) -> None:
+def _absorb(nodes: Nodes, parent: Longs, node: int, other: int) -> None:
     """Make a region a part of another."""
     parent[other] = node
     nodes.area[node] += nodes.area[other]
@@ -294,7 +306,7 @@ def _absorb(nodes: _Nodes, parent: Longs, node: int, other: int) -> None:
 
 
 @compiled
-def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
+def _merge_small(nodes: Nodes, graph: _Graph, apart: bool) -> tuple[Longs, Bools]:
     """Merge small complete regions into neighbours, the smallest first.
 
     They wait in a queue by area and first pixel; one that grows by merging and is still small is put there
@@ -314,7 +326,7 @@ def _merge_small(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
         if parent[node] != node or nodes.area[node] != area:
             continue
         neighbours, borders = _neighbours(graph, parent, node)
-        if _has_to_wait(nodes, waits, neighbours, area, first):
+        if _has_to_wait(nodes, waits, neighbours, area, first, apart):
             waits[node] = True
             continue
         target = _target(nodes, neighbours, borders)
@@ -346,17 +358,21 @@ def _neighbours(graph: _Graph, parent: Longs, node: int) -> tuple[list[Any], lis
 
 
 @compiled
-def _has_to_wait(nodes: _Nodes, waits: Bools, neighbours: list[Any], area: float, first: int) -> bool:
+def _has_to_wait(
+    nodes: Nodes, waits: Bools, neighbours: list[Any], area: float, first: int, apart: bool
+) -> bool:
     """Whether a neighbour that comes before a region of this area and first pixel is not decided yet."""
     for there in neighbours:
         earlier = (nodes.area[there], nodes.first[there]) < (area, first)
-        if earlier and (nodes.growing[there] or waits[there]):
+        if nodes.growing[there] and (earlier or apart):
+            return True
+        if earlier and waits[there]:
             return True
     return False
 
 
 @compiled
-def _absorb_alike(nodes: _Nodes, graph: _Graph, parent: Longs, neighbours: list[Any], node: int) -> None:
+def _absorb_alike(nodes: Nodes, graph: _Graph, parent: Longs, neighbours: list[Any], node: int) -> None:
     """Make the neighbours that are of a region's class a part of it, with their borders."""
     for there in neighbours:
         other = root(parent, there)  # a neighbour along several borders is one with it after the first
@@ -367,7 +383,7 @@ def _absorb_alike(nodes: _Nodes, graph: _Graph, parent: Longs, neighbours: list[
 
 
 @compiled
-def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any]) -> int:
+def _target(nodes: Nodes, neighbours: list[Any], borders: list[Any]) -> int:
     """Return a neighbour of the class with the longest border, the lowest of equals; -1 for none."""
     best, longest = -1, -1
     for k in range(len(neighbours)):
@@ -381,7 +397,7 @@ def _target(nodes: _Nodes, neighbours: list[Any], borders: list[Any]) -> int:
 
 
 @compiled
-def _fill_holes(nodes: _Nodes, graph: _Graph) -> tuple[Longs, Bools]:
+def _fill_holes(nodes: Nodes, graph: _Graph) -> tuple[Longs, Bools]:
     """Fill small holes.
 
     Complete small regions that are neighbours form a group. What lies around it are its gates: complete large
@@ -437,7 +453,7 @@ def _group(graph: _Graph, free: Bools, seen: Bools, start: int) -> list[Any]:
 
 
 @compiled
-def _gate(nodes: _Nodes, graph: _Graph, free: Bools, group: list[Any], limit: float) -> tuple[int, bool]:
+def _gate(nodes: Nodes, graph: _Graph, free: Bools, group: list[Any], limit: float) -> tuple[int, bool]:
     """Find the one region around a group.
 
     Two complete regions, a complete one and one that goes on, two of different classes that go on, or the
@@ -471,7 +487,7 @@ def _gate(nodes: _Nodes, graph: _Graph, free: Bools, group: list[Any], limit: fl
 
 @compiled
 def _find_inner_holes(
-    nodes: _Nodes, graph: _Graph, free: Bools, group: list[Any], limit: float, place: Longs, into: Longs
+    nodes: Nodes, graph: _Graph, free: Bools, group: list[Any], limit: float, place: Longs, into: Longs
 ) -> None:
     """Note in `into` which members of a group lie in a small hole of another member.
 
@@ -533,7 +549,7 @@ def _find_inner_holes(
 
 
 @compiled
-def _has_gate(nodes: _Nodes, graph: _Graph, free: Bools, node: int) -> bool:
+def _has_gate(nodes: Nodes, graph: _Graph, free: Bools, node: int) -> bool:
     """Whether a member lies at the edge, or beside a region that is not free."""
     if nodes.at_edge[node]:
         return True

@@ -17,7 +17,7 @@ import itertools
 import os
 import pickle
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,6 +29,7 @@ import numpy as np
 from pfmap.core.arrays import Array, Bools, Bytes, Ints, Longs
 from pfmap.core.stages import Regions
 from pfmap.trace.separate import Separation
+from pfmap.trace.sieve import Nodes, settled, summed
 from pfmap.trace.simplify import simplify
 from pfmap.trace.tile import (
     NOTHING,
@@ -192,6 +193,7 @@ class Tracer:
         spool: folder for pieces of large open regions; None for the system's.
         curves: classes whose borders become curves (True), or never do; those of others as their neighbours.
         separation: how objects that touch are taken apart; None leaves them regions.
+        limits: parts of fewer pixels join a neighbour of their region, as in `Sieve`.
     """
 
     def __init__(
@@ -208,6 +210,7 @@ class Tracer:
         tile: int = TILE,
         curves: Mapping[int, bool] | None = None,
         separation: Separation | None = None,
+        limits: Sequence[float] = (0.0,),
     ) -> None:
         self._height, self._width, self._side = height, width, tile
         self._nodata, self._tolerance, self._split = nodata, tolerance, split
@@ -221,7 +224,8 @@ class Tracer:
         if separation is not None:
             both = separation.by_contact - {nodata}, separation.by_shape - {nodata}
             separation = replace(separation, by_contact=both[0], by_shape=both[1])
-        self._separation = separation
+        self._separation, self._limits = separation, limits if separation else ()
+        self._walls = np.zeros((0, 3), dtype=np.int64)  # objects that touch, and how long their wall is
         self._halo = separation.halo if separation else 0
         abreast = min(_ABREAST, -(-width // (tile * workers))) if separation else 1
         self._lefts = range(0, width, abreast * tile)  # of the tiles that a thread traces together
@@ -386,7 +390,35 @@ class Tracer:
             np.setdiff1d(numbers, np.append(going_on, NOTHING))
             for numbers, going_on in zip((objects, region), self._above[2:], strict=True)
         )
-        return next(ended), next(ended)
+        return self._settled(next(ended), lines), next(ended)
+
+    def _settled(self, ended: Longs, lines: _Lines) -> Longs:
+        """Have small parts join neighbours, and return the complete objects that stay as they are.
+
+        The others wait: they are small, or have a neighbour that is, and that may become a part of them. What
+        parts were joined by keeps its name.
+        """
+        if not any(self._limits):
+            return ended
+        one = self._regions["region"][lines.region]
+        at = (lines.region >= 0).all(axis=1) & (one[:, 0] == one[:, 1])
+        way = np.abs(np.diff(lines.coords, axis=0, prepend=0)).sum(axis=1).cumsum()
+        lengths = way[lines.offsets[1:] - 1] - way[lines.offsets[:-1]]
+        walls = np.concatenate([self._walls, np.column_stack([lines.region, lengths])[at]])
+        numbers, ends = np.unique(self._parent[walls[:, :2]], return_inverse=True)
+        edges = np.column_stack([ends.reshape(-1, 2), walls[:, 2]])
+        edges = summed(edges[edges[:, 0] != edges[:, 1]], len(numbers))
+        known, growing = self._regions[numbers], np.isin(numbers, self._above[2])
+        first, area = known["first"].copy(), known["pixels"].astype(np.float64)
+        limit = np.take(np.asarray(self._limits, dtype=np.float64), known["classes"], mode="clip")
+        nodes = Nodes(first, area, limit, first, growing, *np.zeros((2, len(numbers)), dtype=np.bool_))
+        parent, _, edges = settled(nodes, edges, apart=True)
+        self._regions["first"][numbers] = first[parent]
+        for before, now in zip(numbers.tolist(), numbers[parent].tolist(), strict=True):
+            if before != now:
+                self._merge(before, now)
+        self._walls = np.column_stack([numbers[parent[edges[:, :2]]], edges[:, 2]])
+        return np.setdiff1d(self._parent[np.append(ended, numbers[~growing])], self._walls[:, :2])
 
     def _sides(
         self, tiles: list[Tile], starts: Longs, above: Longs, klass: Ints, height: int
@@ -552,7 +584,7 @@ class Tracer:
         late = np.ones(len(self._regions), dtype=np.bool_)
         late[regions] = False
         late[list(self._shelf.places)] = True
-        region = self._regions["region"]
+        region = self._parent[self._regions["region"]]
         late = late[region]
         order = np.lexsort((np.arange(len(region)), region, late))
         rank = np.empty_like(order)
@@ -570,10 +602,11 @@ class Tracer:
 
     def _as_pieces(self, lines: _Lines, root: Longs, use: Bools, closing: set[int]) -> None:
         """Build pieces of large objects, and put them aside."""
+        region = self._parent[self._regions["region"]]
         for one in sorted({*root[use].tolist(), *(closing & self._shelf.places.keys())}):
             self._shelf.put(one, self._pieces_of(lines, use & (root == one)), ahead=one in closing)
             if one in closing:
-                self._shelf.move(one, int(self._regions["region"][one]), self._regions["first"][one])
+                self._shelf.move(one, int(region[one]), self._regions["first"][one])
 
     def _pieces_of(self, lines: _Lines, use: Bools) -> Regions:
         """Build the pieces that these arcs bound."""

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from conftest import Write, blobs, stand_in
+from conftest import Write, blobs, houses, stand_in
 from rasterio import features
+from scipy import ndimage
 from sheets import OVERLAPPING, QUARTERS, sheets
 
 import pfmap
@@ -91,6 +92,21 @@ def test_small_regions_are_left_out_by_class(write_scene: Write, tmp_path: Path)
     ]
     least = some[1]["class"].map({"class_0": 3.9996, "class_1": 10, "class_2": 3.9996})
     assert len(some[0]) == (some[1]["area_m2"] >= least).sum() < len(some[1])
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_small_parts_of_a_row_join_a_neighbour(drop: bool, write_scene: Write, tmp_path: Path) -> None:
+    image, ids = houses(150, 300)
+    result = pfmap.predict(
+        write_scene(image), tmp_path, model=stand_in(contact=("class_2",)), device="cpu", simplify=0,
+        min_area=161.0, drop_small=drop,
+    )  # fmt: skip
+    found = objects(result.outputs["gpkg"]).query("class_id == 2")
+    rows = np.bincount(ndimage.label(ids)[0].flat)[1:] / 4
+    large = rows[rows > 161]
+    assert found["area_m2"].sum() == pytest.approx(large.sum(), rel=1e-3)
+    assert found["area_m2"].min() >= 161
+    assert len(large) < len(found) < ids.max() - (len(rows) - len(large))
 
 
 @pytest.mark.parametrize("options", [{}, {"fill_holes": 30.0}, {"min_area": 0.0}])
