@@ -100,7 +100,7 @@ class Contacts:
         labels, ids = labelled(y, x)
         meet = np.zeros(labels.shape, dtype=np.uint8)
         if near:
-            some = torch.from_numpy(ids.astype(np.float32))[None]
+            some = torch.from_numpy(ids.astype(np.float64))[None]  # float32 takes large ids for one
             most = max_pool2d(some, 2 * near + 1, 1, near)
             least = -max_pool2d(-torch.where(some > 0, some, torch.inf), 2 * near + 1, 1, near)
             meet = (least < most)[0].numpy().astype(np.uint8)

@@ -40,11 +40,12 @@ def config_of(layer: dict, card: dict = CARD, **training: object) -> TrainingCon
 def ids(tmp_path: Path) -> np.ndarray:
     """A town of 60 houses, of which many touch; it lies over a scene."""
     write_scene(tmp_path / "scene.tif", noise(120, 160))
-    town = np.zeros((120, 160), np.uint16)
+    town = np.zeros((120, 160), np.int32)
     rng = np.random.default_rng(1)
     for k in range(60):
         row, col = rng.integers(100), rng.integers(140)
-        town[row : row + rng.integers(8, 20), col : col + rng.integers(8, 20)] = 300 + k
+        # Ids that float32 does not tell apart.
+        town[row : row + rng.integers(8, 20), col : col + rng.integers(8, 20)] = 2**24 + k
     write_scene(tmp_path / "ids.tif", town[None])
     return town
 
