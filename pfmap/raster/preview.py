@@ -84,3 +84,16 @@ def png(pixels: Bytes) -> bytes:
         with file.open(driver="PNG", width=width, height=height, count=bands, dtype="uint8") as dst:
             dst.write(np.moveaxis(pixels, 2, 0))
         return bytes(file.read())
+
+
+def through_jpeg(pixels: Bytes, quality: int) -> Bytes:
+    """Return ``(3, height, width)`` uint8 colours as a JPEG of a quality of 1 to 100 keeps them."""
+    bands, height, width = pixels.shape
+    with quietly(), MemoryFile() as file:
+        with file.open(
+            driver="JPEG", width=width, height=height, count=bands, dtype="uint8", quality=quality
+        ) as dst:
+            dst.write(pixels)
+        with file.open() as src:
+            kept: Bytes = src.read()
+    return kept

@@ -414,9 +414,7 @@ class Tracer:
         nodes = Nodes(first, area, limit, first, growing, *np.zeros((2, len(numbers)), dtype=np.bool_))
         parent, _, edges = settled(nodes, edges, apart=True)
         self._regions["first"][numbers] = first[parent]
-        for before, now in zip(numbers.tolist(), numbers[parent].tolist(), strict=True):
-            if before != now:
-                self._merge(before, now)
+        self._merge(numbers, numbers[parent])
         self._walls = np.column_stack([numbers[parent[edges[:, :2]]], edges[:, 2]])
         return np.setdiff1d(self._parent[np.append(ended, numbers[~growing])], self._walls[:, :2])
 
@@ -499,19 +497,22 @@ class Tracer:
         region = np.where(wanted, region[group], NOTHING)
         self._regions["classes"][region[wanted]] = klass[wanted]
         pairs = np.unique(np.stack([known[old], region[old]], axis=1), axis=0)
-        before, now = pairs[pairs[:, 0] != pairs[:, 1]].T
+        self._merge(*pairs.T)
         mine = region[:count] >= 0
+        for name in _UNITED.keys() & Pieces._fields:
+            _UNITED[name].at(self._regions[name], region[:count][mine], getattr(pieces, name)[mine])
+        return region
+
+    def _merge(self, before: Longs, now: Longs) -> None:
+        """Make each of some open objects, or regions, a part of another, or leave it as it is."""
+        before, now = before[before != now], now[before != now]
         for name, unite in _UNITED.items():
-            column = self._regions[name]
-            unite.at(column, now, column[before])
-            if name in Pieces._fields:
-                unite.at(column, region[:count][mine], getattr(pieces, name)[mine])
+            unite.at(self._regions[name], now, self._regions[name][before])
         stands_for = np.arange(len(self._parent))
         stands_for[before] = now
         self._parent = stands_for[self._parent]
         for pair in zip(before.tolist(), now.tolist(), strict=True):
             self._shelf.move(*pair)
-        return region
 
     def _new_regions(self, count: int) -> Longs:
         """Take so many numbers of regions that are free."""

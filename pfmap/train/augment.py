@@ -91,8 +91,8 @@ class Batches:
     def _some_class(self, labels: Tensor, rng: np.random.Generator) -> Tensor:
         """Return where the labels say one class, drawn from those that they say."""
         classes = self._class_of[labels.long()]
-        named = classes[classes >= 0].unique()
-        return classes == (named[int(rng.integers(len(named)))] if len(named) else 0)
+        named = np.unique(classes[classes >= 0])
+        return classes == (int(named[rng.integers(len(named))]) if len(named) else 0)
 
     def _zoom(self, source: Source, rng: np.random.Generator) -> float:
         """Draw a zoom: half the time from all that the source allows, else close to its own resolution.

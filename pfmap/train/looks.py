@@ -8,10 +8,9 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rasterio.io import MemoryFile
 from torch import Tensor
 
-from pfmap.core.errors import quietly
+from pfmap.raster.preview import through_jpeg
 
 _LEAST_SPREAD = 0.04  # of a channel: what is dull is not blown up
 
@@ -126,15 +125,4 @@ def _clouds(side: int, cells: int, rng: np.random.Generator) -> Tensor:
 
 def _jpeg(image: Tensor, quality: int) -> Tensor:
     values = (image * 255).round().to(torch.uint8).numpy()
-    with quietly(), MemoryFile() as file:
-        with file.open(
-            driver="JPEG",
-            count=3,
-            height=values.shape[1],
-            width=values.shape[2],
-            dtype="uint8",
-            quality=quality,
-        ) as dst:
-            dst.write(values)
-        with file.open() as src:
-            return torch.from_numpy(src.read()).float() / 255
+    return torch.from_numpy(through_jpeg(values, quality)).float() / 255
