@@ -102,6 +102,8 @@ def main(folder: str, data_folder: str, out: str) -> None:
     ordinary, worst = [], []
     for source in data.sources:
         found = sorted(views(model, source, data), key=lambda view: view.agreement)
+        if not found:  # nothing of it is held out
+            continue
         ordinary.append(found[len(found) // 2])
         worst += found[:3]
         print(f"{source.spec.name}: {len(found)} windows")

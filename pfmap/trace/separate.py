@@ -37,7 +37,7 @@ class Separation:
     """Values whose objects are taken apart by contact."""
     by_shape: frozenset[int] = frozenset()
     """Those of which no contact is known, whose objects are taken apart by the shape of regions."""
-    threshold: int = 50
+    threshold: int = 70
     """Percent of contact from which on a pixel is a wall."""
     depth: int = 5
     """How far from walls and other classes seeds lie."""
