@@ -157,7 +157,7 @@ def test_the_page_of_the_default_model_says_what_its_card_says() -> None:
         "newzealand",
         "monterey",
         "flair",
-        "oam",
+        "zanzibar",
         "obx",
     ]
     for source, *figures in held_out:
