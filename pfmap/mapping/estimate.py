@@ -147,7 +147,7 @@ def memory_of(plan: Plan) -> int:
     itemsize = np.dtype(scene.dtype).itemsize
     decoded = frame.rows.native * scene.geobox.width * scene.count * itemsize
     cache = min(plan.cache_bytes, decoded + 2 * scene.block_bytes)
-    contact = bool(plan.card.architecture.contact)
+    contact = "contact" in plan.layers
     channels = len(plan.card.classes) + contact
     # Packed rows of the overlap, and two of floats on the way to another grid.
     carried = channels * (2 * grid.rows.overlap + 8) * frame.cols.size

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.classes import NODATA, PERCENT, ClassSpec, class_raster_style, percent_style, qml
+from pfmap.core.classes import NODATA, ClassSpec, class_raster_style, percent_style, qml
 from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import give_back_memory, moment_of
 from pfmap.core.stages import Clock, Regions, read_ahead
 from pfmap.mapping.objects import Chosen, Shaper
 from pfmap.mapping.options import PredictOptions
-from pfmap.mapping.plan import Plan
+from pfmap.mapping.plan import Plan, layers_of
 from pfmap.mapping.runtime import Workers
 from pfmap.mapping.swaths import (
     Record,
@@ -263,9 +263,4 @@ def class_target(
 
 def rasters_of(options: PredictOptions, chosen: Chosen) -> list[str]:
     """Say which of the layers become rasters of the whole scene."""
-    wanted = {
-        "confidence": options.confidence,
-        "contact": bool(chosen.by_contact),
-        "probabilities": options.probabilities,
-    }
-    return ["classes", *(kind for kind in PERCENT if wanted[kind])]
+    return [kind for kind in layers_of(options, chosen) if kind != "confidence" or options.confidence]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pfmap.core.card import Card, card_table
-from pfmap.core.classes import index_of
+from pfmap.core.classes import PERCENT, index_of
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
@@ -75,8 +75,7 @@ class Plan:
     @property
     def layers(self) -> list[str]:
         """What swaths say of each pixel: its class, and in percent the confidence and what else there is."""
-        contact, probabilities = bool(self.chosen.by_contact), self.options.probabilities
-        return ["classes", "confidence", *["contact"] * contact, *["probabilities"] * probabilities]
+        return layers_of(self.options, self.chosen)
 
     @property
     def model_gsd(self) -> tuple[float, float] | None:
@@ -243,6 +242,12 @@ def make_plan(
             *([apart.about(card.by_index)] if (apart := chosen.separation) and apart.by_shape else []),
         ],
     )
+
+
+def layers_of(options: PredictOptions, chosen: Chosen) -> list[str]:
+    """Name the layers of swaths, as `Plan.layers`."""
+    wanted = {"confidence": True, "contact": chosen.by_contact, "probabilities": options.probabilities}
+    return ["classes", *(kind for kind in PERCENT if wanted[kind])]
 
 
 def chosen_classes(card: Card, options: PredictOptions, scale: float = 1.0) -> Chosen:

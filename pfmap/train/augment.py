@@ -41,10 +41,10 @@ class Batches:
         self._plan = [source for source in data.sources for _ in range(source.spec.per_batch)]
         self._mine = range(len(self._plan))[share]
         self._settings = config.training
-        self._mean = torch.tensor(config.card.input.mean).view(3, 1, 1)
         self._class_of = torch.tensor(
             [min(each.members) if len(each.members) == 1 else -1 for each in data.sets.entries]
         )
+        self._mean = torch.tensor(config.card.input.mean).view(3, 1, 1)
         self._std = torch.tensor(config.card.input.std).view(3, 1, 1)
 
     def __getitem__(self, step: int) -> Batch:
