@@ -13,11 +13,16 @@ What all compiled loops share is here too: ragged arrays, tables with holes, and
 holds runs of different lengths in one array: run k is ``coords[offsets[k] : offsets[k + 1]]``.
 """
 
+import hashlib
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core.caching import FunctionCache
 
 from pfmap.core.arrays import Array, Bools, Bytes, Ints, Longs
 
@@ -36,10 +41,34 @@ def compiled(function: F) -> F:
     It runs without Python's lock, so that threads work at once. Where neither the package's folder nor the
     user's cache folder can be written, it is compiled once for every process.
     """
-    try:
-        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:  # numba: no locator available
-        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+    code: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError):  # numba: no locator available
+        code._cache = _Kept(function)
+    return cast(F, code)
+
+
+class _Kept(FunctionCache):
+    """A function's machine code of earlier processes, if every file of this folder is as it was then.
+
+    By itself numba asks that of the function's own file alone, though the code holds what it calls of others.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file._source_stamp = self._cache_file._source_stamp, _sources()
+
+    def load_overload(self, *key: Any) -> Any:
+        try:
+            return super().load_overload(*key)  # type: ignore[no-untyped-call]
+        except Exception:  # it is damaged, or names what is no longer there: compiled anew
+            self.flush()  # type: ignore[no-untyped-call]
+
+
+@cache
+def _sources() -> bytes:
+    """Return a hash of the files that compiled functions are in."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
 def offsets_of(sizes: Array) -> Longs:
