@@ -68,6 +68,8 @@ def info(name: str, as_json: bool) -> None:
     for index, item in enumerate(card.classes):
         least = f", objects from {item.min_area:g} m2 on" * (item.min_area > 0)
         say(f"  {index:>3} {item.name:<20} {item.color}{' (background)' * item.background}{least}")
+    for key, ranges in card.learned.items():
+        say(f"{f'learned {key}':<15} {', '.join(f'{low:g} to {high:g}' for low, high in ranges)}")
     for key, text in dataclasses.asdict(card.provenance).items():
         if text or key != "limits":
             say(f"{key:<12} {text}")

@@ -4,14 +4,15 @@ Reading is strict: a key that is missing, unknown or of the wrong kind is an err
 key, so that a typo never becomes a silent default.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import UNSEEN, ModelError
+from pfmap.core.errors import UNSEEN, ModelError, worded
 from pfmap.core.tables import build, check_values, read_toml, table_of
 
 Encoder = Literal["resnet50", "resnet101", "efficientnet_lite0"]
@@ -33,6 +34,12 @@ _DARKEST, _BRIGHTEST = 1e-4, 1e10
 """Of the pixel value that becomes 1: beyond, all pixels would look the same."""
 _LEAST, _LARGEST = 1e-3, 1e3
 """Of what shares of the full value, and logits, are divided by: beyond, they drown or become infinite."""
+_FAR = {"gsd": 1.5, "mean": 3.0, "std": 3.0, "chroma": 3.0, "tint": 0.0}
+_TINT = 0.08
+"""How far from what was learned a scene looks unlike it: a factor, or what is added, at least, for the tint.
+Of the shipped model's data nothing that was held out does, and of places that are left out hardly anything.
+"""
+UNLIKE = "looks unlike all that model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +169,11 @@ class Card:
     accuracy_note: str = field(default="", metadata={"key": "accuracy note"})  # no key that a file may have
     temperature: float = 1.0
     """Divides the logits, so that the confidence means what it says."""
+    learned: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    """How the images look that it learned from: least and most of all but rare ones, per band, where 1 is the
+    full value. Of mean and standard deviation, and of how far the band is above the mean of all: `chroma` is
+    the standard deviation of that, 0 in grey images, `tint` the sum of percentiles 3 and 97, above 0 where
+    what stands out has the band's colour. `gsd`, a single one, is of metres per pixel, zooms included."""
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.architecture.classes:
@@ -169,6 +181,7 @@ class Card:
                 f"the card lists {len(self.classes)} classes, its architecture has "
                 f"{self.architecture.classes}"
             )
+        _check_learned(self.learned, len(self.input.bands))
         check_values(self)
         if not _LEAST <= self.temperature <= _LARGEST:
             raise ModelError(f"temperature is {self.temperature}: it has to be {_LEAST:g} to {_LARGEST:g}")
@@ -189,6 +202,30 @@ class Card:
     def by_index(self) -> dict[int, ClassSpec]:
         """The classes by their value in class rasters."""
         return dict(enumerate(self.classes))
+
+    def about_looks(self, scene: str, found: Mapping[str, Sequence[float]]) -> list[str]:
+        """Say of a scene with figures as in `learned` that it looks unlike all of that, if it does."""
+        for name, factor in _FAR.items():
+            values, ranges = found.get(name, ()), self.learned.get(name, ())
+            if len(values) != len(ranges):  # not all bands were looked at
+                continue
+            for band, value, (low, high) in zip(self.input.bands, values, ranges, strict=False):
+                margin = max(_TINT, (high - low) / 3)
+                least, most = (low / factor, high * factor) if factor else (low - margin, high + margin)
+                if not least <= value <= most:
+                    what = f"{name if name == 'gsd' else f'{name} of {band}'} is {round(value, 4):g}"
+                    text = f"{scene} {UNLIKE} {self.name!r} learned: {what}, not about {low:g} to {high:g}"
+                    remedy = "check bands=, scale= and gsd=, or train a model on such images with pfmap train"
+                    return [worded(f"{text}; expect poor results; {remedy}")]
+        return []
+
+
+def _check_learned(learned: Mapping[str, Sequence[Sequence[float]]], bands: int) -> None:
+    for name, ranges in learned.items():
+        fits = name in _FAR and len(ranges) == (1 if name == "gsd" else bands)
+        if not fits or not all(len(pair) == 2 and -2 <= pair[0] <= pair[1] < math.inf for pair in ranges):
+            needed = f"{', '.join(_FAR)} list [least, most] for each band, gsd once"
+            raise ModelError(f"learned.{name} is {[*map(list, ranges)]}: {needed}")
 
 
 def read_card(path: Path) -> Card:
@@ -225,4 +262,5 @@ def card_table(card: Card) -> dict[str, Any]:
         "provenance": asdict(card.provenance),
         "accuracy": {"note": card.accuracy_note, **card.accuracy},
         "classes": [table_of(spec) for spec in card.classes],
+        **({"learned": dict(card.learned)} if card.learned else {}),
     }

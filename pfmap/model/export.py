@@ -103,6 +103,7 @@ def _metadata(card: Card, gsd: float | None) -> dict[str, str]:
         "tiles_overlap": _OVERLAP,
         "seg_thresh": 0.0,
         "seg_small_segment": 0,
+        **({"learned": card.learned} if card.learned else {}),
     }
     rights = {
         "name": card.name,

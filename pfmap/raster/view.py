@@ -20,6 +20,8 @@ Integers = npt.NDArray[np.int64]
 Inside = Callable[[Span, Span], Bools]
 """Says for rows and columns of the scene which of their pixels lie in the area of interest."""
 
+_ENOUGH = 1000  # pixels, to say how an image looks
+_TAILS = 3, 97  # percentiles
 _STRIP_PIXELS = 4 << 20  # of the scene, that are resampled at a time
 
 
@@ -151,3 +153,16 @@ def neighbours(scale: Scale, span: Span) -> tuple[Integers, Integers, Floats]:
     below = numerator // (2 * scale.size)
     weight = ((numerator % (2 * scale.size)) / (2 * scale.size)).astype(np.float32)
     return np.clip(below, 0, scale.native - 1), np.clip(below + 1, 0, scale.native - 1), weight
+
+
+def figures_of(pixels: Bytes) -> dict[str, npt.NDArray[np.float64]]:
+    """Return how ``(bands, n)`` pixels look, as `Card.learned` has it; {} of hardly any.
+
+    Where all bands are 0, or all 255, there may be no data: these do not count.
+    """
+    shown = pixels[:, ~((pixels == 0).all(axis=0) | (pixels == 255).all(axis=0))] / 255.0
+    if shown.shape[1] < _ENOUGH:
+        return {}
+    apart = shown - shown.mean(axis=0)
+    tint = np.percentile(apart, _TAILS, axis=1).sum(axis=0)
+    return {"mean": shown.mean(axis=1), "std": shown.std(axis=1), "chroma": apart.std(axis=1), "tint": tint}

@@ -4,21 +4,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from glob import has_magic
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pfmap.core.errors import TrainingError
+from pfmap.core.errors import SourceError, TrainingError
+from pfmap.core.grid import GeoBox, mean_size
 from pfmap.core.resources import free_memory
 from pfmap.raster.parts import found_file, found_rasters, refuse_pointers
+from pfmap.raster.view import figures_of
 from pfmap.train.config import LayerSpec, SourceSpec, Split, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
+from pfmap.vector.geodesy import pixel_size
 from pfmap.vector.labels import PolygonFile, PolygonTally, remarks
 from pfmap.vector.layer import OWN_DATA, find_layer, is_vector, refuse_leads
 
 _SPREAD = 1024  # side of the parts of a large sample of which only some are wanted
+_LOOKS = 16_000_000  # pixels of a source
+_EVERY, _RARE = 4, (2, 98)  # of the pixels one in so many; percentiles
 _SHARE = 4  # of the free memory, the part that scenes may be kept in
 
 PIECE = 4096
@@ -51,6 +57,22 @@ class TrainingData:
     notes: tuple[str, ...] = ()
     """What of the labels was left out, mended, or taken for granted."""
 
+    def learned(self, zoom: tuple[float, ...]) -> dict[str, Any]:
+        """Return how the images look that are trained on, but rare ones, as `Card.learned` has it."""
+        usual: dict[str, list[npt.NDArray[np.float64]]] = {}
+        sizes: list[float] = []
+        for source in self.sources:
+            parts = [part for sample in spread(source.train, _LOOKS) for part in sample.pieces(_SPREAD)]
+            shown = (part.scene.shown(part.rows, part.cols, part.hidden)[:, ::_EVERY] for part in parts)
+            looks = [found for found in map(figures_of, shown) if found]
+            for name in looks[0] if looks else ():
+                usual.setdefault(name, []).append(np.percentile([one[name] for one in looks], _RARE, axis=0))
+            for size in [_metres(sample.scene.geobox) for sample in source.train]:
+                sizes += [size / factor for factor in source.spec.scale or zoom]
+        ends = {name: [np.min(pairs, axis=0)[0], np.max(pairs, axis=0)[1]] for name, pairs in usual.items()}
+        ends |= {"gsd": [[min(sizes)], [max(sizes)]]} if all(sizes) else {}
+        return {name: np.stack(pair, axis=1).round(4).tolist() for name, pair in ends.items()}
+
 
 def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
     """Open all sources of a configuration, whose paths are relative to the folder.
@@ -73,6 +95,14 @@ def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
     sources = [_source(spec, *part, sets) for spec, part in zip(config.sources, parts, strict=True)]
     notes += _about_classes(sources, sets)
     return TrainingData(tuple(sources), sets, tuple(notes))
+
+
+def _metres(box: GeoBox) -> float:
+    """Return the size of a pixel; 0 where it is unknown, or none."""
+    try:
+        return mean_size(pixel_size(box) or (0.0, 0.0))
+    except SourceError:
+        return 0.0
 
 
 def spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:

@@ -76,6 +76,12 @@ class LabelledScene:
         image, labels = self.kept
         return image[:, *box], labels[box]
 
+    def shown(self, rows: Span, cols: Span, hidden: Sequence[Box]) -> Image:
+        """Return the ``(bands, n)`` pixels of a part that have data and are not hidden."""
+        image, labels = self.read(rows, cols)
+        seen = _without(hidden, np.ones_like(labels), rows, cols) > 0
+        return image[:, seen & (image != self._neutral[..., None]).any(axis=0)]
+
     def _load(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
         # Opened each time: training reads in one thread and validates in another.
         with Source(*self._open) as source:

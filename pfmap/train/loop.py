@@ -293,6 +293,7 @@ class _Run:
         if self.data.notes:
             about = f"{card.provenance.data}; of its labels: {'; '.join(self.data.notes)}"
             card = dataclasses.replace(card, provenance=dataclasses.replace(card.provenance, data=about))
+        card = dataclasses.replace(card, learned=self.data.learned(self.config.training.scale))
         fitted = calibrate(predictor_of(self.average, card, self.device), self.data)
         card = dataclasses.replace(
             card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0

@@ -137,6 +137,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         tables["input"]["gsd"] = [round(min(known), 4), round(max(known), 4)]
     tables["architecture"]["contact"] = contact
     del tables["accuracy"], tables["temperature"]
+    tables.pop("learned", None)
     return tables
 
 

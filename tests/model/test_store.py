@@ -17,7 +17,8 @@ from pfmap.net.pfnet import PFNet
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     card = stand_in().card
-    card = dataclasses.replace(card, architecture=dataclasses.replace(card.architecture, width=16))
+    narrow, learned = dataclasses.replace(card.architecture, width=16), {"gsd": ((0.1, 0.5),)}
+    card = dataclasses.replace(card, architecture=narrow, learned=learned)
     torch.manual_seed(0)
     write_model(tmp_path / "small", card, PFNet(card.architecture), torch.float32)
     return tmp_path / "small"
@@ -94,6 +95,11 @@ def test_weights_that_do_not_fit_are_listed(folder: Path) -> None:
         ('name = "class_1"', 'name = "a\\u202eb"', "without control characters"),
         ('name = "class_1"', 'name = "oak, beech"', "'oak, beech' has a comma"),
         ('attribution = "', 'attribution = "\\u001b]0;', "a text has control characters"),
+        ("[learned]", "[learned]\nmean = [[0.1, 0.9]]", r"learned\.mean is .*for each band"),
+        ("[learned]", "[learned]\nhue = [[0, 1]]", r"learned\.hue is .*mean, std, chroma, tint list"),
+        ("        0.5,\n", "        0.05,\n", r"learned\.gsd is \[\[0\.1, 0\.05\]\]: "),
+        ("        0.5,\n", "        nan,\n", r"learned\.gsd is"),
+        ("[learned]\ngsd = ", "[learned]\ntint = 1\ngsd = ", "learned.*tint.* has to be a list"),
         ("temperature = ", 'accuracy_note = "x"\ntemperature = ', "unknown keys: accuracy_note"),
     ],
 )

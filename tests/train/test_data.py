@@ -392,3 +392,26 @@ def test_one_polygon_file_may_serve_two_layers(tmp_path: Path) -> None:
     sets = loaded.sets
     assert labels[20, 20] == sets.add_named(("roof",), 1.0)
     assert labels[70, 70] == sets.add_named(("sand",), 2.0)
+
+
+def test_how_images_look_is_learned_from_what_is_trained_on_alone(tmp_path: Path) -> None:
+    dark = noise(96, 96) // 4
+    write_scene(tmp_path / "a.tif", np.concatenate([dark[..., :48], 255 - dark, dark[..., 48:]], axis=2))
+    write_scene(tmp_path / "m.tif", np.tile(np.arange(192, dtype=np.uint8) // 8 % 2, (1, 96, 1)))
+    layer = {"path": "m.tif", "values": {"0": "roof", "1": "grass"}}
+    config = config_of([source("a.tif", layer, validation={"columns": [48, 144]}, scale=[0.5, 1.25])])
+    learned = load_data(config, tmp_path).learned((0.1, 9.0))
+    image = dark.reshape(3, -1) / 255
+    apart = image - image.mean(axis=0)
+    tint = np.percentile(apart, 3, axis=1) + np.percentile(apart, 97, axis=1)
+    figures = {
+        "mean": image.mean(axis=1),
+        "std": image.std(axis=1),
+        "chroma": apart.std(axis=1),
+        "tint": tint,
+    }
+    for name, values in figures.items():
+        for end in np.transpose(learned.pop(name)):  # of one image both ends are the same
+            np.testing.assert_allclose(end, values, atol=0.02)  # of one pixel in four
+    assert list(learned) == ["gsd"]
+    np.testing.assert_allclose(learned["gsd"], [[0.4, 1.0]], rtol=1e-3)

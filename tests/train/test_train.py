@@ -405,6 +405,7 @@ def test_the_page_beside_the_model_states_its_figures_and_rights(data: Path, con
     assert row[3].strip() == "-"  # no sure grass there
     for text in ("# tiny", "nobody", "made up", "curves.png", "red, green, blue at 0.1 to 1 m"):
         assert text in page
+    assert list(pfmap.load_model(data / "model").card.learned) == ["mean", "std", "chroma", "tint"]
 
 
 def test_the_temperature_is_found_again() -> None:
