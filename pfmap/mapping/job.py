@@ -98,7 +98,6 @@ class Job:
             means = runtime.device, runtime.precision, runtime.batch_size
             plan = make_plan(source, runtime.model, runtime.model_hash, self.options, *means)
             plan = replace(plan, warnings=[*plan.warnings, *said])
-            source.scaling = plan.scaling
             with gdal_settings(cache=plan.cache_bytes, remote=self.location.remote):
                 yield source, plan
 

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
+import numpy as np
 import torch
 
 from pfmap.core.card import Card, card_table
@@ -22,6 +23,7 @@ from pfmap.model.store import Model
 from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
+from pfmap.raster.view import figures_of
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.geodesy import Measurer, pixel_size
 from pfmap.version import __version__
@@ -215,7 +217,9 @@ def make_plan(
     grid = Grid.of(frame.rows.size, frame.cols.size, card.input.window, overlap)
     known = known_scaling(scene, card, options.scale)
     sample = source.sample(values=known is None)
-    scaling = known or sampled_scaling(sample, scene)
+    source.scaling = scaling = known or sampled_scaling(sample, scene)
+    shown, valid = source.shown(sample.looked, np.ones(sample.looked.shape[1], dtype=bool))
+    looks: dict[str, Any] = {"gsd": [mean_size(gsd) * mean_size((across, down))]} if gsd is not None else {}
     return Plan(
         scene=scene,
         frame=frame,
@@ -239,6 +243,7 @@ def make_plan(
             *sample.notes,
             *about_scaling(scaling, scene),
             *about_size,
+            *card.about_looks(scene.name, looks | figures_of(shown[:, valid])),
             *([apart.about(card.by_index)] if (apart := chosen.separation) and apart.by_shape else []),
         ],
     )

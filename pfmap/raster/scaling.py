@@ -88,6 +88,8 @@ class Sample:
     """What the user should know of the pixels."""
     fills: tuple[float, ...] = ()
     """Values that whole areas have in all bands, as they do where there is no data."""
+    looked: Values = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    """``(bands, n)`` valid pixels of a few spots, whole and in the scene's own type."""
 
     @property
     def valid_share(self) -> float:
@@ -241,8 +243,8 @@ def _figures(values: Values, valid: Bools) -> Floats:
 
 def about_pixels(
     scene: SceneInfo, looks: Sequence[tuple[Values, Bools]], others: Mapping[int, Values], *, misled: bool
-) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Say what a user should know of a scene's pixels, and which values fill whole areas of it.
+) -> tuple[tuple[str, ...], tuple[float, ...], Values]:
+    """Say what a user should know of a scene's pixels, which values fill whole areas, and some valid pixels.
 
     `looks` are ``(bands, h, w)`` values and the valid mask of spots from all over it, `others` are ``(n,)``
     values there of its alpha band, or of bands that could be one, by number. It is `misled` if its overviews
@@ -263,7 +265,9 @@ def about_pixels(
             f"nothing marks as nodata: that is mapped; if there is no data, {remedy}"
         )
     notes += [_about_alpha(name, band, found, called=band == alpha) for band, found in others.items()]
-    return tuple(filter(None, notes)), tuple(fills)
+    none = np.zeros((len({*scene.bands}), 0), scene.dtype)
+    looked = np.concatenate([none, *(values[:, valid] for values, valid in looks)], axis=1)
+    return tuple(filter(None, notes)), tuple(fills), looked
 
 
 def _about_alpha(name: str, band: int, found: Values, *, called: bool) -> str:

@@ -238,7 +238,7 @@ class Source:
         pixels, valid = found if self._palette is None else self.shown(*found)
         return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), *self._about())
 
-    def _about(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    def _about(self) -> tuple[tuple[str, ...], tuple[float, ...], Values]:
         """Look at spots from all over the scene for what a user should know, as `about_pixels` says it."""
         info, box, src = self.info, self.info.geobox, self._src
         count = _FEW // 2 if info.location.remote else _FEW

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pfmap.core.card import UNLIKE
 from pfmap.core.errors import EmptyError, OutsideError, PfmapError, redacted, refused
 from pfmap.mapping.job import Job, Progress, Result
 from pfmap.mapping.options import PredictOptions
@@ -56,6 +57,8 @@ class Runner:
     """Done and in all, of each scene that takes time."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Of these: several scenes are in work at once."""
+    _unlike: threading.Lock = field(default_factory=threading.Lock)
+    """Taken, for good, by the first scene that looks unlike all that was learned: one is told of."""
     _stop: BaseException | None = None
 
     def run(self, sheets: Sequence[Sheet], sizes: Mapping[Sheet, int]) -> list[SheetResult]:
@@ -102,6 +105,8 @@ class Runner:
 
     def _say(self, sheet: Sheet, line: str) -> None:
         """Pass on what is wrong with a scene; what is planned with each of 2,000 nobody wants to read."""
+        if UNLIKE in line and not self._unlike.acquire(blocking=False):
+            return
         if line.startswith("warning: "):
             text = line.removeprefix("warning: ").removeprefix(f"{sheet.location.text} ")
             self.on_message(f"warning: {sheet.location.text}: {text}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -181,7 +182,9 @@ def test_models_list_and_info(small: str) -> None:
     info = pfmap("models", "info", small)
     assert "class_1" in info.stdout
     assert "efficientnet_lite0" in info.stdout
-    assert "#d7301f, objects from 4 m2 on" in pfmap("models", "info", "landcover").stdout
+    landcover = pfmap("models", "info", "landcover").stdout
+    assert "#d7301f, objects from 4 m2 on" in landcover
+    assert re.search(r"^learned mean    0\.\d+ to 0\.\d+, ", landcover, flags=re.MULTILINE)
     missing = pfmap("models", "info", "nothing")
     assert (missing.returncode, missing.stdout) == (1, "")
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import NORTH_UP, Pointwise, Write, blobs, stand_in
 from torch import Tensor, nn
 
 import pfmap
+from pfmap.core.card import UNLIKE
 from pfmap.core.errors import ModelError, SourceError, UsageError
 from pfmap.survey.run import SheetResult
 from pfmap.survey.scenes import predict_all
@@ -222,6 +224,20 @@ def test_warnings_say_which_scene_they_are_about(survey: Path, tmp_path: Path, w
         "state it with gsd=METRES",
     ]
     assert torch.get_num_threads() >= 1
+
+
+def test_that_scenes_look_unlike_what_was_learned_is_said_once(survey: Path, tmp_path: Path) -> None:
+    model = stand_in()
+    card = dataclasses.replace(model.card, learned={"gsd": ((0.1, 0.2),)})
+    said: list[str] = []
+    results = run(
+        survey, tmp_path / "out", model=dataclasses.replace(model, card=card), on_message=said.append
+    )
+    (text,) = [text for text in said if UNLIKE in text]
+    assert text.startswith(f"warning: {survey}")
+    assert ".tif: looks unlike all" in text
+    reports = [one.result.facts for one in results if one.result is not None]
+    assert [sum(UNLIKE in text for text in report.warnings) for report in reports] == [1, 1, 1]
 
 
 def test_scenes_outside_the_area_of_interest_are_left_out(survey: Path, tmp_path: Path) -> None:

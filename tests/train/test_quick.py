@@ -68,6 +68,8 @@ def test_polygons_of_one_class_keep_the_models_classes_and_exclude_it_outside(
     options = QuickOptions(scene, str(scene.with_name("roofs.gpkg")), field="what")
     tables = quick_tables(options, landcover, "mine")
     assert parse_config(tables, Path("train.toml")).card.classes == landcover.card.classes
+    assert landcover.card.learned
+    assert "learned" not in tables  # it is of other images
     assert landcover.card.classes[0].min_area == 4
     (source,) = tables["sources"]
     assert source["layers"][0]["rest"] == ["bare_ground", "road", "vegetation", "water"]
