@@ -1,4 +1,4 @@
-"""Labels under the pixels of another raster: class rasters warped onto its grid, polygons burnt into it."""
+"""Rasters under the pixels of another one, brought onto its grid, and polygons burnt into it."""
 
 import contextlib
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 from affine import Affine
 from rasterio import features
 from rasterio.enums import ColorInterp, Resampling
@@ -24,6 +25,67 @@ _ANY_CRS = "EPSG:3857"
 """Stands for a CRS that neither raster names: what is the same on both sides does not matter."""
 
 
+def moved(name: str, own: GeoBox, other: str, target: GeoBox) -> tuple[bool, str]:
+    """Say whether the grids of two rasters differ, and what the user should know of that, or "".
+
+    A `SourceError` refuses those that no georeferencing brings together, or that lie apart.
+    """
+    same_size = (own.width, own.height) == (target.width, target.height)
+    if same_size and own.transform == target.transform and crs_of(own.crs_wkt) == crs_of(target.crs_wkt):
+        return False, ""
+    if own.georeferenced and target.georeferenced and (target.crs_wkt or not own.crs_wkt):
+        unnamed = own.crs_wkt is None and target.crs_wkt is not None
+        guess = f"{name} names no CRS: taken to be in that of {other}" * unnamed
+        return True, "; ".join(filter(None, (guess, _overlap(name, own, other, target))))
+    if not same_size:
+        raise SourceError(
+            f"{name} has {own.width} x {own.height} pixels, {other} has {target.width} x "
+            f"{target.height}, and {other if own.georeferenced else name} says not where it lies: "
+            "georeference it, or give a raster of the same size"
+        )
+    return False, f"{name} and {other} are compared pixel by pixel: one of them says not where it lies"
+
+
+def _overlap(name: str, own: GeoBox, other: str, target: GeoBox) -> str:
+    """Say that a raster covers only a part of another; refuse two that lie apart, if that can be told."""
+    bounds = target.bounds
+    if own.crs_wkt is not None and target.crs_wkt is not None and own.crs_wkt != target.crs_wkt:
+        with contextlib.suppress(*GDAL_ERRORS), gdal_settings():
+            bounds = transform_bounds(crs_of(target.crs_wkt), crs_of(own.crs_wkt), *target.bounds)
+    left, bottom, right, top = bounds
+    x0, y0, x1, y1 = own.bounds
+    if right <= x0 or x1 <= left or top <= y0 or y1 <= bottom:
+        raise SourceError(
+            f"{name} and {other} do not overlap: they cover {_box(own.bounds)} and {_box(bounds)} in "
+            f"{own.crs_name}"
+        )
+    width, height = min(right, x1) - max(left, x0), min(top, y1) - max(bottom, y0)
+    share = width * height / (right - left) / (top - bottom)
+    return f"{name} reaches over {share:.0%} of {other}: the rest does not count" * (share < _WHOLE)
+
+
+def warped(
+    name: str, src: rasterio.DatasetReader, own: GeoBox, other: str, target: GeoBox, resampling: Resampling
+) -> WarpedVRT:
+    """Show a raster on the grid of another, with its alpha band, or one that says what it covers.
+
+    A `SourceError` says that this cannot be.
+    """
+    try:
+        return WarpedVRT(
+            src,
+            src_crs=crs_of(own.crs_wkt or target.crs_wkt) or _ANY_CRS,
+            crs=crs_of(target.crs_wkt) or _ANY_CRS,
+            transform=Affine(*target.transform),
+            width=target.width,
+            height=target.height,
+            resampling=resampling,
+            add_alpha=ColorInterp.alpha not in src.colorinterp,
+        )
+    except GDAL_ERRORS as error:
+        raise SourceError(f"{name} cannot be brought onto the grid of {other} ({reason(error)})") from error
+
+
 class AlignedMap(ClassMap):
     """An opened class raster of any CRS, resolution and extent, read on another raster's grid.
 
@@ -39,70 +101,16 @@ class AlignedMap(ClassMap):
     def __init__(self, location: Location, target: GeoBox, advice: str, other: str) -> None:
         super().__init__(location, None, advice)
         self._vrt: WarpedVRT | None = None
-        self.own, self.geobox, self.note = (own := self.geobox), target, ""
+        self.own, self.geobox = (own := self.geobox), target
         with contextlib.ExitStack() as stack:
             stack.push(self._stack)
-            self.moved = not self._on_same_pixels(own, target, other)
+            self.moved, self.note = moved(self.name, own, other, target)
             if self.moved:
-                self._check_overlap(own, target, other)
-                self._vrt = stack.enter_context(self._warped(own, target, other))
+                nearest = warped(self.name, self._src, own, other, target, Resampling.nearest)
+                self._vrt = stack.enter_context(nearest)
                 self._masked = True
                 self._dtype, self.nodata = self._values()
             self._stack = stack.pop_all()
-
-    def _on_same_pixels(self, own: GeoBox, target: GeoBox, other: str) -> bool:
-        """Say whether the two grids are one; refuse those that no georeferencing brings together."""
-        same_size = (own.width, own.height) == (target.width, target.height)
-        if same_size and own.transform == target.transform and crs_of(own.crs_wkt) == crs_of(target.crs_wkt):
-            return True
-        name = self._location.text
-        if own.georeferenced and target.georeferenced and (target.crs_wkt or not own.crs_wkt):
-            if own.crs_wkt is None and target.crs_wkt is not None:
-                self.note = f"{name} names no CRS: taken to be in that of {other}"
-            return False
-        if not same_size:
-            raise SourceError(
-                f"{name} has {own.width} x {own.height} pixels, {other} has {target.width} x "
-                f"{target.height}, and {other if own.georeferenced else name} says not where it lies: "
-                "georeference it, or give a raster of the same size"
-            )
-        self.note = f"{name} and {other} are compared pixel by pixel: one of them says not where it lies"
-        return True
-
-    def _check_overlap(self, own: GeoBox, target: GeoBox, other: str) -> None:
-        """Refuse two grids that lie apart; where that cannot be told, so be it."""
-        bounds = target.bounds
-        if own.crs_wkt is not None and target.crs_wkt is not None and own.crs_wkt != target.crs_wkt:
-            with contextlib.suppress(*GDAL_ERRORS), gdal_settings():
-                bounds = transform_bounds(crs_of(target.crs_wkt), crs_of(own.crs_wkt), *target.bounds)
-        left, bottom, right, top = bounds
-        x0, y0, x1, y1 = own.bounds
-        if right <= x0 or x1 <= left or top <= y0 or y1 <= bottom:
-            raise SourceError(
-                f"{self._location.text} and {other} do not overlap: they cover {_box(own.bounds)} and "
-                f"{_box(bounds)} in {own.crs_name}"
-            )
-        width, height = min(right, x1) - max(left, x0), min(top, y1) - max(bottom, y0)
-        if (share := width * height / (right - left) / (top - bottom)) < _WHOLE:
-            some = f"{self._location.text} reaches over {share:.0%} of {other}: the rest does not count"
-            self.note = "; ".join(filter(None, (self.note, some)))
-
-    def _warped(self, own: GeoBox, target: GeoBox, other: str) -> WarpedVRT:
-        try:
-            return WarpedVRT(
-                self._src,
-                src_crs=crs_of(own.crs_wkt or target.crs_wkt) or _ANY_CRS,
-                crs=crs_of(target.crs_wkt) or _ANY_CRS,
-                transform=Affine(*target.transform),
-                width=target.width,
-                height=target.height,
-                resampling=Resampling.nearest,
-                add_alpha=ColorInterp.alpha not in self._src.colorinterp,
-            )
-        except GDAL_ERRORS as error:
-            raise SourceError(
-                f"{self._location.text} cannot be brought onto the grid of {other} ({reason(error)})"
-            ) from error
 
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         if self._vrt is None:
