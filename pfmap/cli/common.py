@@ -14,7 +14,6 @@ import click
 from click.core import ParameterSource
 
 from pfmap.cli.screen import say, speak_up
-from pfmap.core.classes import parse_names
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded_by
 from pfmap.core.files import in_bucket
 from pfmap.core.option import OPTIONS, Option
@@ -163,17 +162,28 @@ def listed(read: Callable[[Iterable[str]], Any]) -> Callable[..., Any]:
 class_names = listed(tuple)
 
 
-def _thresholds(parts: Iterable[str]) -> dict[str, float] | None:
-    """Read probabilities that are written as ``CLASS=P``; None if none is."""
-    try:
-        return {name.strip(): float(least) for name, least in (part.rsplit("=", 1) for part in parts)} or None
-    except ValueError as error:
-        raise UsageError("write CLASS=P, such as building=0.6") from error
+def pairs(
+    key: Any, value: Any = str, form: str | None = "VALUE=NAME", example: str = "10=trees,20=shrubs"
+) -> Callable[..., Any]:
+    """Build a callback that reads pairs, each key once, with a function for each side; None if there is none.
 
+    What is no text has no ``=``, so that a name before it may have some; else what follows may.
+    """
 
-def pairs(kind: Callable[[str], Any]) -> Callable[..., Any]:
-    """Build a callback that reads ``VALUE=NAME,...``."""
-    return listed(lambda parts: parse_names(parts, kind))
+    def read(parts: Iterable[str]) -> dict[Any, Any] | None:
+        found: dict[Any, Any] = {}
+        for part in parts:
+            one, _, other = part.partition("=") if value is str else part.rpartition("=")
+            try:
+                pair = key(one.strip()), value(other.strip())
+            except ValueError:
+                pair = "", ""
+            if "" in pair or pair[0] in found or (key is int and not one.strip().isdecimal()):
+                raise UsageError(f"{part!r} is not {form}, each once: write {form}, such as {example}")
+            found[pair[0]] = pair[1]
+        return found or None
+
+    return listed(read)
 
 
 def numbers(count: int | None, kind: type[int] | type[float], example: str) -> Callable[..., Any]:
@@ -226,7 +236,8 @@ def _parsing(kind: Any, about: Option) -> dict[str, Any]:
     if about.choices:
         return {"type": click.Choice(about.choices), "multiple": get_origin(kind) is tuple}
     if get_origin(kind) is Mapping:
-        return {"callback": listed(_thresholds), "multiple": True}
+        key, value = get_args(kind)
+        return {"callback": pairs(key, value, about.metavar, about.example), "multiple": True}
     if kind is int:
         return {"type": click.IntRange(min=int(about.least or 0))}
     if kind is float:

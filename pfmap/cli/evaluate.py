@@ -82,7 +82,7 @@ _lists = partial(click.option, multiple=True, callback=listed(lambda parts: tupl
     type=click.Choice(["validation", "training"]),
     help="Which part of the data set.  [default: validation]",
 )
-@options("device", "tta")
+@options("extra", "device", "tta")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @click.option(
     "--html",
@@ -102,6 +102,7 @@ def evaluate(
     data: Path | None,
     data_folder: Path | None,
     part: str | None,
+    extra: dict[str, str] | None,
     device: str,
     tta: str,
     as_json: bool,
@@ -132,11 +133,13 @@ def evaluate(
         from pfmap.train.evaluate_model import evaluate_model
 
         part = part or "validation"
-        work = partial(evaluate_model, model, data, data_folder, part=part, device=device, tta=tta)
+        work = partial(
+            evaluate_model, model, data, data_folder, extra=extra, part=part, device=device, tta=tta
+        )
     elif prediction is None or (truth is None and of_maps["ids"] is None):
         raise click.UsageError("give PREDICTION and TRUTH (or --ids), or --model and --data")
     else:
-        refuse_given(ctx, ("data", "data_folder", "part", "tta"), ": of use with --model only")
+        refuse_given(ctx, ("data", "data_folder", "part", "extra", "tta"), ": of use with --model only")
         from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(compare, prediction, truth, **of_maps)

@@ -35,7 +35,7 @@ from pfmap.mapping.options import WindowSettings
     help="Classes that count as foreground.  [default: all but the model's background; building, where it "
     "has none]",
 )
-@options("device", "bands", "scale", "gsd")
+@options("device", "bands", "extra", "scale", "gsd")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def points(
     scene: str,

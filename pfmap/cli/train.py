@@ -40,7 +40,14 @@ if TYPE_CHECKING:
     metavar="NAMES",
     help="What lies outside the polygons may be.  [default: if they have one class, any other; else unknown]",
 )
-@options("bands")
+@click.option(
+    "--inputs",
+    callback=class_names,
+    metavar="NAMES",
+    help="The bands that the model is to see, by name, such as red,green,blue,nir.  [default: those of the "
+    "model it starts from, and those of --extra]",
+)
+@options("bands", "extra")
 @click.option(
     "--validation",
     type=click.FloatRange(0, 0.9),

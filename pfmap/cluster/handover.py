@@ -27,6 +27,7 @@ from pfmap.mapping.job import look_behind, open_scene
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.work import RUN_NAME, Work
 from pfmap.model.store import CARD_NAME, Model, bundled_models
+from pfmap.raster.extra import locate_extra
 from pfmap.raster.scaling import Sample
 from pfmap.raster.source import Source
 from pfmap.version import __version__
@@ -76,9 +77,11 @@ class ClusterJob:
         inside = model.folder.resolve().parent == bundled_models().resolve()
         known = Path(model.folder.name) if inside else model.folder.absolute()
         scene = dataclasses.replace(plan.scene, location=plan.scene.location.absolute(), files=())
-        light = dataclasses.replace(
-            plan, scene=scene, model=Model(plan.card, nn.Identity(), known), sample=_thinned(plan.sample)
-        )
+        files = locate_extra(plan.options.extra or {}, plan.scene.location)
+        extra = {name: file.absolute().gdal for name, file in files.items()}
+        options = dataclasses.replace(plan.options, extra=extra)
+        model, sample = Model(plan.card, nn.Identity(), known), _thinned(plan.sample)
+        light = dataclasses.replace(plan, scene=scene, model=model, sample=sample, options=options)
         with open_source(light) as source:
             fingerprint = source.fingerprint()
         sign = secrets.token_hex(8)

@@ -54,6 +54,8 @@ class Architecture:
 
     encoder: Encoder
     classes: int
+    bands: int = 3
+    """Channels of the image; a card counts them, as it does the classes."""
     width: int = 256
     """Channels of the decoder (C)."""
     embedding: int = 64
@@ -85,7 +87,7 @@ class Architecture:
         check_values(self)
         if not 2 <= self.classes <= 255:
             raise ModelError(f"a model has 2 to 255 classes (255 is nodata), not {self.classes}")
-        for name, most in _MOST.items():
+        for name, most in (_MOST | {"bands": 16}).items():
             if not 1 <= getattr(self, name) <= most:
                 raise ModelError(f"{name} is {getattr(self, name)}: it has to be 1 to {most}")
         levels = self.flow_levels
@@ -101,9 +103,9 @@ class InputSpec:
     """What the network expects to see."""
 
     bands: tuple[str, ...]
-    """Names in order, such as red, green, blue."""
+    """One to sixteen names, in order: red, green, blue, nir, rededge, dsm, or any other."""
     scale: float
-    """The pixel value that becomes 1.0."""
+    """The pixel value that becomes 1.0, of bands that `scales` does not name."""
     mean: tuple[float, ...]
     """Subtracted per band, in 0..1 units."""
     std: tuple[float, ...]
@@ -112,13 +114,18 @@ class InputSpec:
     """Side of the square window in pixels."""
     gsd: tuple[float, float]
     """Smallest and largest ground sampling distance the model knows, metres per pixel."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """The same of single bands, by name, such as 30 of dsm: metres above ground."""
 
     def __post_init__(self) -> None:
-        if not len(self.bands) == len({*self.bands}) == len(self.mean) == len(self.std) == 3:
-            raise ModelError("bands, mean and std have three entries each, of three bands that differ")
+        if not len(self.bands) == len({*self.bands}) == len(self.mean) == len(self.std) > 0:
+            raise ModelError("bands, mean and std have an entry each, of bands that differ")
         check_values(self)
-        if not _DARKEST <= self.scale <= _BRIGHTEST:
-            raise ModelError(f"scale is {self.scale}: it has to be {_DARKEST:g} to {_BRIGHTEST:g}")
+        for scale in (self.scale, *self.scales.values()):
+            if not _DARKEST <= scale <= _BRIGHTEST:
+                raise ModelError(f"scale is {scale}: it has to be {_DARKEST:g} to {_BRIGHTEST:g}")
+        if unknown := ", ".join({*self.scales} - {*self.bands}):
+            raise ModelError(f"scales names {unknown}: the bands are {', '.join(self.bands)}")
         if not _LEAST <= min(self.std) <= max(self.std) <= _LARGEST:
             raise ModelError(f"std is {list(self.std)}: each has to be {_LEAST:g} to {_LARGEST:g}")
         if max(map(abs, self.mean)) > _LARGEST:
@@ -126,6 +133,12 @@ class InputSpec:
         if len(self.gsd) != 2 or not 0 < self.gsd[0] <= self.gsd[1]:
             raise ModelError(f"gsd is [smallest, largest] in metres, not {list(self.gsd)}")
         check_window(self.window, self.window)
+
+    @property
+    def statistics(self) -> dict[str, tuple[float, float, float]]:
+        """Scale, mean and deviation of each band, by name."""
+        each = zip(self.bands, self.mean, self.std, strict=True)
+        return {name: (self.scales.get(name, self.scale), mean, std) for name, mean, std in each}
 
 
 def check_window(height: int, width: int) -> None:
@@ -181,6 +194,8 @@ class Card:
                 f"the card lists {len(self.classes)} classes, its architecture has "
                 f"{self.architecture.classes}"
             )
+        if (count := len(self.input.bands)) != self.architecture.bands:
+            raise ModelError(f"[input] names {count} bands, the architecture has {self.architecture.bands}")
         _check_learned(self.learned, len(self.input.bands))
         check_values(self)
         if not _LEAST <= self.temperature <= _LARGEST:
@@ -238,8 +253,9 @@ def parse_card(data: Mapping[str, Any], path: Path) -> Card:
     tables = dict(data)
     classes, architecture, accuracy = (tables.get(key) for key in ("classes", "architecture", "accuracy"))
     if isinstance(architecture, Mapping):
-        count = len(classes) if isinstance(classes, list | tuple) else 2
-        tables["architecture"] = {"classes": count, **architecture}
+        bands = seen.get("bands") if isinstance(seen := tables.get("input"), Mapping) else None
+        counts = [len(one) if isinstance(one, list | tuple) else 3 for one in (classes, bands)]
+        tables["architecture"] = {"classes": counts[0], "bands": counts[1], **architecture}
     if isinstance(accuracy, Mapping):
         tables["accuracy note"] = str(accuracy.get("note", ""))
         tables["accuracy"] = {key: value for key, value in accuracy.items() if key != "note"}
@@ -252,13 +268,13 @@ def parse_card(data: Mapping[str, Any], path: Path) -> Card:
 def card_table(card: Card) -> dict[str, Any]:
     """Turn a card back into the tables of its `model.toml`, ready for a TOML writer."""
     architecture = asdict(card.architecture)
-    del architecture["classes"]  # counted from [[classes]]
+    del architecture["classes"], architecture["bands"]  # counted from [[classes]] and [input]
     return {
         "name": card.name,
         "title": card.title,
         "temperature": card.temperature,
         "architecture": architecture,
-        "input": asdict(card.input),
+        "input": table_of(card.input),
         "provenance": asdict(card.provenance),
         "accuracy": {"note": card.accuracy_note, **card.accuracy},
         "classes": [table_of(spec) for spec in card.classes],

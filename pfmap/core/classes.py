@@ -7,14 +7,13 @@ hold the same XML.
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
-from pfmap.core.errors import UNSEEN, ModelError, UsageError, visible, xml_attribute
+from pfmap.core.errors import UNSEEN, ModelError, visible, xml_attribute
 
 NODATA = 255
 """Value of the class raster where the scene has no data; classes are 0 to 254."""
@@ -24,8 +23,6 @@ PERCENT = ("confidence", "contact", "probabilities")
 
 HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 """How QGIS's own XML files begin."""
-
-V = TypeVar("V", int, str)
 
 _LONGEST = 100  # letters: a name becomes part of a file's name
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -72,20 +69,6 @@ def index_of(classes: tuple[ClassSpec, ...], name: str) -> int:
     return names.index(name)
 
 
-def parse_names(pairs: Iterable[str], kind: Callable[[str], V]) -> dict[V, str]:
-    """Read names of classes that are written as ``VALUE=NAME``, such as 10=trees.
-
-    The kind is int where values are those of a raster, and str where they may be names too.
-    """
-    names = {}
-    for pair in pairs:
-        value, _, name = (part.strip() for part in pair.partition("="))
-        if not name or not (value.isdecimal() if kind is int else value):
-            raise UsageError(f"{pair!r} is not VALUE=NAME, such as 10=trees,20=shrubs")
-        names[kind(value)] = name
-    return names
-
-
 def listed(values: Iterable[int], classes: Mapping[int, ClassSpec]) -> str:
     """Name classes, by their values, with commas between."""
     return ",".join(classes[value].name for value in sorted(values))
@@ -118,10 +101,15 @@ def percent_style() -> str:
     )
 
 
+def as_colors(bands: Sequence[int]) -> list[int]:
+    """Choose three of some bands, by their numbers, to be shown as red, green and blue; or one, as grey."""
+    return [*bands[:3]] if len(bands) > 2 else [bands[0]] * 3
+
+
 def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float) -> str:
-    """Style a scene: bands, counted from 1, as red, green, blue, from black at `low` to white at `high`."""
+    """Style a scene: bands, counted from 1, as `as_colors`, from black at `low` to white at `high`."""
     colors = ("red", "green", "blue")
-    numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(colors, bands, strict=False))
+    numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(colors, as_colors(bands), strict=True))
     contrast = "".join(
         f"<{color}ContrastEnhancement><minValue>{low:g}</minValue><maxValue>{high:g}</maxValue>"
         f"<algorithm>StretchToMinimumMaximum</algorithm></{color}ContrastEnhancement>"

@@ -35,7 +35,7 @@ class Option:
     metavar: str | None = None
     """Stands for the value in the command's help."""
     example: str = ""
-    """A list of numbers, as the command line takes it."""
+    """A list of numbers, or a value by name, as the command line takes it."""
     choices: tuple[str, ...] = ()
     """The values that are possible; empty for all of the type."""
     least: float | None = None
@@ -86,6 +86,8 @@ def _plain(name: str, value: Any) -> Any:
     """Return a setting as options keep it: lists as tuples, a path as text."""
     if value is None or name not in OPTIONS:
         return value
+    if isinstance(value, Mapping):
+        return {key: os.fspath(one) if isinstance(one, os.PathLike) else one for key, one in value.items()}
     one = OPTIONS[name]
     kinds = (one.type, *get_args(one.type))
     if any(get_origin(kind) is tuple for kind in kinds):

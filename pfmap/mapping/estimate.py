@@ -169,13 +169,14 @@ def memory_of_passes(plan: Plan) -> int:
     """Return what the network's layers hold of all windows that this machine computes at once, bytes.
 
     Measured on encoders and decoders of all kinds: 240 bytes per pixel of the window with a decoder of 64
-    channels, 480 to 680 with 256, and 4 more per class.
+    channels, 480 to 680 with 256, 4 more per class, and 8 per further band.
     """
     if plan.device.type != "cpu":
         return 0
     each = plan.batch_size * plan.grid.rows.window**2
     passes = min(torch.get_num_threads(), MOST_WORKERS)
-    return passes * each * (180 + 2 * plan.card.architecture.width + 8 * len(plan.card.classes))
+    bands, classes = len(plan.card.input.bands), len(plan.card.classes)
+    return passes * each * (180 + 2 * plan.card.architecture.width + 8 * classes + 8 * (bands - 3))
 
 
 def probe(
@@ -192,7 +193,7 @@ def probe(
     grid = plan.grid
     warm_up(plan.chosen.separation)
     window, batch = grid.rows.window, predictor.batch_size
-    pixels = [np.zeros((3, window, window), dtype=np.uint8)] * batch
+    pixels = [np.zeros((len(source.names), window, window), dtype=np.uint8)] * batch
     for _ in ("to be warm", "to be timed"):
         begun = time.perf_counter()
         seen = [np.ones((window, window), dtype=bool)] * batch

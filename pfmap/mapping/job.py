@@ -31,6 +31,7 @@ from pfmap.mapping.run_report import Preflight, build_report, difference, earlie
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.predictor import VIEWS, Predictor
+from pfmap.raster.extra import open_bands
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location
 from pfmap.raster.parts import find_parts
@@ -151,7 +152,7 @@ class Job:
                 names,
                 overwrite=self.options.overwrite,
                 note=difference(before, identity),
-                sources=[*plan.scene.files, *map(Path, filter(None, [self.options.aoi]))],
+                sources=[*source.times, *map(Path, filter(None, [self.options.aoi]))],
             )
             if fresh:
                 refuse()
@@ -252,8 +253,10 @@ class Job:
 
 def open_scene(location: Location, card: Card, options: PredictOptions) -> Source:
     """Open a scene as it is mapped by the model of a card."""
-    skip = options.on_read_error == "nodata"
-    return Source(location, card.input.bands, options.bands, card.name, skip_unreadable=skip)
+    seen, skip, bands = card.input, options.on_read_error == "nodata", options.bands
+    if options.extra:
+        return open_bands(location, seen, bands, card.name, options.extra, skip_unreadable=skip)
+    return Source(location, seen.bands, bands, card.name, scales=seen.scales, skip_unreadable=skip)
 
 
 def look_behind(source: Source) -> list[str]:
@@ -274,9 +277,7 @@ def _project(plan: Plan, mapped: Mapped, output_dir: Path) -> bytes:
     scene, scaling, shapes = plan.scene, plan.scaling, plan.options.shapes
     stem, classes = scene.location.stem, plan.card.classes
     # As the network sees it; a palette is QGIS's own matter.
-    style = (
-        "" if scene.palette else scene_style(scene.bands[:3], scene.validity.alpha, scaling.low, scaling.high)
-    )
+    style = "" if scene.palette else scene_style(scene.bands, scene.validity.alpha, scaling.low, scaling.high)
     below = Layer(stem, place_beside(scene.location, output_dir), style, scene.geobox.crs_wkt)
     made = Map(stem, mapped.files, plan.geobox, classes, plan.wanted, shapes.formats, shapes.split_by_class)
     return map_project(made, [] if scene.location.unfit else [below])

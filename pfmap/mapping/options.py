@@ -120,15 +120,20 @@ class PredictOptions:
     )
     bands: tuple[int, ...] | None = option(
         None,
-        "Band numbers in the model's order.",
-        more="Counted from 1.",
+        "Band numbers, from 1, in the model's order.",
         words="by colour interpretation",
         metavar="N,N,N",
         example="1,2,3",
     )
+    extra: Mapping[str, str] | None = option(
+        None,
+        "A band's own file, such as dsm=heights.tif or dsm={stem}_dsm.tif.",
+        metavar="NAME=FILE",
+        example="dsm=heights.tif",
+    )
     scale: tuple[float, float] | None = option(
         None,
-        "Pixel values from black to white.",
+        "Pixel values from black to white, of bands without a scale of their own in the card.",
         words="0,255 of 8-bit scenes, percentiles 2 and 98 of others",
         metavar="MIN,MAX",
         example="0,10000",
@@ -174,6 +179,7 @@ class PredictOptions:
         more="By name of the class. Where no class is above its own, the best of all is chosen.",
         words="none",
         metavar="CLASS=P",
+        example="building=0.6",
     )
     on_read_error: OnReadError = option(
         "fail",
@@ -240,6 +246,7 @@ class WindowSettings(TypedDict, total=False):
     model: "str | Path | Model"
     device: str
     bands: Sequence[int] | None
+    extra: Mapping[str, str] | None
     scale: tuple[float, float] | None
     gsd: float | None
 

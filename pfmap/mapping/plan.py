@@ -215,7 +215,7 @@ def make_plan(
     chosen = chosen_classes(card, options, mean_size((across, down)) if native else 1.0)
     overlap = options.overlap if options.overlap is not None else card.input.window // 8
     grid = Grid.of(frame.rows.size, frame.cols.size, card.input.window, overlap)
-    known = known_scaling(scene, card, options.scale)
+    known = known_scaling(scene, card.input.scale, options.scale)
     sample = source.sample(values=known is None)
     source.scaling = scaling = known or sampled_scaling(sample, scene)
     shown, valid = source.shown(sample.looked, np.ones(sample.looked.shape[1], dtype=bool))
@@ -243,7 +243,7 @@ def make_plan(
             *sample.notes,
             *about_scaling(scaling, scene),
             *about_size,
-            *card.about_looks(scene.name, looks | figures_of(shown[:, valid])),
+            *card.about_looks(scene.name, looks | ({} if source.extra else figures_of(shown[:, valid]))),
             *([apart.about(card.by_index)] if (apart := chosen.separation) and apart.by_shape else []),
         ],
     )

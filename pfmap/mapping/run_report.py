@@ -56,6 +56,7 @@ class Preflight:
                 "height": scene.geobox.height,
                 "bands": scene.count,
                 "bands_used": list(scene.bands),
+                "extra": plan.options.extra,
                 "dtype": scene.dtype,
                 "compression": scene.compression,
                 "block": [scene.block[1], scene.block[0]],
@@ -105,6 +106,7 @@ class Preflight:
             f"scene    {scene.name}: {box.width:,} x {box.height:,} pixels, {bands}, {scene.driver} "
             f"{scene.compression}, about {100 * plan.sample.valid_share:.0f} % valid"
         ]
+        lines += [f"band     {name} from {file}" for name, file in (plan.options.extra or {}).items()]
         known = f"model {card.name} knows {card.input.gsd[0]:g} to {card.input.gsd[1]:g} m"
         if plan.gsd is None or plan.model_gsd is None:
             lines.append(f"pixels   of unknown size, {box.crs_name}; {known}")
@@ -210,6 +212,7 @@ def build_report(
             "batch_size": batch_size,
             "read_at_gsd_m": _mean(plan.model_gsd),
             "grid": plan.options.grid,
+            "extra": plan.options.extra,
             "aoi": plan.options.aoi,
             "bbox": plan.options.bbox,
             **plan.options.decided,

@@ -278,7 +278,7 @@ def out_of_memory_explained() -> Iterator[None]:
 def map_array(
     predictor: Predictor, image: Array, classes: int, window: int, overlap: int, tta: str = "none"
 ) -> tuple[Array, Array, Array | None]:
-    """Map a whole ``(3, height, width)`` image in memory, with the same windows and blending as a scene.
+    """Map a whole ``(bands, height, width)`` image in memory, with the same windows and blending as a scene.
 
     Gives ``(height, width)`` classes, their confidence in percent, and contact; None of a predictor without.
     """

@@ -116,6 +116,7 @@ def bench(
             width, height = size or (_SIZE, _SIZE)
             on_message(f"making a scene of {width:,} x {height:,} pixels")
             pattern = make_pattern() if scene is None else read_pattern(scene)
+            options = replace(options, bands=tuple(1 + k % 3 for k in range(len(loaded.card.input.bands))))
             write_scene(path, pattern, width, height, max(0.1, loaded.card.input.gsd[0]), kind)
         job = Job(locate(path), Runtime.of(loaded, device, precision, None, on_message), options, on_message)
         with job.planned() as (source, plan):

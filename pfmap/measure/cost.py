@@ -109,7 +109,7 @@ def _counted(network: PFNet, size: int) -> FlopCounterMode:
     products = {torch.ops.aten.baddbmm_: lambda _out, one, other, **_: 2 * one.numel() * other[-1]}
     counter = FlopCounterMode(display=False, custom_mapping=products)
     with counter, torch.inference_mode():
-        network(torch.empty(1, 3, size, size, device="meta"))
+        network(torch.empty(1, network.architecture.bands, size, size, device="meta"))
     return counter
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pfmap.core.card import Card
-from pfmap.core.classes import index_of
+from pfmap.core.classes import as_colors, index_of
 from pfmap.core.errors import ModelError, SourceError, UsageError
 from pfmap.core.grid import Scale, Span, mean_size
 from pfmap.core.option import explained, take
@@ -59,7 +59,7 @@ class WindowPoints:
     gsd: float | None
     """Metres per pixel that the network sees."""
     pixels: Pixels
-    """``(3, side, side)`` as the network sees them."""
+    """``(3, side, side)`` as the network sees them: its first three bands, or one three times."""
     seen: Mask
     """``(side, side)``: which of them have data; the others are nodata or beyond the scene."""
     foreground: tuple[str, ...]
@@ -184,7 +184,7 @@ def find_points(
         rows=plan.frame.rows.cover(rows),
         cols=plan.frame.cols.cover(cols),
         gsd=None if plan.model_gsd is None else round(mean_size(plan.model_gsd), 6),
-        pixels=pixels,
+        pixels=pixels[as_colors(list(range(len(pixels))))],
         seen=seen,
         foreground=tuple(plan.card.classes[index].name for index in wanted),
         on_foreground=np.isin(classes, wanted) & seen,

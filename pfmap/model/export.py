@@ -45,10 +45,10 @@ def export_onnx(
 ) -> Path:
     """Write a model as an ONNX file that runs without pfmap.
 
-    Its input ``image`` is ``(1, 3, window, window)`` float32, pixel values from 0 to 1; its output
+    Its input ``image`` is ``(1, bands, window, window)`` float32, pixel values from 0 to 1; its output
     ``probabilities`` is ``(1, classes, window, window)`` float32. A second one, ``contact``, ``(1, 1, window,
     window)``, is there if the model shows which objects touch. GeoDeep and Deepness take the first one, and
-    find in the metadata how to cut and resample a scene.
+    find in the metadata how to cut and resample a scene; `bands` and `scale` there say what the input is of.
 
     The `target`, whose path is returned, ends in .onnx. `gsd` is the one resolution for programs that know no
     range, metres per pixel; None is the middle of the model's range (the geometric mean).
@@ -103,6 +103,8 @@ def _metadata(card: Card, gsd: float | None) -> dict[str, str]:
         "tiles_overlap": _OVERLAP,
         "seg_thresh": 0.0,
         "seg_small_segment": 0,
+        "bands": card.input.bands,  # these two as well
+        "scale": [scale for scale, _, _ in card.input.statistics.values()],
         **({"learned": card.learned} if card.learned else {}),
     }
     rights = {

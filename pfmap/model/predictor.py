@@ -35,7 +35,7 @@ VIEWS: Mapping[str, Sequence[tuple[bool, tuple[int, ...]]]] = {
 """Of a window, itself first, by the name of `tta`: whether rows become columns, and what is flipped then."""
 
 Pixels = Sequence[npt.NDArray[np.uint8]]
-"""Of windows, each ``(3, window, window)``."""
+"""Of windows, each ``(bands, window, window)``."""
 Masks = Sequence[npt.NDArray[np.bool_]]
 """Of windows, each ``(window, window)``: which of the pixels have data; the network sees others as the mean
 colour."""
@@ -50,7 +50,7 @@ class Window(NamedTuple):
     row: int
     col: int
     pixels: npt.NDArray[np.uint8]
-    """``(3, window, window)``."""
+    """``(bands, window, window)``."""
     seen: npt.NDArray[np.bool_]
     """``(window, window)``: which of the pixels have data."""
     valid: npt.NDArray[np.bool_]
@@ -61,7 +61,7 @@ class Predictor:
     """A network, its input settings and where it runs.
 
     Args:
-        network: ``(B, 3, H, W)`` normalised float32 to logits ``(B, channels, H, W)``, in evaluation mode.
+        network: ``(B, bands, H, W)`` normalised float32 to logits ``(B, channels, H, W)``, evaluating.
         precision: type of the heavy arithmetic; autocast where it is not float32.
         batch_size: windows per pass. The batch is always full, padded if need be, so that a window's result
             does not depend on its company. Halved when the device runs out of memory.
@@ -108,8 +108,8 @@ class Predictor:
         # One multiplication and one addition take a pixel value to (value / 255 - mean) / std.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
-        self._gain = (1 / (std * _FULL)).view(1, 3, 1, 1)
-        self._offset = (-mean / std).view(1, 3, 1, 1)
+        self._gain = (1 / (std * _FULL)).view(1, -1, 1, 1)
+        self._offset = (-mean / std).view(1, -1, 1, 1)
 
     @property
     def ahead(self) -> int:
@@ -198,11 +198,11 @@ class Predictor:
     def prepare(self, windows: Pixels, valid: Masks) -> Tensor:
         """Put up to a batch of windows on the device, normalised, as the network is to see them.
 
-        They are ``(batch_size, 3, window, window)`` float32; invalid pixels and missing windows are 0.
+        They are ``(batch_size, bands, window, window)`` float32; invalid pixels and missing windows are 0.
         """
-        side = windows[0].shape[-1]
+        bands, side, _ = windows[0].shape
         size = max(self.batch_size, len(windows))  # another pass may have halved it meanwhile
-        pixels = torch.zeros((size, 3, side, side), dtype=torch.uint8)
+        pixels = torch.zeros((size, bands, side, side), dtype=torch.uint8)
         mask = torch.zeros((size, 1, side, side), dtype=torch.bool)
         for index in range(len(windows)):
             pixels[index] = torch.from_numpy(windows[index])

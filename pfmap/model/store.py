@@ -6,7 +6,7 @@ Weights are checked key by key before they are taken, so that a file that does n
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Model:
 
     card: Card
     network: nn.Module
-    """In evaluation mode; normalised ``(B, 3, H, W)`` float32 to logits ``(B, classes, H, W)``, which are
+    """In evaluation mode; normalised ``(B, bands, H, W)`` float32 to logits ``(B, classes, H, W)``, which are
     divided by the card's temperature."""
     folder: Path
     sha256: str = ""
@@ -205,8 +205,30 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
-    """Fill an EfficientNet-Lite0 encoder from the published ImageNet file, or raise a `TrainingError`."""
+_COLORS = ("red", "green", "blue")
+_OF_IMAGES = re.compile(r"((encoder\.)?stem\.0(\.0)?|contact\.lines\.0)\.weight")
+
+
+def fit_bands(state: Mapping[str, Tensor], known: Sequence[str], wanted: Sequence[str]) -> dict[str, Tensor]:
+    """Fit the convolutions of images among weights, ``(O, known, k, k)``, to other bands, by name.
+
+    One that they do not know begins as the mean of red, green and blue; without any of these, of all.
+    """
+    colors = [k for k, name in enumerate(known) if name in _COLORS] or list(range(len(known)))
+    fitted = dict(state)
+    for key, weight in state.items():
+        if _OF_IMAGES.fullmatch(key) and weight.shape[1:2] == (len(known),):
+            each = dict(zip(known, weight.unbind(1), strict=True))
+            bands = [each.get(name, weight[:, colors].mean(dim=1)) for name in wanted]
+            fitted[key] = torch.stack(bands, dim=1)
+    return fitted
+
+
+def load_imagenet_lite0(encoder: nn.Module, path: Path, bands: Sequence[str] = _COLORS) -> None:
+    """Fill an EfficientNet-Lite0 encoder from the published ImageNet file, or raise a `TrainingError`.
+
+    What the file has for red, green and blue is fitted to its `bands`.
+    """
     try:
         published = read_tensors(path)
     except CheckpointError as error:
@@ -219,7 +241,7 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path) -> None:
             renames.append((rf"_blocks\.{number}\._{part}_conv\.", f"{block}.{part}.0."))
             renames.append((rf"_blocks\.{number}\._bn{k}\.", f"{block}.{part}.1."))
     named = {key: rename_key(key, renames) for key in published}
-    state = {ours: published[key] for key, ours in named.items() if ours != key}
+    state = fit_bands({ours: published[key] for key, ours in named.items() if ours != key}, _COLORS, bands)
     if problems := misfits(encoder, state):
         raise TrainingError(f"encoder weights {path} do not fit: {some_of(problems)}")
     encoder.load_state_dict(state, strict=False)

@@ -102,9 +102,9 @@ _WIDTHS = (64, 128, 256, 512)
 _EXPANSION = 4
 
 
-def build_encoder(name: str) -> "ResNet | EfficientNetLite0":
-    """Build the encoder called `name` with random weights."""
-    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet(BLOCKS[name])
+def build_encoder(name: str, bands: int = 3) -> "ResNet | EfficientNetLite0":
+    """Build the encoder called `name` for images of so many bands, with random weights."""
+    return EfficientNetLite0(bands) if name == "efficientnet_lite0" else ResNet(BLOCKS[name], bands)
 
 
 class Bottleneck(nn.Module):
@@ -147,10 +147,10 @@ class ResNet(nn.Module):
 
     channels = (256, 512, 1024, 2048)
 
-    def __init__(self, blocks: tuple[int, int, int, int]) -> None:
+    def __init__(self, blocks: tuple[int, int, int, int], bands: int = 3) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            conv_bn_relu(3, 64, 3, stride=2),
+            conv_bn_relu(bands, 64, 3, stride=2),
             conv_bn_relu(64, 64, 3),
             conv_bn_relu(64, 128, 3),
             nn.MaxPool2d(3, stride=2, padding=1),
@@ -164,7 +164,7 @@ class ResNet(nn.Module):
             self.stages.append(nn.Sequential(*stage))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Map ``(B, 3, H, W)`` to four maps, fine to coarse, of 256, 512, 1024 and 2048 channels."""
+        """Map ``(B, bands, H, W)`` to four maps, fine to coarse, of 256, 512, 1024 and 2048 channels."""
         features = self.stem(image)
         maps = []
         for stage in self.stages:
@@ -237,9 +237,9 @@ class EfficientNetLite0(nn.Module):
 
     channels = (24, 40, 112, 320)
 
-    def __init__(self) -> None:
+    def __init__(self, bands: int = 3) -> None:
         super().__init__()
-        self.stem = _conv_bn(3, 32, 3, 2)
+        self.stem = _conv_bn(bands, 32, 3, 2)
         self.stages = nn.ModuleList()
         inputs = 32
         for repeat, kernel, stride, expansion, outputs in _STAGES:
@@ -249,7 +249,7 @@ class EfficientNetLite0(nn.Module):
             self.stages.append(nn.Sequential(*stage))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Map ``(B, 3, H, W)`` to four maps, fine to coarse, of 24, 40, 112 and 320 channels.
+        """Map ``(B, bands, H, W)`` to four maps, fine to coarse, of 24, 40, 112 and 320 channels.
 
         In float32, whatever surrounds it: in bfloat16 its many narrow layers would change more of a map than
         all of the decoder does, and be hardly faster.

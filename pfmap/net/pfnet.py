@@ -40,7 +40,7 @@ class PFNetOutput(NamedTuple):
 
 
 class PFNet(nn.Module):
-    """The network: normalised ``(B, 3, H, W)`` in, logits ``(B, classes, H, W)`` out.
+    """The network: normalised ``(B, bands, H, W)`` in, logits ``(B, classes, H, W)`` out.
 
     With `contact` in the architecture there is one more channel, the last: the logit that a pixel lies in or
     by the common wall of two objects. It is our addition (`ContactHead`), and changes nothing before it.
@@ -56,7 +56,7 @@ class PFNet(nn.Module):
         super().__init__()
         self.architecture = architecture
         width = architecture.width
-        self.encoder = build_encoder(architecture.encoder)
+        self.encoder = build_encoder(architecture.encoder, architecture.bands)
         *fine_channels, top_channels = self.encoder.channels
         # Its weights are called ppm in every model file, whichever context it is.
         self.ppm = build_context(architecture.context, top_channels, width)
@@ -68,7 +68,7 @@ class PFNet(nn.Module):
         self.smooth = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in fine_channels)
         self.head = nn.Sequential(LevelsConv(4, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.classify = nn.Conv2d(width, architecture.classes, 1)
-        self.contact = ContactHead(width) if architecture.contact else None
+        self.contact = ContactHead(width, architecture.bands) if architecture.contact else None
 
     def _flow_modules(self) -> nn.ModuleList:
         """Build what lies between neighbouring levels, fine to coarse."""
@@ -100,7 +100,7 @@ class PFNet(nn.Module):
         """Run the network up to the logits at stride 4, and keep what training and tests look at.
 
         Args:
-            image: ``(B, 3, H, W)``, normalised.
+            image: ``(B, bands, H, W)``, normalised.
 
         Raises:
             ModelError: H or W is below 64 or no multiple of 32.
@@ -129,7 +129,7 @@ class PFNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map normalised ``(B, 3, H, W)`` to logits ``(B, classes, H, W)``, and behind them the contact's."""
+        """Map normalised ``(B, bands, H, W)`` to logits ``(B, classes, H, W)``, and the contact's behind."""
         output = self.compute(image)
         # Class by class from here on, as the softmax wants it: cheaper to turn before than after.
         logits = resize(output.logits.contiguous(), image.shape[-2:])
@@ -146,11 +146,13 @@ class ContactHead(nn.Module):
     Source: Ronneberger et al., *U-Net*, MICCAI 2015; Shi et al., CVPR 2016, for the shuffle.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bands: int) -> None:
         super().__init__()
         own = CONTACT_WIDTH
         self.lines = nn.Sequential(
-            *conv_bn_relu(3, 16, 3, stride=2), *conv_bn_relu(16, 16, 3), *conv_bn_relu(16, 32, 3, stride=2)
+            *conv_bn_relu(bands, 16, 3, stride=2),
+            *conv_bn_relu(16, 16, 3),
+            *conv_bn_relu(16, 32, 3, stride=2),
         )
         self.join = conv_bn_relu(2 * width + 32, own, 1)
         self.around = nn.Sequential(nn.AvgPool2d(2), *conv_bn_relu(own, own, 3), *conv_bn_relu(own, own, 3))
@@ -162,7 +164,7 @@ class ContactHead(nn.Module):
         self.draw = nn.Sequential(*conv_bn_relu(own, own, 3), nn.Conv2d(own, 16, 1), nn.PixelShuffle(4))
 
     def forward(self, image: Tensor, level: Tensor, features: Tensor) -> Tensor:
-        """Map ``(B, 3, H, W)`` and two ``(B, C, H / 4, W / 4)`` to logits ``(B, 1, H, W)``."""
+        """Map ``(B, bands, H, W)`` and two ``(B, C, H / 4, W / 4)`` to logits ``(B, 1, H, W)``."""
         here = self.join(torch.cat([level, features, self.lines(image)], dim=1))
         around = self.around(here)
         around = self.back(around + resize(self.far(around), around.shape[-2:]))

@@ -81,6 +81,7 @@ def warped(
             height=target.height,
             resampling=resampling,
             add_alpha=ColorInterp.alpha not in src.colorinterp,
+            dtype=None if resampling == Resampling.nearest else "float32",
         )
     except GDAL_ERRORS as error:
         raise SourceError(f"{name} cannot be brought onto the grid of {other} ({reason(error)})") from error

@@ -5,9 +5,9 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -265,7 +265,13 @@ class Steady:
     """
 
     def __init__(self, location: Location) -> None:
-        self._location, self._src = location, open_raster(location)
+        self._again: Callable[[], Any] = partial(open_raster, location)
+        self._src = self._again()
+
+    def show(self, shown: Callable[[Any], Any]) -> None:
+        """Read what this makes of the raster from now on."""
+        again = self._again
+        self._again, self._src = lambda: shown(again()), shown(self._src)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._src, name)
@@ -282,7 +288,7 @@ class Steady:
             except GDAL_ERRORS:
                 self._src.close()
                 with contextlib.suppress(SourceError):  # else it stays closed, and cannot be read at all
-                    self._src = open_raster(self._location)
+                    self._src = self._again()
                 raise
 
         return read

@@ -9,7 +9,7 @@ from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
-from pfmap.core.classes import NODATA
+from pfmap.core.classes import NODATA, as_colors
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import crs_of, geobox_of, opened
@@ -34,13 +34,13 @@ def read_preview(
     The scene of a class raster that covers only a part of it, or lies on the network's grid, is read where
     the class raster is. A large scene without overviews of what it shows is left out: its pixels would all
     have to be read. The longer side has `side` pixels at most. `part` is the scene's grid, where the class
-    raster is that of many scenes.
+    raster is that of many scenes. Of the scene's `bands` the first three are shown, or one in grey.
 
     Returns ``(3, h, w)`` pixels of the scene, or None; which have data, ``(h, w)``; and their classes,
     likewise. A `PfmapError` says that one of the two cannot be read.
     """
     box, codes = _read_classes(classes, part, side)
-    with Source(scene, RGB, bands) as source:
+    with Source(scene, RGB, bands and tuple(as_colors(bands))) as source:
         source.scaling = scaling
         rows, cols = _covered(source.info.geobox, box, source.info.name)
         found = source.thinned(rows, cols, codes.shape, _MOST, smooth=True)

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from pfmap.core.card import Card
 from pfmap.core.errors import EmptyError, UsageError, worded
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import GDAL_ERRORS, color_table
@@ -97,16 +96,16 @@ class Sample:
         return float(self.valid.mean())
 
 
-def known_scaling(scene: SceneInfo, card: Card, given: tuple[float, float] | None) -> Scaling | None:
-    """Return the scaling the user gave, or the model's, unless it has to be taken from the scene's values."""
+def known_scaling(scene: SceneInfo, scale: float, given: tuple[float, float] | None) -> Scaling | None:
+    """Return the scaling the user gave, or a card's, unless it has to be taken from the scene's values."""
     if given is not None:
         found = Scaling(*given, "--scale")
     elif scene.palette:
         return EIGHT_BIT
-    elif scene.bits and card.input.scale == 255:
+    elif scene.bits and scale == EIGHT_BIT.high:
         found = Scaling(0.0, 2.0**scene.bits - 1, f"{scene.bits} bits per value")
-    elif scene.dtype == "uint8" or card.input.scale != 255:
-        found = Scaling(0.0, card.input.scale, "model card")
+    elif scene.dtype == "uint8" or scale != EIGHT_BIT.high:
+        found = Scaling(0.0, scale, "model card")
     else:
         return None
     return _turned(found, scene)
@@ -268,6 +267,19 @@ def about_pixels(
     none = np.zeros((len({*scene.bands}), 0), scene.dtype)
     looked = np.concatenate([none, *(values[:, valid] for values, valid in looks)], axis=1)
     return tuple(filter(None, notes)), tuple(fills), looked
+
+
+def about_range(file: str, band: str, k: int, own: Scaling, looks: Sequence[tuple[Values, Bools]]) -> str:
+    """Say of a band that has a scaling of its own, the k-th of `looks`, that most values lie beyond that."""
+    values = np.concatenate([values[k][valid] for values, valid in looks])
+    if not values.size:
+        return f"{file} has no {band} in any of {len(looks)} places looked at: what has none is nodata"
+    room = 0.1 * (own.high - own.low)  # for noise around the ground
+    beyond = np.mean((values < own.low - room) | (values > own.high + room))
+    return (
+        f"{beyond:.0%} of the values of {band} in {file} lie outside {own.low:g} to {own.high:g}, which the "
+        "model's card has for it: they count as the nearer of the two; check their unit and origin"
+    ) * bool(beyond > 0.5)
 
 
 def _about_alpha(name: str, band: int, found: Values, *, called: bool) -> str:

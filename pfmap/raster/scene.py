@@ -19,7 +19,7 @@ RGB = ("red", "green", "blue")
 GUESSES = "PFMAP_GUESSES"
 """Metadata of a mosaic: what was guessed of its sheets, a line each."""
 _VAGUE = ("gray", "undefined", "palette")  # interpretations that are those of no one colour
-_WORDS = {  # of band names
+_WORDS = {  # of band names, those of a model's that are not named otherwise
     "other": "aerosol|cirrus|coastal|dem|dsm|dtm|elevation|height|mask|mid|ndvi|pan|re|(?:red)?edge|[lms]wir"
     "|short(?:wave)?|thermal|yellow",
     "nir": "nir|(?:near)?infra ?red",
@@ -39,7 +39,7 @@ class SceneInfo:
     location: Location
     geobox: GeoBox
     bands: tuple[int, ...]
-    """1-based numbers of the bands that are read, in the model's order."""
+    """1-based numbers of the file's bands that are read, in the model's order."""
     count: int
     """Bands in the file."""
     dtype: str
@@ -97,7 +97,7 @@ def describe(
     """
     colors, structure = src.colorinterp, src.tags(ns="IMAGE_STRUCTURE")
     dtype, geobox = _dtype(src, location, chosen), geobox_of(src, location)
-    indices = len(set(chosen)) == 1 and colors[chosen[0] - 1] == ColorInterp.palette
+    indices = chosen == chosen[:1] * len(RGB) and colors[chosen[0] - 1] == ColorInterp.palette
     palette = indices and bool(color_table(src, chosen[0]))
     inverted = structure.get("MINISWHITE") == "YES"
     name = location.text
@@ -106,7 +106,7 @@ def describe(
         said.append(
             f"{name} has scales and offsets of its values: they are read as stored, and scale= counts them so"
         )
-    if len(set(chosen)) == 1 and not palette:
+    if len(chosen) > len(set(chosen)) == 1 and not palette:
         said.append(f"{name} is grey: all bands of the model see the same; expect poorer results")
     if location.unfit:
         said.append(f"{name} is left out of the QGIS project: {location.unfit}")
@@ -177,8 +177,9 @@ def choose_bands(
 
     Red, green and blue in this order is the interpretation of any file that was written without one, so that
     names count more there. A grey scene serves a model for red, green and blue with the same band three
-    times; a palette has one band, whose colours are expanded when it is read. `names` are what the model
-    needs, in its order; `bands` 1-based numbers given by the user.
+    times; a palette has one band, whose colours are expanded when it is read. The only band of a file of
+    which nothing says what it is serves a model of one band. `names` are what the model needs, in its order;
+    `bands` 1-based numbers given by the user.
 
     Returns 1-based band numbers, as many as `names`, and what was guessed. A `UsageError` refuses too few
     bands, bands that do not exist, and one that only the user can name.
@@ -190,7 +191,7 @@ def choose_bands(
         if absent := ", ".join(str(band) for band in bands if band not in src.indexes):
             raise UsageError(f"{scene} has bands 1 to {src.count}, not {absent}: correct bands=")
         return tuple(bands), []
-    said = _said(src)
+    said = _said(src, names)
     for labels, about in said:
         if all(labels.count(name) == 1 for name in names):
             chosen = tuple(labels.index(name) + 1 for name in names)
@@ -198,12 +199,12 @@ def choose_bands(
     return _guessed(src, scene, names, said[-1][0], wanted)
 
 
-def _said(src: rasterio.DatasetReader) -> list[tuple[list[str], str]]:
+def _said(src: rasterio.DatasetReader, names: Sequence[str]) -> list[tuple[list[str], str]]:
     """Return what the file says that its bands are: by interpretation, by name, by both.
 
     With each goes what believing it guesses, or "".
     """
-    kinds, (called, about), unsure = [color.name for color in src.colorinterp], _called(src), ""
+    kinds, (called, about), unsure = [color.name for color in src.colorinterp], _called(src, names), ""
     texts = ", ".join(text or "-" for text in src.descriptions)
     pairs, default = list(zip(kinds, called, strict=True)), tuple(kinds[:3]) == RGB
     if any(name and kind in (*RGB, "nir") and name != kind for kind, name in pairs):
@@ -226,21 +227,30 @@ def _guessed(
 ) -> tuple[tuple[int, ...], list[str]]:
     """Choose bands by their order, of those that are not known to be others."""
     colors = sorted({*src.indexes} - {*alpha_bands(src)})
-    if names == RGB and len(colors) == 1 and src.colorinterp[colors[0] - 1].name in _VAGUE:
-        return (colors[0],) * 3, []
+    kinds = [color.name for color in src.colorinterp]
+    if len(colors) == 1 and _serves(kinds[colors[0] - 1], labels[colors[0] - 1], names):
+        return (colors[0],) * len(names), []
+    lacking = [name for name in names if labels.count(name) != 1][-1]
+    extra = f"give a file of its own with extra={{{lacking!r}: 'FILE'}}"
     if len(colors) < len(names):
         raise UsageError(
-            f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with bands="
+            f"{scene} has {len(colors)} band{'s' * (len(colors) != 1)}; {wanted}: choose them with bands=, "
+            f"or {extra}"
         )
     free = tuple(n for n, label in enumerate(labels, 1) if label in ("", *names))[: len(names)]
     if names != RGB or tuple(labels[n - 1] or name for n, name in zip(free, names, strict=False)) != names:
-        kinds = [color.name for color in src.colorinterp]
         said = ", ".join(text or kind for text, kind in zip(src.descriptions, kinds, strict=True))
         raise UsageError(
             f"{scene} does not say which of its {len(colors)} bands are {', '.join(names)}, but {said}; "
-            f"{wanted}: name them with bands=, such as bands=(1, 2, 3) for this order"
+            f"{wanted}: name them with bands=, such as bands={tuple(range(1, len(names) + 1))} for this "
+            f"order, or {extra}"
         )
     return free, _noted(scene, "do not say which colours they are", names, free)
+
+
+def _serves(kind: str, label: str, names: tuple[str, ...]) -> bool:
+    """Whether the only band of a file serves as grey, or a model of one band: nothing calls it otherwise."""
+    return kind in _VAGUE and (names == RGB or (len(names) == 1 and kind != "palette" and not label))
 
 
 def _noted(scene: str, about: str, names: Sequence[str], chosen: Sequence[int]) -> list[str]:
@@ -249,14 +259,21 @@ def _noted(scene: str, about: str, names: Sequence[str], chosen: Sequence[int]) 
     return [worded(f"the bands of {scene} {about}: {taken}; state others with bands=")] if about else []
 
 
-def _called(src: rasterio.DatasetReader) -> tuple[list[str], str]:
+def _called(src: rasterio.DatasetReader, names: Sequence[str]) -> tuple[list[str], str]:
     """Return what bands are by their names and wavelengths, and what was guessed about that, or "".
 
-    Each is a name of the model's language, "other" for what no model takes, or "" where nothing is said.
+    Each is one of the model's `names`, "other" for what no model takes, or "" where nothing is said. A band
+    that the model calls its own way, such as rededge, is one whose name has this: Red Edge (717 nm).
     """
     texts = [re.sub("(?<=[a-z])(?=[A-Z])", " ", text or "").lower() for text in src.descriptions]
     called = [_color(text, src.tags(n) | src.tags(n, ns="IMAGERY")) for n, text in enumerate(texts, 1)]
-    return (called, "") if any(called) else _numbered(texts)
+    found, about = (called, "") if any(called) else _numbered(texts)
+    names = sorted({*names} - _WORDS.keys(), key=len)
+    words = {name: r"[\W_]*".join(re.findall(r"[^\W_]", name.lower())) for name in names}
+    for name, letters in words.items():  # the longest last
+        said = [re.search(rf"(?<![^\W_]){letters}(?![^\W_])", text) for text in texts]
+        found = [name if one else label for one, label in zip(said, found, strict=True)]
+    return found, about
 
 
 def _numbered(texts: Sequence[str]) -> tuple[list[str], str]:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cached_property, partial
 from itertools import product
 from typing import cast
@@ -25,8 +25,10 @@ from pfmap.raster.scaling import (
     EIGHT_BIT,
     Bools,
     Sample,
+    Scaling,
     Values,
     about_pixels,
+    about_range,
     at_spots,
     by_pixel,
     differs,
@@ -47,10 +49,12 @@ _QUICK = 64 << 20  # bytes of a block that is read only to look at it
 class Source:
     """An opened scene. A context manager; one per thread.
 
-    `names` are the bands that the model needs, in its order; `bands` 1-based numbers that override the choice
-    by colour interpretation. With `skip_unreadable` blocks that cannot be read count as nodata.
+    `names` are the bands that the model needs of it, in their order; `bands` 1-based numbers that override
+    the choice by colour interpretation. Values of those in `scales` become 1 where these say; the others
+    have one `scaling`. With `skip_unreadable` blocks that cannot be read count as nodata.
 
     Attributes:
+        names: of all bands that are read, in the model's order; some may come from others, see `add`.
         scaling: how values become 8-bit; set it before reading other than 8-bit scenes.
         times: what `times_of` says of its files since it was opened.
         parts: the files behind a virtual raster, once somebody has looked.
@@ -68,15 +72,22 @@ class Source:
         bands: tuple[int, ...] | None = None,
         model: str = "",
         *,
+        scales: Mapping[str, float] | None = None,
         skip_unreadable: bool = False,
     ) -> None:
-        self.scaling = EIGHT_BIT
+        self.names, self.scaling = names, EIGHT_BIT
+        self.extra: list[Source] = []
         self.parts: Parts | None = None
         self.unreadable: set[tuple[int, int, int, int]] = set()
         self.skips = skip_unreadable
         with contextlib.ExitStack() as stack:
             self.signs = ask_server(location)
-            self._src = stack.enter_context(_opened(location))
+            stack.enter_context(gdal_settings(remote=location.remote))
+            if location.driver:
+                refuse_pointers(location)
+            src = stack.enter_context(contextlib.closing(Steady(location)))
+            stack.enter_context(reading(location))
+            self._src = cast(rasterio.DatasetReader, src)
             chosen, guesses = choose_bands(self._src, location.text, names, bands, model)
             self.info = describe(self._src, location, chosen, guesses)
             self.times = times_of(self.info.files)
@@ -85,7 +96,10 @@ class Source:
             opaque = self._palette is None or bool(self._palette[3].all())
             self._partial = self.info.validity.decides or not opaque or np.dtype(self.info.dtype).kind == "f"
             self._distinct = sorted(set(chosen))
-            self._pick = [self._distinct.index(band) for band in chosen]
+            own = {name: Scaling(0.0, scale, "model card") for name, scale in (scales or {}).items()}
+            pick = [self._distinct.index(band) for band in chosen]
+            self._each = [(name, k, own.get(name)) for name, k in zip(names, pick, strict=True)]
+            self._alike = sorted({k for _, k, own in self._each if own is None}) or slice(None)
             self._stack = stack.pop_all()
 
     @cached_property
@@ -99,6 +113,11 @@ class Source:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def add(self, other: "Source") -> None:
+        """Take the band of a raster that is read on this one's grid, too, and close that with this one."""
+        self.extra.append(self._stack.enter_context(other))
+        self.times |= other.times
+
     def read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read pixel rows and columns, all within the scene, or raise a `SourceError`.
 
@@ -108,9 +127,11 @@ class Source:
             return self._read_by_blocks(rows, cols)
         try:
             return self._read(rows, cols)
-        except GDAL_ERRORS as error:
+        except (*GDAL_ERRORS, SourceError) as error:
             if self.skips:
                 return self._read_by_blocks(rows, cols)
+            if isinstance(error, SourceError):  # of another that a band comes from
+                raise
             raise self._unreadable(f" at column {cols.start}, row {rows.start}", error) from error
 
     def _unreadable(self, place: str, error: Exception) -> SourceError:
@@ -123,12 +144,18 @@ class Source:
     def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         valid = self._mask(rows, cols)
         if not valid.any():
-            return np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8), valid
-        return self.shown(self._values(window_of(rows, cols)), valid)
+            return np.zeros((len(self.names), rows.size, cols.size), dtype=np.uint8), valid
+        pixels, valid = self.shown(self._values(window_of(rows, cols)), valid)
+        layers = {name: layer for (name, *_), layer in zip(self._each, pixels, strict=True)}
+        for one in self.extra:
+            one.scaling = self.scaling
+            (layers[one.names[0]],), known = one.read(rows, cols)
+            valid &= known
+        return np.stack([layers[name] for name in self.names]), valid
 
     def _read_by_blocks(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read the file's blocks one by one; what cannot be read, or is gone, is invalid, and noted."""
-        pixels = np.zeros((len(self._pick), rows.size, cols.size), dtype=np.uint8)
+        pixels = np.zeros((len(self.names), rows.size, cols.size), dtype=np.uint8)
         valid = np.zeros((rows.size, cols.size), dtype=bool)
         for y, x, block, there in (self.parts or Parts()).pieces(rows, cols, self.info):
             box = y.within(rows), x.within(cols)
@@ -136,7 +163,7 @@ class Source:
                 if there:
                     pixels[:, *box], valid[box] = self._read(y, x)
                     continue
-            except GDAL_ERRORS:
+            except (*GDAL_ERRORS, SourceError):
                 pass
             self.unreadable.add(block)
         return pixels, valid
@@ -154,7 +181,11 @@ class Source:
         return np.stack([read(band, out_shape=shape) for band in self._distinct]).astype(self.info.dtype)
 
     def _mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:
-        valid = self.info.validity.read(self._src, window_of(rows, cols), shape)
+        window = window_of(rows, cols)
+        valid = self.info.validity.read(self._src, window, shape)
+        for _, k, own in self._each:  # what is no colour, such as heights, may be unknown alone
+            if own is not None:
+                valid &= self._src.read_masks(self._distinct[k], window=window, out_shape=shape) > 0
         low, high = self.empty[:, ::2], self.empty[:, 1::2]
         near = (low < [rows.stop, cols.stop]).all(axis=1) & (high > [rows.start, cols.start]).all(axis=1)
         places = self.empty[near] - [rows.start, rows.start, cols.start, cols.start]
@@ -164,15 +195,14 @@ class Source:
         return valid
 
     def shown(self, values: Values, valid: Bools) -> tuple[Bytes, Bools]:
-        """Turn values into 8-bit ones in the model's order; what is no number, or no colour, is invalid."""
+        """Turn the file's values into 8-bit ones in the model's order; no number, or colour, is invalid."""
         if self._palette is not None:
             known = np.isfinite(values[0])
             index = np.where(known, values[0], 0).astype(np.intp)
             shown = np.take(self._palette, index, axis=1, mode="clip")
             return shown[:3], valid & known & (shown[3] > 0)
-        pixels = self.scaling.apply(values, valid)
-        in_order = self._pick == list(range(len(self._distinct)))
-        return pixels if in_order else pixels[self._pick], valid
+        each = [(own or self.scaling).apply(values[k : k + 1], valid) for _, k, own in self._each]
+        return np.concatenate(each), valid
 
     def _has_overviews(self) -> bool:
         return bool(self._src.overviews(self._distinct[0]))
@@ -224,7 +254,7 @@ class Source:
         needed = values or self._partial or len(self.empty)
         if not needed and (self.skips or remote or not self._has_overviews()):
             none = np.zeros((count, 1, 1), dtype=np.uint8)
-            return Sample(none, np.ones((1, 1), dtype=bool), *self._about())
+            return Sample(none, np.ones((1, 1), dtype=bool), *self.about())
         part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))
         found = None if self.skips else self.thinned(*part, _WHOLE // count)
         try:
@@ -236,9 +266,9 @@ class Source:
             # What data a mostly empty scene has may lie between the spots.
             found = self.thinned(*part, math.inf) or found
         pixels, valid = found if self._palette is None else self.shown(*found)
-        return Sample(pixels, valid & np.isfinite(found[0]).all(axis=0), *self._about())
+        return Sample(pixels[self._alike], valid & np.isfinite(found[0]).all(axis=0), *self.about())
 
-    def _about(self) -> tuple[tuple[str, ...], tuple[float, ...], Values]:
+    def about(self) -> tuple[tuple[str, ...], tuple[float, ...], Values]:
         """Look at spots from all over the scene for what a user should know, as `about_pixels` says it."""
         info, box, src = self.info, self.info.geobox, self._src
         count = _FEW // 2 if info.location.remote else _FEW
@@ -253,7 +283,10 @@ class Source:
                 for band, found in others.items():
                     found.append(src.read(band, window=window_of(rows, cols)).ravel())
         values = {band: np.concatenate(found) for band, found in others.items()}
-        return about_pixels(info, looks, values, misled=self._misled)
+        notes, fills, looked = about_pixels(info, looks, values, misled=self._misled)
+        ranges = [about_range(info.name, name, k, own, looks) for name, k, own in self._each if own and looks]
+        further = [note for one in self.extra for note in (*one.info.guesses, *one.about()[0])]
+        return (*notes, *filter(None, ranges), *further), fills, looked
 
     def fingerprint(self) -> str:
         """Return a hash that changes when the scene does: its description, its files, some of its pixels.
@@ -265,6 +298,7 @@ class Source:
         digest = hashlib.sha256()
         src = self._src
         facts = [src.width, src.height, src.dtypes, src.nodatavals, str(src.crs), list(src.transform)]
+        facts += [(one.names, one.fingerprint()) for one in self.extra]
         digest.update(json.dumps([*facts, self.signs], default=str).encode())
         for path, (size, changed, _) in self.times.items():
             digest.update(f"{path.name}|{size}|{changed}".encode())
@@ -279,16 +313,5 @@ class Source:
 
 def glance(location: Location) -> GeoBox:
     """Look up how large a scene is and where it lies, or raise a `SourceError`; its pixels are not read."""
-    ask_server(location)
-    with _opened(location) as src:
-        return describe(src, location, (1,)).geobox
-
-
-@contextlib.contextmanager
-def _opened(location: Location) -> Iterator[rasterio.DatasetReader]:
-    """Open a scene, with GDAL set up in this thread until it is closed."""
-    with gdal_settings(remote=location.remote):
-        if location.driver:
-            refuse_pointers(location)
-        with contextlib.closing(Steady(location)) as src, reading(location):
-            yield cast(rasterio.DatasetReader, src)
+    with Source(location, ("any",), (1,)) as source:
+        return source.info.geobox

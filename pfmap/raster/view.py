@@ -56,7 +56,7 @@ class View:
         if not frame.resampled:
             pixels, seen = self._load(rows, cols)
             return Tile(pixels, seen, seen[block_rows.within(rows), block_cols.within(cols)])
-        pixels = np.empty((3, rows.size, cols.size), dtype=np.uint8)
+        pixels = np.empty((len(self.source.names), rows.size, cols.size), dtype=np.uint8)
         share = np.empty((rows.size, cols.size), dtype=np.float32)
         valid = np.zeros((block_rows.size, block_cols.size), dtype=bool)
         across = frame.cols.cover(cols)
@@ -90,7 +90,7 @@ class View:
             return self.source.read(y, x)
         inside = self.inside(y, x)
         if not inside.any():
-            return np.zeros((3, rows.size, cols.size), dtype=np.uint8), inside
+            return np.zeros((len(self.source.names), rows.size, cols.size), dtype=np.uint8), inside
         pixels, valid = self.source.read(y, x)
         return pixels, valid & inside
 

@@ -20,7 +20,7 @@ class SceneFacts:
     width: int
     height: int
     bands: tuple[int, ...]
-    """1-based numbers of the bands that were mapped."""
+    """1-based numbers of the scene's own bands that were mapped."""
     dtype: str
     crs: str | None
     """WKT."""

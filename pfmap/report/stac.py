@@ -213,7 +213,7 @@ def _model_item(
 
 def _apply_model(item: pystac.Item, card: Card) -> None:
     """Say what the network takes and what it gives, in the terms of the MLM extension."""
-    bands, side, scale = list(card.input.bands), card.input.window, card.input.scale
+    bands, side = list(card.input.bands), card.input.window
     order = ["batch", "channel", "height", "width"]
     given = mlm.ModelInput.create(
         "orthophoto",
@@ -224,7 +224,7 @@ def _apply_model(item: pystac.Item, card: Card) -> None:
     # A z-score per band, in units of 8-bit values. The extension has a list here, pystac's class only one.
     given.properties["value_scaling"] = [
         mlm.ValueScaling.create(mlm.ValueScalingType.Z_SCORE, mean=mean * scale, stddev=std * scale).to_dict()
-        for mean, std in zip(card.input.mean, card.input.std, strict=True)
+        for scale, mean, std in card.input.statistics.values()
     ]
     made = mlm.ModelOutput.create(
         "logits",

@@ -15,6 +15,7 @@ from pfmap.core.resources import moment_of
 from pfmap.mapping.job import Result
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.run_report import earlier_report
+from pfmap.raster.extra import own_bands
 from pfmap.raster.source import glance
 from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures, survey_csv, survey_json
@@ -71,15 +72,18 @@ class Survey:
 
     def __post_init__(self) -> None:
         """Refuse once what is wrong for every scene."""
-        chosen_classes(self.runner.runtime.model.card, self.runner.options)
-        if self.runner.options.aoi is not None:
-            open_layer(self.runner.options.aoi, "area")
+        card, options = self.runner.runtime.model.card, self.runner.options
+        chosen_classes(card, options)
+        own_bands(options.extra or (), card.input.bands, card.name)
+        if options.aoi is not None:
+            open_layer(options.aoi, "area")
 
     def map_as_one(self, sheets: Sequence[Sheet]) -> None:
         """Map scenes as one virtual scene."""
         card, options = self.runner.runtime.model.card, self.runner.options
         whole, self._footprints, failed = make_mosaic(sheets, self.folder, card, options)
-        own = replace(options, bands=tuple(range(1, len(card.input.bands) + 1)))
+        count = len(card.input.bands) - len(options.extra or ())
+        own = replace(options, bands=tuple(range(1, count + 1)))
         self.map([whole], replace(self.runner, options=own))
         self._sheets = sheets
         self.results |= {result.sheet: result for result in failed}

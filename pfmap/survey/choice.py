@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pfmap.core.errors import UsageError, csv_cell, csv_text
 from pfmap.core.files import in_bucket, make_folder, read_text, remove, write_bytes
 from pfmap.mapping.job import Progress
 from pfmap.mapping.run_options import SurveyOptions
+from pfmap.raster.extra import STEM
 from pfmap.survey.find import Sheet, find_sheets
 
 Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -45,6 +46,8 @@ class Choice:
     options: SurveyOptions
     reserved: str = ""
     """What outputs in `folder` itself must not be called, or ""."""
+    extra: Collection[str] = ()
+    """Names of files of further bands, which are no scenes."""
 
     @property
     def listed(self) -> Path:
@@ -59,7 +62,12 @@ class Choice:
         for place in {sheet.folder for sheet in sheets}:
             if root is not None and not place.resolve().is_relative_to(root):
                 raise UsageError(f"{place} leads out of {self.folder}, where outputs go: delete the link")
-        return sheets
+        names = [file.replace(STEM, "*") if STEM in file else os.path.realpath(file) for file in self.extra]
+        real = [Path(os.path.realpath(sheet.location.gdal)) for sheet in sheets]
+        scenes = [one for one, path in zip(sheets, real, strict=True) if not any(map(path.match, names))]
+        if sheets and not scenes and not watched:
+            raise UsageError(f"{sheets[0].location.text} is a file for extra=, and no scene: name scenes too")
+        return scenes
 
     def rounds(self, on_progress: Progress, on_message: Callable[[str], None]) -> Iterator[list[Sheet]]:
         """Give the scenes that are mapped together; of a folder that is watched, as they come."""

@@ -29,9 +29,10 @@ from pfmap.mapping.polygonize import Vectorizer
 from pfmap.mapping.swaths import Tally
 from pfmap.raster import mosaic
 from pfmap.raster.classmap import ClassMap
+from pfmap.raster.extra import own_bands
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look, Part
-from pfmap.raster.scene import GUESSES, SceneInfo
+from pfmap.raster.scene import GUESSES, RGB, SceneInfo
 from pfmap.raster.source import Source
 from pfmap.report.qgis import Map, map_project
 from pfmap.survey.find import Sheet
@@ -50,7 +51,6 @@ MOSAIC = "survey_mosaic"
 
 _APART = "it is no part of the survey's own outputs"
 _SAID = 5
-_COLORS: dict[tuple[str, ...], tuple[str, ...]] = {("red", "green", "blue"): ("Red", "Green", "Blue")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +214,11 @@ def make_mosaic(
 ) -> tuple[Sheet, Footprints, list[SheetResult]]:
     """Write a VRT that shows all sheets on one grid; where they overlap, the later one has the say.
 
-    It has the bands that the model of this card takes, in their order. Returns it as a scene, with what says
-    which sheet shows an object, and the sheets that cannot be opened.
+    It has the bands that the model of this card takes of scenes, in their order. Returns it as a scene, with
+    what says which sheet shows an object, and the sheets that cannot be opened.
     """
     opened: list[tuple[Sheet, SceneInfo, str]] = []
+    needs = own_bands(options.extra or (), card.input.bands, card.name)
     failed: list[SheetResult] = []
     said: list[str] = []
     for sheet in sheets:
@@ -226,7 +227,7 @@ def make_mosaic(
                 raise SourceError(sheet.fault)
             if no := sheet.location.unfit:
                 raise SourceError(f"{sheet.location.text} can be no part of a mosaic ({no}): map it alone")
-            with Source(sheet.location, card.input.bands, options.bands, card.name) as source:
+            with Source(sheet.location, needs, options.bands, card.name) as source:
                 look_behind(source)
                 opened.append((sheet, source.info, source.fingerprint()))
                 said += source.info.guesses
@@ -239,7 +240,7 @@ def make_mosaic(
     _refuse_mixed(infos, options)
     boxes = [info.geobox for info in infos]
     grid = mosaic.common_grid(boxes)
-    colors = _COLORS.get(card.input.bands, ("Undefined",) * len(card.input.bands))
+    colors = tuple(name.title() if name in RGB else "Undefined" for name in needs)
     # Whoever maps it knows by this that a sheet has changed.
     signs = hashlib.sha256("".join(sign for _, _, sign in opened).encode()).hexdigest()
     tags = {"PFMAP_SHEETS": signs}

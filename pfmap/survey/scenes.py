@@ -68,7 +68,7 @@ def predict_all(
     run, own = take(RunOptions, left)
     options = PredictOptions.of(**own)
     folder = None if output_dir is None else output_folder(output_dir)
-    choice = Choice(several(sources), folder, which)
+    choice = Choice(several(sources), folder, which, extra=(options.extra or {}).values())
     rounds = choice.rounds(on_progress, on_message)
     with started(run, options.batch_size, on_message) as runtime:
         runner = Runner(runtime, options, on_scene, on_progress, on_message)
@@ -122,8 +122,14 @@ def batch(
         other = "retry_failed=True" if which.retry_failed else "watch=True"
         raise UsageError(f"{other} maps scenes one by one and mosaic=True all as one: leave one out")
     options = PredictOptions.of(**own)
+    files = (options.extra or {}).values()
+    if mosaic and any("{stem}" in file for file in files):
+        raise UsageError(
+            "extra= with {stem} names a file for each scene, and mosaic=True maps all as one: join these "
+            "files with gdalbuildvrt, and name that"
+        )
     folder = output_folder(output_dir)
-    choice = Choice(several(sources), folder, which, reserved=STEM)
+    choice = Choice(several(sources), folder, which, STEM, files)
     rounds = choice.rounds(on_progress, on_message)
     with _alone(folder, options), started(run, options.batch_size, on_message) as runtime:
         runner = Runner(runtime, options, on_scene, on_progress, on_message)

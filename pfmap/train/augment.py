@@ -22,6 +22,8 @@ _COARSENED = 0.3
 _ROWS = 0.25
 _TINTED = 0.2
 
+_LIGHT = ("red", "green", "blue", "nir", "rededge", "pan", "grey", "gray")
+"""Bands whose values change with camera, sun and air; the first three that a model has are recoloured."""
 _SPOT = 96  # side of what lends its colours
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -31,9 +33,9 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Batches:
     """Training batches by step number: the same number gives the same batch.
 
-    An item is the normalised image ``(B, 3, crop, crop)`` float32, the labels ``(B, crop, crop)`` uint8 with
-    the colour rules applied, and the labels as annotated, whose contours are real. Where several processes
-    train together, `share` says which crops of a batch this one makes; by number, so that all of them
+    An item is the normalised image ``(B, bands, crop, crop)`` float32, the labels ``(B, crop, crop)`` uint8
+    with the colour rules applied, and the labels as annotated, whose contours are real. Where several
+    processes train together, `share` says which crops of a batch this one makes; by number, so that all
     together make the batch that one alone would.
     """
 
@@ -44,8 +46,10 @@ class Batches:
         self._class_of = torch.tensor(
             [min(each.members) if len(each.members) == 1 else -1 for each in data.sets.entries]
         )
-        self._mean = torch.tensor(config.card.input.mean).view(3, 1, 1)
-        self._std = torch.tensor(config.card.input.std).view(3, 1, 1)
+        bands = config.card.input.bands
+        self._light = [bands.index(name) for name in _LIGHT if name in bands][:3]
+        self._mean = torch.tensor(config.card.input.mean).view(-1, 1, 1)
+        self._std = torch.tensor(config.card.input.std).view(-1, 1, 1)
 
     def __getitem__(self, step: int) -> Batch:
         crops = [
@@ -68,20 +72,26 @@ class Batches:
         image, annotated = image.rot90(turns, (1, 2)), annotated.rot90(turns, (0, 1))
         if rng.integers(2):
             image, annotated = image.flip(2), annotated.flip(1)
+        colors = self._colors(image)
         if source.rows and rng.random() < _ROWS:
-            image, field = plant_rows(
-                image, torch.isin(annotated, torch.tensor(source.rows, dtype=torch.uint8)), rng
-            )
+            where = torch.isin(annotated, torch.tensor(source.rows, dtype=torch.uint8))
+            colors, field = plant_rows(colors, where, rng)
             annotated = annotated.masked_fill(field, source.rows[0])
-        labels = _apply_green(image, annotated, source)
-        if self._settings.looks == "any":
+        labels = _apply_green(colors, annotated, source)
+        if self._light and self._settings.looks == "any":
             if rng.random() < _TINTED:
-                image = tint(image, self._some_class(annotated, rng), rng)
-            image = elsewhere(image, self._spot(rng), rng)
-        else:
-            image = recolor(image, rng)
+                colors = tint(colors, self._some_class(annotated, rng), rng)
+            colors = elsewhere(colors, self._colors(self._spot(rng)), rng)
+        elif self._light:
+            colors = recolor(colors, rng)
+        for band, color in zip(self._light, colors, strict=False):
+            image[band] = color
         image = (image - self._mean) / self._std
         return image.contiguous(), labels.contiguous(), annotated.contiguous()
+
+    def _colors(self, image: Tensor) -> Tensor:
+        """Take ``(3, n, n)`` bands of light out of an image; one or two stand for three."""
+        return image[:3] if self._light == [0, 1, 2] else image[(self._light * 3)[:3]]
 
     def _spot(self, rng: np.random.Generator) -> Tensor:
         """Cut a spot from any source, for its colours."""
@@ -129,7 +139,7 @@ def _cut(source: Source, side: int, rng: np.random.Generator) -> tuple[Image, La
 
 def _tile(source: Source, first: Sample, side: int, rng: np.random.Generator) -> tuple[Image, Labels]:
     """Lay images of the source side by side, `first` and then random ones, until `side` pixels are filled."""
-    image = np.zeros((3, side, side), dtype=np.uint8)
+    image: Image = np.zeros((first.scene.bands, side, side), dtype=np.uint8)
     labels = np.zeros((side, side), dtype=np.uint8)
     top, sample = 0, first
     while top < side:
@@ -146,7 +156,7 @@ def _tile(source: Source, first: Sample, side: int, rng: np.random.Generator) ->
 
 
 def _resize(image: Tensor, side: int) -> Tensor:
-    """Resize ``(3, n, n)`` in 0..1 to ``(3, side, side)``: down by area, up bilinearly."""
+    """Resize ``(bands, n, n)`` in 0..1 to ``(bands, side, side)``: down by area, up bilinearly."""
     if image.shape[1] == side:
         return image
     scaled = F.interpolate(image[None], size=(side, side), mode="bilinear", antialias=True)

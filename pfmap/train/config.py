@@ -197,7 +197,9 @@ class SourceSpec:
     """Classes of open ground over which rows of plants, such as vines, are painted now and then; they and the
     soil between them are of the first."""
     bands: tuple[int, ...] = ()
-    """Numbers, from 1, of the bands that the model sees; () for those that the card names."""
+    """Numbers, from 1, of the images' bands that the model sees; () for those that the card names."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Files of further bands, by name, relative to the data folder; ``{stem}`` as in a layer's path."""
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -258,6 +260,10 @@ def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
         if unknown := source.classes - known:
             raise TrainingError(
                 f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(unknown))}"
+            )
+        if (source.green or source.plant_rows) and not {"red", "green", "blue"} <= {*card.input.bands}:
+            raise TrainingError(
+                f"{path}: source {source.name!r} has green or plant_rows, and [input] not red, green and blue"
             )
     contact, told = set(card.architecture.contact), set().union(*(source.instances for source in sources))
     if contact != told:

@@ -1,6 +1,6 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from glob import has_magic
 from pathlib import Path, PurePath
@@ -124,7 +124,9 @@ def _open_scenes(
     paths = found_rasters(base, pattern) if has_magic(pattern) else named
     if not paths:
         raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
-    scenes = [LabelledScene(path, spec.bands or None, config.card) for path in paths]
+    # A pattern lies in an image's folder where its path is not a whole one.
+    extra = {name: str(folder.absolute() / file) for name, file in spec.extra.items()}
+    scenes = [LabelledScene(path, spec.bands or None, config.card, extra) for path in paths]
     legends: dict[tuple[int, Path], PolygonLegend] = {}  # one polygon file may lie over many images
     masks: dict[Path, Path] = {}
     for scene in scenes:
@@ -155,16 +157,20 @@ def _refuse_pointer(path: Path, pattern: str) -> None:
 
 
 def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator[str]:
-    """Say how the labels of a source and its images fit together, before pixels are read."""
+    """Say how the labels of a source, further bands and its images fit together, before pixels are read."""
+    yield from _first(scene.notes for scene in scenes)
     for number, layer in enumerate(spec.layers):
         layers = [scene.layers[number] for scene in scenes]
         over = zip(scenes, layers, strict=True)
         drawn = {scene.path: found for scene, found in over if isinstance(found, PolygonLayer)}
         if drawn:
             yield from _about_polygons(spec, layer, drawn)
-        if notes := ["; ".join(found.notes) for found in layers if found.notes]:
-            more = f" (and so on: {len(notes)} images)" * (len(notes) > 1)
-            yield f"{notes[0]}{more}"
+        yield from _first(found.notes for found in layers)
+
+
+def _first(notes: Iterable[Sequence[str]]) -> Iterator[str]:
+    if some := ["; ".join(one) for one in notes if one]:
+        yield some[0] + f" (and so on: {len(some)} images)" * (len(some) > 1)
 
 
 def _about_polygons(spec: SourceSpec, layer: LayerSpec, drawn: Mapping[Path, PolygonLayer]) -> Iterator[str]:

@@ -1,14 +1,15 @@
 """A model on the sources of a training configuration, with full, partial and sparse labels."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.core.card import Card
 from pfmap.core.classes import index_of
 from pfmap.core.errors import TrainingError
 from pfmap.core.grid import Span
@@ -23,7 +24,7 @@ from pfmap.model.store import Model, load_model
 from pfmap.raster.preview import png
 from pfmap.trace.compare import NO_CODE
 from pfmap.trace.separate import Separation
-from pfmap.train.config import read_config
+from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.data import PIECE, load_data
 from pfmap.train.label_layers import ClassSets
 from pfmap.train.labelled_image import Image, Sample
@@ -103,6 +104,7 @@ def evaluate_model(
     data: str | os.PathLike[str],
     data_folder: str | os.PathLike[str] | None = None,
     *,
+    extra: Mapping[str, str] | None = None,
     part: str = "validation",
     objects: Sequence[str] = (),
     min_object: int = MIN_OBJECT,
@@ -117,6 +119,7 @@ def evaluate_model(
         model: by name or folder, or a loaded one.
         data: a training configuration.
         data_folder: what its paths are relative to; None for its own folder.
+        extra: files of further bands, by name, as a source has them; before those of the sources.
         part: "validation" or "training".
         objects: classes whose objects are matched, in sources whose labels say where they end.
         min_object: pixels that they have at least, or do not count.
@@ -132,6 +135,7 @@ def evaluate_model(
     name, config = os.fspath(data), read_config(Path(data))
     loaded = model if isinstance(model, Model) else load_model(os.fspath(model))
     classes = config.card.classes
+    config = _seen_by(loaded.card, config, extra)
     order = _order(loaded, tuple(spec.name for spec in classes), name)
     chosen = tuple(index_of(classes, wanted) for wanted in objects)
     folder = Path(data_folder) if data_folder is not None else Path(data).parent
@@ -155,6 +159,17 @@ def evaluate_model(
     if missing:
         on_message(f"nothing is held out for {part} in {', '.join(missing)}")
     return ModelEvaluation(loaded.card.name, name, part, labels, sources, job.together())
+
+
+def _seen_by(card: Card, config: TrainingConfig, given: Mapping[str, str] | None) -> TrainingConfig:
+    """Have a configuration's images read as the model of a card is to see them."""
+    bands, sources = card.input.bands, []
+    for one in config.sources:
+        extra = {name: file for name, file in one.extra.items() if name in bands}
+        sources.append(replace(one, extra={**extra, **(given or {})}))
+    architecture = replace(config.card.architecture, bands=len(bands))
+    seen = replace(config.card, name=card.name, input=card.input, architecture=architecture)
+    return replace(config, card=seen, sources=tuple(sources))
 
 
 def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.uint8]:

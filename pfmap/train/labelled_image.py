@@ -3,8 +3,9 @@
 A scene is kept in memory where it fits, else read window by window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import numpy.typing as npt
 
 from pfmap.core.card import Card
 from pfmap.core.grid import GeoBox, Span
+from pfmap.raster.extra import open_bands
 from pfmap.raster.location import locate
 from pfmap.raster.scaling import known_scaling, sampled_scaling
-from pfmap.raster.source import Source
 from pfmap.train.label_layers import LabelLayer, Labels
 
 Image = npt.NDArray[np.uint8]
@@ -39,24 +40,29 @@ _LOOK = 128  # side of a spot
 class LabelledScene:
     """An image and what is known of its pixels.
 
-    The bands, whose numbers count from 1, are those that the card of the model to be names, unless given; a
-    `UsageError` says that they do not fit, a `SourceError` that there is no valid pixel.
+    The bands, whose numbers count from 1, are those that the card of the model to be names, unless given, and
+    some may come from `extra` files; a `UsageError` says that they do not fit, a `SourceError` that there is
+    no valid pixel.
     """
 
-    def __init__(self, path: Path, bands: tuple[int, ...] | None, card: Card) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, bands: tuple[int, ...] | None, card: Card, extra: Mapping[str, str] | None = None
+    ) -> None:
+        self.path, self.bands = path, len(card.input.bands)
         self.layers: list[LabelLayer] = []
         """Where its labels come from; later ones lie over earlier ones. Filled by the caller, who needs the
         grid for that."""
-        self._open = locate(path), card.input.bands, bands, card.name
+        self._open = partial(open_bands, locate(path), card.input, bands, card.name, extra)
         # What prediction shows the network where a scene has no data: the mean colour.
         self._neutral = (np.array(card.input.mean) * 255).round().astype(np.uint8)[:, None]
         self.kept: tuple[Image, Labels] | None = None
         """All of it, if it is small enough to be kept in memory."""
-        with Source(*self._open) as source:
+        with self._open() as source:
             self.geobox: GeoBox = source.info.geobox
-            known = known_scaling(source.info, card, None)
+            known = known_scaling(source.info, card.input.scale, None)
             self._scaling = known or sampled_scaling(source.sample(values=True), source.info)
+            self.notes = [note for one in source.extra for note in (*one.info.guesses, *one.about()[0])]
+            """What to tell the user about the files of further bands."""
 
     @property
     def box(self) -> Box:
@@ -66,10 +72,10 @@ class LabelledScene:
     @property
     def size(self) -> int:
         """Bytes that image and labels take in memory."""
-        return 4 * self.geobox.height * self.geobox.width
+        return (self.bands + 1) * self.geobox.height * self.geobox.width
 
     def read(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
-        """Read a part: ``(3, rows, cols)`` as the network is to see it, and ``(rows, cols)`` label sets."""
+        """Read a part: ``(bands, rows, cols)`` as the network is to see it, and its label sets."""
         if self.kept is None:
             return self._load(rows, cols)
         box = np.s_[rows.start : rows.stop, cols.start : cols.stop]
@@ -84,7 +90,7 @@ class LabelledScene:
 
     def _load(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
         # Opened each time: training reads in one thread and validates in another.
-        with Source(*self._open) as source:
+        with self._open() as source:
             source.scaling = self._scaling
             image, valid = source.read(rows, cols)
         labels = np.zeros(valid.shape, dtype=np.uint8)
@@ -116,7 +122,7 @@ class Sample:
         return self.rows.size, self.cols.size
 
     def cut(self, top: int, left: int, height: int, width: int) -> tuple[Image, Labels]:
-        """Read a part: ``(3, height, width)`` and its ``(height, width)`` label sets."""
+        """Read a part: ``(bands, height, width)`` and its ``(height, width)`` label sets."""
         rows = Span(self.rows.start + top, self.rows.start + top + height)
         cols = Span(self.cols.start + left, self.cols.start + left + width)
         image, labels = self.scene.read(rows, cols)

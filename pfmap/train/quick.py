@@ -6,7 +6,7 @@ again.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from pfmap.core.card import Card, card_table
+from pfmap.core.card import Card, InputSpec, card_table
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import write_text, writing_into
-from pfmap.core.grid import mean_size
+from pfmap.core.grid import GeoBox, mean_size
+from pfmap.core.tables import table_of
 from pfmap.model.store import Model
 from pfmap.raster.classmap import ClassMap, default_color
+from pfmap.raster.extra import STEM, locate_extra, open_bands
+from pfmap.raster.gdal import opened
 from pfmap.raster.location import RASTER_SUFFIXES, locate
 from pfmap.raster.parts import found_rasters
-from pfmap.raster.source import Source
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.train.label_layers import ADVICE
 from pfmap.vector.geodesy import pixel_size
@@ -33,6 +35,8 @@ IGNORED = 255
 OTHER = "other"
 _LOOK_AT = 200  # masks whose values are looked at
 _CROPS = 8
+_USUAL = 0.5, 0.25  # mean and deviation of a new band
+_SCALES, _METRES = {"uint8": 255.0, "uint16": 10000.0}, 30.0  # values of one that become 1, by their type
 _BLOCKS = 500  # of an orthophoto
 
 Tables = dict[str, Any]
@@ -55,7 +59,11 @@ class QuickOptions:
     validation: float = 0.2
     """Share of the ground to hold out."""
     bands: tuple[int, ...] | None = None
-    """Numbers, from 1, of the bands that the model sees; None for those that its card names."""
+    """Numbers, from 1, of the images' bands that the model sees; None for those that its card names."""
+    inputs: tuple[str, ...] | None = None
+    """Names of the bands that the model sees; None for those of the one it starts from, and of `extra`."""
+    extra: Mapping[str, str] | None = None
+    """Files of further bands, as `pfmap predict` takes them."""
     steps: int = 400
     trained: str = "all"
     """What of the network changes; see `TrainingSettings`."""
@@ -95,8 +103,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     else:
         classes, layer = _from_masks(options, card, images)
         contact = []  # masks do not tell objects apart
-    with Source(locate(images[0]), card.input.bands, options.bands, card.name) as source:
-        box = source.info.geobox
+    box, seen = _look(images[0], options, card)
     # A window, or more where there would be too many blocks.
     fewest = math.isqrt(box.width * box.height // _BLOCKS)
     block = 4 * card.input.window if options.images.is_dir() else max(card.input.window, fewest)
@@ -104,6 +111,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     own = {table["name"]: table for table in tables["classes"]}
     tables |= {
         "name": name,
+        "input": table_of(seen),
         "title": f"{card.title}; fine-tuned on {options.images.name}",
         "classes": [
             {"color": default_color(k), **own.get(c, {}), "name": c, "background": c == OTHER}
@@ -128,6 +136,10 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
                 "per_batch": _CROPS,
                 "validation": {"share": options.validation, "block": block},
                 "bands": list(options.bands or ()),
+                "extra": {
+                    name: str((images[0].parent if STEM in file else Path()).resolve() / file)
+                    for name, file in (options.extra or {}).items()
+                },
                 "layers": [layer],
             }
         ],
@@ -139,6 +151,20 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     del tables["accuracy"], tables["temperature"]
     tables.pop("learned", None)
     return tables
+
+
+def _look(image: Path, options: QuickOptions, card: Card) -> tuple[GeoBox, InputSpec]:
+    """Look at an image: its grid, and what the model is to see; of what is new to it, as usual."""
+    known, extra = card.input, locate_extra(options.extra or {}, place := locate(image))
+    names = options.inputs or tuple(dict.fromkeys([*known.bands, *extra]))
+    scales = {name: scale for name, scale in known.scales.items() if name in names}
+    for name in {*names} & extra.keys() - {*known.bands}:
+        with opened(extra[name]) as src:
+            scales[name] = _SCALES.get(src.dtypes[0], _METRES)
+    mean, std = zip(*(known.statistics.get(name, _USUAL)[-2:] for name in names), strict=True)
+    seen = replace(known, bands=names, mean=mean, std=std, scales=scales)
+    with open_bands(place, seen, options.bands, card.name, options.extra) as source:
+        return source.info.geobox, seen
 
 
 def _rasters(folder: Path, what: str) -> list[Path]:

@@ -17,13 +17,12 @@ from pfmap.core.card import Card
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import refuse_unwritable, writing_into
 from pfmap.core.resources import free_memory, gigabytes
-from pfmap.model.store import Model, load_imagenet_lite0
+from pfmap.model.store import Model, fit_bands, load_imagenet_lite0
 from pfmap.net.fast import factor_head
 from pfmap.net.pfnet import PFNet
 from pfmap.train.config import TrainingConfig, TrainingSettings
 
 _CLASSIFIER = "classify."
-_PIXEL_BYTES = 14  # of a crop: three bands, and labels twice
 _PATIENCE = timedelta(hours=4)  # the others wait while the first one validates
 
 
@@ -38,18 +37,19 @@ def first_network(config: TrainingConfig, data_folder: Path, start_from: Model |
     elif settings.encoder_weights:
         if architecture.encoder != "efficientnet_lite0":
             raise TrainingError("encoder_weights are read for efficientnet_lite0 only, so far")
-        load_imagenet_lite0(network.encoder, data_folder / settings.encoder_weights)
+        weights = data_folder / settings.encoder_weights
+        load_imagenet_lite0(network.encoder, weights, config.card.input.bands)
     return network
 
 
 def take_over(network: PFNet, card: Card, model: Model) -> None:
-    """Fill a network with a trained model's weights; the classifier keeps the classes that both know by name.
+    """Fill a network with a trained model's weights; what both know by name is kept of classes and bands.
 
     Raises:
         TrainingError: the architectures differ, or the input is scaled differently.
     """
     _refuse_other(card, model.card)
-    state = model.network.state_dict()
+    state = fit_bands(model.network.state_dict(), model.card.input.bands, card.input.bands)
     network.load_state_dict(
         {key: value for key, value in state.items() if not key.startswith(_CLASSIFIER)}, strict=False
     )
@@ -67,19 +67,19 @@ def _refuse_other(card: Card, model: Card) -> None:
     differ = [
         f"{name} is {value!r}, the model's {theirs[name]!r}"
         for name, value in mine.items()
-        if name not in {"classes", "contact"} and value != theirs[name]
+        if name not in {"classes", "bands", "contact"} and value != theirs[name]
     ]
     if differ:
         raise TrainingError(
             f"model {model.name!r} has another architecture: {'; '.join(differ)}; give the "
             "configuration the model's [architecture]"
         )
-    one, other = card.input, model.input
-    if (one.scale, one.mean, one.std) != (other.scale, other.mean, other.std):
-        raise TrainingError(
-            f"model {model.name!r} scales its input by scale {other.scale:g}, mean {list(other.mean)}, "
-            f"std {list(other.std)}: give the configuration the same [input]"
-        )
+    for name, found in model.input.statistics.items():
+        if card.input.statistics.get(name, found) != found:
+            raise TrainingError(
+                f"model {model.name!r} scales its input {name} by scale {found[0]:g}, mean {found[1]:g}, std "
+                f"{found[2]:g}: give the configuration the same [input]"
+            )
 
 
 def refuse_without_memory(config: TrainingConfig) -> int:
@@ -87,7 +87,8 @@ def refuse_without_memory(config: TrainingConfig) -> int:
     settings = config.training
     crops = sum(source.per_batch for source in config.sources)
     zoom = min([settings.scale[0], *(source.scale[0] for source in config.sources if source.scale)])
-    needed = _PIXEL_BYTES * max(crops * settings.crop**2, (settings.crop / zoom) ** 2)
+    pixel = 4 * len(config.card.input.bands) + 2  # bytes: bands, and labels twice
+    needed = pixel * max(crops * settings.crop**2, (settings.crop / zoom) ** 2)
     if needed > (free := free_memory()):
         raise TrainingError(
             f"a batch of {crops} crops of {settings.crop} pixels, zoomed by {zoom:g} or more, takes "

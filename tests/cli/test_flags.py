@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 import pfmap
 from docs import make_cli
-from pfmap.cli.common import as_flags
+from pfmap.cli.common import as_flags, pairs
 from pfmap.cli.main import cli
 from pfmap.core.errors import UsageError, worded, worded_by
 
@@ -139,3 +140,21 @@ def test_other_threads_and_errors_in_errors_are_worded_too() -> None:
         inner = UsageError("with bands=")
         assert f"{UsageError(f'scene: {inner}')}" == "SCENE: WITH BANDS="
     assert str(inner) == "with bands="
+
+
+def test_pairs_are_read_and_what_is_none_or_stands_twice_is_refused() -> None:
+    def read(text: str, *how: Any) -> Any:
+        return pairs(*how)(None, None, text)
+
+    assert read("10=trees, 0 = bare ground ", int) == {10: "trees", 0: "bare ground"}
+    assert read("roof=building,3=road", str) == {"roof": "building", "3": "road"}
+    assert read("dsm=a=b.tif", str) == {"dsm": "a=b.tif"}
+    assert read("a=b=0.5", str, float) == {"a=b": 0.5}
+    assert read("", str) is None
+    for text, kind in (("10", int), ("10=", int), ("-1=x", int), ("a=x", int), ("=x", str), ("a", str)):
+        with pytest.raises(click.BadParameter, match=f"'{text}' is not VALUE=NAME, each once"):
+            read(text, kind)
+    with pytest.raises(
+        click.BadParameter, match="'dsm=b' is not NAME=FILE, each once: write NAME=FILE, such"
+    ):
+        read("dsm=a,nir=c,dsm=b", str, str, "NAME=FILE", "dsm=a.tif")

@@ -12,11 +12,9 @@ from pfmap.core.classes import (
     ClassSpec,
     class_raster_style,
     objects_style,
-    parse_names,
     percent_style,
     qml,
 )
-from pfmap.core.errors import UsageError
 
 CLASSES = (ClassSpec("building", "#d7301f"), ClassSpec('odd <"&> name', "#00ff00"))
 
@@ -61,11 +59,3 @@ def test_the_geopackage_carries_its_style_and_its_run(write_scene: Write) -> Non
         (metadata,) = db.execute("SELECT metadata FROM gpkg_metadata")
         assert "PFMAP_MODEL" in metadata[0]
         assert db.execute("SELECT count(*) FROM rtree_objects_geom").fetchone()[0] > 0
-
-
-def test_names_of_values_are_read_and_what_is_no_pair_is_refused() -> None:
-    assert parse_names(["10=trees", " 0 = bare ground "], int) == {10: "trees", 0: "bare ground"}
-    assert parse_names(["roof=building", "3=road"], str) == {"roof": "building", "3": "road"}
-    for text, kind in (("10", int), ("10=", int), ("-1=x", int), ("a=x", int), ("=x", str), ("a", str)):
-        with pytest.raises(UsageError, match=f"'{text}' is not VALUE=NAME"):
-            parse_names([text], kind)

@@ -345,8 +345,7 @@ def test_true_overviews_are_used_however_they_were_made(
 
 def test_training_reads_scenes_as_mapping_does(write_scene: Write) -> None:
     """The same scaling comes out, whoever asks."""
-    card = stand_in().card
     with Source(locate(write_scene(blobs(20, 20)[:1], photometric="miniswhite"))) as source:
-        known = known_scaling(source.info, card, None)
+        known = known_scaling(source.info, stand_in().card.input.scale, None)
     assert known is not None
     assert (known.low, known.high) == (255, 0)

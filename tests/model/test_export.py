@@ -63,6 +63,22 @@ def test_other_programs_find_their_metadata(tmp_path: Path) -> None:
     assert [d.dim_value for d in entry.type.tensor_type.shape.dim] == [1, 3, 96, 96]
 
 
+def test_a_file_names_its_bands_and_takes_as_many(tmp_path: Path) -> None:
+    card = small().card
+    names = ("red", "green", "blue", "nir", "dsm")
+    spec = dataclasses.replace(card.input, bands=names, mean=(0.2,) * 5, std=(0.5,) * 5, scales={"dsm": 30.0})
+    architecture = dataclasses.replace(card.architecture, bands=5)
+    card = dataclasses.replace(card, input=spec, architecture=architecture)
+    model = Model(card, PFNet(architecture).eval(), Path("nowhere"))
+    path = export_onnx(model, tmp_path / "five.onnx")
+    content = onnx.load(path)
+    facts = {prop.key: prop.value for prop in content.metadata_props}
+    assert json.loads(facts["bands"]) == list(names)
+    assert json.loads(facts["scale"]) == [255.0] * 4 + [30.0]
+    (entry,) = content.graph.input
+    assert [d.dim_value for d in entry.type.tensor_type.shape.dim] == [1, 5, 96, 96]
+
+
 def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     model = small()
     with pytest.raises(pfmap.PfmapError, match=r"does not end in \.onnx"):

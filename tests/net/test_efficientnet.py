@@ -36,6 +36,10 @@ def test_the_imagenet_file_loads_without_a_missing_key() -> None:
     published = torch.load(path, weights_only=True)
     assert torch.equal(encoder.stem[0].weight, published["_conv_stem.weight"])
     assert torch.equal(encoder.stages[6][0].project[1].running_var, published["_blocks.15._bn2.running_var"])
+    other, first = EfficientNetLite0(4), published["_conv_stem.weight"]
+    load_imagenet_lite0(other, path, ("nir", "blue", "red", "dsm"))
+    known = [first.mean(1), first[:, 2], first[:, 0], first.mean(1)]
+    assert torch.equal(other.stem[0].weight, torch.stack(known, dim=1))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path) -> None:

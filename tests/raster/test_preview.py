@@ -37,6 +37,18 @@ def test_the_scene_is_shown_where_its_classes_lie(pair: tuple[Path, Path]) -> No
     assert seen.all()
 
 
+@pytest.mark.parametrize(
+    ("bands", "shown"), [((2,), [2, 2, 2]), ((3, 1), [3, 3, 3]), ((4, 3, 1, 2), [4, 3, 1])]
+)
+def test_three_bands_are_shown_or_one_in_grey(
+    bands: tuple[int, ...], shown: list[int], pair: tuple[Path, Path], write_scene: Write
+) -> None:
+    scene = np.arange(4, dtype=np.uint8)[:, None, None] + np.zeros((4, 200, 240), np.uint8)
+    pixels, _, _ = read_preview(locate(write_scene(scene, "four.tif")), pair[1], 25, EIGHT_BIT, bands)
+    assert pixels is not None
+    assert [band.max() + 1 for band in pixels] == shown
+
+
 def test_a_part_of_a_raster_of_many_scenes_is_shown_on_the_scenes_grid(pair: tuple[Path, Path]) -> None:
     wkt = rasterio.crs.CRS.from_string(UTM).to_wkt()
     _, _, classes = read_preview(
