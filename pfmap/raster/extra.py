@@ -114,4 +114,5 @@ class Extra(Source):
             said = Validity.of(self._src, (1,))
             self.info = replace(info, geobox=grid, validity=said, guesses=notes)
             self._each = [(name, 0, known)]
+            self._own = self._each[: known is not None]
             stack.pop_all()

@@ -99,6 +99,8 @@ class Source:
             own = {name: Scaling(0.0, scale, "model card") for name, scale in (scales or {}).items()}
             pick = [self._distinct.index(band) for band in chosen]
             self._each = [(name, k, own.get(name)) for name, k in zip(names, pick, strict=True)]
+            self._own = [each for each in self._each if each[2] is not None]
+            self._pick = slice(None) if pick == [*range(len(pick))] else pick
             self._alike = sorted({k for _, k, own in self._each if own is None}) or slice(None)
             self._stack = stack.pop_all()
 
@@ -146,6 +148,8 @@ class Source:
         if not valid.any():
             return np.zeros((len(self.names), rows.size, cols.size), dtype=np.uint8), valid
         pixels, valid = self.shown(self._values(window_of(rows, cols)), valid)
+        if not self.extra:
+            return pixels, valid
         layers = {name: layer for (name, *_), layer in zip(self._each, pixels, strict=True)}
         for one in self.extra:
             one.scaling = self.scaling
@@ -183,9 +187,8 @@ class Source:
     def _mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:
         window = window_of(rows, cols)
         valid = self.info.validity.read(self._src, window, shape)
-        for _, k, own in self._each:  # what is no colour, such as heights, may be unknown alone
-            if own is not None:
-                valid &= self._src.read_masks(self._distinct[k], window=window, out_shape=shape) > 0
+        for _, k, _ in self._own:  # what is no colour, such as heights, may be unknown alone
+            valid &= self._src.read_masks(self._distinct[k], window=window, out_shape=shape) > 0
         low, high = self.empty[:, ::2], self.empty[:, 1::2]
         near = (low < [rows.stop, cols.stop]).all(axis=1) & (high > [rows.start, cols.start]).all(axis=1)
         places = self.empty[near] - [rows.start, rows.start, cols.start, cols.start]
@@ -201,6 +204,8 @@ class Source:
             index = np.where(known, values[0], 0).astype(np.intp)
             shown = np.take(self._palette, index, axis=1, mode="clip")
             return shown[:3], valid & known & (shown[3] > 0)
+        if not self._own:
+            return self.scaling.apply(values, valid)[self._pick], valid
         each = [(own or self.scaling).apply(values[k : k + 1], valid) for _, k, own in self._each]
         return np.concatenate(each), valid
 
@@ -284,7 +289,7 @@ class Source:
                     found.append(src.read(band, window=window_of(rows, cols)).ravel())
         values = {band: np.concatenate(found) for band, found in others.items()}
         notes, fills, looked = about_pixels(info, looks, values, misled=self._misled)
-        ranges = [about_range(info.name, name, k, own, looks) for name, k, own in self._each if own and looks]
+        ranges = [about_range(info.name, name, k, own, looks) for name, k, own in self._own if own and looks]
         further = [note for one in self.extra for note in (*one.info.guesses, *one.about()[0])]
         return (*notes, *filter(None, ranges), *further), fills, looked
 
