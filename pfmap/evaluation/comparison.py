@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Bools, Bytes, Longs
 from pfmap.core.classes import ClassSpec
 from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
 from pfmap.raster.classmap import default_color
@@ -33,8 +33,7 @@ FATES = {
 }
 """Colours of the map of objects."""
 
-Bytes = npt.NDArray[np.uint8]
-Counts = npt.NDArray[np.int64]
+Counts = Longs
 
 
 def _zeros(*shape: int) -> Counts:
@@ -81,7 +80,7 @@ class Labels:
         names = [spec.name for spec in self.classes]
         return names + [" or ".join(names[k] for k in sorted(members)) for members in self.partial]
 
-    def allowed(self) -> npt.NDArray[np.bool_]:
+    def allowed(self) -> Bools:
         """Return ``(256, 256)``: which classes each label allows. Codes without a meaning are classes."""
         table = np.eye(CODES, dtype=bool)
         for k, members in enumerate(self.partial, len(self.classes)):

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from pfmap.core.arrays import Bools
 from pfmap.core.classes import ClassSpec
 from pfmap.evaluation import metrics
 from pfmap.evaluation.comparison import Labels, Tally
-from pfmap.evaluation.metrics import BOUNDARY_DISTANCES, MIN_OBJECT, Bools, Match, Objects, Scores
+from pfmap.evaluation.metrics import BOUNDARY_DISTANCES, MIN_OBJECT, Match, Objects, Scores
 from pfmap.trace.compare import IOUS, NO_CODE
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Bytes
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import Span
@@ -203,7 +203,7 @@ class CodedMap:
         if source.nodata is not None and source.nodata <= _LARGEST:
             self._table[source.nodata] = NO_CODE
 
-    def rows(self, rows: Span) -> npt.NDArray[np.uint8]:
+    def rows(self, rows: Span) -> Bytes:
         """Return the ``(rows, width)`` codes of rows; a `SourceError` if values have none."""
         values = self._source.read(rows)
         index = values
@@ -215,7 +215,7 @@ class CodedMap:
                     "needed"
                 )
             index = np.where(gone, _LARGEST + 1, values)
-        codes: npt.NDArray[np.uint8] = self._table[index]
+        codes: Bytes = self._table[index]
         new = {value: self._code(value) for value in np.unique(values[codes == _UNASKED]).tolist()}
         if missing := [value for value, code in new.items() if code is None]:
             raise self._unknown(missing)

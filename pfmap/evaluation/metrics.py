@@ -16,11 +16,10 @@ from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from pfmap.core.arrays import Bools, Floats, Longs
+
+Counts = Longs
 
 BOUNDARY_DISTANCES = (3, 5, 9, 12)
 """Pixels within which boundaries match. Source: Li et al., CVPR 2021, Table 3."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Array, Bytes
 from pfmap.core.classes import NODATA, PERCENT
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import Span
@@ -33,8 +33,8 @@ _COLUMNS = 2048  # taken apart at a time
 _OBJECTS = "_objects"  # and those of polygons
 _CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
 
-Codes = npt.NDArray[np.uint8]
-Read = Callable[[Span], npt.NDArray[Any]]
+Codes = Bytes
+Read = Callable[[Span], Array]
 
 
 def find_pairs(prediction: str, truth: str, polygons: Container[str]) -> list[tuple[str, str]]:

@@ -8,9 +8,9 @@ from math import isqrt
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from pfmap.core.arrays import Longs
 from pfmap.core.errors import SourceError, TargetError
 from pfmap.core.files import private_folder
 from pfmap.core.grid import Axis, Span
@@ -131,9 +131,7 @@ def windows_with_data(plan: Plan) -> int:
     return int(np.count_nonzero(seen))
 
 
-def _in_sample(
-    axis: Axis, factor: float, first: int, native: int, size: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _in_sample(axis: Axis, factor: float, first: int, native: int, size: int) -> tuple[Longs, Longs]:
     """Return where the windows along an axis start and stop in the scene's sample."""
     begin = np.arange(axis.count, dtype=np.float64) * axis.stride
     start = np.clip(((begin * factor + first) * size / native).astype(np.int64), 0, size - 1)

@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from pfmap.core.arrays import Bools
 from pfmap.core.classes import NODATA, ClassSpec, class_raster_style, percent_style, qml
 from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import GeoBox, Span
@@ -237,7 +235,7 @@ def view_of(source: Source, plan: Plan) -> View:
     inside: Inside | None = None
     if area is not None and not area.rectangle:
 
-        def inside(rows: Span, cols: Span) -> npt.NDArray[np.bool_]:
+        def inside(rows: Span, cols: Span) -> Bools:
             return burn(area.pieces(rows, cols), rows, cols)
 
     return View(source, plan.frame, inside, native=plan.native)

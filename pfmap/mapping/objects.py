@@ -10,11 +10,10 @@ from datetime import datetime
 from itertools import chain, starmap
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Array, Bytes
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import UNSEEN, TargetError, UsageError, visible
 from pfmap.core.files import existing, file_names, scratch
@@ -213,7 +212,7 @@ class Shaper:
         self._folder, self._nodata, self._chosen = folder, nodata, chosen
         self._tolerance = options.tolerance(mean_size(size))
         self._limits = limits_of(options, classes.values(), geobox, self.measurer)
-        self.on_sieved: Sequence[Callable[[int, npt.NDArray[Any]], None]] = ()
+        self.on_sieved: Sequence[Callable[[int, Array], None]] = ()
         """Called with the number of the first row and rows of classes, as the polygons have them."""
         squared = chosen.regularized
         self._curves = dict.fromkeys(chosen.smoothed, True) | dict.fromkeys(squared, False)
@@ -283,9 +282,9 @@ class Shaper:
 
     def trace(
         self,
-        classes: npt.NDArray[Any],
-        confidence: npt.NDArray[np.uint8] | None = None,
-        contact: npt.NDArray[np.uint8] | None = None,
+        classes: Array,
+        confidence: Bytes | None = None,
+        contact: Bytes | None = None,
     ) -> Iterator[Regions]:
         """Take the next ``(rows, width)``, and give the regions that are closed then; `writer` takes them.
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Array, Bytes
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.files import private_folder, publish, scratch, writing
@@ -162,7 +162,7 @@ class Vectorizer:
     scene: str | SceneNames
     """Name of the scene, or what says it for each object."""
     on_progress: Progress
-    on_rows: Callable[[int, npt.NDArray[Any]], None] = lambda _top, _values: None
+    on_rows: Callable[[int, Array], None] = lambda _top, _values: None
     """Called with the number of the first row and rows of classes, as the raster has them."""
     target: RasterTarget | None = None
     """What the raster as the polygons have it is like, if that is wanted: a file of each part; `on_rows` is
@@ -250,9 +250,7 @@ class Vectorizer:
                 publish(path, self.folder / path.name)
         return outputs
 
-    def _rows(
-        self, part: tuple[Span, Span]
-    ) -> Generator[tuple[npt.NDArray[Any], dict[str, npt.NDArray[np.uint8]]]]:
+    def _rows(self, part: tuple[Span, Span]) -> Generator[tuple[Array, dict[str, Bytes]]]:
         """Yield rows of classes with those of what is known in percent."""
         for strip in self.source.strips(*part):
             read = {kind: layer.read(strip, part[1]) for kind, layer in self.percent.items()}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pfmap.core.arrays import Bytes, Floats, Longs
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import DeviceError
 from pfmap.core.files import writing
@@ -33,7 +34,6 @@ from pfmap.vector.geodesy import Measurer, pixel_area
 
 _FACTS = "swath.json"
 
-Array = npt.NDArray[np.uint8]
 Block = tuple[int, int, int, int]
 """Column, row, width and height of a block of the scene."""
 Blended = tuple[Window, Tensor]
@@ -45,9 +45,9 @@ class Swath:
     """A finished run of pixel rows, over the outputs' width."""
 
     rows: Span
-    classes: Array
+    classes: Bytes
     """``(rows, width)``, 255 where the scene has no data."""
-    percent: tuple[Array, ...]
+    percent: tuple[Bytes, ...]
     """Confidence, and contact where the model shows it: each as `classes`, in percent. At last
     ``(classes, rows, width)`` of all classes, where they are wanted."""
 
@@ -171,7 +171,7 @@ class Record:
     """What the rest of the pipeline needs of a swath, apart from its pixels."""
 
     rows: Span
-    pixels: npt.NDArray[np.int64]
+    pixels: Longs
     """``(256,)`` pixels per value of the class raster."""
     confidence: int
     """Sum over all pixels with a class, percent."""
@@ -199,7 +199,7 @@ def write_record(
     return record
 
 
-def _counted(classes: Array) -> npt.NDArray[np.int64]:
+def _counted(classes: Bytes) -> Longs:
     """Count the pixels of each value. Numpy's way would make eight bytes of each first."""
     return torch.bincount(torch.from_numpy(classes).ravel(), minlength=256).numpy()
 
@@ -224,8 +224,8 @@ class Tally:
 
     geobox: GeoBox
     measurer: Measurer
-    pixels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
-    areas: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
+    pixels: Longs = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    areas: Floats = field(default_factory=lambda: np.zeros(256))
     """As `pixels` in square metres, or pixels where the scene has no CRS."""
     confidence: int = 0
     unreadable: set[Block] = field(default_factory=set)
@@ -240,7 +240,7 @@ class Tally:
         """Count rows of a class raster, from row `top` on."""
         self._count(top, len(values), _counted(values))
 
-    def _count(self, top: int, height: int, pixels: npt.NDArray[np.int64]) -> None:
+    def _count(self, top: int, height: int, pixels: Longs) -> None:
         """Count the pixels of some rows; they are as large as the one in the middle."""
         self.pixels += pixels
         self.areas += pixels * pixel_area(self.geobox, self.measurer, top + height / 2)
@@ -276,8 +276,8 @@ def out_of_memory_explained() -> Iterator[None]:
 
 
 def map_array(
-    predictor: Predictor, image: Array, classes: int, window: int, overlap: int, tta: str = "none"
-) -> tuple[Array, Array, Array | None]:
+    predictor: Predictor, image: Bytes, classes: int, window: int, overlap: int, tta: str = "none"
+) -> tuple[Bytes, Bytes, Bytes | None]:
     """Map a whole ``(bands, height, width)`` image in memory, with the same windows and blending as a scene.
 
     Gives ``(height, width)`` classes, their confidence in percent, and contact; None of a predictor without.

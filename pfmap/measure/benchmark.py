@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.errors import TargetError, UsageError, reason
 from pfmap.core.files import private_folder
 from pfmap.core.resources import resident_memory
@@ -46,8 +46,8 @@ class _Free(Predictor):
 
     def _made(
         self,
-        windows: Sequence[npt.NDArray[np.uint8]],
-        valid: Sequence[npt.NDArray[np.bool_]],  # noqa: ARG002
+        windows: Sequence[Bytes],
+        valid: Sequence[Bools],  # noqa: ARG002
         tta: str,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
         """Return what was made up, for each window."""

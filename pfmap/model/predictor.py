@@ -10,10 +10,10 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.card import InputSpec
 from pfmap.core.errors import DeviceError
 from pfmap.core.resources import lacks_memory
@@ -34,9 +34,9 @@ VIEWS: Mapping[str, Sequence[tuple[bool, tuple[int, ...]]]] = {
 }
 """Of a window, itself first, by the name of `tta`: whether rows become columns, and what is flipped then."""
 
-Pixels = Sequence[npt.NDArray[np.uint8]]
+Pixels = Sequence[Bytes]
 """Of windows, each ``(bands, window, window)``."""
-Masks = Sequence[npt.NDArray[np.bool_]]
+Masks = Sequence[Bools]
 """Of windows, each ``(window, window)``: which of the pixels have data; the network sees others as the mean
 colour."""
 
@@ -49,11 +49,11 @@ class Window(NamedTuple):
 
     row: int
     col: int
-    pixels: npt.NDArray[np.uint8]
+    pixels: Bytes
     """``(bands, window, window)``."""
-    seen: npt.NDArray[np.bool_]
+    seen: Bools
     """``(window, window)``: which of the pixels have data."""
-    valid: npt.NDArray[np.bool_]
+    valid: Bools
     """Where the block that the window finishes has data: ``(rows, cols)`` on the outputs' grid."""
 
 
@@ -301,9 +301,7 @@ class Predictor:
         return DeviceError(f"the model gives NaN or infinite numbers for {window} of the scene: {remedy}")
 
 
-def pad_to(
-    pixels: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_], height: int, width: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+def pad_to(pixels: Bytes, valid: Bools, height: int, width: int) -> tuple[Bytes, Bools]:
     """Pad a window at the bottom and right by reflection, as often as needed.
 
     ``(bands, h, w)`` pixels become ``(bands, height, width)``, the ``(h, w)`` mask ``(height, width)``.

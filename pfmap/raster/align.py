@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from pfmap.core.arrays import Array, Bools
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import ClassMap
@@ -113,7 +113,7 @@ class AlignedMap(ClassMap):
                 self._dtype, self.nodata = self._values()
             self._stack = stack.pop_all()
 
-    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    def _read(self, window: Window) -> tuple[Array, Array | None]:
         if self._vrt is None:
             return super()._read(window)
         values, alpha = self._vrt.read([self._band, self._validity.alpha or self._vrt.count], window=window)
@@ -124,9 +124,7 @@ def _box(bounds: tuple[float, float, float, float]) -> str:
     return ",".join(f"{value:.8g}" for value in bounds)
 
 
-def burn(
-    geometries: Sequence[object], rows: Span, cols: Span, *, touched: bool = False
-) -> npt.NDArray[np.bool_]:
+def burn(geometries: Sequence[object], rows: Span, cols: Span, *, touched: bool = False) -> Bools:
     """Return which pixels, ``(rows, cols)``, have their centre in a geometry, or with `touched` are touched.
 
     Geometries are polygons in pixel coordinates, with a GeoJSON-like interface.
@@ -143,7 +141,7 @@ def burn_values(
     *,
     touched: bool = False,
     dtype: npt.DTypeLike = np.uint8,
-) -> npt.NDArray[Any]:
+) -> Array:
     """Give ``(rows, cols)`` pixels the value of the last geometry that their centre lies in, else `fill`.
 
     Geometries as for `burn`; with `touched` touching is enough.

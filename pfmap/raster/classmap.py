@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from rasterio.windows import Window
 
+from pfmap.core.arrays import Array
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import SourceError, reason, visible
 from pfmap.core.grid import GeoBox, Span
@@ -108,7 +108,7 @@ class ClassMap:
         first = rows.start // block * block
         return [Span(top, top + step).clip(rows) for top in range(first, rows.stop, step)]
 
-    def read(self, rows: Span, cols: Span | None = None) -> npt.NDArray[Any]:
+    def read(self, rows: Span, cols: Span | None = None) -> Array:
         """Read rows, or some columns of them: ``(rows, width)`` uint8 or int32, or raise a `SourceError`."""
         try:
             with gdal_settings(remote=self._location.remote):
@@ -132,7 +132,7 @@ class ClassMap:
             values[~valid] = self.nodata
         return values
 
-    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    def _read(self, window: Window) -> tuple[Array, Array | None]:
         values = self._src.read(self._band, window=window)
         return values, self._validity.read(self._src, window) if self._masked else None
 

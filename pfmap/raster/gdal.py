@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -21,6 +20,7 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
+from pfmap.core.arrays import Bools, Longs
 from pfmap.core.bucket import gdal_endpoint
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox, Span
@@ -121,7 +121,7 @@ class Validity:
 
     def read(
         self, src: rasterio.DatasetReader, window: Window | None = None, shape: tuple[int, int] | None = None
-    ) -> npt.NDArray[np.bool_]:
+    ) -> Bools:
         """Return the ``(h, w)`` mask of a window, True where valid, in as many pixels as `shape` says."""
         height, width = shape or ((window.height, window.width) if window else src.shape)
         valid = np.ones((height, width), dtype=bool)
@@ -134,12 +134,12 @@ class Validity:
         return valid
 
 
-Places = npt.NDArray[np.int64]
+Places = Longs
 """``(n, 4)`` first row and the one after the last, columns likewise, of parts of a raster."""
 NOWHERE: Places = np.empty((0, 4), dtype=np.int64)
 
 
-def places_left(filled: npt.NDArray[np.bool_], ys: Sequence[int], xs: Sequence[int]) -> Places:
+def places_left(filled: Bools, ys: Sequence[int], xs: Sequence[int]) -> Places:
     """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
     found: list[tuple[int, int, int, int]] = []
     for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
+from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.classes import NODATA, as_colors
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
@@ -16,7 +16,7 @@ from pfmap.raster.gdal import crs_of, geobox_of, opened
 from pfmap.raster.location import Location, locate
 from pfmap.raster.scaling import Scaling
 from pfmap.raster.scene import RGB
-from pfmap.raster.source import Bytes, Source
+from pfmap.raster.source import Source
 
 _MOST = 512 << 20  # pixels: more are not all read for one small picture
 
@@ -28,7 +28,7 @@ def read_preview(
     scaling: Scaling,
     bands: tuple[int, ...] | None = None,
     part: GeoBox | None = None,
-) -> tuple[Bytes | None, npt.NDArray[np.bool_], Bytes]:
+) -> tuple[Bytes | None, Bools, Bytes]:
     """Read a class raster in few pixels, and the scene under it in the same ones.
 
     The scene of a class raster that covers only a part of it, or lies on the network's grid, is read where

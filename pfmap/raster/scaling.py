@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
+from pfmap.core.arrays import Bools, Bytes, Floats
 from pfmap.core.errors import EmptyError, UsageError, worded
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import GDAL_ERRORS, color_table
 from pfmap.raster.scene import SceneInfo
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.generic]
 
 Look = Callable[[Span, Span], tuple[Values, Bools]]
@@ -48,9 +47,7 @@ class Scaling:
         """Whether 8-bit values stay as they are."""
         return (self.low, self.high) == (0.0, 255.0)
 
-    def apply(
-        self, values: npt.NDArray[np.generic], valid: npt.NDArray[np.bool_] | None = None
-    ) -> npt.NDArray[np.uint8]:
+    def apply(self, values: npt.NDArray[np.generic], valid: Bools | None = None) -> Bytes:
         """Turn values of any shape into 8 bits, rounded; what is no number becomes 0 or 255.
 
         Pixels of ``(bands, h, w)`` values that are no number before or after stretching are struck out of the
@@ -81,7 +78,7 @@ class Sample:
 
     pixels: npt.NDArray[np.generic]
     """``(bands, h, w)`` in the scene's own type."""
-    valid: npt.NDArray[np.bool_]
+    valid: Bools
     """``(h, w)``."""
     notes: tuple[str, ...] = ()
     """What the user should know of the pixels."""
@@ -154,7 +151,7 @@ def no_valid_pixel(scene: SceneInfo) -> str:
     )
 
 
-def read_palette(src: rasterio.DatasetReader, band: int) -> npt.NDArray[np.uint8]:
+def read_palette(src: rasterio.DatasetReader, band: int) -> Bytes:
     """Return a band's colour table as ``(4, values)``: red, green, blue and opacity of each value."""
     table = np.zeros((4, 256 if src.dtypes[band - 1] == "uint8" else 65536), dtype=np.uint8)
     table[3] = 255

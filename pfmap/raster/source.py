@@ -10,11 +10,11 @@ from itertools import product
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
+from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
@@ -23,7 +23,6 @@ from pfmap.raster.location import Location, ask_server
 from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
     EIGHT_BIT,
-    Bools,
     Sample,
     Scaling,
     Values,
@@ -36,8 +35,6 @@ from pfmap.raster.scaling import (
     spots,
 )
 from pfmap.raster.scene import RGB, choose_bands, describe
-
-Bytes = npt.NDArray[np.uint8]
 
 _SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
 _WHOLE = 64_000_000  # values that are read to sample a scene without overviews; of more, only spots

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from pfmap.core.arrays import Bytes, Floats
 from pfmap.core.errors import SourceError
 from pfmap.core.files import write_failed
 from pfmap.raster.gdal import BLOCK, opened
@@ -26,7 +26,7 @@ _STORED: dict[Kind, dict[str, Any]] = {
 }
 
 
-def make_pattern() -> npt.NDArray[np.uint8]:
+def make_pattern() -> Bytes:
     """Make up ground: patches of several sizes in several colours, ``(3, PATTERN, PATTERN)``."""
     rng = np.random.default_rng(0)
     height = np.zeros((PATTERN, PATTERN))
@@ -43,7 +43,7 @@ def make_pattern() -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8).transpose(2, 0, 1))
 
 
-def _smooth(coarse: npt.NDArray[np.float64], factor: int) -> npt.NDArray[np.float64]:
+def _smooth(coarse: Floats, factor: int) -> Floats:
     """Enlarge bilinearly; the edges meet each other, so that it can be repeated."""
     for _ in range(2):  # down, then across
         at = np.arange(len(coarse) * factor) / factor
@@ -53,7 +53,7 @@ def _smooth(coarse: npt.NDArray[np.float64], factor: int) -> npt.NDArray[np.floa
     return coarse
 
 
-def read_pattern(path: str) -> npt.NDArray[np.uint8]:
+def read_pattern(path: str) -> Bytes:
     """Read a ``(3, height, width)`` piece from the middle of an 8-bit scene, or raise a `SourceError`."""
     with opened(locate(path)) as src:
         if src.count < 3 or set(src.dtypes[:3]) != {"uint8"}:
@@ -66,9 +66,7 @@ def read_pattern(path: str) -> npt.NDArray[np.uint8]:
         return src.read((1, 2, 3), window=Window(left, top, width, height))
 
 
-def write_scene(
-    path: Path, pattern: npt.NDArray[np.uint8], width: int, height: int, gsd: float, kind: Kind
-) -> None:
+def write_scene(path: Path, pattern: Bytes, width: int, height: int, gsd: float, kind: Kind) -> None:
     """Write a ``(3, rows, cols)`` pattern, repeated, as a GeoTIFF of `gsd` metres; or a `TargetError`."""
     profile = {
         "driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8", "tiled": True,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
 
+from pfmap.core.arrays import Bytes
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed, writing_into
@@ -30,7 +30,6 @@ from pfmap.raster.vrt import Band, Shown, side_file, vrt
 Halving = Literal["mode", "average"]
 """How four pixels become one: by the most frequent value, the first of equals; or by their mean."""
 
-Bytes = npt.NDArray[np.uint8]
 _SOMEWHERE = rasterio.Affine.translation(1, 0)
 """Where rasters lie that nobody but pfmap reads. rasterio warns of files without a place, and warnings cannot
 be silenced in one thread alone."""
@@ -71,7 +70,7 @@ class RasterTarget:
     bands: Sequence[str] = ()
     """What each of several bands is called; empty for a single band."""
 
-    def write_swath(self, folder: Path, values: npt.NDArray[np.uint8]) -> None:
+    def write_swath(self, folder: Path, values: Bytes) -> None:
         """Write rows that a swath finishes, ``([bands,] rows, width)`` uint8, or raise a `TargetError`."""
         path = folder / self.name
         bands = values.reshape(-1, *values.shape[-2:])
@@ -90,7 +89,7 @@ class RasterTarget:
             self.write_swath(part, values)
         parts.append((Span(start, start + len(values)), part))
 
-    def read_swath(self, folder: Path) -> npt.NDArray[np.uint8]:
+    def read_swath(self, folder: Path) -> Bytes:
         """Read what `write_swath` left, ``(rows, width)`` uint8, or raise a `TargetError`."""
         path = folder / self.name
         try:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pfmap.core.arrays import Bools, Bytes, Longs
 from pfmap.core.grid import Frame, Scale, Span
-from pfmap.raster.scaling import Bools
-from pfmap.raster.source import Bytes, Source
+from pfmap.raster.source import Source
 
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
+Integers = Longs
 
 Inside = Callable[[Span, Span], Bools]
 """Says for rows and columns of the scene which of their pixels lie in the area of interest."""

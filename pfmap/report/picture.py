@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from pfmap.core.arrays import Bools, Bytes, Floats
 from pfmap.core.errors import TargetError, reason
 from pfmap.core.files import write_bytes
 
@@ -23,9 +23,9 @@ _CIRCLE, _DIAMOND, _LINE = (86, 180, 233), (240, 228, 66), (255, 255, 255)
 _CIRCLE_RADIUS, _DIAMOND_RADIUS = 4.2, 7.8  # a circle on a diamond leaves a ring of it in sight
 _FADED = 0.35  # how much of an image's colour is taken back, so that the points stand out
 
-Pixels = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.float64]
+Pixels = Bytes
+Mask = Bools
+Points = Floats
 """``(P, 2)``: rows and columns of points in an image, pixels."""
 
 Panel = tuple[str, str, Points, Points]

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
+from pfmap.core.arrays import Floats, Longs
 from pfmap.core.card import Card
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import csv_text, json_text
@@ -38,8 +36,8 @@ class ClassFigures:
 
 def class_figures(
     specs: Sequence[ClassSpec],
-    pixels: Sequence[int] | npt.NDArray[np.int64],
-    areas: Sequence[float] | npt.NDArray[np.float64],
+    pixels: Sequence[int] | Longs,
+    areas: Sequence[float] | Floats,
     objects: Sequence[int],
 ) -> tuple[ClassFigures, ...]:
     """Put together what was counted per class: pixels, their area, and objects, all by the class's value."""

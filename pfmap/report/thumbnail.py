@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import PfmapError
 from pfmap.core.grid import GeoBox
@@ -55,9 +55,9 @@ def thumbnail(
 
 
 def class_picture(
-    pixels: npt.NDArray[np.uint8] | None,
-    seen: npt.NDArray[np.bool_],
-    classes: npt.NDArray[np.uint8],
+    pixels: Bytes | None,
+    seen: Bools,
+    classes: Bytes,
     colors: Mapping[int, tuple[int, int, int]],
     limit: int,
 ) -> bytes:

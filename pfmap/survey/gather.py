@@ -4,11 +4,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Array
 from pfmap.core.card import Card
 from pfmap.core.classes import NODATA
 from pfmap.core.grid import GeoBox, Span
@@ -109,7 +108,7 @@ def relative_names(outputs: Mapping[str, Path], folder: Path) -> dict[str, str]:
     return {kind: Path(os.path.relpath(path, folder)).as_posix() for kind, path in outputs.items()}
 
 
-def _rows(raster: Path, within: tuple[Span, Span]) -> Iterator[npt.NDArray[Any]]:
+def _rows(raster: Path, within: tuple[Span, Span]) -> Iterator[Array]:
     with ClassMap(locate(raster), None) as source:
         for strip in source.strips(*within):
             yield source.read(strip, within[1])

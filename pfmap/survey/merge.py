@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from pfmap.core.arrays import Floats, Longs
 from pfmap.core.card import Card
 from pfmap.core.classes import NODATA, class_raster_style, percent_style, qml
 from pfmap.core.errors import PfmapError, SourceError
@@ -60,9 +58,9 @@ class Merged:
     grid: GeoBox
     """Of the survey's rasters."""
     outputs: Mapping[str, Path]
-    pixels: npt.NDArray[np.int64]
+    pixels: Longs
     """``(256,)`` per value of the class raster; where scenes overlap, each place counts once."""
-    areas: npt.NDArray[np.float64]
+    areas: Floats
     """``(256,)`` the same in square metres, or pixels where there is no CRS."""
     objects: Mapping[str, int]
     """Per class name."""

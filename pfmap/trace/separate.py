@@ -7,12 +7,10 @@ there: that is left to whoever unites what meets along the sides of tiles.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pfmap.core.arrays import Bools, Bytes, Ints
+from pfmap.core.arrays import Array, Bools, Bytes, Ints
 from pfmap.core.classes import ClassSpec, listed
 from pfmap.trace.tile import NOTHING, compiled, label, shifted
 
@@ -97,9 +95,7 @@ class Separation:
             f"{listed(values, classes)} are taken apart {how}" for values, how in some if values
         )
 
-    def parts(
-        self, classes: npt.NDArray[Any], box: tuple[slice, slice], contact: Bytes | None = None
-    ) -> Ints | None:
+    def parts(self, classes: Array, box: tuple[slice, slice], contact: Bytes | None = None) -> Ints | None:
         """Say which pixels of ``(h, w)`` classes, and contact in percent, belong together.
 
         The box has the halo around it, but where the raster ends.

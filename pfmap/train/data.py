@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Floats
 from pfmap.core.errors import SourceError, TrainingError
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.core.resources import free_memory
@@ -40,7 +40,7 @@ class Source:
     validation: tuple[Sample, ...]
     holders: dict[int, list[int]]
     """Label set -> indices of the training samples that have it, for sets of one class."""
-    chances: npt.NDArray[np.float64]
+    chances: Floats
     """How likely each training sample is drawn: by its labelled pixels."""
     green: tuple[Labels, Labels]
     """What the colour rule makes of each label where the image is green, and where it is not."""
@@ -59,7 +59,7 @@ class TrainingData:
 
     def learned(self, zoom: tuple[float, ...]) -> dict[str, Any]:
         """Return how the images look that are trained on, but rare ones, as `Card.learned` has it."""
-        usual: dict[str, list[npt.NDArray[np.float64]]] = {}
+        usual: dict[str, list[Floats]] = {}
         sizes: list[float] = []
         for source in self.sources:
             parts = [part for sample in spread(source.train, _LOOKS) for part in sample.pieces(_SPREAD)]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.card import Card
 from pfmap.core.classes import index_of
 from pfmap.core.errors import TrainingError
@@ -172,7 +172,7 @@ def _seen_by(card: Card, config: TrainingConfig, given: Mapping[str, str] | None
     return replace(config, card=seen, sources=tuple(sources))
 
 
-def _order(model: Model, known: tuple[str, ...], data: str) -> npt.NDArray[np.uint8]:
+def _order(model: Model, known: tuple[str, ...], data: str) -> Bytes:
     """Return the configuration's class for each of the model's."""
     names = [spec.name for spec in model.card.classes]
     unknown = [name for name in names if name not in known]
@@ -190,9 +190,9 @@ class _Job:
 
     predictor: Predictor
     tta: str
-    order: npt.NDArray[np.uint8]
+    order: Bytes
     """The data set's class for each of the model's."""
-    codes: npt.NDArray[np.uint8]
+    codes: Bytes
     """``(256,)`` for each label set."""
     labels: Labels
     objects: tuple[int, ...]
@@ -201,7 +201,7 @@ class _Job:
     least: int
     on_pixels: Callable[[int], None]
     total: Tally = field(default_factory=Tally)
-    judged: npt.NDArray[np.bool_] = field(init=False)
+    judged: Bools = field(init=False)
     done: int = 0
 
     def __post_init__(self) -> None:
@@ -255,7 +255,7 @@ class _Job:
         return figures(*found, certain=self.judged, named_only=True, notes=notes)
 
 
-def _codes(sets: ClassSets) -> tuple[npt.NDArray[np.uint8], tuple[frozenset[int], ...]]:
+def _codes(sets: ClassSets) -> tuple[Bytes, tuple[frozenset[int], ...]]:
     """Give each label set a code, ``(256,)``: that of its class, or one for several classes.
 
     Also returns the classes of the codes that follow those of single classes.

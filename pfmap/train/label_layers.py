@@ -8,13 +8,14 @@ the same thing to everything that follows.
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.functional import max_pool2d
 
+from pfmap.core.arrays import Array, Bools, Bytes
 from pfmap.core.errors import TrainingError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.align import AlignedMap, burn_values
@@ -22,10 +23,10 @@ from pfmap.raster.location import locate
 from pfmap.train.config import LayerSpec
 from pfmap.vector.labels import LabelPolygons, PolygonFile, PolygonTally
 
-Labels = npt.NDArray[np.uint8]
+Labels = Bytes
 """``(height, width)`` indices into a table of class sets; 0 is unknown."""
 
-Labelled = Callable[[Span, Span], tuple[Labels, npt.NDArray[Any]]]
+Labelled = Callable[[Span, Span], tuple[Labels, Array]]
 """Gives labels of rows and columns, and the ids of the objects there."""
 
 ADVICE = "masks have one band, with the classes' numbers: take one with gdal_translate -b 1"
@@ -62,7 +63,7 @@ class ClassSets:
         """Find or make the entry for classes given by name; no name is unknown."""
         return self.add(LabelSet(frozenset(map(self.classes.index, names)), weight)) if names else 0
 
-    def table(self) -> npt.NDArray[np.bool_]:
+    def table(self) -> Bools:
         """Return ``(S, classes)`` bool: which classes each entry allows."""
         return np.array([[k in each.members for k in range(len(self.classes))] for each in self.entries])
 
@@ -153,7 +154,7 @@ class RasterLayer:
         """Read ``(rows, cols)`` label sets, 0 where nothing is said; values above 255 are ids, or raise."""
         return self._contacts.put(self._labelled, rows, cols, self._geobox)
 
-    def _labelled(self, rows: Span, cols: Span) -> tuple[Labels, npt.NDArray[Any]]:
+    def _labelled(self, rows: Span, cols: Span) -> tuple[Labels, Array]:
         with self._opened() as source:
             values = source.read(rows, cols)
             known = np.ones(values.shape, dtype=bool) if source.nodata is None else values != source.nodata
@@ -237,7 +238,7 @@ class PolygonLayer:
         """Burn ``(rows, cols)`` label sets."""
         return self.legend.contacts.put(self._labelled, rows, cols, self._geobox)
 
-    def _labelled(self, rows: Span, cols: Span) -> tuple[Labels, npt.NDArray[Any]]:
+    def _labelled(self, rows: Span, cols: Span) -> tuple[Labels, Array]:
         index, own = self.legend.index, self.legend.contacts.own
         found = [(shape, index[v], k) for k, shape, v in self._polygons.box(rows, cols) if v in index]
         labels = burn_values([(shape, label) for shape, label, _ in found], rows, cols, self.legend.rest)

@@ -10,8 +10,8 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from pfmap.core.arrays import Bytes, Floats, Ints
 from pfmap.core.card import Card
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.extra import open_bands
@@ -19,15 +19,15 @@ from pfmap.raster.location import locate
 from pfmap.raster.scaling import known_scaling, sampled_scaling
 from pfmap.train.label_layers import LabelLayer, Labels
 
-Image = npt.NDArray[np.uint8]
+Image = Bytes
 
 Box = tuple[Span, Span]
 """Rows and columns of a scene."""
 
-Counts = npt.NDArray[np.float64]
+Counts = Floats
 """``(256,)`` pixels by label set."""
 
-Points = npt.NDArray[np.int32]
+Points = Ints
 """``(n, 2)`` rows and columns."""
 
 LOOKS = 24

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from pfmap.core.arrays import Bools, Floats, Longs
 from pfmap.core.card import Card
 from pfmap.evaluation.metrics import calibration, class_scores, overall_accuracy
 from pfmap.mapping.swaths import map_array
@@ -29,7 +29,7 @@ _PER_WINDOW = 1000  # pixels
 _WALL = 50  # percent of contact
 _TEMPERATURES = np.geomspace(0.25, 4.0, 193)
 
-Scores = npt.NDArray[np.float64]
+Scores = Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def window_for(sample: Sample, window: int) -> tuple[int, int]:
     return max(64, side // 32 * 32), 0
 
 
-def figures_of(counts: npt.NDArray[np.int64], sets: ClassSets) -> Figures:
+def figures_of(counts: Longs, sets: ClassSets) -> Figures:
     """Turn counts into figures.
 
     A class's IoU counts sure pixels of it, and as false alarms all labelled pixels whose set leaves it out:
@@ -151,7 +151,7 @@ class Pixels:
 
     scores: Scores
     """``(n, classes)`` log probabilities."""
-    allowed: npt.NDArray[np.bool_]
+    allowed: Bools
     """``(n, classes)``: which classes each pixel may be."""
 
     @classmethod
