@@ -263,7 +263,10 @@ class Row:
         squares = {}
         for building in buildings:
             found, outline = self._polygon(building, paths, places, angle), self._outlines[building]
-            if found is not None and (agrees := iou(found, outline)) >= LEAST_IOU:
+            ends = {self._arcs[arc][end] for way in self._ways[building] for arc, _ in way for end in (0, -1)}
+            if found is None or not ends & {*stay} <= {*_complex(shapely.get_coordinates(found))}:
+                continue  # nor without a corner that stays: a spur to it may be lost
+            if (agrees := iou(found, outline)) >= LEAST_IOU:
                 squares[building] = Square(found, angle, agrees)
         return squares
 

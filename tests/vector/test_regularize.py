@@ -10,7 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 from rasters import blotches, percent, polygons, traced
@@ -280,6 +280,7 @@ def test_houses_of_a_row_that_run_another_way_are_squared_their_own_way() -> Non
 
 
 @settings(max_examples=60, deadline=None)
+@example(6, 4.375, 0.8125, 6)  # a spur to a corner that another building keeps
 @given(st.integers(0, 10**6), st.floats(1.0, 6.0), st.floats(0.05, 1.0), st.integers(3, 7))
 def test_touching_buildings_keep_their_walls_in_common(
     seed: int, blur: float, gsd: float, kinds: int
