@@ -15,6 +15,8 @@ from pathlib import Path
 
 from pfmap.core.errors import UNSEEN, ModelError, visible, xml_attribute
 
+RGB = ("red", "green", "blue")
+"""Bands that people see."""
 NODATA = 255
 """Value of the class raster where the scene has no data; classes are 0 to 254."""
 
@@ -108,12 +110,11 @@ def as_colors(bands: Sequence[int]) -> list[int]:
 
 def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float) -> str:
     """Style a scene: bands, counted from 1, as `as_colors`, from black at `low` to white at `high`."""
-    colors = ("red", "green", "blue")
-    numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(colors, as_colors(bands), strict=True))
+    numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(RGB, as_colors(bands), strict=True))
     contrast = "".join(
         f"<{color}ContrastEnhancement><minValue>{low:g}</minValue><maxValue>{high:g}</maxValue>"
         f"<algorithm>StretchToMinimumMaximum</algorithm></{color}ContrastEnhancement>"
-        for color in colors
+        for color in RGB
     )
     return _pipe(
         f'<rasterrenderer type="multibandcolor" {numbers} opacity="1" alphaBand="{alpha or -1}" '

@@ -218,8 +218,10 @@ def make_plan(
     known = known_scaling(scene, card.input.scale, options.scale)
     sample = source.sample(values=known is None)
     source.scaling = scaling = known or sampled_scaling(sample, scene)
-    shown, valid = source.shown(sample.looked, np.ones(sample.looked.shape[1], dtype=bool))
     looks: dict[str, Any] = {"gsd": [mean_size(gsd) * mean_size((across, down))]} if gsd is not None else {}
+    if card.learned and not source.extra:
+        shown, valid = source.shown(sample.looked, np.ones(sample.looked.shape[1], dtype=bool))
+        looks |= figures_of(shown[:, valid])
     return Plan(
         scene=scene,
         frame=frame,
@@ -243,7 +245,7 @@ def make_plan(
             *sample.notes,
             *about_scaling(scaling, scene),
             *about_size,
-            *card.about_looks(scene.name, looks | ({} if source.extra else figures_of(shown[:, valid]))),
+            *card.about_looks(scene.name, looks),
             *([apart.about(card.by_index)] if (apart := chosen.separation) and apart.by_shape else []),
         ],
     )

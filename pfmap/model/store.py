@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
+from pfmap.core.classes import RGB
 from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
 from pfmap.core.files import draft, write_text
 from pfmap.model.checkpoint import no_safetensors, read_tensors, some_of
@@ -205,7 +206,6 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_COLORS = ("red", "green", "blue")
 _OF_IMAGES = re.compile(r"((encoder\.)?stem\.0(\.0)?|contact\.lines\.0)\.weight")
 
 
@@ -214,7 +214,7 @@ def fit_bands(state: Mapping[str, Tensor], known: Sequence[str], wanted: Sequenc
 
     One that they do not know begins as the mean of red, green and blue; without any of these, of all.
     """
-    colors = [k for k, name in enumerate(known) if name in _COLORS] or list(range(len(known)))
+    colors = [k for k, name in enumerate(known) if name in RGB] or list(range(len(known)))
     fitted = dict(state)
     for key, weight in state.items():
         if _OF_IMAGES.fullmatch(key) and weight.shape[1:2] == (len(known),):
@@ -224,7 +224,7 @@ def fit_bands(state: Mapping[str, Tensor], known: Sequence[str], wanted: Sequenc
     return fitted
 
 
-def load_imagenet_lite0(encoder: nn.Module, path: Path, bands: Sequence[str] = _COLORS) -> None:
+def load_imagenet_lite0(encoder: nn.Module, path: Path, bands: Sequence[str] = RGB) -> None:
     """Fill an EfficientNet-Lite0 encoder from the published ImageNet file, or raise a `TrainingError`.
 
     What the file has for red, green and blue is fitted to its `bands`.
@@ -241,7 +241,7 @@ def load_imagenet_lite0(encoder: nn.Module, path: Path, bands: Sequence[str] = _
             renames.append((rf"_blocks\.{number}\._{part}_conv\.", f"{block}.{part}.0."))
             renames.append((rf"_blocks\.{number}\._bn{k}\.", f"{block}.{part}.1."))
     named = {key: rename_key(key, renames) for key in published}
-    state = fit_bands({ours: published[key] for key, ours in named.items() if ours != key}, _COLORS, bands)
+    state = fit_bands({ours: published[key] for key, ours in named.items() if ours != key}, RGB, bands)
     if problems := misfits(encoder, state):
         raise TrainingError(f"encoder weights {path} do not fit: {some_of(problems)}")
     encoder.load_state_dict(state, strict=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pfmap.core.card import Architecture, Card, Encoder, InputSpec, Provenance
-from pfmap.core.classes import ClassSpec
+from pfmap.core.classes import RGB, ClassSpec
 from pfmap.core.errors import CheckpointError
 from pfmap.model.checkpoint import read_tensors, some_of
 from pfmap.model.store import CARD_NAME, check_name, misfits, rename_key, user_models, write_model
@@ -37,9 +37,6 @@ class Preset:
     """What it was trained on, with its terms."""
 
 
-_RGB = ("red", "green", "blue")
-
-
 def _classes(**colors: str) -> tuple[ClassSpec, ...]:
     return tuple(ClassSpec(name, color, background=name == "background") for name, color in colors.items())
 
@@ -58,12 +55,12 @@ _ISPRS = _classes(
 PRESETS: Mapping[str, Preset] = {
     "isaid": Preset(
         "PFNet on iSAID: ships, planes, vehicles, courts, fields, harbours from aerial and satellite RGB",
-        _ISAID, _RGB, 896, (0.1, 4.5),
+        _ISAID, RGB, 896, (0.1, 4.5),
         "iSAID (Waqas Zamir et al., CVPR Workshops 2019) on DOTA images: academic use only",
     ),
     "potsdam": Preset(
         "PFNet on ISPRS Potsdam: urban land cover at 5 cm from RGB",
-        _ISPRS, _RGB, 896, (0.04, 0.07),
+        _ISPRS, RGB, 896, (0.04, 0.07),
         "ISPRS 2D semantic labelling, Potsdam: research use",
     ),
     "vaihingen": Preset(

@@ -9,13 +9,12 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from pfmap.core.arrays import Bools, Bytes
-from pfmap.core.classes import NODATA, as_colors
+from pfmap.core.classes import NODATA, RGB, as_colors
 from pfmap.core.errors import SourceError, quietly
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import crs_of, geobox_of, opened
 from pfmap.raster.location import Location, locate
 from pfmap.raster.scaling import Scaling
-from pfmap.raster.scene import RGB
 from pfmap.raster.source import Source
 
 _MOST = 512 << 20  # pixels: more are not all read for one small picture

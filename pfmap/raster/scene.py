@@ -10,12 +10,12 @@ import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
 
+from pfmap.core.classes import RGB
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
 from pfmap.raster.gdal import Validity, alpha_bands, color_table, geobox_of
 from pfmap.raster.location import Location
 
-RGB = ("red", "green", "blue")
 GUESSES = "PFMAP_GUESSES"
 """Metadata of a mosaic: what was guessed of its sheets, a line each."""
 _VAGUE = ("gray", "undefined", "palette")  # interpretations that are those of no one colour

@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from pfmap.core.arrays import Bools, Bytes
+from pfmap.core.classes import RGB
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import times_of
@@ -34,7 +35,7 @@ from pfmap.raster.scaling import (
     read_palette,
     spots,
 )
-from pfmap.raster.scene import RGB, choose_bands, describe
+from pfmap.raster.scene import choose_bands, describe
 
 _SAMPLE = 768  # pixels of a side of what a scene is thinned to for a sample
 _WHOLE = 64_000_000  # values that are read to sample a scene without overviews; of more, only spots

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pfmap.core.arrays import Floats, Longs
 from pfmap.core.card import Card
-from pfmap.core.classes import NODATA, class_raster_style, percent_style, qml
+from pfmap.core.classes import NODATA, RGB, class_raster_style, percent_style, qml
 from pfmap.core.errors import PfmapError, SourceError
 from pfmap.core.files import make_folder, write_bytes, write_text
 from pfmap.core.grid import GeoBox
@@ -30,7 +30,7 @@ from pfmap.raster.classmap import ClassMap
 from pfmap.raster.extra import own_bands
 from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look, Part
-from pfmap.raster.scene import GUESSES, RGB, SceneInfo
+from pfmap.raster.scene import GUESSES, SceneInfo
 from pfmap.raster.source import Source
 from pfmap.report.qgis import Map, map_project
 from pfmap.survey.find import Sheet

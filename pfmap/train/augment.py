@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pfmap.core.classes import RGB
 from pfmap.train.config import TrainingConfig
 from pfmap.train.data import Source, TrainingData
 from pfmap.train.label_layers import Labels
@@ -22,7 +23,7 @@ _COARSENED = 0.3
 _ROWS = 0.25
 _TINTED = 0.2
 
-_LIGHT = ("red", "green", "blue", "nir", "rededge", "pan", "grey", "gray")
+_LIGHT = (*RGB, "nir", "rededge", "pan", "grey", "gray")
 """Bands whose values change with camera, sun and air; the first three that a model has are recoloured."""
 _SPOT = 96  # side of what lends its colours
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NewType
 
 from pfmap.core.card import Card, parse_card
+from pfmap.core.classes import RGB
 from pfmap.core.errors import ModelError, TrainingError
 from pfmap.core.tables import CONVERTER, build, check_values, read_toml
 
@@ -261,7 +262,7 @@ def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
             raise TrainingError(
                 f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(unknown))}"
             )
-        if (source.green or source.plant_rows) and not {"red", "green", "blue"} <= {*card.input.bands}:
+        if (source.green or source.plant_rows) and not {*RGB} <= {*card.input.bands}:
             raise TrainingError(
                 f"{path}: source {source.name!r} has green or plant_rows, and [input] not red, green and blue"
             )

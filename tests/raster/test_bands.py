@@ -8,8 +8,9 @@ import rasterio
 from conftest import Write
 from rasterio.enums import ColorInterp
 
+from pfmap.core.classes import RGB
 from pfmap.core.errors import UsageError
-from pfmap.raster.scene import RGB, choose_bands
+from pfmap.raster.scene import choose_bands
 
 IRRG = ("nir", "red", "green")
 C = ColorInterp
