@@ -16,11 +16,11 @@ from pfmap.train.config import TrainingConfig
 from pfmap.train.data import Source, TrainingData
 from pfmap.train.label_layers import Labels
 from pfmap.train.labelled_image import Image, Sample
-from pfmap.train.looks import elsewhere, plant_rows, recolor, tint
+from pfmap.train.looks import PAINTERS, elsewhere, recolor, tint
 
 # Shares of the crops.
 _COARSENED = 0.3
-_ROWS = 0.25
+_PAINTED = 0.25  # with each of what may be painted
 _TINTED = 0.2
 
 _LIGHT = (*RGB, "nir", "rededge", "pan", "grey", "gray")
@@ -74,10 +74,11 @@ class Batches:
         if rng.integers(2):
             image, annotated = image.flip(2), annotated.flip(1)
         colors = self._colors(image)
-        if source.rows and rng.random() < _ROWS:
-            where = torch.isin(annotated, torch.tensor(source.rows, dtype=torch.uint8))
-            colors, field = plant_rows(colors, where, rng)
-            annotated = annotated.masked_fill(field, source.rows[0])
+        for kind, over in source.paint.items():
+            if rng.random() < _PAINTED:
+                where = torch.isin(annotated, torch.tensor(over, dtype=torch.uint8))
+                colors, painted = PAINTERS[kind](colors, where, rng)
+                annotated = annotated.masked_fill(painted, over[0])
         labels = _apply_green(colors, annotated, source)
         if self._light and self._settings.looks == "any":
             if rng.random() < _TINTED:

@@ -23,6 +23,8 @@ Trained = Literal["all", "decoder", "head", "contact"]
 """What of a network is trained: all, all but the encoder, only what reads the finished pyramid, or only the
 contact map, which changes no class."""
 
+Paint = Literal["rows", "roads", "roofs", "pools"]
+
 Names = NewType("Names", tuple[str, ...])
 """Names of classes; in TOML a single one may stand without brackets."""
 CONVERTER.register_structure_hook(
@@ -194,9 +196,9 @@ class SourceSpec:
     coarsen: float = 1.0
     """Largest factor by which crops are coarsened and enlarged again, as scenes are when they are read whose
     resolution is coarser than the model's; 1 for never."""
-    plant_rows: Names = Names(())
-    """Classes of open ground over which rows of plants, such as vines, are painted now and then; they and the
-    soil between them are of the first."""
+    paint: Mapping[Paint, Names] = field(default_factory=dict)
+    """What is painted over some of the crops (rows of plants with the soil between them, roads, roofs, pools)
+    -> classes of the ground on which it may lie, the first of which is its own."""
     bands: tuple[int, ...] = ()
     """Numbers, from 1, of the images' bands that the model sees; () for those that the card names."""
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -206,6 +208,10 @@ class SourceSpec:
         if not self.layers:
             raise TrainingError("there are no layers: name at least one label raster, or polygons")
         _refuse_below(self, 1, "per_batch", "coarsen")
+        if bare := [kind for kind, names in self.paint.items() if not names]:
+            raise TrainingError(
+                f"paint has no classes for {bare[0]}: name its own, and those that it lies over"
+            )
         if self.scale:
             _check_zoom(self.scale)
 
@@ -215,7 +221,7 @@ class SourceSpec:
         groups = [
             names for layer in self.layers for names in (*layer.values.values(), layer.rest, layer.instances)
         ]
-        return set().union(*groups, self.plant_rows, [self.green.name] if self.green else ())
+        return set().union(*groups, *self.paint.values(), [self.green.name] if self.green else ())
 
     @property
     def instances(self) -> set[str]:
@@ -262,9 +268,9 @@ def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
             raise TrainingError(
                 f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(unknown))}"
             )
-        if (source.green or source.plant_rows) and not {*RGB} <= {*card.input.bands}:
+        if (source.green or source.paint) and not {*RGB} <= {*card.input.bands}:
             raise TrainingError(
-                f"{path}: source {source.name!r} has green or plant_rows, and [input] not red, green and blue"
+                f"{path}: source {source.name!r} has green or paint, and [input] not red, green and blue"
             )
     contact, told = set(card.architecture.contact), set().union(*(source.instances for source in sources))
     if contact != told:

@@ -14,7 +14,7 @@ from pfmap.core.grid import GeoBox, mean_size
 from pfmap.core.resources import free_memory
 from pfmap.raster.parts import found_file, found_rasters, refuse_pointers
 from pfmap.raster.view import figures_of
-from pfmap.train.config import LayerSpec, SourceSpec, Split, TrainingConfig
+from pfmap.train.config import LayerSpec, Paint, SourceSpec, Split, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
 from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
@@ -44,8 +44,8 @@ class Source:
     """How likely each training sample is drawn: by its labelled pixels."""
     green: tuple[Labels, Labels]
     """What the colour rule makes of each label where the image is green, and where it is not."""
-    rows: tuple[int, ...]
-    """Label sets of the ground over which rows of plants may be painted; the first is what these are."""
+    paint: dict[Paint, tuple[int, ...]]
+    """What is painted -> label sets of the ground over which it may be; the first is what it is itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +252,10 @@ def _source(spec: SourceSpec, train: list[Sample], validation: list[Sample], set
                 holders.setdefault(index, []).append(k)
     labelled = np.array([sample.labelled for sample in train])
     chances = labelled / labelled.sum()
-    rows = tuple(sets.add_named((name,), 1.0) for name in spec.plant_rows)
-    return Source(spec, tuple(train), tuple(validation), holders, chances, _green_lookups(spec, sets), rows)
+    paint = {
+        kind: tuple(sets.add_named((name,), 1.0) for name in names) for kind, names in spec.paint.items()
+    }
+    return Source(spec, tuple(train), tuple(validation), holders, chances, _green_lookups(spec, sets), paint)
 
 
 def _green_lookups(spec: SourceSpec, sets: ClassSets) -> tuple[Labels, Labels]:

@@ -4,6 +4,7 @@ Images are ``(3, n, n)`` float32 tensors in 0..1; what is drawn depends on the g
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -88,6 +89,94 @@ def plant_rows(image: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[
     return image.lerp(ground.lerp(leaves, plants).clamp(0, 1), soft), field
 
 
+def pave(image: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Paint a paved road over a part of the ground, straight or winding, and return its mask."""
+    side = image.shape[1]
+    time = torch.linspace(-1, 1, 160)
+    bend = float(rng.uniform(0, 3)) * torch.sin(
+        time * float(rng.uniform(0.5, 6)) + float(rng.uniform(0, 6.3))
+    )
+    heading = float(rng.uniform(0, 6.3)) + bend + float(rng.uniform(-1, 1)) * time
+    line = (torch.stack((heading.sin(), heading.cos()), 1) * 1.7 * side / 160).cumsum(0)
+    line = line - line[80] + torch.tensor(rng.uniform(0, side, 2), dtype=torch.float32)
+    half = torch.arange(0.5, side, 2)  # of the pixels, every other one
+    away, nearest = torch.cdist(torch.cartesian_prod(half, half), line).min(1)
+    away = _enlarged(away.view(len(half), -1), side)
+    width = math.exp(rng.uniform(math.log(3), math.log(28)))
+    road = where & (away < width)
+    wear = 1 + float(rng.uniform(-0.15, 0.15)) * torch.cos(away / width * 3) + _grain(side, rng)
+    surface = _color(math.exp(rng.uniform(math.log(0.12), math.log(0.65))), 0.05, rng) * wear
+    if rng.random() < 0.4:
+        dashes = _enlarged((nearest.view(len(half), -1) // int(rng.integers(2, 6)) % 2).float(), side) > 0.5
+        lines = ((away - 0.85 * width).abs() < 0.8) | ((away < 0.8) & dashes)
+        surface = torch.where(lines, surface.clamp(min=float(rng.uniform(0.5, 0.95))), surface)
+    return image.lerp(surface.clamp(0, 1), blur(road.float()[None], 0.6)), road
+
+
+def roof(image: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Paint up to three parallel roofs of metal, glass, tiles or solar panels, with their shadows."""
+    side = image.shape[1]
+    wide = math.exp(rng.uniform(math.log(8), math.log(60)))
+    long = wide * math.exp(rng.uniform(0, 1.6))
+    along, across = _axes(side, rng)
+    apart = wide * float(rng.uniform(1.15, 2.2))
+    count = int(rng.integers(1, 4)) if wide < 30 else 1
+    row = (across / apart).round().clamp(0, count - 1)
+    across = across - row * apart
+    inside = (along.abs() < long / 2) & (across.abs() < wide / 2)
+    sun, length = rng.uniform(0, 6.3), float(rng.uniform(2, 14))
+    fall = [(round(length * k / 4 * math.sin(sun)), round(length * k / 4 * math.cos(sun))) for k in range(5)]
+    shade = torch.stack([inside.roll(shift, (0, 1)) for shift in fall]).any(0) & ~inside & where
+    image = image * (1 - float(rng.uniform(0.3, 0.65)) * blur(shade.float()[None], 0.8))
+    surface = _color(rng.uniform(0.15, 0.9), 0.25, rng) * (1 + _grain(side, rng))
+    kind = rng.random()
+    if kind < 0.35:  # panels of dark glass in bright frames, or of glass houses
+        frames = torch.zeros_like(inside)
+        for place, least in ((along, 4), (across, 3)):
+            frames |= place % float(rng.uniform(least, 14)) < float(rng.uniform(0.7, 1.5))
+        glass = _color(rng.uniform(0.12, 0.45), 0.08, rng) * torch.tensor([0.85, 0.95, 1.2])[:, None, None]
+        surface = torch.where(frames, surface.clamp(min=0.45), glass * (1 + _grain(side, rng)))
+    elif kind < 0.8:  # ribs or tiles
+        place = along if rng.integers(2) else across
+        surface = surface * (1 + float(rng.uniform(0, 0.25)) * torch.cos(place * float(rng.uniform(0.8, 3))))
+    if rng.random() < 0.5:  # a ridge
+        surface = surface * torch.where(across > 0, float(rng.uniform(0.7, 1.3)), 1.0)
+    if rng.random() < 0.25:  # skylights
+        lights = (along % float(rng.uniform(12, 40)) < 4) & (across % float(rng.uniform(8, 25)) < 3)
+        surface = torch.where(lights, float(rng.uniform(0.1, 0.95)), surface)
+    inside &= where
+    return image.lerp(surface.clamp(0, 1), blur(inside.float()[None], 0.6)), inside
+
+
+def pool(image: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Paint a swimming pool with a pale border, or a small pond, and return the mask of its water."""
+    side = image.shape[1]
+    wide = math.exp(rng.uniform(math.log(6), math.log(40)))
+    long = wide * float(rng.uniform(1, 2.8))
+    along, across = _axes(side, rng)
+    round_ = float(rng.choice([2, 4, 12]))
+    out = ((2 * along / long).abs() ** round_ + (2 * across / wide).abs() ** round_) ** (1 / round_)
+    water = where & (out < 1)
+    if rng.random() < 0.7:
+        tone = rng.uniform((0.05, 0.4, 0.45), (0.6, 0.8, 0.9))
+        border = blur((where & (out < 1 + rng.uniform(0.05, 0.8))).float()[None], 0.6)
+        image = image.lerp(_color(rng.uniform(0.55, 0.9), 0.08, rng).expand_as(image), border)
+    else:
+        tone = rng.uniform((0.05, 0.1, 0.08), (0.25, 0.32, 0.25))
+    depth = 1 + float(rng.uniform(-0.25, 0.25)) * along / long + _grain(side, rng)
+    surface = torch.tensor(tone[:, None, None], dtype=torch.float32) * depth
+    return image.lerp(surface.clamp(0, 1), blur(water.float()[None], 0.6)), water
+
+
+PAINTERS: dict[str, Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]] = {
+    "rows": plant_rows,
+    "roads": pave,
+    "roofs": roof,
+    "pools": pool,
+}
+"""What can be painted over the ground of a mask ``(n, n)``; each returns the image, and where it is that."""
+
+
 def blur(image: Tensor, sigma: float) -> Tensor:
     """Blur channels by a Gaussian of `sigma` pixels."""
     reach = math.ceil(2.5 * sigma)
@@ -126,3 +215,26 @@ def _clouds(side: int, cells: int, rng: np.random.Generator) -> Tensor:
 def _jpeg(image: Tensor, quality: int) -> Tensor:
     values = (image * 255).round().to(torch.uint8).numpy()
     return torch.from_numpy(through_jpeg(values, quality)).float() / 255
+
+
+def _axes(side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return pixels along and across a random line through a random place, ``(side, side)`` each."""
+    angle, (y, x) = rng.uniform(0, math.pi), rng.uniform(0, side, 2)
+    line = torch.arange(side, dtype=torch.float32)
+    down, right = line[:, None] - y, line[None] - x
+    return down * math.cos(angle) + right * math.sin(angle), right * math.cos(angle) - down * math.sin(angle)
+
+
+def _color(brightness: float, much: float, rng: np.random.Generator) -> Tensor:
+    """Return a ``(3, 1, 1)`` colour whose channels differ by a factor of up to exp(`much`) from grey."""
+    return torch.tensor(brightness * np.exp(rng.uniform(-much, much, (3, 1, 1))), dtype=torch.float32)
+
+
+def _grain(side: int, rng: np.random.Generator) -> Tensor:
+    """Return fine and coarse noise around 0, as dirt and texture have it."""
+    much = rng.uniform(0, 0.12)
+    return float(much) * (_clouds(side, side // 2, rng) + _clouds(side, 8, rng))
+
+
+def _enlarged(field: Tensor, side: int) -> Tensor:
+    return F.interpolate(field[None, None], size=(side, side), mode="bilinear")[0, 0]

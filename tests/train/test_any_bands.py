@@ -340,5 +340,5 @@ def test_what_is_about_colours_needs_red_green_and_blue(tmp_path: Path) -> None:
     path = make_data(tmp_path, ("red", "dsm"))
     tables = tomllib.loads(path.read_text())
     tables["sources"][0]["green"] = {"name": "grass", "above": 0.1}
-    with pytest.raises(TrainingError, match=r"green or plant_rows, and .input. not red, green and blue"):
+    with pytest.raises(TrainingError, match=r"green or paint, and .input. not red, green and blue"):
         parse_config(tables, path)

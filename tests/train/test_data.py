@@ -204,6 +204,29 @@ def test_coarsened_crops_lose_their_detail_and_keep_their_labels(tmp_path: Path)
     assert 0.05 < smooth.mean() < 0.5
 
 
+def test_what_is_painted_gets_its_label_and_only_on_its_ground(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene.tif", noise(128, 128))
+    labels = np.repeat(np.uint8([1, 2]), 64)[None, None].repeat(128, 1)
+    write_scene(tmp_path / "labels.tif", labels)
+    layer = {"path": str(tmp_path / "labels.tif"), "values": {"1": "grass", "2": "sand"}}
+
+    def shares(**paint: list[str]) -> np.ndarray:
+        config = config_of([source(tmp_path / "scene.tif", layer, paint=paint)], scale=[1.0, 1.0])
+        loaded = load_data(config, tmp_path)
+        crops = [
+            classes_of(loaded, crop.numpy()) for k in range(10) for crop in Batches(loaded, config)[k][2]
+        ]
+        return np.bincount(np.array(crops).ravel(), minlength=3) / np.size(crops)
+
+    plain, roofs = shares(), shares(roofs=["roof", "grass"])
+    assert plain[0] == 0 < roofs[0]
+    assert roofs[2] == pytest.approx(plain[2])
+    assert roofs[1] == pytest.approx(plain[1] - roofs[0])
+    for paint, words in [({"roofs": []}, "no classes for roofs"), ({"rivers": ["sand"]}, "rivers")]:
+        with pytest.raises(pfmap.PfmapError, match=words):
+            config_of([source(tmp_path / "scene.tif", layer, paint=paint)])
+
+
 def test_blocks_of_ground_are_held_out_whatever_sheets_show_them(tmp_path: Path) -> None:
     """Two sheets overlap by half: no pixel of the ground is trained on in one and measured in the other."""
     rng = np.random.default_rng(0)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfmap.train.looks import blur, elsewhere, plant_rows, recolor, tint
+from pfmap.train.looks import PAINTERS, blur, elsewhere, plant_rows, recolor, tint
 
 GREY = torch.full((3, 64, 64), 0.5)
+GREY_96 = torch.full((3, 96, 96), 0.5)
 
 
 @pytest.fixture
@@ -63,6 +64,37 @@ def test_rows_of_plants_are_painted_on_open_ground_alone() -> None:
         assert changed[field].float().mean() > 0.3 or not field.any()
         found += int(field.sum() > 200)
     assert found > 10
+
+
+@pytest.mark.parametrize("kind", sorted(PAINTERS))
+def test_what_is_painted_lies_on_its_ground_alone_and_is_what_its_mask_says(kind: str) -> None:
+    where = torch.zeros(96, 96, dtype=torch.bool)
+    where[:, 24:] = True
+    found, shown = 0, []
+    for seed in range(30):
+        image, mask = PAINTERS[kind](GREY_96, where, np.random.default_rng(seed))
+        assert 0 <= image.min() <= image.max() <= 1
+        assert not mask[:, :24].any()
+        changed = (image - GREY_96).abs().amax(0)
+        assert changed[:, :20].max() < 1e-6  # but for soft edges and shadows, which end at the ground too
+        found += int(mask.sum() > 60)
+        shown.append(float(changed[mask].mean()) if mask.any() else 0)
+    assert found >= 12
+    assert sum(change > 0.03 for change in shown) >= 12
+    again, _ = PAINTERS[kind](GREY_96, where, np.random.default_rng(29))
+    assert torch.equal(image, again)
+
+
+def test_pools_are_blue_or_dark_and_roads_grey() -> None:
+    every = torch.ones(96, 96, dtype=torch.bool)
+
+    def colors(kind: str) -> Tensor:
+        drawn = (PAINTERS[kind](GREY_96, every, np.random.default_rng(seed)) for seed in range(40))
+        return torch.stack([image[:, mask].mean(1) for image, mask in drawn if mask.sum() > 60])
+
+    assert (colors("pools")[:, 2] > colors("pools")[:, 0] - 0.2).all()
+    assert (colors("pools").argmax(1) > 0).float().mean() > 0.8
+    assert (colors("roads").amax(1) - colors("roads").amin(1)).max() < 0.12
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.4])
