@@ -116,6 +116,8 @@ class InputSpec:
     """Smallest and largest ground sampling distance the model knows, metres per pixel."""
     scales: Mapping[str, float] = field(default_factory=dict)
     """The same of single bands, by name, such as 30 of dsm: metres above ground."""
+    enlarge: float = 0.0
+    """Coarser scenes are enlarged to this ground sampling distance, within `gsd`; 0 for none."""
 
     def __post_init__(self) -> None:
         if not len(self.bands) == len({*self.bands}) == len(self.mean) == len(self.std) > 0:
@@ -132,6 +134,10 @@ class InputSpec:
             raise ModelError(f"mean is {list(self.mean)}: each has to be {-_LARGEST:g} to {_LARGEST:g}")
         if len(self.gsd) != 2 or not 0 < self.gsd[0] <= self.gsd[1]:
             raise ModelError(f"gsd is [smallest, largest] in metres, not {list(self.gsd)}")
+        if self.enlarge and not self.gsd[0] <= self.enlarge <= self.gsd[1]:
+            raise ModelError(
+                f"enlarge is {self.enlarge:g}: it has to lie within gsd, {list(self.gsd)}, or be 0"
+            )
         check_window(self.window, self.window)
 
     @property

@@ -147,7 +147,8 @@ class PredictOptions:
         above=True,
     )
     resample: bool = option(
-        True, "Bring a scene outside the model's range of resolution into it while reading, or refuse it."
+        True,
+        "Bring a scene to the resolution that the model wants while reading.",
     )
     grid: OutputGrid = option(
         "scene", "Whose pixels the outputs have where the scene is resampled.", choices=get_args(OutputGrid)

@@ -287,8 +287,8 @@ def _factors(
 ) -> tuple[tuple[float, float], list[str]]:
     """Return scene pixels per pixel that the network sees, across and down, and what the user should know.
 
-    A scene within the model's range stays as it is; outside it the network sees the nearest resolution
-    that the model knows; pixels that are not square on the ground are made so.
+    A scene within the model's range stays as it is, or is enlarged as the model wants; outside the network
+    sees the nearest resolution that the model knows; pixels that are not square on the ground are made so.
     """
     low, high = card.input.gsd
     known = f"model {card.name!r} knows {low:g} to {high:g} m"
@@ -298,14 +298,14 @@ def _factors(
     mean = mean_size(gsd)
     outside = not (low / _TOLERANCE <= mean <= high * _TOLERANCE)
     slanted = max(gsd) / min(gsd) > _SQUARE
-    if not outside and (not slanted or not options.resample):
+    target = min(max(mean, low), high, card.input.enlarge or high)
+    if not outside and (not options.resample or (not slanted and mean <= target * _TOLERANCE)):
         return (1.0, 1.0), []
     if outside and not options.resample:
         raise UsageError(
             f"{scene} has {mean:.3g} m per pixel, {known}: leave out resample=False, correct the resolution "
             "with gsd=, or choose another model"
         )
-    target = min(max(mean, low), high)
     factors = target / gsd[0], target / gsd[1]
     if max(factors) > _FINEST or min(factors) < 1 / _COARSEST:
         raise UsageError(

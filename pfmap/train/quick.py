@@ -147,6 +147,8 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     if (size := pixel_size(box)) is not None:  # the images lie within what the model knows from now on
         known = *card.input.gsd, mean_size(size)
         tables["input"]["gsd"] = [round(min(known), 4), round(max(known), 4)]
+        if card.input.enlarge:  # what is learned is how they look as they are
+            tables["input"]["enlarge"] = round(max(card.input.enlarge, mean_size(size)), 4)
     tables["architecture"]["contact"] = contact
     del tables["accuracy"], tables["temperature"]
     tables.pop("learned", None)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pfmap
-from pfmap.core.errors import UsageError
+from pfmap.core.errors import ModelError, UsageError
 from pfmap.core.grid import GeoBox, Scale, Span
 from pfmap.model.store import Model
 from pfmap.raster.view import resample
@@ -206,6 +206,29 @@ def test_resampling_can_be_refused(write_scene: Write, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     inside = pfmap.predict(scene, tmp_path, model=model_for(0.4, 2), device="cpu", resample=False)
     assert inside.report["options"]["read_at_gsd_m"] == pytest.approx(0.5)
+
+
+def test_a_model_may_want_coarse_scenes_enlarged(write_scene: Write, tmp_path: Path) -> None:
+    scene, said = write_scene(blobs(80, 80)), list[str]()
+    model = model_for(0.1, 2)
+    card = dataclasses.replace(model.card, input=dataclasses.replace(model.card.input, enlarge=0.25))
+
+    def read_at(name: str, **options: Any) -> float:
+        wants = dataclasses.replace(model, card=card)
+        made = pfmap.predict(
+            scene, tmp_path / name, model=wants, device="cpu", on_message=said.append, **options
+        )
+        assert read(made.outputs["classes"]).shape == (80, 80)
+        return float(made.report["options"]["read_at_gsd_m"])
+
+    assert read_at("larger") == pytest.approx(0.25)
+    assert read_at("fine", gsd=0.2) == pytest.approx(0.2)
+    assert read_at("asis", resample=False) == pytest.approx(0.5)
+    assert not any("coarser" in line for line in said)  # it lies within the range
+    assert read_at("outside", gsd=4) == pytest.approx(0.25)
+    assert any("4 m per pixel, coarser than" in line for line in said)
+    with pytest.raises(ModelError, match=r"enlarge is 3: it has to lie within gsd, \[0\.1, 2\]"):
+        dataclasses.replace(card.input, enlarge=3)
 
 
 def test_too_far_apart_is_refused(write_scene: Write, tmp_path: Path) -> None:

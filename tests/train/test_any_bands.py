@@ -299,6 +299,11 @@ def test_a_quick_configuration_has_the_models_bands_and_those_that_are_named(tmp
     config = parse_config(tomllib.loads(tomli_w.dumps(tables)), tmp_path / "train.toml")
     assert load_data(config, tmp_path).sources[0].train[0].read()[0].shape[0] == 3
     assert quick_tables(some, model, "mine")["input"]["bands"] == [*FIVE[:3], "dsm"]
+    for enlarge, kept in ((0.0, None), (0.1, 0.2), (1.0, 1.0)):  # the images have 0.2 m
+        seen = dataclasses.replace(model.card.input, enlarge=enlarge)
+        wants = dataclasses.replace(model, card=dataclasses.replace(model.card, input=seen))
+        found = quick_tables(some, wants, "mine")["input"].get("enlarge")
+        assert found == (kept and pytest.approx(kept, rel=0.01))
     with pytest.raises(UsageError, match="extra= names dsm; model 'landcover' sees red, nir, of which"):
         quick_tables(dataclasses.replace(some, inputs=("red", "nir")), model, "mine")
     with pytest.raises(
