@@ -122,11 +122,15 @@ class Team:
         return self.rank == 0
 
     def share(self, crops: int) -> slice:
-        """Say which crops of a batch this process makes; a `TrainingError` where shares would be unequal."""
+        """Say which crops of a batch this process makes; a `TrainingError` if some differ, or are one."""
         if crops % self.size:
             raise TrainingError(
                 f"a batch of {crops} crops cannot be shared evenly by {self.size} processes: change "
                 "per_batch in the sources, or --nproc-per-node"
+            )
+        if crops < 2 * self.size:
+            raise TrainingError(
+                "a batch of one crop has nothing to be compared with, as batch norm wants: raise per_batch"
             )
         return slice(self.rank, None, self.size)
 

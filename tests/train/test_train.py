@@ -468,3 +468,13 @@ def test_a_disk_that_cannot_hold_a_checkpoint_is_refused_before_the_first_step(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert ("it takes up to" if limit == "disk" else "File too large") in str(caught.value)
     assert list((data / "model").iterdir()) == []
+
+
+def test_a_batch_is_shared_evenly_and_by_two_at_least() -> None:
+    first, second = (Team(rank, 2, torch.device("cpu")) for rank in (0, 1))
+    assert [list(range(4))[team.share(4)] for team in (first, second)] == [[0, 2], [1, 3]]
+    with pytest.raises(TrainingError, match="3 crops cannot be shared evenly by 2 processes"):
+        first.share(3)
+    for team, crops in ((first, 2), (Team(0, 1, torch.device("cpu")), 1)):
+        with pytest.raises(TrainingError, match=r"a batch of one crop has .* raise per_batch"):
+            team.share(crops)
