@@ -1,7 +1,8 @@
 /* Stands between a process and its disk, by LD_PRELOAD: the N-th call of a kind on a path fails as told.
 
    pfmap_fail("write", 28, "/out/", 3) has the third write from now to anything whose path contains /out/ fail
-   with errno 28, and all after it; pfmap_hits() says how many calls matched. pfmap_shift(seconds) moves the clock. */
+   with errno 28, and all after it, or that one alone with "write once"; pfmap_hits() says how many calls matched.
+   pfmap_shift(seconds) moves the clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 static char kind[16], part[512];
-static int failure, from_call;
+static int failure, from_call, once;
 static atomic_int calls;
 static time_t shift;
 
@@ -25,14 +26,16 @@ void pfmap_fail(const char *call, int number, const char *path, int nth) {
     kind[0] = 0;
     strncpy(part, path, sizeof part - 1);
     failure = number, from_call = nth, calls = 0;
-    strncpy(kind, call, sizeof kind - 1);
+    char *end = strstr(strncpy(kind, call, sizeof kind - 1), " once");
+    if ((once = !!end)) *end = 0;
 }
 int pfmap_hits(void) { return calls; }
 void pfmap_shift(long seconds) { shift = seconds; }
 
 static int fails(const char *call, const char *path) {
     if (!kind[0] || strcmp(call, kind) || !path || !strstr(path, part)) return 0;
-    if (++calls < from_call) return 0;
+    int call_number = ++calls;
+    if (call_number < from_call || (once && call_number > from_call)) return 0;
     errno = failure;
     return 1;
 }

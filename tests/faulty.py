@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import rasterio
 import torch
@@ -27,6 +28,10 @@ from conftest import NORTH_UP, UTM, blobs
 from runs import breaking
 
 import pfmap
+from pfmap.core.files import private_folder, publish, writing_into
+from pfmap.core.grid import UNPLACED, GeoBox, Span
+from pfmap.raster.gdal import gdal_settings
+from pfmap.raster.target import RasterTarget, finish, halve
 from pfmap.train.config import read_config
 from pfmap.train.loop import train
 
@@ -98,7 +103,29 @@ def train_model(made: Path, out: Path) -> None:
     train(dataclasses.replace(config, training=often), made, out, resume=begun, overwrite=True)
 
 
+def write_raster(_made: Path, out: Path) -> None:
+    """Writes a raster of two swaths, of noise: many writes of compressed bytes, and nothing but them.
+
+    Where libtiff tries again after a failed write, the file is whole and its bytes lie elsewhere.
+    """
+    values = np.random.default_rng(0).integers(0, 100, (700, 1100), dtype=np.uint8)
+    target = RasterTarget(GeoBox(1100, 700, None, UNPLACED), "noise.tif", "average", {}, "<qgis/>", 1)
+    with writing_into(out), gdal_settings():
+        out.mkdir(exist_ok=True)
+        with private_folder(out) as staging:
+            parts: list[tuple[Span, Path]] = []
+            for top in (0, 512):
+                target.write_next(staging / "swaths", parts, top, values[top : top + 512])
+            (path,) = finish([(target, parts)], staging)
+            for level in range(-1, 2):
+                with rasterio.open(path, **({"overview_level": level} if level >= 0 else {})) as src:
+                    assert np.array_equal(src.read(1), values)
+                values = halve(values, "average")
+            publish(path, out / path.name)
+
+
 JOBS = {
+    "raster": Job(write_raster, str, ()),
     "map": Job(map_scene, make_scene, (".tif", ".geojson")),
     "train": Job(train_model, make_data, (".safetensors", ".toml", ".csv")),
 }
@@ -145,7 +172,7 @@ def main(job_name: str, call: str, error_name: str, folder: Path) -> None:
         shutil.rmtree(out)
         if hits < nth:
             return
-        nth += max(1, nth // 2)
+        nth += 1 if job_name == "raster" else max(1, nth // 2)
 
 
 if __name__ == "__main__":

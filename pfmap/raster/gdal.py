@@ -26,9 +26,9 @@ from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox, Span
 from pfmap.raster.location import Location, not_opened
 
-GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError)
-"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties GDAL's, and the last one
-where GDAL quotes bytes of a file that are no text."""
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError, SystemError)
+"""What rasterio raises when GDAL fails: mostly its own errors, from a few properties and copies GDAL's, one
+where GDAL quotes bytes of a file that are no text, and the last one where GDAL does not say why."""
 
 BLOCK = 512
 """Side of the tiles of all rasters that are written, pixels."""

@@ -7,6 +7,7 @@ Overviews are made here: GDAL's own took 6 to 14 times the processor time on cla
 8,192 x 8,192 pixels. Here two by two pixels are looked at, and most are equal.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,14 +18,14 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 
 from pfmap.core.arrays import Bytes
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import write_failed, writing_into
 from pfmap.core.grid import IDENTITY, GeoBox, Span
-from pfmap.raster.gdal import BLOCK, crs_of, gdal_settings, window_of
+from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, crs_of, gdal_settings, window_of
 from pfmap.raster.vrt import Band, Shown, side_file, vrt
 
 Halving = Literal["mode", "average"]
@@ -75,9 +76,11 @@ class RasterTarget:
         path = folder / self.name
         bands = values.reshape(-1, *values.shape[-2:])
         try:
-            with rasterio.open(path, "w", **_staged(*bands.shape)) as dst:
-                dst.write(bands)
-        except (RasterioError, OSError) as error:
+            with MemoryFile() as file:  # what a disk refuses while it closes a file, GDAL tells nobody
+                with file.open(**_staged(*bands.shape)) as dst:
+                    dst.write(bands)
+                path.write_bytes(file.getbuffer())
+        except (*GDAL_ERRORS, OSError) as error:
             raise write_failed(path, error) from error
 
     def write_next(self, folder: Path, parts: list[tuple[Span, Path]], _top: int, values: Bytes) -> None:
@@ -95,7 +98,7 @@ class RasterTarget:
         try:
             with rasterio.open(path) as src:
                 return src.read(1)
-        except (RasterioError, OSError) as error:
+        except (*GDAL_ERRORS, OSError) as error:
             raise TargetError(
                 f"{path} of an earlier run cannot be read ({error}): start afresh with resume=False"
             ) from error
@@ -125,6 +128,7 @@ class RasterTarget:
                 rasterio.shutil.copy(
                     whole, final, driver="COG", bigtiff="if_safer", num_threads="all_cpus", **options
                 )
+                _read_back(final, [_sum(path) for path in (whole, *smaller)])
             names.unlink(missing_ok=True)
             system = box.crs_wkt if lost(final, box, bands) else None  # one that a GeoTIFF has no place for
             if self.classes or system is not None:
@@ -136,7 +140,7 @@ class RasterTarget:
                 path.unlink()
         except TargetError:
             raise
-        except (RasterioError, OSError) as error:
+        except (*GDAL_ERRORS, OSError) as error:
             raise write_failed(final, error) from error
         return final
 
@@ -183,14 +187,33 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
             path = folder / f"{source.stem.removesuffix(f'.{len(paths)}')}.{len(paths) + 1}.tif"
             height, width = -(-src.height // 2), -(-src.width // 2)
             across = Span(0, width).cut(_ACROSS)
+            total = 0
             with rasterio.open(path, "w", **_staged(src.count, height, width)) as dst:
                 for rows, cols, band in product(Span(0, height).cut(BLOCK), across, src.indexes):
                     y = Span(2 * rows.start, min(2 * rows.stop, src.height))
                     x = Span(2 * cols.start, min(2 * cols.stop, src.width))
                     values = halve(src.read(band, window=window_of(y, x)), halving)
                     dst.write(values, band, window=window_of(rows, cols))
+                    total = zlib.crc32(values.data, total)
+        _read_back(path, [total])
         paths.append(path)
         source = path
+
+
+def _read_back(path: Path, sums: Sequence[int]) -> None:
+    """Raise an `OSError` unless a raster and its overviews have pixels of these checksums: GDAL hides why."""
+    if sums != [_sum(path, **({"overview_level": n - 1} if n else {})) for n in range(len(sums))]:
+        raise OSError("read back, its pixels are not those that were written")
+
+
+def _sum(path: Path, **level: int) -> int:
+    """Return a checksum of the pixels of a raster, or of one of its overviews."""
+    total = 0
+    with rasterio.open(path, **level) as src:
+        down, across = Span(0, src.height).cut(BLOCK), Span(0, src.width).cut(_ACROSS)
+        for rows, cols, band in product(down, across, src.indexes):
+            total = zlib.crc32(src.read(band, window=window_of(rows, cols)), total)
+    return total
 
 
 def halve(values: Bytes, halving: Halving) -> Bytes:
