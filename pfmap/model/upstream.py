@@ -2,73 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pfmap.core.card import Architecture, Card, Encoder, InputSpec, Provenance
-from pfmap.core.classes import RGB, ClassSpec
+from pfmap.core.card import Architecture, Encoder, read_card
 from pfmap.core.errors import CheckpointError
 from pfmap.model.checkpoint import read_tensors, some_of
 from pfmap.model.store import CARD_NAME, check_name, misfits, rename_key, user_models, write_model
 from pfmap.net.layers import BLOCKS
 from pfmap.net.pfnet import PFNet
 
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """What a published checkpoint was trained for."""
-
-    title: str
-    classes: tuple[ClassSpec, ...]
-    bands: tuple[str, str, str]
-    """In file order."""
-    window: int
-    """Side of the training crops."""
-    gsd: tuple[float, float]
-    """Metres per pixel of the training images, smallest and largest."""
-    data: str
-    """What it was trained on, with its terms."""
-
-
-def _classes(**colors: str) -> tuple[ClassSpec, ...]:
-    return tuple(ClassSpec(name, color, background=name == "background") for name, color in colors.items())
-
-
-_ISAID = _classes(
-    background="#000000", ship="#00003f", storage_tank="#003f3f", baseball_diamond="#003f00",
-    tennis_court="#003f7f", basketball_court="#003fbf", ground_track_field="#003fff", bridge="#007f3f",
-    large_vehicle="#007f7f", small_vehicle="#00007f", helicopter="#0000bf", swimming_pool="#0000ff",
-    roundabout="#00bf7f", soccer_ball_field="#007fbf", plane="#007fff", harbor="#00649b",
-)  # fmt: skip
-_ISPRS = _classes(
-    impervious_surface="#ffffff", building="#0000ff", low_vegetation="#00ffff", tree="#00ff00", car="#ffff00",
-    clutter="#ff0000",
-)  # fmt: skip
-
-PRESETS: Mapping[str, Preset] = {
-    "isaid": Preset(
-        "PFNet on iSAID: ships, planes, vehicles, courts, fields, harbours from aerial and satellite RGB",
-        _ISAID, RGB, 896, (0.1, 4.5),
-        "iSAID (Waqas Zamir et al., CVPR Workshops 2019) on DOTA images: academic use only",
-    ),
-    "potsdam": Preset(
-        "PFNet on ISPRS Potsdam: urban land cover at 5 cm from RGB",
-        _ISPRS, RGB, 896, (0.04, 0.07),
-        "ISPRS 2D semantic labelling, Potsdam: research use",
-    ),
-    "vaihingen": Preset(
-        "PFNet on ISPRS Vaihingen: urban land cover at 9 cm from near infrared, red, green",
-        _ISPRS, ("nir", "red", "green"), 768, (0.07, 0.12),
-        "ISPRS 2D semantic labelling, Vaihingen: research use",
-    ),
-}  # fmt: skip
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.toml"))}
+"""Cards of models that are made of checkpoints published for a data set, by its name."""
 
 # The published names, as patterns, and ours. Levels are numbered fine to coarse in both.
 _RENAMES = (
@@ -106,7 +55,7 @@ def import_checkpoint(
 
     Args:
         path: the checkpoint.
-        preset: isaid, potsdam or vaihingen.
+        preset: isaid, potsdam or vaihingen: what it was trained for.
         name: of the new model.
         models_dir: where it goes; by default the user's model folder.
 
@@ -124,29 +73,17 @@ def import_checkpoint(
     folder = (Path(models_dir) if models_dir is not None else user_models()) / name
     if (folder / CARD_NAME).exists():
         raise CheckpointError(f"{folder} exists already: choose another name, or delete that folder first")
-    chosen = PRESETS[preset]
+    card = read_card(PRESETS[preset])
     state = _state_dict(path)
     architecture = _read_architecture(state, path)
-    if architecture.classes != len(chosen.classes):
+    if architecture.classes != len(card.classes):
         raise CheckpointError(
-            f"{path} has {architecture.classes} classes, preset {preset!r} has {len(chosen.classes)}: "
+            f"{path} has {architecture.classes} classes, preset {preset!r} has {len(card.classes)}: "
             "choose the preset it was trained for"
         )
     network = PFNet(architecture)
     network.load_state_dict({rename(key): value.float() for key, value in state.items()}, strict=False)
-    card = Card(
-        name=name,
-        title=chosen.title,
-        architecture=architecture,
-        input=InputSpec(chosen.bands, 255.0, _MEAN, _STD, chosen.window, chosen.gsd),
-        classes=chosen.classes,
-        provenance=Provenance(
-            data=chosen.data,
-            licence="as its publisher says; imported, not checked by pfmap",
-            attribution="Li et al., PointFlow, CVPR 2021",
-            limits="Imported checkpoint: its accuracy was not measured here.",
-        ),
-    )
+    card = replace(card, name=name, architecture=architecture)
     write_model(folder, card, network, torch.float32)
     return folder
 

@@ -11,6 +11,7 @@ from conftest import shared
 from golden import golden_state
 
 import pfmap
+from pfmap.core.card import read_card
 from pfmap.core.errors import CheckpointError, ModelError
 from pfmap.model.upstream import PRESETS, rename
 from pfmap.net.pfnet import PFNet
@@ -153,9 +154,9 @@ def test_names_cannot_leave_the_model_folder(tmp_path: Path) -> None:
 
 
 def test_presets_carry_the_published_classes() -> None:
-    isaid = PRESETS["isaid"].classes
-    assert [c.name for c in isaid][:3] == ["background", "ship", "storage_tank"]
-    assert len(isaid) == 16
-    assert isaid[15].rgb == (0, 100, 155)
-    assert [c.rgb for c in PRESETS["potsdam"].classes][4] == (255, 255, 0)
-    assert (PRESETS["potsdam"].window, PRESETS["vaihingen"].window) == (896, 768)
+    isaid, potsdam, vaihingen = (read_card(PRESETS[name]) for name in ("isaid", "potsdam", "vaihingen"))
+    assert [c.name for c in isaid.classes][:3] == ["background", "ship", "storage_tank"]
+    assert len(isaid.classes) == 16
+    assert isaid.classes[15].rgb == (0, 100, 155)
+    assert [c.rgb for c in potsdam.classes][4] == (255, 255, 0)
+    assert (potsdam.input.window, vaihingen.input.window) == (896, 768)
