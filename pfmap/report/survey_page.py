@@ -35,33 +35,14 @@ _SECTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """A small picture as a page holds it."""
-
-    data: str
-    """WebP in base64."""
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """A scene on the page."""
-
-    anchor: str
-    figures: SceneFigures
-    picture: _Picture | None
-
-
 def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     """Write the page, with small WebP pictures by the scenes' names."""
     areas = AreaUnit.fitting(figures.area, figures.unit)
     scenes = [
-        _Scene(f"scene-{number}", scene, _picture(thumbnails.get(scene.name, b"")))
+        {"anchor": f"scene-{number}", "figures": scene, "picture": _picture(thumbnails.get(scene.name))}
         for number, scene in enumerate(figures.scenes, 1)
     ]
-    failed = [scene for scene in scenes if scene.figures.state == "failed"]
+    failed = [page for page, scene in zip(scenes, figures.scenes, strict=True) if scene.state == "failed"]
     drawing = draw_footprints(figures.scenes)
     files = {kind: path for kind, path in figures.outputs.items() if kind != "html"}
     filled: dict[str, object] = {"failures": failed, "map": drawing, "classes": figures.classes}
@@ -83,12 +64,12 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     )
 
 
-def _picture(content: bytes) -> _Picture | None:
-    """Return what an `img` needs; None where there is no picture."""
+def _picture(content: bytes | None) -> dict[str, object]:
+    """Return what an `img` needs: data as base64, width and height; nothing where there is no picture."""
     if not content:
-        return None
+        return {}
     with Image.open(io.BytesIO(content)) as image:
-        return _Picture(base64.b64encode(content).decode(), *image.size)
+        return {"data": base64.b64encode(content).decode(), "width": image.width, "height": image.height}
 
 
 def _pace(figures: SurveyFigures) -> str:
