@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from pfmap.core import bucket
-from pfmap.core.errors import ClusterError, SourceError, TargetError
+from pfmap.core.errors import ClusterError, SourceError, TargetError, saying
 from pfmap.core.files import file_names, in_bucket, read_text, remove, write_text, writing
 from pfmap.core.grid import Span
 from pfmap.mapping.job import look_behind, open_scene
@@ -206,17 +206,13 @@ class Handover:
             return
         with work.writing(rows) as folder, tempfile.TemporaryDirectory(dir=work.path) as name:
             archive = Path(name) / "swath.zip"
-            try:
+            what = f"{self._archive(rows)} of a worker cannot be read"
+            with saying(what, SourceError, OSError, zipfile.BadZipFile, remedy="the same command goes on"):
                 bucket.download(self._archive(rows), archive)
                 with zipfile.ZipFile(archive) as packed:
                     packed.extractall(folder)
                 if not self._work.is_sealed(folder, rows):
                     raise zipfile.BadZipFile("it is damaged, or another swath's")
-            except (OSError, zipfile.BadZipFile) as error:
-                why = getattr(error, "strerror", None) or error
-                raise SourceError(
-                    f"{self._archive(rows)} of a worker cannot be read ({why}): the same command goes on"
-                ) from error
 
     def _archive(self, rows: Span) -> Path:
         return self._folder / f"{rows.start:010d}-{rows.stop:010d}{self._ending}"
@@ -239,14 +235,11 @@ def answer_sign(job: ClusterJob, address: str) -> None:
 
     A `ClusterError` says that the worker sees no such folder, or another one, or cannot write there.
     """
-    try:
+    what = f"does not see the folder that the run writes into, {job.folder.parent}"
+    with saying(
+        what, ClusterError, remedy="choose one that all machines have under this name with output_dir="
+    ):
         sign = read_text(job.folder / job.sign_name)
-    except OSError as error:
-        why = error.strerror or error
-        raise ClusterError(
-            f"does not see the folder that the run writes into, {job.folder.parent} ({why}): choose one that "
-            "all machines have under this name with output_dir="
-        ) from error
     if sign != job.sign:
         raise ClusterError(
             f"sees another folder {job.folder.parent} than the machine where the run was started"

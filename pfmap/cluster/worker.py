@@ -32,7 +32,7 @@ from pfmap.cluster.handover import (
     open_source,
 )
 from pfmap.core.card import card_table, read_card
-from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError, named
+from pfmap.core.errors import ClusterError, ModelError, PfmapError, TargetError, named, saying
 from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory
@@ -272,9 +272,7 @@ def _find_model(job: ClusterJob) -> str:
 
 def _refuse_another_run(job: ClusterJob) -> None:
     """Refuse to finish a swath in a folder that has gone over to another run in the meantime."""
-    try:
+    with saying(f"{job.folder.parent} cannot be read any more", TargetError):
         now = read_text(job.folder / RUN_NAME)
-    except OSError as error:
-        raise TargetError(f"{job.folder.parent} cannot be read any more ({error.strerror})") from error
     if job.run != now:
         raise AbandonedError

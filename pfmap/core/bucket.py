@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from pfmap.core.errors import TargetError
+from pfmap.core.errors import TargetError, saying
 
 LEASE = 90.0
 """Seconds after which what a process held that has not been heard of is free."""
@@ -215,10 +215,9 @@ def _client() -> Any:  # boto3 has no types
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    try:
+    what, remedy = "buckets cannot be reached", "check the AWS_ settings"
+    with saying(what, TargetError, BotoCoreError, ValueError, remedy=remedy):
         return Session().client("s3", config=config, endpoint_url=endpoint)
-    except (BotoCoreError, ValueError) as error:
-        raise TargetError(f"buckets cannot be reached ({error}): check the AWS_ settings") from error
 
 
 def _says(setting: str, default: str) -> bool:

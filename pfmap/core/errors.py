@@ -119,6 +119,19 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
 
 
+@contextmanager
+def saying(what: str, kind: type[PfmapError], *errors: type[Exception], remedy: str = "") -> Iterator[None]:
+    """Have such errors, by default the system's, be one of pfmap's: `what` cannot be, why, and the remedy."""
+    caught = errors or (OSError,)
+    try:
+        yield
+    except kind:
+        raise
+    except caught as error:
+        why = getattr(error, "strerror", None) or reason(error)
+        raise kind(f"{what} ({why})" + f": {remedy}" * bool(remedy)) from error
+
+
 def refused(error: OSError) -> str:
     """Say that the system refused something that nothing nearer to it could explain better."""
     return f"{reason(error)}: the system refused this; check the disk, the folders and their permissions"

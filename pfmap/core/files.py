@@ -16,14 +16,14 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
 import platformdirs
 
 from pfmap.core import bucket
-from pfmap.core.errors import UNSEEN, TargetError, reason
+from pfmap.core.errors import UNSEEN, TargetError, reason, saying
 
 _TRIES = 3
 _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
@@ -129,7 +129,7 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
     inside = in_bucket(final)
     if not inside and final.exists() and not (final.is_file() or final.is_dir()):
         raise TargetError(f"{final} is a pipe or a device: choose another name")
-    try:
+    with saying(f"{final} cannot be written", TargetError):
         if inside:
             bucket.upload(staged, final)
             staged.unlink()
@@ -139,8 +139,6 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
             staged.replace(final)
             if not settled:
                 settle_names(final.parent)
-    except OSError as error:
-        raise TargetError(f"{final} cannot be written ({error.strerror})") from error
 
 
 def refuse_unwritable(path: Path, size: int) -> None:
@@ -184,13 +182,9 @@ def file_names(folder: Path, prefix: str = "") -> list[str]:
     """Return the names in a folder that begin with something, of links to nothing too, in order."""
     if not in_bucket(folder):
         return sorted(path.name for path in folder.glob("*") if path.name.startswith(prefix))
-    try:
+    remedy = "check the bucket's name and the AWS_ settings, or choose another folder with output_dir="
+    with saying(f"{folder} cannot be written", TargetError, remedy=remedy):
         return bucket.names(folder, prefix)
-    except OSError as error:
-        raise TargetError(
-            f"{folder} cannot be written ({error.strerror}): check the bucket's name and the AWS_ settings, "
-            "or choose another folder with output_dir="
-        ) from error
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
@@ -254,27 +248,21 @@ def _open_plain(path: Path, *, follow: bool = False) -> BufferedReader:
     return file
 
 
+def writing_into(folder: Path) -> AbstractContextManager[None]:
+    """Have what the system refuses, or has no locks for, be said of the folder where outputs go."""
+    what, remedy = f"{folder} cannot be written", "choose another folder with output_dir="
+    return saying(what, TargetError, OSError, NotImplementedError, remedy=remedy)
+
+
 @contextmanager
-def writing_into(folder: Path) -> Iterator[None]:
-    """Have what the system refuses be said of the folder where outputs go."""
+def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Have what the system refuses, and such errors, be said of a file that is written, with its cause."""
     try:
         yield
     except TargetError:
         raise
-    except (OSError, NotImplementedError) as error:  # the second: no locks there
-        why = getattr(error, "strerror", error)
-        raise TargetError(
-            f"{folder} cannot be written ({why}): choose another folder with output_dir="
-        ) from error
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Have what the system refuses be said of a file that is written, with its cause."""
-    try:
-        yield
-    except OSError as error:
-        raise error if isinstance(error, TargetError) else write_failed(path, error) from error
+    except (OSError, *errors) as error:
+        raise write_failed(path, error) from error
 
 
 def write_failed(path: Path, error: Exception) -> TargetError:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 from cattrs import Converter, errors
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from pfmap.core.errors import ModelError, PfmapError
+from pfmap.core.errors import ModelError, PfmapError, saying
 from pfmap.core.files import read_text
 
 T = TypeVar("T")
@@ -27,9 +27,8 @@ T = TypeVar("T")
 def read_toml(path: Path, kind: type[PfmapError] = ModelError) -> dict[str, Any]:
     """Read any TOML file; an error of this kind says that it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise kind(f"{path} cannot be read ({error.strerror})") from error
+        with saying(f"{path} cannot be read", kind):
+            return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise kind(f"{path} is not valid TOML: {error}") from error
 

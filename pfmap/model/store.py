@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pfmap.core.card import Card, card_table, read_card
 from pfmap.core.classes import RGB
-from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError
+from pfmap.core.errors import CheckpointError, ModelError, TargetError, TrainingError, saying
 from pfmap.core.files import draft, write_text
 from pfmap.model.checkpoint import no_safetensors, read_tensors, some_of
 from pfmap.net.pfnet import PFNet
@@ -120,10 +120,8 @@ def write_model(folder: Path, card: Card, network: nn.Module, dtype: torch.dtype
     weights = _without_counters(network.state_dict())
     if problems := [f"{key} {why}" for key, value in weights.items() if (why := _useless(key, value))]:
         raise ModelError(f"{folder} cannot be written: {some_of(problems)}")
-    try:
+    with saying(f"{folder} cannot be made", TargetError, remedy="choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TargetError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
     state = {
         key: (value.to(dtype) if value.to(dtype).isfinite().all() else value).detach().cpu().contiguous()
         for key, value in weights.items()

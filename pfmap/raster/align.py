@@ -14,7 +14,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from pfmap.core.arrays import Array, Bools
-from pfmap.core.errors import SourceError, reason
+from pfmap.core.errors import SourceError, saying
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, gdal_settings
@@ -71,7 +71,7 @@ def warped(
 
     A `SourceError` says that this cannot be.
     """
-    try:
+    with saying(f"{name} cannot be brought onto the grid of {other}", SourceError, *GDAL_ERRORS):
         return WarpedVRT(
             src,
             src_crs=crs_of(own.crs_wkt or target.crs_wkt) or _ANY_CRS,
@@ -83,8 +83,6 @@ def warped(
             add_alpha=ColorInterp.alpha not in src.colorinterp,
             dtype=None if resampling == Resampling.nearest else "float32",
         )
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{name} cannot be brought onto the grid of {other} ({reason(error)})") from error
 
 
 class AlignedMap(ClassMap):

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from pfmap.core.arrays import Array
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, reason, visible
+from pfmap.core.errors import SourceError, saying, visible
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.raster.gdal import (
@@ -110,14 +110,12 @@ class ClassMap:
 
     def read(self, rows: Span, cols: Span | None = None) -> Array:
         """Read rows, or some columns of them: ``(rows, width)`` uint8 or int32, or raise a `SourceError`."""
-        try:
-            with gdal_settings(remote=self._location.remote):
-                values, mask = self._read(window_of(rows, cols or Span(0, self.geobox.width)))
-        except GDAL_ERRORS as error:
-            raise SourceError(
-                f"{self._location.text} cannot be read in rows {rows.start} to {rows.stop} "
-                f"({reason(error)}): is the file complete?"
-            ) from error
+        what = f"{self._location.text} cannot be read in rows {rows.start} to {rows.stop}"
+        with (
+            saying(what, SourceError, *GDAL_ERRORS, remedy="is the file complete?"),
+            gdal_settings(remote=self._location.remote),
+        ):
+            values, mask = self._read(window_of(rows, cols or Span(0, self.geobox.width)))
         valid = mask != 0 if mask is not None else None
         if values.dtype != np.uint8:
             some = values if valid is None else values[valid]

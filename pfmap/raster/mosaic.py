@@ -19,7 +19,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from pfmap.core.classes import ClassSpec
-from pfmap.core.errors import SourceError, TargetError, reason
+from pfmap.core.errors import SourceError, TargetError, reason, saying
 from pfmap.core.files import make_folder, read_text, write_text
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import clear_beside
@@ -205,29 +205,26 @@ def _warped(part: Part, grid: GeoBox, path: Path, look: Look) -> Part:
     if look.smooth:
         coarser = 1.5 * box.width * box.height < part.geobox.width * part.geobox.height
         resampling = Resampling.average if coarser else Resampling.bilinear
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="pfmap-") as name,
-            gdal_settings(),
-            rasterio.open(part.path) as src,
-            WarpedVRT(
-                src,
-                crs=crs_of(grid.crs_wkt),
-                transform=Affine(*box.transform),
-                width=box.width,
-                height=box.height,
-                resampling=resampling,
-                nodata=look.nodata,
-                add_alpha=look.nodata is None and ColorInterp.alpha not in src.colorinterp,
-                tolerance=0.125,
-            ) as warped,
-        ):
-            rasterio.shutil.copy(warped, Path(name, path.name), driver="VRT")
-            text = Path(name, path.name).read_text(encoding="utf-8")
-    except GDAL_ERRORS as error:
-        raise SourceError(
-            f"{part.path} cannot be brought into {grid.crs_name} ({reason(error)}): map it on its own"
-        ) from error
+    what = f"{part.path} cannot be brought into {grid.crs_name}"
+    with (
+        saying(what, SourceError, *GDAL_ERRORS, remedy="map it on its own"),
+        tempfile.TemporaryDirectory(prefix="pfmap-") as name,
+        gdal_settings(),
+        rasterio.open(part.path) as src,
+        WarpedVRT(
+            src,
+            crs=crs_of(grid.crs_wkt),
+            transform=Affine(*box.transform),
+            width=box.width,
+            height=box.height,
+            resampling=resampling,
+            nodata=look.nodata,
+            add_alpha=look.nodata is None and ColorInterp.alpha not in src.colorinterp,
+            tolerance=0.125,
+        ) as warped,
+    ):
+        rasterio.shutil.copy(warped, Path(name, path.name), driver="VRT")
+        text = Path(name, path.name).read_text(encoding="utf-8")
     make_folder(path.parent, path.parent.parent)
     _write_if_new(path, source_from_folder(text, _name(part, path)) if part.local else text)
     return Part(str(path), box, part.bands, masked=part.bands[:1])

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from pfmap.core.arrays import Bytes, Floats
 from pfmap.core.errors import SourceError
-from pfmap.core.files import write_failed
+from pfmap.core.files import writing
 from pfmap.raster.gdal import BLOCK, opened
 from pfmap.raster.location import locate
 
@@ -74,17 +74,14 @@ def write_scene(path: Path, pattern: Bytes, width: int, height: int, gsd: float,
         "crs": "EPSG:32645", "transform": rasterio.Affine(gsd, 0, 300000, 0, -gsd, 3000000),
         **_STORED[kind],
     }  # fmt: skip
-    try:
-        with rasterio.open(path, "w", **profile) as dst:
-            if kind == "sparse":
-                return
-            across = -(-width // pattern.shape[2]) + 1
-            down = -(-BLOCK // pattern.shape[1]) + 1
-            wide = np.tile(pattern, (1, down, across))
-            for top in range(0, height, BLOCK):
-                rows = min(BLOCK, height - top)
-                start = top % pattern.shape[1]
-                part = wide[:, start : start + rows, :width]
-                dst.write(part, window=Window(0, top, width, rows))
-    except (RasterioError, OSError) as error:
-        raise write_failed(path, error) from error
+    with writing(path, RasterioError), rasterio.open(path, "w", **profile) as dst:
+        if kind == "sparse":
+            return
+        across = -(-width // pattern.shape[2]) + 1
+        down = -(-BLOCK // pattern.shape[1]) + 1
+        wide = np.tile(pattern, (1, down, across))
+        for top in range(0, height, BLOCK):
+            rows = min(BLOCK, height - top)
+            start = top % pattern.shape[1]
+            part = wide[:, start : start + rows, :width]
+            dst.write(part, window=Window(0, top, width, rows))

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
 from pfmap.core.classes import PERCENT
-from pfmap.core.errors import UNSEEN, SourceError, UsageError
+from pfmap.core.errors import UNSEEN, SourceError, UsageError, saying
 from pfmap.core.files import in_bucket
 from pfmap.raster.location import RASTER_SUFFIXES, Location, is_hidden, locate
 from pfmap.raster.parts import found_file
@@ -153,12 +153,8 @@ def _files(folder: Path, known: Sequence[str]) -> tuple[list[Path], dict[Path, s
     anyway, or one of the `known` ones, changes nothing.
     """
     if in_bucket(folder):
-        try:
+        with saying(f"{folder} cannot be searched for scenes", SourceError, remedy="check the name"):
             return bucket.walk(folder), {}
-        except OSError as error:
-            raise SourceError(
-                f"{folder} cannot be searched for scenes ({error.strerror}): check the name"
-            ) from error
     found: list[Path] = []
     faults: dict[Path, str] = {}
 

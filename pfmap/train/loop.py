@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfmap.core.errors import TargetError, TrainingError, reason, refuse_without
+from pfmap.core.errors import TargetError, TrainingError, reason, refuse_without, saying
 from pfmap.core.files import write_bytes, write_text
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.runtime import choose_device
@@ -302,10 +302,7 @@ class _Run:
         write_curves(self.curves, self.output)
         page = render("model.md.jinja", card=card, figures=figures, fitted=fitted)
         write_text(self.output / "README.md", page)
-        try:
+        what = f"the model is written, but {self.checkpoint} cannot be deleted"
+        with saying(what, TargetError, remedy="delete it"):
             self.checkpoint.unlink(missing_ok=True)
-        except OSError as error:
-            raise TargetError(
-                f"the model is written, but {self.checkpoint} cannot be deleted ({error.strerror}): delete it"
-            ) from error
         return figures

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from pfmap.core.classes import add_default_style
 from pfmap.core.errors import TargetError, quietly
-from pfmap.core.files import write_failed
+from pfmap.core.files import writing
 from pfmap.core.resources import PART
 from pfmap.core.stages import Feed
 from pfmap.vector.geodesy import in_degrees
@@ -50,7 +50,7 @@ _BATCH = 2000
 # GDAL builds a spatial index in memory, 45 bytes an object, by default in up to a tenth of the machine's.
 pyogrio.set_gdal_config_options({"OGR_GPKG_MAX_RAM_USAGE_RTREE": 128_000_000})
 
-_FAILURES = (pa.ArrowException, sqlite3.Error, RuntimeError, OSError)
+_FAILURES = (pa.ArrowException, sqlite3.Error, RuntimeError)
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Sink(ABC):
 
     def append(self, frame: gpd.GeoDataFrame) -> None:
         """Add objects, polygons in the CRS with their attributes; a `TargetError` if that cannot be done."""
-        with self._explained():
+        with quietly(), writing(self.folder / self.stem, *_FAILURES):
             self._append(frame)
         self.begun = True
         self._count += len(frame)
@@ -80,7 +80,7 @@ class Sink(ABC):
         `empty` makes a table with all fields and no objects: what is written where there are none. A
         `TargetError` says that the file cannot be written, or does not say what was written to it.
         """
-        with self._explained():
+        with quietly(), writing(self.folder / self.stem, *_FAILURES):
             if not self.begun:
                 self._append(empty())
                 self.begun = True
@@ -109,16 +109,6 @@ class Sink(ABC):
 
     @abstractmethod
     def _finish(self, qml: str) -> list[Path]: ...
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            with quietly():
-                yield
-        except TargetError:
-            raise
-        except _FAILURES as error:
-            raise write_failed(self.folder / self.stem, error) from error
 
     def _path(self, ending: str) -> Path:
         return self.folder / f"{self.stem}.{ending}"
@@ -207,7 +197,7 @@ class _Parquet(Sink):
         return [self._path("parquet")]
 
     def close(self) -> None:
-        with contextlib.suppress(*_FAILURES):  # one that was not finished is given up
+        with contextlib.suppress(OSError, *_FAILURES):  # one that was not finished is given up
             if self._writer is not None:
                 self._writer.close()
 

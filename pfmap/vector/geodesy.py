@@ -11,7 +11,7 @@ import shapely.affinity
 from shapely.geometry.base import BaseGeometry
 
 from pfmap.core.arrays import Floats, Objects
-from pfmap.core.errors import SourceError
+from pfmap.core.errors import SourceError, saying
 from pfmap.core.grid import GeoBox
 
 _METRIC_TOLERANCE = 0.002
@@ -34,7 +34,9 @@ class Measurer:
         self._to_degrees: pyproj.Transformer | None = None
         if crs_wkt is None:
             return
-        try:
+        what = f"the scene's CRS cannot be measured in at {center}"
+        remedy = "correct it with gdal_edit.py -a_srs"
+        with saying(what, SourceError, pyproj.exceptions.ProjError, remedy=remedy):
             crs, geographic, to_degrees = _systems(crs_wkt)
             if geographic is None or geographic.ellipsoid is None or to_degrees is None:
                 # A local (engineering) CRS has no place on Earth; its units are all there is.
@@ -44,11 +46,6 @@ class Measurer:
             self._unit = _degrees(geographic)
             self._to_degrees, self._geod = to_degrees, geographic.get_geod()
             lon, lat = (value * self._unit for value in to_degrees.transform(*center, errcheck=True))
-        except pyproj.exceptions.ProjError as error:
-            raise SourceError(
-                f"the scene's CRS cannot be measured in at {center} ({error}): correct it with gdal_edit.py "
-                "-a_srs"
-            ) from error
         if not (math.isfinite(lon) and -90 <= lat <= 90):
             raise SourceError(
                 f"the scene's middle, {center}, is no place on Earth in its CRS {crs.name}: correct the CRS "
@@ -227,10 +224,8 @@ def crs_names(wkt: str) -> tuple[str | None, str]:
 
     A `SourceError` says that the text is no CRS.
     """
-    try:
+    with saying(f"{wkt[:80]!r} is no CRS", SourceError, pyproj.exceptions.CRSError):
         crs = pyproj.CRS.from_wkt(wkt)
-    except pyproj.exceptions.CRSError as error:
-        raise SourceError(f"{wkt[:80]!r} is no CRS ({error})") from error
     code = crs.to_authority(min_confidence=100)
     return code and ":".join(code), str(crs.to_wkt(pyproj.enums.WktVersion.WKT2_2019))
 

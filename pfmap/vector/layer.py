@@ -22,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pfmap.core import bucket
 from pfmap.core.arrays import Objects
-from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason
+from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason, saying
 from pfmap.core.files import in_bucket
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import VECTOR, what_it_is
@@ -178,10 +178,8 @@ def _is_there(path: Path) -> bool:
     if not in_bucket(path):
         return path.exists()
     pyogrio.set_gdal_config_options(bucket.gdal_endpoint())
-    try:
+    with saying(f"{path} cannot be opened", SourceError):
         return bucket.exists(path)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be opened ({error.strerror})") from error
 
 
 def find_layer(text: str, what: str) -> tuple[str, str | None]:
