@@ -257,11 +257,12 @@ def writing_into(folder: Path) -> AbstractContextManager[None]:
 @contextmanager
 def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
     """Have what the system refuses, and such errors, be said of a file that is written, with its cause."""
+    caught: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         yield
     except TargetError:
         raise
-    except (OSError, *errors) as error:
+    except caught as error:
         raise write_failed(path, error) from error
 
 
