@@ -225,45 +225,8 @@ def figure(value: float) -> str:
 
 def lines_of(found: Evaluation) -> list[str]:
     """Return the figures as a table in plain text."""
-    distances = [f"F1 {d}px" for d in BOUNDARY_DISTANCES]
-    out = [_row("class", ["IoU", "F1", "precision", "recall", *distances, "truth px"])]
-    out += [
-        _row(item.spec.name, [*_cells(item.scores, item.boundary), f"{item.truth_pixels:,}"])
-        for item in found.classes
-    ]
-    out.append(_row("mean", [*_cells(found.mean, found.boundary), ""]).rstrip())
-    out.append("")
-    compared = found.labelled - found.unmapped
-    out.append(f"overall accuracy {figure(found.accuracy)} of {compared:,} pixels")
-    if found.unmapped:
-        out.append(
-            f"{found.unmapped:,} labelled pixels ({found.unmapped / found.labelled:.2%}) have no prediction "
-            "and do not count"
-        )
-    if found.calibration is not None:
-        out.append(f"expected calibration error {figure(found.calibration.error)}")
-    for item, some in ((item, item.objects) for item in found.classes):
-        if some is not None:
-            out += [
-                "",
-                f"objects of {item.spec.name}, {some.least_pixels:,} pixels or more: {some.truth:,} true, "
-                f"{some.predicted:,} predicted",
-                *(
-                    f"  IoU {iou:<5} F1 {figure(match.f1)}, precision {figure(match.precision)}, recall "
-                    f"{figure(match.recall)}"
-                    for iou, match in zip(IOUS, some.matches, strict=True)
-                ),
-                f"  merged {some.merged:,} ({some.share(some.merged)}), split {some.split:,} "
-                f"({some.share(some.split)})",
-            ]
-    return out
+    from pfmap.report.html import render  # jinja2 loads here
 
-
-def _cells(scores: Scores, boundary: tuple[Match, ...]) -> list[str]:
-    values = [scores.iou, scores.f1, scores.precision, scores.recall, *(m.f1 for m in boundary)]
-    return [figure(value) for value in values]
-
-
-def _row(name: str, cells: list[str]) -> str:
-    widths = (7, 7, 10, 7, *(8,) * len(BOUNDARY_DISTANCES), 15)
-    return f"{name:<20} " + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    distances = [f"F1 {distance}px" for distance in BOUNDARY_DISTANCES]
+    values = {"found": found, "figure": figure, "distances": distances, "ious": IOUS}
+    return render("evaluation.txt.jinja", **values).splitlines()

@@ -87,37 +87,7 @@ class Benchmark:
 
     def lines(self) -> list[str]:
         """Write the figures for people, a line each."""
-        middle, run = self.medians, self.runs[-1]
-        lines = [
-            f"scene     {self.scene}: {self.width:,} x {self.height:,} pixels",
-            f"model     {self.model}, windows of {self.window} overlapping by {self.overlap}: "
-            f"{self.windows:,}",
-            f"device    {self.device}",
-            f"start-up  model loaded in {self.load_seconds:.1f} s, warm in {self.warm_up_seconds:.1f} s more",
-            "",
-            f"{'':<16}{'seconds':>9}{'Mpx/s':>9}",
-        ]
-        alone = middle["network_megapixels_per_second"] if self.multiply_adds else None
-        rates = {"network alone": alone, "whole predict": middle["whole_megapixels_per_second"]}
-        for name, rate in rates.items():
-            if rate:
-                seconds = self.width * self.height / rate / 1e6
-                lines.append(f"{name:<16}{seconds:>9.1f}{rate:>9.2f}")
-        if self.apart:
-            lines.append(f"{'apart / whole':<16}{middle['apart_over_whole']:>9.2f}")
-        if self.multiply_adds:
-            lines += [
-                f"{'whole / network':<16}{middle['whole_over_network']:>9.2f}",
-                "",
-                f"{middle['multiply_adds_per_second'] / 1e9:,.0f} G multiply-adds a second of the published "
-                f"network, {middle['share_of_matrix_peak']:.0%} of this device's {self.peak / 1e9:,.0f} G",
-            ]
-        lines.append(
-            f"memory    {max(r.memory for r in self.runs) / 1e6:,.0f} MB at most, "
-            f"{middle['memory_above_idle'] / 1e6:,.0f} MB above libraries and model"
-        )
-        if run.device_memory is not None:
-            lines.append(f"          {run.device_memory / 1e6:,.0f} MB on the device")
-        lines += ["", f"{'stage':<16}{'threads':>8}{'busy s':>9}{'waits s':>9}"]
-        lines += [f"{s.name:<16}{s.workers:>8}{s.busy:>9.1f}{s.waiting:>9.1f}" for s in run.stages]
-        return lines
+        from pfmap.report.html import render  # jinja2 loads here
+
+        memory = max(run.memory for run in self.runs)
+        return render("benchmark.txt.jinja", found=self, middle=self.medians, memory=memory).splitlines()
