@@ -52,31 +52,13 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         show(card_table(card))
         return
-    spec = card.input
+    from pfmap.report.html import render
+
     weights = folder / store.WEIGHTS_NAME
     size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "missing: train or import it"
-    say(
-        f"{card.name}: {card.title}",
-        f"folder       {folder}",
-        f"weights      {size}",
-        f"network      {_settings(card.architecture)}",
-        f"bands        {', '.join(spec.bands)}",
-        f"window       {spec.window} pixels",
-        f"resolution   {spec.gsd[0]:g} to {spec.gsd[1]:g} m per pixel",
-        "classes",
-    )
-    for index, item in enumerate(card.classes):
-        least = f", objects from {item.min_area:g} m2 on" * (item.min_area > 0)
-        say(f"  {index:>3} {item.name:<20} {item.color}{' (background)' * item.background}{least}")
-    for key, ranges in card.learned.items():
-        say(f"{f'learned {key}':<15} {', '.join(f'{low:g} to {high:g}' for low, high in ranges)}")
-    for key, text in dataclasses.asdict(card.provenance).items():
-        if text or key != "limits":
-            say(f"{key:<12} {text}")
-    if card.accuracy:
-        say(f"accuracy     {card.accuracy_note}")
-        for key, value in card.accuracy.items():
-            say(f"  {key:<32} {value:.3f}")
+    network = _settings(card.architecture)
+    text = render("card.txt.jinja", card=card, folder=str(folder), weights=size, network=network)
+    say(*text.splitlines())
 
 
 @models.command(cls=Command)
