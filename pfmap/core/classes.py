@@ -1,7 +1,7 @@
 """Classes - value, name and colour - and the QGIS styles that show them.
 
-Styles are made as text: for style files (`.qml`) beside outputs, for GeoPackages, and for projects, which
-hold the same XML.
+Styles are made as text of files in `xml/`: for style files (`.qml`) beside outputs, for GeoPackages, and for
+projects, which hold the same XML.
 """
 
 import math
@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pfmap.core.errors import UNSEEN, ModelError, visible, xml_attribute
+from pfmap.core.files import template
 
 RGB = ("red", "green", "blue")
 """Bands that people see."""
@@ -26,6 +27,7 @@ PERCENT = ("confidence", "contact", "probabilities")
 HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 """How QGIS's own XML files begin."""
 
+_XML = Path(__file__).parent / "xml"
 _LONGEST = 100  # letters: a name becomes part of a file's name
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -82,25 +84,12 @@ def class_raster_style(classes: Sequence[ClassSpec], opacity: float = 1.0) -> st
         f'<paletteEntry value="{i}" color="{c.color}" label={xml_attribute(c.name)} alpha="255"/>'
         for i, c in enumerate(classes)
     )
-    return _pipe(
-        f'<rasterrenderer type="paletted" band="1" opacity="{opacity:g}" alphaBand="-1" nodataColor="">\n'
-        f"<colorPalette>\n{entries}\n</colorPalette></rasterrenderer>"
-    )
+    return template(_XML / "classes.xml")(entries=entries, opacity=opacity)
 
 
 def percent_style() -> str:
     """Style a confidence raster: 0 to 100 percent, dark to bright."""
-    stops = ((0, "#440154"), (25, "#3b528b"), (50, "#21918c"), (75, "#5ec962"), (100, "#fde725"))
-    items = "\n".join(
-        f'<item value="{value}" color="{color}" label="{value} %" alpha="255"/>' for value, color in stops
-    )
-    return _pipe(
-        '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
-        'classificationMin="0" classificationMax="100"><rastershader>\n'
-        '<colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" '
-        f'minimumValue="0" maximumValue="100">\n{items}\n'
-        "</colorrampshader></rastershader></rasterrenderer>"
-    )
+    return template(_XML / "percent.xml")()
 
 
 def as_colors(bands: Sequence[int]) -> list[int]:
@@ -110,63 +99,24 @@ def as_colors(bands: Sequence[int]) -> list[int]:
 
 def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float) -> str:
     """Style a scene: bands, counted from 1, as `as_colors`, from black at `low` to white at `high`."""
-    numbers = " ".join(f'{color}Band="{band}"' for color, band in zip(RGB, as_colors(bands), strict=True))
-    contrast = "".join(
-        f"<{color}ContrastEnhancement><minValue>{low:g}</minValue><maxValue>{high:g}</maxValue>"
-        f"<algorithm>StretchToMinimumMaximum</algorithm></{color}ContrastEnhancement>"
-        for color in RGB
-    )
-    return _pipe(
-        f'<rasterrenderer type="multibandcolor" {numbers} opacity="1" alphaBand="{alpha or -1}" '
-        f'nodataColor="">{contrast}</rasterrenderer>'
-    )
+    return template(_XML / "scene.xml")(bands=as_colors(bands), alpha=alpha or -1, low=low, high=high)
 
 
-def objects_style(classes: Sequence[ClassSpec], attribute: str = "class") -> str:
+def objects_style(classes: Sequence[ClassSpec]) -> str:
     """Style polygons by class: translucent fill, solid outline, one named entry per class."""
+    symbols = "\n".join(template(_XML / "symbol.xml")(index=i, rgb=c.rgb) for i, c in enumerate(classes))
     categories = "\n".join(
         f'<category symbol="{i}" value={xml_attribute(c.name)} label={xml_attribute(c.name)} type="string" '
         'render="true"/>'
         for i, c in enumerate(classes)
     )
-    symbols = "\n".join(_fill_symbol(i, c) for i, c in enumerate(classes))
-    return (
-        f'<renderer-v2 type="categorizedSymbol" attr={xml_attribute(attribute)} symbollevels="0" '
-        'enableorderby="0" forceraster="0">\n'
-        f"<categories>\n{categories}\n</categories>\n<symbols>\n{symbols}\n</symbols>\n</renderer-v2>\n"
-        "<blendMode>0</blendMode><featureBlendMode>0</featureBlendMode>"
-        "<layerGeometryType>2</layerGeometryType>"
-    )
+    return template(_XML / "objects.xml")(categories=categories, symbols=symbols)
 
 
 def qml(style: str) -> str:
     """Make a style file of a style."""
     kinds = "AllStyleCategories" if style.startswith("<pipe>") else "Symbology"
     return f'{HEAD}<qgis version="3.22" styleCategories="{kinds}">{style}</qgis>\n'
-
-
-def _pipe(renderer: str) -> str:
-    return f"<pipe>\n{renderer}\n</pipe><blendMode>0</blendMode>"
-
-
-def _fill_symbol(index: int, spec: ClassSpec) -> str:
-    red, green, blue = spec.rgb
-    options = {
-        "color": f"{red},{green},{blue},80",
-        "outline_color": f"{red},{green},{blue},255",
-        "outline_style": "solid",
-        "outline_width": "0.4",
-        "outline_width_unit": "MM",
-        "style": "solid",
-    }
-    body = "".join(
-        f'<Option name="{name}" value="{value}" type="QString"/>' for name, value in options.items()
-    )
-    return (
-        f'<symbol name="{index}" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">'
-        f'<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">{body}</Option>'
-        "</layer></symbol>"
-    )
 
 
 def add_default_style(path: Path, layer: str, qml: str, moment: datetime) -> None:

@@ -15,8 +15,9 @@ import resource
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from io import BufferedReader
 from pathlib import Path
 
@@ -185,6 +186,12 @@ def file_names(folder: Path, prefix: str = "") -> list[str]:
     remedy = "check the bucket's name and the AWS_ settings, or choose another folder with output_dir="
     with saying(f"{folder} cannot be written", TargetError, remedy=remedy):
         return bucket.names(folder, prefix)
+
+
+@cache
+def template(path: Path) -> Callable[..., str]:
+    """Return what fills the gaps, in braces, of a text file of this package; what fills them is escaped."""
+    return path.read_text(encoding="utf-8").rstrip("\n").format
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:

@@ -15,9 +15,11 @@ from xml.sax.saxutils import escape  # for paths, which have to stay what they a
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import xml_attribute, xml_text
+from pfmap.core.files import template
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import BLOCK
 
+_XML = Path(__file__).parent / "xml"
 _VALUES, _NAMES = "5", "2"
 """GDAL's numbers for the columns of an attribute table that hold values of the raster, and their names."""
 
@@ -103,22 +105,14 @@ def _band(band: Band, number: int = 0) -> Iterable[str]:
 
 
 def _source(shown: Shown, dtype: str) -> str:
-    rows, cols = shown.rows, shown.cols
-    size = f'xSize="{cols.size}" ySize="{rows.size}"'
     kind, hidden = "SimpleSource", ""
     if shown.hidden is not None:
         kind, hidden = "ComplexSource", f"<NODATA>{shown.hidden}</NODATA>"
     if shown.hidden == "masked":
         hidden = "<UseMaskBand>true</UseMaskBand>"
-    return (
-        f'<{kind}><SourceFilename relativeToVRT="{int(shown.relative)}">{escape(shown.path)}</SourceFilename>'
-        f"<SourceBand>{shown.band}</SourceBand>"
-        # Said here so that GDAL need not open 2,000 files to open one.
-        f'<SourceProperties RasterXSize="{cols.size}" RasterYSize="{rows.size}" DataType="{dtype}" '
-        f'BlockXSize="{BLOCK}" BlockYSize="{BLOCK}"/>'
-        f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{cols.start}" yOff="{rows.start}" {size}/>'
-        f"{hidden}</{kind}>"
-    )
+    # It has the file's size and type, so that GDAL need not open 2,000 files to open one.
+    fill, path = template(_XML / "source.xml"), escape(shown.path)
+    return fill(shown=shown, path=path, kind=kind, dtype=dtype, block=BLOCK, hidden=hidden)
 
 
 def _categories(classes: Sequence[ClassSpec]) -> list[str]:
@@ -140,20 +134,12 @@ def side_file(classes: Sequence[ClassSpec], crs_wkt: str | None = None) -> str:
     system = "" if crs_wkt is None else f"<SRS>{escape(crs_wkt)}</SRS>"
     if not classes:
         return f"<PAMDataset>{system}</PAMDataset>"
-    columns = (
-        ("Value", 0, _VALUES), ("Class", 2, _NAMES), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)
-    )  # fmt: skip
-    parts = [f'<PAMDataset>{system}<PAMRasterBand band="1">', *_categories(classes)]
-    parts[-1] += '<GDALRasterAttributeTable tableType="thematic">'
-    parts += [
-        f'<FieldDefn index="{i}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
-        for i, (name, kind, usage) in enumerate(columns)
-    ]
+    rows = []
     for index, spec in enumerate(classes):
         cells = "".join(f"<F>{xml_text(str(value))}</F>" for value in (index, spec.name, *spec.rgb))
-        parts.append(f'<Row index="{index}">{cells}</Row>')
-    parts.append("</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>")
-    return "\n".join(parts)
+        rows.append(f'<Row index="{index}">{cells}</Row>')
+    fill, categories = template(_XML / "classes.xml"), "\n".join(_categories(classes))
+    return fill(system=system, categories=categories, rows="\n".join(rows))
 
 
 def class_names(path: Path, band: int) -> dict[int, str]:

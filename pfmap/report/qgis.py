@@ -6,10 +6,10 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape, quoteattr  # for paths, which have to stay what they are
 
 from pfmap.core.classes import HEAD, PERCENT, ClassSpec, class_raster_style, objects_style, percent_style
-from pfmap.core.files import in_bucket
+from pfmap.core.files import in_bucket, template
 from pfmap.core.grid import GeoBox
 from pfmap.raster.location import Location
 from pfmap.vector.formats import LAYER
@@ -20,6 +20,7 @@ _PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet")
 _OPACITY = 0.3
 """Of the class raster: the scene below it and the polygons above it stay in sight."""
 
+_XML = Path(__file__).parent / "xml"
 _NEW = (1980, 1, 1, 0, 0, 0)
 """Date of the project inside the archive: the same run gives the same bytes."""
 
@@ -107,42 +108,23 @@ def _project(
     title: str, layers: Sequence[Layer], crs: str | None, extent: tuple[float, float, float, float]
 ) -> bytes:
     """Make the content of a `.qgz` file of layers, the topmost first; `extent` is in view."""
-    root = ET.Element("qgis", version="3.22", projectname=title)
-    ET.SubElement(root, "title").text = title
-    _add_crs(ET.SubElement(root, "projectCrs"), crs)
-    canvas = ET.SubElement(root, "mapcanvas", name="theMapCanvas")
-    box = ET.SubElement(canvas, "extent")
-    for name, value in zip(("xmin", "ymin", "xmax", "ymax"), extent, strict=True):
-        ET.SubElement(box, name).text = repr(value)
-    _add_crs(ET.SubElement(canvas, "destinationsrs"), crs)
-    tree = ET.SubElement(root, "layer-tree-group")
-    inside = ET.SubElement(root, "projectlayers")
+    tree, inside = [], []
     for layer in layers:
-        provider = "ogr" if layer.vector else "gdal"
-        ET.SubElement(
-            tree,
-            "layer-tree-layer",
-            id=layer.key,
-            name=layer.name,
-            source=layer.source,
-            providerKey=provider,
-            checked="Qt::Checked" if layer.shown else "Qt::Unchecked",
-            expanded="1" if layer.shown else "0",
-        )
-        # A style is several elements side by side: it gets a root to be read.
-        element = ET.fromstring(f"<maplayer>{layer.style}</maplayer>")
-        kind = {"type": "vector", "geometry": "Polygon"} if layer.vector else {"type": "raster"}
-        element.attrib.update(kind)
-        ET.SubElement(element, "id").text = layer.key
-        ET.SubElement(element, "datasource").text = layer.source
-        ET.SubElement(element, "layername").text = layer.name
-        ET.SubElement(element, "provider", encoding="UTF-8").text = provider
-        _add_crs(ET.SubElement(element, "srs"), layer.crs)
-        inside.append(element)
-    # Without this QGIS does not read the project's CRS.
-    properties = ET.SubElement(ET.SubElement(root, "properties"), "SpatialRefSys")
-    ET.SubElement(properties, "ProjectionsEnabled", type="int").text = "1"
-    text = HEAD + ET.tostring(root, "unicode")
+        said = {"key": layer.key, "name": layer.name, "source": layer.source}
+        fill = {
+            "layer": layer,
+            "text": {what: escape(text) for what, text in said.items()},
+            "attribute": {what: quoteattr(text) for what, text in said.items()},
+            "provider": "ogr" if layer.vector else "gdal",
+            "kind": 'type="vector" geometry="Polygon"' if layer.vector else 'type="raster"',
+            "checked": "Checked" if layer.shown else "Unchecked",
+            "crs": _system(layer.crs),
+        }
+        tree.append(template(_XML / "tree.xml")(**fill))
+        inside.append(template(_XML / "layer.xml")(**fill))
+    listed = {"tree": "\n".join(tree), "layers": "\n".join(inside), "crs": _system(crs), "extent": extent}
+    fill = {"title": escape(title), "attribute": quoteattr(title)} | listed
+    text = HEAD + template(_XML / "project.xml")(**fill)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         entry = zipfile.ZipInfo("project.qgs", _NEW)
@@ -150,7 +132,6 @@ def _project(
     return file.getvalue()
 
 
-def _add_crs(parent: ET.Element, crs: str | None) -> None:
-    system = ET.SubElement(parent, "spatialrefsys")
-    if crs is not None:
-        ET.SubElement(system, "authid" if crs.startswith("EPSG:") else "wkt").text = crs
+def _system(crs: str | None) -> str:
+    tag = "authid" if crs and crs.startswith("EPSG:") else "wkt"
+    return f"<spatialrefsys><{tag}>{escape(crs)}</{tag}></spatialrefsys>" if crs else "<spatialrefsys/>"
