@@ -11,8 +11,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -269,26 +271,16 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
 
     ``outputs @ ((taps @ g) * (inputs @ d))`` is the correlation of six values d with three taps g.
     """
-    points = torch.tensor(_POINTS, dtype=torch.float64)
-    powers = points[:, None] ** torch.arange(_SEEN)
-    taps, inputs = torch.zeros(_SEEN, 3).double(), torch.zeros(_SEEN, _SEEN).double()
-    outputs = torch.zeros(_TILE, _SEEN).double()
+    points = np.array(_POINTS)
+    powers = np.vander(points, increasing=True)
+    taps, inputs, outputs = np.zeros((_SEEN, 3)), np.zeros((_SEEN, _SEEN)), np.zeros((_TILE, _SEEN))
     for row, point in enumerate(points):
-        others = points[torch.arange(len(points)) != row]
+        others = np.delete(points, row)
         taps[row] = powers[row, :3] / (point - others).prod()
-        inputs[row] = _polynomial(others)
+        inputs[row, :-1] = polyfromroots(others)
         outputs[:, row] = powers[row, :_TILE]
     # the point at infinity
     taps[-1, -1] = 1
-    inputs[-1] = _polynomial(points)
+    inputs[-1] = polyfromroots(points)
     outputs[-1, -1] = 1
-    return outputs, taps, inputs
-
-
-def _polynomial(roots: Tensor) -> Tensor:
-    """Return the six coefficients, lowest first, of the monic polynomial with these roots."""
-    out = torch.zeros(_SEEN, dtype=torch.float64)
-    out[0] = 1
-    for root in roots:
-        out = out.roll(1) - root * out
-    return out
+    return torch.from_numpy(outputs), torch.from_numpy(taps), torch.from_numpy(inputs)

@@ -95,7 +95,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     pattern = escape(str(options.images.resolve()))
     if options.images.is_dir():
         pattern = f"{pattern}/*{images[0].suffix}"
-    card = model.card
+    card, known = model.card, model.card.provenance
     if is_vector(options.labels):
         classes, layer = _from_polygons(options, card)
         contact = [name for name in card.architecture.contact if name in classes]
@@ -117,7 +117,12 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
             {"color": default_color(k), **own.get(c, {}), "name": c, "background": c == OTHER}
             for k, c in enumerate(classes)
         ],
-        "provenance": _provenance(options, card),
+        "provenance": {
+            "data": f"{options.images.name} with {Path(options.labels).name}; before that: {known.data}",
+            "licence": known.licence,
+            "attribution": "; ".join(filter(None, (known.attribution, options.attribution))),
+            "limits": f"Fine-tuned for {options.images.name}: expect less elsewhere. {known.limits}".strip(),
+        },
         "training": {
             "start_from": str(model.folder),
             "steps": options.steps,
@@ -145,8 +150,8 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         ],
     }
     if (size := pixel_size(box)) is not None:  # the images lie within what the model knows from now on
-        known = *card.input.gsd, mean_size(size)
-        tables["input"]["gsd"] = [round(min(known), 4), round(max(known), 4)]
+        sizes = *card.input.gsd, mean_size(size)
+        tables["input"]["gsd"] = [round(min(sizes), 4), round(max(sizes), 4)]
         if card.input.enlarge:  # what is learned is how they look as they are
             tables["input"]["enlarge"] = round(max(card.input.enlarge, mean_size(size)), 4)
     tables["architecture"]["contact"] = contact
@@ -296,15 +301,3 @@ def _values(masks: Sequence[Path], labels: str) -> tuple[list[int], set[int], tu
         )
     listed = tuple(names.get(value, "") for value in range(max(names, default=-1) + 1))
     return sorted(found - {IGNORED}), {value for value in nodata - found if value >= 0}, listed
-
-
-def _provenance(options: QuickOptions, card: Card) -> Mapping[str, str]:
-    attribution = "; ".join(text for text in (card.provenance.attribution, options.attribution) if text)
-    data = f"{options.images.name} with {Path(options.labels).name}"
-    limits = f"Fine-tuned for {options.images.name}: expect less elsewhere. {card.provenance.limits}"
-    return {
-        "data": f"{data}; before that: {card.provenance.data}",
-        "licence": card.provenance.licence,
-        "attribution": attribution,
-        "limits": limits.strip(),
-    }
