@@ -122,9 +122,9 @@ def _project(
         }
         tree.append(template(_XML / "tree.xml")(**fill))
         inside.append(template(_XML / "layer.xml")(**fill))
-    listed = {"tree": "\n".join(tree), "layers": "\n".join(inside), "crs": _system(crs), "extent": extent}
-    fill = {"title": escape(title), "attribute": quoteattr(title)} | listed
-    text = HEAD + template(_XML / "project.xml")(**fill)
+    parts = {"tree": "\n".join(tree), "layers": "\n".join(inside), "crs": _system(crs)}
+    named = {"title": escape(title), "attribute": quoteattr(title)}
+    text = HEAD + template(_XML / "project.xml")(extent=extent, **named, **parts)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         entry = zipfile.ZipInfo("project.qgs", _NEW)
