@@ -17,6 +17,7 @@ def test_the_wheel_carries_the_model_and_runs_elsewhere(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("pfmap-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
+        "pfmap/core/layer_styles.sql",
         "pfmap/core/xml/objects.xml",
         "pfmap/model/presets/isaid.toml",
         "pfmap/models/landcover/model.toml",

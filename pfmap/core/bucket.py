@@ -254,14 +254,13 @@ def _asked(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
         answer = error.response.get("Error", {})
         code = str(answer.get("Code", ""))
         said = answer.get("Message", "") or code
+        number, text = errno.EIO, f"the server says {code}: {said}"
         if code in _GONE:
-            raise FileNotFoundError(errno.ENOENT, "no such object in the bucket", str(path)) from error
-        if code in _TAKEN:
-            raise FileExistsError(errno.EEXIST, "the object exists", str(path)) from error
-        if code in _KEYS:
-            raise PermissionError(
-                errno.EACCES, f"the server refuses: {said}; check the AWS_ keys", str(path)
-            ) from error
-        raise OSError(errno.EIO, f"the server says {code}: {said}", str(path)) from error
+            number, text = errno.ENOENT, "no such object in the bucket"
+        elif code in _TAKEN:
+            number, text = errno.EEXIST, "the object exists"
+        elif code in _KEYS:
+            number, text = errno.EACCES, f"the server refuses: {said}; check the AWS_ keys"
+        raise OSError(number, text, str(path)) from error  # of the kind that the number stands for
     except (BotoCoreError, Boto3Error) as error:
         raise OSError(errno.EIO, " ".join(str(error).split()), str(path)) from error

@@ -121,28 +121,10 @@ def qml(style: str) -> str:
 
 def add_default_style(path: Path, layer: str, qml: str, moment: datetime) -> None:
     """Put a QGIS style into a GeoPackage, so that its layer opens coloured and named; and date all of it."""
+    values = {"layer": layer, "qml": qml, "moment": f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"}
+    statements = (Path(__file__).parent / "layer_styles.sql").read_text(encoding="utf-8").split(";\n")
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute(
-            """CREATE TABLE layer_styles (
-                id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-                f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256),
-                f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
-                useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30),
-                update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""
-        )
-        db.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, "
-            "styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-            "VALUES ('', '', ?, 'geom', 'pfmap classes', ?, '', 1, 'Classes in the model''s colours', '')",
-            (layer, qml),
-        )
-        # Registered, because QGIS finds the table through GDAL, which lists registered tables.
-        db.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles')"
-        )
-        when = f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"
-        db.execute("UPDATE gpkg_contents SET last_change = ?", (when,))
-        db.execute("UPDATE layer_styles SET update_time = ?", (when,))
+        for statement in statements:
+            db.execute(statement, values)
         with suppress(sqlite3.OperationalError):  # a file without metadata has no such table
-            db.execute("UPDATE gpkg_metadata_reference SET timestamp = ?", (when,))
+            db.execute("UPDATE gpkg_metadata_reference SET timestamp = :moment", values)
