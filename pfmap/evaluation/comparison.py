@@ -33,33 +33,31 @@ FATES = {
 }
 """Colours of the map of objects."""
 
-Counts = Longs
 
-
-def _zeros(*shape: int) -> Counts:
+def _zeros(*shape: int) -> Longs:
     return np.zeros(shape, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts over any number of scenes; the first index is a code."""
+    """Longs over any number of scenes; the first index is a code."""
 
-    counts: Counts = field(default_factory=lambda: _zeros(CODES, CODES))
+    counts: Longs = field(default_factory=lambda: _zeros(CODES, CODES))
     """``(256, 256)`` pixels by label and predicted class, `NO_CODE` for none."""
-    levels: Counts = field(default_factory=lambda: _zeros(CODES, 101, 2))
+    levels: Longs = field(default_factory=lambda: _zeros(CODES, 101, 2))
     """``(256, 101, 2)`` pixels by predicted class, confidence in percent, and whether right."""
-    predicted_lines: Counts = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
+    predicted_lines: Longs = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
     """``(256, T + 1)`` predicted boundary pixels by the first of T distances that reaches a true one of the
     class; the last column is for none."""
-    true_lines: Counts = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
+    true_lines: Longs = field(default_factory=lambda: _zeros(CODES, len(BOUNDARY_DISTANCES) + 1))
     """The same of true boundary pixels."""
-    objects: Counts = field(default_factory=lambda: _zeros(CODES, 8))
+    objects: Longs = field(default_factory=lambda: _zeros(CODES, 8))
     """``(256, 8)`` objects, as `Matcher` counts them."""
 
     def add(self, other: "Tally") -> None:
         """Add the counts of others."""
         for name in self.__slots__:
-            mine: Counts = getattr(self, name)
+            mine: Longs = getattr(self, name)
             mine += getattr(other, name)
 
 

@@ -19,8 +19,6 @@ import numpy as np
 
 from pfmap.core.arrays import Bools, Floats, Longs
 
-Counts = Longs
-
 BOUNDARY_DISTANCES = (3, 5, 9, 12)
 """Pixels within which boundaries match. Source: Li et al., CVPR 2021, Table 3."""
 
@@ -45,7 +43,7 @@ class Scores:
     """TP / (TP + FN)."""
 
 
-def class_scores(counts: Counts, allowed: Bools) -> tuple[list[Scores], Counts, Counts]:
+def class_scores(counts: Longs, allowed: Bools) -> tuple[list[Scores], Longs, Longs]:
     """Compute the figures of each class.
 
     True positives are pixels of the class alone that are predicted as it; false negatives those that are not;
@@ -70,14 +68,14 @@ def class_scores(counts: Counts, allowed: Bools) -> tuple[list[Scores], Counts, 
     return [Scores(*row) for row in np.transpose(ratios).tolist()], truth, predicted
 
 
-def overall_accuracy(counts: Counts, allowed: Bools) -> float:
+def overall_accuracy(counts: Longs, allowed: Bools) -> float:
     """Return the share of the pixels labelled with one class that are right; NaN without any."""
     sure = allowed.sum(axis=1) == 1
     right, total = int(counts[sure][allowed[sure]].sum()), int(counts[sure].sum())
     return right / total if total else math.nan
 
 
-def settled(counts: Counts, allowed: Bools) -> Bools:
+def settled(counts: Longs, allowed: Bools) -> Bools:
     """Say which classes no occurring label leaves open: ``(C,)``."""
     open_labels = (allowed.sum(axis=1) > 1) & (counts.sum(axis=1) > 0)
     return np.asarray(~allowed[open_labels].any(axis=0))
@@ -132,7 +130,7 @@ class Objects:
         return f"{count / max(1, self.truth):.1%}"
 
 
-def object_scores(counts: Counts, least: int) -> Objects:
+def object_scores(counts: Longs, least: int) -> Objects:
     """Compute the figures of objects from a row of what was counted."""
     truth, found, strict, merged, split, total, *right = counts.tolist()
     pairs = zip(right, (found, strict), strict=True)
@@ -156,7 +154,7 @@ class Calibration:
 
     edges: Floats
     """``(B + 1,)`` bins from 0 to 1; a bin has its upper edge, not its lower one."""
-    pixels: Counts
+    pixels: Longs
     """``(B,)`` pixels in each."""
     confidence: Floats
     """``(B,)`` their mean confidence; NaN in empty bins."""
@@ -166,7 +164,7 @@ class Calibration:
     """Expected calibration error: mean gap of the two, weighted by pixels; NaN without pixels."""
 
 
-def calibration(right: Counts, wrong: Counts, bins: int = CALIBRATION_BINS) -> Calibration:
+def calibration(right: Longs, wrong: Longs, bins: int = CALIBRATION_BINS) -> Calibration:
     """Compute the reliability curve, in bins of equal width, and the expected calibration error.
 
     ``right`` and ``wrong`` are ``(101,)`` pixels by confidence in percent.

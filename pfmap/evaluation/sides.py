@@ -33,7 +33,6 @@ _COLUMNS = 2048  # taken apart at a time
 _OBJECTS = "_objects"  # and those of polygons
 _CACHE = 128 << 20  # of decoded blocks; strips are whole blocks, so that most are read just once
 
-Codes = Bytes
 Read = Callable[[Span], Array]
 
 
@@ -101,7 +100,7 @@ def grid_of(prediction: str, truth: str, polygons: Container[str]) -> str:
 class Side:
     """A truth or a prediction, on the pixels of one raster."""
 
-    rows: Callable[[Span], tuple[Codes, Marks | None]]
+    rows: Callable[[Span], tuple[Bytes, Marks | None]]
     """Gives the ``(rows, width)`` codes of rows, and what tells objects apart; rows come from the top."""
     remarks: Callable[[], list[str]] = list
     """Says at the end what is to be known about it, or raises why there is nothing of it."""
@@ -130,7 +129,7 @@ def from_polygons(
         raise legend.unknown(sorted(map(str, missing)))
     codes[None] = NO_CODE if file.field else legend.code(only[0])
 
-    def rows(rows: Span) -> tuple[Codes, Marks]:
+    def rows(rows: Span) -> tuple[Bytes, Marks]:
         found = list(shapes.strip(rows))
         burnt = [(shape, k) for k, (shape, _) in enumerate(found)]
         at = burn_values(burnt, rows, Span(0, box.width), len(found), dtype=np.int32)
@@ -169,7 +168,7 @@ def from_ids(
     rest = legend.rest() if labels is None else NO_CODE
     pixels = np.zeros(2, dtype=np.int64)  # with an id, and another label or the class's
 
-    def rows(rows: Span) -> tuple[Codes, Marks]:
+    def rows(rows: Span) -> tuple[Bytes, Marks]:
         values = ids.read(rows).astype(np.int32)
         values[values == ids.nodata] = NOTHING
         codes = np.array([rest, code, NO_CODE], dtype=np.uint8)[np.sign(values)]
@@ -194,7 +193,7 @@ def from_contact(classes: Read, contact: Read, shape: tuple[int, ...], separatio
     def around(span: Span, size: int) -> Span:
         return Span(span.start - halo, span.stop + halo).clip(Span(0, size))
 
-    def rows(rows: Span) -> tuple[Codes, Marks]:
+    def rows(rows: Span) -> tuple[Bytes, Marks]:
         view = around(rows, height)
         at, codes, walls = rows.within(view), classes(view), contact(view).astype(np.uint8)
         marks, count, pairs = np.full(codes.shape, NOTHING, dtype=np.int32), 0, [np.zeros((0, 2), np.int64)]
@@ -220,7 +219,7 @@ def from_contact(classes: Read, contact: Read, shape: tuple[int, ...], separatio
 
 def strips(
     rows: Sequence[Span], true: Side, predicted: Side, certain: ClassMap | None
-) -> Generator[tuple[Codes, Codes, Codes | None, Marks | None, Marks | None]]:
+) -> Generator[tuple[Bytes, Bytes, Bytes | None, Marks | None, Marks | None]]:
     """Yield codes of the truth and of the prediction, confidence in percent, and the marks of both."""
     with gdal_settings(cache=_CACHE):
         for strip in rows:
@@ -229,7 +228,7 @@ def strips(
             yield codes, others, percent, marks, of_others
 
 
-def _percent(confidence: ClassMap, rows: Span) -> Codes:
+def _percent(confidence: ClassMap, rows: Span) -> Bytes:
     """Read confidence in percent, 255 where it is unknown; a `SourceError` names other values."""
     values = confidence.read(rows)
     unknown = (values == NODATA) | (values == confidence.nodata)

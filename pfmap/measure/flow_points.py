@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.card import Card
 from pfmap.core.classes import as_colors, index_of
 from pfmap.core.errors import ModelError, SourceError, UsageError
@@ -29,7 +30,7 @@ from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
 from pfmap.raster.location import locate
 from pfmap.raster.view import View
-from pfmap.report.picture import Mask, Panel, Pixels, Points, write_picture
+from pfmap.report.picture import Panel, Points, write_picture
 
 _USUAL_FOREGROUND = "building"
 _FEW = 3  # class names in a line
@@ -58,12 +59,12 @@ class WindowPoints:
     cols: Span
     gsd: float | None
     """Metres per pixel that the network sees."""
-    pixels: Pixels
+    pixels: Bytes
     """``(3, side, side)`` as the network sees them: its first three bands, or one three times."""
-    seen: Mask
+    seen: Bools
     """``(side, side)``: which of them have data; the others are nodata or beyond the scene."""
     foreground: tuple[str, ...]
-    on_foreground: Mask
+    on_foreground: Bools
     """``(side, side)``: pixels that have data and are predicted to be foreground."""
     levels: tuple[LevelPoints, ...]
     """In the order in which the modules run."""
@@ -227,7 +228,7 @@ def _spans(plan: Plan, window: tuple[int, int]) -> tuple[Span, Span]:
     return part(row, plan.frame.rows), part(col, plan.frame.cols)
 
 
-def _levels(output: PFNetOutput, seen: Mask) -> tuple[LevelPoints, ...]:
+def _levels(output: PFNetOutput, seen: Bools) -> tuple[LevelPoints, ...]:
     """Turn the modules' flat indices into places in the window."""
     levels = []
     for points, flowed in zip(output.points, output.flows, strict=True):
@@ -238,7 +239,7 @@ def _levels(output: PFNetOutput, seen: Mask) -> tuple[LevelPoints, ...]:
     return tuple(levels)
 
 
-def _places(at: Tensor | None, grid: tuple[int, int], seen: Mask) -> Points:
+def _places(at: Tensor | None, grid: tuple[int, int], seen: Bools) -> Points:
     """Return the centres of pixels of a map, row and column in the window, as far as there is data."""
     flat = np.unique(at.cpu().numpy()) if at is not None else np.empty(0, dtype=np.int64)
     centres = (np.stack(np.divmod(flat, grid[1]), axis=1) + 0.5) * (seen.shape[0] / grid[0])

@@ -15,7 +15,6 @@ from pfmap.core.grid import Frame, Scale, Span
 from pfmap.raster.source import Source
 
 Floats = npt.NDArray[np.float32]
-Integers = Longs
 
 Inside = Callable[[Span, Span], Bools]
 """Says for rows and columns of the scene which of their pixels lie in the area of interest."""
@@ -147,7 +146,7 @@ def _average(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
     return (np.diff(upto, axis=-1) * (scale.size / scale.native)).astype(np.float32)
 
 
-def neighbours(scale: Scale, span: Span) -> tuple[Integers, Integers, Floats]:
+def neighbours(scale: Scale, span: Span) -> tuple[Longs, Longs, Floats]:
     """Return the two old pixels around the centre of each new one, and the weight of the second, 0 to 1."""
     numerator = (2 * np.arange(span.start, span.stop, dtype=np.int64) + 1) * scale.native - scale.size
     below = numerator // (2 * scale.size)

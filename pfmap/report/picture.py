@@ -23,8 +23,6 @@ _CIRCLE, _DIAMOND, _LINE = (86, 180, 233), (240, 228, 66), (255, 255, 255)
 _CIRCLE_RADIUS, _DIAMOND_RADIUS = 4.2, 7.8  # a circle on a diamond leaves a ring of it in sight
 _FADED = 0.35  # how much of an image's colour is taken back, so that the points stand out
 
-Pixels = Bytes
-Mask = Bools
 Points = Floats
 """``(P, 2)``: rows and columns of points in an image, pixels."""
 
@@ -34,9 +32,9 @@ Panel = tuple[str, str, Points, Points]
 
 def write_picture(
     path: Path,
-    pixels: Pixels,
-    seen: Mask,
-    outlined: Mask,
+    pixels: Bytes,
+    seen: Bools,
+    outlined: Bools,
     panels: Sequence[Panel],
     legend: tuple[str, str, str],
     captions: Sequence[str],
@@ -87,7 +85,7 @@ def write_picture(
         ) from error
 
 
-def _image(pixels: Pixels, seen: Mask, outlined: Mask) -> Image.Image:
+def _image(pixels: Bytes, seen: Bools, outlined: Bools) -> Image.Image:
     """Return the image under the points, at the size in which it is drawn."""
     color = pixels.transpose(1, 2, 0).astype(np.float32)
     faded = color + _FADED * (color.mean(axis=-1, keepdims=True) - color)
@@ -100,7 +98,7 @@ def _image(pixels: Pixels, seen: Mask, outlined: Mask) -> Image.Image:
     return Image.fromarray(drawn)
 
 
-def _edge(inside: Mask, reach: int) -> Mask:
+def _edge(inside: Bools, reach: int) -> Bools:
     """Return the pixels of a mask from which one outside it is at most `reach` steps away."""
     core = inside.copy()
     for _ in range(reach):
