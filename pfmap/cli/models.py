@@ -86,12 +86,10 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
         whole = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
         show({"name": name, **dataclasses.asdict(cost), **whole})
         return
-    say(f"{name}: {_settings(cost.architecture)}")
-    say(f"{f'at {size} x {size} pixels':<24} {'parameters':>12} {'multiply-adds':>14}")
-    for part in cost.parts:
-        say(f"{part.name:<24} {part.parameters:>12,} {part.multiply_adds / 1e9:>12.3f} G")
-    say(f"{'whole':<24} {cost.parameters:>12,} {cost.multiply_adds / 1e9:>12.3f} G")
-    say(f"{'as pfmap computes it':<24} {'':>12} {cost.factored / 1e9:>12.3f} G")
+    from pfmap.report.html import render
+
+    text = render("cost.txt.jinja", name=name, settings=_settings(cost.architecture), cost=cost)
+    say(*text.splitlines())
 
 
 def _settings(architecture: "Architecture") -> str:

@@ -52,6 +52,7 @@ def points(
     """
     from pfmap.measure.flow_points import draw_points, find_points
     from pfmap.raster.location import locate
+    from pfmap.report.html import render
 
     location = locate(scene)
     path = output or location.folder / f"{location.stem}_points_{window[0]}_{window[1]}.png"
@@ -65,11 +66,4 @@ def points(
     if as_json:
         show({**found.table(), "output": str(path)})
         return
-    say(f"{'flow':<12} {'salient':>8} {'boundary':>9}   on {found.foreground_text}")
-    for level in found.levels:
-        shares = [(kind, found.point_share(points)) for kind, points in level.flows.items()]
-        text = ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in shares if share is not None)
-        flow = f"{level.source} to {level.target}"
-        say(f"{flow:<12} {len(level.flows['salient']):>8} {len(level.flows['boundary']):>9}   {text}")
-    say(found.summary())
-    say(f"wrote {path}")
+    say(*render("points.txt.jinja", found=found).splitlines(), f"wrote {path}")
