@@ -231,11 +231,12 @@ class _Streamed(Sink):
         if crs is not None and self.driver == "GeoJSON":
             crs = "OGC:CRS84"
         batches = (batch for table in tables for batch in table.to_batches(_BATCH))
-        pyogrio.write_arrow(
-            pa.RecordBatchReader.from_batches(self._schema, batches), self._path(self.ending),
-            driver=self.driver, layer=LAYER, geometry_name="geom", geometry_type="Polygon", crs=crs,
-            **self.options,
-        )  # fmt: skip
+        with quietly():  # in this thread it may begin once the one that feeds it is elsewhere
+            pyogrio.write_arrow(
+                pa.RecordBatchReader.from_batches(self._schema, batches), self._path(self.ending),
+                driver=self.driver, layer=LAYER, geometry_name="geom", geometry_type="Polygon", crs=crs,
+                **self.options,
+            )  # fmt: skip
 
     def _finish(self, qml: str) -> list[Path]:
         assert self._feed is not None
