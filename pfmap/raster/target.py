@@ -209,7 +209,7 @@ def _read_back(path: Path, sums: Sequence[int]) -> None:
 def _sum(path: Path, **level: int) -> int:
     """Return a checksum of the pixels of a raster, or of one of its overviews."""
     total = 0
-    with rasterio.open(path, **level) as src:
+    with quietly(), rasterio.open(path, **level) as src:
         down, across = Span(0, src.height).cut(BLOCK), Span(0, src.width).cut(_ACROSS)
         for rows, cols, band in product(down, across, src.indexes):
             total = zlib.crc32(src.read(band, window=window_of(rows, cols)), total)
