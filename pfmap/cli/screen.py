@@ -64,7 +64,12 @@ def say(*lines: str, err: bool = False) -> None:
 
 def show(table: Any, *, plain: bool = False) -> None:
     """Print a result as JSON; `plain` has letters of all languages as they are."""
-    click.echo(json_text(table, plain=plain))
+    emit(json_text(table, plain=plain) + "\n")
+
+
+def emit(text: str) -> None:
+    """Print a result that is harmless already."""
+    click.echo(text, nl=False)
 
 
 def separate() -> None:

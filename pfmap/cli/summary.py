@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from pfmap.cli.common import Command
-from pfmap.cli.screen import say, show
+from pfmap.cli.screen import emit, say, show
 from pfmap.core.errors import csv_text
 
 
@@ -38,7 +38,7 @@ def summary(objects: str, zones: str | None, zone_field: str | None, as_csv: boo
     if as_json:
         show(rows, plain=True)
     elif as_csv:
-        click.echo(csv_text([rows[0], *(row.values() for row in rows)]), nl=False)
+        emit(csv_text([rows[0], *(row.values() for row in rows)]))
     else:
         zone = f"{'zone':<24} " if zones is not None else ""
         say(f"{zone}{'class':<20} {'objects':>9} {area:>14}")

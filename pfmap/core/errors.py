@@ -272,9 +272,9 @@ def xml_text(text: str) -> str:
     return escape(visible(text, "\n\t"))
 
 
-def xml_attribute(text: str) -> str:
-    """Return a text for an attribute of an XML file, in quotes."""
-    return quoteattr(visible(text))
+def xml_attribute(text: str, *, raw: bool = False) -> str:
+    """Return a text for an attribute of an XML file, in quotes; `raw` has a path stay what it is."""
+    return quoteattr(text if raw else visible(text))
 
 
 def markdown(text: str) -> str:

@@ -6,9 +6,10 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr  # for paths, which have to stay what they are
+from xml.sax.saxutils import escape  # for paths, which have to stay what they are
 
 from pfmap.core.classes import HEAD, PERCENT, ClassSpec, class_raster_style, objects_style, percent_style
+from pfmap.core.errors import xml_attribute
 from pfmap.core.files import in_bucket, template
 from pfmap.core.grid import GeoBox
 from pfmap.raster.location import Location
@@ -114,7 +115,7 @@ def _project(
         fill = {
             "layer": layer,
             "text": {what: escape(text) for what, text in said.items()},
-            "attribute": {what: quoteattr(text) for what, text in said.items()},
+            "attribute": {what: xml_attribute(text, raw=True) for what, text in said.items()},
             "provider": "ogr" if layer.vector else "gdal",
             "kind": 'type="vector" geometry="Polygon"' if layer.vector else 'type="raster"',
             "checked": "Checked" if layer.shown else "Unchecked",
@@ -123,7 +124,7 @@ def _project(
         tree.append(template(_XML / "tree.xml")(**fill))
         inside.append(template(_XML / "layer.xml")(**fill))
     parts = {"tree": "\n".join(tree), "layers": "\n".join(inside), "crs": _system(crs)}
-    named = {"title": escape(title), "attribute": quoteattr(title)}
+    named = {"title": escape(title), "attribute": xml_attribute(title, raw=True)}
     text = HEAD + template(_XML / "project.xml")(extent=extent, **named, **parts)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
