@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from chips import make_data
 from conftest import shared
 
 import pfmap
@@ -51,52 +52,16 @@ def test_the_command_line_example_runs(crop: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_places_are_left_out_in_turn_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rng, sources = np.random.default_rng(0), ""
-    for place in ("here", "there"):
-        for kind, count in (("images", 3), ("masks", 1)):
-            (tmp_path / place / kind).mkdir(parents=True)
-            for k in range(3):
-                with rasterio.open(
-                    tmp_path / place / kind / f"{k}.png", "w", "PNG", 96, 96, count, dtype="uint8"
-                ) as dst:
-                    dst.write(rng.integers(0, 2, (count, 96, 96), dtype=np.uint8) * (99 if count > 1 else 1))
-        sources += f"""
-[[sources]]
-name = "{place}"
-images = "{place}/images/*.png"
-per_batch = 2
-validation.stems = "2"
-[[sources.layers]]
-path = "{place}/masks/{{stem}}.png"
-values = {{ 0 = "a", 1 = "b" }}
-"""
-    (tmp_path / "train.toml").write_text(
-        """
-name = "tiny"
-title = "tiny"
-architecture = { encoder = "efficientnet_lite0", width = 16, embedding = 8 }
-classes = [{ name = "a", color = "#000000" }, { name = "b", color = "#ffffff" }]
-provenance = { data = "none", licence = "none", attribution = "none" }
-training = { steps = 1, crop = 64 }
-[input]
-bands = ["red", "green", "blue"]
-scale = 255.0
-mean = [0.5, 0.5, 0.5]
-std = [0.5, 0.5, 0.5]
-window = 64
-gsd = [0.1, 1.0]
-"""
-        + sources
-    )
-    more = ["--config", f"{tmp_path}/train.toml", "--places", "there", "--steps", "2", "--encoder", ""]
+    make_data(tmp_path)
+    more = ["--config", f"{tmp_path}/train.toml", "--places", "partial", "--steps", "2", "--encoder", ""]
     for _ in range(2):  # the second time nothing is trained
         leave_out.main([str(tmp_path), str(tmp_path / "out"), *more])
     printed = capsys.readouterr().out
     assert printed.count("trained") == 2
-    assert printed.count("| there | 0.") == 2
-    here, all_ = (pfmap.load_model(tmp_path / "out" / name).card for name in ("there", "all"))
-    assert {key.split("_")[0] for key in here.accuracy if key.endswith("mean_iou")} == {"here"}
-    assert {key.split("_")[0] for key in all_.accuracy if key.endswith("mean_iou")} == {"here", "there"}
+    assert printed.count("| partial | 0.") == 2
+    here, all_ = (pfmap.load_model(tmp_path / "out" / name).card for name in ("partial", "all"))
+    assert {key.split("_")[0] for key in here.accuracy if key.endswith("mean_iou")} == {"whole"}
+    assert {key.split("_")[0] for key in all_.accuracy if key.endswith("mean_iou")} == {"whole", "partial"}
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def _zeros(*shape: int) -> Longs:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Longs over any number of scenes; the first index is a code."""
+    """Counts over any number of scenes; the first index is a code."""
 
     counts: Longs = field(default_factory=lambda: _zeros(CODES, CODES))
     """``(256, 256)`` pixels by label and predicted class, `NO_CODE` for none."""

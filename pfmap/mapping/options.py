@@ -146,10 +146,7 @@ class PredictOptions:
         least=0,
         above=True,
     )
-    resample: bool = option(
-        True,
-        "Bring a scene to the resolution that the model wants while reading.",
-    )
+    resample: bool = option(True, "Bring a scene to the resolution that the model wants while reading.")
     grid: OutputGrid = option(
         "scene", "Whose pixels the outputs have where the scene is resampled.", choices=get_args(OutputGrid)
     )

@@ -23,7 +23,7 @@ from rasterio.io import MemoryFile
 from pfmap.core.arrays import Bytes
 from pfmap.core.classes import NODATA, ClassSpec
 from pfmap.core.errors import TargetError, quietly
-from pfmap.core.files import write_failed, writing_into
+from pfmap.core.files import writing, writing_into
 from pfmap.core.grid import IDENTITY, GeoBox, Span
 from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, crs_of, gdal_settings, window_of
 from pfmap.raster.vrt import Band, Shown, side_file, vrt
@@ -75,13 +75,11 @@ class RasterTarget:
         """Write rows that a swath finishes, ``([bands,] rows, width)`` uint8, or raise a `TargetError`."""
         path = folder / self.name
         bands = values.reshape(-1, *values.shape[-2:])
-        try:
-            with MemoryFile() as file:  # what a disk refuses while it closes a file, GDAL tells nobody
-                with file.open(**_staged(*bands.shape)) as dst:
-                    dst.write(bands)
-                path.write_bytes(file.getbuffer())
-        except (*GDAL_ERRORS, OSError) as error:
-            raise write_failed(path, error) from error
+        # What a disk refuses while it closes a file, GDAL tells nobody.
+        with writing(path, *GDAL_ERRORS), MemoryFile() as file:
+            with file.open(**_staged(*bands.shape)) as dst:
+                dst.write(bands)
+            path.write_bytes(file.getbuffer())
 
     def write_next(self, folder: Path, parts: list[tuple[Span, Path]], _top: int, values: Bytes) -> None:
         """Write the next rows of a raster that comes in any number of them, and add them to its parts."""
@@ -117,18 +115,18 @@ class RasterTarget:
             ]
             color = "Palette" if self.classes else "Gray"
             bands.append(Band("uint8", color, shown, NODATA, self.classes, name=name))
-        try:
+        with writing(final, *GDAL_ERRORS):
             with gdal_settings(cache=_CACHE):
                 somewhere = replace(box, transform=_SOMEWHERE[:6])
                 whole.write_text(vrt(somewhere, bands, self.tags), encoding="utf-8")
                 smaller = write_overviews(whole, folder, self.halving)
-                bands = [replace(band, overviews=smaller) for band in bands]
+                bands = [replace(band, overviews=[*smaller]) for band in bands]
                 whole.write_text(vrt(box, bands, self.tags), encoding="utf-8")
                 options = {"compress": "deflate", "level": str(self.level), "blocksize": str(BLOCK)}
                 rasterio.shutil.copy(
                     whole, final, driver="COG", bigtiff="if_safer", num_threads="all_cpus", **options
                 )
-                _read_back(final, [_sum(path) for path in (whole, *smaller)])
+                _read_back(final, [_sum(whole), *smaller.values()])
             names.unlink(missing_ok=True)
             system = box.crs_wkt if lost(final, box, bands) else None  # one that a GeoTIFF has no place for
             if self.classes or system is not None:
@@ -138,10 +136,6 @@ class RasterTarget:
             final.with_suffix(".qml").write_text(self.style, encoding="utf-8")
             for path in (whole, *smaller):
                 path.unlink()
-        except TargetError:
-            raise
-        except (*GDAL_ERRORS, OSError) as error:
-            raise write_failed(final, error) from error
         return final
 
 
@@ -174,12 +168,13 @@ def _staged(count: int, height: int, width: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
+def write_overviews(source: Path, folder: Path, halving: Halving) -> dict[Path, int]:
     """Write overviews of a uint8 raster, largest first, until one block holds the smallest.
 
-    They go into a folder as `<source's stem>.1.tif` and so on.
+    They go into a folder as `<source's stem>.1.tif` and so on; with each comes a checksum of its pixels, as
+    they are to be read back: GDAL may hide that a disk refused some.
     """
-    paths: list[Path] = []
+    paths: dict[Path, int] = {}
     while True:
         with rasterio.open(source) as src:
             if max(src.shape) <= BLOCK:
@@ -195,8 +190,7 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> list[Path]:
                     values = halve(src.read(band, window=window_of(y, x)), halving)
                     dst.write(values, band, window=window_of(rows, cols))
                     total = zlib.crc32(values.data, total)
-        _read_back(path, [total])
-        paths.append(path)
+        paths[path] = total
         source = path
 
 

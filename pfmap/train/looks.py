@@ -154,8 +154,8 @@ def pool(image: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Tensor
     wide = math.exp(rng.uniform(math.log(6), math.log(40)))
     long = wide * float(rng.uniform(1, 2.8))
     along, across = _axes(side, rng)
-    round_ = float(rng.choice([2, 4, 12]))
-    out = ((2 * along / long).abs() ** round_ + (2 * across / wide).abs() ** round_) ** (1 / round_)
+    power = float(rng.choice([2, 4, 12]))
+    out = ((2 * along / long).abs() ** power + (2 * across / wide).abs() ** power) ** (1 / power)
     water = where & (out < 1)
     if rng.random() < 0.7:
         tone = rng.uniform((0.05, 0.4, 0.45), (0.6, 0.8, 0.9))

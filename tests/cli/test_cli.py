@@ -184,6 +184,7 @@ def test_models_list_and_info(small: str) -> None:
     assert "efficientnet_lite0" in info.stdout
     landcover = pfmap("models", "info", "landcover").stdout
     assert "#d7301f, objects from 4 m2 on" in landcover
+    assert "0.05 to 2 m per pixel, coarser scenes enlarged to 0.22 m\n" in landcover
     assert re.search(r"^learned mean    0\.\d+ to 0\.\d+, ", landcover, flags=re.MULTILINE)
     missing = pfmap("models", "info", "nothing")
     assert (missing.returncode, missing.stdout) == (1, "")
