@@ -53,6 +53,31 @@ def test_swaths_of_any_height_make_the_whole_raster(crs: str | None, tmp_path: P
         assert [opened.classes[k] for k in range(3)] == list(SPECS)
 
 
+@pytest.mark.parametrize("level", ["whole", "overview"])
+def test_pixels_that_got_lost_while_gdal_said_nothing_are_noticed(
+    level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).integers(0, 100, (700, 530), dtype=np.uint8)
+    target = RasterTarget(GeoBox(530, 700, None, tuple(NORTH_UP)[:6]), "codes.tif", "mode", {}, "", 6)
+    target.write_swath(tmp_path, values)
+    out = tmp_path / "out"
+    out.mkdir()
+    copy = rasterio.shutil.copy
+
+    def copy_most(source: Path, final: Path, **options: object) -> None:
+        copy(source, final, **options)
+        with rasterio.open(final) as src:
+            overview = 0 if level == "overview" else None
+            offset = int(src.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1, ovr=overview))
+        with final.open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes(64))
+
+    monkeypatch.setattr(rasterio.shutil, "copy", copy_most)
+    with pytest.raises(TargetError, match=r"codes\.tif could not be written"):
+        finish([(target, [(Span(0, 700), tmp_path)])], out)
+
+
 def test_what_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     target = RasterTarget(GeoBox(4, 4, None, tuple(NORTH_UP)[:6]), "codes.tif", "mode", {}, "", 6)
     with pytest.raises(TargetError, match=r"none/codes\.tif"):
