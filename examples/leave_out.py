@@ -5,11 +5,13 @@
 The default model's recipe, from an ImageNet encoder, once with all sources and once without each of the
 places, which are sources of `models/landcover/train.toml`, some several. What each then holds out is mapped,
 and the table has mean IoU, the share of pixels that are right, and the expected calibration error. Every
-finished run is kept, so that the command can be stopped and called again.
+finished run is kept, so that the command can be stopped and called again. With `torchrun --nproc-per-node 2`
+in place of `python` two processes share each training.
 """
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train(chosen, options.data, folder, resume=resume)
             print(f"{place or 'nothing'} left out: trained")
             sys.stdout.flush()
+    if os.environ.get("RANK", "0") != "0":
+        return
     known = figures_of(options.out / "all", options.config, options.data)
     print("| left out | learned: mean IoU | right | ECE | left out: mean IoU | right | ECE |")
     print("|---" * 7 + "|")
