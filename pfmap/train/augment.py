@@ -36,13 +36,13 @@ class Batches:
 
     An item is the normalised image ``(B, bands, crop, crop)`` float32, the labels ``(B, crop, crop)`` uint8
     with the colour rules applied, and the labels as annotated, whose contours are real. Where several
-    processes train together, `share` says which crops of a batch this one makes; by number, so that all
-    together make the batch that one alone would.
+    processes train together, `share` says which crops of the first batch this one makes, by number; of the
+    next one those of the process after it, and so on. Together they make the batch that one alone would.
     """
 
     def __init__(self, data: TrainingData, config: TrainingConfig, share: slice = slice(None)) -> None:
         self._plan = [source for source in data.sources for _ in range(source.spec.per_batch)]
-        self._mine = range(len(self._plan))[share]
+        self._first, _, self._every = share.indices(len(self._plan))
         self._settings = config.training
         self._class_of = torch.tensor(
             [min(each.members) if len(each.members) == 1 else -1 for each in data.sets.entries]
@@ -53,9 +53,11 @@ class Batches:
         self._std = torch.tensor(config.card.input.std).view(-1, 1, 1)
 
     def __getitem__(self, step: int) -> Batch:
+        # Each process meets all sources in turn: batch norm keeps the statistics of the first one.
+        mine = range((self._first + step) % self._every, len(self._plan), self._every)
         crops = [
             self._crop(self._plan[item], np.random.default_rng((self._settings.seed, step, item)))
-            for item in self._mine
+            for item in mine
         ]
         images, labels, annotated = zip(*crops, strict=True)
         return torch.stack(images), torch.stack(labels), torch.stack(annotated)
