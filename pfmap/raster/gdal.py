@@ -3,12 +3,13 @@
 import contextlib
 import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,13 @@ def _hear(record: logging.LogRecord) -> bool:
 logging.getLogger("rasterio._err").addFilter(_hear)
 
 
+def _spelled(location: Location, number: int) -> Location:
+    """Spell a path anew: files behind a VRT that did not open GDAL knows by that, and shows as black."""
+    folder, name = os.path.split(location.gdal)
+    way = f"{number:b}".replace("1", "/.").replace("0", "/")
+    return replace(location, gdal=f"{folder or '.'}{way}/./{name}") if location.plain else location
+
+
 class Steady:
     """An opened raster of which a place that could not be read once cannot be read later either.
 
@@ -265,8 +273,9 @@ class Steady:
     """
 
     def __init__(self, location: Location) -> None:
-        self._again: Callable[[], Any] = partial(open_raster, location)
-        self._src = self._again()
+        spelled = map(partial(_spelled, location), count(1))
+        self._again: Callable[[], Any] = lambda: open_raster(next(spelled))
+        self._src = open_raster(location)
 
     def show(self, shown: Callable[[Any], Any]) -> None:
         """Read what this makes of the raster from now on."""
