@@ -1,4 +1,4 @@
-"""Surveys from the command line: whole processes."""
+"""Surveys from the command line: whole processes, where more than a refusal is looked at."""
 
 import json
 import subprocess
@@ -8,8 +8,12 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 from affine import Affine
-from commands import PFMAP, pfmap
+from click.testing import CliRunner
+from commands import pfmap
 from conftest import NORTH_UP, Write, blobs
+
+from pfmap.cli.main import cli
+from pfmap.core.errors import PfmapError
 
 
 @pytest.fixture
@@ -91,22 +95,18 @@ def test_many_scenes_can_be_predicted_without_a_survey(small: str, tmp_path: Pat
         (["@in/list.txt"], "the list in/list.txt cannot be read"),
     ],
 )
+@pytest.mark.usefixtures("survey")
 def test_what_is_no_survey_is_refused_in_a_line(
-    args: list[str],
-    message: str,
-    small: str,
-    survey: Path,
-    tmp_path: Path,
+    args: list[str], message: str, small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (survey / "empty").mkdir()
+    (tmp_path / "in/empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
     args = [*args, *([] if "-o" in args else ["-o", "out"])]
-    done = subprocess.run(
-        [PFMAP, "batch", *args, "-m", small], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (1, 2)
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    refused = CliRunner().invoke(cli, ["batch", *args, "-m", small]).exception
+    assert isinstance(refused, PfmapError)
+    assert message in str(refused)
+    assert "\n" not in str(refused)
     assert sorted(tmp_path.rglob("*")) == before
 
 
