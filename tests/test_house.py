@@ -18,6 +18,7 @@ MODULES = sorted((ROOT / "pfmap").rglob("*.py"))
 MAP = """
 import json, sys, threading
 from pathlib import Path
+import geopandas, numba, rasterio, torch  # quicker while nobody takes notes
 package, called = Path(sys.argv[1]), set()
 
 def note(frame, event, _arg):
