@@ -27,12 +27,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads woul
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more process than there are cores: many tests wait for servers, workers and locks."""
-    return 1 + (os.cpu_count() or 1)
-
-
 SHARED = Path(__file__).parents[2] / "shared"
 UTM = "EPSG:32645"
 NORTH_UP = Affine(0.5, 0, 300000, 0, -0.5, 3000000)
