@@ -172,7 +172,7 @@ def main(job_name: str, call: str, error_name: str, folder: Path) -> None:
         shutil.rmtree(out)
         if hits < nth:
             return
-        nth += 1 if job_name == "raster" else nth
+        nth += 1 if job_name == "raster" else max(1, nth // 2)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whichever_call_fails_nothing_is_half_written_and_the_same_again_ends_well(
     job: str, call: str, error: str, library: Path, tmp_path: Path
 ) -> None:
-    """The first call of a kind fails, then the second, the fourth and so on, until none is left to fail.
-
-    Of those that write a raster each does.
+    """The first call of a kind fails, then the second and so on, until none is left to fail.
 
     A disk that is full only once, as somebody made room on it since, leaves a hole, and fails no more.
     """
