@@ -11,14 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyogrio
 import pyproj
 import shapely
 from pyarrow import parquet
 
+from pfmap.core.arrays import Objects
 from pfmap.core.classes import add_default_style
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import writing
@@ -26,8 +27,8 @@ from pfmap.core.resources import PART
 from pfmap.core.stages import Feed
 from pfmap.vector.geodesy import in_degrees
 
-LAYER = "objects"
-"""Name of the layer in formats that name it."""
+LAYER, GEOMETRY = "objects", "geom"
+"""Names of the layer and of its geometry, in formats that name them."""
 
 FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet")
 
@@ -43,6 +44,9 @@ _SHORT = {
     "touches_edge": "at_edge",
 }
 """Shapefile field names have at most ten characters: these are the longer ones."""
+
+_MORE_THAN_WKB = 43
+"""Bytes that a polygon has more in a shapefile than as well-known binary: bounds, sizes, its place."""
 
 _BATCH = 2000
 """Objects that GDAL takes at a time: Python's other threads wait while it does."""
@@ -67,14 +71,14 @@ class Sink(ABC):
     begun: bool = field(default=False, init=False)
     _count: int = field(default=0, init=False)
 
-    def append(self, frame: gpd.GeoDataFrame) -> None:
-        """Add objects, polygons in the CRS with their attributes; a `TargetError` if that cannot be done."""
+    def append(self, table: pa.Table) -> None:
+        """Add objects, attributes and WKB polygons in the CRS; a `TargetError` if that cannot be done."""
         with quietly(), writing(self.folder / self.stem, *_FAILURES):
-            self._append(frame)
+            self._append(table)
         self.begun = True
-        self._count += len(frame)
+        self._count += table.num_rows
 
-    def finish(self, empty: Callable[[], gpd.GeoDataFrame], qml: str) -> list[Path]:
+    def finish(self, empty: Callable[[], pa.Table], qml: str) -> list[Path]:
         """Complete the file, with its QGIS style, and return its paths, without those of sidecars.
 
         `empty` makes a table with all fields and no objects: what is written where there are none. A
@@ -105,7 +109,7 @@ class Sink(ABC):
         """Let go of a file that may not be complete."""
 
     @abstractmethod
-    def _append(self, frame: gpd.GeoDataFrame) -> None: ...
+    def _append(self, table: pa.Table) -> None: ...
 
     @abstractmethod
     def _finish(self, qml: str) -> list[Path]: ...
@@ -117,8 +121,14 @@ class Sink(ABC):
     def _style(path: Path, qml: str) -> None:
         path.with_suffix(".qml").write_text(qml, encoding="utf-8")
 
-    def _set_crs(self, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-        return frame if self.crs is None else frame.set_crs(self.crs, allow_override=True)
+    def _write_arrow(self, objects: Any, path: Path, driver: str, **options: Any) -> None:
+        """Have GDAL write objects that come as Arrow's: a table, or what reads one."""
+        if driver == "GeoJSON":  # RFC 7946 knows no CRS but one
+            crs = None if self.crs is None else "OGC:CRS84"
+        else:
+            crs = None if self.crs is None else self.crs.to_wkt()
+        options = {"geometry_name": GEOMETRY, "geometry_type": "Polygon", **options}
+        pyogrio.write_arrow(objects, path, driver=driver, crs=crs, **options)
 
 
 @dataclass(slots=True)
@@ -129,30 +139,26 @@ class _Shapefile(Sink):
     _shapes: int = 0
     _records: int = 0
 
-    def _append(self, frame: gpd.GeoDataFrame) -> None:
-        frame = self._set_crs(frame.rename(columns=_SHORT))
-        points = shapely.get_num_coordinates(frame.geometry.array)
-        rings = 1 + shapely.get_num_interior_rings(frame.geometry.array)
-        sizes = 52 + 4 * rings + 16 * points
+    def _append(self, table: pa.Table) -> None:
+        table = table.rename_columns([_SHORT.get(name, name) for name in table.column_names])
+        sizes = _MORE_THAN_WKB + pc.binary_length(table[GEOMETRY]).to_numpy()
         if not self._parts:
             self._next_part()
         first = 0
-        while first < len(frame) or not self._records:
+        while first < len(sizes) or not self._records:
             room = int(
                 np.searchsorted(np.cumsum(sizes[first:]), SHAPEFILE_BYTES - self._shapes, side="right")
             )
             if self._records:
-                table = self._parts[-1].with_suffix(".dbf").stat().st_size if self._shapes else 0
-                room = min(room, max(0, SHAPEFILE_BYTES - table) // self._records)
+                attributes = self._parts[-1].with_suffix(".dbf").stat().st_size if self._shapes else 0
+                room = min(room, max(0, SHAPEFILE_BYTES - attributes) // self._records)
             if not room and self._shapes:
                 self._next_part()
                 continue
             stop = first + max(1, room)
             path = self._parts[-1]
-            pyogrio.write_dataframe(
-                frame.iloc[first:stop], path, driver="ESRI Shapefile", append=path.exists(),
-                geometry_type="Polygon", encoding="UTF-8",
-            )  # fmt: skip
+            some = table.slice(first, stop - first)
+            self._write_arrow(some, path, "ESRI Shapefile", append=path.exists(), encoding="UTF-8")
             with path.with_suffix(".dbf").open("rb") as file:
                 self._records = struct.unpack("<H", file.read(12)[10:])[0]
             self._shapes += int(sizes[first:stop].sum())
@@ -180,15 +186,14 @@ class _Parquet(Sink):
 
     _writer: parquet.ParquetWriter | None = None
 
-    def _append(self, frame: gpd.GeoDataFrame) -> None:
-        table = _table(self._set_crs(frame))
+    def _append(self, table: pa.Table) -> None:
         if self._writer is None:
             crs = None if self.crs is None else self.crs.to_json_dict()
             column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": crs}
-            geo = {"version": "1.1.0", "primary_column": "geom", "columns": {"geom": column}}
+            geo = {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
             schema = table.schema.with_metadata({"geo": json.dumps(geo), **self.metadata})
             self._writer = parquet.ParquetWriter(self._path("parquet"), schema, compression="zstd")
-        self._writer.write_table(table.cast(self._writer.schema))
+        self._writer.write_table(table)
 
     def _finish(self, qml: str) -> list[Path]:
         assert self._writer is not None
@@ -215,28 +220,20 @@ class _Streamed(Sink):
     _schema: pa.Schema | None = None
     _feed: Feed[pa.Table] | None = None
 
-    def _append(self, frame: gpd.GeoDataFrame) -> None:
-        frame = self._set_crs(frame)
-        if self.driver == "GeoJSON" and self.crs is not None:  # RFC 7946 knows no CRS but one
-            shapes = in_degrees(frame.geometry.to_numpy(), self.crs)
-            frame = frame.assign(geom=gpd.GeoSeries(shapes, frame.index, crs=4326))
-        table = _table(frame)
+    def _append(self, table: pa.Table) -> None:
+        if self.driver == "GeoJSON" and self.crs is not None:
+            shapes = in_degrees(shapely.from_wkb(table[GEOMETRY].to_numpy()), self.crs)
+            table = table.drop_columns(GEOMETRY).append_column(GEOMETRY, as_wkb(shapes))
         if self._feed is None:
             self._schema = table.schema
             self._feed = Feed(self._write)
-        self._feed.put(table.cast(self._schema))
+        self._feed.put(table)
 
     def _write(self, tables: Iterator[pa.Table]) -> None:
-        crs = self.crs.to_wkt() if self.crs is not None else None
-        if crs is not None and self.driver == "GeoJSON":
-            crs = "OGC:CRS84"
         batches = (batch for table in tables for batch in table.to_batches(_BATCH))
+        reader = pa.RecordBatchReader.from_batches(self._schema, batches)
         with quietly():  # in this thread it may begin once the one that feeds it is elsewhere
-            pyogrio.write_arrow(
-                pa.RecordBatchReader.from_batches(self._schema, batches), self._path(self.ending),
-                driver=self.driver, layer=LAYER, geometry_name="geom", geometry_type="Polygon", crs=crs,
-                **self.options,
-            )  # fmt: skip
+            self._write_arrow(reader, self._path(self.ending), self.driver, layer=LAYER, **self.options)
 
     def _finish(self, qml: str) -> list[Path]:
         assert self._feed is not None
@@ -273,10 +270,6 @@ def sink(
     return _Streamed(*common, driver="GeoJSON", ending="geojson", options=options)
 
 
-def _table(frame: gpd.GeoDataFrame) -> pa.Table:
-    """Return a table with the geometries as WKB, one type for texts, and without notes on its columns."""
-    table = pa.table(frame.to_arrow(index=False, geometry_encoding="WKB"))
-    # However pandas keeps them: a chunk without rows has none.
-    texts = (pa.types.is_large_string, pa.types.is_null)
-    kinds = (pa.string() if any(is_kind(kind) for is_kind in texts) else kind for kind in table.schema.types)
-    return table.cast(pa.schema(list(zip(table.schema.names, kinds, strict=True))))
+def as_wkb(shapes: Objects) -> pa.Array:
+    """Return ``(n,)`` geometries as Arrow's well-known binary."""
+    return pa.array(shapely.to_wkb(shapes), pa.binary())

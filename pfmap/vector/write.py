@@ -9,19 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
+import pyarrow as pa
 import pyogrio
 import pyproj
 import shapely
 
-from pfmap.core.arrays import Array, Bools, Floats, Objects
+from pfmap.core.arrays import Array, Bools, Floats, Longs, Objects
 from pfmap.core.classes import ClassSpec, objects_style, qml
 from pfmap.core.errors import UsageError, quietly
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.core.stages import Regions
-from pfmap.vector.formats import Sink, sink
+from pfmap.vector.formats import GEOMETRY, Sink, as_wkb, sink
 from pfmap.vector.geodesy import Measurer, rectangles, same_place, to_degrees
 from pfmap.vector.regularize import Regularizer
 
@@ -30,6 +30,8 @@ SceneNames = Callable[[Objects], Objects]
 
 _TEXT_BYTES = 254
 """What a text in a shapefile's table has room for."""
+
+_TEXTS = dict.fromkeys(("class", "scene"), pa.string())
 
 _CHUNK = 20_000
 """Objects that are written together."""
@@ -82,6 +84,8 @@ class ObjectWriter:
     scenes: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Objects per scene and class, where `scene` says it for each."""
     _crs: pyproj.CRS | None = field(init=False)
+    _area: str = field(init=False)
+    """Name of the field with the area."""
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[Regions] = field(default_factory=list)
     _pieces: Counter[int] = field(default_factory=Counter)
@@ -92,6 +96,7 @@ class ObjectWriter:
     def __post_init__(self) -> None:
         self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
         self.areas = dict.fromkeys(self.counts, 0.0)
+        self._area = f"area_{'m2' if self.measurer.units == 'm' else 'px'}"
         wkt = self.geobox.crs_wkt
         self._crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
         names = [spec.name for spec in self.classes.values()]
@@ -153,7 +158,7 @@ class ObjectWriter:
         for name, sinks in self._sinks.items():
             for form, one in zip(self.formats, sinks, strict=True):
                 kind = f"{form}.{name}" if name else form
-                files[kind] = one.finish(lambda: self._frame(Regions.none()), style)
+                files[kind] = one.finish(lambda: self._table(Regions.none())[0], style)
         return files
 
     def close(self) -> None:
@@ -170,8 +175,8 @@ class ObjectWriter:
         further &= regions.region_ids != self._torn
         return further
 
-    def _frame(self, regions: Regions) -> gpd.GeoDataFrame:
-        """Make objects of regions: polygons in the CRS, and their attributes."""
+    def _table(self, regions: Regions) -> tuple[pa.Table, Longs]:
+        """Make objects of regions, polygons in the CRS with their attributes; and say of which they are."""
         a, b, c, d, e, f = self.geobox.transform
         matrix = np.array([[a, d], [b, e]])
 
@@ -200,10 +205,13 @@ class ObjectWriter:
         for index in np.flatnonzero(~regions.whole):
             self._pieces[owner := int(regions.object_ids[index])] += 1
             columns["piece"][index] = self._pieces[owner]
-        frame = gpd.GeoDataFrame(columns, geometry=geometry, crs=None).rename_geometry("geom")
+        values = {
+            name: pa.array(column, _TEXTS.get(name), from_pandas=True) for name, column in columns.items()
+        }
         least = np.take(self.min_area or (0.0,), regions.classes, mode="clip")
-        large = np.repeat(shapely.area(ground), pieces) >= least
-        return frame[large | ~regions.whole] if least.any() else frame
+        small = (np.repeat(shapely.area(ground), pieces) < least) & regions.whole
+        kept = np.flatnonzero(~small)
+        return pa.table(values | {GEOMETRY: as_wkb(geometry)}).take(kept), kept
 
     def _attributes(self, regions: Regions, geometry: Objects, ground: Objects) -> dict[str, Array]:
         """Return ``(n,)`` what is said of every object, by the names of the fields, in their order.
@@ -224,7 +232,7 @@ class ObjectWriter:
             "class_id": regions.classes,  # the value in the class raster
             "class": names[which],
             # Of the polygon on the ground, without its holes; the outline has them.
-            "area_m2" if unit == "m" else "area_px": np.asarray(shapely.area(ground)).round(6),
+            self._area: np.asarray(shapely.area(ground)).round(6),
             f"perimeter_{unit}": np.asarray(shapely.length(ground)).round(6),
             # The sides of the smallest rectangle around it, and where the longer one points there: degrees
             # clockwise from true north, 0 to below 180; without a CRS from up in the raster.
@@ -246,17 +254,20 @@ class ObjectWriter:
         """Write objects, and count them."""
         if not len(regions):
             return
-        frame = self._frame(regions)
-        area, first = frame["area_m2" if self.measurer.units == "m" else "area_px"], frame["piece"] == 1
-        for value, part in area[~self._going_on(regions)[frame.index]].groupby(frame["class_id"]):
-            self.counts[int(value)] = self.counts.get(int(value), 0) + int(first[part.index].sum())
-            self.areas[int(value)] = self.areas.get(int(value), 0.0) + float(part.sum())
+        table, kept = self._table(regions)
+        area, values, pieces = (table[name].to_numpy() for name in (self._area, "class_id", "piece"))
+        own, first = ~self._going_on(regions)[kept], pieces == 1
+        for value in np.unique(values[own]).tolist():
+            mine = own & (values == value)
+            self.counts[value] = self.counts.get(value, 0) + int(np.count_nonzero(mine & first))
+            self.areas[value] = self.areas.get(value, 0.0) + float(area[mine].sum())
         if not isinstance(self.scene, str):
-            for (scene, value), count in first.groupby([frame["scene"], frame["class_id"]]).sum().items():
-                self.scenes[scene, int(value)] += int(count)
-        parts = frame.groupby("class_id") if self.by_class else [(None, frame)]
-        for value, part in parts:
-            for one in self._sinks_of(None if value is None else int(value)):
+            self.scenes.update(
+                zip(table["scene"].filter(first).to_pylist(), values[first].tolist(), strict=True)
+            )
+        for value in np.unique(values).tolist() if self.by_class else (None,):
+            part = table if value is None else table.filter(values == value)
+            for one in self._sinks_of(value):
                 one.append(part)
 
 
@@ -273,11 +284,12 @@ def refuse_unfit(
     elif form == "geojson" and crs is not None and to_degrees(crs) is None:
         lost = f"CRS {crs.name}: it is always in WGS 84, and there is no way there"
     elif form == "shp" and crs is not None:
-        frame = gpd.GeoDataFrame({"class": ["any"]}, geometry=[shapely.Point(center)], crs=crs)
+        table = pa.table({"class": ["any"], GEOMETRY: [shapely.Point(center).wkb]})
+        options = {"geometry_name": GEOMETRY, "geometry_type": "Point", "crs": crs.to_wkt()}
         with tempfile.TemporaryDirectory(dir=folder) as name, quietly():
             found = None
             with contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError):
-                pyogrio.write_dataframe(frame, f"{name}/trial.shp")
+                pyogrio.write_arrow(table, f"{name}/trial.shp", driver="ESRI Shapefile", **options)
                 found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
         if found is None or not same_place(crs, pyproj.CRS(found), center):
             lost = f"CRS {crs.name}"
