@@ -1,10 +1,15 @@
-"""The command line in a process of its own, as a user meets it, and other processes that tests start."""
+"""The command line, in a process of its own, as a user meets it, or in this one, and other processes."""
 
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from pfmap.cli.main import _status
 
 PFMAP = str(Path(sys.executable).with_name("pfmap"))
 
@@ -21,6 +26,19 @@ os.execv(sys.argv[1], sys.argv[1:])
 def pfmap(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [PFMAP, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+class Ended(NamedTuple):
+    status: int
+    said: list[str]
+    """Lines on standard error."""
+
+
+def ended(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
+    """Run a command in this process, which has all libraries loaded."""
+    capsys.readouterr()
+    status = _status(list(map(str, arguments)))
+    return Ended(status, capsys.readouterr().err.strip().splitlines())
 
 
 def interruptible(*command: object) -> list[str]:

@@ -31,7 +31,7 @@ def test_the_wheel_carries_the_model_and_runs_elsewhere(tmp_path: Path) -> None:
     home = tmp_path / "env"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     run([*pip, "-c", ROOT / "constraints.txt", wheel], tmp_path)
     listed = run([home / "bin" / "pfmap", "models", "list"], tmp_path)
     assert "landcover" in listed

@@ -8,10 +8,8 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 from affine import Affine
-from commands import pfmap
+from commands import ended, pfmap
 from conftest import NORTH_UP, Write, blobs
-
-from pfmap.cli.main import _status
 
 
 @pytest.fixture
@@ -106,10 +104,10 @@ def test_what_is_no_survey_is_refused_in_a_line(
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     args = [*args, *([] if "-o" in args else ["-o", "out"])]
-    assert _status(["batch", *args, "-m", small]) in (1, 2)
-    said = capsys.readouterr().err
-    assert message in said
-    assert len(said.strip().splitlines()) == 1
+    status, said = ended(capsys, "batch", *args, "-m", small)
+    assert status in (1, 2)
+    assert len(said) == 1
+    assert message in said[0]
     assert sorted(tmp_path.rglob("*")) == before
 
 
