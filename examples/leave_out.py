@@ -25,7 +25,7 @@ CONFIG = Path(__file__).parents[1] / "models" / "landcover" / "train.toml"
 
 
 def without(config: TrainingConfig, place: Sequence[str], steps: int, encoder: str) -> TrainingConfig:
-    """Return the configuration of one run."""
+    """Return the configuration of one run: the crops of a place that is left out are made of the others."""
     training = dataclasses.replace(
         config.training,
         steps=steps,
@@ -34,8 +34,11 @@ def without(config: TrainingConfig, place: Sequence[str], steps: int, encoder: s
         decoder_rate=1e-3,
         validations=1,
     )
-    sources = tuple(source for source in config.sources if source.name not in place)
-    return dataclasses.replace(config, training=training, sources=sources)
+    kept = [source for source in config.sources if source.name not in place]
+    for index in range(sum(source.per_batch for source in config.sources if source.name in place)):
+        at = index % len(kept)
+        kept[at] = dataclasses.replace(kept[at], per_batch=kept[at].per_batch + 1)
+    return dataclasses.replace(config, training=training, sources=tuple(kept))
 
 
 def figures_of(folder: Path, config: Path, data: Path) -> dict[str, Evaluation]:
