@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -28,17 +27,11 @@ def pfmap(*arguments: object, **options: object) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-class Ended(NamedTuple):
-    status: int
-    said: list[str]
-    """Lines on standard error."""
-
-
-def ended(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
-    """Run a command in this process, which has all libraries loaded."""
+def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has all libraries loaded."""
     capsys.readouterr()
     status = _status(list(map(str, arguments)))
-    return Ended(status, capsys.readouterr().err.strip().splitlines())
+    return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
 
 
 def interruptible(*command: object) -> list[str]:

@@ -185,7 +185,7 @@ def build_report(
     """Put together what the report file says; `batch_size` are the windows per pass at the end."""
     scene, card = plan.scene, plan.card
     tally, box = mapped.tally, plan.geobox
-    unit = "area_m2" if tally.measurer.units == "m" else "area_px"
+    unit = f"area_{tally.measurer.area_units}"
     return SceneReport(
         pfmap=__version__,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,8 +27,8 @@ class Measurer:
     """
 
     def __init__(self, crs_wkt: str | None, center: tuple[float, float]) -> None:
-        self.units = "px" if crs_wkt is None else "m"
-        """Of lengths: "m", or "px" without a CRS."""
+        self.units, self.area_units = ("px", "px") if crs_wkt is None else ("m", "m2")
+        """Of lengths and of areas: "px" without a CRS."""
         self._factor = 1.0
         self._to_equal_area: pyproj.Transformer | None = None
         self._to_degrees: pyproj.Transformer | None = None

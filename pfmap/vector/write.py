@@ -84,8 +84,6 @@ class ObjectWriter:
     scenes: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Objects per scene and class, where `scene` says it for each."""
     _crs: pyproj.CRS | None = field(init=False)
-    _area: str = field(init=False)
-    """Name of the field with the area."""
     _sinks: dict[str, list[Sink]] = field(default_factory=dict)
     _waiting: list[Regions] = field(default_factory=list)
     _pieces: Counter[int] = field(default_factory=Counter)
@@ -96,7 +94,6 @@ class ObjectWriter:
     def __post_init__(self) -> None:
         self.counts = dict.fromkeys(sorted(self.wanted or ()), 0)
         self.areas = dict.fromkeys(self.counts, 0.0)
-        self._area = f"area_{'m2' if self.measurer.units == 'm' else 'px'}"
         wkt = self.geobox.crs_wkt
         self._crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_2d()
         names = [spec.name for spec in self.classes.values()]
@@ -232,7 +229,7 @@ class ObjectWriter:
             "class_id": regions.classes,  # the value in the class raster
             "class": names[which],
             # Of the polygon on the ground, without its holes; the outline has them.
-            self._area: np.asarray(shapely.area(ground)).round(6),
+            f"area_{self.measurer.area_units}": np.asarray(shapely.area(ground)).round(6),
             f"perimeter_{unit}": np.asarray(shapely.length(ground)).round(6),
             # The sides of the smallest rectangle around it, and where the longer one points there: degrees
             # clockwise from true north, 0 to below 180; without a CRS from up in the raster.
@@ -255,7 +252,8 @@ class ObjectWriter:
         if not len(regions):
             return
         table, kept = self._table(regions)
-        area, values, pieces = (table[name].to_numpy() for name in (self._area, "class_id", "piece"))
+        wanted = f"area_{self.measurer.area_units}", "class_id", "piece"
+        area, values, pieces = (table[name].to_numpy() for name in wanted)
         own, first = ~self._going_on(regions)[kept], pieces == 1
         for value in np.unique(values[own]).tolist():
             mine = own & (values == value)

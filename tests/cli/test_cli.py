@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from commands import HANG, PFMAP, Ended, ended, interruptible, pfmap, wait_until
+from commands import HANG, PFMAP, here, interruptible, pfmap, wait_until
 from conftest import Write, blobs
 
 from pfmap.model.store import user_models
@@ -103,15 +103,12 @@ def test_usage_errors_exit_with_2_and_others_with_1(
     for number, (status, words, arguments) in enumerate(cases):
         options = () if "-m" in arguments else ("-m", small)
         command = ("predict", *arguments, *options, "-o", tmp_path / "out")
-        results = [ended(capsys, *command)]
-        if number in (0, 2):
-            done = pfmap(*command)
-            results.append(Ended(done.returncode, done.stderr.strip().splitlines()))
-        for found, said in results:
-            assert found == status, (arguments, said)
-            assert said[-1].startswith("Error: "), (arguments, said)
-            assert words in said[-1]
-            assert not any("Traceback" in line for line in said), said
+        for done in (here(capsys, *command), *([pfmap(*command)] if number in (0, 2) else [])):
+            assert done.returncode == status, (arguments, done.stderr)
+            error = done.stderr.strip().splitlines()[-1]
+            assert error.startswith("Error: "), (arguments, done.stderr)
+            assert words in error
+            assert "Traceback" not in done.stderr
         assert not any(p for p in (tmp_path / "out").glob("*")), arguments
 
 
@@ -154,18 +151,20 @@ def test_a_page_never_replaces_what_it_is_about(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_existing_outputs_are_refused(small: str, write_scene: Write) -> None:
+def test_existing_outputs_are_refused(
+    small: str, write_scene: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     scene = write_scene(blobs(70, 70))
     assert pfmap("predict", scene, "-m", small).returncode == 0
     before = {p: p.read_bytes() for p in scene.parent.glob("scene_*")}
-    done = pfmap("predict", scene, "-m", small, "--min-area", "2")
+    done = here(capsys, "predict", scene, "-m", small, "--min-area", "2")
     assert done.returncode == 1
     assert "(of other options): replace with --overwrite" in done.stderr
     assert {p: p.read_bytes() for p in scene.parent.glob("scene_*")} == before
-    done = pfmap("predict", scene, "-m", small)
+    done = here(capsys, "predict", scene, "-m", small)
     assert done.returncode == 0
     assert "is mapped already" in done.stdout
-    assert pfmap("predict", scene, "-m", small, "--overwrite", "--min-area", "2").returncode == 0
+    assert here(capsys, "predict", scene, "-m", small, "--overwrite", "--min-area", "2").returncode == 0
 
 
 @pytest.mark.slow
@@ -183,13 +182,13 @@ def test_ctrl_c_leaves_no_half_file(small: str, write_scene: Write, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_models_list_and_info(small: str) -> None:
+def test_models_list_and_info(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(pfmap("models", "list", "--json").stdout)
     assert "small" in {row["name"] for row in rows}
-    info = pfmap("models", "info", small)
+    info = here(capsys, "models", "info", small)
     assert "class_1" in info.stdout
     assert "efficientnet_lite0" in info.stdout
-    landcover = pfmap("models", "info", "landcover").stdout
+    landcover = here(capsys, "models", "info", "landcover").stdout
     assert "#d7301f, objects from 4 m2 on" in landcover
     assert "0.05 to 2 m per pixel, coarser scenes enlarged to 0.22 m\n" in landcover
     assert re.search(r"^learned mean    0\.\d+ to 0\.\d+, ", landcover, flags=re.MULTILINE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 from affine import Affine
-from commands import ended, pfmap
+from commands import here, pfmap
 from conftest import NORTH_UP, Write, blobs
 
 
@@ -104,10 +104,10 @@ def test_what_is_no_survey_is_refused_in_a_line(
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     args = [*args, *([] if "-o" in args else ["-o", "out"])]
-    status, said = ended(capsys, "batch", *args, "-m", small)
-    assert status in (1, 2)
-    assert len(said) == 1
-    assert message in said[0]
+    done = here(capsys, "batch", *args, "-m", small)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
