@@ -6,12 +6,14 @@ STAMP := .venv/.installed
 # A Python that has QGIS's own modules: the system's, where QGIS is installed.
 QGIS_PYTHON ?= /usr/bin/python3
 
-.PHONY: demo test test-slow test-qgis test-browser lint docs clean
+.PHONY: demo test test-quick test-slow test-qgis test-browser lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
 
-test: lint
+test: lint test-quick
+
+test-quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(STAMP)
