@@ -6,7 +6,7 @@ The default model's recipe, from an ImageNet encoder, once with all sources and 
 places, which are sources of `models/landcover/train.toml`, some several. What each then holds out is mapped,
 and the table has mean IoU, the share of pixels that are right, and the expected calibration error. Every
 finished run is kept, so that the command can be stopped and called again. With `torchrun --nproc-per-node 2`
-in place of `python` two processes share each training.
+in place of `python` two processes share a training, the next one at each call.
 """
 
 import argparse
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train(chosen, options.data, folder, resume=resume)
             print(f"{place or 'nothing'} left out: trained")
             sys.stdout.flush()
-    if os.environ.get("RANK", "0") != "0":
-        return
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # what has met once is not to meet again
+                return
     known = figures_of(options.out / "all", options.config, options.data)
     print("| left out | learned: mean IoU | right | ECE | left out: mean IoU | right | ECE |")
     print("|---" * 7 + "|")
