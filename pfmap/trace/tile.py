@@ -216,7 +216,7 @@ def label(classes: Array, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]
             if above + 1 < stop_above and starts[above + 1] == stop:
                 above += 1
     number = np.empty(len(starts), dtype=np.int32)
-    found = np.int64(0)
+    found: Any = np.int64(0)
     for y in range(height):
         for run in range(row_starts[y], row_starts[y + 1]):
             if classes[y, starts[run]] == nodata:
@@ -402,7 +402,8 @@ def arcs_between(labels: Ints) -> Arcs:
     left = np.empty(count, dtype=np.int32)
     right = np.empty(count, dtype=np.int32)
     closed = np.zeros(count, dtype=np.bool_)
-    arcs, at = 0, np.int64(0)
+    arcs = 0
+    at: Any = np.int64(0)
     for rings in (False, True):  # what is left when all nodes' lines are walked are rings
         wanted = _NEW_EAST | _NEW_SOUTH if rings else _NODE
         for y in range(height + 1):
@@ -449,7 +450,8 @@ def walk_rings(
     region = np.empty(count, dtype=np.int64)
     area = np.zeros(count, dtype=np.int64)
     walked = np.zeros(count, dtype=np.bool_)
-    rings, at = 0, np.int64(0)
+    rings = 0
+    at: Any = np.int64(0)
     for first in range(count):
         if walked[first]:
             continue
