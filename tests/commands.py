@@ -17,7 +17,8 @@ HANG = 300
 
 _HEED = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for each in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(each, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
@@ -35,7 +36,7 @@ def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> subprocess.C
 
 
 def interruptible(*command: object) -> list[str]:
-    """The same command, heeding SIGINT also where this process was told to ignore it, as by nohup."""
+    """The same command, heeding SIGINT and SIGHUP also where this process ignores them, as under nohup."""
     return [sys.executable, "-c", _HEED, *map(str, command)]
 
 

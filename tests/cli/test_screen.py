@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import HANG, PFMAP, wait_until
+from commands import HANG, PFMAP, interruptible, wait_until
 from conftest import Write, blobs
 
 ROOT = Path(__file__).parents[2]
@@ -221,9 +221,8 @@ def test_what_ends_a_run_leaves_no_half_file(
 ) -> None:
     scene = write_scene(blobs(3000, 3000))
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [PFMAP, "predict", scene, "-m", small, "-o", out], stderr=subprocess.PIPE, text=True
-    )
+    command = interruptible(PFMAP, "predict", scene, "-m", small, "-o", out)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: out.is_dir() and any(out.iterdir()), process)
     for each in signals:
         process.send_signal(each)
