@@ -38,10 +38,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(function: F) -> F:
     """Compile a function to machine code on its first call, and keep the code for later processes.
 
-    It runs without Python's lock, so that threads work at once. Left out of it is what numba takes long to
-    compile: setting arrays, or parts, to others, and handing on a plain 0 or True, for which it compiles once
-    more what takes it. Where neither the package's folder nor the user's cache folder can be written, it is
-    compiled once for every process.
+    It runs without Python's lock, so that threads work at once. Where neither the package's folder nor the
+    user's cache folder can be written, it is compiled once for every process.
     """
     code: Any = numba.njit(nogil=True, error_model="numpy")(function)
     with suppress(RuntimeError):  # numba: no locator available
@@ -89,9 +87,7 @@ def take_ragged(coords: Ints, offsets: Longs, chosen: Longs) -> Ints:
 def doubled(rows: Longs) -> Longs:
     """Return a full ``(n, k)`` table with room for as many rows again, for loops that cannot count ahead."""
     more = np.empty((2 * len(rows), rows.shape[1]), dtype=rows.dtype)
-    for k in range(len(rows)):
-        for column in range(rows.shape[1]):
-            more[k, column] = rows[k, column]
+    more[: len(rows)] = rows
     return more
 
 
@@ -216,7 +212,7 @@ def label(classes: Array, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]
             if above + 1 < stop_above and starts[above + 1] == stop:
                 above += 1
     number = np.empty(len(starts), dtype=np.int32)
-    found: Any = np.int64(0)
+    found = 0
     for y in range(height):
         for run in range(row_starts[y], row_starts[y + 1]):
             if classes[y, starts[run]] == nodata:
@@ -270,8 +266,7 @@ def _gather(
         for run in range(row_starts[y], row_starts[y + 1]):
             start, piece = starts[run], number[run]
             stop = starts[run + 1] if run + 1 < row_starts[y + 1] else width
-            for x in range(start, stop):
-                labels[y, x] = piece
+            labels[y, start:stop] = piece
             if piece == NOTHING:
                 continue
             total, least = 0, 255
@@ -292,29 +287,29 @@ _EAST, _SOUTH, _NEW_EAST, _NEW_SOUTH, _NODE = 1, 2, 4, 8, 16
 
 
 @compiled
-def _lines(labels: Ints) -> tuple[Bytes, int]:
-    """Find the unit lines between pixels of different pieces.
+def _lines(classes: Array) -> tuple[Bytes, int]:
+    """Find the unit lines between pixels of different classes.
 
     Returns:
         ``(h + 1, w + 1)`` the flags above for each pixel corner, and the number of unit lines. None runs
         along the tile's sides.
     """
-    height, width = labels.shape
+    height, width = classes.shape
     lines = np.zeros((height + 1, width + 1), dtype=np.uint8)
     count = 0
     for x in range(1, width):
-        lines[0, x] = (labels[0, x - 1] != labels[0, x]) * (_SOUTH | _NEW_SOUTH | _NODE)
-        count += labels[0, x - 1] != labels[0, x]
-        lines[height, x] = (labels[height - 1, x - 1] != labels[height - 1, x]) * _NODE
+        lines[0, x] = (classes[0, x - 1] != classes[0, x]) * (_SOUTH | _NEW_SOUTH | _NODE)
+        count += classes[0, x - 1] != classes[0, x]
+        lines[height, x] = (classes[height - 1, x - 1] != classes[height - 1, x]) * _NODE
     for y in range(1, height):
-        lines[y, 0] = (labels[y - 1, 0] != labels[y, 0]) * (_EAST | _NEW_EAST | _NODE)
-        count += labels[y - 1, 0] != labels[y, 0]
-        lines[y, width] = (labels[y - 1, width - 1] != labels[y, width - 1]) * _NODE
+        lines[y, 0] = (classes[y - 1, 0] != classes[y, 0]) * (_EAST | _NEW_EAST | _NODE)
+        count += classes[y - 1, 0] != classes[y, 0]
+        lines[y, width] = (classes[y - 1, width - 1] != classes[y, width - 1]) * _NODE
         for x in range(1, width):
-            east = np.uint8(labels[y - 1, x] != labels[y, x])
-            south = np.uint8(labels[y, x - 1] != labels[y, x])
-            west = np.uint8(labels[y - 1, x - 1] != labels[y, x - 1])
-            north = np.uint8(labels[y - 1, x - 1] != labels[y - 1, x])
+            east = np.uint8(classes[y - 1, x] != classes[y, x])
+            south = np.uint8(classes[y, x - 1] != classes[y, x])
+            west = np.uint8(classes[y - 1, x - 1] != classes[y, x - 1])
+            north = np.uint8(classes[y - 1, x - 1] != classes[y - 1, x])
             node = np.uint8(east + south + west + north > 2)
             lines[y, x] = (
                 east * np.uint8(_EAST | _NEW_EAST)
@@ -390,20 +385,19 @@ def _sides(labels: Ints, x: int, y: int, heading: int) -> tuple[int, int]:
 
 
 @compiled
-def arcs_between(labels: Ints) -> Arcs:
-    """Trace the lines inside a tile, from node to node, of its ``(h, w)`` labels, as `label` gives them.
+def arcs_between(classes: Array, labels: Ints) -> Arcs:
+    """Trace the lines inside a tile of ``(h, w)`` classes, from node to node; labels are from `label`.
 
     Each arc is there once; closed ones start at their first corner in reading order.
     """
     height, width = labels.shape
-    lines, count = _lines(labels)
+    lines, count = _lines(classes)
     coords = np.empty((2 * count, 2), dtype=np.int32)
     offsets = np.empty(count + 1, dtype=np.int64)
     left = np.empty(count, dtype=np.int32)
     right = np.empty(count, dtype=np.int32)
     closed = np.zeros(count, dtype=np.bool_)
-    arcs = 0
-    at: Any = np.int64(0)
+    arcs, at = 0, 0
     for rings in (False, True):  # what is left when all nodes' lines are walked are rings
         wanted = _NEW_EAST | _NEW_SOUTH if rings else _NODE
         for y in range(height + 1):
@@ -450,8 +444,7 @@ def walk_rings(
     region = np.empty(count, dtype=np.int64)
     area = np.zeros(count, dtype=np.int64)
     walked = np.zeros(count, dtype=np.bool_)
-    rings = 0
-    at: Any = np.int64(0)
+    rings, at = 0, 0
     for first in range(count):
         if walked[first]:
             continue
@@ -534,7 +527,7 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
     at = start
     for k in range(size):
         if not loose[start + k]:
-            points[at, 0], points[at, 1] = points[start + k, 0], points[start + k, 1]
+            points[at] = points[start + k]
             at += 1
-    points[at, 0], points[at, 1] = points[start, 0], points[start, 1]
+    points[at] = points[start]
     return at + 1

@@ -323,7 +323,7 @@ class Tracer:
             y, x_in = np.divmod(pieces.first, labels.shape[1])
             place = (self._top + y) * self._width + left + x_in
             pieces = pieces._replace(classes=given[pieces.first].astype(np.int32), first=place)
-            arcs = arcs_between(labels)
+            arcs = arcs_between(pixels, labels)
             if self._tolerance > 0:
                 beside = np.stack([look_up(pieces.classes, side) for side in (arcs.left, arcs.right)])
                 curved: Any = np.isin(beside, self._curved).any(axis=0)
