@@ -12,14 +12,13 @@ in place of `python` two processes share a training, the next one at each call.
 import argparse
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from examples.ablation.run import train_missing
 from pfmap.evaluation.figures import Evaluation
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.evaluate_model import evaluate_model
-from pfmap.train.loop import CHECKPOINT_NAME, train
 
 CONFIG = Path(__file__).parents[1] / "models" / "landcover" / "train.toml"
 
@@ -67,13 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     config = read_config(options.config)
     for place in ("", *options.places):
-        folder = options.out / (place or "all")
-        if not (folder / "model.toml").is_file():
-            resume = (folder / CHECKPOINT_NAME).is_file()
-            chosen = without(config, place.split(","), options.steps, options.encoder)
-            train(chosen, options.data, folder, resume=resume)
-            print(f"{place or 'nothing'} left out: trained")
-            sys.stdout.flush()
+        chosen = without(config, place.split(","), options.steps, options.encoder)
+        if train_missing(chosen, options.data, options.out / (place or "all")) is not None:
+            print(f"{place or 'nothing'} left out: trained", flush=True)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # what has met once is not to meet again
                 return
     known = figures_of(options.out / "all", options.config, options.data)

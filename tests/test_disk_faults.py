@@ -40,9 +40,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whichever_call_fails_nothing_is_half_written_and_the_same_again_ends_well(
     job: str, call: str, error: str, library: Path, tmp_path: Path
 ) -> None:
-    """The first call of a kind fails, then the second and so on, until none is left to fail.
+    """The first call of a kind fails, then the second, third, fourth, sixth, ninth and so on.
 
-    A disk that is full only once, as somebody made room on it since, leaves a hole, and fails no more.
+    Until none is left to fail; of those that write a raster each does. A disk that is full only once, as
+    somebody made room on it since, leaves a hole, and fails no more.
     """
     command = [sys.executable, str(HERE / "faulty.py"), job, call, error, str(tmp_path)]
     done = subprocess.run(

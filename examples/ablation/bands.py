@@ -13,10 +13,9 @@ from pathlib import Path
 
 import torch
 
-from examples.ablation.run import HERE
+from examples.ablation.run import HERE, train_missing
 from pfmap.model.store import load_model
 from pfmap.train.config import TrainingConfig, read_config
-from pfmap.train.loop import CHECKPOINT_NAME, train
 
 CHOICES = ("red",), ("red", "green"), ("nir", "red", "green")
 
@@ -54,9 +53,7 @@ def main() -> None:
     for seed in options.seeds:
         for bands in CHOICES:
             folder = options.out / f"{'-'.join(bands)}-{seed}"
-            if not (folder / "model.toml").is_file():
-                resume = (folder / CHECKPOINT_NAME).is_file()
-                train(seeing(config, bands, seed), options.data, folder, resume=resume)
+            train_missing(seeing(config, bands, seed), options.data, folder)
             found = load_model(str(folder)).card.accuracy
             cells = [f"{found[f'vaihingen_{name}_iou']:.3f}" for name in (*names, "mean")]
             print(f"| {', '.join(bands)} | {seed} | {' | '.join(cells)} |", flush=True)

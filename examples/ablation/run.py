@@ -17,8 +17,10 @@ from pathlib import Path
 
 import torch
 
+from pfmap.model.store import CARD_NAME
 from pfmap.train.config import TrainingConfig, read_config
 from pfmap.train.loop import CHECKPOINT_NAME, train
+from pfmap.train.validate import Validation
 
 HERE = Path(__file__).parent
 VARIANTS = ("none", "salient", "boundary", "both")
@@ -33,6 +35,13 @@ def variant(config: TrainingConfig, flow: str, seed: int) -> TrainingConfig:
         card=dataclasses.replace(config.card, architecture=architecture),
         training=dataclasses.replace(config.training, seed=seed),
     )
+
+
+def train_missing(config: TrainingConfig, data: Path, folder: Path, device: str = "cpu") -> Validation | None:
+    """Train what is not there yet, from where it was stopped; None if it is there."""
+    if (folder / CARD_NAME).is_file():
+        return None
+    return train(config, data, folder, device=device, resume=(folder / CHECKPOINT_NAME).is_file())
 
 
 def main() -> None:
@@ -50,16 +59,10 @@ def main() -> None:
             config = read_config(HERE / f"{name}.toml")
             for flow in VARIANTS:
                 folder = options.out / f"{name}-{flow}-{seed}"
-                if (folder / "model.toml").is_file():
-                    continue
                 started = time.monotonic()
-                figures = train(
-                    variant(config, flow, seed),
-                    options.data,
-                    folder,
-                    device=options.device,
-                    resume=(folder / CHECKPOINT_NAME).is_file(),
-                )
+                figures = train_missing(variant(config, flow, seed), options.data, folder, options.device)
+                if figures is None:
+                    continue
                 scores = ", ".join(f"{source} {figure.mean_iou:.4f}" for source, figure in figures.items())
                 print(f"{folder.name}: {scores} ({time.monotonic() - started:.0f} s)")
                 sys.stdout.flush()

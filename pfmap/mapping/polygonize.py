@@ -195,8 +195,7 @@ class Vectorizer:
             name = self.table[value].name  # several values may have one
             counts[name] = counts.get(name, 0) + count
             areas[name] = round(areas.get(name, 0.0) + shaper.writer.areas[value], 2)
-        measurer, scenes = shaper.measurer, shaper.writer.scenes
-        return Vectorized(raster, outputs, counts, areas, measurer.area_units, scenes)
+        return Vectorized(raster, outputs, counts, areas, shaper.measurer.area_units, shaper.writer.scenes)
 
     def _shaper(self, staging: Path, raster: str) -> Shaper:
         return Shaper(

@@ -121,15 +121,6 @@ class Sink(ABC):
     def _style(path: Path, qml: str) -> None:
         path.with_suffix(".qml").write_text(qml, encoding="utf-8")
 
-    def _write_arrow(self, objects: Any, path: Path, driver: str, **options: Any) -> None:
-        """Have GDAL write objects that come as Arrow's: a table, or what reads one."""
-        if driver == "GeoJSON":  # RFC 7946 knows no CRS but one
-            crs = None if self.crs is None else "OGC:CRS84"
-        else:
-            crs = None if self.crs is None else self.crs.to_wkt()
-        options = {"geometry_name": GEOMETRY, "geometry_type": "Polygon", **options}
-        pyogrio.write_arrow(objects, path, driver=driver, crs=crs, **options)
-
 
 @dataclass(slots=True)
 class _Shapefile(Sink):
@@ -158,7 +149,7 @@ class _Shapefile(Sink):
             stop = first + max(1, room)
             path = self._parts[-1]
             some = table.slice(first, stop - first)
-            self._write_arrow(some, path, "ESRI Shapefile", append=path.exists(), encoding="UTF-8")
+            write_arrow(some, path, "ESRI Shapefile", self.crs, append=path.exists(), encoding="UTF-8")
             with path.with_suffix(".dbf").open("rb") as file:
                 self._records = struct.unpack("<H", file.read(12)[10:])[0]
             self._shapes += int(sizes[first:stop].sum())
@@ -233,7 +224,8 @@ class _Streamed(Sink):
         batches = (batch for table in tables for batch in table.to_batches(_BATCH))
         reader = pa.RecordBatchReader.from_batches(self._schema, batches)
         with quietly():  # in this thread it may begin once the one that feeds it is elsewhere
-            self._write_arrow(reader, self._path(self.ending), self.driver, layer=LAYER, **self.options)
+            path = self._path(self.ending)
+            write_arrow(reader, path, self.driver, self.crs, layer=LAYER, **self.options)
 
     def _finish(self, qml: str) -> list[Path]:
         assert self._feed is not None
@@ -268,6 +260,17 @@ def sink(
         return _Streamed(*common, driver="FlatGeobuf", ending="fgb")
     options = {} if crs is None else {"RFC7946": "YES"}
     return _Streamed(*common, driver="GeoJSON", ending="geojson", options=options)
+
+
+def write_arrow(
+    objects: Any, path: Path, driver: str, crs: pyproj.CRS | None, kind: str = "Polygon", **options: Any
+) -> None:
+    """Have GDAL write objects of a kind of geometry that come as Arrow's: a table, or what reads one."""
+    text = None if crs is None else crs.to_wkt()
+    if text is not None and driver == "GeoJSON":  # RFC 7946 knows no CRS but one
+        text = "OGC:CRS84"
+    options |= {"driver": driver, "geometry_name": GEOMETRY, "geometry_type": kind, "crs": text}
+    pyogrio.write_arrow(objects, path, **options)
 
 
 def as_wkb(shapes: Objects) -> pa.Array:

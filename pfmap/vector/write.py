@@ -21,7 +21,7 @@ from pfmap.core.errors import UsageError, quietly
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.core.stages import Regions
-from pfmap.vector.formats import GEOMETRY, Sink, as_wkb, sink
+from pfmap.vector.formats import GEOMETRY, Sink, as_wkb, sink, write_arrow
 from pfmap.vector.geodesy import Measurer, rectangles, same_place, to_degrees
 from pfmap.vector.regularize import Regularizer
 
@@ -32,6 +32,7 @@ _TEXT_BYTES = 254
 """What a text in a shapefile's table has room for."""
 
 _TEXTS = dict.fromkeys(("class", "scene"), pa.string())
+"""Fields whose type their values do not say where there are none."""
 
 _CHUNK = 20_000
 """Objects that are written together."""
@@ -207,8 +208,8 @@ class ObjectWriter:
         }
         least = np.take(self.min_area or (0.0,), regions.classes, mode="clip")
         small = (np.repeat(shapely.area(ground), pieces) < least) & regions.whole
-        kept = np.flatnonzero(~small)
-        return pa.table(values | {GEOMETRY: as_wkb(geometry)}).take(kept), kept
+        kept, table = np.flatnonzero(~small), pa.table(values | {GEOMETRY: as_wkb(geometry)})
+        return (table.take(kept) if small.any() else table), kept
 
     def _attributes(self, regions: Regions, geometry: Objects, ground: Objects) -> dict[str, Array]:
         """Return ``(n,)`` what is said of every object, by the names of the fields, in their order.
@@ -283,11 +284,10 @@ def refuse_unfit(
         lost = f"CRS {crs.name}: it is always in WGS 84, and there is no way there"
     elif form == "shp" and crs is not None:
         table = pa.table({"class": ["any"], GEOMETRY: [shapely.Point(center).wkb]})
-        options = {"geometry_name": GEOMETRY, "geometry_type": "Point", "crs": crs.to_wkt()}
         with tempfile.TemporaryDirectory(dir=folder) as name, quietly():
             found = None
             with contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError):
-                pyogrio.write_arrow(table, f"{name}/trial.shp", driver="ESRI Shapefile", **options)
+                write_arrow(table, Path(name, "trial.shp"), "ESRI Shapefile", crs, "Point")
                 found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
         if found is None or not same_place(crs, pyproj.CRS(found), center):
             lost = f"CRS {crs.name}"
