@@ -40,6 +40,9 @@ def batch(
     """
     if output_dir is None:
         raise click.UsageError("say where the outputs go with --output-dir")
+    from pfmap.trace.tracer import compile_ahead
+
+    compile_ahead()
     from pfmap.report.survey_figures import class_row
     from pfmap.survey import scenes as library  # torch loads here: --help stays instant
 

@@ -44,6 +44,9 @@ def predict(
     a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that
     are done are left alone, and those that fail are listed in failures.csv.
     """
+    from pfmap.trace.tracer import compile_ahead
+
+    compile_ahead()
     from pfmap.survey.find import is_folder  # torch loads here and below: --help stays instant
 
     which, own = take(SurveyOptions, settings)

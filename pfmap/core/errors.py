@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import quote, unquote
-from xml.sax.saxutils import escape, quoteattr
 
 _wording: Callable[[str], str] = str
 
@@ -269,11 +268,15 @@ def csv_text(rows: Iterable[Iterable[object]], end: str = "\r\n") -> str:
 
 def xml_text(text: str) -> str:
     """Return a text for an element of an XML file."""
+    from xml.sax.saxutils import escape  # loads HTTP and e-mail, which --help has no use for
+
     return escape(visible(text, "\n\t"))
 
 
 def xml_attribute(text: str, *, raw: bool = False) -> str:
     """Return a text for an attribute of an XML file, in quotes; `raw` has a path stay what it is."""
+    from xml.sax.saxutils import quoteattr
+
     return quoteattr(text if raw else visible(text))
 
 

@@ -5,6 +5,7 @@ pooling: where n does not divide the size, cells differ in size and share pixels
 it: an exported network pools by matrix products and gathering.
 """
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
@@ -36,9 +37,14 @@ def resize(features: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(features, size=list(size), mode="bilinear", align_corners=True)
 
 
+def exporting() -> bool:
+    """Whether the network is being written as ONNX; torch.onnx, which takes long to load, is there then."""
+    return "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export()
+
+
 def average_pool(features: Tensor, bins: int) -> Tensor:
     """Average ``(B, C, h, w)`` over ``bins x bins`` cells: ``(B, C, bins, bins)``."""
-    if torch.onnx.is_in_onnx_export():
+    if exporting():
         return average_by_products(features, bins)
     return F.adaptive_avg_pool2d(features, bins)
 

@@ -17,7 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pfmap.core.card import Architecture
-from pfmap.net.layers import average_pool, conv_bn_relu, max_by_gathering, resize, without_autocast
+from pfmap.net.layers import (
+    average_pool,
+    conv_bn_relu,
+    exporting,
+    max_by_gathering,
+    resize,
+    without_autocast,
+)
 
 
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
@@ -28,7 +35,7 @@ def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 
     Source: Li et al., CVPR 2021, Eq. 4.
     """
-    if torch.onnx.is_in_onnx_export():
+    if exporting():
         return max_by_gathering(saliency, bins)
     peaks, at = F.adaptive_max_pool2d(saliency, bins, return_indices=True)
     return at.flatten(1), peaks
@@ -95,7 +102,7 @@ def _sigmoid(logits: Tensor) -> Tensor:
     Trained saliency comes to exactly 1 at many pixels, and of those the first in its cell is a point: a
     runtime whose own sigmoid is wrong in its last digit picks others.
     """
-    return 1 / (1 + torch.exp(-logits)) if torch.onnx.is_in_onnx_export() else torch.sigmoid(logits)
+    return 1 / (1 + torch.exp(-logits)) if exporting() else torch.sigmoid(logits)
 
 
 def _gather(features: Tensor, at: Tensor) -> Tensor:

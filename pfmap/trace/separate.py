@@ -129,7 +129,9 @@ class Separation:
             along[: edge * (part.start >= self.halo)] = 0
             along[len(along) - edge * (len(along) - part.stop >= self.halo) :] = 0
         found, pieces = label(seeds, seeds, 0)
-        return _spread(kinds, found, pieces.pixels >= self.least, self.reach)
+        large = pieces.pixels >= self.least
+        near = _spread(kinds.ravel(), found.ravel(), kinds.shape[1], large, self.reach)
+        return near.reshape(kinds.shape)[1:-1, 1:-1]
 
 
 def _around(values: Ints, side: int) -> Ints:
@@ -157,19 +159,17 @@ _OPEN, _CLOSED = -2, -1  # pixels that nothing has come to yet, or ever will
 
 
 @compiled
-def _spread(kinds: Bytes, found: Ints, large: Bools, reach: int) -> Ints:
-    """Give every pixel the seed of the seed pixel to which its way is shortest; all arrays have a margin.
+def _spread(kind: Bytes, seed: Ints, width: int, large: Bools, reach: int) -> Ints:
+    """Give every pixel the seed of the seed pixel to which its way is shortest.
 
     All pixels at one distance are found before those at the next, and of several seed pixels the first
-    counts. Of the seeds `found` only the `large` ones count.
+    counts. Of the seeds only the `large` ones count. Arrays are ``(n,)``, row after row, with a margin.
     """
-    height, width = kinds.shape
-    kind, seed = kinds.ravel(), found.ravel()
     # Four times a seed pixel, and the way's length modulo four.
-    near = np.empty(height * width, dtype=np.int32)
-    front = np.empty(height * width, dtype=np.int32)
+    near = np.empty(len(kind), dtype=np.int32)
+    front = np.empty(len(kind), dtype=np.int32)
     start, count = 0, 0
-    for here in range(height * width):
+    for here in range(len(kind)):
         near[here] = _OPEN if kind[here] else _CLOSED
         if seed[here] >= 0 and large[seed[here]]:
             near[here] = 4 * here
@@ -191,9 +191,9 @@ def _spread(kinds: Bytes, found: Ints, large: Bools, reach: int) -> Ints:
                 elif known > mine and known & 3 == length and kind[there] == kind[here]:
                     near[there] = mine
         start = stop
-    for here in range(height * width):
+    for here in range(len(kind)):
         near[here] = seed[near[here] >> 2] if near[here] >= 0 else NOTHING
-    return near.reshape(height, width)[1:-1, 1:-1]
+    return near
 
 
 _STEPS = (0, 1, 5), (1, -1, 7), (1, 0, 5), (1, 1, 7), (1, -2, 11), (1, 2, 11), (2, -1, 11), (2, 1, 11)

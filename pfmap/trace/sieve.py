@@ -325,11 +325,11 @@ def _merge_small(nodes: Nodes, graph: _Graph, apart: bool) -> tuple[Longs, Bools
         area, first, node = heapq.heappop(queue)
         if parent[node] != node or nodes.area[node] != area:
             continue
-        neighbours, borders = _neighbours(graph, parent, node)
+        neighbours = _neighbours(graph, parent, node)
         if _has_to_wait(nodes, waits, neighbours, area, first, apart):
             waits[node] = True
             continue
-        target = _target(nodes, neighbours, borders)
+        target = _target(nodes, neighbours)
         if target < 0:
             nodes.final[node] = True
             continue
@@ -343,26 +343,27 @@ def _merge_small(nodes: Nodes, graph: _Graph, apart: bool) -> tuple[Longs, Bools
 
 
 @compiled
-def _neighbours(graph: _Graph, parent: Longs, node: int) -> tuple[list[Any], list[Any]]:
-    """Return the regions beside one, as they are merged now, and the lengths of their borders."""
-    neighbours: list[Any] = [np.int64(0) for _ in range(0)]
-    borders: list[Any] = [np.int64(0) for _ in range(0)]
+def _neighbours(graph: _Graph, parent: Longs, node: int) -> Longs:
+    """Return ``(n, 2)`` the regions beside one, as they are merged now, and the lengths of their borders."""
+    found = np.empty((8, 2), dtype=np.int64)
+    count = 0
     k = graph.head[node]
     while k >= 0:
         there = root(parent, graph.edges[k // 2, 1 - k % 2])
         if there != node:
-            neighbours.append(there)
-            borders.append(graph.edges[k // 2, 2])
+            if count == len(found):
+                found = doubled(found)
+            found[count, 0], found[count, 1] = there, graph.edges[k // 2, 2]
+            count += 1
         k = graph.following[k]
-    return neighbours, borders
+    return found[:count]
 
 
 @compiled
-def _has_to_wait(
-    nodes: Nodes, waits: Bools, neighbours: list[Any], area: float, first: int, apart: bool
-) -> bool:
+def _has_to_wait(nodes: Nodes, waits: Bools, neighbours: Longs, area: float, first: int, apart: bool) -> bool:
     """Whether a neighbour that comes before a region of this area and first pixel is not decided yet."""
-    for there in neighbours:
+    for k in range(len(neighbours)):
+        there = neighbours[k, 0]
         earlier = (nodes.area[there], nodes.first[there]) < (area, first)
         if nodes.growing[there] and (earlier or apart):
             return True
@@ -372,10 +373,10 @@ def _has_to_wait(
 
 
 @compiled
-def _absorb_alike(nodes: Nodes, graph: _Graph, parent: Longs, neighbours: list[Any], node: int) -> None:
+def _absorb_alike(nodes: Nodes, graph: _Graph, parent: Longs, neighbours: Longs, node: int) -> None:
     """Make the neighbours that are of a region's class a part of it, with their borders."""
-    for there in neighbours:
-        other = root(parent, there)  # a neighbour along several borders is one with it after the first
+    for k in range(len(neighbours)):
+        other = root(parent, neighbours[k, 0])  # one with it already, if it came before
         if other != node and nodes.klass[other] == nodes.klass[node]:
             _absorb(nodes, parent, node, other)
             if graph.head[other] >= 0:
@@ -383,16 +384,16 @@ def _absorb_alike(nodes: Nodes, graph: _Graph, parent: Longs, neighbours: list[A
 
 
 @compiled
-def _target(nodes: Nodes, neighbours: list[Any], borders: list[Any]) -> int:
+def _target(nodes: Nodes, neighbours: Longs) -> int:
     """Return a neighbour of the class with the longest border, the lowest of equals; -1 for none."""
     best, longest = -1, -1
     for k in range(len(neighbours)):
         length = 0
         for other in range(len(neighbours)):
-            if nodes.klass[neighbours[other]] == nodes.klass[neighbours[k]]:
-                length += borders[other]
-        if length > longest or (length == longest and nodes.klass[neighbours[k]] < nodes.klass[best]):
-            best, longest = neighbours[k], length
+            if nodes.klass[neighbours[other, 0]] == nodes.klass[neighbours[k, 0]]:
+                length += neighbours[other, 1]
+        if length > longest or (length == longest and nodes.klass[neighbours[k, 0]] < nodes.klass[best]):
+            best, longest = neighbours[k, 0], length
     return best
 
 

@@ -14,6 +14,8 @@ holds runs of different lengths in one array: run k is ``coords[offsets[k] : off
 """
 
 import hashlib
+import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -38,13 +40,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(function: F) -> F:
     """Compile a function to machine code on its first call, and keep the code for later processes.
 
-    It runs without Python's lock, so that threads work at once. Where neither the package's folder nor the
-    user's cache folder can be written, it is compiled once for every process.
+    It runs without Python's lock, so that threads work at once. Left out of it is what numba takes long to
+    compile: setting arrays, or parts, to others, and handing on a plain 0 or True, for which it compiles once
+    more what takes it. Where neither the package's folder nor the user's cache folder can be written, it is
+    compiled once for every process.
     """
     code: Any = numba.njit(nogil=True, error_model="numpy")(function)
     with suppress(RuntimeError):  # numba: no locator available
         code._cache = _Kept(function)
     return cast(F, code)
+
+
+helpers: list["subprocess.Popen[bytes]"] = []
+"""Processes that compile for this one: while they are at work, it waits for their code."""
+
+_PATIENCE = 0.05  # seconds between looks at what they have
 
 
 class _Kept(FunctionCache):
@@ -57,11 +67,33 @@ class _Kept(FunctionCache):
         super().__init__(function)  # type: ignore[no-untyped-call]
         self._cache_file._source_stamp = self._cache_file._source_stamp, _sources()
 
+    @property
+    def known(self) -> bool:
+        """Whether there is code of an earlier process."""
+        return bool(self._cache_file._load_index())  # type: ignore[no-untyped-call]
+
     def load_overload(self, *key: Any) -> Any:
-        try:
-            return super().load_overload(*key)  # type: ignore[no-untyped-call]
-        except Exception:  # it is damaged, or names what is no longer there: compiled anew
-            self.flush()  # type: ignore[no-untyped-call]
+        while True:
+            busy = any(one.poll() is None for one in helpers)
+            code = None
+            try:
+                code = super().load_overload(*key)  # type: ignore[no-untyped-call]
+            except Exception:  # it is damaged, or names what is no longer there: compiled anew
+                self.flush()  # type: ignore[no-untyped-call]
+            if code is not None or not busy:
+                return code
+            time.sleep(_PATIENCE)
+
+
+def unkept() -> str:
+    """Say, where what is compiled cannot be kept, what that costs and what to do about it; else ""."""
+    if isinstance(root._cache, _Kept):  # type: ignore[attr-defined]
+        return ""
+    return (
+        f"warning: neither {Path(__file__).parent} nor the user's cache folder can be written, so that loops "
+        "are compiled again by every run, which takes it up to a minute: set NUMBA_CACHE_DIR to a folder "
+        "that can be written"
+    )
 
 
 @cache
@@ -87,7 +119,9 @@ def take_ragged(coords: Ints, offsets: Longs, chosen: Longs) -> Ints:
 def doubled(rows: Longs) -> Longs:
     """Return a full ``(n, k)`` table with room for as many rows again, for loops that cannot count ahead."""
     more = np.empty((2 * len(rows), rows.shape[1]), dtype=rows.dtype)
-    more[: len(rows)] = rows
+    for k in range(len(rows)):
+        for column in range(rows.shape[1]):
+            more[k, column] = rows[k, column]
     return more
 
 
@@ -212,7 +246,7 @@ def label(classes: Array, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]
             if above + 1 < stop_above and starts[above + 1] == stop:
                 above += 1
     number = np.empty(len(starts), dtype=np.int32)
-    found = 0
+    found: Any = np.int64(0)
     for y in range(height):
         for run in range(row_starts[y], row_starts[y + 1]):
             if classes[y, starts[run]] == nodata:
@@ -397,7 +431,8 @@ def arcs_between(classes: Array, labels: Ints) -> Arcs:
     left = np.empty(count, dtype=np.int32)
     right = np.empty(count, dtype=np.int32)
     closed = np.zeros(count, dtype=np.bool_)
-    arcs, at = 0, 0
+    arcs = 0
+    at: Any = np.int64(0)
     for rings in (False, True):  # what is left when all nodes' lines are walked are rings
         wanted = _NEW_EAST | _NEW_SOUTH if rings else _NODE
         for y in range(height + 1):
@@ -444,7 +479,8 @@ def walk_rings(
     region = np.empty(count, dtype=np.int64)
     area = np.zeros(count, dtype=np.int64)
     walked = np.zeros(count, dtype=np.bool_)
-    rings, at = 0, 0
+    rings = 0
+    at: Any = np.int64(0)
     for first in range(count):
         if walked[first]:
             continue
@@ -527,7 +563,7 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
     at = start
     for k in range(size):
         if not loose[start + k]:
-            points[at] = points[start + k]
+            points[at, 0], points[at, 1] = points[start + k, 0], points[start + k, 1]
             at += 1
-    points[at] = points[start]
+    points[at, 0], points[at, 1] = points[start, 0], points[start, 1]
     return at + 1

@@ -13,9 +13,12 @@ An object of very many vertices is given out as its pieces. They, and closed obj
 put aside on disk, so that even a region which spans the whole raster takes no memory.
 """
 
+import atexit
 import itertools
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +32,7 @@ import numpy as np
 from pfmap.core.arrays import Array, Bools, Bytes, Ints, Longs
 from pfmap.core.stages import Regions
 from pfmap.trace.separate import Separation
-from pfmap.trace.sieve import Nodes, settled, summed
+from pfmap.trace.sieve import Nodes, Sieve, settled, summed
 from pfmap.trace.simplify import simplify
 from pfmap.trace.tile import (
     NOTHING,
@@ -38,6 +41,7 @@ from pfmap.trace.tile import (
     Halves,
     Pieces,
     arcs_between,
+    helpers,
     label,
     look_up,
     no_class,
@@ -45,6 +49,7 @@ from pfmap.trace.tile import (
     roots,
     shifted,
     take_ragged,
+    unkept,
     walk_rings,
 )
 
@@ -168,16 +173,50 @@ class _Shelf:
             self._file.truncate(0)
 
 
-def warm_up(separation: Separation | None) -> None:
+def warm_up(separation: Separation | None, tolerance: float = 1.0) -> None:
     """Compile the loops that a run needs, or load what an earlier process compiled: half a minute once."""
     rows = np.eye(4, dtype=np.uint8)
     if separation is not None:
         both = separation.by_contact and frozenset({0}), separation.by_shape and frozenset({1})
         separation = replace(separation, by_contact=both[0], by_shape=both[1])
-    for apart in {None, separation}:
-        with Tracer(4, 4, nodata=255, tolerance=1.0, tile=2, curves={0: True}, separation=apart) as tracer:
-            for _ in tracer.add(rows, rows, rows):
-                pass
+    curves, limits = {0: True}, (1.0,)
+    with Tracer(
+        4, 4, nodata=255, tolerance=tolerance, tile=2, curves=curves, separation=separation, limits=limits
+    ) as tracer:
+        for _ in tracer.add(rows, rows, rows):
+            pass
+
+
+def compile_ahead() -> None:
+    """Have two other processes compile what most runs need, if no earlier run did, while this one gets ready.
+
+    What they are not done with when it is needed is waited for. They end with this process.
+    """
+    if unkept() or (os.cpu_count() or 1) == 1 or simplify._cache.known:  # type: ignore[attr-defined]
+        return
+    for part in (_compile_lines, _compile_objects):
+        program = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as m; m.{part.__name__}()"
+        nothing = subprocess.DEVNULL
+        command = [sys.executable, "-c", program]
+        helpers.append(subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing))
+        atexit.register(helpers[-1].terminate)
+
+
+def _compile_lines() -> None:
+    """Compile the simplifying of lines: about half of all."""
+    one, two = np.zeros(1, dtype=np.int32), np.array([0, 2])
+    arcs = Arcs(np.zeros((2, 2), dtype=np.int32), two, one, one, one > 0)
+    pieces = Pieces(one, two[:1], two[:1], np.zeros(1, dtype=np.uint8), two[:1])
+    simplify(arcs, pieces, 1, 1, 1.0, one > 0)
+
+
+def _compile_objects() -> None:
+    """Compile the rest, in the order in which a run needs it."""
+    rows = np.eye(4, dtype=np.uint8)
+    sieve = Sieve(4, 4, nodata=255, limits=(1.0,), holes_only=False, pixel_area=lambda _row: 1.0)
+    for _ in sieve.add(rows, rows):
+        pass
+    warm_up(Separation(frozenset({0}), frozenset()), tolerance=0.0)
 
 
 class Tracer:
@@ -323,7 +362,7 @@ class Tracer:
             y, x_in = np.divmod(pieces.first, labels.shape[1])
             place = (self._top + y) * self._width + left + x_in
             pieces = pieces._replace(classes=given[pieces.first].astype(np.int32), first=place)
-            arcs = arcs_between(pixels, labels)
+            arcs = arcs_between(labels if self._separation else pixels, labels)  # either shows where
             if self._tolerance > 0:
                 beside = np.stack([look_up(pieces.classes, side) for side in (arcs.left, arcs.right)])
                 curved: Any = np.isin(beside, self._curved).any(axis=0)
