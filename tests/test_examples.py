@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from affine import Affine
-from chips import make_data
+from chips import make_data, scene
 from conftest import shared
 
 import pfmap
-from examples import compare_peers, leave_out, survey_python
+from examples import compare_peers, leave_out, self_train, survey_python
+from pfmap.model.store import write_model
+from pfmap.train.config import read_config
+from pfmap.train.loop import train
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT_BIN = Path(sys.executable).parent
@@ -62,6 +67,35 @@ def test_places_are_left_out_in_turn_and_measured(tmp_path: Path, capsys: pytest
     here, all_ = (pfmap.load_model(tmp_path / "out" / name).card for name in ("partial", "all"))
     assert {key.split("_")[0] for key in here.accuracy if key.endswith("mean_iou")} == {"whole"}
     assert {key.split("_")[0] for key in all_.accuracy if key.endswith("mean_iou")} == {"whole", "partial"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_model_learns_from_itself_what_labels_leave_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = read_config(make_data(tmp_path) / "train.toml")
+    config = replace(config, training=replace(config.training, steps=2))
+    train(config, tmp_path, tmp_path / "start")
+    model = pfmap.load_model(tmp_path / "start")
+    with torch.no_grad():
+        model.network.classify.bias[1] += 100  # grass, all of it
+    write_model(tmp_path / "start", model.card, model.network)
+    start = ["--config", f"{tmp_path}/train.toml", "--model", f"{tmp_path}/start", "--open", "partial"]
+    for _ in range(2):  # the second time nothing is done
+        self_train.main([str(tmp_path), str(tmp_path / "out"), *start, "--steps", "2", "--sure", "0"])
+    assert capsys.readouterr().out.count("wrote") == 1
+    with rasterio.open(tmp_path / "out/labels/partial/scene.png") as src:
+        made = src.read(1)
+    _, classes = scene(96, 128, 9)
+    told = classes == 0
+    told[10:14] |= classes[10:14] == 2
+    told[:, 96:] = True  # held out
+    np.testing.assert_array_equal(made, np.where(told, 255, 1))
+    before, after = (
+        pfmap.load_model(tmp_path / name).network.state_dict() for name in ("start", "out/model")
+    )
+    assert not any(torch.equal(before[name], after[name]) for name in before if name.endswith("running_mean"))
 
 
 @pytest.mark.slow
