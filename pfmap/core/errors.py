@@ -10,6 +10,7 @@ terminals, and for HTML and JSON before their own escaping, `csv_text`, `xml_tex
 """
 
 import csv
+import html
 import importlib.util
 import io
 import json
@@ -268,14 +269,12 @@ def csv_text(rows: Iterable[Iterable[object]], end: str = "\r\n") -> str:
 
 def xml_text(text: str) -> str:
     """Return a text for an element of an XML file."""
-    from xml.sax.saxutils import escape  # loads HTTP and e-mail, which --help has no use for
-
-    return escape(visible(text, "\n\t"))
+    return html.escape(visible(text, "\n\t"), quote=False)
 
 
 def xml_attribute(text: str, *, raw: bool = False) -> str:
     """Return a text for an attribute of an XML file, in quotes; `raw` has a path stay what it is."""
-    from xml.sax.saxutils import quoteattr
+    from xml.sax.saxutils import quoteattr  # loads HTTP and e-mail, which --help has no use for
 
     return quoteattr(text if raw else visible(text))
 
