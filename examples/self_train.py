@@ -22,14 +22,12 @@ from PIL import Image
 from torch import nn
 
 from examples.ablation.run import train_missing
-from pfmap.core.arrays import Bools
 from pfmap.mapping.swaths import map_array
 from pfmap.model.store import CARD_NAME, Model, load_model, write_model
 from pfmap.net.pfnet import PFNet
 from pfmap.train.augment import Batches
 from pfmap.train.config import LayerSpec, Names, SourceSpec, TrainingConfig, read_config
 from pfmap.train.data import TrainingData, load_data
-from pfmap.train.labelled_image import Sample
 from pfmap.train.validate import accuracy_table, measure, predictor_of, window_for
 
 CONFIG = Path(__file__).parents[1] / "models" / "landcover" / "train.toml"
@@ -43,17 +41,6 @@ TEMPERATURE = 1.2
 """With it the expected calibration error is below 0.05 in every source that holds something out."""
 WALLS = math.log(0.85 / 0.15) - math.log(0.7 / 0.3)
 """The mean is surer of walls, and cut more houses in two: its 85 % becomes 70, from which on walls count."""
-
-
-def unseen(sample: Sample, config: TrainingConfig) -> Bools:
-    """Return which ``(h, w)`` pixels have no data, or are held out."""
-    image, _ = sample.read()
-    nothing = (np.array(config.card.input.mean) * 255).round().astype(np.uint8)[:, None, None]
-    out: Bools = (image == nothing).all(axis=0)
-    for rows, cols in sample.hidden:
-        box = rows.clip(sample.rows).within(sample.rows), cols.clip(sample.cols).within(sample.cols)
-        out[box] = True
-    return out
 
 
 def make_labels(model: Model, data: TrainingData, config: TrainingConfig, out: Path, sure: int) -> None:
@@ -78,8 +65,9 @@ def make_labels(model: Model, data: TrainingData, config: TrainingConfig, out: P
                 *window_for(sample, predictor.spec.window),
                 "flips",
             )
-            told = (table.sum(axis=1) == 1)[labels] | (contacts[labels] == 1) | unseen(sample, config)
-            new = ~told & (percent >= sure) & table[labels, classes]
+            told = (table.sum(axis=1) == 1)[labels] | (contacts[labels] == 1)
+            seen = sample.scene.seen(image, sample.rows, sample.cols, sample.hidden)
+            new = seen & ~told & (percent >= sure) & table[labels, classes]
             view = found[sample.scene.path][
                 sample.rows.start : sample.rows.stop, sample.cols.start : sample.cols.stop
             ]

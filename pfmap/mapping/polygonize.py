@@ -24,7 +24,7 @@ from pfmap.mapping.options import ShapeOptions, ShapeSettings
 from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
 from pfmap.raster.location import Location, locate, output_folder
 from pfmap.raster.target import Parts, RasterTarget, finish
-from pfmap.trace.tile import unkept
+from pfmap.trace.tile import warn_unkept
 from pfmap.vector.write import SceneNames
 from pfmap.version import __version__
 
@@ -93,8 +93,7 @@ def vectorize(
         raise TypeError(f"vectorize has no option {', '.join(unknown)}")
     if options.min_area is None:  # no model is there to say it
         options = replace(options, min_area=0.0)
-    if line := unkept():
-        on_message(line)
+    warn_unkept(on_message)
     location = locate(raster)
     folder = output_folder(output_dir) if output_dir is not None else location.folder
     stem = location.stem.removesuffix("_classes")

@@ -13,7 +13,7 @@ from pfmap.mapping.run_options import RunOptions
 from pfmap.mapping.run_report import Preflight
 from pfmap.mapping.runtime import Runtime
 from pfmap.raster.location import locate, output_folder
-from pfmap.trace.tile import unkept
+from pfmap.trace.tile import warn_unkept
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,7 @@ def foresee(
 @contextmanager
 def started(run: RunOptions, batch_size: int | None, say: Callable[[str], None]) -> Iterator[Runtime]:
     """Load the model, and find or start what computes: `batch_size` windows at once, or what suits it."""
-    if line := unkept():
-        say(line)
+    warn_unkept(say)
     if run.cluster is None and run.workers is None:
         yield Runtime.of(run.model, run.device, run.precision, batch_size, say)
         return

@@ -85,15 +85,19 @@ class _Kept(FunctionCache):
             time.sleep(_PATIENCE)
 
 
-def unkept() -> str:
-    """Say, where what is compiled cannot be kept, what that costs and what to do about it; else ""."""
-    if isinstance(root._cache, _Kept):  # type: ignore[attr-defined]
-        return ""
-    return (
-        f"warning: neither {Path(__file__).parent} nor the user's cache folder can be written, so that loops "
-        "are compiled again by every run, which takes it up to a minute: set NUMBA_CACHE_DIR to a folder "
-        "that can be written"
-    )
+def keeps() -> bool:
+    """Whether what is compiled can be kept for later processes."""
+    return isinstance(root._cache, _Kept)  # type: ignore[attr-defined]
+
+
+def warn_unkept(say: Callable[[str], None]) -> None:
+    """Say, where what is compiled cannot be kept, what that costs and what to do about it."""
+    if not keeps():
+        say(
+            f"warning: neither {Path(__file__).parent} nor the user's cache folder can be written, so that "
+            "loops are compiled again by every run, which takes it up to a minute: set NUMBA_CACHE_DIR to a "
+            "folder that can be written"
+        )
 
 
 @cache

@@ -42,6 +42,7 @@ from pfmap.trace.tile import (
     Pieces,
     arcs_between,
     helpers,
+    keeps,
     label,
     look_up,
     no_class,
@@ -49,7 +50,6 @@ from pfmap.trace.tile import (
     roots,
     shifted,
     take_ragged,
-    unkept,
     walk_rings,
 )
 
@@ -192,7 +192,7 @@ def compile_ahead() -> None:
 
     What they are not done with when it is needed is waited for. They end with this process.
     """
-    if unkept() or (os.cpu_count() or 1) == 1 or simplify._cache.known:  # type: ignore[attr-defined]
+    if not keeps() or (os.cpu_count() or 1) == 1 or simplify._cache.known:  # type: ignore[attr-defined]
         return
     for part in (_compile_lines, _compile_objects):
         program = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as m; m.{part.__name__}()"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pfmap.core.arrays import Bytes, Floats, Ints
+from pfmap.core.arrays import Bools, Bytes, Floats, Ints
 from pfmap.core.card import Card
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.extra import open_bands
@@ -84,9 +84,13 @@ class LabelledScene:
 
     def shown(self, rows: Span, cols: Span, hidden: Sequence[Box]) -> Image:
         """Return the ``(bands, n)`` pixels of a part that have data and are not hidden."""
-        image, labels = self.read(rows, cols)
-        seen = _without(hidden, np.ones_like(labels), rows, cols) > 0
-        return image[:, seen & (image != self._neutral[..., None]).any(axis=0)]
+        image, _ = self.read(rows, cols)
+        return image[:, self.seen(image, rows, cols, hidden)]
+
+    def seen(self, image: Image, rows: Span, cols: Span, hidden: Sequence[Box]) -> Bools:
+        """Say which pixels of a part, of which this is the image, have data and are not hidden."""
+        known = _without(hidden, np.ones(image.shape[1:], dtype=np.uint8), rows, cols) > 0
+        return np.asarray(known & (image != self._neutral[..., None]).any(axis=0))
 
     def _load(self, rows: Span, cols: Span) -> tuple[Image, Labels]:
         # Opened each time: training reads in one thread and validates in another.
