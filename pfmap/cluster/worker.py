@@ -156,7 +156,7 @@ def _compute(
     todo = [(number, span, rows) for number, (span, rows) in enumerate(swaths) if not handover.has(rows)]
 
     with gdal_settings(), open_source(plan) as source:
-        runs = way.runs_of(plan, [span for _, span, _ in todo])
+        runs = way.runs_of(plan, [(span, rows) for _, span, rows in todo])
         chooser = way.chooser_of(plan, predictor.device)
         windows = way.read_windows(view_of(source, plan), plan, chooser, runs, clock)
         ahead = read_ahead(windows, predictor.ahead, name="read")

@@ -233,10 +233,6 @@ class Grid:
         """Number of windows."""
         return self.rows.count * self.cols.count
 
-    def swath_rows(self, swath: Span) -> Span:
-        """Return the pixel rows that a swath finishes."""
-        return Span(self.rows.block(swath.start).start, self.rows.block(swath.stop - 1).stop)
-
     def windows(self, rows: Span) -> Iterator[tuple[int, int]]:
         """Return (row, column) of the windows in these window rows, in reading order."""
         return product(range(rows.start, rows.stop), range(self.cols.count))

@@ -149,8 +149,9 @@ def memory_of(plan: Plan) -> int:
     channels = len(plan.card.classes) + contact
     # Packed rows of the overlap, and two of floats on the way to another grid.
     carried = channels * (2 * grid.rows.overlap + 8) * frame.cols.size
-    share = min(1.0, plan.swath_height * grid.rows.stride / frame.rows.size)
-    swath_pixels = share * plan.geobox.height * plan.geobox.width
+    # Cut at rows of blocks, with what its last row of windows has of the next.
+    height = plan.swath_height * grid.rows.stride * plan.geobox.height / frame.rows.size + plan.swath_step
+    swath_pixels = min(height, plan.geobox.height) * plan.geobox.width
     halo = plan.chosen.separation.halo if plan.chosen.separation else 0
     tiles = (2 + contact) * min(TILE + 2 * halo, plan.geobox.height) * plan.geobox.width
     large = max(0, memory_of_passes(plan) - _USUAL_PASSES)

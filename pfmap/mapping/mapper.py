@@ -4,11 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pfmap.core.arrays import Bools
+import numpy as np
+import numpy.typing as npt
+
+from pfmap.core.arrays import Bools, Floats, Longs
 from pfmap.core.classes import NODATA, ClassSpec, class_raster_style, percent_style, qml
 from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import GeoBox, Span
@@ -19,16 +23,18 @@ from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import Plan, layers_of
 from pfmap.mapping.runtime import Workers
 from pfmap.mapping.swaths import (
+    Block,
     Record,
     Swath,
-    Tally,
     blend,
     choose,
     chooser_of,
+    counted,
     out_of_memory_explained,
     read_record,
     read_windows,
     runs_of,
+    swaths_of,
     write_record,
 )
 from pfmap.mapping.work import Work
@@ -39,6 +45,7 @@ from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
 from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
+from pfmap.vector.geodesy import Measurer, pixel_area
 
 _FREED = 64 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
@@ -46,6 +53,44 @@ _FREED = 64 << 20
 _LARGE = 16 << 20
 """Pixels of a scene that gives it back at its end; of a smaller one the next makes use, and getting it anew
 from the system, page by page, takes longer than all else that is done for such a scene."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the records of all swaths come to, and the ground area of each class."""
+
+    geobox: GeoBox
+    measurer: Measurer
+    pixels: Longs = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    areas: Floats = field(default_factory=lambda: np.zeros(256))
+    """As `pixels` in square metres, or pixels where the scene has no CRS."""
+    confidence: int = 0
+    unreadable: set[Block] = field(default_factory=set)
+
+    def add(self, record: Record) -> None:
+        """Count a swath."""
+        self._count(record.rows.start, record.rows.size, record.pixels)
+        self.confidence += record.confidence
+        self.unreadable |= record.unreadable
+
+    def add_rows(self, top: int, values: npt.NDArray[Any]) -> None:
+        """Count rows of a class raster, from row `top` on."""
+        self._count(top, len(values), counted(values))
+
+    def _count(self, top: int, height: int, pixels: Longs) -> None:
+        """Count the pixels of some rows; they are as large as the one in the middle."""
+        self.pixels += pixels
+        self.areas += pixels * pixel_area(self.geobox, self.measurer, top + height / 2)
+
+    @property
+    def valid(self) -> int:
+        """Number of pixels with a class."""
+        return int(self.pixels[:NODATA].sum())
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of the pixels with a class, percent."""
+        return self.confidence / max(self.valid, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +133,12 @@ class Mapper:
         memory does not hold what a scene this wide takes.
         """
         plan, clock = self.plan, self.clock
-        rows_of = chooser_of(plan).rows
-        # One that finishes no row of the outputs is left out.
-        swaths = {span: rows for span in plan.swaths() if (rows := rows_of(plan.grid.swath_rows(span))).size}
+        swaths = swaths_of(plan)
         todo = {span: rows for span, rows in swaths.items() if not work.has(rows)}
         with out_of_memory_explained(), self._shaper(work.finals) as shaper:
             tally = Tally(plan.geobox, shaper.measurer)
             if isinstance(self.network, Predictor):
-                grid, runs = plan.grid, runs_of(plan, list(todo))
+                grid, runs = plan.grid, runs_of(plan, [*todo.items()])
                 chooser = chooser_of(plan, self.network.device)
                 view = view_of(self.source, plan)
                 windows = read_ahead(

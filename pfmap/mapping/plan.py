@@ -17,9 +17,10 @@ from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span, mean_size
 from pfmap.core.resources import free_memory, gigabytes
 from pfmap.mapping.objects import Chosen, limits_of
-from pfmap.mapping.options import PredictOptions
+from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
+from pfmap.raster.gdal import BLOCK
 from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
@@ -101,13 +102,13 @@ class Plan:
     @property
     def swath_height(self) -> int:
         """Window rows per swath."""
-        per_pixel = self.frame.rows.factor * self.frame.cols.factor if self.native else 1.0
-        pixels = max(1, int(self.options.swath_pixels / per_pixel))
-        return max(1, round(pixels / (self.grid.rows.stride * self.grid.cols.size)))
+        share = self.options.swath_pixels / (self.geobox.width * self.geobox.height)
+        return max(1, round(share * self.frame.rows.size / self.grid.rows.stride))
 
-    def swaths(self) -> list[Span]:
-        """Cut the window rows into swaths."""
-        return Span(0, self.grid.rows.count).cut(self.swath_height)
+    @property
+    def swath_step(self) -> int:
+        """Rows of the outputs at whose multiples swaths end: those of their blocks, but of tiny swaths."""
+        return BLOCK if self.options.swath_pixels >= SHARED_SWATH_PIXELS else 1
 
     def part(self, rows: Span, cols: Span) -> "Plan":
         """Return a plan for a piece of the frame, given in pixels of the network's grid."""

@@ -6,22 +6,22 @@ it is blended with are computed first, and thrown away.
 """
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pfmap.core.arrays import Bytes, Floats, Longs
+from pfmap.core.arrays import Bytes, Longs
 from pfmap.core.classes import NODATA
 from pfmap.core.errors import DeviceError
 from pfmap.core.files import writing
-from pfmap.core.grid import Frame, GeoBox, Grid, Scale, Span
+from pfmap.core.grid import Frame, Grid, Scale, Span
 from pfmap.core.resources import lack_of, lacks_memory
 from pfmap.core.stages import Clock
 from pfmap.mapping.blend import Blender, Chooser
@@ -30,7 +30,6 @@ from pfmap.model.predictor import Predicted, Predictor, Window, pad_to
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.target import RasterTarget
 from pfmap.raster.view import View
-from pfmap.vector.geodesy import Measurer, pixel_area
 
 _FACTS = "swath.json"
 
@@ -51,14 +50,35 @@ class Swath:
     """Confidence, and contact where the model shows it: each as `classes`, in percent. At last
     ``(classes, rows, width)`` of all classes, where they are wanted."""
 
+    @classmethod
+    def empty(cls, rows: Span, width: int, layers: Sequence[tuple[int, ...]]) -> "Swath":
+        """Make room for one; `layers` are what comes before rows and width in the shape of each."""
+        classes, *percent = (np.empty((*layer, rows.size, width), dtype=np.uint8) for layer in layers)
+        return cls(rows, classes, tuple(percent))
+
+    @property
+    def layers(self) -> tuple[Bytes, ...]:
+        """Classes, and then all that is in percent."""
+        return self.classes, *self.percent
+
+    def take(self, rows: Span, cols: Span, layers: Sequence[Bytes]) -> None:
+        """Take what layers have of a block, as far as its rows are the swath's."""
+        part = rows.clip(self.rows)
+        if part.size > 0:
+            for own, values in zip(self.layers, layers, strict=True):
+                own[..., part.within(self.rows), cols.start : cols.stop] = values[..., part.within(rows), :]
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Window rows that become a swath, and those above it that have to be computed again for it."""
+    """Window rows that are computed for a swath, which may have begun in the last of those before."""
 
     lead: Span
-    """Above the swath; empty where it follows the one before."""
+    """Computed again; empty where the swath follows the one before."""
+    windows: Span
+    """Those that no other swath is to have computed."""
     rows: Span
+    """Of the outputs: the swath."""
 
 
 def chooser_of(plan: Plan, device: torch.device | str = "cpu") -> Chooser:
@@ -76,22 +96,42 @@ def chooser_of(plan: Plan, device: torch.device | str = "cpu") -> Chooser:
     )
 
 
-def runs_of(plan: Plan, todo: Sequence[Span]) -> list[Run]:
-    """Say what has to be computed for swaths of these window rows, top to bottom."""
+def swaths_of(plan: Plan) -> dict[Span, Span]:
+    """Cut a scene into swaths: output rows, by the window rows that are computed for them.
+
+    They end where rows of the outputs' blocks do, so that each block is compressed once.
+    """
+    axis, height, step = plan.grid.rows, plan.geobox.height, plan.swath_step
+    rows_of = chooser_of(plan).rows
+    ends = [rows_of(axis.block(n)).stop for n in range(axis.count)]
+    swaths, computed, done = {}, 0, 0
+    for cut in Span(0, len(ends)).cut(plan.swath_height):
+        wanted = min(height, -(-ends[cut.stop - 1] // step) * step)
+        last = bisect_left(ends, wanted, lo=cut.stop - 1)
+        stop = height if ends[last] == height else ends[last] // step * step
+        if stop > done:
+            swaths[Span(computed, last + 1)] = Span(done, stop)
+            computed, done = last + 1, stop
+    return swaths
+
+
+def runs_of(plan: Plan, todo: Sequence[tuple[Span, Span]]) -> list[Run]:
+    """Say what has to be computed for swaths, of which window rows and output rows are given, in order."""
     needed, last, runs = lead_rows(plan), 0, []
-    for rows in todo:
-        above = 0 if rows.start == last else needed
-        runs.append(Run(Span(max(0, rows.start - above), rows.start), rows))
-        last = rows.stop
+    for windows, rows in todo:
+        above = 0 if windows.start == last else needed
+        runs.append(Run(Span(max(0, windows.start - above), windows.start), windows, rows))
+        last = windows.stop
     return runs
 
 
 def lead_rows(plan: Plan) -> int:
     """Say how many window rows above a swath that is computed by itself have to be computed again."""
     rows = plan.grid.rows
-    interpolates = plan.native and plan.frame.resampled
-    # The last row above a swath may itself be blended with a window further up.
-    return int(bool(rows.overlap) or interpolates) + int(interpolates and 2 * rows.overlap == rows.window)
+    interpolates, cut = plan.native and plan.frame.resampled, plan.swath_step > 1
+    # The last row above a swath may itself be blended with a window further up, and have rows of the swath.
+    again = int(interpolates and 2 * rows.overlap == rows.window)
+    return cut + int(bool(rows.overlap) or interpolates) + again
 
 
 def read_windows(
@@ -101,7 +141,7 @@ def read_windows(
     # GDAL's settings are per thread.
     with gdal_settings(cache=plan.cache_bytes, remote=plan.scene.location.remote):
         for run in runs:
-            for row, col in plan.grid.windows(Span(run.lead.start, run.rows.stop)):
+            for row, col in plan.grid.windows(Span(run.lead.start, run.windows.stop)):
                 with clock.stage("read"):
                     window = read_window(view, plan.grid, chooser, row, col)
                 yield window
@@ -146,24 +186,30 @@ def choose(
     `blended` has all windows of the runs, in order. `on_pixels` is called with the pixels of the outputs that
     are done; it may raise to stop.
     """
+    begun: Swath | None = None
     with closing(blended):
         for run in runs:
-            rows = chooser.rows(grid.swath_rows(run.rows))
-            layers = tuple(np.empty((*s, rows.size, width), dtype=np.uint8) for s in chooser.layers)
-            for _ in range((run.lead.size + run.rows.size) * grid.cols.count):
+            swath = Swath.empty(run.rows, width, chooser.layers)
+            if begun is not None and not run.lead.size:
+                swath.take(begun.rows, Span(0, width), begun.layers)
+            done = chooser.rows(grid.rows.block(run.windows.stop - 1)).stop
+            begun = Swath.empty(Span(run.rows.stop, done), width, chooser.layers)
+            for _ in range((run.lead.size + run.windows.size) * grid.cols.count):
                 window, probabilities = next(blended)
                 with clock.stage("blend"):
                     at = grid.rows.block(window.row), grid.cols.block(window.col)
                     block = chooser.add(*at, probabilities)
-                    if window.row >= run.rows.start:
-                        box = ..., block.rows.within(rows), slice(block.cols.start, block.cols.stop)
-                        for out, values in zip(layers, (block.classes, *block.percent), strict=True):
-                            out[box] = np.where(window.valid, values.cpu().numpy(), np.uint8(NODATA))
-                if window.row >= run.rows.start:
+                    shown = [
+                        np.where(window.valid, values.cpu().numpy(), np.uint8(NODATA))
+                        for values in (block.classes, *block.percent)
+                    ]
+                    for one in (swath, begun):
+                        one.take(block.rows, block.cols, shown)
+                if window.row >= run.windows.start:
                     on_pixels(block.rows.start * width + block.rows.size * block.cols.stop)
-                del window, probabilities, block
-            yield Swath(rows, layers[0], layers[1:])
-            del layers
+                del window, probabilities, block, shown
+            yield swath
+            del swath
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +229,9 @@ def write_record(
     folder: Path, swath: Swath, rasters: Sequence[RasterTarget], unreadable: frozenset[Block]
 ) -> Record:
     """Write a swath, classes and then percent, into a folder; a `TargetError` where it cannot be written."""
-    for target, values in zip(rasters, (swath.classes, *swath.percent), strict=True):
-        target.write_swath(folder, values)
-    pixels = _counted(swath.classes)
+    for target, values in zip(rasters, swath.layers, strict=True):
+        target.write_swath(folder, swath.rows, values)
+    pixels = counted(swath.classes)
     confidence = int(swath.percent[0].sum(dtype=np.int64)) - NODATA * int(pixels[NODATA])
     record = Record(swath.rows, pixels, confidence, unreadable)
     facts = {
@@ -199,7 +245,7 @@ def write_record(
     return record
 
 
-def _counted(classes: Bytes) -> Longs:
+def counted(classes: Bytes) -> Longs:
     """Count the pixels of each value. Numpy's way would make eight bytes of each first."""
     return torch.bincount(torch.from_numpy(classes).ravel(), minlength=256).numpy()
 
@@ -214,46 +260,8 @@ def read_record(folder: Path, rasters: Sequence[RasterTarget]) -> tuple[Record, 
         facts["confidence"],
         frozenset((block[0], block[1], block[2], block[3]) for block in facts["unreadable"]),
     )
-    classes, *percent = (target.read_swath(folder) for target in rasters if not target.bands)
+    classes, *percent = (target.read_swath(folder, rows) for target in rasters if not target.bands)
     return record, Swath(rows, classes, tuple(percent))
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the records of all swaths come to, and the ground area of each class."""
-
-    geobox: GeoBox
-    measurer: Measurer
-    pixels: Longs = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
-    areas: Floats = field(default_factory=lambda: np.zeros(256))
-    """As `pixels` in square metres, or pixels where the scene has no CRS."""
-    confidence: int = 0
-    unreadable: set[Block] = field(default_factory=set)
-
-    def add(self, record: Record) -> None:
-        """Count a swath."""
-        self._count(record.rows.start, record.rows.size, record.pixels)
-        self.confidence += record.confidence
-        self.unreadable |= record.unreadable
-
-    def add_rows(self, top: int, values: npt.NDArray[Any]) -> None:
-        """Count rows of a class raster, from row `top` on."""
-        self._count(top, len(values), _counted(values))
-
-    def _count(self, top: int, height: int, pixels: Longs) -> None:
-        """Count the pixels of some rows; they are as large as the one in the middle."""
-        self.pixels += pixels
-        self.areas += pixels * pixel_area(self.geobox, self.measurer, top + height / 2)
-
-    @property
-    def valid(self) -> int:
-        """Number of pixels with a class."""
-        return int(self.pixels[:NODATA].sum())
-
-    @property
-    def mean_confidence(self) -> float:
-        """Mean confidence of the pixels with a class, percent."""
-        return self.confidence / max(self.valid, 1)
 
 
 @contextmanager
@@ -297,5 +305,7 @@ def map_array(
             yield Window(row, col, *padded, np.ones((), dtype=bool))
 
     blended = blend(predictor.stream(windows(), clock, tta), grid, chooser, clock)
-    (swath,) = choose(blended, grid, chooser, width, [Run(Span(0, 0), rows)], clock, lambda _pixels: None)
+    (swath,) = choose(
+        blended, grid, chooser, width, [Run(Span(0, 0), rows, Span(0, height))], clock, lambda _pixels: None
+    )
     return swath.classes, swath.percent[0], swath.percent[1] if contact else None

@@ -25,8 +25,8 @@ from pfmap.raster.gdal import (
     reading,
     window_of,
 )
+from pfmap.raster.layout import class_names
 from pfmap.raster.location import Location, locate
-from pfmap.raster.vrt import class_names
 
 _PIXELS = 16 << 20  # read at a time
 _STRIP_BYTES = 8  # of memory for a pixel, as it is, as a class, with its mask; or of the tiles in work

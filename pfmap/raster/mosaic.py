@@ -24,8 +24,8 @@ from pfmap.core.files import make_folder, read_text, write_text
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import clear_beside
 from pfmap.raster.gdal import GDAL_ERRORS, Validity, crs_of, gdal_settings
+from pfmap.raster.layout import Band, Hidden, Shown, source_from_folder, vrt
 from pfmap.raster.target import lost
-from pfmap.raster.vrt import Band, Hidden, Shown, source_from_folder, vrt
 
 _DRIFT = 0.1  # pixels by which a raster may leave the grid from one side to the other and still lie on it
 _EDGE = 21  # points along an edge that is projected

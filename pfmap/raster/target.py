@@ -1,19 +1,23 @@
 """Output rasters: swath files while the scene is being mapped, one cloud-optimised GeoTIFF at the end.
 
-Profiles are built afresh, never copied from the scene. Everything is written into a staging folder; the
-caller renames finished files.
+Everything is written into a staging folder; the caller renames finished files. Each block of 512 x 512 pixels
+is compressed once: a swath's file begins at a block row of the whole raster, which takes whole block rows
+over as they are. Only block rows in which two swaths meet, and overviews, are made at the end. The layout is
+that of GDAL's COG driver: directories before pixels, overviews from the smallest to the largest, and each
+block between its size and its last bytes.
 
 Overviews are made here: GDAL's own took 6 to 14 times the processor time on class and confidence rasters of
 8,192 x 8,192 pixels. Here two by two pixels are looked at, and most are equal.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
-from typing import Any, Literal
+from struct import pack
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import rasterio
@@ -26,7 +30,7 @@ from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import writing, writing_into
 from pfmap.core.grid import IDENTITY, GeoBox, Span
 from pfmap.raster.gdal import BLOCK, GDAL_ERRORS, crs_of, gdal_settings, window_of
-from pfmap.raster.vrt import Band, Shown, side_file, vrt
+from pfmap.raster.layout import Band, Shown, Tags, beginning, directory, side_file, tags_of, vrt
 
 Halving = Literal["mode", "average"]
 """How four pixels become one: by the most frequent value, the first of equals; or by their mean."""
@@ -36,8 +40,15 @@ _SOMEWHERE = rasterio.Affine.translation(1, 0)
 be silenced in one thread alone."""
 _ACROSS = 16 * BLOCK  # columns in work at a time, of the smaller raster
 _AT_ONCE = 3  # rasters that are assembled
+_CLASSIC = 2 << 30  # bytes of a TIFF whose offsets have four: they reach twice as far
 _CACHE = 32 << 20  # bytes of GDAL's blocks while rasters are assembled
-
+_STORED = {
+    "tiled": True,
+    "blockxsize": BLOCK,
+    "blockysize": BLOCK,
+    "compress": "deflate",
+    "interleave": "pixel",
+}
 
 Parts = Sequence[tuple[Span, Path]]
 """Of a raster, top to bottom: pixel rows and folder of each."""
@@ -71,61 +82,62 @@ class RasterTarget:
     bands: Sequence[str] = ()
     """What each of several bands is called; empty for a single band."""
 
-    def write_swath(self, folder: Path, values: Bytes) -> None:
-        """Write rows that a swath finishes, ``([bands,] rows, width)`` uint8, or raise a `TargetError`."""
+    def write_swath(self, folder: Path, rows: Span, values: Bytes) -> None:
+        """Write rows that a swath finishes, ``([bands,] rows, width)`` uint8, or raise a `TargetError`.
+
+        What lies above them in their first block row is black.
+        """
         path = folder / self.name
         bands = values.reshape(-1, *values.shape[-2:])
         # What a disk refuses while it closes a file, GDAL tells nobody.
         with writing(path, *GDAL_ERRORS), MemoryFile() as file:
-            with file.open(**_staged(*bands.shape)) as dst:
-                dst.write(bands)
+            _compress(file, bands, rows.start % BLOCK, self.level)
             path.write_bytes(file.getbuffer())
 
     def write_next(self, folder: Path, parts: list[tuple[Span, Path]], _top: int, values: Bytes) -> None:
         """Write the next rows of a raster that comes in any number of them, and add them to its parts."""
         start = parts[-1][0].stop if parts else 0
-        part = folder / f"{start}"
+        rows, part = Span(start, start + len(values)), folder / f"{start}"
         with writing_into(folder), gdal_settings():
             part.mkdir(parents=True)
-            self.write_swath(part, values)
-        parts.append((Span(start, start + len(values)), part))
+            self.write_swath(part, rows, values)
+        parts.append((rows, part))
 
-    def read_swath(self, folder: Path) -> Bytes:
-        """Read what `write_swath` left, ``(rows, width)`` uint8, or raise a `TargetError`."""
+    def read_swath(self, folder: Path, rows: Span) -> Bytes:
+        """Read what `write_swath` left of these rows, ``(rows, width)`` uint8, or raise a `TargetError`."""
         path = folder / self.name
         try:
             with rasterio.open(path) as src:
-                return src.read(1)
+                above = src.height - rows.size
+                return src.read(1, window=window_of(Span(above, src.height), Span(0, src.width)))
         except (*GDAL_ERRORS, OSError) as error:
             raise TargetError(
                 f"{path} of an earlier run cannot be read ({error}): start afresh with resume=False"
             ) from error
 
     def _finish(self, folder: Path, parts: Parts) -> Path:
-        """Assemble parts by way of a VRT: without a place to make overviews of it, then with both."""
-        whole = folder / f"{self.name}.vrt"
-        final = folder / self.name
+        """Put blocks together that parts have, those where parts meet, and those of overviews."""
+        whole, final = folder / f"{self.name}.vrt", folder / self.name
         names = final.with_name(f"{final.name}.aux.xml")
-        box = self.geobox
-        bands = []
-        for number, name in enumerate(self.bands or [""], 1):
-            shown = [
-                Shown(str((part / self.name).resolve()), rows, Span(0, box.width), str(number))
-                for rows, part in parts
-            ]
-            color = "Palette" if self.classes else "Gray"
-            bands.append(Band("uint8", color, shown, NODATA, self.classes, name=name))
+        files = [(rows, part / self.name) for rows, part in parts]
+        box, across = self.geobox, Span(0, self.geobox.width)
+
+        def band(number: int, name: str) -> Band:
+            color, place = "Palette" if self.classes else "Gray", (across, str(number))
+            shown = [Shown(str(p.resolve()), rows, *place, above=rows.start % BLOCK) for rows, p in files]
+            return Band("uint8", color, shown, NODATA, self.classes, name=name)
+
+        bands = list(starmap(band, enumerate(self.bands or [""], 1)))
         with writing(final, *GDAL_ERRORS):
-            with gdal_settings(cache=_CACHE):
-                somewhere = replace(box, transform=_SOMEWHERE[:6])
-                whole.write_text(vrt(somewhere, bands, self.tags), encoding="utf-8")
-                smaller = write_overviews(whole, folder, self.halving)
-                bands = [replace(band, overviews=[*smaller]) for band in bands]
-                whole.write_text(vrt(box, bands, self.tags), encoding="utf-8")
-                options = {"compress": "deflate", "level": str(self.level), "blocksize": str(BLOCK)}
-                rasterio.shutil.copy(
-                    whole, final, driver="COG", bigtiff="if_safer", num_threads="all_cpus", **options
-                )
+            with gdal_settings(cache=_CACHE), rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):
+                empty = [replace(band, shown=()) for band in bands]
+                whole.write_text(vrt(replace(box, width=1, height=1), empty, self.tags), encoding="utf-8")
+                rasterio.shutil.copy(whole, final, driver="GTiff", **_STORED, zlevel=self.level)
+                head = tags_of(final.read_bytes())
+                whole.write_text(vrt(replace(box, transform=_SOMEWHERE[:6]), bands, {}), encoding="utf-8")
+                smaller = write_overviews(whole, folder, self.halving, self.level)
+                levels = {whole: files} | {path: [(Span(0, box.height), path)] for path in smaller}
+                _assemble(final, head, levels, self.level)
                 _read_back(final, [_sum(whole), *smaller.values()])
             names.unlink(missing_ok=True)
             system = box.crs_wkt if lost(final, box, bands) else None  # one that a GeoTIFF has no place for
@@ -155,24 +167,34 @@ def lost(raster: Path | str, box: GeoBox, bands: Sequence[Band]) -> str:
         return f"its CRS is {src.crs}, not {box.crs_name}"
 
 
-def _staged(count: int, height: int, width: int) -> dict[str, Any]:
-    """Describe a raster on its way to the final one, which only a VRT reads."""
+def _staged(count: int, height: int, width: int, level: int) -> dict[str, Any]:
+    """Describe a raster whose blocks are those of the final one."""
     return {
         "driver": "GTiff", "width": width, "height": height, "count": count, "dtype": "uint8",
-        "interleave": "band", "photometric": "minisblack",
-        "transform": _SOMEWHERE,  # the VRT knows better
-        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
-        # Half the size of deflate's lowest level on class rasters, at a fifth of its time.
-        "compress": "zstd", "zstd_level": 1,
+        "photometric": "minisblack", "zlevel": level, "num_threads": "all_cpus", **_STORED,
+        "transform": _SOMEWHERE,  # the final one knows better
         "bigtiff": "if_safer",
     }  # fmt: skip
 
 
-def write_overviews(source: Path, folder: Path, halving: Halving) -> dict[Path, int]:
+def _compress(file: MemoryFile, bands: Bytes, above: int, level: int) -> None:
+    """Write ``(bands, rows, cols)`` as a tiled TIFF whose first rows, so many above these, are black."""
+    count, height, width = bands.shape
+    with file.open(**_staged(count, above + height, width, level)) as dst:
+        for cols in Span(0, width).cut(_across(count)):  # so that GDAL holds whole blocks of all bands
+            dst.write(bands[..., cols.start : cols.stop], window=window_of(Span(above, above + height), cols))
+
+
+def _across(count: int) -> int:
+    """Say how many columns of so many bands are in work at a time."""
+    return BLOCK * max(1, _ACROSS // BLOCK // count)
+
+
+def write_overviews(source: Path, folder: Path, halving: Halving, level: int) -> dict[Path, int]:
     """Write overviews of a uint8 raster, largest first, until one block holds the smallest.
 
-    They go into a folder as `<source's stem>.1.tif` and so on; with each comes a checksum of its pixels, as
-    they are to be read back: GDAL may hide that a disk refused some.
+    They go into a folder as `<source's stem>.1.tif` and so on, compressed by the `level`; with each comes a
+    checksum of its pixels, as they are to be read back: GDAL may hide that a disk refused some.
     """
     paths: dict[Path, int] = {}
     while True:
@@ -181,14 +203,14 @@ def write_overviews(source: Path, folder: Path, halving: Halving) -> dict[Path, 
                 return paths
             path = folder / f"{source.stem.removesuffix(f'.{len(paths)}')}.{len(paths) + 1}.tif"
             height, width = -(-src.height // 2), -(-src.width // 2)
-            across = Span(0, width).cut(_ACROSS)
+            across = Span(0, width).cut(_across(src.count))
             total = 0
-            with rasterio.open(path, "w", **_staged(src.count, height, width)) as dst:
-                for rows, cols, band in product(Span(0, height).cut(BLOCK), across, src.indexes):
+            with rasterio.open(path, "w", **_staged(src.count, height, width, level)) as dst:
+                for rows, cols in product(Span(0, height).cut(BLOCK), across):
                     y = Span(2 * rows.start, min(2 * rows.stop, src.height))
                     x = Span(2 * cols.start, min(2 * cols.stop, src.width))
-                    values = halve(src.read(band, window=window_of(y, x)), halving)
-                    dst.write(values, band, window=window_of(rows, cols))
+                    values = np.stack([halve(band, halving) for band in src.read(window=window_of(y, x))])
+                    dst.write(values, window=window_of(rows, cols))
                     total = zlib.crc32(values.data, total)
         paths[path] = total
         source = path
@@ -204,10 +226,63 @@ def _sum(path: Path, **level: int) -> int:
     """Return a checksum of the pixels of a raster, or of one of its overviews."""
     total = 0
     with quietly(), rasterio.open(path, **level) as src:
-        down, across = Span(0, src.height).cut(BLOCK), Span(0, src.width).cut(_ACROSS)
-        for rows, cols, band in product(down, across, src.indexes):
-            total = zlib.crc32(src.read(band, window=window_of(rows, cols)), total)
+        for rows, cols in product(Span(0, src.height).cut(BLOCK), Span(0, src.width).cut(_across(src.count))):
+            total = zlib.crc32(src.read(window=window_of(rows, cols)), total)
     return total
+
+
+def _blocks(source: Path, files: Parts, level: int) -> Iterator[bytes]:
+    """Give compressed blocks of a raster: whole block rows of its files as they are, others made anew."""
+    with rasterio.open(source) as src:
+        across = Span(0, src.width).cut(_across(src.count))
+        for rows in Span(0, src.height).cut(BLOCK):
+            has = [file for file in files if file[0].start <= rows.start and rows.stop <= file[0].stop]
+            for part, path in has:
+                with path.open("rb") as file:
+                    yield from _block_row(file, rows.start // BLOCK - part.start // BLOCK)
+            for cols in () if has else across:
+                with MemoryFile() as made:
+                    _compress(made, src.read(window=window_of(rows, cols)), 0, level)
+                    yield from _block_row(made, 0)
+
+
+def _block_row(file: BinaryIO | MemoryFile, row: int) -> Iterator[bytes]:
+    """Read the compressed blocks of a tiled TIFF that lie in a row."""
+    with rasterio.open(file.name) as src:
+        names = [f"{col}_{row}" for col in range(-(-src.width // BLOCK))]
+        offsets, sizes = (
+            [int(src.get_tag_item(f"BLOCK_{what}_{name}", "TIFF", bidx=1)) for name in names]
+            for what in ("OFFSET", "SIZE")
+        )
+    for offset, size in zip(offsets, sizes, strict=True):
+        file.seek(offset)
+        yield file.read(size)
+
+
+def _assemble(final: Path, head: Tags, levels: Mapping[Path, Parts], level: int) -> None:
+    """Write a cloud-optimised GeoTIFF: a raster and its overviews, largest first, each with its files.
+
+    The `head` says what the raster is apart from its pixels.
+    """
+    big = sum(path.stat().st_size for files in levels.values() for _, path in files) > _CLASSIC
+    shapes, places = [], []
+    for source in levels:
+        with rasterio.open(source) as src:
+            shapes.append(src.shape)
+            places.append([(0, 0)] * (-(-src.height // BLOCK) * -(-src.width // BLOCK)))
+
+    def directories() -> bytes:
+        each = enumerate(zip(shapes, places, strict=True))
+        return beginning([directory(head, *one, big=big, reduced=n > 0) for n, one in each], big=big)
+
+    with final.open("wb") as file:
+        file.write(directories())
+        for number, (source, files) in reversed([*enumerate(levels.items())]):  # the smallest comes first
+            for index, block in enumerate(_blocks(source, files, level)):
+                places[number][index] = file.tell() + 4, len(block)
+                file.write(pack("<I", len(block)) + block + block[-4:])
+        file.seek(0)
+        file.write(directories())
 
 
 def halve(values: Bytes, halving: Halving) -> Bytes:

@@ -11,9 +11,9 @@ from pfmap.core.arrays import Array
 from pfmap.core.card import Card
 from pfmap.core.classes import NODATA
 from pfmap.core.grid import GeoBox, Span
+from pfmap.mapping.mapper import Tally
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import Runtime
-from pfmap.mapping.swaths import Tally
 from pfmap.model.predictor import precision_name
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate

@@ -20,11 +20,10 @@ from pfmap.core.files import make_folder, write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress, Result, look_behind
-from pfmap.mapping.mapper import class_target, rasters_of
+from pfmap.mapping.mapper import Tally, class_target, rasters_of
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes, wanted_classes
 from pfmap.mapping.polygonize import Vectorizer
-from pfmap.mapping.swaths import Tally
 from pfmap.raster import mosaic
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.extra import own_bands

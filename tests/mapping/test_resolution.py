@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import pfmap
 from pfmap.core.errors import ModelError, UsageError
 from pfmap.core.grid import GeoBox, Scale, Span
+from pfmap.mapping import plan
 from pfmap.model.store import Model
 from pfmap.raster.view import resample
 from pfmap.vector.geodesy import pixel_size
@@ -148,11 +149,20 @@ def test_nodata_stays_nodata_pixel_by_pixel_when_resampled(
 
 
 @pytest.mark.parametrize("overlap", [0, 8, 32])
-@pytest.mark.parametrize("ratio", [0.6, 1.0, 2.37])
+@pytest.mark.parametrize(
+    ("ratio", "height"), [(0.6, 290), (1.0, 290), (2.37, 290), (1.0, 1100), (2.37, 1300)]
+)
 def test_the_cut_into_swaths_changes_nothing(
-    overlap: int, ratio: float, write_scene: Write, tmp_path: Path
+    overlap: int,
+    ratio: float,
+    height: int,
+    write_scene: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (3, 290, 210), dtype=np.uint8)
+    """Swaths end with rows of windows or, if they are not tiny, with rows of blocks."""
+    monkeypatch.setattr(plan, "SHARED_SWATH_PIXELS", 1 if height > 512 else 10)
+    image = np.random.default_rng(0).integers(0, 256, (3, height, 210), dtype=np.uint8)
     scene = write_scene(image)
     whole, cut = (
         pfmap.predict(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.core.errors import TargetError
-from pfmap.mapping import work
+from pfmap.mapping import plan, work
+from pfmap.mapping.swaths import Swath
 from pfmap.model.store import Model
 from pfmap.net.pfnet import PFNet
 
@@ -63,6 +65,45 @@ def test_a_resumed_run_gives_the_same_bytes(
         equal_outputs(tmp_path / "whole", out)
         assert resumed.report["classes"] == whole.report["classes"]
     assert resumed.report["swaths"]["from_earlier_runs"] >= 1
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.37])
+@pytest.mark.parametrize("overlap", [0, 8, 40])
+def test_every_swath_of_a_tall_scene_can_be_computed_alone(
+    overlap: int, ratio: float, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Swaths end with rows of blocks, in the midst of what a row of windows finishes and blends."""
+    model = stand_in(window=96)
+    spec = dataclasses.replace(model.card.input, gsd=(0.5 * ratio, 0.5 * ratio))
+    network = Leaning(model.network)
+    model = Model(dataclasses.replace(model.card, input=spec), network, model.folder)
+    scene = write_scene(blobs(1700, 150, smooth=15))
+    empty = Swath.empty
+
+    def filled(*of: Any) -> Swath:
+        swath = empty(*of)
+        for values in swath.layers:
+            values[:] = 200  # what nobody fills in is seen
+        return swath
+
+    monkeypatch.setattr(Swath, "empty", filled)
+    monkeypatch.setattr(plan, "SHARED_SWATH_PIXELS", 1)
+    pfmap.predict(scene, tmp_path / "whole", model=model, overlap=overlap, **TWO_FORMATS)
+    ready = work.Work.ready
+    monkeypatch.setattr(work.Work, "ready", fail)
+    with pytest.raises(PowerError):
+        pfmap.predict(scene, tmp_path / "cut", model=model, overlap=overlap, **TWO_FORMATS)
+    monkeypatch.setattr(work.Work, "ready", ready)
+    kept = sorted((tmp_path / "cut" / ".scene.pfmap").glob("*-*"))
+    assert [int(path.name.split("-")[0]) for path in kept] == [0, 512, 1024, 1536]
+    for path in kept[1::2]:
+        shutil.rmtree(path)
+    assert run_again(scene, tmp_path / "cut", model, overlap=overlap)[0] == 2
+    equal_outputs(tmp_path / "whole", tmp_path / "cut")
+
+
+def fail(*_: Any) -> None:
+    raise PowerError
 
 
 def test_batches_fall_differently_and_it_does_not_matter(write_scene: Write, tmp_path: Path) -> None:
@@ -258,9 +299,9 @@ KILL = """
 import json, os, random, signal, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import rasterio.shutil
 from conftest import Pointwise, stand_in
 import pfmap, pfmap.survey.single
+from pfmap.raster import target
 
 scene, out, log = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 
@@ -286,12 +327,12 @@ def attempt(folder, most=10**9, finishes=True):
     if pid == 0:
         status = 1
         try:
-            real = rasterio.shutil.copy
-            def copy(*arguments, **options):
-                real(*arguments, **options)
+            real = target._assemble
+            def assemble(*arguments):
+                real(*arguments)
                 if not finishes:
                     reached()
-            rasterio.shutil.copy = copy
+            target._assemble = assemble
             pfmap.predict(scene, folder, model=stand_in(network=Stays(most)), device="cpu", swath_pixels=1)
             status = 0
         finally:

@@ -60,7 +60,7 @@ def test_each_level_is_half_the_one_before(shape: tuple[int, int], halving: str,
         crs="EPSG:32645", transform=rasterio.Affine(0.5, 0, 0, 0, -0.5, 0),
     ) as dst:  # fmt: skip
         dst.write(values, 1)
-    for level in write_overviews(path, tmp_path, halving):  # type: ignore[arg-type]
+    for level in write_overviews(path, tmp_path, halving, 1):  # type: ignore[arg-type]
         values = halve(values, halving)  # type: ignore[arg-type]
         with rasterio.open(level) as src:
             assert np.array_equal(src.read(1), values)

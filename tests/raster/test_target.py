@@ -1,7 +1,9 @@
 """Output rasters: swaths become one raster, as if it had been written whole."""
 
 import json
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from pfmap.raster import target as target_module
 from pfmap.raster.classmap import ClassMap
 from pfmap.raster.gdal import horizontal
 from pfmap.raster.location import locate
-from pfmap.raster.target import RasterTarget, finish
+from pfmap.raster.target import RasterTarget, finish, halve
 
 SPECS = stand_in().card.classes
 
@@ -30,9 +32,9 @@ def test_swaths_of_any_height_make_the_whole_raster(crs: str | None, tmp_path: P
     for top, stop in ((0, 1), (1, 300), (300, 700)):
         folder = tmp_path / f"{top}"
         folder.mkdir()
-        codes.write_swath(folder, values[top:stop])
-        percent.write_swath(folder, values[top:stop] // 3)
-        assert np.array_equal(codes.read_swath(folder), values[top:stop])
+        codes.write_swath(folder, Span(top, stop), values[top:stop])
+        percent.write_swath(folder, Span(top, stop), values[top:stop] // 3)
+        assert np.array_equal(codes.read_swath(folder, Span(top, stop)), values[top:stop])
         swaths.append((Span(top, stop), folder))
     out = tmp_path / "out"
     out.mkdir()
@@ -54,18 +56,18 @@ def test_swaths_of_any_height_make_the_whole_raster(crs: str | None, tmp_path: P
 
 
 @pytest.mark.parametrize("level", ["whole", "overview"])
-def test_pixels_that_got_lost_while_gdal_said_nothing_are_noticed(
+def test_pixels_that_got_lost_without_a_word_are_noticed(
     level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = np.random.default_rng(0).integers(0, 100, (700, 530), dtype=np.uint8)
     target = RasterTarget(GeoBox(530, 700, None, tuple(NORTH_UP)[:6]), "codes.tif", "mode", {}, "", 6)
-    target.write_swath(tmp_path, values)
+    target.write_swath(tmp_path, Span(0, 700), values)
     out = tmp_path / "out"
     out.mkdir()
-    copy = rasterio.shutil.copy
+    assemble = target_module._assemble
 
-    def copy_most(source: Path, final: Path, **options: object) -> None:
-        copy(source, final, **options)
+    def assemble_most(final: Path, *rest: Any) -> None:
+        assemble(final, *rest)
         with rasterio.open(final) as src:
             overview = 0 if level == "overview" else None
             offset = int(src.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1, ovr=overview))
@@ -73,18 +75,107 @@ def test_pixels_that_got_lost_while_gdal_said_nothing_are_noticed(
             file.seek(offset)
             file.write(bytes(64))
 
-    monkeypatch.setattr(rasterio.shutil, "copy", copy_most)
+    monkeypatch.setattr(target_module, "_assemble", assemble_most)
     with pytest.raises(TargetError, match=r"codes\.tif could not be written"):
         finish([(target, [(Span(0, 700), tmp_path)])], out)
+
+
+def finish_in(folder: Path, target: RasterTarget, values: np.ndarray, stops: list[int]) -> Path:
+    """Write values in swaths that end at these rows, and finish the raster."""
+    parts = []
+    for rows in map(Span, [0, *stops], stops):
+        part = folder / f"{rows.start}"
+        part.mkdir()
+        target.write_swath(part, rows, values[..., rows.start : rows.stop, :])
+        parts.append((rows, part))
+    return finish([(target, parts)], folder)[0]
+
+
+def block(path: Path, col: int, row: int) -> bytes:
+    """Compressed bytes of a block."""
+    with rasterio.open(path) as src:
+        offset, size = (
+            int(src.get_tag_item(f"BLOCK_{k}_{col}_{row}", "TIFF", bidx=1)) for k in ("OFFSET", "SIZE")
+        )
+    return path.read_bytes()[offset : offset + size]
+
+
+def test_whole_block_rows_are_compressed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 9, (2500, 1100), dtype=np.uint8)
+    target = RasterTarget(GeoBox(1100, 2500, None, tuple(NORTH_UP)[:6]), "codes.tif", "mode", {}, "", 6)
+    compressed = []
+    compress = target_module._compress
+    monkeypatch.setattr(
+        target_module,
+        "_compress",
+        lambda file, bands, *rest: (compressed.append(bands.shape), compress(file, bands, *rest))[1],
+    )
+    path = finish_in(tmp_path, target, values, [1024, 1700, 2500])
+    assert compressed == [(1, 1024, 1100), (1, 676, 1100), (1, 800, 1100), (1, 512, 1100)]  # at last the seam
+    for part, rows in ((0, (0, 1)), (1024, (2,)), (1700, (4,))):
+        for row, col in product(rows, range(3)):
+            assert block(path, col, row) == block(tmp_path / f"{part}" / "codes.tif", col, row - part // 512)
+    with rasterio.open(path) as src:
+        assert np.array_equal(src.read(1), values)
+
+
+def refuse_unlike_gdal(path: Path, levels: int) -> None:
+    """Check what GDAL promises readers of a COG: where directories and blocks lie, in which order."""
+    content, found, directories = path.read_bytes(), [], []
+    for level in range(levels):
+        with rasterio.open(path, **({"overview_level": level - 1} if level else {})) as src:
+            rows, cols = (range(-(-size // 512)) for size in src.shape)
+            places = [
+                [int(src.get_tag_item(f"BLOCK_{k}_{col}_{row}", "TIFF", bidx=1)) for k in ("OFFSET", "SIZE")]
+                for row, col in product(rows, cols)
+            ]
+            directories.append(int(src.get_tag_item("IFD_OFFSET", "TIFF", bidx=1)))
+            found = places + found  # the smallest first
+    end = 0
+    for offset, size in found:
+        assert int.from_bytes(content[offset - 4 : offset], "little") == size
+        assert content[offset + size : offset + size + 4] == content[offset + size - 4 : offset + size]
+        assert not end or end == offset - 4
+        end = offset + size + 4
+    assert end == len(content)
+    assert directories == sorted(directories)
+    assert directories[-1] < found[0][0]
+
+
+@pytest.mark.parametrize("bands", [1, 5])
+@pytest.mark.parametrize("largest", [0, 1 << 40])
+def test_a_file_of_any_size_is_laid_out_as_gdal_does_it(
+    bands: int, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With offsets of four bytes, or of eight, as very large files need."""
+    monkeypatch.setattr(target_module, "_CLASSIC", largest)
+    values = np.random.default_rng(0).integers(0, 9, (bands, 1300, 2100), dtype=np.uint8)
+    names = [f"band {n}" for n in range(bands)] if bands > 1 else []
+    target = RasterTarget(
+        GeoBox(2100, 1300, None, tuple(NORTH_UP)[:6]), "all.tif", "average", {"A": "b"}, "", 1, (), names
+    )
+    path = finish_in(tmp_path, target, values, [1, 512, 700, 1300])
+    assert (path.read_bytes()[2] == 43) == (largest == 0)
+    refuse_unlike_gdal(path, levels=4)
+    with rasterio.open(path) as src:
+        assert np.array_equal(src.read(), values)
+        assert src.descriptions == (tuple(names) or (None,))
+        assert (src.nodata, src.transform, src.tags()["A"]) == (255, NORTH_UP, "b")
+        assert src.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    for level in range(3):
+        values = np.stack([halve(one, "average") for one in values])
+        with rasterio.open(path, overview_level=level) as src:
+            assert np.array_equal(src.read(), values)
+            assert src.nodata == 255
 
 
 def test_what_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     target = RasterTarget(GeoBox(4, 4, None, tuple(NORTH_UP)[:6]), "codes.tif", "mode", {}, "", 6)
     with pytest.raises(TargetError, match=r"none/codes\.tif"):
-        target.write_swath(tmp_path / "none", np.zeros((2, 4), np.uint8))
+        target.write_swath(tmp_path / "none", Span(0, 2), np.zeros((2, 4), np.uint8))
     (tmp_path / "codes.tif").write_bytes(b"half")
     with pytest.raises(TargetError, match=r"codes\.tif of an earlier run cannot be read"):
-        target.read_swath(tmp_path)
+        target.read_swath(tmp_path, Span(0, 4))
 
 
 DERIVED = """DERIVEDPROJCRS["site",BASEPROJCRS["UTM 45N",BASEGEOGCRS["WGS 84",
@@ -111,7 +202,7 @@ def finished(folder: Path, crs: rasterio.crs.CRS | None) -> list[Path]:
     swath = folder / "swath"
     swath.mkdir()
     for one in (codes, percent):
-        one.write_swath(swath, np.zeros((30, 40), np.uint8))
+        one.write_swath(swath, Span(0, 30), np.zeros((30, 40), np.uint8))
     return finish([(one, [(Span(0, 30), swath)]) for one in (codes, percent)], folder)
 
 

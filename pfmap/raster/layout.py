@@ -1,14 +1,16 @@
-"""GDAL's XML files: virtual rasters (VRT), and the side files in which the classes of a raster have names.
+"""How files are laid out that GDAL reads: virtual rasters (VRT), side files, and what a TIFF begins with.
 
 A virtual raster shows bands of other files as one raster; their pixels are read when it is read. A side file,
 `<raster>.aux.xml`, holds what has no place in a GeoTIFF. Everything that pfmap writes in XML for GDAL, and
-escapes for it, is written here.
+escapes for it, is written here. A TIFF begins with directories, one of the raster and one of each overview:
+tables of tags, which also say where in the file each compressed block lies.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from struct import calcsize, pack, unpack_from
 from typing import Literal
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape  # for paths, which have to stay what they are
@@ -23,6 +25,21 @@ _XML = Path(__file__).parent / "xml"
 _VALUES, _NAMES = "5", "2"
 """GDAL's numbers for the columns of an attribute table that hold values of the raster, and their names."""
 
+_COG = (
+    b"GDAL_STRUCTURAL_METADATA_SIZE=000140 bytes\nLAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\n"
+    b"BLOCK_LEADER=SIZE_AS_UINT4\nBLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n  "
+)
+"""What GDAL looks for behind the header of a cloud-optimised GeoTIFF."""
+_REDUCED, _WIDTH, _HEIGHT, _OFFSETS, _SIZES, _NODATA = 254, 256, 257, 324, 325, 42113
+_OF_THE_FILE = 33550
+"""Tags from this number on are of the whole file, such as its place; nodata is of each directory."""
+_LONG, _LONG8 = 4, 16
+_BYTES = {1: 1, 2: 1, 3: 2, _LONG: 4, 12: 8}
+"""Of one value of a tag, by its type."""
+
+Tags = Mapping[int, tuple[int, int, bytes]]
+"""Of a TIFF's directory, by their numbers: type, count and values, little-endian."""
+
 Hidden = int | Literal["masked"] | None
 """Pixels that show what lies under them: those of a value, those that the file's mask leaves out, none."""
 
@@ -34,12 +51,14 @@ class Shown:
     path: str
     """What GDAL opens; from the folder of the virtual raster if `relative`."""
     rows: Span
-    """Of the virtual raster; the file has as many."""
+    """Of the virtual raster; the file has as many, and those `above`."""
     cols: Span
     band: str = "1"
     """Its 1-based number; ``mask,1`` is the mask of band 1, 0 where that is not valid."""
     relative: bool = False
     hidden: Hidden = None
+    above: int = 0
+    """Rows of the file above these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +73,6 @@ class Band:
     """The later ones lie over the earlier ones."""
     nodata: int | None = None
     classes: Sequence[ClassSpec] = ()
-    overviews: Sequence[Path] = ()
-    """Files of half its size, a quarter and so on, with the same bands."""
     name: str = ""
     """What is in it."""
 
@@ -97,10 +114,6 @@ def _band(band: Band, number: int = 0) -> Iterable[str]:
         yield "</ColorTable>"
     for shown in band.shown:
         yield _source(shown, dtype)
-    for path in band.overviews:
-        name = escape(str(path.resolve()))
-        yield f'<Overview><SourceFilename relativeToVRT="0">{name}</SourceFilename>'
-        yield f"<SourceBand>{number}</SourceBand></Overview>"
     yield "</VRTRasterBand>"
 
 
@@ -112,7 +125,8 @@ def _source(shown: Shown, dtype: str) -> str:
         hidden = "<UseMaskBand>true</UseMaskBand>"
     # It has the file's size and type, so that GDAL need not open 2,000 files to open one.
     fill, path = template(_XML / "source.xml"), escape(shown.path)
-    return fill(shown=shown, path=path, kind=kind, dtype=dtype, block=BLOCK, hidden=hidden)
+    height = shown.above + shown.rows.size
+    return fill(shown=shown, path=path, kind=kind, dtype=dtype, height=height, block=BLOCK, hidden=hidden)
 
 
 def _categories(classes: Sequence[ClassSpec]) -> list[str]:
@@ -169,3 +183,58 @@ def _from_table(node: ElementTree.Element) -> dict[int, str]:
         except (ValueError, IndexError):
             continue
     return names
+
+
+def tags_of(tiff: bytes) -> Tags:
+    """Read the first directory of a small TIFF."""
+    (at,) = unpack_from("<I", tiff, 4)
+    tags = {}
+    for number in range(unpack_from("<H", tiff, at)[0]):
+        tag, kind, count, content = unpack_from("<HHI4s", tiff, at + 2 + 12 * number)
+        size = count * _BYTES[kind]
+        if size > len(content):
+            (start,) = unpack_from("<I", content)
+            content = tiff[start : start + size]
+        tags[tag] = kind, count, content[:size]
+    return tags
+
+
+def directory(
+    head: Tags, shape: tuple[int, int], places: Sequence[tuple[int, int]], *, big: bool, reduced: bool
+) -> Tags:
+    """Return the directory of a raster, or of one `reduced`, that otherwise is what the `head` says.
+
+    `places` are offset and size of each block in the file, which is a BigTIFF if it is `big`.
+    """
+    kept = {tag: said for tag, said in head.items() if not reduced or tag < _OF_THE_FILE or tag == _NODATA}
+    offsets, sizes = zip(*places, strict=True)
+    own = {_HEIGHT: shape[:1], _WIDTH: shape[1:], _OFFSETS: offsets, _SIZES: sizes} | (
+        {_REDUCED: (1,)} if reduced else {}
+    )
+    for tag, values in own.items():
+        long = big and tag == _OFFSETS
+        kept[tag] = (
+            _LONG8 if long else _LONG,
+            len(values),
+            pack(f"<{len(values)}{'Q' if long else 'I'}", *values),
+        )
+    return kept
+
+
+def beginning(directories: Sequence[Tags], *, big: bool) -> bytes:
+    """Return what a cloud-optimised GeoTIFF, or BigTIFF, has before its blocks: header and directories."""
+    count, entry, place = ("<Q", "<HHQ", "<Q") if big else ("<H", "<HHI", "<I")
+    room, first = calcsize(place), (16 if big else 8) + len(_COG)
+    out = (pack("<2sHHHQ", b"II", 43, 8, 0, first) if big else pack("<2sHI", b"II", 42, first)) + _COG
+    for number, tags in enumerate(directories, 1):
+        end = len(out) + calcsize(count) + len(tags) * (calcsize(entry) + room) + room
+        entries, further = pack(count, len(tags)), b""
+        for tag, (kind, size, content) in sorted(tags.items()):
+            entries += pack(entry, tag, kind, size)
+            if len(content) > room:
+                entries += pack(place, end + len(further))
+                further += content + bytes(len(content) % 2)
+            else:
+                entries += content.ljust(room, b"\0")
+        out += entries + pack(place, (end + len(further)) * (number < len(directories))) + further
+    return out

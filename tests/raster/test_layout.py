@@ -9,8 +9,8 @@ import rasterio
 from pfmap.core.classes import ClassSpec
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.classmap import percent_beside
+from pfmap.raster.layout import Band, Hidden, Shown, class_names, side_file, vrt
 from pfmap.raster.location import locate
-from pfmap.raster.vrt import Band, Hidden, Shown, class_names, side_file, vrt
 
 ODD = 'a & b <"c">'
 CLASSES = (ClassSpec(ODD, "#102030"), ClassSpec("wood", "#405060"))
