@@ -8,7 +8,6 @@ import errno
 import functools
 import mimetypes
 import os
-import platform
 import re
 import threading
 from collections.abc import Iterator
@@ -182,11 +181,6 @@ def _take(path: Path, holder: str) -> None:
     else:
         other = "others in turn"
     raise BlockingIOError(errno.EAGAIN, f"held by {other.partition(' ')[0]}", str(path))
-
-
-def this_machine() -> str:
-    """Name this machine among those that write into a bucket."""
-    return platform.node() or "an unnamed machine"
 
 
 @functools.cache

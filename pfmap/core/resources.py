@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import platform
 import re
 import resource
 import secrets
@@ -178,7 +179,7 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], No
                 if not any(_lock(path, held) for _ in range(_TRIES)):
                     raise filelock.Timeout(str(path))
                 if in_bucket(output_dir):
-                    holder = f"{bucket.this_machine()} {path}"
+                    holder = f"{platform.node() or 'an unnamed machine'} {path}"
                     held.enter_context(bucket.leased(output_dir / f"{path.name}.{LOCK_NAME}", holder))
             except (filelock.Timeout, BlockingIOError) as error:
                 # A bucket knows who has it, and has it for a while from a run that was killed.

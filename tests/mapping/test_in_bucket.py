@@ -120,7 +120,7 @@ def test_two_machines_do_not_map_one_scene_at_a_time(
     scene = write_scene(blobs(100, 100))
     with claimed(work.work_path(store, "scene"), store, "this scene"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
-        monkeypatch.setattr(bucket, "this_machine", lambda: "other")
+        monkeypatch.setattr("platform.node", lambda: "other")
         with pytest.raises(TargetError, match=r"another pfmap maps this scene into .* now \(held by "):
             pfmap.predict(scene, store, model=stand_in(), **TWO_FORMATS)
     pfmap.predict(scene, store, model=stand_in(), **TWO_FORMATS)
