@@ -256,6 +256,3 @@ class PolygonLayer:
     def places(self) -> list[tuple[int, int]]:
         """Rows and columns of points within polygons, some of every class."""
         return self._polygons.points(_PLACES)
-
-
-LabelLayer = RasterLayer | PolygonLayer

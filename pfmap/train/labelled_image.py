@@ -17,7 +17,7 @@ from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.extra import open_bands
 from pfmap.raster.location import locate
 from pfmap.raster.scaling import known_scaling, sampled_scaling
-from pfmap.train.label_layers import LabelLayer, Labels
+from pfmap.train.label_layers import Labels, PolygonLayer, RasterLayer
 
 Image = Bytes
 
@@ -49,7 +49,7 @@ class LabelledScene:
         self, path: Path, bands: tuple[int, ...] | None, card: Card, extra: Mapping[str, str] | None = None
     ) -> None:
         self.path, self.bands = path, len(card.input.bands)
-        self.layers: list[LabelLayer] = []
+        self.layers: list[RasterLayer | PolygonLayer] = []
         """Where its labels come from; later ones lie over earlier ones. Filled by the caller, who needs the
         grid for that."""
         self._open = partial(open_bands, locate(path), card.input, bands, card.name, extra)

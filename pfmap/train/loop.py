@@ -39,7 +39,6 @@ class Progress:
     """One training step, for whoever shows progress."""
 
     step: int
-    steps: int
     loss: float
     """Smoothed total loss."""
     rate: float
@@ -202,7 +201,7 @@ class _Run:
         rate = settings.decoder_rate * factor
         if self.done % max(1, settings.steps // _POINTS) == 0 or self.done == settings.steps:
             self.curves += [(self.done, LOSS, self.loss), (self.done, RATE, rate)]
-        return Progress(self.done, settings.steps, self.loss, rate)
+        return Progress(self.done, self.loss, rate)
 
     def _update_average(self) -> None:
         decay = min(self.config.training.ema, (1 + self.done) / (10 + self.done))
@@ -225,13 +224,12 @@ class _Run:
         """Measure the averaged weights on what was held out, and remember them if they are the best."""
         refuse_diverged(self.average, self.done, self.checkpoint)
         figures = measure(self.average, self.data, self.config.card, self.device)
-        for name, figure in figures.items():
-            self.curves.append((self.done, name, figure.mean_iou))
-            if figure.contact is not None:
-                self.curves.append((self.done, f"{name} contact", figure.contact))
-        every = [figure.mean_iou for figure in figures.values()]
-        every += [figure.contact for figure in figures.values() if figure.contact is not None]
-        score = float(np.mean(every)) if every else math.nan
+        measured = [(name, figure.mean_iou) for name, figure in figures.items()]
+        measured += [
+            (f"{name} contact", one.contact) for name, one in figures.items() if one.contact is not None
+        ]
+        self.curves += [(self.done, series, value) for series, value in measured]
+        score = float(np.mean([value for _, value in measured])) if measured else math.nan
         if math.isnan(score):  # nothing was held out, or nothing of it is sure
             score = -self.loss
         if self.best is None or score > self.best[0]:

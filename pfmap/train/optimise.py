@@ -12,9 +12,6 @@ from pfmap.net.losses import contact_loss, contours, edge_loss, overlap_loss, se
 from pfmap.net.pfnet import PFNet
 from pfmap.train.config import Trained, TrainingSettings
 
-_POWER = 0.9
-_MOMENTUM = 0.9
-
 
 class Objective(nn.Module):
     """The network together with its loss: what one training step differentiates.
@@ -93,7 +90,7 @@ def make_optimizer(network: PFNet, settings: TrainingSettings) -> torch.optim.Op
     ]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=settings.decoder_rate, momentum=_MOMENTUM, weight_decay=settings.weight_decay
+            groups, lr=settings.decoder_rate, momentum=0.9, weight_decay=settings.weight_decay
         )
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
@@ -108,7 +105,7 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
         return (step + 1) / settings.warmup
     done = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
     if settings.schedule == "poly":
-        return float(max(1e-4, (1 - done) ** _POWER))
+        return float(max(1e-4, (1 - done) ** 0.9))
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 

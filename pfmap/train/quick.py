@@ -67,7 +67,6 @@ class QuickOptions:
     steps: int = 400
     trained: str = "all"
     """What of the network changes; see `TrainingSettings`."""
-    seed: int = 0
     attribution: str = ""
     """Whom a map made with the model has to name for these data."""
 
@@ -132,7 +131,6 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
             "warmup": min(20, options.steps),
             "overlap_weight": 0.5,
             "ema": 0.99,
-            "seed": options.seed,
         },
         "sources": [
             {

@@ -29,8 +29,6 @@ _PER_WINDOW = 1000  # pixels
 _WALL = 50  # percent of contact
 _TEMPERATURES = np.geomspace(0.25, 4.0, 193)
 
-Scores = Floats
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -149,7 +147,7 @@ def accuracy_table(figures: Validation, fitted: Calibration | None) -> dict[str,
 class Pixels:
     """Some labelled pixels of a source."""
 
-    scores: Scores
+    scores: Floats
     """``(n, classes)`` log probabilities."""
     allowed: Bools
     """``(n, classes)``: which classes each pixel may be."""
@@ -159,11 +157,9 @@ class Pixels:
         """Put several into one."""
         return cls(np.concatenate([p.scores for p in parts]), np.concatenate([p.allowed for p in parts]))
 
-    def probabilities(self, temperature: float) -> Scores:
+    def probabilities(self, temperature: float) -> Floats:
         """Return ``(n, classes)`` probabilities under a temperature."""
-        scaled = self.scores / temperature
-        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return torch.softmax(torch.from_numpy(self.scores / temperature), dim=1).numpy()
 
     def cost(self, temperature: float) -> float:
         """Return the mean of -log of the probability of what the labels allow."""
