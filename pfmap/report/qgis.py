@@ -22,8 +22,6 @@ _OPACITY = 0.3
 """Of the class raster: the scene below it and the polygons above it stay in sight."""
 
 _XML = Path(__file__).parent / "xml"
-_NEW = (1980, 1, 1, 0, 0, 0)
-"""Date of the project inside the archive: the same run gives the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ def _project(
     text = HEAD + template(_XML / "project.xml")(extent=extent, **named, **parts)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        entry = zipfile.ZipInfo("project.qgs", _NEW)
+        entry = zipfile.ZipInfo("project.qgs")  # of 1980: the same run gives the same bytes
         archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
     return file.getvalue()
 

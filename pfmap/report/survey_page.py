@@ -24,16 +24,6 @@ _METRES = 6_371_008.8 * math.pi / 180
 _SMALL = 12.0  # units: a smaller footprint gets a mark of this size to be seen and hit
 _NAMED = 12  # scenes: the names of more would cover the map
 
-_SECTIONS = {
-    "failures": "Failures",
-    "map": "Map",
-    "classes": "Classes",
-    "scenes": "All scenes",
-    "details": "Scene by scene",
-    "files": "Files of the survey",
-    "model": "Model and settings",
-}
-
 
 def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     """Write the page, with small WebP pictures by the scenes' names."""
@@ -45,14 +35,11 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
     failed = [page for page, scene in zip(scenes, figures.scenes, strict=True) if scene.state == "failed"]
     drawing = draw_footprints(figures.scenes)
     files = {kind: path for kind, path in figures.outputs.items() if kind != "html"}
-    filled: dict[str, object] = {"failures": failed, "map": drawing, "classes": figures.classes}
-    filled |= {"details": scenes, "files": files}
     return render(
         "survey.html.jinja",
         title=f"{figures.title}: survey report",
         figures=figures,
         areas=areas,
-        sections={anchor: name for anchor, name in _SECTIONS.items() if filled.get(anchor, True)},
         pace=_pace(figures),
         scenes=scenes,
         failed=failed,
