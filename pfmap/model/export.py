@@ -15,10 +15,6 @@ from pfmap.core.files import draft
 from pfmap.model.store import Model
 from pfmap.version import __version__
 
-_OPSET = 17
-_OVERLAP = 20  # percent of the window's side
-_INPUT, _OUTPUTS = "image", ("probabilities", "contact")
-
 
 class _Whole(nn.Module):
     """The network with what pfmap does around it: pixel values 0 to 1 in, probabilities out."""
@@ -71,6 +67,7 @@ def export_onnx(
 
     with draft(path) as part:
         window = model.card.input.window  # to which all sizes are fixed
+        outputs = ["probabilities", *["contact"] * bool(model.card.architecture.contact)]
         with warnings.catch_warnings(), torch.inference_mode():
             # The exporter by tracing is deprecated, and warns of every size that it fixes, as is meant here.
             # Its successor needs more packages and has no operator set 17, the newest that Deepness's runtime
@@ -80,9 +77,9 @@ def export_onnx(
                 _Whole(model).eval(),
                 (torch.zeros(1, len(model.card.input.bands), window, window),),
                 part,
-                input_names=[_INPUT],
-                output_names=_OUTPUTS[: 1 + bool(model.card.architecture.contact)],
-                opset_version=_OPSET,
+                input_names=["image"],
+                output_names=outputs,
+                opset_version=17,
                 dynamo=False,
             )
         content = onnx.load(part)
@@ -100,7 +97,7 @@ def _metadata(card: Card, gsd: float | None) -> dict[str, str]:
         "min_area": {spec.name: spec.min_area for spec in card.classes},  # only pfmap knows it
         "resolution": round(100 * (gsd or math.sqrt(math.prod(card.input.gsd))), 4),  # centimetres
         "tiles_size": card.input.window,
-        "tiles_overlap": _OVERLAP,
+        "tiles_overlap": 20,  # percent
         "seg_thresh": 0.0,
         "seg_small_segment": 0,
         "bands": card.input.bands,  # these two as well

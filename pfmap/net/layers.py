@@ -102,9 +102,6 @@ def _cells(height: int, width: int, bins: int, device: torch.device) -> Tensor:
 
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
-_STRIDES = (1, 2, 2, 2)
-_DILATIONS = (1, 1, 2, 4)
-_WIDTHS = (64, 128, 256, 512)
 _EXPANSION = 4
 
 
@@ -163,7 +160,8 @@ class ResNet(nn.Module):
         )
         self.stages = nn.ModuleList()
         inputs = 128
-        for count, width, stride, dilation in zip(blocks, _WIDTHS, _STRIDES, _DILATIONS, strict=True):
+        shapes = ((64, 1, 1), (128, 2, 1), (256, 2, 2), (512, 2, 4))
+        for count, (width, stride, dilation) in zip(blocks, shapes, strict=True):
             stage = [Bottleneck(inputs, width, stride, dilation)]
             inputs = width * _EXPANSION
             stage += [Bottleneck(inputs, width, 1, dilation) for _ in range(count - 1)]
@@ -191,7 +189,6 @@ _STAGES = (
 """Blocks, kernel, stride of the first block, expansion, output channels."""
 _TAPS = (1, 2, 4, 6)
 """Stages after which the map leaves the encoder: the last one at each stride."""
-_BN_EPS = 1e-3
 
 
 class SameConv2d(nn.Conv2d):
@@ -212,7 +209,7 @@ class SameConv2d(nn.Conv2d):
 
 def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     convolve = SameConv2d(inputs, outputs, kernel, stride, groups)
-    return nn.Sequential(convolve, nn.BatchNorm2d(outputs, eps=_BN_EPS), nn.ReLU6(inplace=True))
+    return nn.Sequential(convolve, nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU6(inplace=True))
 
 
 class MBConv(nn.Module):

@@ -16,9 +16,6 @@ from pfmap.core.card import FLOW_LEVELS, Architecture, Context, check_window
 from pfmap.net.layers import average_pool, build_encoder, conv_bn_relu, resize
 from pfmap.net.pointflow import Flowed, FlowPoints, PointFlow
 
-CONTACT_WIDTH = 64
-"""Channels of the contact map's own convolutions."""
-
 
 class PFNetOutput(NamedTuple):
     """What one pass computes, before the logits are resized to the window.
@@ -32,8 +29,6 @@ class PFNetOutput(NamedTuple):
     """``(B, 1, H, W)`` logits of the contact map, where the architecture has one."""
     edges: list[Tensor]
     """Edge logits of the modules with boundary flow, at their source's size: strides 32, 16, 8."""
-    context: Tensor
-    """``(B, C, H / 32, W / 32)``: what tops the encoder."""
     flows: list[Tensor]
     """``(B, C, h, w)``: the target maps with their selected points replaced, at strides 16, 8, 4."""
     points: list[FlowPoints]
@@ -97,7 +92,7 @@ class PFNet(nn.Module):
                 parameter.div_(temperature)
 
     def compute(self, image: Tensor) -> PFNetOutput:
-        """Run the network up to the logits at stride 4, and keep what training and tests look at.
+        """Run the network up to the logits at stride 4, and keep what training and `pfmap points` look at.
 
         Args:
             image: ``(B, bands, H, W)``, normalised.
@@ -107,8 +102,7 @@ class PFNet(nn.Module):
         """
         check_window(*image.shape[-2:])
         *fine_maps, top = self.encoder(image)
-        context = self.ppm(top)
-        maps = [*(lateral(x) for lateral, x in zip(self.laterals, fine_maps, strict=True)), context]
+        maps = [*(lateral(x) for lateral, x in zip(self.laterals, fine_maps, strict=True)), self.ppm(top)]
         flows: list[Flowed] = []
         for source, target, module in self.steps():
             step = module(maps[source], maps[target])
@@ -123,7 +117,6 @@ class PFNet(nn.Module):
             logits=self.classify(features),
             contact=self.contact(image, levels[0], features) if self.contact else None,
             edges=[flow.edges for flow in flows if flow.edges is not None],
-            context=context,
             flows=[flow.features for flow in flows],
             points=[flow.points for flow in flows],
         )
@@ -148,7 +141,7 @@ class ContactHead(nn.Module):
 
     def __init__(self, width: int, bands: int) -> None:
         super().__init__()
-        own = CONTACT_WIDTH
+        own = 64  # channels of its convolutions
         self.lines = nn.Sequential(
             *conv_bn_relu(bands, 16, 3, stride=2),
             *conv_bn_relu(16, 16, 3),
