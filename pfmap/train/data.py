@@ -81,18 +81,13 @@ def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
     one class.
     """
     sets = ClassSets(tuple(spec.name for spec in config.card.classes))
-    scenes = [_open_scenes(spec, config, folder, sets) for spec in config.sources]
-    notes: list[str] = []
-    for spec, group in zip(config.sources, scenes, strict=True):
-        notes += _about_layers(spec, group)
-    _keep_what_fits([scene for group in scenes for scene in group])
+    opened = [(spec, _open_scenes(spec, config, folder, sets)) for spec in config.sources]
+    notes = [note for one in opened for note in _about_layers(*one)]
+    _keep_what_fits([scene for _, scenes in opened for scene in scenes])
     # Colour rules after all labels: they add the sets they lead to.
-    parts = [
-        _split(spec, group, config.training.seed) for spec, group in zip(config.sources, scenes, strict=True)
-    ]
-    for spec, group, (train, validation) in zip(config.sources, scenes, parts, strict=True):
-        notes += _about_labels(spec, group, train, validation)
-    sources = [_source(spec, *part, sets) for spec, part in zip(config.sources, parts, strict=True)]
+    parts = [(spec, scenes, *_split(spec, scenes, config.training.seed)) for spec, scenes in opened]
+    notes += [note for part in parts for note in _about_labels(*part)]
+    sources = [_source(spec, train, validation, sets) for spec, _, train, validation in parts]
     notes += _about_classes(sources, sets)
     return TrainingData(tuple(sources), sets, tuple(notes))
 
