@@ -3,6 +3,7 @@
 import tempfile
 import threading
 import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -233,13 +234,10 @@ def _network_seconds(predictor: Predictor, resident: list[Window], count: int) -
 
 def matrix_peak(device: torch.device, precision: torch.dtype) -> float:
     """Measure multiply-adds per second of large matrix products: the most that this device does."""
-    size, times = 8192 if device.type == "cuda" else 2048, []
+    size = 8192 if device.type == "cuda" else 2048
     one, other = (torch.randn((size, size), device=device).to(precision) for _ in range(2))
     with torch.inference_mode():
-        for _ in range(5):
-            begun = time.perf_counter()
-            float((one @ other)[0, 0])
-            times.append(time.perf_counter() - begun)
+        times = timeit.repeat(lambda: float((one @ other)[0, 0]), number=1, repeat=5)
     return float(size**3 / min(times))
 
 

@@ -80,13 +80,9 @@ def contours(labels: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
     # classes as numbers, shared ones as a product > 0
     table = sets.float()
     disjoint = (table @ table.T) == 0
-    step = torch.zeros(number.shape, dtype=torch.bool, device=labels.device)
     right = disjoint[number[:, :, :-1], number[:, :, 1:]]
     down = disjoint[number[:, :-1], number[:, 1:]]
-    step[:, :, :-1] |= right
-    step[:, :, 1:] |= right
-    step[:, :-1] |= down
-    step[:, 1:] |= down
+    step = F.pad(right, (0, 1)) | F.pad(right, (1, 0)) | F.pad(down, (0, 0, 0, 1)) | F.pad(down, (0, 0, 1, 0))
     # A step marks one pixel on both sides already, so 7 more make 8.
     thick = F.max_pool2d(step[:, None].float(), EDGE_THICKNESS - 1, 1, EDGE_THICKNESS // 2 - 1)
     certain = (sets.sum(dim=1) == 1)[number][:, None]

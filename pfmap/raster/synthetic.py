@@ -46,10 +46,9 @@ def make_pattern() -> Bytes:
 def _smooth(coarse: Floats, factor: int) -> Floats:
     """Enlarge bilinearly; the edges meet each other, so that it can be repeated."""
     for _ in range(2):  # down, then across
-        at = np.arange(len(coarse) * factor) / factor
-        first = at.astype(int)
-        weight = (at - first)[:, None]
-        coarse = (coarse[first] * (1 - weight) + coarse[(first + 1) % len(coarse)] * weight).T
+        size = len(coarse)
+        at = np.arange(size * factor) / factor
+        coarse = np.array([np.interp(at, range(size), line, period=size) for line in coarse.T])
     return coarse
 
 
