@@ -20,6 +20,7 @@ def test_the_wheel_carries_the_model_and_runs_elsewhere(tmp_path: Path) -> None:
         "pfmap/core/layer_styles.sql",
         "pfmap/core/xml/objects.xml",
         "pfmap/model/presets/isaid.toml",
+        "pfmap/model/published_names.toml",
         "pfmap/models/landcover/model.toml",
         "pfmap/models/landcover/weights.safetensors",
         "pfmap/py.typed",

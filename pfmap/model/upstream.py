@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pfmap.core.card import Architecture, Encoder, read_card
 from pfmap.core.errors import CheckpointError
+from pfmap.core.tables import read_toml
 from pfmap.model.checkpoint import read_tensors, some_of
 from pfmap.model.store import CARD_NAME, check_name, misfits, rename_key, user_models, write_model
 from pfmap.net.layers import BLOCKS
@@ -19,26 +20,8 @@ from pfmap.net.pfnet import PFNet
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.toml"))}
 """Cards of models that are made of checkpoints published for a data set, by its name."""
 
-# The published names, as patterns, and ours. Levels are numbered fine to coarse in both.
-_RENAMES = (
-    *(
-        (rf"layer0\.0\.{position}\.", f"encoder.stem.{ours}.")
-        for position, ours in {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2.0"}.items()
-    ),
-    (r"layer0\.1\.", "encoder.stem.2.1."),
-    *((rf"layer{number + 1}\.", f"encoder.stages.{number}.") for number in range(4)),
-    (r"head\.ppm\.stages\.(\d)\.1\.", r"ppm.projections.\1.0."),
-    (r"head\.ppm\.stages\.(\d)\.2\.", r"ppm.projections.\1.1."),
-    (r"head\.ppm\.bottleneck\.", "ppm.fuse."),
-    (r"head\.fpn_in\.", "laterals."),
-    (r"head\.fpn_out\.(\d)\.0\.", r"smooth.\1."),
-    (r"head\.fpn_out_align\.(\d)\.point_matcher\.match_conv\.", r"flows.\1.match."),
-    (r"head\.fpn_out_align\.(\d)\.down_h\.", r"flows.\1.embed_coarse."),
-    (r"head\.fpn_out_align\.(\d)\.down_l\.", r"flows.\1.embed_fine."),
-    (r"head\.fpn_out_align\.(\d)\.edge_final\.", r"flows.\1.edge."),
-    (r"head\.conv_last\.0\.", "head."),
-    (r"head\.conv_last\.1\.", "classify."),
-)
+_RENAMES = read_toml(Path(__file__).parent / "published_names.toml").items()
+"""Patterns for how published names begin, and ours."""
 
 _FIRST = "layer0.0.0.weight"
 """A published name; what stands before it in a checkpoint stands before all."""
