@@ -34,7 +34,7 @@ from pfmap.raster.align import AlignedMap
 from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
 from pfmap.raster.gdal import BLOCK
 from pfmap.raster.location import locate
-from pfmap.raster.preview import png
+from pfmap.report.picture import png
 from pfmap.trace.separate import Separation
 from pfmap.vector.labels import LabelPolygons, PolygonFile
 from pfmap.vector.layer import is_vector

@@ -1,16 +1,15 @@
-"""Small pictures: a scene and its class raster in few pixels, and pixels as a PNG file."""
+"""A scene and its class raster in few pixels, for small pictures."""
 
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
 from rasterio.enums import Resampling
-from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.classes import NODATA, RGB, as_colors
-from pfmap.core.errors import SourceError, quietly
+from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster.gdal import crs_of, geobox_of, opened
 from pfmap.raster.location import Location, locate
@@ -74,25 +73,3 @@ def _covered(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
     if x.size < 1 or y.size < 1:
         raise SourceError(f"{name} is no longer where its class raster lies: map it again")
     return y, x
-
-
-def png(pixels: Bytes) -> bytes:
-    """Encode ``(height, width, 3)`` uint8 red, green and blue as a PNG file."""
-    height, width, bands = pixels.shape
-    with quietly(), MemoryFile() as file:
-        with file.open(driver="PNG", width=width, height=height, count=bands, dtype="uint8") as dst:
-            dst.write(np.moveaxis(pixels, 2, 0))
-        return bytes(file.read())
-
-
-def through_jpeg(pixels: Bytes, quality: int) -> Bytes:
-    """Return ``(3, height, width)`` uint8 colours as a JPEG of a quality of 1 to 100 keeps them."""
-    bands, height, width = pixels.shape
-    with quietly(), MemoryFile() as file:
-        with file.open(
-            driver="JPEG", width=width, height=height, count=bands, dtype="uint8", quality=quality
-        ) as dst:
-            dst.write(pixels)
-        with file.open() as src:
-            kept: Bytes = src.read()
-    return kept

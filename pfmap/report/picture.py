@@ -1,4 +1,4 @@
-"""A figure of points over an image: panels side by side, with titles and a legend, as a PNG.
+"""A figure of points over an image, in panels side by side with a legend; and pixels as PNG and JPEG files.
 
 Drawn at twice the size and then halved, which smooths every edge. Blue circles and yellow diamonds differ in
 shape, in lightness, and in hue for every kind of colour vision (Okabe and Ito, 2008).
@@ -121,3 +121,17 @@ def _outline(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_DRAWN * size)
+
+
+def png(pixels: Bytes) -> bytes:
+    """Encode ``(height, width, 3)`` uint8 red, green and blue as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def through_jpeg(pixels: Bytes, quality: int) -> Bytes:
+    """Return ``(3, height, width)`` uint8 colours as a JPEG of a quality of 1 to 100 keeps them."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file)).transpose(2, 0, 1)

@@ -21,7 +21,7 @@ from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import choose_device
 from pfmap.model.predictor import Predictor
 from pfmap.model.store import Model, load_model
-from pfmap.raster.preview import png
+from pfmap.report.picture import png
 from pfmap.trace.compare import NO_CODE
 from pfmap.trace.separate import Separation
 from pfmap.train.config import TrainingConfig, read_config

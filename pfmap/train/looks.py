@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfmap.raster.preview import through_jpeg
+from pfmap.report.picture import through_jpeg
 
 _LEAST_SPREAD = 0.04  # of a channel: what is dull is not blown up
 
