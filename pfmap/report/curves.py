@@ -1,11 +1,10 @@
 """Training curves, loss and validation figures over the steps: a CSV for spreadsheets, a PNG for people."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from pfmap.core.errors import csv_text
-from pfmap.core.files import write_bytes, write_text
+from pfmap.core.files import draft, write_text
 
 Row = tuple[int, str, float]
 """Step, series, value."""
@@ -33,6 +32,5 @@ def write_curves(rows: Sequence[Row], folder: Path) -> None:
         bottom.legend()
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    write_bytes(folder / "curves.png", content.getvalue())
+    with draft(folder / "curves.png") as part:
+        figure.savefig(part, dpi=110)

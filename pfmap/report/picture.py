@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from pfmap.core.arrays import Bools, Bytes, Floats
 from pfmap.core.errors import TargetError, reason
-from pfmap.core.files import write_bytes
+from pfmap.core.files import draft
 
 _DRAWN = 2  # times the final size
 _SIDE, _GAP, _TITLE, _FOOT = 560, 20, 58, 108  # final pixels
@@ -75,10 +75,9 @@ def write_picture(
         y = height - _DRAWN * (_FOOT - 56 - 26 * line)
         draw.text((_DRAWN * _GAP, y), caption, _INK, _font(16 * min(1.0, share)), anchor="lm")
     final = canvas.resize((width // _DRAWN, height // _DRAWN), Image.Resampling.LANCZOS)
-    content = io.BytesIO()
-    final.save(content, "PNG", optimize=True)
     try:
-        write_bytes(path, content.getvalue())
+        with draft(path) as part:
+            final.save(part, "PNG", optimize=True)
     except OSError as error:
         raise TargetError(
             f"{path} cannot be written ({reason(error)}): choose another file with output="

@@ -241,7 +241,7 @@ def test_numbers_that_are_none_and_a_full_disk_are_said(
     def full(*_arguments: object, **_named: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pfmap.report.picture.write_bytes", full)
+    monkeypatch.setattr("PIL.Image.Image.save", full)
     found = find_points(scene, (8, 4), model=model())
     with pytest.raises(TargetError, match=r"x\.png cannot be written \(.*No space left.*\): choose"):
         draw_points(found, scene.with_name("x.png"))
