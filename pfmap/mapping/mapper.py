@@ -43,7 +43,7 @@ from pfmap.raster.align import burn
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
-from pfmap.raster.target import Parts, RasterTarget, finish
+from pfmap.raster.target import SMALL, Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
 from pfmap.vector.geodesy import Measurer, pixel_area
 
@@ -236,13 +236,14 @@ class Mapper:
         self, work: Work, rasters: Sequence[Parts], shaper: Shaper, tally: Tally, computed: int
     ) -> Mapped:
         """Finish the vector files, and make the final rasters beside them."""
-        if self.plan.geobox.width * self.plan.geobox.height >= _LARGE:
+        pixels = self.plan.geobox.width * self.plan.geobox.height
+        if pixels >= _LARGE:
             give_back_memory()
         with ThreadPoolExecutor(1, "pfmap-assemble") as beside:
-            assembling = beside.submit(self._assemble, work, rasters)
+            assembling = beside.submit(self._assemble, work, rasters) if pixels > SMALL else None
             with self.clock.stage("write objects"):
                 vectors = shaper.writer.finish()
-        files = {**assembling.result(), **vectors}
+        files = {**(assembling.result() if assembling else self._assemble(work, rasters)), **vectors}
         swaths = len(rasters[-1])
         return Mapped(files, tally, shaper.writer.counts, shaper.merged, swaths, swaths - computed)
 

@@ -40,6 +40,7 @@ _SOMEWHERE = rasterio.Affine.translation(1, 0)
 be silenced in one thread alone."""
 _ACROSS = 16 * BLOCK  # columns in work at a time, of the smaller raster
 _AT_ONCE = 3  # rasters that are assembled
+SMALL = 1 << 20  # pixels of a raster that gets no thread of its own: there GDAL looks up its CRS anew
 _CLASSIC = 2 << 30  # bytes of a TIFF whose offsets have four: they reach twice as far
 _CACHE = 32 << 20  # bytes of GDAL's blocks while rasters are assembled
 _STORED = {
@@ -59,8 +60,10 @@ def finish(targets: Sequence[tuple["RasterTarget", Parts]], folder: Path) -> lis
 
     Returns their paths, in the order of `targets`; a `TargetError` says that the disk does not take them.
     """
+    small = all(target.geobox.width * target.geobox.height <= SMALL for target, _ in targets)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(lambda one: one[0]._finish(folder, one[1]), targets))
+        each: Any = map if small else pool.map
+        return [*each(lambda one: one[0]._finish(folder, one[1]), targets)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Small pictures of mapped scenes: the scene, and beside it the same with its classes laid over."""
 
 import io
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ SIDE = 320
 _LIMIT, _ALL = 15_000, 16_000_000  # bytes
 _LAID = 0.62  # how much of a class's colour hides what lies under it
 _BETWEEN = 8  # pixels between the two panels
-_QUALITIES = (72, 58, 44, 30, 18)
+_QUALITIES = (18, 30, 44, 58, 72)
 
 
 def thumbnail_limit(scenes: int) -> int:
@@ -83,12 +85,19 @@ def class_picture(
 
 def _small_webp(image: Image.Image, limit: int) -> bytes:
     """Encode a picture in at most so many bytes; nothing where not even a tiny one has as few."""
-    while True:
-        for quality in _QUALITIES:
-            content = io.BytesIO()
-            image.save(content, "WEBP", quality=quality, method=4, alpha_quality=60)
-            if content.tell() <= limit:
-                return content.getvalue()
-        if max(image.size) <= 64:
-            return b""
+    while not (content := _best_webp(image, limit)) and max(image.size) > 64:
         image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
+    return content
+
+
+def _best_webp(image: Image.Image, limit: int) -> bytes:
+    """Encode a picture as well as so many bytes allow; nothing if they do not."""
+
+    @cache
+    def encoded(quality: int) -> bytes:
+        content = io.BytesIO()
+        image.save(content, "WEBP", quality=quality, method=4, alpha_quality=60)
+        return content.getvalue()
+
+    fitting = bisect_left(_QUALITIES, limit + 1, key=lambda quality: len(encoded(quality)))
+    return encoded(_QUALITIES[fitting - 1]) if fitting else b""

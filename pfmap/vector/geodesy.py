@@ -42,7 +42,6 @@ class Measurer:
                 # A local (engineering) CRS has no place on Earth; its units are all there is.
                 self._factor = crs.axis_info[0].unit_conversion_factor
                 return
-            ellipsoid = geographic.ellipsoid
             self._unit = _degrees(geographic)
             self._to_degrees, self._geod = to_degrees, geographic.get_geod()
             lon, lat = (value * self._unit for value in to_degrees.transform(*center, errcheck=True))
@@ -51,12 +50,10 @@ class Measurer:
                 f"the scene's middle, {center}, is no place on Earth in its CRS {crs.name}: correct the CRS "
                 "with gdal_edit.py -a_srs, or the transform with -a_ullr"
             )
-        if crs.is_projected and _is_metric(crs, geographic, lon, lat):
+        if crs.is_projected and _is_metric(crs, geographic, to_degrees, lon, lat):
             self._factor = crs.axis_info[0].unit_conversion_factor
             return
-        local: dict[str, Any] = {"proj": "laea", "lat_0": lat, "lon_0": lon}
-        local |= {"a": ellipsoid.semi_major_metre, "b": ellipsoid.semi_minor_metre}
-        self._to_equal_area = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_dict(local), always_xy=True)
+        self._to_equal_area = _to_equal_area(crs_wkt, lat, lon)
 
     def ground(self, geometry: Objects) -> Objects:
         """Return ``(n,)`` geometries where lengths and areas are true: in metres; in pixels without a CRS."""
@@ -197,21 +194,33 @@ def _systems(wkt: str) -> tuple[pyproj.CRS, pyproj.CRS | None, pyproj.Transforme
     return crs, geographic, pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
 
 
+@lru_cache(maxsize=16)
+def _to_equal_area(wkt: str, lat: float, lon: float) -> pyproj.Transformer:
+    """Return the way from a CRS to an equal-area one about a place: a scene asks for it several times."""
+    crs, geographic, _ = _systems(wkt)
+    assert geographic is not None
+    assert geographic.ellipsoid is not None
+    axes = {"a": geographic.ellipsoid.semi_major_metre, "b": geographic.ellipsoid.semi_minor_metre}
+    local = pyproj.CRS.from_dict({"proj": "laea", "lat_0": lat, "lon_0": lon, **axes})
+    return pyproj.Transformer.from_crs(crs, local, always_xy=True)
+
+
 def _degrees(geographic: pyproj.CRS) -> float:
     """Return how many degrees there are to a unit of a geographic CRS: some count in grads."""
     return round(math.degrees(geographic.axis_info[0].unit_conversion_factor), 12)
 
 
-def _is_metric(crs: pyproj.CRS, geographic: pyproj.CRS, lon: float, lat: float) -> bool:
+def _is_metric(
+    crs: pyproj.CRS, geographic: pyproj.CRS, to_degrees: pyproj.Transformer, lon: float, lat: float
+) -> bool:
     """Whether areas and lengths in this projected CRS are true at this place."""
-    to_grid = pyproj.Transformer.from_crs(geographic, crs, always_xy=True)
     geod = geographic.get_geod()
     if geod is None:
         return False
     # A 100 m square on the ground, measured in the grid.
     places = [(lon, lat), *(geod.fwd(lon, lat, azimuth, 100)[:2] for azimuth in (90, 0))]
     lons, lats = np.array(places).T / _degrees(geographic)
-    (x0, x1, x2), (y0, y1, y2) = to_grid.transform(lons, lats)
+    (x0, x1, x2), (y0, y1, y2) = to_degrees.transform(lons, lats, direction="INVERSE")
     unit = crs.axis_info[0].unit_conversion_factor
     area = abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) * unit**2
     # Sides too: equal-area ones are sheared.
