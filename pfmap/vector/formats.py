@@ -19,12 +19,12 @@ import pyproj
 import shapely
 from pyarrow import parquet
 
-from pfmap.core.arrays import Objects
+from pfmap.core.arrays import Array, Longs
 from pfmap.core.classes import add_default_style
 from pfmap.core.errors import TargetError, quietly
 from pfmap.core.files import writing
 from pfmap.core.resources import PART
-from pfmap.core.stages import Feed
+from pfmap.core.stages import Feed, Regions
 from pfmap.vector.geodesy import in_degrees
 
 LAYER, GEOMETRY = "objects", "geom"
@@ -214,7 +214,8 @@ class _Streamed(Sink):
     def _append(self, table: pa.Table) -> None:
         if self.driver == "GeoJSON" and self.crs is not None:
             shapes = in_degrees(shapely.from_wkb(table[GEOMETRY].to_numpy()), self.crs)
-            table = table.drop_columns(GEOMETRY).append_column(GEOMETRY, as_wkb(shapes))
+            column = pa.array(shapely.to_wkb(shapes), pa.binary())
+            table = table.drop_columns(GEOMETRY).append_column(GEOMETRY, column)
         if self._feed is None:
             self._schema = table.schema
             self._feed = Feed(self._write)
@@ -273,6 +274,22 @@ def write_arrow(
     pyogrio.write_arrow(objects, path, **options)
 
 
-def as_wkb(shapes: Objects) -> pa.Array:
-    """Return ``(n,)`` geometries as Arrow's well-known binary."""
-    return pa.array(shapely.to_wkb(shapes), pa.binary())
+def as_wkb(regions: Regions) -> pa.Array:
+    """Return ``(n,)`` outlines as Arrow's well-known binary of polygons, without an object for each."""
+    count, rings, first = len(regions), regions.ring_offsets, regions.region_offsets
+    ends = np.arange(count + 1) * 9 + first * 4 + rings[first] * 16
+    data = np.empty(ends[-1] + 16, dtype=np.uint8)
+
+    def put(places: Longs, items: Array) -> None:
+        np.ndarray(len(data) - 16, f"V{items.itemsize}", data, strides=1)[places] = items.view("V")
+
+    heads = np.full(count, 1, dtype=[("order", "u1"), ("kind", "<u4"), ("rings", "<u4")])
+    heads["kind"], heads["rings"] = 3, np.diff(first)  # a polygon
+    put(ends[:-1], heads)
+    sizes = np.diff(rings).astype("<u4")
+    before = np.repeat(np.arange(count) * 9 + 9, np.diff(first)) + np.arange(len(sizes)) * 4
+    put(before + rings[:-1] * 16, sizes)
+    points = np.ascontiguousarray(regions.coords, dtype="<f8").view("V16")[:, 0]
+    put(np.repeat(before + 4, sizes) + np.arange(len(points)) * 16, points)
+    buffers = [None, pa.array(ends, pa.int32()).buffers()[1], pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.binary(), count, buffers)

@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from pfmap.core.arrays import Floats, Objects
 from pfmap.core.errors import SourceError, saying
 from pfmap.core.grid import GeoBox
+from pfmap.core.stages import Regions
 
 _METRIC_TOLERANCE = 0.002
 """A CRS whose areas and lengths are right to 0.2 % at the scene counts as metric: UTM, national grids."""
@@ -55,14 +56,11 @@ class Measurer:
             return
         self._to_equal_area = _to_equal_area(crs_wkt, lat, lon)
 
-    def ground(self, geometry: Objects) -> Objects:
-        """Return ``(n,)`` geometries where lengths and areas are true: in metres; in pixels without a CRS."""
+    def ground(self, points: Floats) -> Floats:
+        """Return ``(n, 2)`` points where lengths and areas are true: in metres; in pixels without a CRS."""
         if self._to_equal_area is not None:
-            project: Any = self._to_equal_area.transform
-            geometry = shapely.transform(geometry, project, interleaved=False)
-        if self._factor != 1.0:
-            geometry = shapely.transform(geometry, lambda points: points * self._factor)
-        return geometry
+            points = np.stack(self._to_equal_area.transform(*points.T), axis=1)
+        return points * self._factor
 
     def azimuths(self, sides: Floats) -> Floats:
         """Return where lines point in their middle: ``(n,)`` degrees clockwise from true north, 0 to 180.
@@ -84,7 +82,7 @@ class Measurer:
 
     def measure(self, geometry: Objects) -> tuple[Floats, Floats]:
         """Return ``(n,)`` areas and perimeters, holes included: square metres and metres, or in pixels."""
-        geometry = self.ground(geometry)
+        geometry = shapely.transform(geometry, self.ground)
         return shapely.area(geometry), shapely.length(geometry)
 
 
@@ -256,8 +254,25 @@ def pixel_size(geobox: GeoBox) -> tuple[float, float] | None:
     return across, down
 
 
+def sizes(regions: Regions) -> tuple[Floats, Floats]:
+    """Return ``(n,)`` areas and perimeters of regions, holes included, to the last bit as GEOS does."""
+    first, last = regions.ring_offsets[:-1], regions.ring_offsets[1:] - 1
+    ring = np.repeat(np.arange(len(first)), last + 1 - first)  # of each point
+    x, y = regions.coords.T
+    rise, step = np.zeros((2, len(x)))
+    rise[1:-1] = y[:-2] - y[2:]
+    step[1:] = np.sqrt(np.diff(x) ** 2 + np.diff(y) ** 2)
+    rise[first] = rise[last] = step[first] = 0
+    area = np.abs(np.bincount(ring, (x - x[first][ring]) * rise, len(first))) / -2
+    area[regions.region_offsets[:-1]] *= -1  # the others are holes
+    region = np.repeat(np.arange(len(regions)), np.diff(regions.region_offsets))  # of each ring
+    both = area, np.bincount(ring, step, len(first))
+    areas, perimeters = (np.bincount(region, of_ring, len(regions)).astype(np.float64) for of_ring in both)
+    return areas, perimeters
+
+
 def rectangles(polygons: Objects) -> tuple[Floats, Floats]:
-    """Measure the rectangles of least area around ``(n,)`` polygons.
+    """Measure the rectangles of least area around ``(n,)`` polygons, or the points of lines.
 
     Returns:
         ``(n, 2)`` lengths of two neighbouring sides, and ``(n, 2, 2)`` both ends of the longer one.

@@ -22,7 +22,7 @@ from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.core.stages import Regions
 from pfmap.vector.formats import GEOMETRY, Sink, as_wkb, sink, write_arrow
-from pfmap.vector.geodesy import Measurer, rectangles, same_place, to_degrees
+from pfmap.vector.geodesy import Measurer, rectangles, same_place, sizes, to_degrees
 from pfmap.vector.regularize import Regularizer
 
 SceneNames = Callable[[Objects], Objects]
@@ -175,30 +175,37 @@ class ObjectWriter:
 
     def _table(self, regions: Regions) -> tuple[pa.Table, Longs]:
         """Make objects of regions, polygons in the CRS with their attributes; and say of which they are."""
-        a, b, c, d, e, f = self.geobox.transform
-        matrix = np.array([[a, d], [b, e]])
-
-        squared: Any = None
-        if self.regularizer is not None:
+        outlines = regions
+        if self.regularizer is not None and len(regions):
             entire = regions.whole & (regions.region_ids != self._torn)
             squared = self.regularizer(polygons(regions), replace(regions, whole=entire))
+            _, coords, offsets = shapely.to_ragged_array(squared)
+            rings, first = (part.astype(np.int64) for part in offsets)
+            outlines = replace(regions, coords=coords, ring_offsets=rings, region_offsets=first)
 
-        def placed(shapes: Any, place: Callable[[Floats], Any] = lambda xy: xy @ matrix + (c, f)) -> Any:
-            if shapes is None:
-                return polygons(replace(regions, coords=place(regions.coords)))
-            return np.asarray(shapely.transform(shapes, place))
+        def placed(points: Floats) -> Floats:
+            return np.stack(self.geobox.place(*points.T), axis=1)
 
-        geometry = objects = placed(squared)
-        starts, shapes = np.flatnonzero(~self._going_on(regions)), squared
+        def true(points: Floats) -> Floats:
+            # Without a CRS pixels are the measure, and north is up.
+            return self.measurer.ground(placed(points) if self.measurer.units == "m" else points * (1, -1))
+
+        starts = np.flatnonzero(~self._going_on(regions))
         pieces = np.diff(starts, append=len(regions))
-        if pieces.max(initial=1) > 1:
-            parts = np.split(polygons(regions) if squared is None else squared, starts[1:])
-            shapes = np.array([part[0] if len(part) == 1 else shapely.union_all(part) for part in parts])
-            objects = placed(shapes)
-        # Without a CRS pixels are the measure, and north is up.
-        measured = objects if self.measurer.units == "m" else placed(shapes, lambda xy: xy * (1, -1))
-        ground = self.measurer.ground(measured)
-        said = self._attributes(regions.united(starts), objects, ground)
+        scene: Any = self.scene
+        if pieces.max(initial=1) > 1 or not isinstance(scene, str):
+            every = polygons(outlines)
+            shapes = every[starts]
+            for index in np.flatnonzero(pieces > 1):
+                shapes[index] = shapely.union_all(every[starts[index] :][: pieces[index]])
+            scene = scene if isinstance(scene, str) else scene(shapely.transform(shapes, placed))
+            ground: Any = shapely.transform(shapes, true)
+            measures = shapely.area(ground), shapely.length(ground)
+        else:
+            points, ends = true(outlines.coords), outlines.ring_offsets[outlines.region_offsets]
+            ground = shapely.linestrings(points, indices=np.repeat(np.arange(len(regions)), np.diff(ends)))
+            measures = sizes(replace(outlines, coords=points))
+        said = self._attributes(regions.united(starts), ground, measures, scene)
         columns = {name: np.repeat(column, pieces) for name, column in said.items()}
         for index in np.flatnonzero(~regions.whole):
             self._pieces[owner := int(regions.object_ids[index])] += 1
@@ -207,14 +214,15 @@ class ObjectWriter:
             name: pa.array(column, _TEXTS.get(name), from_pandas=True) for name, column in columns.items()
         }
         least = np.take(self.min_area or (0.0,), regions.classes, mode="clip")
-        small = (np.repeat(shapely.area(ground), pieces) < least) & regions.whole
-        kept, table = np.flatnonzero(~small), pa.table(values | {GEOMETRY: as_wkb(geometry)})
+        small = (np.repeat(measures[0], pieces) < least) & regions.whole
+        geometry = as_wkb(replace(outlines, coords=placed(outlines.coords)))
+        kept, table = np.flatnonzero(~small), pa.table(values | {GEOMETRY: geometry})
         return (table.take(kept) if small.any() else table), kept
 
-    def _attributes(self, regions: Regions, geometry: Objects, ground: Objects) -> dict[str, Array]:
+    def _attributes(self, regions: Regions, ground: Objects, sizes: Any, scene: Any) -> dict[str, Array]:
         """Return ``(n,)`` what is said of every object, by the names of the fields, in their order.
 
-        Geometry has ``(n,)`` their polygons in the CRS, `ground` the same where lengths and areas are true.
+        Ground has their outlines where lengths are true, sizes their areas and perimeters.
         """
         unit = self.measurer.units
         values, which = np.unique(regions.classes, return_inverse=True)
@@ -230,8 +238,8 @@ class ObjectWriter:
             "class_id": regions.classes,  # the value in the class raster
             "class": names[which],
             # Of the polygon on the ground, without its holes; the outline has them.
-            f"area_{self.measurer.area_units}": np.asarray(shapely.area(ground)).round(6),
-            f"perimeter_{unit}": np.asarray(shapely.length(ground)).round(6),
+            f"area_{self.measurer.area_units}": sizes[0].round(6),
+            f"perimeter_{unit}": sizes[1].round(6),
             # The sides of the smallest rectangle around it, and where the longer one points there: degrees
             # clockwise from true north, 0 to below 180; without a CRS from up in the raster.
             f"length_{unit}": lengths.max(axis=1).round(6),
@@ -241,7 +249,6 @@ class ObjectWriter:
         if self.has_confidence:  # of the blended probability over its pixels, 0 to 1
             mean = regions.confidence_sum / np.maximum(regions.pixels, 1) / 100
             columns |= {"confidence_mean": mean.round(4), "confidence_min": regions.confidence_min / 100}
-        scene = self.scene if isinstance(self.scene, str) else self.scene(geometry)
         # At the scene's edge or at nodata it may go on.
         return columns | {
             "touches_edge": regions.at_edge,

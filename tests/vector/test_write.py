@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pyogrio
 import pyproj
 import pytest
 import shapely
-from rasters import blotches, percent, traced
+from pyarrow import parquet
+from rasters import blotches, percent, polygons, traced
 
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import TargetError, UsageError
@@ -26,7 +28,7 @@ from pfmap.trace.separate import Separation
 from pfmap.trace.tracer import Tracer
 from pfmap.vector import formats, write
 from pfmap.vector.formats import FORMATS
-from pfmap.vector.geodesy import Measurer, rectangles
+from pfmap.vector.geodesy import Measurer, rectangles, sizes
 from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter
 
@@ -250,6 +252,60 @@ def test_rectangles_say_length_width_and_direction() -> None:
     lengths, longer = rectangles(np.array(shapes, dtype=object))
     np.testing.assert_allclose(np.sort(lengths), [[2, 4], *[[2, 6]] * 5])
     np.testing.assert_allclose(Measurer(None, (0, 0)).azimuths(longer), [90, 10, 45, 80, 135, 179])
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (None, (1, 0, 0, 0, 1, 0)),
+        (UTM, (0.1, 0, 300000, 0, -0.1, 3000000)),
+        (pyproj.CRS(4326).to_wkt(), (1e-6, 0, 179.99995, 0, -1e-6, 28)),
+        (pyproj.CRS(3857).to_wkt(), (0.1, 0, 9e6, 0, -0.1, 3.2e6)),
+    ],
+)
+@pytest.mark.parametrize("split", [0, 30])
+def test_outlines_are_to_the_bit_what_shapely_makes_of_polygons(
+    tmp_path: Path, crs: str | None, transform: tuple[float, ...], split: int
+) -> None:
+    """Geometry and measures, of regions with holes, of cut ones, and of none at all."""
+    raster = RASTER.copy()
+    raster[61:80, 61:80] = 0
+    raster[65:67, 65:67] = raster[70:73, 72:74] = 1
+    regions = traced(raster, percent(raster), tolerance=1.25, tile=30, split=split)
+    assert regions.whole.all() == (not split)
+    assert np.diff(regions.region_offsets).max() > 2
+    geobox = GeoBox(150, 120, crs, transform)
+    (a, b, c, d, e, f), measurer = transform, Measurer(crs, geobox.center)
+    for some in (regions, Regions.none()):
+        folder = tmp_path / f"{len(some)}"
+        folder.mkdir()
+        writer = ObjectWriter(
+            folder=folder, stem="objects", formats=("parquet",), classes=CLASSES, geobox=geobox, wanted=None,
+            measurer=measurer, min_area=0.0, scene="scene", metadata={},
+        )  # fmt: skip
+        with closing(writer):
+            writer.add(some)
+            table = parquet.read_table(writer.finish()["parquet"][0])
+        shapes = polygons(some)
+        placed = shapely.transform(shapes, lambda xy: xy @ np.array([[a, d], [b, e]]) + (c, f))
+        assert table["geom"].to_pylist() == shapely.to_wkb(placed).tolist()
+        ground = placed if crs else shapely.transform(shapes, lambda xy: xy * (1, -1))
+        ground = shapely.transform(ground, measurer.ground)
+        if len(some):
+            coords, offsets = shapely.to_ragged_array(ground)[1:]
+            exact = replace(some, coords=coords, ring_offsets=offsets[0], region_offsets=offsets[1])
+            np.testing.assert_array_equal(sizes(exact), [shapely.area(ground), shapely.length(ground)])
+        lengths, longer = rectangles(ground)
+        unit = measurer.units
+        for name, values in {
+            f"area_{measurer.area_units}": shapely.area(ground).round(6),
+            f"perimeter_{unit}": shapely.length(ground).round(6),
+            f"length_{unit}": lengths.max(axis=1).round(6),
+            f"width_{unit}": lengths.min(axis=1).round(6),
+            "azimuth_deg": measurer.azimuths(longer).round(2) % 180,
+        }.items():
+            assert table[name].type == "double"
+            np.testing.assert_array_equal(table[name].to_numpy(), values)
 
 
 def test_files_do_not_depend_on_how_objects_come(tmp_path: Path) -> None:
