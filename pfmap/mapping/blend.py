@@ -4,18 +4,21 @@ The weights are a separable raised cosine over the overlap, and one elsewhere, s
 every pixel by construction: no count buffer, no division. Only the overlaps wait for the next window:
 `overlap` columns of the window before, and `overlap` rows of the window row above, over the scene's width.
 Those rows are kept as whole numbers of two bytes, 8e-6 from what they stand for: float16 would be off by up
-to 2e-4. Everything stays on the network's device.
+to 2e-4. Everything stays on the network's device. On a CPU classes are chosen in compiled loops
+(`pfmap.trace.tile.choose_classes`), of which what torch does elsewhere is the reference.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pfmap.core.grid import Frame, Grid, Scale, Span
 from pfmap.raster.view import neighbours
+from pfmap.trace.tile import SAME, Neighbours, choose_classes
 
 _STEPS = 65534  # from probability 0, kept as the first below, to probability 1
 _ZERO = -_STEPS // 2
@@ -112,12 +115,17 @@ class Chooser:
         """What comes before rows and columns in the shape of the classes, and of each of `Block.percent`."""
         self._classes, self._all = classes, probabilities
         self._thresholds = torch.tensor(thresholds, device=device).view(-1, 1, 1) if thresholds else None
+        turns = [thresholds, [1.0] * classes] if thresholds else [[-1.0] * classes]
+        self._turns = np.array(turns, dtype=np.float32)
+        self._shown = np.array([*range(classes, self.channels), *range(classes * probabilities)], np.int64)
         self._frame = frame
         self._interpolates = native and frame.resampled
         width = frame.cols.size if self._interpolates else 0
         self._above = torch.zeros((self.channels, 1, width), device=device)
         self._below = torch.zeros_like(self._above)
         self._left: Tensor | None = None
+        self.compiled = self._above.device.type == "cpu"
+        """Whether classes are chosen by compiled loops, not by torch."""
 
     def rows(self, block: Span) -> Span:
         """Return the output rows that a block of the network's rows finishes."""
@@ -131,6 +139,8 @@ class Chooser:
 
     def add(self, rows: Span, cols: Span, probabilities: Tensor) -> Block:
         """Choose the classes that a block of the network's grid finishes, of ``(channels, rows, cols)``."""
+        if not self._interpolates and self.compiled:
+            return self._choose(probabilities, rows, cols)
         if not self._interpolates:
             shares = probabilities[: self._classes]
             best, classes = self._decide(shares)
@@ -149,8 +159,11 @@ class Chooser:
         return self._interpolate(wide, (first_row, first_col), self.rows(rows), self.cols(cols))
 
     def _interpolate(self, known: Tensor, origin: tuple[int, int], rows: Span, cols: Span) -> Block:
-        x0, x1, wx = self._neighbours(self._frame.cols, cols, origin[1])
-        y0, y1, wy = self._neighbours(self._frame.rows, rows, origin[0])
+        down = self._neighbours(self._frame.rows, rows, origin[0])
+        across = self._neighbours(self._frame.cols, cols, origin[1])
+        if self.compiled:
+            return self._choose(known, rows, cols, down, across)
+        y0, y1, wy, x0, x1, wx = (torch.from_numpy(values).to(self.device) for values in (*down, *across))
         size = rows.size, cols.size
         classes, *percent = (
             torch.empty((*layer, *size), dtype=torch.uint8, device=self.device) for layer in self.layers
@@ -172,30 +185,30 @@ class Chooser:
 
     def _decide(self, shares: Tensor, whole: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         """Find the probability, of a `whole`, and the index of the class that each pixel gets."""
-        if self._thresholds is None:
-            return largest(shares)
-        passes = shares > self._thresholds * whole
-        return largest(torch.where(passes | ~passes.any(dim=0), shares, -1))
-
-    def _neighbours(self, scale: Scale, span: Span, origin: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""
-        back = Scale(scale.size, scale.native)
-        first, second, weight = (torch.from_numpy(values) for values in neighbours(back, span))
-        return (first - origin).to(self.device), (second - origin).to(self.device), weight.to(self.device)
-
-
-def largest(probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the largest of ``(classes, h, w)`` and which one it is, uint8; the first of equals."""
-    if probabilities.device.type != "cpu":
-        best, chosen = probabilities.max(dim=0)
+        if self._thresholds is not None:
+            passes = shares > self._thresholds * whole
+            shares = torch.where(passes | ~passes.any(dim=0), shares, -1)
+        best, chosen = shares.max(dim=0)  # the first of equals
         return best, chosen.to(torch.uint8)
-    # On a CPU, torch takes its index pixel by pixel; whole maps at a time are five times as fast.
-    best = probabilities.amax(dim=0)
-    classes = torch.full_like(best, len(probabilities) - 1, dtype=torch.uint8)
-    for index in range(len(probabilities) - 2, -1, -1):
-        other = (probabilities[index] != best).view(torch.uint8)
-        classes.sub_(index).mul_(other).add_(index)  # stays where another is the largest
-    return best, classes
+
+    def _choose(
+        self, known: Tensor, rows: Span, cols: Span, down: Neighbours = SAME, across: Neighbours = SAME
+    ) -> Block:
+        """Choose classes by compiled loops."""
+        if known.stride(2) != 1:
+            known = known.contiguous()
+        size = known.untyped_storage().nbytes() // known.element_size() - known.storage_offset()
+        flat, steps = known.as_strided((size,), (1,)), (known.stride(0), known.stride(1), self.channels)
+        out = torch.empty((2 + len(self._shown), rows.size, cols.size), dtype=torch.uint8)
+        choose_classes(flat.numpy(), steps, down, across, self._turns, self._shown, out.numpy())
+        single = len(self.layers) - self._all
+        classes, *percent = out[:single]
+        return Block(rows, cols, classes, (*percent, *[out[single:]] * self._all))
+
+    def _neighbours(self, scale: Scale, span: Span, origin: int) -> Neighbours:
+        """Return the two neighbours of each output pixel, counted from `origin`, and the second's weight."""
+        first, second, weight = neighbours(Scale(scale.size, scale.native), span)
+        return first - origin, second - origin, weight
 
 
 def to_percent(best: Tensor) -> Tensor:

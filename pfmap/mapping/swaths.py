@@ -199,10 +199,9 @@ def choose(
                 with clock.stage("blend"):
                     at = grid.rows.block(window.row), grid.cols.block(window.col)
                     block = chooser.add(*at, probabilities)
-                    shown = [
-                        np.where(window.valid, values.cpu().numpy(), np.uint8(NODATA))
-                        for values in (block.classes, *block.percent)
-                    ]
+                    hidden = np.uint8(NODATA) * ~window.valid  # nothing is larger
+                    layers = block.classes, *block.percent
+                    shown = [np.maximum(values.cpu().numpy(), hidden) for values in layers]
                     for one in (swath, begun):
                         one.take(block.rows, block.cols, shown)
                 if window.row >= run.windows.start:

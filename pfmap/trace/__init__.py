@@ -1,1 +1,1 @@
-"""From rows of a class raster to regions in pixel coordinates; the only home of numba."""
+"""From rows of a class raster to regions in pixel coordinates; the home of numba and all compiled loops."""

@@ -9,6 +9,8 @@ also when it is simplified; the rings of a region are its arcs, joined end to en
 Lines run along pixel corners. Coordinates are integers, `UNIT` to a pixel, so that what is simplified later
 has room between the corners.
 
+On a CPU the classes themselves are chosen here, of probabilities (`choose_classes`).
+
 What all compiled loops share is here too: ragged arrays, tables with holes, and union-find. A ragged array
 holds runs of different lengths in one array: run k is ``coords[offsets[k] : offsets[k + 1]]``.
 """
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from numba.core.caching import FunctionCache
 
 from pfmap.core.arrays import Array, Bools, Bytes, Ints, Longs
@@ -571,3 +574,135 @@ def _without_straight(points: Ints, loose: Bools, start: int, stop: int) -> int:
             at += 1
     points[at, 0], points[at, 1] = points[start, 0], points[start, 1]
     return at + 1
+
+
+Singles = npt.NDArray[np.float32]
+Neighbours = tuple[Longs, Longs, Singles]
+"""For each of some rows, or columns, the two of another grid around it, and the weight of the second."""
+
+SAME: Neighbours = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+"""Where there is no other grid."""
+
+_ZERO, _ONE, _HUNDRED = np.float32(0), np.float32(1), np.float32(100)
+_LEAST = np.float32(1e-6)
+
+
+def warm_up_choosing() -> None:
+    """Compile these loops, or load what an earlier process compiled."""
+    one = np.zeros(1, np.float32)
+    shown, out = np.zeros(0, np.int64), np.zeros((2, 1, 1), np.uint8)
+    choose_classes(one, (1, 1, 1), SAME, SAME, one[None], shown, out)
+
+
+@compiled
+def choose_classes(
+    known: Singles,
+    steps: tuple[int, int, int],
+    down: Neighbours,
+    across: Neighbours,
+    thresholds: Singles,
+    shown: Longs,
+    out: Bytes,
+) -> None:
+    """Choose the class of each pixel, the first of equals; where the grids are not one, interpolate first.
+
+    One row is taken at a time, of one channel after the other: so the inner loops go along memory, and a
+    processor does several pixels at once. For that they read what they need before they write: what is read
+    again after that may have changed, for all that the compiler knows.
+
+    Args:
+        known: probabilities, the columns of a row beside each other.
+        steps: from one channel to the next, and from one row to the next; then the number of channels.
+        down: rows around each row, or `SAME`.
+        across: columns around each column, or `SAME`.
+        thresholds: ``(turns, classes)``: the part of all classes' probability that one has to exceed. A
+            further turn is for pixels without a class.
+        shown: channels to be shown.
+        out: ``(2 + shown, rows, cols)`` gets the class, its probability in percent, and that of the channels.
+    """
+    layers, height, width = out.shape
+    room = width * steps[2] if len(down[2]) else 0
+    best, whole, free = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    between, wide = np.empty(room, np.float32), np.empty(2 * room, np.float32)
+    index, held = np.empty(width, np.int32), np.empty(2, np.int32)
+    held[0] = held[1] = np.int32(-1)
+    for x in range(width):
+        whole[x] = _ONE
+    for y in range(height):
+        rows, start, step = known, y * steps[1], steps[0]
+        if room:
+            for row in (down[0][y], down[1][y]):
+                if held[row % 2] != row:
+                    held[row % 2] = row
+                    at = row % 2 * room
+                    _interpolate(known[row * steps[1] :], step, across, wide[at : at + room])
+            one, other = down[0][y] % 2 * room, down[1][y] % 2 * room
+            classes = thresholds.shape[1]
+            _between(wide[one : one + room], wide[other : other + room], down[2][y], classes, whole, between)
+            rows, start, step = between, 0, width
+        _choose(rows[start:], step, thresholds, whole, free, best, index)
+        for x in range(width):
+            out[0, y, x] = np.uint8(index[x])
+        for layer in range(1, layers):
+            at = start + shown[layer - 2] * step if layer > 1 else 0
+            _to_percent(rows[at : at + width] if layer > 1 else best, whole, out[layer, y])
+
+
+@compiled
+def _interpolate(known: Singles, step: int, across: Neighbours, out: Singles) -> None:
+    """Interpolate a row, of each channel, between its columns."""
+    first, second, weight = across
+    for k in range(len(out) // len(weight)):
+        row, line = known[k * step :], out[k * len(weight) :]
+        for x in range(len(weight)):
+            one, other = row[first[x]], row[second[x]]
+            line[x] = one + weight[x] * (other - one)
+
+
+@compiled
+def _between(
+    above: Singles, below: Singles, weight: np.float32, classes: int, whole: Singles, out: Singles
+) -> None:
+    """Interpolate between two rows, of each channel, and sum up the classes.
+
+    Beside windows that were not computed they do not add up to one.
+    """
+    width = len(whole)
+    for x in range(width):
+        whole[x] = _ZERO
+    for k in range(len(out) // width):
+        at, share = k * width, _ONE if k < classes else _ZERO
+        one, other, line = above[at : at + width], below[at : at + width], out[at : at + width]
+        for x in range(width):
+            value = one[x] + weight * (other[x] - one[x])
+            line[x] = value
+            whole[x] += share * value
+    for x in range(width):
+        whole[x] = max(whole[x], _LEAST)
+
+
+@compiled
+def _choose(
+    rows: Singles, step: int, thresholds: Singles, whole: Singles, free: Singles, best: Singles, index: Ints
+) -> None:
+    """Choose the class of each pixel of a row, and note its probability."""
+    turns, classes = thresholds.shape
+    for x in range(len(best)):
+        best[x], index[x], free[x] = -_ONE, np.int32(0), whole[x]
+    for turn in range(turns):
+        for k in range(classes):
+            row, threshold, this = rows[k * step : k * step + len(best)], thresholds[turn, k], np.int32(k)
+            for x in range(len(best)):
+                value, before = row[x], best[x]
+                better = value > max(before, threshold * free[x])
+                index[x] = this if better else index[x]
+                best[x] = value if better else before
+        for x in range(len(best)):
+            free[x] = np.float32(np.inf) if best[x] >= _ZERO else -_ONE
+
+
+@compiled
+def _to_percent(row: Singles, whole: Singles, out: Bytes) -> None:
+    """Turn a row's probabilities into percent of a whole."""
+    for x in range(len(out)):
+        out[x] = np.uint8(min(max(np.rint(row[x] / whole[x] * _HUNDRED), _ZERO), _HUNDRED))

@@ -51,6 +51,7 @@ from pfmap.trace.tile import (
     shifted,
     take_ragged,
     walk_rings,
+    warm_up_choosing,
 )
 
 TILE = 512
@@ -175,6 +176,7 @@ class _Shelf:
 
 def warm_up(separation: Separation | None, tolerance: float = 1.0) -> None:
     """Compile the loops that a run needs, or load what an earlier process compiled: half a minute once."""
+    warm_up_choosing()
     rows = np.eye(4, dtype=np.uint8)
     if separation is not None:
         both = separation.by_contact and frozenset({0}), separation.by_shape and frozenset({1})
@@ -212,6 +214,7 @@ def _compile_lines() -> None:
 
 def _compile_objects() -> None:
     """Compile the rest, in the order in which a run needs it."""
+    warm_up_choosing()
     rows = np.eye(4, dtype=np.uint8)
     sieve = Sieve(4, 4, nodata=255, limits=(1.0,), holes_only=False, pixel_area=lambda _row: 1.0)
     for _ in sieve.add(rows, rows):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pfmap.core.errors import UsageError
 from pfmap.core.grid import Axis, Frame, Grid, Scale, Span
-from pfmap.mapping.blend import Blender, Block, Chooser, largest
+from pfmap.mapping.blend import Blender, Block, Chooser
+from pfmap.trace.tile import choose_classes
 
 axes = st.builds(
     lambda size, window, share: Axis(size, window, int(share * (window // 2))),
@@ -143,9 +144,47 @@ def run(grid: Grid, windows: dict, first: int, classes: int = 3) -> dict:
     return blocks
 
 
+@pytest.mark.parametrize("thresholds", [(), (0.3, 0.5, 0.2, 0.9, 0.1)])
+@pytest.mark.parametrize("ratio", [0.6, 1.0, 1.03, 2.37])
+@pytest.mark.parametrize("whole", [False, True])
+def test_compiled_loops_choose_what_torch_does(
+    whole: bool, ratio: float, thresholds: tuple[float, ...]
+) -> None:
+    """Interpolated probabilities differ in their last bits, so that a percent may be rounded another way."""
+    grid, contact = Grid.of(130, 110, 40, 6), not whole
+    frame = Frame(0, 0, Scale(round(130 * ratio), 130), Scale(round(110 * ratio), 110))
+    loops, reference = (
+        Chooser(frame, 5, native=True, contact=contact, thresholds=thresholds, probabilities=whole)
+        for _ in range(2)
+    )
+    reference.compiled = False
+    assert loops.compiled
+    blender, generator = Blender(grid, loops.channels), torch.Generator().manual_seed(0)
+    pixels, differing = 0, 0
+    for row, col in grid.windows(Span(0, grid.rows.count)):
+        seen = torch.rand(loops.channels, 40, 40, generator=generator)
+        seen[:5] = (seen[:5] * 4).round().softmax(0)  # so coarse that some are equal
+        blended = blender.add(row, col, None if row == col == 1 else seen)  # one was not computed
+        blended = blended.mT.contiguous().mT if row > 1 else blended  # its columns not beside each other
+        at = grid.rows.block(row), grid.cols.block(col)
+        made, wanted = loops.add(*at, blended), reference.add(*at, blended)
+        assert (made.rows, made.cols) == (wanted.rows, wanted.cols)
+        pairs = [(made.classes, wanted.classes), *zip(made.percent, wanted.percent, strict=True)]
+        for number, (one, other) in enumerate(pairs):
+            assert one.shape == other.shape
+            apart = (one.int() - other.int()).abs()
+            pixels, differing = pixels + apart.numel(), differing + int((apart > 0).sum())
+            assert number == 0 or not apart.numel() or apart.max() <= 1
+    assert differing <= (0 if ratio == 1 else 1e-4 * pixels)
+    assert len(choose_classes.signatures) == 1  # compiled once, for all cases
+
+
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("classes", [1, 2, 5, 256])
-def test_of_equals_the_first_class_is_chosen(classes: int) -> None:
+def test_of_equals_the_first_class_is_chosen(classes: int, compiled: bool) -> None:
     probabilities = torch.randint(0, 4, (classes, 50, 60), generator=torch.Generator().manual_seed(0)) / 3
-    best, chosen = largest(probabilities)
-    assert torch.equal(best, probabilities.amax(dim=0))
-    assert torch.equal(chosen, torch.from_numpy(probabilities.numpy().argmax(axis=0)).byte())
+    chooser = Chooser(Frame(0, 0, Scale(50, 50), Scale(60, 60)), classes, native=True)
+    chooser.compiled = compiled
+    made = chooser.add(Span(0, 50), Span(0, 60), probabilities)
+    assert torch.equal(made.percent[0], (probabilities.amax(dim=0) * 100).round().byte())
+    assert torch.equal(made.classes, torch.from_numpy(probabilities.numpy().argmax(axis=0)).byte())
