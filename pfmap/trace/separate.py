@@ -128,7 +128,7 @@ class Separation:
             along, edge = np.moveaxis(inner, axis, 0), self.depth
             along[: edge * (part.start >= self.halo)] = 0
             along[len(along) - edge * (len(along) - part.stop >= self.halo) :] = 0
-        found, pieces = label(seeds, seeds, 0)
+        found, pieces = label(seeds, seeds[:0], 0)
         large = pieces.pixels >= self.least
         near = _spread(kinds.ravel(), found.ravel(), kinds.shape[1], large, self.reach)
         return near.reshape(kinds.shape)[1:-1, 1:-1]

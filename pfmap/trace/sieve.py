@@ -136,7 +136,7 @@ class Sieve:
         """
         last = self._top + len(classes) == self._height
         nothing = no_class(classes.dtype, self._nodata)
-        labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(percent[0]), nothing)
+        labels, pieces = label(np.ascontiguousarray(classes), np.ascontiguousarray(percent[0][:0]), nothing)
         known, count = len(self._nodes.klass), len(pieces.classes)
         sides = labels[0], labels[-1], labels[:, 0], labels[:, -1]
         top, bottom, west, east = (shifted(side, known) for side in sides)
@@ -163,9 +163,8 @@ class Sieve:
         self._seam = bottom
         self._renumber(number)
         inner = _borders(labels, number[known:], nodes.area < nodes.limit, nodes.at_edge)
-        pairs = np.concatenate([number[seam[~alike]], inner])
-        fresh_edges = np.column_stack([pairs, np.ones(len(pairs), dtype=np.int64)])
-        self._edges = summed(np.concatenate([self._edges, fresh_edges]), len(nodes.klass))
+        above = np.insert(number[seam[~alike]], 2, 1, axis=1)
+        self._edges = summed(np.concatenate([self._edges, above, inner]), len(nodes.klass))
         self._top += len(classes)
         self._decide(nodes)
 
@@ -188,8 +187,8 @@ class Sieve:
         """Give the rows that are decided, from the top."""
         while self._chunks and not self._unsettled[self._chunks[0].node].any():
             chunk = self._chunks.pop(0)
-            table = np.append(self._nodes.klass[chunk.node], 0).astype(chunk.classes.dtype)
-            classes = np.where(chunk.labels == NOTHING, chunk.classes, table[chunk.labels])
+            table = np.append(self._nodes.klass[chunk.node], self._nodata or 0).astype(chunk.classes.dtype)
+            classes = table[chunk.labels]  # the last one stands for nodata, as `NOTHING` does
             values, counts = np.unique(chunk.classes[classes != chunk.classes], return_counts=True)
             pixels = zip(values.tolist(), counts.tolist(), strict=True)
             self.merged.update({("pixels", klass): count for klass, count in pixels})
@@ -248,17 +247,23 @@ def summed(edges: Longs, count: int) -> Longs:
 
 @compiled
 def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
-    """List ``(n, 2)`` nodes along each unit of border of small ones, and note who lies beside nodata."""
+    """List ``(n, 3)`` edges of small nodes, several between some, and note who lies beside nodata.
+
+    Whom a node met to its east, or south, it mostly meets again next: that makes one edge longer.
+    """
     height, width = labels.shape
-    pairs = np.empty((1024, 2), dtype=np.int64)
-    count = 0
+    edges = np.empty((1024, 3), dtype=np.int64)
+    count = 1
+    edges[0, 0] = edges[0, 1] = NOTHING
+    latest = np.zeros((2, len(small)), dtype=np.int64)  # edge of each node to the east and south
     for y in range(height):
+        row, below = labels[y], labels[min(y + 1, height - 1)]
         for x in range(width):
-            here = labels[y, x]
+            here, east = row[x], row[min(x + 1, width - 1)]
+            if here == east and here == below[x]:
+                continue
             for k in range(2):
-                if (k == 0 and x + 1 == width) or (k == 1 and y + 1 == height):
-                    continue
-                there = labels[y, x + 1] if k == 0 else labels[y + 1, x]
+                there = east if k == 0 else below[x]
                 if here == there:
                     continue
                 if here == NOTHING:
@@ -266,11 +271,16 @@ def _borders(labels: Ints, node: Longs, small: Bools, at_edge: Bools) -> Longs:
                 elif there == NOTHING:
                     at_edge[node[here]] = True
                 elif small[node[here]] or small[node[there]]:
-                    if count == len(pairs):
-                        pairs = doubled(pairs)
-                    pairs[count, 0], pairs[count, 1] = node[here], node[there]
-                    count += 1
-    return pairs[:count].copy()
+                    edge = latest[k, node[here]]
+                    if edges[edge, 0] != node[here] or edges[edge, 1] != node[there]:
+                        if count == len(edges):
+                            edges = doubled(edges)
+                        edge = count
+                        edges[edge, 0], edges[edge, 1], edges[edge, 2] = node[here], node[there], 0
+                        count += 1
+                    edges[edge, 2] += 1
+                    latest[k, node[here]] = edge
+    return edges[1:count].copy()
 
 
 @compiled

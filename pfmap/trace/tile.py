@@ -229,7 +229,7 @@ class Halves(NamedTuple):
 
 @compiled
 def label(classes: Array, confidence: Bytes, nodata: int) -> tuple[Ints, Pieces]:
-    """Find the 4-connected pieces of a tile of ``(h, w)`` classes, and confidence in percent.
+    """Find the 4-connected pieces of a tile of ``(h, w)`` classes, and confidence in percent, or ``(0, w)``.
 
     Runs of equal pixels are found row by row, and united with those above them (union-find). Nodata belongs
     to no piece.
@@ -311,7 +311,7 @@ def _gather(
             if piece == NOTHING:
                 continue
             total, least = 0, 255
-            for x in range(start, stop):
+            for x in range(start, stop if len(confidence) else start):
                 total += confidence[y, x]
                 least = min(least, confidence[y, x])
             if pieces.first[piece] < 0:
@@ -543,12 +543,12 @@ def _follow(
     So a ring goes around the pixel of somebody else, and the region's two pixels that touch at this corner
     are on one ring only if nothing lies between.
     """
+    if at + 1 == len(order) or leaving[at + 1] != leaving[at]:
+        return order[at]
     x, y = _step(coords, offsets, halves, half, False)
     back = np.arctan2(-float(y), -float(x))
-    chosen, widest = -1, -1.0
-    for k in range(at, min(at + 2, len(order))):
-        if leaving[k] != leaving[at]:
-            break
+    chosen, widest = order[at], -1.0
+    for k in range(at, at + 2):
         u, v = _step(coords, offsets, halves, order[k], True)
         angle = (np.arctan2(float(v), float(u)) - back) % (2 * np.pi)
         if angle > widest:

@@ -367,9 +367,11 @@ class Tracer:
             pieces = pieces._replace(classes=given[pieces.first].astype(np.int32), first=place)
             arcs = arcs_between(labels if self._separation else pixels, labels)  # either shows where
             if self._tolerance > 0:
-                beside = np.stack([look_up(pieces.classes, side) for side in (arcs.left, arcs.right)])
-                curved: Any = np.isin(beside, self._curved).any(axis=0)
-                curved &= ~np.isin(beside, self._straight).any(axis=0)
+                curved: Any = np.zeros(len(arcs.left), dtype=np.bool_)
+                if self._curved:
+                    beside = np.stack([look_up(pieces.classes, side) for side in (arcs.left, arcs.right)])
+                    curved = np.isin(beside, self._curved).any(axis=0)
+                    curved &= ~np.isin(beside, self._straight).any(axis=0)
                 arcs = simplify(arcs, pieces, height, labels.shape[1], float(self._tolerance), curved)
             sides = labels[0].copy(), labels[-1].copy(), labels[:, 0].copy(), labels[:, -1].copy()
             coords = arcs.coords + np.array([UNIT * left, UNIT * self._top], dtype=np.int32)
@@ -444,9 +446,10 @@ class Tracer:
             return ended
         one = self._regions["region"][lines.region]
         at = (lines.region >= 0).all(axis=1) & (one[:, 0] == one[:, 1])
+        lines = lines.take(at)
         way = np.abs(np.diff(lines.coords, axis=0, prepend=0)).sum(axis=1).cumsum()
         lengths = way[lines.offsets[1:] - 1] - way[lines.offsets[:-1]]
-        walls = np.concatenate([self._walls, np.column_stack([lines.region, lengths])[at]])
+        walls = np.concatenate([self._walls, np.column_stack([lines.region, lengths])])
         numbers, ends = np.unique(self._parent[walls[:, :2]], return_inverse=True)
         edges = np.column_stack([ends.reshape(-1, 2), walls[:, 2]])
         edges = summed(edges[edges[:, 0] != edges[:, 1]], len(numbers))
