@@ -160,8 +160,7 @@ def _compute(
         chooser = way.chooser_of(plan, predictor.device)
         windows = way.read_windows(view_of(source, plan), plan, chooser, runs, clock)
         ahead = read_ahead(windows, predictor.ahead, name="read")
-        predicted = predictor.stream(ahead, clock, plan.options.tta)
-        blended = way.blend(predicted, plan.grid, chooser, clock)
+        blended = way.computed(predictor, ahead, plan.grid, chooser, clock, plan.options.tta)
         chosen = way.choose(blended, plan.grid, chooser, plan.geobox.width, runs, clock, on_window)
         with way.out_of_memory_explained(), closing(chosen) as computed:
             for number, _, rows in todo:

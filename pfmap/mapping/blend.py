@@ -9,14 +9,20 @@ to 2e-4. Everything stays on the network's device. On a CPU classes are chosen i
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pfmap.core.grid import Frame, Grid, Scale, Span
+from pfmap.core.stages import Clock
+from pfmap.model.lanes import Batch, Window
+from pfmap.model.predictor import Predictor
 from pfmap.raster.view import neighbours
 from pfmap.trace.tile import SAME, Neighbours, choose_classes
 
@@ -50,27 +56,37 @@ class Blender:
         None for a window without a valid pixel, which was not computed and has no say. What it finishes is
         ``(channels, rows, cols)``, all 0 at pixels that no computed window sees.
         """
-        rows, cols = self._grid.rows, self._grid.cols
         if probabilities is None:
-            probabilities = torch.zeros((self._above.shape[0], rows.window, cols.window), device=self._device)
-        # Only the overlaps have a weight other than one.
-        overlap, falling = cols.overlap, self._falling
-        if col and self._left is not None:
-            probabilities[..., :overlap].mul_(self._rising).add_(self._left)
-        if col < cols.count - 1:
-            self._left = probabilities[..., cols.stride :] * falling
-            probabilities = probabilities[..., : cols.stride]
+            size = self._grid.rows.window, self._grid.cols.window
+            probabilities = torch.zeros((self._above.shape[0], *size), device=self._device)
+        return self.add_side_by_side(row, col, probabilities[None])
 
-        block_cols = cols.block(col)
-        at = slice(block_cols.start, block_cols.start + probabilities.shape[-1])
+    @torch.inference_mode()
+    def add_side_by_side(self, row: int, col: int, probabilities: Tensor) -> Tensor:
+        """Do as `add` for several windows of a row at once, ``(windows, ...)``, from the column `col` on."""
+        rows, cols = self._grid.rows, self._grid.cols
+        # Only the overlaps have a weight other than one.
+        overlap, falling, last = cols.overlap, self._falling, col + len(probabilities) - 1
+        ends = probabilities[..., cols.stride :] * falling
+        starts = probabilities[..., :overlap]
+        starts[1:].mul_(self._rising).add_(ends[:-1])
+        if col and self._left is not None:
+            starts[0].mul_(self._rising).add_(self._left)
+        self._left = ends[-1]
+        wide = probabilities[..., : cols.stride].permute(1, 2, 0, 3).flatten(2)
+        if last == cols.count - 1:
+            end = probabilities[-1, ..., cols.stride :]
+            wide = torch.cat([wide, end], dim=2) if col < last else probabilities[0]
+        start, stop = cols.block(col).start, cols.block(last).stop
+        at = slice(start, start + wide.shape[-1])
         if row > 0 and overlap:
-            probabilities[:, :overlap].mul_(self._rising[:, None]).add_(
+            wide[:, :overlap].mul_(self._rising[:, None]).add_(
                 self._above[..., at].float().sub_(_ZERO).div_(_STEPS)
             )
         if row < rows.count - 1 and overlap:
-            waiting = probabilities[:, rows.stride :] * falling[:, None]
+            waiting = wide[:, rows.stride :] * falling[:, None]
             self._above[..., at].copy_(waiting.mul_(_STEPS).add_(_ZERO).round_())
-        return probabilities[:, : rows.block(row).size, : block_cols.size]
+        return wide[:, : rows.block(row).size, : stop - start]
 
 
 _STRIP = 8 << 20  # probabilities in work at a time
@@ -163,7 +179,10 @@ class Chooser:
         across = self._neighbours(self._frame.cols, cols, origin[1])
         if self.compiled:
             return self._choose(known, rows, cols, down, across)
-        y0, y1, wy, x0, x1, wx = (torch.from_numpy(values).to(self.device) for values in (*down, *across))
+        y0, y1, wy, x0, x1, wx = (
+            torch.from_numpy(values).to(self.device, non_blocking=known.is_cuda)
+            for values in (*down, *across)
+        )
         size = rows.size, cols.size
         classes, *percent = (
             torch.empty((*layer, *size), dtype=torch.uint8, device=self.device) for layer in self.layers
@@ -214,3 +233,77 @@ class Chooser:
 def to_percent(best: Tensor) -> Tensor:
     """Turn probabilities into whole percent, uint8."""
     return (best * 100).round_().clamp_(0, 100).to(torch.uint8)
+
+
+def blend_batches(
+    predictor: Predictor, batches: Generator[Batch], grid: Grid, chooser: Chooser, clock: Clock
+) -> Generator[tuple[Window, Block]]:
+    """Blend and choose on the device, a batch at a time; each window comes with the block that it finishes.
+
+    All of a batch reaches the host in one copy, while the device is at the next.
+    """
+    lane, arriving = predictor.lane, deque[tuple[Batch, Callable[[], Tensor]]]()
+    blender = lane.run(Blender, grid, chooser.channels, chooser.device)
+    with closing(batches):
+        for batch in chain(batches, [None]):
+            if batch is not None:
+                with clock.stage("blend"):
+                    made = lane.run(_finished, blender, chooser, grid, _side_by_side(batch), batch.made)
+                    arriving.append((batch._replace(made=None), lane.download(made)))
+            while len(arriving) > (batch is not None):
+                done, arrive = arriving.popleft()
+                with clock.stage("network"):  # that is what the host waits for
+                    values = arrive()
+                sound, blocks = values[: sum(done.seen)], values[sum(done.seen) :]
+                predictor.refuse_unsound(done, sound)
+                yield from _blocks(done, blocks, grid, chooser)
+            del batch
+
+
+def _side_by_side(batch: Batch) -> list[tuple[list[Window], bool]]:
+    """Take a batch apart: computed windows that follow each other in a row, and empty ones one by one."""
+    pieces: list[tuple[list[Window], bool]] = []
+    for window, seen in zip(batch.windows, batch.seen, strict=True):
+        if not (pieces and window.col and seen and pieces[-1][1]):
+            pieces.append(([], seen))
+        pieces[-1][0].append(window)
+    return pieces
+
+
+@torch.inference_mode()
+def _finished(
+    blender: Blender,
+    chooser: Chooser,
+    grid: Grid,
+    pieces: Sequence[tuple[Sequence[Window], bool]],
+    made: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Return bytes: of each computed window whether it is sound, and the pieces' blocks, layer by layer."""
+    waiting, parts = (made[0], [made[1].byte()]) if made is not None else (None, [])
+    for windows, seen in pieces:
+        row, first, last = windows[0].row, windows[0].col, windows[-1].col
+        if seen and waiting is not None:
+            blended = blender.add_side_by_side(row, first, waiting[: len(windows)])
+            waiting = waiting[len(windows) :]
+        else:
+            blended = blender.add(row, first, None)
+        cols = Span(grid.cols.block(first).start, grid.cols.block(last).stop)
+        block = chooser.add(grid.rows.block(row), cols, blended)
+        parts += [block.classes, *block.percent]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def _blocks(batch: Batch, values: Tensor, grid: Grid, chooser: Chooser) -> Iterator[tuple[Window, Block]]:
+    """Take the pieces' blocks apart into those of the windows."""
+    for windows, _ in _side_by_side(batch):
+        rows = chooser.rows(grid.rows.block(windows[0].row))
+        cols = [chooser.cols(grid.cols.block(window.col)) for window in windows]
+        shapes = [(*layer, rows.size, cols[-1].stop - cols[0].start) for layer in chooser.layers]
+        layers = []
+        for shape in shapes:
+            layers.append(values[: math.prod(shape)].view(shape))
+            values = values[math.prod(shape) :]
+        for window, span in zip(windows, cols, strict=True):
+            within = slice(span.start - cols[0].start, span.stop - cols[0].start)
+            classes, *percent = (layer[..., within] for layer in layers)
+            yield window, Block(rows, span, classes, tuple(percent))

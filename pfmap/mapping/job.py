@@ -30,7 +30,8 @@ from pfmap.mapping.plan import Plan, chosen_classes, make_plan, wanted_classes
 from pfmap.mapping.run_report import Preflight, build_report, difference, earlier_report, is_done
 from pfmap.mapping.runtime import Probe, Runtime
 from pfmap.mapping.work import Work, opened, work_path
-from pfmap.model.predictor import VIEWS, Predictor
+from pfmap.model.lanes import VIEWS
+from pfmap.model.predictor import Predictor
 from pfmap.raster.extra import open_bands
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location

@@ -26,9 +26,9 @@ from pfmap.mapping.swaths import (
     Block,
     Record,
     Swath,
-    blend,
     choose,
     chooser_of,
+    computed,
     counted,
     out_of_memory_explained,
     read_record,
@@ -144,8 +144,7 @@ class Mapper:
                 windows = read_ahead(
                     read_windows(view, plan, chooser, runs, clock), self.network.ahead, name="read"
                 )
-                predicted = self.network.stream(windows, clock, plan.options.tta)
-                blended = blend(predicted, grid, chooser, clock)
+                blended = computed(self.network, windows, grid, chooser, clock, plan.options.tta)
                 chosen = choose(blended, grid, chooser, plan.geobox.width, runs, clock, self.on_pixels)
                 written = self._write(read_ahead(chosen, depth=1, name="blend"), work)
             else:

@@ -21,7 +21,8 @@ from pfmap.mapping.estimate import Estimate
 from pfmap.mapping.mapper import Mapped
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.runtime import describe
-from pfmap.model.predictor import VIEWS, precision_name
+from pfmap.model.lanes import VIEWS
+from pfmap.model.predictor import precision_name
 from pfmap.raster.gdal import GDAL_ERRORS, crs_of, geobox_of, opened
 from pfmap.raster.location import locate
 from pfmap.report.scene_report import ClassRow, MapFacts, ModelFacts, SceneFacts, SceneReport, Swaths

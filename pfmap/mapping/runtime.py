@@ -15,6 +15,7 @@ from pfmap.core.grid import Span
 from pfmap.core.stages import Clock
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.work import Work
+from pfmap.model.lanes import CudaLane
 from pfmap.model.predictor import Predictor, precision_name
 from pfmap.model.store import Model, load_model
 from pfmap.net.fast import for_inference
@@ -137,7 +138,8 @@ class Runtime:
                     network.contact = network.contact if contact else None
                 means = self.device, self.precision, self.batch_size, self.on_message, self.threads
                 channels = len(card.classes) + contact
-                made = Predictor(network, card.input, *means, contact=contact, channels=channels)
+                lane = CudaLane(self.device, self.on_message) if self.device.type == "cuda" else None
+                made = Predictor(network, card.input, *means, contact=contact, channels=channels, lane=lane)
                 self._predictors[contact] = made
             return self._predictors[contact]
 

@@ -7,7 +7,7 @@ it is blended with are computed first, and thrown away.
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +24,21 @@ from pfmap.core.files import writing
 from pfmap.core.grid import Frame, Grid, Scale, Span
 from pfmap.core.resources import lack_of, lacks_memory
 from pfmap.core.stages import Clock
-from pfmap.mapping.blend import Blender, Chooser
+from pfmap.mapping.blend import Blender, Chooser, blend_batches
+from pfmap.mapping.blend import Block as Finished
 from pfmap.mapping.plan import Plan
-from pfmap.model.predictor import Predicted, Predictor, Window, pad_to
+from pfmap.model.lanes import Predicted, Window
+from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.target import RasterTarget
-from pfmap.raster.view import View
+from pfmap.raster.view import View, pad_to
 
 _FACTS = "swath.json"
 
 Block = tuple[int, int, int, int]
 """Column, row, width and height of a block of the scene."""
-Blended = tuple[Window, Tensor]
-"""A window and the ``(channels, rows, cols)`` blended probabilities of the block that it finishes."""
+Blended = tuple[Window, Tensor | Finished]
+"""A window and its block's ``(channels, rows, cols)`` probabilities, or what a device chose of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,15 @@ def read_window(view: View, grid: Grid, chooser: Chooser, row: int, col: int) ->
     return Window(row, col, *pad_to(tile.pixels, tile.seen, grid.rows.window, grid.cols.window), tile.valid)
 
 
+def computed(
+    predictor: Predictor, windows: Iterable[Window], grid: Grid, chooser: Chooser, clock: Clock, tta: str
+) -> Generator[Blended]:
+    """Run the network over windows, and blend them: by themselves on a CPU, else by the batch."""
+    if predictor.lane.whole:
+        return blend_batches(predictor, predictor.batches(windows, clock, tta), grid, chooser, clock)
+    return blend(predictor.stream(windows, clock, tta), grid, chooser, clock)
+
+
 def blend(
     predicted: Generator[Predicted, Any, None], grid: Grid, chooser: Chooser, clock: Clock
 ) -> Generator[Blended]:
@@ -195,18 +206,18 @@ def choose(
             done = chooser.rows(grid.rows.block(run.windows.stop - 1)).stop
             begun = Swath.empty(Span(run.rows.stop, done), width, chooser.layers)
             for _ in range((run.lead.size + run.windows.size) * grid.cols.count):
-                window, probabilities = next(blended)
+                window, found = next(blended)
                 with clock.stage("blend"):
                     at = grid.rows.block(window.row), grid.cols.block(window.col)
-                    block = chooser.add(*at, probabilities)
+                    block = chooser.add(*at, found) if isinstance(found, Tensor) else found
                     hidden = np.uint8(NODATA) * ~window.valid  # nothing is larger
                     layers = block.classes, *block.percent
-                    shown = [np.maximum(values.cpu().numpy(), hidden) for values in layers]
+                    shown = [np.maximum(values.numpy(), hidden) for values in layers]
                     for one in (swath, begun):
                         one.take(block.rows, block.cols, shown)
                 if window.row >= run.windows.start:
                     on_pixels(block.rows.start * width + block.rows.size * block.cols.stop)
-                del window, probabilities, block, shown
+                del window, found, block, layers, shown
             yield swath
             del swath
 
@@ -303,8 +314,7 @@ def map_array(
             padded = pad_to(image[:, *box], seen[box], window, window)
             yield Window(row, col, *padded, np.ones((), dtype=bool))
 
-    blended = blend(predictor.stream(windows(), clock, tta), grid, chooser, clock)
-    (swath,) = choose(
-        blended, grid, chooser, width, [Run(Span(0, 0), rows, Span(0, height))], clock, lambda _pixels: None
-    )
+    blended = computed(predictor, windows(), grid, chooser, clock, tta)
+    runs = [Run(Span(0, 0), rows, Span(0, height))]
+    (swath,) = choose(blended, grid, chooser, width, runs, clock, lambda _pixels: None)
     return swath.classes, swath.percent[0], swath.percent[1] if contact else None

@@ -28,7 +28,8 @@ from pfmap.mapping.swaths import chooser_of, read_window
 from pfmap.mapping.work import Work
 from pfmap.measure.benchmark_table import Benchmark, Run, Stage
 from pfmap.measure.cost import cost_of
-from pfmap.model.predictor import Predictor, Window
+from pfmap.model.lanes import Window
+from pfmap.model.predictor import Predictor
 from pfmap.model.store import load_model
 from pfmap.raster.location import locate
 from pfmap.raster.source import Source

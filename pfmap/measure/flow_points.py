@@ -25,11 +25,11 @@ from pfmap.mapping.options import PredictOptions, WindowSettings
 from pfmap.mapping.plan import Plan
 from pfmap.mapping.run_options import RunOptions
 from pfmap.mapping.runtime import Runtime
-from pfmap.model.predictor import Predictor, pad_to
+from pfmap.model.predictor import Predictor
 from pfmap.net.layers import resize
 from pfmap.net.pfnet import PFNet, PFNetOutput
 from pfmap.raster.location import locate
-from pfmap.raster.view import View
+from pfmap.raster.view import View, pad_to
 from pfmap.report.picture import Panel, Points, write_picture
 
 _USUAL_FOREGROUND = "building"
@@ -175,7 +175,7 @@ def find_points(
         )
     predictor = Predictor(network, plan.card.input, plan.device)
     with torch.inference_mode():
-        output = network.compute(predictor.prepare([pixels], [shown]))
+        output = predictor.prepare([pixels], [shown], network.compute)
         if not output.logits.isfinite().all():
             raise predictor.unsound("the window")
         classes = resize(output.logits, shown.shape).argmax(dim=1)[0].cpu().numpy()

@@ -4,57 +4,60 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import product
-from typing import NamedTuple
+from functools import partial
+from itertools import compress
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.card import InputSpec
 from pfmap.core.errors import DeviceError
 from pfmap.core.resources import lacks_memory
 from pfmap.core.stages import Clock
+from pfmap.model.lanes import VIEWS, Batch, CudaLane, Fill, Masks, Pixels, Predicted, T, Window, joined
 
 log = logging.getLogger(__name__)
 
 MOST_WORKERS = 8
 """Passes at a time at most: each holds a window's activations."""
 
-_FULL = 255.0  # pixels are 8-bit: this is 1.0
 
-_FLIPS = ((), (3,), (2,), (2, 3))  # axes of (B, C, H, W)
-VIEWS: Mapping[str, Sequence[tuple[bool, tuple[int, ...]]]] = {
-    "none": [(False, ())],
-    "flips": [(False, flipped) for flipped in _FLIPS],
-    "d4": list(product((False, True), _FLIPS)),
-}
-"""Of a window, itself first, by the name of `tta`: whether rows become columns, and what is flipped then."""
+class Lane:
+    """What a device does for batches, in order: copies in, arithmetic, copies out. This one waits for all."""
 
-Pixels = Sequence[Bytes]
-"""Of windows, each ``(bands, window, window)``."""
-Masks = Sequence[Bools]
-"""Of windows, each ``(window, window)``: which of the pixels have data; the network sees others as the mean
-colour."""
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.whole = device.type != "cpu"
+        """Whether a batch is blended whole; a CPU does it window by window, while they lie in its cache."""
 
-Predicted = tuple["Window", Tensor | None]
-"""A window and its ``(channels, window, window)`` probabilities; None if it has no pixel to see."""
+    def feed(self, shape: Sequence[int], fill: Fill, function: Callable[[Tensor], T]) -> T:
+        """Have bytes of a shape filled on the host, copy them to the device, and compute with them there.
 
+        What is returned may not be there yet, here and of `run`: it is for `run` and `download`.
+        """
+        staged = torch.empty(tuple(shape), dtype=torch.uint8)
+        fill(staged)
+        return function(staged.to(self.device))
 
-class Window(NamedTuple):
-    """A window on its way to the network."""
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Compute on the device."""
+        return function(*args)
 
-    row: int
-    col: int
-    pixels: Bytes
-    """``(bands, window, window)``."""
-    seen: Bools
-    """``(window, window)``: which of the pixels have data."""
-    valid: Bools
-    """Where the block that the window finishes has data: ``(rows, cols)`` on the outputs' grid."""
+    def call(self, network: nn.Module, seen: Tensor) -> Any:
+        """Compute a network, always the same one, inside what is fed."""
+        return network(seen)
+
+    def download(self, made: Tensor) -> Callable[[], Tensor]:
+        """Begin to copy to the host; what is returned waits for the end, and gives it."""
+        return made.cpu
+
+    def clear(self) -> None:
+        """Let go of the device's memory: batches become smaller."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 class Predictor:
@@ -69,6 +72,7 @@ class Predictor:
         threads: of a CPU, to be shared by all passes; None for torch's own number.
         contact: whether the last channel is that of the contact map, and no class.
         channels: how many of the network's are of use, from the first on; None for all.
+        lane: how the device is told what to do.
 
     One scene at a time has the device: of several that are mapped at once, the next has its first windows
     ready, and they are computed right behind the last of the one before.
@@ -90,25 +94,24 @@ class Predictor:
         *,
         contact: bool = False,
         channels: int | None = None,
+        lane: CudaLane | None = None,
     ) -> None:
         self.device = torch.device(device)
+        self.lane = lane or Lane(self.device)
         self.network = network.to(self.device)
-        self.spec = spec
-        self.precision = precision
+        self.spec, self.precision, self.batch_size = spec, precision, batch_size
         self.contact, self._channels = contact, channels
-        self.batch_size = batch_size
         # Asked for once: what torch says later, in another thread, is what `stream` last set in any.
         self._threads = threads or torch.get_num_threads()
         self.workers = min(self._threads, MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
-        self._turn = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._streams = 0  # that use it
-        self._lock = threading.Lock()
+        self._turn, self._lock = threading.Lock(), threading.Lock()
         # One multiplication and one addition take a pixel value to (value / 255 - mean) / std.
         std = torch.tensor(spec.std, dtype=torch.float32, device=self.device)
         mean = torch.tensor(spec.mean, dtype=torch.float32, device=self.device)
-        self._gain = (1 / (std * _FULL)).view(1, -1, 1, 1)
+        self._gain = (1 / (std * 255)).view(1, -1, 1, 1)
         self._offset = (-mean / std).view(1, -1, 1, 1)
 
     @property
@@ -124,7 +127,7 @@ class Predictor:
         its memory, or that numbers come out that are none.
         """
         made, sound = self._made(windows, valid, tta)
-        if not sound.all():
+        if not self.lane.download(sound)().all():  # until then the device computes
             raise self.unsound("a window")
         return made
 
@@ -137,40 +140,37 @@ class Predictor:
         done = 0
         while done < len(windows):
             batch = slice(done, done + self.batch_size)
-            part = self._pass_if_it_fits(windows[batch], valid[batch], tta)
-            if part is None:
+            part = None
+            try:
+                views = partial(self._views, len(windows[batch]), tta)
+                part = self.prepare(windows[batch], valid[batch], views)
+            except (MemoryError, RuntimeError) as error:
+                if not lacks_memory(error):
+                    raise
+            if part is None:  # with the error went what the failed pass held
                 self._halve(batch.stop - done)
             else:
                 parts.append(part)
                 done = batch.stop
-        if len(parts) == 1:
-            return parts[0]
-        probabilities, sound = zip(*parts, strict=True)
-        return torch.cat(probabilities), torch.cat(sound)
+        return parts[0] if len(parts) == 1 else self.lane.run(joined, parts)
 
-    def _pass_if_it_fits(self, windows: Pixels, valid: Masks, tta: str) -> tuple[Tensor, Tensor] | None:
-        """Compute up to a batch of windows, a view after the other; None if it does not fit into memory."""
-        try:
-            with torch.inference_mode():
-                seen = self.prepare(windows, valid)
-                made, sound = self._pass(seen, len(windows))
-                for swapped, flipped in VIEWS[tta][1:]:
-                    view = (seen.mT if swapped else seen).flip(flipped)
-                    view = view.contiguous(memory_format=torch.channels_last)
-                    turned, fine = self._pass(view, len(windows))
-                    turned = turned.flip(flipped)
-                    made += turned.mT if swapped else turned
-                    sound &= fine
-                return made if tta == "none" else made.div_(len(VIEWS[tta])), sound
-        except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error):
-                raise
-            return None  # and with the error goes what the failed pass held
+    @torch.inference_mode()
+    def _views(self, count: int, tta: str, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the first so many windows, a view after the other."""
+        made, sound = self._pass(seen, count)
+        for swapped, flipped in VIEWS[tta][1:]:
+            view = (seen.mT if swapped else seen).flip(flipped)
+            view = view.contiguous(memory_format=torch.channels_last)
+            turned, fine = self._pass(view, count)
+            turned = turned.flip(flipped)
+            made += turned.mT if swapped else turned
+            sound &= fine
+        return made if tta == "none" else made.div_(len(VIEWS[tta])), sound
 
     def _pass(self, seen: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Compute probabilities of the first so many windows, and whether their logits are finite."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            logits = self.network(seen)
+            logits = self.lane.call(self.network, seen)
         logits = logits[:count, : self._channels].float()
         # One infinite logit of a class makes its sum so, even where the softmax hides it.
         sound = logits.sum(dim=(1, 2, 3)).isfinite()
@@ -191,37 +191,54 @@ class Predictor:
             if self.batch_size < tried:
                 return
             self.batch_size = tried // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.lane.clear()
         self._say(f"warning: the device ran out of memory: going on with {self.batch_size} windows per pass")
 
-    def prepare(self, windows: Pixels, valid: Masks) -> Tensor:
-        """Put up to a batch of windows on the device, normalised, as the network is to see them.
+    def prepare(self, windows: Pixels, valid: Masks, function: Callable[[Tensor], T]) -> T:
+        """Put up to a batch of windows on the device, normalised as the network is to see them, and compute.
 
         They are ``(batch_size, bands, window, window)`` float32; invalid pixels and missing windows are 0.
         """
         bands, side, _ = windows[0].shape
         size = max(self.batch_size, len(windows))  # another pass may have halved it meanwhile
-        pixels = torch.zeros((size, bands, side, side), dtype=torch.uint8)
-        mask = torch.zeros((size, 1, side, side), dtype=torch.bool)
-        for index in range(len(windows)):
-            pixels[index] = torch.from_numpy(windows[index])
-            mask[index, 0] = torch.from_numpy(valid[index])
-        seen = (pixels.to(self.device).float() * self._gain + self._offset) * mask.to(self.device)
-        return seen.contiguous(memory_format=torch.channels_last)
+
+        def fill(staged: Tensor) -> None:
+            for index in range(len(windows)):
+                staged[index, :bands] = torch.from_numpy(windows[index])
+                staged[index, bands] = torch.from_numpy(valid[index])
+            staged[len(windows) :, bands] = 0
+
+        def compute(staged: Tensor) -> T:
+            pixels, mask = staged[:, :bands], staged[:, bands:].view(torch.bool)
+            how = torch.channels_last
+            return function(
+                ((pixels.float() * self._gain + self._offset) * mask).contiguous(memory_format=how)
+            )
+
+        return self.lane.feed((size, bands + 1, side, side), fill, compute)
 
     def stream(
         self, windows: Iterable[Window], clock: Clock | None = None, tta: str = "none"
     ) -> Generator[Predicted]:
+        """Compute windows as `batches` does, and give each by itself."""
+        with contextlib.closing(self.batches(windows, clock or Clock(), tta)) as batches:
+            for batch in batches:
+                each = iter(batch.made[0] if batch.made else ())
+                if batch.made:
+                    self.refuse_unsound(batch, self.lane.download(batch.made[1])())
+                for window, seen in zip(batch.windows, batch.seen, strict=True):
+                    yield window, next(each) if seen else None
+                del batch, each
+
+    def batches(self, windows: Iterable[Window], clock: Clock, tta: str) -> Generator[Batch]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Close the generator when stopping early; one of windows is closed at the end. The clock gets the
         seconds of all workers.
         """
-        clock = clock or Clock()
         # Of this thread, which blends while the workers compute.
         torch.set_num_threads(max(1, self._threads // self.workers))
-        running: deque[Future[tuple[list[Predicted], Tensor | None]]] = deque()
+        running: deque[Future[Batch]] = deque()
         turn = contextlib.ExitStack()
         pool = self._begin()
         try:
@@ -231,10 +248,10 @@ class Predictor:
                 running.append(pool.submit(self._compute, batch, clock, tta))
                 # One more than there are workers, so that none waits for the next.
                 if len(running) > self.workers:
-                    yield from self._checked(*running.popleft().result())
+                    yield running.popleft().result()
             turn.close()
             while running:
-                yield from self._checked(*running.popleft().result())
+                yield running.popleft().result()
         finally:
             wait([future for future in running if not future.cancel()])
             turn.close()
@@ -276,22 +293,19 @@ class Predictor:
         if waiting:
             yield waiting
 
-    def _compute(self, batch: list[Window], clock: Clock, tta: str) -> tuple[list[Predicted], Tensor | None]:
-        some = [window for window in batch if window.seen.any()]
+    def _compute(self, batch: list[Window], clock: Clock, tta: str) -> Batch:
+        seen = [bool(window.seen.any()) for window in batch]
+        some = list(compress(batch, seen))
         if not some:
-            return [(window, None) for window in batch], None
+            return Batch(batch, seen, None)
         with clock.stage("network"):
-            made, sound = self._made([w.pixels for w in some], [w.seen for w in some], tta)
-        each = iter(made)
-        return [(window, next(each) if window.seen.any() else None) for window in batch], sound
+            return Batch(batch, seen, self._made([w.pixels for w in some], [w.seen for w in some], tta))
 
-    def _checked(self, batch: list[Predicted], sound: Tensor | None) -> list[Predicted]:
-        """Refuse windows whose logits are not all finite."""
-        if sound is not None and not sound.all():
-            computed = [window for window, made in batch if made is not None]
-            window = computed[sound.tolist().index(False)]
+    def refuse_unsound(self, batch: Batch, sound: Tensor) -> None:
+        """Refuse a window whose logits are not all finite; `sound` is the batch's, on the host."""
+        if not sound.all():
+            window = list(compress(batch.windows, batch.seen))[sound.tolist().index(False)]
             raise self.unsound(f"window {window.col} of window row {window.row}, counted from 0,")
-        return batch
 
     def unsound(self, window: str) -> DeviceError:
         """Say that logits of a window are not all finite, or its pixels would be of any class."""
@@ -299,17 +313,6 @@ class Predictor:
         if self.precision != torch.float32:
             remedy = f"{precision_name(self.precision)} does not hold its numbers: use precision='float32'"
         return DeviceError(f"the model gives NaN or infinite numbers for {window} of the scene: {remedy}")
-
-
-def pad_to(pixels: Bytes, valid: Bools, height: int, width: int) -> tuple[Bytes, Bools]:
-    """Pad a window at the bottom and right by reflection, as often as needed.
-
-    ``(bands, h, w)`` pixels become ``(bands, height, width)``, the ``(h, w)`` mask ``(height, width)``.
-    """
-    pad = ((0, height - valid.shape[0]), (0, width - valid.shape[1]))
-    if pad == ((0, 0), (0, 0)):
-        return pixels, valid
-    return np.pad(pixels, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad, mode="reflect")
 
 
 def precision_name(precision: torch.dtype) -> str:

@@ -7,7 +7,7 @@ size, and 3x3 convolutions with a quarter of the multiplications.
 
 import copy
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 from typing import TypeVar
 
@@ -150,7 +150,7 @@ def _add_conv_of_upsampled(out: Tensor, features: Tensor, taps: Tensor) -> None:
         lines.baddbmm_(cols[tap].expand(batch * fine_rows, -1, -1), shifted)
 
 
-@lru_cache(maxsize=64)
+@cache  # for good: a recorded pass goes on to read it
 def _shifted_resize(coarse: int, fine: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Build ``(3, fine, coarse)``: resizing with aligned corners, seen by taps -1, 0 and +1."""
     # Never inside inference mode: the cached matrix has to serve a later training step too.

@@ -154,6 +154,17 @@ def neighbours(scale: Scale, span: Span) -> tuple[Longs, Longs, Floats]:
     return np.clip(below, 0, scale.native - 1), np.clip(below + 1, 0, scale.native - 1), weight
 
 
+def pad_to(pixels: Bytes, valid: Bools, height: int, width: int) -> tuple[Bytes, Bools]:
+    """Pad a window at the bottom and right by reflection, as often as needed.
+
+    ``(bands, h, w)`` pixels become ``(bands, height, width)``, the ``(h, w)`` mask ``(height, width)``.
+    """
+    pad = ((0, height - valid.shape[0]), (0, width - valid.shape[1]))
+    if pad == ((0, 0), (0, 0)):
+        return pixels, valid
+    return np.pad(pixels, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad, mode="reflect")
+
+
 def figures_of(pixels: Bytes) -> dict[str, npt.NDArray[np.float64]]:
     """Return how ``(bands, n)`` pixels look, as `Card.learned` has it; {} of hardly any.
 

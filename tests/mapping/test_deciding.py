@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import pfmap
 from pfmap.cli.main import cli
 from pfmap.core.errors import ModelError, SourceError, UsageError
-from pfmap.model.predictor import VIEWS, Predictor
+from pfmap.model.lanes import VIEWS
+from pfmap.model.predictor import Predictor
 from pfmap.raster.target import halve
 
 LEVELS = np.linspace(0, 1, 4)[:, None, None]

@@ -25,7 +25,7 @@ from pfmap.mapping.options import (
 )
 from pfmap.mapping.run_options import RunOptions, SurveyOptions
 from pfmap.mapping.runtime import PRECISIONS
-from pfmap.model.predictor import VIEWS
+from pfmap.model.lanes import VIEWS
 from pfmap.model.store import DEFAULT_MODEL, Model
 from pfmap.vector.formats import FORMATS
 

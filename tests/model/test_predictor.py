@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.core.card import InputSpec
-from pfmap.model.predictor import Predictor, Window, pad_to
+from pfmap.model.lanes import Window
+from pfmap.model.predictor import Predictor
+from pfmap.raster.view import pad_to
 
 SPEC = InputSpec(("red", "green", "blue"), 255.0, (0.1, 0.2, 0.3), (0.5, 0.25, 0.2), 64, (0.1, 1.0))
 
