@@ -57,16 +57,17 @@ class Later:
 class LateLane(CudaLane):
     """A made-up device: what it is told waits in queues, of which each stream has one, until the host waits.
 
-    Then the streams run as far as they may: which first, `order` says, or chance. Without one of the waits it
-    is as if it was forgotten.
+    Then the streams run as far as they may: which first, `order` says, or chance of that number. Without one
+    of the waits it is as if it was forgotten.
     """
 
-    def __init__(self, order: tuple[str, ...] | random.Random, without: str = "") -> None:
+    def __init__(self, order: tuple[str, ...] | int, without: str = "") -> None:
         super().__init__(torch.device("cpu"), lambda _line: None)
         self.queues: dict[str, deque[Callable[[], bool]]] = {
             name: deque() for name in ("in", "compute", "out")
         }
-        self.order, self.without, self.waits = order, without, set[str]()
+        self.order: Any = random.Random(order) if isinstance(order, int) else order
+        self.without, self.waits = without, set[str]()
         self.reaches = threading.RLock()
 
     def _buffers(self, shape: Any) -> tuple[Tensor, Tensor]:
@@ -141,7 +142,7 @@ def resolved(value: Any) -> Any:
     return [resolved(one) for one in value] if type(value) is list else value
 
 
-ORDERS = [*itertools.permutations(("in", "compute", "out")), *map(random.Random, range(4))]
+ORDERS = [*itertools.permutations(("in", "compute", "out")), *range(4)]
 
 
 def scene() -> np.ndarray:
