@@ -42,6 +42,7 @@ _SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",
     "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
     "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # which makes up what a file that was cut off lacks
     "VRT_NUM_THREADS": "1",  # what GDAL warns of in threads of its own nobody hears
 }
 _REMOTE_SETTINGS = {

@@ -214,6 +214,15 @@ def test_what_failed_once_fails_again(kind: str, tmp_path: Path) -> None:
         steady.close()
 
 
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_broken_is_so_when_all_of_it_is_read_at_once(kind: str, tmp_path: Path) -> None:
+    """GDAL by itself makes up the rest of a PNG that was cut, without a word."""
+    with Source(locate(BROKEN[kind](tmp_path))) as source:
+        box = source.info.geobox
+        with pytest.raises(SourceError, match=r"cannot be read at column \d+, row \d+"):
+            source.read(Span(0, box.height), Span(0, box.width))
+
+
 def test_a_sparse_file_lacks_nothing(tmp_path: Path) -> None:
     path = tmp_path / "sparse.tif"
     with rasterio.open(
