@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from pfmap.core.arrays import Bools, Bytes, Floats
 from pfmap.core.errors import TargetError, reason
@@ -99,9 +99,11 @@ def _image(pixels: Bytes, seen: Bools, outlined: Bools) -> Image.Image:
 
 def _edge(inside: Bools, reach: int) -> Bools:
     """Return the pixels of a mask from which one outside it is at most `reach` steps away."""
-    core = Image.fromarray(inside).convert("L").filter(ImageFilter.MinFilter(2 * reach + 1))
-    edge: Bools = inside & (np.asarray(core) == 0)
-    return edge
+    core = inside.copy()
+    for _ in range(reach):
+        padded = np.pad(core, 1, mode="edge")
+        core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return inside & ~core
 
 
 def _circle(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
