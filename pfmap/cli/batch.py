@@ -7,6 +7,7 @@ from typing import Unpack
 import click
 
 from pfmap.cli.common import Command, mapping_options, options, show_made
+from pfmap.cli.main import importing
 from pfmap.cli.predict import counts, fail_if_any_failed, run_survey, scene_json
 from pfmap.cli.screen import say, show
 from pfmap.mapping.options import SurveySettings
@@ -40,11 +41,12 @@ def batch(
     """
     if output_dir is None:
         raise click.UsageError("say where the outputs go with --output-dir")
-    from pfmap.trace.tracer import compile_ahead
+    with importing():  # torch loads here: --help stays instant
+        from pfmap.trace.tracer import compile_ahead
 
-    compile_ahead()
-    from pfmap.report.survey_figures import class_row
-    from pfmap.survey import scenes as library  # torch loads here: --help stays instant
+        compile_ahead()
+        from pfmap.report.survey_figures import class_row
+        from pfmap.survey import scenes as library
 
     result = run_survey(partial(library.batch, survey, output_dir, mosaic=mosaic, **settings), quiet=quiet)
     figures, scenes = result.figures, list(result.scenes)

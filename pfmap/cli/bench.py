@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pfmap.cli.common import Command, class_names, options
+from pfmap.cli.main import importing
 from pfmap.cli.screen import say, show
 from pfmap.core.errors import worded
 
@@ -69,7 +70,8 @@ def bench(as_json: bool, **measured: Any) -> None:
     pfmap bench ortho.tif --size 8192 --runs 3
     pfmap bench --size 32768 --no-network --separate building
     """  # noqa: D301 - click wants the control character, not a backslash
-    from pfmap.measure.benchmark import bench as measure
+    with importing():
+        from pfmap.measure.benchmark import bench as measure
 
     found = measure(**measured, on_message=lambda text: None if as_json else say(worded(text), err=True))
     if as_json:

@@ -1,10 +1,12 @@
 """The `pfmap` command: its subcommands by name, each imported only when it is called."""
 
+import gc
 import logging
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -20,6 +22,19 @@ _COMMANDS = (
 """Each is in a module of its name, which is imported when the command is used."""
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import without looking for garbage: what modules define stays, and is never looked through again."""
+    known = len(sys.modules)
+    gc.disable()
+    try:
+        yield
+        if len(sys.modules) > known:
+            gc.freeze()
+    finally:
+        gc.enable()
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported on first use: torch takes seconds, ``--help`` must not."""
 
@@ -31,7 +46,8 @@ class LazyGroup(click.Group):
         """Import the module that holds a command."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"pfmap.cli.{cmd_name}"), cmd_name)
+        with importing():
+            command: click.Command = getattr(import_module(f"pfmap.cli.{cmd_name}"), cmd_name)
         return command
 
 

@@ -10,6 +10,7 @@ import click
 
 from pfmap.cli import screen
 from pfmap.cli.common import Command, mapping_options, options, show_made
+from pfmap.cli.main import importing
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
 from pfmap.core.option import take
@@ -44,10 +45,12 @@ def predict(
     a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that
     are done are left alone, and those that fail are listed in failures.csv.
     """
-    from pfmap.trace.tracer import compile_ahead
+    with importing():  # torch loads here: --help stays instant
+        from pfmap.trace.tracer import compile_ahead
 
-    compile_ahead()
-    from pfmap.survey.find import is_folder  # torch loads here and below: --help stays instant
+        compile_ahead()
+        from pfmap.survey import single
+        from pfmap.survey.find import is_folder
 
     which, own = take(SurveyOptions, settings)
     several = len(scenes) > 1 or scenes[0].startswith("@") or is_folder(scenes[0])
@@ -61,8 +64,6 @@ def predict(
             say(counts(results))
         fail_if_any_failed(results, scenes, output_dir)
         return
-    from pfmap.survey import single
-
     result = run_with_progress(
         partial(single.predict, scenes[0], output_dir, **own), quiet=quiet, goes_on=True
     )

@@ -8,6 +8,7 @@ import click
 from tqdm import tqdm
 
 from pfmap.cli.common import Command, class_names, options, refuse_given
+from pfmap.cli.main import importing
 from pfmap.cli.progress import write
 from pfmap.cli.screen import say, screen
 from pfmap.core.errors import worded
@@ -103,9 +104,10 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 4 -m pfmap train ...
     """
-    from pfmap.model.store import DEFAULT_MODEL, load_model
-    from pfmap.train import config as settings
-    from pfmap.train import loop, quick
+    with importing():
+        from pfmap.model.store import DEFAULT_MODEL, load_model
+        from pfmap.train import config as settings
+        from pfmap.train import loop, quick
 
     loop.check_output(output_dir, resume=resume, overwrite=overwrite)
     leads = os.environ.get("RANK", "0") == "0"

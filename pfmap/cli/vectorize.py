@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pfmap.cli.common import Command, options, output_dir, pairs, percent_option, shape_options, show_made
+from pfmap.cli.main import importing
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import show
 
@@ -33,10 +34,11 @@ def vectorize(raster: str, output_dir: Path | None, as_json: bool, quiet: bool, 
 
     Writes <stem>_objects.gpkg with a QGIS style; <stem> is the raster's name without _classes.
     """
-    from pfmap.trace.tracer import compile_ahead
+    with importing():
+        from pfmap.trace.tracer import compile_ahead
 
-    compile_ahead()
-    from pfmap.mapping import polygonize
+        compile_ahead()
+        from pfmap.mapping import polygonize
 
     result = run_with_progress(partial(polygonize.vectorize, raster, output_dir, **settings), quiet=quiet)
     if as_json:

@@ -48,7 +48,8 @@ def compiled(function: F) -> F:
     more what takes it. Where neither the package's folder nor the user's cache folder can be written, it is
     compiled once for every process.
     """
-    code: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    code: Any = numba.njit(**options)(function)
     with suppress(RuntimeError):  # numba: no locator available
         code._cache = _Kept(function)
     return cast(F, code)

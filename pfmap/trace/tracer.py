@@ -197,7 +197,8 @@ def compile_ahead() -> None:
     if not keeps() or (os.cpu_count() or 1) == 1 or simplify._cache.known:  # type: ignore[attr-defined]
         return
     for part in (_compile_lines, _compile_objects):
-        program = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as m; m.{part.__name__}()"
+        start = f"import gc, sys; gc.disable(); sys.path[:] = {sys.path!r}"  # a tenth is looking for garbage
+        program = f"{start}; import {__name__} as m; m.{part.__name__}()"
         nothing = subprocess.DEVNULL
         command = [sys.executable, "-c", program]
         helpers.append(subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing))

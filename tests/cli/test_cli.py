@@ -1,5 +1,7 @@
 """The command line as a user meets it: in a process of its own."""
 
+import gc
+import importlib
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import torch
 from commands import HANG, PFMAP, here, interruptible, pfmap, wait_until
 from conftest import Write, blobs
 
+from pfmap.cli.main import importing
 from pfmap.model.store import user_models
 
 
@@ -33,6 +36,14 @@ def test_help_and_version_load_no_heavy_library(arguments: tuple[str, ...]) -> N
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_imported_leaves_the_search_for_garbage_on() -> None:
+    frozen = gc.get_freeze_count()
+    with pytest.raises(ModuleNotFoundError), importing():
+        importlib.import_module("module_of_no_such_name")
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
 
 
 @pytest.mark.parametrize("command", [(), ("evaluate",)])
