@@ -38,6 +38,7 @@ from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory
 from pfmap.core.stages import Clock, read_ahead
 from pfmap.mapping import swaths as way
+from pfmap.mapping.blend import blend
 from pfmap.mapping.estimate import memory_of, probe
 from pfmap.mapping.mapper import raster_targets, view_of
 from pfmap.mapping.runtime import Probe, Runtime, choose_device, choose_precision, describe
@@ -160,8 +161,8 @@ def _compute(
         chooser = way.chooser_of(plan, predictor.device)
         windows = way.read_windows(view_of(source, plan), plan, chooser, runs, clock)
         ahead = read_ahead(windows, predictor.ahead, name="read")
-        blended = way.computed(predictor, ahead, plan.grid, chooser, clock, plan.options.tta)
-        chosen = way.choose(blended, plan.grid, chooser, plan.geobox.width, runs, clock, on_window)
+        blended = blend(predictor, ahead, plan.grid, chooser, clock, plan.options.tta)
+        chosen = way.gathered(blended, plan.grid, chooser, plan.geobox.width, runs, clock, on_window)
         with way.out_of_memory_explained(), closing(chosen) as computed:
             for number, _, rows in todo:
                 with _length:

@@ -10,7 +10,7 @@ to 2e-4. Everything stays on the network's device. On a CPU classes are chosen i
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -235,13 +235,15 @@ def to_percent(best: Tensor) -> Tensor:
     return (best * 100).round_().clamp_(0, 100).to(torch.uint8)
 
 
-def blend_batches(
-    predictor: Predictor, batches: Generator[Batch], grid: Grid, chooser: Chooser, clock: Clock
+def blend(
+    predictor: Predictor, windows: Iterable[Window], grid: Grid, chooser: Chooser, clock: Clock, tta: str
 ) -> Generator[tuple[Window, Block]]:
-    """Blend and choose on the device, a batch at a time; each window comes with the block that it finishes.
+    """Run the network over windows, blend them, and choose; each comes with the block that it finishes.
 
-    All of a batch reaches the host in one copy, while the device is at the next.
+    That is done on the device, a batch at a time, of which all reaches the host in one copy, while the device
+    is at the next.
     """
+    batches = predictor.batches(windows, clock, tta)
     lane, arriving = predictor.lane, deque[tuple[Batch, Callable[[], Tensor]]]()
     blender = lane.run(Blender, grid, chooser.channels, chooser.device)
     with closing(batches):

@@ -18,6 +18,7 @@ from pfmap.core.errors import EmptyError, TargetError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import give_back_memory, moment_of
 from pfmap.core.stages import Clock, Regions, read_ahead
+from pfmap.mapping.blend import blend
 from pfmap.mapping.objects import Chosen, Shaper
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import Plan, layers_of
@@ -26,10 +27,9 @@ from pfmap.mapping.swaths import (
     Block,
     Record,
     Swath,
-    choose,
     chooser_of,
-    computed,
     counted,
+    gathered,
     out_of_memory_explained,
     read_record,
     read_windows,
@@ -144,8 +144,8 @@ class Mapper:
                 windows = read_ahead(
                     read_windows(view, plan, chooser, runs, clock), self.network.ahead, name="read"
                 )
-                blended = computed(self.network, windows, grid, chooser, clock, plan.options.tta)
-                chosen = choose(blended, grid, chooser, plan.geobox.width, runs, clock, self.on_pixels)
+                blended = blend(self.network, windows, grid, chooser, clock, plan.options.tta)
+                chosen = gathered(blended, grid, chooser, plan.geobox.width, runs, clock, self.on_pixels)
                 written = self._write(read_ahead(chosen, depth=1, name="blend"), work)
             else:
                 written = self._written_elsewhere(self.network, work, todo)

@@ -1,4 +1,4 @@
-"""From windows to swaths: the stages that read, blend and choose, and finished swaths on disk.
+"""From windows to swaths: the stages that read and gather, and finished swaths on disk.
 
 The network itself is `pfmap.model.predictor`; `pfmap.mapping.mapper` puts the stages together. A swath does
 not depend on how the scene was cut: where one does not follow the one before, the window rows above it that
@@ -7,15 +7,13 @@ it is blended with are computed first, and thrown away.
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pfmap.core.arrays import Bytes, Longs
 from pfmap.core.classes import NODATA
@@ -24,10 +22,10 @@ from pfmap.core.files import writing
 from pfmap.core.grid import Frame, Grid, Scale, Span
 from pfmap.core.resources import lack_of, lacks_memory
 from pfmap.core.stages import Clock
-from pfmap.mapping.blend import Blender, Chooser, blend_batches
 from pfmap.mapping.blend import Block as Finished
+from pfmap.mapping.blend import Chooser, blend
 from pfmap.mapping.plan import Plan
-from pfmap.model.lanes import Predicted, Window
+from pfmap.model.lanes import Window
 from pfmap.model.predictor import Predictor
 from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.target import RasterTarget
@@ -37,8 +35,6 @@ _FACTS = "swath.json"
 
 Block = tuple[int, int, int, int]
 """Column, row, width and height of a block of the scene."""
-Blended = tuple[Window, Tensor | Finished]
-"""A window and its block's ``(channels, rows, cols)`` probabilities, or what a device chose of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,31 +156,8 @@ def read_window(view: View, grid: Grid, chooser: Chooser, row: int, col: int) ->
     return Window(row, col, *pad_to(tile.pixels, tile.seen, grid.rows.window, grid.cols.window), tile.valid)
 
 
-def computed(
-    predictor: Predictor, windows: Iterable[Window], grid: Grid, chooser: Chooser, clock: Clock, tta: str
-) -> Generator[Blended]:
-    """Run the network over windows, and blend them: by themselves on a CPU, else by the batch."""
-    if predictor.lane.whole:
-        return blend_batches(predictor, predictor.batches(windows, clock, tta), grid, chooser, clock)
-    return blend(predictor.stream(windows, clock, tta), grid, chooser, clock)
-
-
-def blend(
-    predicted: Generator[Predicted, Any, None], grid: Grid, chooser: Chooser, clock: Clock
-) -> Generator[Blended]:
-    """Blend windows where they overlap; each comes with the block that it finishes."""
-    blender = Blender(grid, chooser.channels, chooser.device)
-    with closing(predicted):
-        for window, probabilities in predicted:
-            with clock.stage("blend"):
-                blended = blender.add(window.row, window.col, probabilities)
-            del probabilities
-            yield window, blended
-            del window, blended
-
-
-def choose(
-    blended: Generator[Blended],
+def gathered(
+    blended: Generator[tuple[Window, Finished]],
     grid: Grid,
     chooser: Chooser,
     width: int,
@@ -192,7 +165,7 @@ def choose(
     clock: Clock,
     on_pixels: Callable[[int], None],
 ) -> Generator[Swath]:
-    """Choose the class of every pixel, and gather the blocks of windows to swaths of the outputs' width.
+    """Gather the blocks of windows to swaths of the outputs' width.
 
     `blended` has all windows of the runs, in order. `on_pixels` is called with the pixels of the outputs that
     are done; it may raise to stop.
@@ -206,10 +179,8 @@ def choose(
             done = chooser.rows(grid.rows.block(run.windows.stop - 1)).stop
             begun = Swath.empty(Span(run.rows.stop, done), width, chooser.layers)
             for _ in range((run.lead.size + run.windows.size) * grid.cols.count):
-                window, found = next(blended)
+                window, block = next(blended)
                 with clock.stage("blend"):
-                    at = grid.rows.block(window.row), grid.cols.block(window.col)
-                    block = chooser.add(*at, found) if isinstance(found, Tensor) else found
                     hidden = np.uint8(NODATA) * ~window.valid  # nothing is larger
                     layers = block.classes, *block.percent
                     shown = [np.maximum(values.numpy(), hidden) for values in layers]
@@ -217,7 +188,7 @@ def choose(
                         one.take(block.rows, block.cols, shown)
                 if window.row >= run.windows.start:
                     on_pixels(block.rows.start * width + block.rows.size * block.cols.stop)
-                del window, found, block, layers, shown
+                del window, block, layers, shown
             yield swath
             del swath
 
@@ -314,7 +285,7 @@ def map_array(
             padded = pad_to(image[:, *box], seen[box], window, window)
             yield Window(row, col, *padded, np.ones((), dtype=bool))
 
-    blended = computed(predictor, windows(), grid, chooser, clock, tta)
+    blended = blend(predictor, windows(), grid, chooser, clock, tta)
     runs = [Run(Span(0, 0), rows, Span(0, height))]
-    (swath,) = choose(blended, grid, chooser, width, runs, clock, lambda _pixels: None)
+    (swath,) = gathered(blended, grid, chooser, width, runs, clock, lambda _pixels: None)
     return swath.classes, swath.percent[0], swath.percent[1] if contact else None

@@ -125,7 +125,7 @@ def bench(
             begun = time.perf_counter()
             predictor = job.runtime.predictor(plan) if network else _Free.of(plan)
             resident = _resident_windows(source, plan)
-            for _ in predictor.stream(iter(resident[: predictor.workers])):
+            for _ in predictor.batches(iter(resident[: predictor.workers])):
                 pass
             apart = _apart(plan, separate) if separate else plan
             warm_up(apart.chosen.separation)
@@ -225,11 +225,10 @@ def _network_seconds(predictor: Predictor, resident: list[Window], count: int) -
             yield resident[done % len(resident)]
             done += 1
 
-    last: Tensor | None = None
-    for _, probabilities in predictor.stream(again()):
-        last = probabilities
-    if last is not None:
-        float(last[0, 0, 0])  # a GPU has finished only now
+    for computed in predictor.batches(again()):
+        made = computed.made
+    if made is not None:
+        float(made[0][0, 0, 0, 0])  # a GPU has finished only now
     return (time.perf_counter() - begun) / done * count
 
 

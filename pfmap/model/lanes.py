@@ -20,9 +20,6 @@ Masks = Sequence[Bools]
 """Of windows, each ``(window, window)``: which of the pixels have data; the network sees others as the mean
 colour."""
 
-Predicted = tuple["Window", Tensor | None]
-"""A window and its ``(channels, window, window)`` probabilities; None if it has no pixel to see."""
-
 
 class Window(NamedTuple):
     """A window on its way to the network."""
@@ -94,7 +91,7 @@ class CudaLane:
     """
 
     def __init__(self, device: torch.device, say: Callable[[str], None]) -> None:
-        self.device, self.whole, self._say = device, True, say
+        self.device, self._say = device, say
         self._slots: deque[_Slot] = deque()
         self._lock = threading.Lock()  # the next scene may be probed meanwhile
         self._passes = 0

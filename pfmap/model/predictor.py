@@ -17,7 +17,7 @@ from pfmap.core.card import InputSpec
 from pfmap.core.errors import DeviceError
 from pfmap.core.resources import lacks_memory
 from pfmap.core.stages import Clock
-from pfmap.model.lanes import VIEWS, Batch, CudaLane, Fill, Masks, Pixels, Predicted, T, Window, joined
+from pfmap.model.lanes import VIEWS, Batch, CudaLane, Fill, Masks, Pixels, T, Window, joined
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.whole = device.type != "cpu"
-        """Whether a batch is blended whole; a CPU does it window by window, while they lie in its cache."""
 
     def feed(self, shape: Sequence[int], fill: Fill, function: Callable[[Tensor], T]) -> T:
         """Have bytes of a shape filled on the host, copy them to the device, and compute with them there.
@@ -79,7 +77,7 @@ class Predictor:
     """
 
     workers: int
-    """Passes that `stream` computes at a time. The cores of a CPU get more done with a pass each than
+    """Passes that `batches` computes at a time. The cores of a CPU get more done with a pass each than
     together on one, where they wait for each other after every layer."""
 
     def __init__(
@@ -101,7 +99,7 @@ class Predictor:
         self.network = network.to(self.device)
         self.spec, self.precision, self.batch_size = spec, precision, batch_size
         self.contact, self._channels = contact, channels
-        # Asked for once: what torch says later, in another thread, is what `stream` last set in any.
+        # Asked for once: what torch says later, in another thread, is what `batches` last set in any.
         self._threads = threads or torch.get_num_threads()
         self.workers = min(self._threads, MOST_WORKERS) if self.device.type == "cpu" else 1
         self._say = on_message
@@ -217,20 +215,9 @@ class Predictor:
 
         return self.lane.feed((size, bands + 1, side, side), fill, compute)
 
-    def stream(
+    def batches(
         self, windows: Iterable[Window], clock: Clock | None = None, tta: str = "none"
-    ) -> Generator[Predicted]:
-        """Compute windows as `batches` does, and give each by itself."""
-        with contextlib.closing(self.batches(windows, clock or Clock(), tta)) as batches:
-            for batch in batches:
-                each = iter(batch.made[0] if batch.made else ())
-                if batch.made:
-                    self.refuse_unsound(batch, self.lane.download(batch.made[1])())
-                for window, seen in zip(batch.windows, batch.seen, strict=True):
-                    yield window, next(each) if seen else None
-                del batch, each
-
-    def batches(self, windows: Iterable[Window], clock: Clock, tta: str) -> Generator[Batch]:
+    ) -> Generator[Batch]:
         """Compute windows in batches, keeping their order; empty ones are not computed.
 
         Close the generator when stopping early; one of windows is closed at the end. The clock gets the
@@ -238,7 +225,7 @@ class Predictor:
         """
         # Of this thread, which blends while the workers compute.
         torch.set_num_threads(max(1, self._threads // self.workers))
-        running: deque[Future[Batch]] = deque()
+        running, clock = deque[Future[Batch]](), clock or Clock()
         turn = contextlib.ExitStack()
         pool = self._begin()
         try:

@@ -83,11 +83,12 @@ def test_long_runs_of_empty_windows_do_not_pile_up() -> None:
 
     order = []
     most = 0
-    for (_, col, _, valid, _), probabilities in predictor.stream(windows()):
+    for batch in predictor.batches(windows()):
         most = max(most, alive)
-        alive -= 1
-        order.append(col)
-        assert (probabilities is not None) == bool(valid.any())
+        alive -= len(batch.windows)
+        order += [window.col for window in batch.windows]
+        assert batch.seen == [window.valid.any() for window in batch.windows]
+        assert len(batch.made[0] if batch.made else ()) == sum(batch.seen)
     assert order == list(range(1000))
     assert most <= (predictor.workers + 2) * 4 * 8
 
