@@ -18,7 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pfmap.core.arrays import Array, Bools, Bytes, Floats, Ints, Longs
-from pfmap.trace.tile import NOTHING, compiled, doubled, label, look_up, no_class, root, roots, shifted
+from pfmap.trace.tile import (
+    NOTHING,
+    Pieces,
+    compiled,
+    doubled,
+    label,
+    look_up,
+    no_class,
+    root,
+    roots,
+    shifted,
+)
 
 _CHUNK_PIXELS = 8 << 20
 
@@ -66,12 +77,13 @@ class _Graph(NamedTuple):
 class _Chunk:
     """Rows that wait until all regions on them are decided."""
 
-    classes: Array
-    """``(rows, width)``."""
+    kind: np.dtype[Any]
+    """Type of their classes."""
     percent: tuple[Bytes, ...]
     """Confidence, and what came with it, ``(rows, width)``."""
     labels: Ints
     """``(rows, width)`` piece of each pixel, or `NOTHING`."""
+    pieces: Pieces
     node: Longs
     """``(pieces,)`` region of each piece."""
 
@@ -151,7 +163,7 @@ class Sieve:
         fresh: tuple[Array, ...] = (pieces.classes, area, limit, first, no, no, no)
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self._nodes, fresh, strict=True)]
         nodes = Nodes(*columns)._replace(growing=growing)
-        self._chunks.append(_Chunk(classes, percent, labels, known + np.arange(count)))
+        self._chunks.append(_Chunk(classes.dtype, percent, labels, pieces, known + np.arange(count)))
 
         seam = np.stack([self._seam, top], axis=1)  # above the first row there is nothing
         alone = seam.max(axis=1)[(seam == NOTHING).any(axis=1)]
@@ -172,9 +184,15 @@ class Sieve:
         """Merge what can be merged, and forget what is not needed any more."""
         before = nodes.klass.copy()
         parent, unsettled, edges = settled(nodes, self._edges, holes_only=self._holes_only)
-        self.merged.update(("regions", klass) for klass in before[nodes.klass[parent] != before].tolist())
+        self._count("regions", before[nodes.klass[parent] != before])
         self._edges, self._nodes, self._unsettled = edges, nodes, unsettled
         self._renumber(parent)
+
+    def _count(self, what: str, classes: Longs | Ints, each: Longs | None = None) -> None:
+        """Add to what became another's, given its classes, and the number of each if that is not one."""
+        values, index = np.unique(classes, return_inverse=True)
+        counts = np.bincount(index, each).astype(int).tolist()
+        self.merged.update({(what, klass): n for klass, n in zip(values.tolist(), counts, strict=True)})
 
     def _renumber(self, number: Longs) -> None:
         """Give the nodes other numbers, wherever one stands: ``(nodes,)`` by the old ones."""
@@ -187,12 +205,11 @@ class Sieve:
         """Give the rows that are decided, from the top."""
         while self._chunks and not self._unsettled[self._chunks[0].node].any():
             chunk = self._chunks.pop(0)
-            table = np.append(self._nodes.klass[chunk.node], self._nodata or 0).astype(chunk.classes.dtype)
-            classes = table[chunk.labels]  # the last one stands for nodata, as `NOTHING` does
-            values, counts = np.unique(chunk.classes[classes != chunk.classes], return_counts=True)
-            pixels = zip(values.tolist(), counts.tolist(), strict=True)
-            self.merged.update({("pixels", klass): count for klass, count in pixels})
-            yield classes, *chunk.percent
+            classes = self._nodes.klass[chunk.node]
+            changed = classes != chunk.pieces.classes
+            self._count("pixels", chunk.pieces.classes[changed], chunk.pieces.pixels[changed])
+            table = np.append(classes, self._nodata or 0).astype(chunk.kind)
+            yield table[chunk.labels], *chunk.percent  # the last one stands for nodata, as `NOTHING` does
         keep = np.zeros(len(self._nodes.klass), dtype=np.bool_)
         keep[self._seam[self._seam >= 0]] = True
         keep[self._edges[:, :2]] = True
