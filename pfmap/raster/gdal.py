@@ -43,7 +43,8 @@ _SETTINGS = {
     "GTIFF_IGNORE_READ_ERRORS": "NO",  # and have what is damaged count as black
     "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # which makes up what a file that was cut off lacks
-    "VRT_NUM_THREADS": "1",  # what GDAL warns of in threads of its own nobody hears
+    "VRT_NUM_THREADS": "1",  # what threads of GDAL's warn of nobody hears, but of a TIFF's tiles since 3.9
+    "GDAL_NUM_THREADS": "ALL_CPUS" if rasterio.env.GDALVersion.runtime().at_least("3.9") else "1",
 }
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
@@ -62,8 +63,7 @@ def gdal_settings(*, cache: int | None = None, remote: bool = False) -> Iterator
     options: dict[str, object] = dict(_SETTINGS)
     if remote:
         options |= _REMOTE_SETTINGS | gdal_endpoint()
-    if cache is not None:
-        options["GDAL_CACHEMAX"] = cache
+    options |= {} if cache is None else {"GDAL_CACHEMAX": cache}
     with rasterio.Env(**options):
         yield
 
@@ -269,8 +269,8 @@ def _spelled(location: Location, number: int) -> Location:
 class Steady:
     """An opened raster of which a place that could not be read once cannot be read later either.
 
-    GDAL by itself gives black then, or what it read before: the raster is opened again. What is damaged
-    counts as unreadable, also where GDAL makes something of it.
+    GDAL by itself gives black then, or what it read before: the raster is opened again. What is damaged is so
+    too, also where GDAL makes something of it.
     """
 
     def __init__(self, location: Location) -> None:

@@ -82,7 +82,7 @@ def test_overlaps_that_do_not_fit_on_the_device_say_what_to_do(
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("pfmap.mapping.blend.Blender.add", fail)
+    monkeypatch.setattr("pfmap.mapping.blend.Blender.add_side_by_side", fail)
     with pytest.raises(DeviceError, match=r"overlaps of a scene this wide: lower overlap="):
         pfmap.predict(write_scene(blobs(200, 300)), tmp_path, model=stand_in(), device="cpu")
 

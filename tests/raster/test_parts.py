@@ -270,10 +270,13 @@ def shows(path: Path, places: dict[str, tuple[int, int]], width: int = 384, heig
     return path
 
 
-def test_damage_that_gdal_would_meet_in_threads_of_its_own_is_heard(tmp_path: Path) -> None:
-    """As it reads a VRT of several files, a million pixels at a time."""
-    name = spoilt(noisy(tmp_path / "x.tif", "GTiff", 1200, **JPEG)).name
-    scene = shows(tmp_path / "scene.vrt", {name: (0, 600), f"./{name}": (600, 1200)}, 1200, 1200)
+@pytest.mark.parametrize("kind", ["files", "tiles"])
+def test_damage_that_gdal_meets_in_threads_of_its_own_is_heard(kind: str, tmp_path: Path) -> None:
+    """As it would read a VRT of several files, a million pixels at a time, and reads the tiles of a TIFF."""
+    scene = spoilt(noisy(tmp_path / "x.tif", "GTiff", 1200, **JPEG))
+    if kind == "files":
+        name = scene.name
+        scene = shows(tmp_path / "scene.vrt", {name: (0, 600), f"./{name}": (600, 1200)}, 1200, 1200)
     with Source(locate(scene)) as source, pytest.raises(SourceError, match="Corrupt JPEG"):
         source.read(Span(0, 1200), Span(0, 1200))
 
