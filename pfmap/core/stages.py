@@ -163,6 +163,16 @@ class Clock:
         finally:
             self.add({name: time.perf_counter() - begun})
 
+    def timed(self, name: str, items: Iterator[T]) -> Iterator[T]:
+        """Give items, and count the time that each takes to come to `name`."""
+        while True:
+            with self.stage(name):
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield item  # type: ignore[misc]
+            del item
+
     def add(self, seconds: Mapping[str, float]) -> None:
         """Count seconds of work per stage that were spent elsewhere."""
         with self._lock:

@@ -212,9 +212,8 @@ def probe(
         empty = _EMPTY * ("gpkg" in plan.options.shapes.formats)  # which does not grow with the scene
         whole, final = max(0, whole - empty), max(0, final - empty)
     count = piece.geobox.width * piece.geobox.height
-    after = sum(
-        clock.seconds.get(s, 0.0) for s in ("write rasters", "trace", "write objects", "assemble COG")
-    )
+    stages = "write rasters", "merge", "trace", "write objects", "assemble COG"
+    after = sum(clock.seconds.get(stage, 0.0) for stage in stages)
     return Probe(
         window_seconds=(clock.seconds["network"] / predictor.workers + clock.seconds["blend"])
         / piece.grid.count,

@@ -45,6 +45,7 @@ from pfmap.raster.scaling import no_valid_pixel
 from pfmap.raster.source import Source
 from pfmap.raster.target import SMALL, Parts, RasterTarget, finish
 from pfmap.raster.view import Inside, View
+from pfmap.trace.sieve import Rows
 from pfmap.vector.geodesy import Measurer, pixel_area
 
 _FREED = 64 << 20
@@ -127,10 +128,10 @@ class Mapper:
         """Map all swaths that are not on disk yet, and make the final files: the way of a window.
 
         All stages work at once, each a little ahead of the next, in threads that are named after what comes
-        before: read, network, blend (and choose), write, trace; the caller's writes objects. A table of them
-        is in docs/architecture.md. Where other processes compute swaths, the first five are theirs
-        (`Workers`). An `EmptyError` says that there is no valid pixel, a `DeviceError` that the device's
-        memory does not hold what a scene this wide takes.
+        before: read, network, blend, write, merge, trace; the caller's writes objects. A table of them is in
+        docs/architecture.md. Where other processes compute swaths, the first four are theirs (`Workers`). An
+        `EmptyError` says that there is no valid pixel, a `DeviceError` that the device's memory does not hold
+        what a scene this wide takes.
         """
         plan, clock = self.plan, self.clock
         swaths = swaths_of(plan)
@@ -154,7 +155,8 @@ class Mapper:
             if plan.options.sieve == "raster":
                 target = raster_targets(plan, self.stem)[0]
                 shaper.on_sieved = tally.add_rows, partial(target.write_next, work.path / "sieved", sieved)
-            regions = self._trace(read_ahead(finished, depth=1, name="write"), shaper, tally)
+            merged = self._merge(read_ahead(finished, depth=1, name="write"), shaper, tally)
+            regions = self._trace(read_ahead(merged, depth=1, name="merge"), shaper)
             with closing(read_ahead(regions, depth=1, name="trace")) as traced:
                 for some in traced:
                     with clock.stage("write objects"):
@@ -210,23 +212,25 @@ class Mapper:
                 yield record, swath
                 del record, swath
 
-    def _trace(
+    def _merge(
         self, finished: Generator[tuple[Record, Swath]], shaper: Shaper, tally: Tally
-    ) -> Generator[Regions]:
-        """Count swaths and trace them, and give the regions that are closed."""
-        freed = 0
+    ) -> Generator[Rows]:
+        """Count swaths, and merge small regions of them."""
         with closing(finished):
             for record, swath in finished:
                 tally.add(replace(record, pixels=0 * record.pixels) if shaper.on_sieved else record)
-                traced = shaper.trace(swath.classes, *(one for one in swath.percent if one.ndim == 2))
-                while True:
-                    with self.clock.stage("trace"):
-                        regions = next(traced, None)
-                    if regions is None:
-                        break
-                    yield regions
-                freed += swath.classes.size
-                del record, swath, traced
+                merged = shaper.merge(swath.classes, *(one for one in swath.percent if one.ndim == 2))
+                del record, swath
+                yield from self.clock.timed("merge", merged)
+
+    def _trace(self, merged: Generator[Rows], shaper: Shaper) -> Generator[Regions]:
+        """Trace rows, and give the regions that are closed."""
+        freed = 0
+        with closing(merged):
+            for rows in merged:
+                yield from self.clock.timed("trace", shaper.trace(*rows))
+                freed += rows[0].size
+                del rows
                 if freed >= _FREED:
                     give_back_memory()
                     freed = 0

@@ -280,31 +280,32 @@ class Shaper:
         )
         self._part.enter_context(self._tracer)
 
-    def trace(
-        self,
-        classes: Array,
-        confidence: Bytes | None = None,
-        contact: Bytes | None = None,
-    ) -> Iterator[Regions]:
-        """Take the next ``(rows, width)``, and give the regions that are closed then; `writer` takes them.
+    def merge(
+        self, classes: Array, confidence: Bytes | None = None, contact: Bytes | None = None
+    ) -> Iterator[Rows]:
+        """Take the next ``(rows, width)``, and give those whose small regions are merged, for `trace`.
 
         `confidence` and `contact` are percent, where they are known.
         """
         if self._tracer is None:
             self.begin(Span(0, self._geobox.height), Span(0, self._geobox.width))
-        assert self._tracer is not None
         if confidence is None:
             confidence = np.broadcast_to(np.uint8(0), classes.shape)
         rows: Iterator[Rows] = iter([(classes, confidence, *([] if contact is None else [contact]))])
         for sieve in self._sieves:
             rows = chain.from_iterable(starmap(sieve.add, rows))
-        place = self._rows.start, self._cols.start, self._cols.size, self._geobox.width
         for part in rows:
             for call in self.on_sieved:
                 call(self._top, part[0])
             self._top += len(part[0])
-            for regions in self._tracer.add(*part):
-                yield regions.moved(*place)
+            yield part
+
+    def trace(self, *rows: Array) -> Iterator[Regions]:
+        """Take the next rows of `merge`, and give the regions that are closed then; `writer` takes them."""
+        assert self._tracer is not None
+        place = self._rows.start, self._cols.start, self._cols.size, self._geobox.width
+        for regions in self._tracer.add(*rows):
+            yield regions.moved(*place)
         self.seen = self.seen or self._tracer.piece_count > 0
 
     @property

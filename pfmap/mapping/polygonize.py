@@ -233,9 +233,10 @@ class Vectorizer:
                 for values, percent in strips:
                     if self.target is None:
                         self.on_rows(top, values)
-                    for regions in shaper.trace(values, **percent):
-                        self.on_progress(done, total)
-                        shaper.writer.add(regions)
+                    for rows in shaper.merge(values, **percent):
+                        for regions in shaper.trace(*rows):
+                            self.on_progress(done, total)
+                            shaper.writer.add(regions)
                     top += len(values)
                     done += values.size
                     self.on_progress(done, total)

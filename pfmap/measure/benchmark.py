@@ -39,7 +39,7 @@ from pfmap.trace.tracer import warm_up
 _RESIDENT = 16  # windows that are kept in memory
 _SECONDS = 3.0  # at least, of the network alone
 _SIZE = 4096  # of a scene that is made
-STAGES = ("read", "network", "blend", "write rasters", "trace", "write objects", "assemble COG")
+STAGES = ("read", "network", "blend", "write rasters", "merge", "trace", "write objects", "assemble COG")
 _AFTER = "assemble COG"  # the one stage that starts when all others have ended
 
 

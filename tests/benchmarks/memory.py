@@ -63,8 +63,9 @@ def main() -> None:
         done = 0
         with shaper:
             for part in rows(args.width, args.height):
-                for regions in shaper.trace(part, None):
-                    shaper.writer.add(regions)
+                for merged in shaper.merge(part):
+                    for regions in shaper.trace(*merged):
+                        shaper.writer.add(regions)
                 done += len(part)
                 if done % (16 * ROWS) == 0 or done == args.height:
                     print(
