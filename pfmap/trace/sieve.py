@@ -209,7 +209,7 @@ class Sieve:
             changed = classes != chunk.pieces.classes
             self._count("pixels", chunk.pieces.classes[changed], chunk.pieces.pixels[changed])
             table = np.append(classes, self._nodata or 0).astype(chunk.kind)
-            yield table[chunk.labels], *chunk.percent  # the last one stands for nodata, as `NOTHING` does
+            yield _painted(chunk.labels, table), *chunk.percent
         keep = np.zeros(len(self._nodes.klass), dtype=np.bool_)
         keep[self._seam[self._seam >= 0]] = True
         keep[self._edges[:, :2]] = True
@@ -260,6 +260,16 @@ def summed(edges: Longs, count: int) -> Longs:
     keys, number = np.unique(low * count + high, return_inverse=True)
     length = np.bincount(number, weights=edges[:, 2], minlength=len(keys)).astype(np.int64)
     return np.column_stack([keys // max(count, 1), keys % max(count, 1), length])
+
+
+@compiled
+def _painted(labels: Ints, table: Array) -> Array:
+    """Give every pixel what stands in the table for its piece, and at last for `NOTHING`."""
+    painted = np.empty(labels.shape, dtype=table.dtype)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            painted[y, x] = table[labels[y, x]]
+    return painted
 
 
 @compiled
