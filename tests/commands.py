@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forks
 import pytest
 
 from pfmap.cli.main import _status
@@ -24,8 +25,14 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def pfmap(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command as it is installed."""
     command = [PFMAP, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def forked(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same without the seconds that Python takes to load libraries."""
+    return forks.run([PFMAP, *arguments], HANG)
 
 
 def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> subprocess.CompletedProcess[str]:

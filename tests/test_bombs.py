@@ -1,9 +1,9 @@
 """Small files that claim to be huge: refused, or read a part at a time, in memory that the plan knows of."""
 
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from bombs import BOMBS
 from commands import HANG
@@ -18,8 +18,7 @@ def test_what_claims_to_be_huge_is_refused_in_little_memory(kind: str, tmp_path:
     """In a process of its own, whose memory is measured; nothing comes out but an error of one line."""
     if sys.platform != "linux":
         pytest.skip("peaks of memory are read from /proc")
-    command = [sys.executable, str(Path(__file__).with_name("bombs.py")), kind, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * HANG)
+    done = forks.run([Path(__file__).with_name("bombs.py"), kind, tmp_path], 2 * HANG)
     assert done.returncode == 0, done.stderr[-2000:]
     took, said = done.stdout.split(maxsplit=1)
     assert int(took) < ALLOWED, said

@@ -1,9 +1,8 @@
 """Disks that fail while pfmap reads and writes: as NFS fails, as quotas end, at one call after the other."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from commands import HANG
 from faulty import HERE, built, preloaded
@@ -45,10 +44,8 @@ def test_whichever_call_fails_nothing_is_half_written_and_the_same_again_ends_we
     Until none is left to fail; of those that write a raster each does. A disk that is full only once, as
     somebody made room on it since, leaves a hole, and fails no more.
     """
-    command = [sys.executable, str(HERE / "faulty.py"), job, call, error, str(tmp_path)]
-    done = subprocess.run(
-        command, env=preloaded(library), capture_output=True, text=True, check=False, timeout=4 * HANG
-    )
+    command = [HERE / "faulty.py", job, call, error, tmp_path]
+    done = forks.run(command, 4 * HANG, env=preloaded(library), library=library)
     assert done.returncode == 0, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
     *attempts, last = done.stdout.splitlines()
     assert last.endswith(" ok")

@@ -2,11 +2,10 @@
 
 import contextlib
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from commands import HANG
@@ -51,8 +50,7 @@ def test_mutated_files_are_refused_or_read(kind: str, tmp_path: Path) -> None:
     No error but pfmap's own, of one line; nothing written outside the outputs' folder, or left half written;
     memory within what the plan may count on; a run that goes on gives what an uninterrupted one gives.
     """
-    command = [sys.executable, str(HERE / "fuzz.py"), kind, "11", str(COUNTS[kind]), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=4 * HANG)
+    done = forks.run([HERE / "fuzz.py", kind, 11, COUNTS[kind], tmp_path], 4 * HANG)
     last = done.stdout.strip().splitlines()[-1:]
     assert done.returncode == 0, f"{last}: {done.stderr[-2000:]}"
     answers = re.findall(r"^\d+ (\w+)", done.stdout, flags=re.MULTILINE)

@@ -6,19 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import psutil
 import pytest
 import rasterio
-from chips import data
+from chips import make_data
 from commands import HANG
-from commands import pfmap as command
+from commands import forked as command
 from conftest import Write, blobs, stand_in
 from runs import TWO_FORMATS, equal_outputs
 
 import pfmap
 from pfmap.model.store import load_model
-
-__all__ = ["data"]  # the fixture
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,8 +86,7 @@ run(sys.argv[3:])
 
 def killed(script: str, *arguments: object) -> None:
     """Run until the script says that it has come to its moment, and kill it there."""
-    words = [sys.executable, "-c", script, str(HERE), *map(str, arguments)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with forks.begin(["-c", script, HERE, *arguments], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == "now\n"
@@ -101,12 +99,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def trained(data: Path, tmp_path: Path) -> dict[str, bytes]:
+def train(data: Path, out: Path) -> dict[str, bytes]:
+    """Train to the end; return what is written."""
+    done = forks.run(["-c", TRAIN, HERE, "", data, out], HANG)
+    assert done.returncode == 0, done.stderr
+    return contents(out)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What a training that nothing stops writes."""
-    words = [sys.executable, "-c", TRAIN, str(HERE), "", str(data), str(tmp_path / "model")]
-    subprocess.run(words, check=True, timeout=HANG)
-    return contents(tmp_path / "model")
+    return train(data, tmp_path_factory.mktemp("whole") / "model")
 
 
 @pytest.mark.parametrize("moments", [("step 1", "step 4"), ("checkpoint",), ("weights",), ("card", "curves")])
@@ -118,9 +126,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_model(
         killed(TRAIN, moment, data, out)
         if (out / "model.toml").exists():  # what has a card is whole
             load_model(out)
-    words = [sys.executable, "-c", TRAIN, str(HERE), "", str(data), str(out)]
-    subprocess.run(words, check=True, timeout=HANG)
-    made = contents(out)
+    made = train(data, out)
     assert made.keys() == trained.keys()
     for name in ("weights.safetensors", "model.toml", "curves.csv"):
         assert made[name] == trained[name]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from commands import HANG, PFMAP, here, interruptible, pfmap, wait_until
+from commands import HANG, PFMAP, forked, here, interruptible, pfmap, wait_until
 from conftest import Write, blobs
 
 from pfmap.cli.main import importing
@@ -70,7 +70,7 @@ def test_predict_writes_what_it_promises(small: str, write_scene: Write, tmp_pat
 
 def test_json_goes_to_stdout_alone(small: str, write_scene: Write) -> None:
     scene = write_scene(blobs(70, 70))
-    done = pfmap("predict", scene, "-m", small, "--json", "--no-confidence")
+    done = forked("predict", scene, "-m", small, "--json", "--no-confidence")
     report = json.loads(done.stdout)
     assert report["model"]["name"] == "stand_in"
     assert "confidence" not in report["outputs"]
@@ -86,7 +86,7 @@ def test_quiet_says_nothing(small: str, write_scene: Write) -> None:
 def test_usage_errors_exit_with_2_and_others_with_1(
     small: str, write_scene: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each in this process; the first of either kind in one of its own, too."""
+    """Each in this process; the first of either kind as a command, too."""
     scene = write_scene(blobs(70, 70))
     two_bands = write_scene(blobs(70, 70)[:2], "two.tif")
     empty = write_scene(np.zeros((3, 70, 70), "uint8"), "empty.tif", nodata=0)
@@ -114,7 +114,7 @@ def test_usage_errors_exit_with_2_and_others_with_1(
     for number, (status, words, arguments) in enumerate(cases):
         options = () if "-m" in arguments else ("-m", small)
         command = ("predict", *arguments, *options, "-o", tmp_path / "out")
-        for done in (here(capsys, *command), *([pfmap(*command)] if number in (0, 2) else [])):
+        for done in (here(capsys, *command), *([forked(*command)] if number in (0, 2) else [])):
             assert done.returncode == status, (arguments, done.stderr)
             error = done.stderr.strip().splitlines()[-1]
             assert error.startswith("Error: "), (arguments, done.stderr)
@@ -125,7 +125,7 @@ def test_usage_errors_exit_with_2_and_others_with_1(
 
 def test_an_unwritable_folder_is_a_clear_error(small: str, write_scene: Write, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = pfmap("predict", write_scene(blobs(70, 70)), "-m", small, "-o", tmp_path / "file" / "out")
+    done = forked("predict", write_scene(blobs(70, 70)), "-m", small, "-o", tmp_path / "file" / "out")
     assert done.returncode == 1
     assert "cannot be written" in done.stderr.splitlines()[-1]
     assert "--output-dir" in done.stderr.splitlines()[-1]
@@ -166,7 +166,7 @@ def test_existing_outputs_are_refused(
     small: str, write_scene: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene = write_scene(blobs(70, 70))
-    assert pfmap("predict", scene, "-m", small).returncode == 0
+    assert forked("predict", scene, "-m", small).returncode == 0
     before = {p: p.read_bytes() for p in scene.parent.glob("scene_*")}
     done = here(capsys, "predict", scene, "-m", small, "--min-area", "2")
     assert done.returncode == 1
@@ -194,7 +194,7 @@ def test_ctrl_c_leaves_no_half_file(small: str, write_scene: Write, tmp_path: Pa
 
 @pytest.mark.slow
 def test_models_list_and_info(small: str, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = json.loads(pfmap("models", "list", "--json").stdout)
+    rows = json.loads(forked("models", "list", "--json").stdout)
     assert "small" in {row["name"] for row in rows}
     info = here(capsys, "models", "info", small)
     assert "class_1" in info.stdout
@@ -203,13 +203,13 @@ def test_models_list_and_info(small: str, capsys: pytest.CaptureFixture[str]) ->
     assert "#d7301f, objects from 4 m2 on" in landcover
     assert "0.05 to 2 m per pixel, coarser scenes enlarged to 0.22 m\n" in landcover
     assert re.search(r"^learned mean    0\.\d+ to 0\.\d+, ", landcover, flags=re.MULTILINE)
-    missing = pfmap("models", "info", "nothing")
+    missing = forked("models", "info", "nothing")
     assert (missing.returncode, missing.stdout) == (1, "")
 
 
 def test_models_import_reports_what_does_not_fit(tmp_path: Path) -> None:
     torch.save({"state_dict": {"module.x": torch.zeros(1)}}, tmp_path / "c.pth")
-    done = pfmap("models", "import", tmp_path / "c.pth", "--preset", "isaid", "--name", "mine")
+    done = forked("models", "import", tmp_path / "c.pth", "--preset", "isaid", "--name", "mine")
     assert done.returncode == 1
     assert "module.x" not in done.stdout
     assert "is missing" in done.stderr

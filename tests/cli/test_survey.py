@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import geopandas as gpd
 import pytest
 from affine import Affine
-from commands import here, pfmap
+from commands import forked, here, pfmap
 from conftest import NORTH_UP, Write, blobs
 
 
@@ -41,7 +41,7 @@ def test_a_survey_becomes_one_map_and_failures_are_told(small: str, survey: Path
     layer = gpd.read_file(out / "survey_objects.gpkg", layer="objects")
     assert set(layer["scene"]) <= {"west/sheet", "east/sheet"}
     assert len(layer)
-    total = pfmap("summary", out / "survey_objects.gpkg", "--json")
+    total = forked("summary", out / "survey_objects.gpkg", "--json")
     assert sum(row["objects"] for row in json.loads(total.stdout)) == len(layer)
 
 
@@ -50,16 +50,16 @@ def test_again_nothing_is_done_but_what_failed(
     small: str, survey: Path, tmp_path: Path, write_scene: Write
 ) -> None:
     out = tmp_path / "out"
-    pfmap("batch", survey, "-o", out, "-m", small)
+    forked("batch", survey, "-o", out, "-m", small)
     report = out / "west" / "sheet_report.json"
     report.rename(out / "kept")
-    done = pfmap("batch", survey, "-o", out, "-m", small, "--retry-failed", "--json")
+    done = forked("batch", survey, "-o", out, "-m", small, "--retry-failed", "--json")
     reasons = {row["name"]: row["reason"] for row in json.loads(done.stdout)["scenes"]}
     assert reasons["west/sheet"] == "it is not mapped yet: run without --retry-failed"
     (out / "kept").rename(report)
     (survey / "broken.tif").unlink()
     write_scene(blobs(80, 80), "in/broken.tif", transform=NORTH_UP @ Affine.translation(0, 150))
-    done = pfmap("batch", survey, "-o", out, "-m", small, "--retry-failed", "--json")
+    done = forked("batch", survey, "-o", out, "-m", small, "--retry-failed", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {row["name"]: row["state"] for row in found["scenes"]} == {
@@ -72,7 +72,7 @@ def test_again_nothing_is_done_but_what_failed(
 @pytest.mark.usefixtures("survey")
 def test_many_scenes_can_be_predicted_without_a_survey(small: str, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("in/west\nin/east/sheet.tif\n")
-    done = pfmap("predict", f"@{tmp_path / 'list.txt'}", "-o", tmp_path / "out", "-m", small, "--json")
+    done = forked("predict", f"@{tmp_path / 'list.txt'}", "-o", tmp_path / "out", "-m", small, "--json")
     assert done.returncode == 0, done.stderr
     assert [row["state"] for row in json.loads(done.stdout)] == ["done", "done"]
     assert not list((tmp_path / "out").glob("survey*"))
@@ -127,8 +127,8 @@ def test_a_killed_survey_goes_on_where_it_was(small: str, write_scene: Write, tm
     for number in range(6):
         write_scene(image, f"in/s{number}.tif", transform=NORTH_UP @ Affine.translation(700 * number, 0))
     out = tmp_path / "out"
-    begin = [sys.executable, "-c", UNTIL_ONE_IS_DONE, tmp_path / "in", out, small]
-    with subprocess.Popen(begin, stdout=subprocess.PIPE, text=True) as process:
+    begin = ["-c", UNTIL_ONE_IS_DONE, tmp_path / "in", out, small]
+    with forks.begin(begin, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "one is done\n"
         process.kill()
@@ -136,7 +136,7 @@ def test_a_killed_survey_goes_on_where_it_was(small: str, write_scene: Write, tm
     assert found
     before = {path: path.read_text() for path in found}
     assert not (out / "survey_objects.gpkg").exists()
-    done = pfmap("batch", tmp_path / "in", "-o", out, "-m", small, "--json")
+    done = forked("batch", tmp_path / "in", "-o", out, "-m", small, "--json")
     assert done.returncode == 0, done.stderr
     states = {row["name"]: row["state"] for row in json.loads(done.stdout)["scenes"]}
     assert {path: path.read_text() for path in found} == before  # not mapped again, also if only just done

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import rasterio
@@ -363,23 +364,18 @@ def test_ctrl_c_waits_for_no_long_call_and_can_be_resumed(
 ) -> None:
     scene = write_scene(blobs(300, 300, smooth=20))
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-c",
-        INTERRUPT,
-        str(Path(__file__).parents[1]),
-        kind,
-        str(scene),
-        "-o",
-        str(out),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for _ in range(10 if kind == "network" else 1):
-        assert process.stdout.readline().strip() == "now"
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=HANG)
-    assert process.returncode == 130, error
+    command = ["-c", INTERRUPT, Path(__file__).parents[1], kind, scene, "-o", out]
+    noise = tmp_path / "noise"
+    with (
+        noise.open("wb") as stderr,
+        forks.begin(command, stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
+        assert process.stdout is not None
+        for _ in range(10 if kind == "network" else 1):
+            assert process.stdout.readline().strip() == "now"
+        os.kill(process.pid, signal.SIGINT)
+        status, error = process.wait(HANG), noise.read_text()
+    assert status == 130, error
     assert "Traceback" not in error
     assert "Interrupted" in error
     assert "same command goes on" in error

@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from commands import pfmap as command
+from commands import forked as command
 from conftest import NORTH_UP, Write, blobs, server_settings, stand_in
 from runs import SWATHS, TWO_FORMATS, PowerError, breaking, equal_outputs, noise, small_model, stop
 

@@ -4,16 +4,16 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import rasterio
 import torch
+from commands import HANG
 from conftest import Pointwise, Write, blobs, houses, stand_in
 from runs import TWO_FORMATS, Breaks, PowerError, breaking, equal_outputs
 from torch import Tensor, nn
@@ -374,8 +374,7 @@ print(json.dumps({"kept": kept, "windows": windows, "all": len(log.read_text().s
 def test_ten_kills_at_random_moments_change_nothing(seed: int, write_scene: Write, tmp_path: Path) -> None:
     scene = write_scene(blobs(800, 640, smooth=15))
     here = Path(__file__).parents[1]
-    command = [sys.executable, "-c", KILL, here, scene, tmp_path / "out", tmp_path / "log", seed]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = forks.run(["-c", KILL, here, scene, tmp_path / "out", tmp_path / "log", seed], 2 * HANG)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     print(figures)

@@ -1,8 +1,6 @@
 """`pfmap train IMAGES --labels`: what users have becomes a configuration, and a model."""
 
 import dataclasses
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from commands import forked
 from shapely.affinity import affine_transform
 from shapely.geometry import box
 
@@ -145,15 +144,10 @@ def test_bad_data_is_refused_in_one_line_before_anything_is_written(
     assert "has no mask for 1 of 1 images, such as scene" in message(labels=str(tmp_path / "masks"))
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = Path(sys.executable).with_name("pfmap")
-    return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
 def test_the_command_fine_tunes_on_an_orthophoto_and_the_model_maps_it(scene: Path) -> None:
     folder = scene.parent
-    done = run(
+    done = forked(
         "train", scene, "--labels", folder / "roofs.gpkg", "--field", "what", "--classes", "building,other",
         "--rest", "other", "--steps", 2, "-o", folder / "mine", "--attribution", "Me", "--device", "cpu",
     )  # fmt: skip
@@ -167,12 +161,12 @@ def test_the_command_fine_tunes_on_an_orthophoto_and_the_model_maps_it(scene: Pa
     config = read_config(folder / "mine" / "train.toml")
     assert config.training.steps == 2
     assert tomllib.loads((folder / "mine" / "train.toml").read_text())["training"]["start_from"]
-    again = run("train", folder / "mine" / "train.toml", "-o", folder / "again", "--device", "cpu")
+    again = forked("train", folder / "mine" / "train.toml", "-o", folder / "again", "--device", "cpu")
     assert again.returncode == 0, again.stderr
     assert (folder / "again" / "weights.safetensors").read_bytes() == (
         folder / "mine" / "weights.safetensors"
     ).read_bytes()
-    mapped = run("predict", scene, "-m", folder / "mine", "-o", folder / "maps", "--no-confidence")
+    mapped = forked("predict", scene, "-m", folder / "mine", "-o", folder / "maps", "--no-confidence")
     assert mapped.returncode == 0, mapped.stderr
 
 
@@ -194,10 +188,10 @@ def test_fine_tuning_learns_what_the_polygons_show(scene: Path, landcover: Model
 def test_options_that_a_configuration_answers_are_refused(scene: Path) -> None:
     config = scene.with_name("train.toml")
     config.write_text("")
-    done = run("train", config, "-o", scene.parent / "m", "--steps", 5, "--train", "head")
+    done = forked("train", config, "-o", scene.parent / "m", "--steps", 5, "--train", "head")
     assert done.returncode == 2
     assert "--steps, --train:" in done.stderr
-    done = run("train", scene, "-o", scene.parent / "m")
+    done = forked("train", scene, "-o", scene.parent / "m")
     assert done.returncode == 2
     assert "needs --labels" in done.stderr
     assert not (scene.parent / "m").exists()

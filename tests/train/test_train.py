@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from chips import CONFIG, data, scene
+from commands import forked
 from torch import Tensor
 
 import pfmap
@@ -233,20 +234,13 @@ def test_bad_configurations_are_refused_before_training(data: Path, old: str, ne
 
 @pytest.mark.slow
 def test_the_command_trains_shows_figures_and_writes_a_model(data: Path) -> None:
-    pfmap_command = Path(sys.executable).with_name("pfmap")
-    done = subprocess.run(
-        [pfmap_command, "train", data / "train.toml", "-o", data / "model", "--device", "cpu"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forked("train", data / "train.toml", "-o", data / "model", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "roof 0." in done.stderr
     assert f"wrote {data / 'model'}" in done.stdout
     assert pfmap.load_model(data / "model").card.name == "tiny"
     (data / "train.toml").write_text("nonsense")
-    broken = subprocess.run(
-        [pfmap_command, "train", data / "train.toml", "-o", data / "other"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    broken = forked("train", data / "train.toml", "-o", data / "other")
     assert broken.returncode == 1
     assert broken.stderr.startswith("Error: ")
     assert not (data / "other").exists()
