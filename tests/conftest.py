@@ -104,6 +104,22 @@ def houses(height: int, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     return np.stack([grey, grey, np.where(walls, 240, 15).astype(np.uint8)]), ids
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have each process begin its share with slow tests: at its end are those that idle ones take over."""
+    kinds: tuple[list[pytest.Item], ...] = ([], [])
+    for item in items:
+        kinds[item.get_closest_marker("slow") is None].append(item)
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    bounds = [(k / count, (k + 1) / count) for k in range(count)]
+    items[:] = [
+        item
+        for start, stop in bounds
+        for kind in kinds
+        for item in kind[round(start * len(kind)) : round(stop * len(kind))]
+    ]
+
+
 Write = Callable[..., Path]
 
 
