@@ -36,6 +36,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return small_model(tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="module")
+def tall(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene of many swaths, and what comes of it where nothing goes wrong, in `one` beside it."""
+    path, image = tmp_path_factory.mktemp("tall") / "scene.tif", noise(12_000, 170)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=170, height=12_000, count=3, dtype="uint8", crs=UTM,
+        transform=NORTH_UP,
+    ) as dst:  # fmt: skip
+        dst.write(image)
+    pfmap.predict(path, path.with_name("one"), model=model, **SWATHS)
+    return path
+
+
 class Watch:
     """Sees that what is finished once is never computed again."""
 
@@ -65,10 +78,9 @@ def worker_processes() -> list[psutil.Process]:
     ]
 
 
-def test_three_kills_cost_a_swath_each(model: Model, write_scene: Write, tmp_path: Path) -> None:
-    scene = write_scene(noise(12_000, 170))
-    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
-    watch, said, killed = Watch(tmp_path / "two/.scene.pfmap"), [], []
+def test_three_kills_cost_a_swath_each(model: Model, tall: Path) -> None:
+    out = tall.with_name("killed")
+    watch, said, killed = Watch(out / ".scene.pfmap"), [], []
     shares = [0.2, 0.45, 0.7]
 
     def on_progress(done: int, total: int) -> None:
@@ -81,10 +93,9 @@ def test_three_kills_cost_a_swath_each(model: Model, write_scene: Write, tmp_pat
             watch.look()
 
     result = pfmap.predict(
-        scene, tmp_path / "two", model=model, workers=2, on_progress=on_progress, on_message=said.append,
-        **SWATHS,
-    )  # fmt: skip
-    equal_outputs(tmp_path / "one", tmp_path / "two")
+        tall, out, model=model, workers=2, on_progress=on_progress, on_message=said.append, **SWATHS
+    )
+    equal_outputs(tall.with_name("one"), out)
     assert len(killed) == 3
     assert killed[-1] < result.report["swaths"]["all"]
     assert sum("is gone: others go on" in line for line in said) == 3
@@ -201,11 +212,10 @@ def supervised_workers(port: int, count: int, cwd: Path) -> Iterator[None]:
 
 
 def test_a_scheduler_that_is_restarted_costs_what_was_in_work(
-    model: Model, write_scene: Write, tmp_path: Path
+    model: Model, tall: Path, tmp_path: Path
 ) -> None:
-    scene = write_scene(noise(12_000, 170))
-    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
-    port, said, watch = free_port(), [], Watch(tmp_path / "two/.scene.pfmap")
+    out = tall.with_name("restarted")
+    port, said, watch = free_port(), [], Watch(out / ".scene.pfmap")
     at: list[int] = []
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(scheduler(port, tmp_path))
@@ -220,10 +230,10 @@ def test_a_scheduler_that_is_restarted_costs_what_was_in_work(
                 stack.enter_context(scheduler(port, tmp_path))
 
         result = pfmap.predict(
-            scene, tmp_path / "two", model=model, cluster=f"tcp://127.0.0.1:{port}",
-            on_progress=on_progress, on_message=said.append, **SWATHS,
+            tall, out, model=model, cluster=f"tcp://127.0.0.1:{port}", on_progress=on_progress,
+            on_message=said.append, **SWATHS,
         )  # fmt: skip
-    equal_outputs(tmp_path / "one", tmp_path / "two")
+    equal_outputs(tall.with_name("one"), out)
     assert at[0] < result.report["swaths"]["all"]
     assert any("is gone: waiting up to" in line for line in said)
     assert any("is back" in line for line in said)
@@ -238,13 +248,12 @@ if __name__ == "__main__":
 """
 
 
-def test_no_worker_outlives_a_killed_client(model: Model, write_scene: Write, tmp_path: Path) -> None:
-    scene = write_scene(noise(12_000, 170))
-    script = tmp_path / "client.py"
+def test_no_worker_outlives_a_killed_client(model: Model, tall: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "client.py", tall.with_name("outlived")
     script.write_text(CLIENT)
-    command = [sys.executable, str(script), str(scene), str(tmp_path / "out"), str(model.folder)]
+    command = [sys.executable, str(script), str(tall), str(out), str(model.folder)]
     client = subprocess.Popen(command, env=ENV, cwd=tmp_path)
-    watch = Watch(tmp_path / "out/.scene.pfmap")
+    watch = Watch(out / ".scene.pfmap")
     wait_until(lambda: watch.look() >= 20, client)
     children = psutil.Process(client.pid).children(recursive=True)
     assert len(children) >= 2
@@ -253,10 +262,9 @@ def test_no_worker_outlives_a_killed_client(model: Model, write_scene: Write, tm
     _, alive = psutil.wait_procs(children, timeout=HANG)
     assert not alive
     before = watch.look()
-    pfmap.predict(scene, tmp_path / "one", model=model, **SWATHS)
-    result = pfmap.predict(scene, tmp_path / "out", model=model, workers=2, **SWATHS)
+    result = pfmap.predict(tall, out, model=model, workers=2, **SWATHS)
     assert result.report["swaths"]["from_earlier_runs"] == before
-    equal_outputs(tmp_path / "one", tmp_path / "out")
+    equal_outputs(tall.with_name("one"), out)
 
 
 def test_ctrl_c_ends_everything_without_noise(model: Model, write_scene: Write, tmp_path: Path) -> None:
