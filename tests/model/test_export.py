@@ -22,7 +22,7 @@ from pfmap.net.pfnet import PFNet
 ROOT = Path(__file__).parents[2]
 
 
-def small(window: int = 96) -> Model:
+def made(window: int = 96) -> Model:
     """A small network with random weights, whose pooling cells do not divide its maps."""
     card = stand_in(window=window).card
     card = dataclasses.replace(card, architecture=dataclasses.replace(card.architecture, width=16))
@@ -50,7 +50,7 @@ def test_the_file_computes_the_same_probabilities(tmp_path: Path) -> None:
 
 
 def test_other_programs_find_their_metadata(tmp_path: Path) -> None:
-    content = onnx.load(export_onnx(small(), tmp_path / "small.onnx", gsd=0.2))
+    content = onnx.load(export_onnx(made(), tmp_path / "small.onnx", gsd=0.2))
     facts = {prop.key: prop.value for prop in content.metadata_props}
     assert json.loads(facts["model_type"]) == "Segmentor"
     assert json.loads(facts["class_names"]) == {"0": "class_0", "1": "class_1", "2": "class_2"}
@@ -64,7 +64,7 @@ def test_other_programs_find_their_metadata(tmp_path: Path) -> None:
 
 
 def test_a_file_names_its_bands_and_takes_as_many(tmp_path: Path) -> None:
-    card = small().card
+    card = made().card
     names = ("red", "green", "blue", "nir", "dsm")
     spec = dataclasses.replace(card.input, bands=names, mean=(0.2,) * 5, std=(0.5,) * 5, scales={"dsm": 30.0})
     architecture = dataclasses.replace(card.architecture, bands=5)
@@ -80,7 +80,7 @@ def test_a_file_names_its_bands_and_takes_as_many(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    model = small()
+    model = made()
     with pytest.raises(pfmap.PfmapError, match=r"does not end in \.onnx"):
         export_onnx(model, tmp_path / "small.pt")
     with pytest.raises(pfmap.PfmapError, match=r"knows 0\.01 to 10 m per pixel, not 20"):
@@ -94,9 +94,9 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_command_exports_and_replaces_only_when_told(tmp_path: Path) -> None:
-    target = str(tmp_path / "landcover.onnx")
-    command = ["models", "export", "landcover", "--onnx", target]
+def test_the_command_exports_and_replaces_only_when_told(small: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "small.onnx")
+    command = ["models", "export", small, "--onnx", target]
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 0, done.output
     assert f"wrote {target}" in done.stdout
