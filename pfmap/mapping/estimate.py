@@ -156,7 +156,7 @@ def memory_of(plan: Plan) -> int:
     tiles = (2 + contact) * min(TILE + 2 * halo, plan.geobox.height) * plan.geobox.width
     large = max(0, memory_of_passes(plan) - _USUAL_PASSES)
     # Of a swath, its layers twice, and what tracing and compressing take beside them.
-    return int(cache + carried + (7 + 2 * _planes(plan)) * swath_pixels + tiles + scene.block_bytes + large)
+    return int(cache + carried + (4 + 2 * _planes(plan)) * swath_pixels + tiles + scene.block_bytes + large)
 
 
 def _planes(plan: Plan) -> int:

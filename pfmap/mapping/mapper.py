@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,12 +48,14 @@ from pfmap.raster.view import Inside, View
 from pfmap.trace.sieve import Rows
 from pfmap.vector.geodesy import Measurer, pixel_area
 
-_FREED = 64 << 20
+_FREED = 32 << 20
 """Pixels after which freed memory goes back: what tracing frees lies between what others hold."""
 
 _LARGE = 16 << 20
 """Pixels of a scene that gives it back at its end; of a smaller one the next makes use, and getting it anew
 from the system, page by page, takes longer than all else that is done for such a scene."""
+
+_Written = tuple[Record | Future[Record], Swath]
 
 
 @dataclass(slots=True)
@@ -148,14 +150,15 @@ class Mapper:
                 blended = blend(self.network, windows, grid, chooser, clock, plan.options.tta)
                 chosen = gathered(blended, grid, chooser, plan.geobox.width, runs, clock, self.on_pixels)
                 written = self._write(read_ahead(chosen, depth=1, name="blend"), work)
+                finished = self._with_earlier(written, work, swaths, todo)
             else:
                 written = self._written_elsewhere(self.network, work, todo)
-            finished = self._with_earlier(written, work, swaths, todo)
+                finished = read_ahead(self._with_earlier(written, work, swaths, todo), depth=1, name="write")
             sieved: list[tuple[Span, Path]] = []
             if plan.options.sieve == "raster":
                 target = raster_targets(plan, self.stem)[0]
                 shaper.on_sieved = tally.add_rows, partial(target.write_next, work.path / "sieved", sieved)
-            merged = self._merge(read_ahead(finished, depth=1, name="write"), shaper, tally)
+            merged = self._merge(finished, shaper, tally)
             regions = self._trace(read_ahead(merged, depth=1, name="merge"), shaper)
             with closing(read_ahead(regions, depth=1, name="trace")) as traced:
                 for some in traced:
@@ -168,20 +171,23 @@ class Mapper:
             rasters[0] = sieved or rasters[0]
             return self._finish(work, rasters, shaper, tally, len(todo))
 
-    def _write(self, swaths: Generator[Swath], work: Work) -> Generator[tuple[Record, Swath]]:
-        """Write swaths into the work folder."""
+    def _write(self, swaths: Generator[Swath], work: Work) -> Generator[_Written]:
+        """Write swaths into the work folder, each while it is merged: so that two at most are in memory."""
         rasters = raster_targets(self.plan, self.stem)
-        with closing(swaths):
+
+        def write(swath: Swath) -> Record:
+            stage = self.clock.stage("write rasters")
+            with gdal_settings(), stage, work.writing(swath.rows) as folder:
+                return write_record(folder, swath, rasters, frozenset(self.source.unreadable))
+
+        with closing(swaths), ThreadPoolExecutor(1, "pfmap-write") as beside:
             for swath in swaths:
-                with self.clock.stage("write rasters"), work.writing(swath.rows) as folder:
-                    blocks = frozenset(self.source.unreadable)
-                    record = write_record(folder, swath, rasters, blocks)
-                yield record, swath
-                del record, swath
+                yield beside.submit(write, swath), swath
+                del swath
 
     def _written_elsewhere(
         self, workers: Workers, work: Work, todo: Mapping[Span, Span]
-    ) -> Generator[tuple[Record, Swath]]:
+    ) -> Generator[_Written]:
         """Have other processes compute and write swaths, and read them."""
         rasters = raster_targets(self.plan, self.stem)
         with closing(
@@ -194,34 +200,32 @@ class Mapper:
 
     def _with_earlier(
         self,
-        written: Generator[tuple[Record, Swath]],
+        written: Generator[_Written],
         work: Work,
         swaths: Mapping[Span, Span],
         todo: Container[Span],
-    ) -> Generator[tuple[Record, Swath]]:
+    ) -> Generator[_Written]:
         """Give all swaths top to bottom: those written now, and those that were on disk already."""
         rasters = raster_targets(self.plan, self.stem)
         with closing(written), gdal_settings():
             for span, rows in swaths.items():
                 if span in todo:
-                    record, swath = next(written)
-                else:
-                    record, swath = read_record(work.swath(rows), rasters)
-                    if isinstance(self.network, Predictor):  # workers count in another order
-                        self.on_pixels(rows.stop * self.plan.geobox.width)
-                yield record, swath
-                del record, swath
+                    yield next(written)
+                    continue
+                if isinstance(self.network, Predictor):  # workers count in another order
+                    self.on_pixels(rows.stop * self.plan.geobox.width)
+                yield read_record(work.swath(rows), rasters)
 
-    def _merge(
-        self, finished: Generator[tuple[Record, Swath]], shaper: Shaper, tally: Tally
-    ) -> Generator[Rows]:
-        """Count swaths, and merge small regions of them."""
+    def _merge(self, finished: Generator[_Written], shaper: Shaper, tally: Tally) -> Generator[Rows]:
+        """Merge small regions of swaths, and count these."""
         with closing(finished):
-            for record, swath in finished:
-                tally.add(replace(record, pixels=0 * record.pixels) if shaper.on_sieved else record)
+            for written, swath in finished:
                 merged = shaper.merge(swath.classes, *(one for one in swath.percent if one.ndim == 2))
-                del record, swath
+                del swath
                 yield from self.clock.timed("merge", merged)
+                record = written.result() if isinstance(written, Future) else written
+                tally.add(replace(record, pixels=0 * record.pixels) if shaper.on_sieved else record)
+                del written, merged
 
     def _trace(self, merged: Generator[Rows], shaper: Shaper) -> Generator[Regions]:
         """Trace rows, and give the regions that are closed."""

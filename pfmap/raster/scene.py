@@ -28,7 +28,7 @@ _WORDS = {  # of band names, those of a model's that are not named otherwise
     "blue": r"blue|b(?![\W_]*\d)",
 }
 _NANOMETRES = {"blue": (445, 516), "green": (516, 600), "red": (625, 690), "nir": (785, 900)}
-_CACHE_MIN, _CACHE_TILED = 64 << 20, 256 << 20
+_CACHE_MIN, _CACHE_TILED = 32 << 20, 256 << 20
 _KINDS = "uif"  # numpy's letters: unsigned, signed, floating point
 
 
@@ -79,11 +79,15 @@ class SceneInfo:
         """Return how much of GDAL's block cache reading windows of this many rows wants.
 
         Windows of a row lie side by side: a file in strips is decoded once per window row only if a whole
-        window row stays in the cache. It does not grow with the scene's height.
+        window row stays in the cache; of a file in tiles that is too wide for that, what the next window
+        shares with one. It does not grow with the scene's height.
         """
+        down, across = self.block
         strip = self.geobox.width * self.count * np.dtype(self.dtype).itemsize
-        wanted = strip * (rows + 2 * self.block[0])
-        limit = wanted if self.block[1] >= self.geobox.width else _CACHE_TILED
+        wanted = strip * (rows + 2 * down)
+        limit = wanted if across >= self.geobox.width else _CACHE_TILED
+        if strip * down * (1 + -(-rows // down)) > limit:  # the blocks that a window row lies in
+            wanted = wanted * (rows + 2 * across) // self.geobox.width
         return max(_CACHE_MIN, min(wanted, limit), 2 * self.block_bytes)
 
 

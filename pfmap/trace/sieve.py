@@ -31,7 +31,7 @@ from pfmap.trace.tile import (
     shifted,
 )
 
-_CHUNK_PIXELS = 8 << 20
+_CHUNK_PIXELS = 6 << 20
 
 Rows = tuple[Array, ...]
 """Rows of classes, of any integer type; of confidence and, where it is known, of contact, both in percent."""
@@ -138,7 +138,9 @@ class Sieve:
                 rows = [np.concatenate(part) for part in zip(*self._waiting, strict=True)]
                 self._waiting, have = [], 0
                 self._take(rows[0], *rows[1:])
+                del rows
                 yield from self._release()
+        self._waiting = [tuple(map(np.copy, rows)) for rows in self._waiting]  # views would keep all of them
 
     def _take(self, classes: Array, *percent: Bytes) -> None:
         """Add rows to what waits, and decide what can be decided.
@@ -209,7 +211,10 @@ class Sieve:
             changed = classes != chunk.pieces.classes
             self._count("pixels", chunk.pieces.classes[changed], chunk.pieces.pixels[changed])
             table = np.append(classes, self._nodata or 0).astype(chunk.kind)
-            yield _painted(chunk.labels, table), *chunk.percent
+            given = _painted(chunk.labels, table), *chunk.percent
+            del chunk  # its labels are four times as large
+            yield given
+            del given
         keep = np.zeros(len(self._nodes.klass), dtype=np.bool_)
         keep[self._seam[self._seam >= 0]] = True
         keep[self._edges[:, :2]] = True

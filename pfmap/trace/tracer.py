@@ -339,6 +339,8 @@ class Tracer:
                 for kept in self._layers:
                     kept[: self._have - gone] = kept[gone : self._have]
                 self._first, self._have = self._first + gone, self._have - gone
+                if not self._have:  # other rows, which take no memory until they come
+                    self._layers = [np.empty_like(kept) for kept in self._layers]
                 yield from self._close(*closing)
 
     def _trace(self, x: int, height: int) -> list[Tile]:
@@ -609,6 +611,7 @@ class Tracer:
         all_lines, *columns = zip(*found, strict=True)
         lines = _Lines.join(all_lines)
         root, kind, use = map(np.concatenate, columns)
+        del found, all_lines, columns
         yield self._as_regions(lines, root, use & (kind == whole), regions)
         if self._split:
             self._as_pieces(lines, root, use & (kind != whole), set(closing.tolist()))
