@@ -15,8 +15,8 @@ from typing import Any
 from pfmap.core.card import Card, read_card
 from pfmap.core.tables import read_json
 from pfmap.mapping.job import Result
+from pfmap.raster.extra import glance
 from pfmap.raster.location import locate
-from pfmap.raster.source import glance
 from pfmap.report.scene_report import SceneReport
 from pfmap.report.survey_figures import ClassFigures, SceneFigures, SurveyFigures
 from pfmap.report.thumbnail import thumbnail

@@ -26,6 +26,10 @@ class Span:
         """Number of pixels."""
         return self.stop - self.start
 
+    def moved(self, by: int) -> "Span":
+        """Return the run that lies so much further on."""
+        return Span(self.start + by, self.stop + by)
+
     def clip(self, limits: "Span") -> "Span":
         """Return those pixels that lie in another run too; there are none if the size is below 1."""
         return Span(max(self.start, limits.start), min(self.stop, limits.stop))

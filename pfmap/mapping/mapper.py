@@ -289,7 +289,8 @@ def view_of(source: Source, plan: Plan) -> View:
         def inside(rows: Span, cols: Span) -> Bools:
             return burn(area.pieces(rows, cols), rows, cols)
 
-    return View(source, plan.frame, inside, native=plan.native)
+    overview = source.overview(plan.overview) if plan.overview else None
+    return View(source, plan.frame, inside, plan.native, overview)
 
 
 def raster_targets(plan: Plan, stem: str) -> list[RasterTarget]:

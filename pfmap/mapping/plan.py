@@ -24,7 +24,7 @@ from pfmap.raster.gdal import BLOCK
 from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
-from pfmap.raster.view import figures_of
+from pfmap.raster.view import figures_of, overview_of
 from pfmap.vector.area import Area, read_area
 from pfmap.vector.geodesy import Measurer, pixel_size
 from pfmap.version import __version__
@@ -53,6 +53,8 @@ class Plan:
     sample: Sample
     gsd: tuple[float, float] | None
     """Metres per pixel of the scene, across and down; None where that is unknown."""
+    overview: int
+    """How many times as coarse the overview is that is read where all is valid; 0 is none."""
     model: Model
     model_hash: str
     """SHA-256 of the weights."""
@@ -114,10 +116,8 @@ class Plan:
         """Return a plan for a piece of the frame, given in pixels of the network's grid."""
         frame = self.frame
         y, x = frame.rows.cover(rows), frame.cols.cover(cols)
-        piece = Frame(
-            frame.top + y.start, frame.left + x.start, Scale(y.size, rows.size), Scale(x.size, cols.size)
-        )
-        down, across = Span(piece.top, piece.top + y.size), Span(piece.left, piece.left + x.size)
+        down, across = y.moved(frame.top), x.moved(frame.left)
+        piece = Frame(down.start, across.start, Scale(y.size, rows.size), Scale(x.size, cols.size))
         crop = self.scene.geobox.crop(down, across)
         return replace(
             self,
@@ -149,7 +149,7 @@ class Plan:
     def fingerprint(self, scene: str) -> dict[str, str]:
         """Return all that the content of a swath depends on: the scene by its fingerprint, model, options."""
         options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
-        options["layers"] = self.layers
+        options |= {"layers": self.layers, "overview": self.overview}
         return {
             "pfmap": __version__,
             "scene": scene,
@@ -160,9 +160,8 @@ class Plan:
     def identity(self, scene: str, outputs: str) -> dict[str, str]:
         """Return hashes of all that the outputs depend on, by which a scene is known to be done.
 
-        As `fingerprint`, without what makes no difference that anyone wants to see: how the work was cut, and
-        which device and which version of pfmap did it. `outputs` says which are wanted, and what they are to
-        be like.
+        As `fingerprint`, without what makes no difference that anyone wants to see: how the work was cut,
+        what did it, and whether overviews were read. `outputs` says which are wanted, and how they are made.
         """
         options = json.dumps(self._essentials(), sort_keys=True)
         facts = {"scene": scene, "model": self._model_facts(), "options": options + outputs}
@@ -233,6 +232,7 @@ def make_plan(
         scaling=scaling,
         sample=sample,
         gsd=gsd,
+        overview=overview_of(source, frame),
         model=model,
         model_hash=model_hash,
         options=options,

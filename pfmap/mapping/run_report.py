@@ -77,6 +77,7 @@ class Preflight:
             },
             "plan": {
                 "read_at_gsd_m": _rounded(plan.model_gsd),
+                "overview": plan.overview,
                 "output_width": plan.geobox.width,
                 "output_height": plan.geobox.height,
                 "windows": estimated.windows,
@@ -113,6 +114,7 @@ class Preflight:
             lines.append(f"pixels   of unknown size, {box.crs_name}; {known}")
         else:
             resampled = "" if not plan.frame.resampled else f", read at {_size(plan.model_gsd)}"
+            resampled += f" from overviews {plan.overview} times as coarse" * bool(plan.overview)
             lines.append(f"pixels   {_size(plan.gsd)} on the ground in {box.crs_name}{resampled}; {known}")
         scaling = plan.scaling
         if (scaling.low, scaling.high) != (0, 255) or scene.dtype != "uint8":
@@ -212,6 +214,7 @@ def build_report(
             "overlap": plan.grid.rows.overlap,
             "batch_size": batch_size,
             "read_at_gsd_m": _mean(plan.model_gsd),
+            "overview": plan.overview,
             "grid": plan.options.grid,
             "extra": plan.options.extra,
             "aoi": plan.options.aoi,

@@ -11,6 +11,7 @@ from rasterio.enums import Resampling
 
 from pfmap.core.card import InputSpec
 from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.grid import GeoBox
 from pfmap.core.resources import times_of
 from pfmap.raster.align import moved, warped
 from pfmap.raster.gdal import Validity, alpha_bands
@@ -66,6 +67,12 @@ def open_bands(
         stack.pop_all()
     source.names = seen.bands
     return source
+
+
+def glance(location: Location) -> GeoBox:
+    """Look up how large a scene is and where it lies, or raise a `SourceError`; its pixels are not read."""
+    with Source(location, ("any",), (1,)) as source:
+        return source.info.geobox
 
 
 class Extra(Source):

@@ -225,11 +225,11 @@ def _refuse_unrectified(src: rasterio.DatasetReader, scene: str) -> None:
         )
 
 
-def open_raster(location: Location) -> rasterio.DatasetReader:
+def open_raster(location: Location, **how: int) -> rasterio.DatasetReader:
     """Open a raster, for the caller to close, or raise a `SourceError`, also where it holds several."""
     try:
         with gdal_settings(remote=location.remote), quietly():
-            src = rasterio.open(location.gdal, driver=location.driver or None)
+            src = rasterio.open(location.gdal, driver=location.driver or None, **how)
             name, inside = location.text, src.subdatasets
     except (*GDAL_ERRORS, ValueError) as error:
         raise not_opened(location, error) from error
@@ -273,10 +273,10 @@ class Steady:
     too, also where GDAL makes something of it.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, **how: int) -> None:
         spelled = map(partial(_spelled, location), count(1))
-        self._again: Callable[[], Any] = lambda: open_raster(next(spelled))
-        self._src = open_raster(location)
+        self._again: Callable[[], Any] = lambda: open_raster(next(spelled), **how)
+        self._src = open_raster(location, **how)
 
     def show(self, shown: Callable[[Any], Any]) -> None:
         """Read what this makes of the raster from now on."""

@@ -4,11 +4,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 
 from pfmap.core.classes import RGB
 from pfmap.core.errors import SourceError, UsageError, worded
@@ -61,6 +62,8 @@ class SceneInfo:
     """GDAL's name of the format."""
     compression: str
     """GDAL's name of it, or "none"."""
+    overviews: tuple[int, ...]
+    """How many times as coarse those are that may stand for its pixels, if they are averages of them."""
     files: tuple[Path, ...]
     """All files of this machine that it consists of."""
 
@@ -136,8 +139,23 @@ def describe(
         band_interleaved=structure.get("INTERLEAVE", "BAND") == "BAND",
         driver=src.driver,
         compression=structure.get("COMPRESSION", "none").lower(),
+        overviews=_averages(src, validity, chosen),
         files=tuple(sorted(filter(os.path.isfile, files))),  # a raster may name what no file can be called
     )
+
+
+def _averages(src: rasterio.DatasetReader, validity: Validity, chosen: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the factors of overviews that may be averages, if what is valid is read without the pixels.
+
+    An overview does not show that: GDAL calls a pixel valid there if any below it is.
+    """
+    band = chosen[0]  # a VRT asked for its overviews opens its files, and shows black for what is broken
+    found = src.overviews(band) if src.driver == "GTiff" else []
+    alike = found and {(src.dtypes[n - 1], *src.overviews(n)) for n in chosen} == {("uint8", *found)}
+    apart = validity.alpha is None or src.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "BAND"
+    quick = apart and (not validity.masks or src.mask_flag_enums[band - 1] == [MaskFlags.per_dataset])
+    said = [src.get_tag_item("RESAMPLING", None, band, level) for level in range(len(found))]
+    return tuple(compress(found, [alike and quick and kind in (None, "AVERAGE") for kind in said]))
 
 
 def _about_place(box: GeoBox, *, named: bool) -> list[str]:

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from pfmap.core.arrays import Bools, Bytes
 from pfmap.core.classes import RGB
 from pfmap.core.errors import SourceError, reason
-from pfmap.core.grid import GeoBox, Span
+from pfmap.core.grid import Span
 from pfmap.core.resources import times_of
 from pfmap.raster.gdal import GDAL_ERRORS, Places, Steady, gdal_settings, reading, unwritten_places, window_of
 from pfmap.raster.location import Location, ask_server
@@ -49,7 +49,8 @@ class Source:
 
     `names` are the bands that the model needs of it, in their order; `bands` 1-based numbers that override
     the choice by colour interpretation. Values of those in `scales` become 1 where these say; the others
-    have one `scaling`. With `skip_unreadable` blocks that cannot be read count as nodata.
+    have one `scaling`. With `skip_unreadable` blocks that cannot be read count as nodata. `how` it is opened
+    goes to rasterio.
 
     Attributes:
         names: of all bands that are read, in the model's order; some may come from others, see `add`.
@@ -72,6 +73,7 @@ class Source:
         *,
         scales: Mapping[str, float] | None = None,
         skip_unreadable: bool = False,
+        **how: int,
     ) -> None:
         self.names, self.scaling = names, EIGHT_BIT
         self.extra: list[Source] = []
@@ -83,7 +85,7 @@ class Source:
             stack.enter_context(gdal_settings(remote=location.remote))
             if location.driver:
                 refuse_pointers(location)
-            src = stack.enter_context(contextlib.closing(Steady(location)))
+            src = stack.enter_context(contextlib.closing(Steady(location, **how)))
             stack.enter_context(reading(location))
             self._src = cast(rasterio.DatasetReader, src)
             chosen, guesses = choose_bands(self._src, location.text, names, bands, model)
@@ -118,6 +120,11 @@ class Source:
         self.extra.append(self._stack.enter_context(other))
         self.times |= other.times
 
+    def overview(self, factor: int) -> "Source":
+        """Open its overview of a factor, as a scene that is closed with this one."""
+        info, level = self.info, self._src.overviews(self._distinct[0]).index(factor)
+        return self._stack.enter_context(Source(info.location, self.names, info.bands, overview_level=level))
+
     def read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read pixel rows and columns, all within the scene, or raise a `SourceError`.
 
@@ -142,7 +149,7 @@ class Source:
         )
 
     def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
-        valid = self._mask(rows, cols)
+        valid = self.mask(rows, cols)
         if not valid.any():
             return np.zeros((len(self.names), rows.size, cols.size), dtype=np.uint8), valid
         pixels, valid = self.shown(self._values(window_of(rows, cols)), valid)
@@ -182,7 +189,8 @@ class Source:
             return read(self._distinct, out_shape=shape and (len(self._distinct), *shape))
         return np.stack([read(band, out_shape=shape) for band in self._distinct]).astype(self.info.dtype)
 
-    def _mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:
+    def mask(self, rows: Span, cols: Span, shape: tuple[int, int] | None = None) -> Bools:
+        """Read which pixels of rows and columns are valid, ``(h, w)``; raises what GDAL does."""
         window = window_of(rows, cols)
         valid = self.info.validity.read(self._src, window, shape)
         for _, k, _ in self._own:  # what is no colour, such as heights, may be unknown alone
@@ -207,9 +215,6 @@ class Source:
         each = [(own or self.scaling).apply(values[k : k + 1], valid) for _, k, own in self._each]
         return np.concatenate(each), valid
 
-    def _has_overviews(self) -> bool:
-        return bool(self._src.overviews(self._distinct[0]))
-
     def thinned(
         self, rows: Span, cols: Span, shape: tuple[int, int], most: float, *, smooth: bool = False
     ) -> tuple[Values, Bools] | None:
@@ -219,13 +224,13 @@ class Source:
         stands for; where that is quick their mean, if `smooth`. They are ``(bands, *shape)`` in the file's
         own type, with the valid mask; None where it took more. A `SourceError` if they cannot be read.
         """
-        has_overviews = self._has_overviews()
+        has_overviews = bool(self._src.overviews(self._distinct[0]))
         small = rows.size * cols.size <= most and (most == math.inf or not self.info.location.remote)
         if not (small or has_overviews):
             return None
         kind = Resampling.average if smooth and self._palette is None else Resampling.nearest
         try:
-            thin = self._values(window_of(rows, cols), shape, kind), self._mask(rows, cols, shape)
+            thin = self._values(window_of(rows, cols), shape, kind), self.mask(rows, cols, shape)
             tiled = self.info.block[1] < self.info.geobox.width
             # The files under a VRT may have overviews where it has none itself.
             if (has_overviews or self.info.driver == "VRT") and differs(
@@ -240,7 +245,7 @@ class Source:
     def _look(self, rows: Span, cols: Span) -> tuple[Values, Bools]:
         """Read values and mask, pixel by pixel."""
         try:
-            return self._values(window_of(rows, cols)), self._mask(rows, cols)
+            return self._values(window_of(rows, cols)), self.mask(rows, cols)
         except GDAL_ERRORS:
             if not self.skips:
                 raise
@@ -255,7 +260,7 @@ class Source:
         """
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
         needed = values or self._partial or len(self.empty)
-        if not needed and (self.skips or remote or not self._has_overviews()):
+        if not needed and (self.skips or remote or not self._src.overviews(self._distinct[0])):
             none = np.zeros((count, 1, 1), dtype=np.uint8)
             return Sample(none, np.ones((1, 1), dtype=bool), *self.about())
         part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))
@@ -312,9 +317,3 @@ class Source:
                 with contextlib.suppress(*GDAL_ERRORS):
                     digest.update(self._values(window).tobytes())
         return digest.hexdigest()
-
-
-def glance(location: Location) -> GeoBox:
-    """Look up how large a scene is and where it lies, or raise a `SourceError`; its pixels are not read."""
-    with Source(location, ("any",), (1,)) as source:
-        return source.info.geobox

@@ -1,17 +1,24 @@
 """The windows of a scene, on the grid that the network sees: area average down, bilinear up.
 
 Invalid pixels have no say in resampled ones. Rows and columns are resampled one after the other. A pixel's
-value does not depend on which part of the raster is at hand, so that overlapping windows agree.
+value does not depend on which part of the raster is at hand, so that overlapping windows agree; where one
+is read from an overview and the other has nodata, they do so closely.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from pfmap.core.arrays import Bools, Bytes, Longs
+from pfmap.core.errors import SourceError
 from pfmap.core.grid import Frame, Scale, Span
+from pfmap.raster.gdal import GDAL_ERRORS
+from pfmap.raster.scaling import spots
 from pfmap.raster.source import Source
 
 Floats = npt.NDArray[np.float32]
@@ -22,6 +29,10 @@ Inside = Callable[[Span, Span], Bools]
 _ENOUGH = 1000  # pixels, to say how an image looks
 _TAILS = 3, 97  # percentiles
 _STRIP_PIXELS = 4 << 20  # of the scene, that are resampled at a time
+_FINER, _NOISY_FINER = 3, 6  # pixels of an overview along one that the network sees
+_SPOTS, _SPOT, _LEAST = 8, 64, 4  # along an axis, half of a server's; their side; how many have to be valid
+_QUICK = 64 << 20  # bytes of an overview's blocks
+_LOSSLESS = {"none", "deflate", "lzw", "zstd", "lzma", "packbits"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class View:
     frame: Frame
     inside: Inside | None
     native: bool
+    overview: Source | None = None
+    """Of the scene, made of averages: read in its place wherever all of it is valid."""
 
     def read(self, rows: Span, cols: Span, block_rows: Span, block_cols: Span) -> Tile:
         """Read a window, clipped to the frame, or raise a `SourceError`; its block is of the outputs."""
@@ -69,11 +82,8 @@ class View:
                 first = block_rows.start if strip.start == rows.start else down.start
                 last = block_rows.stop if strip.stop == rows.stop else down.stop
                 down = Span.hull([down, Span(first, last)])
-            loaded, has_data = self._load(down, across)
             at = strip.within(rows)
-            pixels[:, at], share[at] = resample(
-                loaded, has_data, (down.start, across.start), (frame.rows, strip), (frame.cols, cols)
-            )
+            pixels[:, at], share[at], has_data = self._seen(down, across, strip, cols)
             done = down.clip(block_rows)
             if self.native and done.size > 0:
                 valid[done.within(block_rows)] = has_data[done.within(down), block_cols.within(across)]
@@ -81,10 +91,34 @@ class View:
             valid = share[block_rows.within(rows), block_cols.within(cols)] >= 0.5
         return Tile(pixels, share > 0, valid)
 
+    def _seen(self, down: Span, across: Span, rows: Span, cols: Span) -> tuple[Bytes, Floats, Bools]:
+        """Resample what lies below rows and columns; from the overview if all of that is valid there.
+
+        Returns them, their share of valid pixels, and which of those below are valid.
+        """
+        frame, box = self.frame, self.source.info.geobox
+        y, x = down.moved(frame.top), across.moved(frame.left)
+        if self.overview is not None:
+            small, near, origin, grids = self.overview.info.geobox, [], [], []
+            for below, new, scale, first, whole, few in (
+                (y, rows, frame.rows, frame.top, box.height, small.height),
+                (x, cols, frame.cols, frame.left, box.width, small.width),
+            ):
+                near.append(Span(below.start * few // whole, -(-below.stop * few // whole)))
+                origin.append(near[-1].start - Fraction(first * few, whole))
+                grids.append((Scale(scale.native * few, scale.size * whole), new))
+            with contextlib.suppress(SourceError, *GDAL_ERRORS):  # said where it is read in full
+                valid = self.source.mask(y, x) & (self.inside is None or self.inside(y, x))
+                if valid.all():
+                    pixels = self.overview.read(*near)[0]
+                    return *resample(pixels, np.ones(pixels.shape[1:], dtype=bool), origin, *grids), valid
+        pixels, valid = self._load(down, across)
+        at = down.start, across.start
+        return *resample(pixels, valid, at, (frame.rows, rows), (frame.cols, cols)), valid
+
     def _load(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
         """Read rows and columns of the frame, on the scene's grid."""
-        y = Span(rows.start + self.frame.top, rows.stop + self.frame.top)
-        x = Span(cols.start + self.frame.left, cols.stop + self.frame.left)
+        y, x = rows.moved(self.frame.top), cols.moved(self.frame.left)
         if self.inside is None:
             return self.source.read(y, x)
         inside = self.inside(y, x)
@@ -95,7 +129,11 @@ class View:
 
 
 def resample(
-    pixels: Bytes, valid: Bools, origin: tuple[int, int], rows: tuple[Scale, Span], cols: tuple[Scale, Span]
+    pixels: Bytes,
+    valid: Bools,
+    origin: Sequence[Fraction | int],
+    rows: tuple[Scale, Span],
+    cols: tuple[Scale, Span],
 ) -> tuple[Bytes, Floats]:
     """Resample part of a raster: to some rows and columns, given with the two grids along their axis.
 
@@ -122,28 +160,69 @@ def _to_bytes(values: Floats) -> Bytes:
     return np.clip(values + np.float32(0.5 + 1e-4), 0, 255).astype(np.uint8)
 
 
-def _along_last(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
+def _along_last(values: Floats, origin: Fraction | int, scale: Scale, span: Span) -> Floats:
     """Resample the last axis of an array that begins at pixel `origin` of the old grid."""
+    if scale.native > scale.size:
+        return _average(values, int(origin * scale.size), scale, span)
+    start = int(origin)
     if scale.same:
-        return values[..., span.start - origin : span.stop - origin]
-    if scale.native < scale.size:
-        # Between the two nearest centres; beyond the outermost ones nothing changes.
-        first, second, weight = neighbours(scale, span)
-        return values[..., first - origin] * (1 - weight) + values[..., second - origin] * weight
-    return _average(values, origin, scale, span)
+        return values[..., span.start - start : span.stop - start]
+    # Between the two nearest centres; beyond the outermost ones nothing changes.
+    first, second, weight = neighbours(scale, span)
+    return values[..., first - start] * (1 - weight) + values[..., second - start] * weight
 
 
-def _average(values: Floats, origin: int, scale: Scale, span: Span) -> Floats:
-    """Average over the exact extent of each new pixel, parts of pixels included."""
+def _average(values: Floats, start: int, scale: Scale, span: Span) -> Floats:
+    """Average over the exact extent of each new pixel, parts of pixels included; old ones are `size` long."""
     # Edges of the new pixels: whole old pixels, and the fraction of the one they fall in.
-    numerator = np.arange(span.start, span.stop + 1, dtype=np.int64) * scale.native
+    numerator = np.arange(span.start, span.stop + 1, dtype=np.int64) * scale.native - start
     whole = numerator // scale.size
     part = ((numerator % scale.size) / scale.size).astype(np.float32)
     sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
     np.cumsum(values, axis=-1, dtype=np.float64, out=sums[..., 1:])
-    within = np.minimum(whole - origin, values.shape[-1] - 1)
-    upto = sums[..., whole - origin] + part * values[..., within]
+    upto = sums[..., whole] + part * values[..., np.minimum(whole, values.shape[-1] - 1)]
     return (np.diff(upto, axis=-1) * (scale.size / scale.native)).astype(np.float32)
+
+
+def overview_of(source: Source, frame: Frame) -> int:
+    """Say how many times as coarse the overview is that a frame is read from where all is valid; 0 is none.
+
+    It is the coarsest of averages that is several times as fine as what the network sees.
+    """
+    info, finer = source.info, _FINER if source.info.compression in _LOSSLESS else _NOISY_FINER
+    exact = source.scaling.plain and not (info.palette or source.extra or source.skips)
+    with contextlib.suppress(SourceError):  # said where it is mapped
+        for factor in sorted(info.overviews, reverse=True) if exact else ():
+            fine = factor * finer <= min(frame.rows.factor, frame.cols.factor)
+            overview = source.overview(factor) if fine else None
+            if overview and overview.info.block_bytes <= _QUICK and is_average(source, overview):
+                return factor
+    return 0
+
+
+def is_average(source: Source, overview: Source) -> bool:
+    """Say whether an overview's pixels are averages of the scene's, in spots all over it where it has data.
+
+    Their errors, also by lossy compression, are small beside the deviation of what they stand for, as those
+    of single pixels are not. Where all is even nothing is proven.
+    """
+    count, found = _SPOTS // 2 if source.info.location.remote else _SPOTS, []
+    box, small = source.info.geobox, overview.info.geobox
+    down, across = Scale(box.height, small.height), Scale(box.width, small.width)
+    side = max(2, round(_SPOT / max(down.factor, across.factor)))
+    for y, x in product(spots(small.height, count, side), spots(small.width, count, side)):
+        rows, cols = down.cover(y), across.cover(x)
+        pixels, valid = source.read(rows, cols)
+        if valid.all():
+            mean = resample(pixels, valid, (rows.start, cols.start), (down, y), (across, x))[0]
+            error = np.mean((overview.read(y, x)[0] - mean.astype(np.float64)) ** 2)
+            found.append([error, np.mean(pixels.var(axis=(1, 2)) - mean.var(axis=(1, 2)))])
+    errors, spreads = np.array(found).reshape(-1, 2).T
+    if len(found) < _LEAST or len(overview.empty):
+        return False
+    allowed = spreads / 40 + 0.5 if source.info.compression in _LOSSLESS else spreads / 3 + 4
+    error = errors.mean()
+    return bool((errors <= 4 * allowed).all() and error < min(allowed.mean(), spreads.mean() / 3))
 
 
 def neighbours(scale: Scale, span: Span) -> tuple[Longs, Longs, Floats]:

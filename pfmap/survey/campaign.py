@@ -15,8 +15,7 @@ from pfmap.core.resources import moment_of
 from pfmap.mapping.job import Result
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.run_report import earlier_report
-from pfmap.raster.extra import own_bands
-from pfmap.raster.source import glance
+from pfmap.raster.extra import glance, own_bands
 from pfmap.report.scene_report import Unit
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures, class_figures, survey_csv, survey_json
 from pfmap.report.thumbnail import thumbnail, thumbnail_limit

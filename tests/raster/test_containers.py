@@ -12,8 +12,9 @@ from conftest import Write, blobs, stand_in
 import pfmap
 from pfmap.core.errors import SourceError
 from pfmap.raster.classmap import ClassMap
+from pfmap.raster.extra import glance
 from pfmap.raster.location import locate
-from pfmap.raster.source import Source, glance
+from pfmap.raster.source import Source
 
 
 @pytest.fixture
