@@ -81,9 +81,8 @@ class SceneInfo:
     def cache_bytes(self, rows: int) -> int:
         """Return how much of GDAL's block cache reading windows of this many rows wants.
 
-        Windows of a row lie side by side: a file in strips is decoded once per window row only if a whole
-        window row stays in the cache; of a file in tiles that is too wide for that, what the next window
-        shares with one. It does not grow with the scene's height.
+        A file in strips is decoded once per window row only if a whole one stays in the cache; of a file in
+        tiles that is too wide for that, what the next window shares. It does not grow with the scene's height.
         """
         down, across = self.block
         strip = self.geobox.width * self.count * np.dtype(self.dtype).itemsize
@@ -106,8 +105,7 @@ def describe(
     dtype, geobox = _dtype(src, location, chosen), geobox_of(src, location)
     indices = chosen == chosen[:1] * len(RGB) and colors[chosen[0] - 1] == ColorInterp.palette
     palette = indices and bool(color_table(src, chosen[0]))
-    inverted = structure.get("MINISWHITE") == "YES"
-    name = location.text
+    name, inverted = location.text, structure.get("MINISWHITE") == "YES"
     said = [f"{name} {about}" for about in _about_place(geobox, named=bool(src.crs))]
     if {(src.scales[n - 1], src.offsets[n - 1]) for n in chosen} != {(1, 0)}:
         said.append(
@@ -145,10 +143,8 @@ def describe(
 
 
 def _averages(src: rasterio.DatasetReader, validity: Validity, chosen: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the factors of overviews that may be averages, if what is valid is read without the pixels.
-
-    An overview does not show that: GDAL calls a pixel valid there if any below it is.
-    """
+    """Return the factors of overviews that may be averages, if what is valid is read without the pixels."""
+    # An overview does not show what is: GDAL calls a pixel valid there if any below it is.
     band = chosen[0]  # a VRT asked for its overviews opens its files, and shows black for what is broken
     found = src.overviews(band) if src.driver == "GTiff" else []
     alike = found and {(src.dtypes[n - 1], *src.overviews(n)) for n in chosen} == {("uint8", *found)}
