@@ -81,8 +81,8 @@ class SceneInfo:
     def cache_bytes(self, rows: int) -> int:
         """Return how much of GDAL's block cache reading windows of this many rows wants.
 
-        A file in strips is decoded once per window row only if a whole one stays in the cache; of a file in
-        tiles that is too wide for that, what the next window shares. It does not grow with the scene's height.
+        A file in strips is decoded once per window row only if all of that stays in the cache; of a file in
+        tiles that is too wide for that, what the next window shares. Scenes of any height want the same.
         """
         down, across = self.block
         strip = self.geobox.width * self.count * np.dtype(self.dtype).itemsize

@@ -133,6 +133,15 @@ def test_small_regions_merge_as_in_the_plain_version(
     assert np.array_equal(found, expected)
 
 
+def test_rows_that_wait_keep_nothing_of_the_swath_that_they_came_in() -> None:
+    swath = np.zeros((40, 8), dtype=np.uint8)
+    sieve = Sieve(100, 8, nodata=NODATA, limits=(2.0,), holes_only=False, pixel_area=lambda _row: 1.0)
+    sieve._rows = 30
+    list(sieve.add(swath, swath))
+    assert [len(layer) for rows in sieve._waiting for layer in rows] == [10, 10]
+    assert not any(np.shares_memory(layer, swath) for rows in sieve._waiting for layer in rows)
+
+
 def test_a_small_region_takes_the_class_of_its_longest_border() -> None:
     classes = np.array([[1, 1, 1, 1], [1, 0, 0, 2], [1, 1, 2, 2], [1, 1, 2, 2]], dtype=np.uint8)
     found = sieved(classes, 3, holes_only=False, rows=2, cuts=[])
