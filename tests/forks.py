@@ -146,15 +146,14 @@ def _serve(asked: socket.socket) -> None:
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     # That one jemalloc ends before a fork, and begins anew after it.
     assert len(threads) - ("jemalloc_bg_thd" in threads) == 1, threads
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that have ended are gone at once
     while True:
         request, numbers, *_ = socket.recv_fds(asked, LONGEST, 3)
         if not request:
             return
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
         if os.fork() == 0:
             asked.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _keep(json.loads(request), *numbers)
         for number in numbers:
             os.close(number)
