@@ -122,7 +122,8 @@ def _number(stream: IO[Any] | int | None, otherwise: int) -> int:
 def _origin(library: Path | None) -> socket.socket:
     """Start the process that others are forked from; it ends with this one."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # One thread, also where there are no worker processes of tests, which have as many.
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     if library:
         env["LD_PRELOAD"] = str(library)
     command = [sys.executable, "-W", "ignore", __file__, str(its.fileno())]
