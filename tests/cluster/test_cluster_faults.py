@@ -313,7 +313,7 @@ def test_the_scheduler_knows_no_more_of_many_swaths_than_of_few(tmp_path: Path) 
             cluster._link._client.wait_for_workers(2, timeout=HANG)
             on_workers(cluster, make)
             memory = psutil.Process(process.pid).memory_info
-            for count in (100, 100, 10_000):
+            for count in (100, 100, 1000, 10_000):
                 scene = tmp_path / f"scene_{count}.tif"
                 with rasterio.open(
                     scene, "w", driver="GTiff", width=64, height=56 * count + 8, count=3, dtype="uint8",
