@@ -140,7 +140,8 @@ class Sieve:
                 self._take(rows[0], *rows[1:])
                 del rows
                 yield from self._release()
-        self._waiting = [tuple(map(np.copy, rows)) for rows in self._waiting]  # views would keep all of them
+        # A view would keep all of the classes; those before are copies.
+        self._waiting[-1:] = [tuple(map(np.copy, last)) for last in self._waiting[-1:]]
 
     def _take(self, classes: Array, *percent: Bytes) -> None:
         """Add rows to what waits, and decide what can be decided.
