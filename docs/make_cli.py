@@ -15,15 +15,15 @@ WIDTH = 78
 """Columns of the help texts: click's own in a terminal of 80 columns or more."""
 
 EXPLAINED: dict[str, tuple[str, ...]] = {
-    "predict": ("maps.md", "surveys.md", "clusters.md"),
-    "batch": ("surveys.md", "maps.md", "clusters.md"),
-    "vectorize": ("maps.md",),
+    "predict": ("maps.md", "surveys.md", "clusters.md", "programs.md"),
+    "batch": ("surveys.md", "maps.md", "clusters.md", "programs.md"),
+    "vectorize": ("maps.md", "programs.md"),
     "summary": ("maps.md",),
-    "evaluate": ("evaluation.md",),
+    "evaluate": ("evaluation.md", "programs.md"),
     "info": ("maps.md",),
     "points": ("models.md", "maps.md"),
     "models": ("models.md",),
-    "train": ("training.md",),
+    "train": ("training.md", "programs.md"),
     "bench": ("speed.md", "maps.md"),
 }
 """The pages that explain a command's options, the command's own page first."""

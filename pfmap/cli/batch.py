@@ -9,7 +9,7 @@ import click
 from pfmap.cli.common import Command, mapping_options, options, show_made
 from pfmap.cli.main import importing
 from pfmap.cli.predict import counts, fail_if_any_failed, run_survey, scene_json
-from pfmap.cli.screen import say, show
+from pfmap.cli.screen import say, show, tell
 from pfmap.mapping.options import SurveySettings
 
 
@@ -50,6 +50,7 @@ def batch(
 
     result = run_survey(partial(library.batch, survey, output_dir, mosaic=mosaic, **settings), quiet=quiet)
     figures, scenes = result.figures, list(result.scenes)
+    tell("result", outputs=result.outputs, scenes=[scene_json(scene, report=False) for scene in scenes])
     if as_json:
         table = {
             "scenes": [scene_json(scene) for scene in scenes],

@@ -6,6 +6,7 @@ import resource
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
@@ -13,7 +14,8 @@ from typing import Any, TypeVar, get_args, get_origin
 import click
 from click.core import ParameterSource
 
-from pfmap.cli.screen import say, speak_up
+from pfmap.cli.progress import stop_on_input
+from pfmap.cli.screen import say, show_progress, speak_up
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded_by
 from pfmap.core.files import in_bucket
 from pfmap.core.option import OPTIONS, Option
@@ -52,16 +54,52 @@ class Command(click.Command):
                 callback=lambda _ctx, _param, value: speak_up() if value else None,
             )
         )
+        if any(one.name == "quiet" for one in self.params):  # it takes its time
+            self.params += _following()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; what is wrong with an option is told in the form asked for, too."""
+        how = [(f"{a}={b}" if a == "--progress" else a) for a, b in pairwise([*args, ""])]
+        known = [one.removeprefix("--progress=") for one in how if one in map("--progress={}".format, _WAYS)]
+        show_progress((known or ["bar"])[-1], ctx.info_name or "")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the library; what it refuses keeps these names when it is printed."""
         with worded_by(as_flags(self.params)):
             try:
                 _refuse_confined()
+                if ctx.meta.get(_STOPS):
+                    stop_on_input()
                 return super().invoke(ctx)
             except PfmapError as error:
                 error.args = (str(error),)
                 raise
+
+
+_WAYS = ("bar", "json", "none")
+_STOPS = "pfmap.stop_on_input"
+
+
+def _following() -> list[click.Parameter]:
+    """Make the options with which a program follows a command, and stops it."""
+    return [
+        click.Option(
+            ["--progress"],
+            type=click.Choice(_WAYS),
+            default=_WAYS[0],
+            expose_value=False,
+            show_default=True,
+            help="How progress is shown on standard error; json is a line for programs per event.",
+        ),
+        click.Option(
+            ["--stop-on-input"],
+            is_flag=True,
+            expose_value=False,
+            help="Stop, as on Ctrl-C, once a line comes on standard input, or it ends.",
+            callback=lambda ctx, _param, value: ctx.meta.update({_STOPS: value}),
+        ),
+    ]
 
 
 def _refuse_confined() -> None:

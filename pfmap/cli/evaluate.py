@@ -9,7 +9,7 @@ import click
 
 from pfmap.cli.common import Command, listed, options, pairs, percent_option, refuse_given
 from pfmap.cli.progress import run_with_progress
-from pfmap.cli.screen import say, show
+from pfmap.cli.screen import say, show, tell
 
 _PAGE = 1 << 20  # bytes that a page and its map of errors mostly take
 
@@ -150,6 +150,7 @@ def evaluate(
         from pfmap.core.files import write_text
 
         write_text(html, result.page())
+    tell("result", outputs={} if html is None else {"html": html}, figures=result.table())
     if as_json:
         show(result.table())
         return

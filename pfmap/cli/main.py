@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from pfmap.cli.screen import close, say, screen, separate
+from pfmap.cli.screen import close, fail, say, screen, separate, tell
 from pfmap.core.errors import PfmapError, redacted, refused, visible
 from pfmap.version import __version__
 
@@ -77,13 +77,14 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         status = _status(arguments)
     except Exception:  # a bug: nothing of it is to be lost
         say(*traceback.format_exc().splitlines(), err=True)
-        say(
+        status = fail(
             "This is a bug in pfmap: please report it with these lines, the command, and what pfmap "
             "--version says.",
-            err=True,
+            1,
+            shown="",
         )
         close(foreseen=False)
-        sys.exit(1)
+        sys.exit(status)
     with suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to tidy up
     close(foreseen=True)
@@ -97,25 +98,22 @@ def _status(arguments: list[str] | None) -> int:  # noqa: PLR0911 - a way out fo
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
         error.message = visible(redacted(error.message), "\n")  # type: ignore[misc]
-        error.show(screen())
+        if not tell("error", text=error.format_message(), status=error.exit_code):
+            error.show(screen())
         return error.exit_code
     except PfmapError as error:
-        say(f"Error: {error}", err=True)
-        return error.exit_code
+        return fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as stop:
-        say("Interrupted.", err=True)
         asked = stop.__cause__ or stop  # click raises an error of its own
-        return 128 + int((asked.args or (signal.SIGINT,))[0])
+        return fail("Interrupted.", 128 + int((asked.args or (signal.SIGINT,))[0]), shown="")
     except (MemoryError, RuntimeError) as error:  # where nobody nearer to it knew better
         from pfmap.core.resources import lack_of, lacks_memory
 
         if not lacks_memory(error):
             raise
-        say(f"Error: {lack_of(error)}: close other programs, or raise the limit of this process", err=True)
-        return 1
+        return fail(f"{lack_of(error)}: close other programs, or raise the limit of this process", 1)
     except OSError as error:
         logging.getLogger(__name__).debug("", exc_info=True)
-        say(f"Error: {refused(error)}", err=True)
-        return 1
+        return fail(refused(error), 1)
     except SystemExit as end:
         return int(end.code or 0)

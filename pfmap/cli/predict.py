@@ -13,7 +13,9 @@ from pfmap.cli.common import Command, mapping_options, options, show_made
 from pfmap.cli.main import importing
 from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
+from pfmap.core.errors import SourceError
 from pfmap.core.option import take
+from pfmap.core.stages import Message
 from pfmap.mapping.options import SurveySettings
 from pfmap.mapping.run_options import SurveyOptions
 
@@ -58,6 +60,7 @@ def predict(
         from pfmap.survey import scenes as batch
 
         results = run_survey(partial(batch.predict_all, scenes, output_dir, **settings), quiet=quiet)
+        screen.tell("result", outputs={}, scenes=[scene_json(result, report=False) for result in results])
         if as_json:
             show([scene_json(result) for result in results])
         elif not quiet:
@@ -67,6 +70,7 @@ def predict(
     result = run_with_progress(
         partial(single.predict, scenes[0], output_dir, **own), quiet=quiet, goes_on=True
     )
+    screen.tell("result", outputs=result.outputs, skipped=result.skipped)
     if as_json:
         show(result.report)
     elif not quiet:
@@ -83,7 +87,10 @@ def run_survey(call: Callable[..., T], *, quiet: bool) -> T:
     """Map scenes, and say what becomes of each."""
 
     def run(*, on_message: Callable[[str], None], **told: Any) -> T:
-        return call(on_scene=lambda scene: on_message(scene_line(scene)), on_message=on_message, **told)
+        def on_scene(scene: "SheetResult") -> None:
+            on_message(Message(scene_line(scene), "scene", scene_json(scene, report=False)))
+
+        return call(on_scene=on_scene, on_message=on_message, **told)
 
     return run_with_progress(run, quiet=quiet, goes_on=True)
 
@@ -114,12 +121,9 @@ def fail_if_any_failed(
         return
     listed = failures_folder(sources, output_dir) / NAME
     word = f"{len(failed)} of {len(results)} scenes" if len(results) > 1 else "the scene"
-    say(
-        f"Error: {word} could not be mapped; {listed} says why: the same command with --retry-failed maps "
-        "just them",
-        err=True,
+    raise SourceError(
+        f"{word} could not be mapped; {listed} says why: the same command with --retry-failed maps just them"
     )
-    raise SystemExit(1)
 
 
 def counts(results: "list[SheetResult]") -> str:
@@ -134,8 +138,8 @@ def counts(results: "list[SheetResult]") -> str:
     return text
 
 
-def scene_json(result: "SheetResult") -> dict[str, Any]:
-    """Say for machines what became of a scene."""
+def scene_json(result: "SheetResult", *, report: bool = True) -> dict[str, Any]:
+    """Say for machines what became of a scene, and what its report says."""
     done = result.result
     state = result.left_out or ("failed" if done is None else "skipped" if done.skipped else "done")
     return {
@@ -144,5 +148,4 @@ def scene_json(result: "SheetResult") -> dict[str, Any]:
         "state": state,
         "reason": result.reason,
         "outputs": {} if done is None else {kind: str(path) for kind, path in done.outputs.items()},
-        "report": None if done is None else done.report,
-    }
+    } | ({"report": None if done is None else done.report} if report else {})

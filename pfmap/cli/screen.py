@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import click
 
 from pfmap.core.errors import TargetError, json_text, redacted, visible
+from pfmap.version import __version__
 
 _BYTES = 1 << 16  # that the keeper holds
 
@@ -47,6 +48,10 @@ class _Results(io.FileIO):
 
 _screen: TextIO | None = None
 _orders: int | None = None  # where the keeper is told what to do
+progress = "bar"
+"""How progress is shown: as a bar, as lines of JSON for programs, or not ("none")."""
+_FORMAT = 1  # of these lines; a number more where what read them would misread them
+_WARNS = "warning: "
 verbose = False
 """Whether more is said: how long stages took, and what libraries say."""
 
@@ -59,7 +64,34 @@ def screen() -> TextIO:
 def say(*lines: str, err: bool = False) -> None:
     """Print lines of a result, or with `err` of what is said besides, without secrets and control codes."""
     for line in lines:
-        click.echo(visible(redacted(line)), file=_screen if err else None, err=err)
+        if err and progress == "json":
+            tell("warning" if line.startswith(_WARNS) else "message", text=line.removeprefix(_WARNS))
+        else:
+            click.echo(visible(redacted(line)), file=_screen if err else None, err=err)
+
+
+def tell(event: str, **facts: Any) -> bool:
+    """Print an event as a line of JSON on standard error, if programs are to follow; say whether they are."""
+    if progress == "json":
+        if isinstance(text := facts.get("text"), str):
+            facts["text"] = redacted(text)
+        click.echo(json_text({"event": event, **facts}, indent=None), file=screen())
+    return progress == "json"
+
+
+def show_progress(how: str, command: str) -> None:
+    """Show progress as a bar, as JSON or not at all, from now on; `command` is what runs."""
+    global progress  # noqa: PLW0603 - of the whole process
+    progress = how
+    if tell("start", format=_FORMAT, pfmap=__version__, command=command):
+        _tell(b"j")
+
+
+def fail(text: str, status: int, shown: str = "Error: ") -> int:
+    """Say what went wrong, behind what it begins with for people; return the exit status."""
+    if not tell("error", text=text, status=status):
+        say(*f"{shown}{text}".split("\n"), err=True)
+    return status
 
 
 def show(table: Any, *, plain: bool = False) -> None:
@@ -159,6 +191,7 @@ def _keeper(own: int) -> int:
 
 def _keep(noise: int, heard: int, own: int) -> None:
     """Hold the last lines until told to pass them on, or to end, or until whoever tells is gone."""
+    global progress  # noqa: PLW0603 - of this process
     held, loud, ended = b"", False, False
     os.set_blocking(noise, False)
     watched = [noise, heard]
@@ -166,8 +199,9 @@ def _keep(noise: int, heard: int, own: int) -> None:
         ready, _, _ = select.select(watched, [], [])
         if heard in ready:
             order = os.read(heard, 1)
-            loud = loud or order != b"q"
-            ended = order != b"v"
+            progress = "json" if order == b"j" else progress
+            loud = loud or order not in (b"q", b"j")
+            ended = order not in (b"v", b"j")
         with suppress(BlockingIOError):
             while got := os.read(noise, _BYTES):
                 held = _passed_on(held + got, own) if loud else held + got
@@ -183,6 +217,8 @@ def _passed_on(held: bytes, own: int) -> bytes:
     *lines, rest = held.split(b"\n")
     for line in lines:
         text = visible(redacted(line.decode(errors="surrogateescape")), "\t")
+        if progress == "json":
+            text = json_text({"event": "library", "text": text}, indent=None)
         with suppress(OSError):  # nobody reads on: whoever writes must not notice
             os.write(own, f"{text}\n".encode(errors="backslashreplace"))
     return rest

@@ -1,17 +1,17 @@
 """`pfmap train`: train a model."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from pfmap.cli.common import Command, class_names, options, refuse_given
 from pfmap.cli.main import importing
-from pfmap.cli.progress import write
-from pfmap.cli.screen import say, screen
-from pfmap.core.errors import worded
+from pfmap.cli.progress import bar_of, write
+from pfmap.cli.screen import say, tell
+from pfmap.core.stages import Message, stage
 
 if TYPE_CHECKING:
     from pfmap.train.loop import Progress
@@ -120,8 +120,8 @@ def train(
         described = quick.QuickOptions(source, labels, **about_images)
         base = load_model(start_from or DEFAULT_MODEL)
         config, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
-    off = quiet or not leads or None
-    with tqdm(total=config.training.steps, unit="step", disable=off, file=screen()) as bar:
+    with bar_of("step", quiet=quiet or not leads, total=config.training.steps) as bar:
+        write(stage("train", "training"), bar)
 
         def on_step(progress: "Progress") -> None:
             bar.update(progress.step - bar.n)
@@ -129,7 +129,8 @@ def train(
 
         def on_validation(step: int, figures: "Validation") -> None:
             for name, figure in figures.items():
-                write(f"step {step}  {_line(name, figure)}")
+                facts = {"step": step, "part": name, **asdict(figure)}
+                write(Message(f"step {step}  {_line(name, figure)}", "validation", facts), bar)
 
         figures = loop.train(
             config,
@@ -141,9 +142,10 @@ def train(
             overwrite=overwrite,
             on_step=on_step,
             on_validation=on_validation,
-            on_message=lambda text: write(worded(text)),
+            on_message=lambda text: write(text, bar),
         )
     if leads:
+        tell("result", outputs={"model": output_dir}, figures={k: asdict(one) for k, one in figures.items()})
         for name, figure in figures.items():
             say(_line(name, figure))
         say(f"wrote {output_dir}")

@@ -10,7 +10,7 @@ import click
 from pfmap.cli.common import Command, options, output_dir, pairs, percent_option, shape_options, show_made
 from pfmap.cli.main import importing
 from pfmap.cli.progress import run_with_progress
-from pfmap.cli.screen import show
+from pfmap.cli.screen import show, tell
 
 
 @click.command(cls=Command)
@@ -41,6 +41,7 @@ def vectorize(raster: str, output_dir: Path | None, as_json: bool, quiet: bool, 
         from pfmap.mapping import polygonize
 
     result = run_with_progress(partial(polygonize.vectorize, raster, output_dir, **settings), quiet=quiet)
+    tell("result", outputs=result.outputs)
     if as_json:
         show(asdict(result) | {"outputs": {kind: str(path) for kind, path in result.outputs.items()}})
     elif not quiet:

@@ -228,9 +228,9 @@ def _bare(value: Any) -> Any:
     return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def json_text(table: Any, *, plain: bool = False) -> str:
+def json_text(table: Any, *, plain: bool = False, indent: int | None = 2) -> str:
     """Return a table as JSON without secrets; `plain` has letters of all languages as they are."""
-    text = json.dumps(_bare(table), indent=2, ensure_ascii=not plain, default=str)
+    text = json.dumps(_bare(table), indent=indent, ensure_ascii=not plain, default=str)
     return re.sub(f"(?!\n){UNSEEN.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

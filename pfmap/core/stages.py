@@ -146,6 +146,25 @@ class Feed(Generic[T]):
             del item
 
 
+class Message(str):
+    """A line for people, which programs that follow a run understand too."""
+
+    def __new__(cls, text: str, event: str, facts: Mapping[str, Any]) -> "Message":
+        """Return `text` as a message about a kind of `event`, with what it says as a table for JSON."""
+        made = super().__new__(cls, text)
+        made.event, made.facts = event, facts
+        return made
+
+    event: str
+    """What happened: see docs/programs.md."""
+    facts: Mapping[str, Any]
+
+
+def stage(name: str, text: str) -> Message:
+    """Return the message that a run is at a stage now: its name for programs, its text for people."""
+    return Message(text, "stage", {"stage": name, "text": text})
+
+
 class Clock:
     """Adds up seconds of work per stage; stages may run in threads of their own, and in several at once."""
 

@@ -20,7 +20,7 @@ from pfmap.core.classes import scene_style
 from pfmap.core.errors import SourceError, TargetError, json_text
 from pfmap.core.files import scratch, write_bytes, write_text
 from pfmap.core.resources import folder_size, refuse_foreign, times_of
-from pfmap.core.stages import Clock
+from pfmap.core.stages import Clock, Message, stage
 from pfmap.core.tables import read_json, table_of
 from pfmap.mapping.estimate import estimate, probe, refuse_without_disk, refuse_without_memory
 from pfmap.mapping.mapper import Mapped, Mapper, rasters_of
@@ -133,6 +133,7 @@ class Job:
     def run(self, output_dir: Path, on_progress: Progress) -> Result:
         """Map the scene into a work folder, then give the files their names; leave alone what is done."""
         begun = time.perf_counter()
+        self.on_message(stage("plan", "planning"))
         names = self._finals()
         report = output_dir / names[-1]
         folder = work_path(output_dir, self.location.stem)
@@ -158,8 +159,11 @@ class Job:
             if fresh:
                 refuse()
             total = plan.geobox.width * plan.geobox.height
-            for line in self.foresee(source, plan, output_dir, lambda: on_progress(0, total)).lines():
-                self.on_message(line)
+            preflight = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
+            about = "\n".join(preflight.lines()[: -len(plan.warnings) or None])
+            self.on_message(Message(about, "plan", preflight.table()))
+            for text in plan.warnings:
+                self.on_message(f"warning: {text}")
             with opened(
                 output_dir,
                 self.location.stem,
@@ -215,7 +219,14 @@ class Job:
         if work.finished_swaths:
             self.on_message(f"going on after {work.finished_swaths} finished swaths of an earlier run")
         stem = self.location.stem
-        mapped = Mapper(source, plan, stem, network, clock, lambda done: on_progress(done, total)).run(work)
+        self.on_message(stage("map", "mapping"))
+
+        def on_pixels(done: int) -> None:
+            on_progress(done, total)
+            if done == total:
+                self.on_message(stage("finish", "finishing"))
+
+        mapped = Mapper(source, plan, stem, network, clock, on_pixels).run(work)
         warnings = list(plan.warnings)
         if count := len(mapped.tally.unreadable):
             warnings.append(

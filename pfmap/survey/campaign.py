@@ -12,6 +12,7 @@ from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
 from pfmap.core.files import make_folder, write_bytes, writing
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import moment_of
+from pfmap.core.stages import stage
 from pfmap.mapping.job import Result
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.run_report import earlier_report
@@ -134,7 +135,7 @@ class Survey:
         self.refuse_if_all_left_out()
         self.list_failures()
         say = self.runner.on_message
-        say("joining the maps of all scenes")
+        say(stage("join", "joining the maps of all scenes"))
         sheets = self._sheets or [result.sheet for result in results]
         homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
         whole = results[0].result if self._sheets and results else None  # its sheets are shown instead

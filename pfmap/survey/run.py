@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pfmap.core.card import UNLIKE
 from pfmap.core.errors import EmptyError, OutsideError, PfmapError, redacted, refused
+from pfmap.core.stages import stage
 from pfmap.mapping.job import Job, Progress, Result
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.runtime import Runtime
@@ -68,6 +69,7 @@ class Runner:
         """
         self._pixels = {sheet: (0, sizes.get(sheet, 0)) for sheet in sheets}
         results: dict[Sheet, SheetResult] = {}
+        self.on_message(stage("map", "mapping"))
         with ThreadPoolExecutor(_AT_ONCE, "pfmap-scene") as pool:
             try:
                 for future in as_completed([pool.submit(self._map, sheet) for sheet in sheets]):
