@@ -28,6 +28,8 @@ test-qgis: $(STAMP)
 	$(BIN)/pfmap predict examples/banepa.tif -o out/qgis --regularize building --min-area 2 \
 		--format gpkg --format shp --format fgb --format geojson
 	$(QGIS_PYTHON) tests/qgis/open_project.py out/qgis/banepa.qgz out/qgis/banepa.png
+	rm -rf out/toolbox
+	$(BIN)/python tests/qgis/use_toolbox.py $(BIN)/pfmap out/toolbox
 
 test-browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'

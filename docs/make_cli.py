@@ -24,6 +24,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "points": ("models.md", "maps.md"),
     "models": ("models.md",),
     "train": ("training.md", "programs.md"),
+    "qgis": ("qgis.md",),
     "bench": ("speed.md", "maps.md"),
 }
 """The pages that explain a command's options, the command's own page first."""

@@ -17,7 +17,8 @@ from pfmap.core.errors import PfmapError, redacted, refused, visible
 from pfmap.version import __version__
 
 _COMMANDS = (
-    "predict", "batch", "vectorize", "summary", "evaluate", "info", "points", "models", "train", "bench",
+    "predict", "batch", "vectorize", "summary", "evaluate", "info", "points", "models", "train", "qgis",
+    "bench",
 )  # fmt: skip
 """Each is in a module of its name, which is imported when the command is used."""
 
@@ -66,6 +67,7 @@ def cli() -> None:
     pfmap models list                 what models there are
     pfmap points scene.tif --window 0,0   where PointFlow looks in a window
     pfmap train scene.tif --labels parcels.gpkg -o mine   a model for your own ground
+    pfmap qgis install                have pfmap in the toolbox of QGIS
     pfmap bench                       how fast it is here, and what bounds it
     """  # noqa: D301 - click wants the control character, not a backslash
 

@@ -37,7 +37,7 @@ from pfmap.raster.gdal import gdal_settings
 from pfmap.raster.location import Location
 from pfmap.raster.parts import find_parts
 from pfmap.raster.source import Source
-from pfmap.report.qgis import Layer, Map, map_project, place_beside
+from pfmap.report.project import Layer, Map, map_project, place_beside
 from pfmap.report.scene_report import SceneReport
 
 _LONG = 200  # views of windows: a run of more is worth a probe of a few seconds

@@ -31,7 +31,7 @@ from pfmap.raster.location import locate
 from pfmap.raster.mosaic import Look, Part
 from pfmap.raster.scene import GUESSES, SceneInfo
 from pfmap.raster.source import Source
-from pfmap.report.qgis import Map, map_project
+from pfmap.report.project import Map, map_project
 from pfmap.survey.find import Sheet
 from pfmap.survey.run import SheetResult
 from pfmap.vector.footprints import Footprints, clusters

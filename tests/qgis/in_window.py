@@ -1,0 +1,114 @@
+"""What use_toolbox.py has QGIS do in its window: cancel a run, go on, load what it made, draw the dialogs."""
+
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+
+import processing
+from processing.gui.Postprocessing import handleAlgorithmResults
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProject,
+    QgsRasterLayer,
+)
+from qgis.PyQt.QtCore import QTimer
+from qgis.PyQt.QtWidgets import QApplication
+from qgis.utils import iface
+
+SCENE, OUT = os.environ["PFMAP_SCENE"], Path(os.environ["PFMAP_OUT"])
+VALUES = {"INPUT": SCENE, "OUTPUT": str(OUT / "canceled"), "MODEL": "landcover", "LOAD": True}
+PROBLEMS = []
+
+
+class Feedback(QgsProcessingFeedback):
+    """Cancels once so many percent are done."""
+
+    def __init__(self, cancel_at=1000):
+        super().__init__(False)
+        self.said, self.cancel_at = [], cancel_at
+
+    def setProgress(self, percent):  # noqa: N802 - QGIS's own name
+        if percent >= self.cancel_at:
+            self.cancel()
+
+    def pushInfo(self, text):  # noqa: N802 - QGIS's own name
+        self.said.append(text)
+
+
+def expect(fine, problem):
+    if not fine:
+        PROBLEMS.append(problem)
+
+
+def settle(seconds):
+    """Let the window draw."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.02)
+
+
+def cancel_and_go_on():
+    """Cancel a run once windows are computed; the same again goes on, and its layers are loaded."""
+    QgsProject.instance().addMapLayer(QgsRasterLayer(SCENE, "orthophoto"))
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("pfmap:predict")
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    begun, feedback = time.monotonic(), Feedback(cancel_at=1)
+    results, _ = algorithm.run(VALUES, context, feedback)
+    expect(not results, f"a canceled run gives {results}")
+    expect(any("to go on" in text for text in feedback.said), f"nothing is said of going on: {feedback.said}")
+    left = [str(path) for path in (OUT / "canceled").glob("banepa*") if path.is_file()]
+    expect(not left, f"files of a canceled run have their final names: {left}")
+    print(f"canceled after {time.monotonic() - begun:.0f} s")
+    results, fine = algorithm.run(VALUES, context, feedback := Feedback())
+    expect(fine and results, "the run does not go on")
+    handleAlgorithmResults(algorithm, context, feedback, parameters=VALUES)
+
+
+def check_layers():
+    """What was loaded is in a group, objects above classes, both in their colours."""
+    root = QgsProject.instance().layerTreeRoot()
+    group = root.findGroup("banepa")
+    nodes = group.findLayers() if group else []
+    names = [node.name() for node in nodes]
+    expect(names == ["banepa_objects", "banepa_classes"], f"the layers are {names} in {root.dump()}")
+    for node in nodes:
+        kind = node.layer().renderer().type()
+        expect(kind in ("paletted", "categorizedSymbol"), f"{node.name()} is drawn as {kind}")
+
+
+def draw():
+    """Draw the window with what was loaded, and two dialogs."""
+    toolbox = iface.mainWindow().findChild(object, "ProcessingToolbox")
+    if toolbox is not None:
+        toolbox.setUserVisible(True)
+        toolbox.searchBox.setText("pfmap")
+    iface.mapCanvas().zoomToFullExtent()
+    settle(5)
+    iface.mainWindow().grab().save(str(OUT / "window.png"))
+    for name in ("predict", "train"):
+        dialog = processing.createAlgorithmDialog(f"pfmap:{name}", {"INPUT": SCENE})
+        dialog.resize(900, 760)
+        dialog.show()
+        settle(2)
+        dialog.grab().save(str(OUT / f"dialog_{name}.png"))
+        dialog.close()
+    print(f"pictures: {OUT}/window.png, dialog_predict.png, dialog_train.png")
+
+
+def main():
+    try:
+        for step in (cancel_and_go_on, check_layers, draw):
+            step()
+    except Exception:
+        PROBLEMS.append(traceback.format_exc())
+    (OUT / "window.json").write_text(json.dumps(PROBLEMS))
+    os._exit(0)  # without questions about the project
+
+
+QTimer.singleShot(2000, main)
