@@ -123,7 +123,8 @@ def locate(source: str | os.PathLike[str]) -> Location:
     """
     text = os.fspath(source)
     if url := _URL.match(text):
-        return Location(named(text), url[0].lower() + text[url.end() :], remote=True, local=None)
+        start = "/vsiaz/" if url[1].lower() == "az" else url[0].lower()  # rasterio's way knows no tokens
+        return Location(named(text), start + text[url.end() :], remote=True, local=None)
     if text.startswith("/vsi"):
         return Location(named(text), text, remote=text.startswith(REMOTE), local=None)
     path = Path(text)

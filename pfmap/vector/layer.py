@@ -33,7 +33,7 @@ _FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError
 """What the libraries for vector files raise; the last is what pyogrio says of a file without layers."""
 
 _CHUNK = 50_000  # features that are read at a time
-_REMOTE = ("/vsi", "http:", "https:", "gs:")
+_REMOTE = ("/vsi", "http:", "https:", "gs:", "az:")
 _PARQUET, _WESTERN = "Parquet", "CP1252"
 OWN_DATA = {
     ".gpkg": rb"SQLite format 3\0", ".fgb": rb"fgb\x03", ".shp": rb"\0\0\x27\x0a", ".parquet": rb"PAR1",

@@ -46,13 +46,15 @@ def test_from_a_server_only_the_needed_blocks_are_fetched(write_scene: Write, tm
     assert (tmp_path / "out" / "scene_classes.tif").exists()
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_buckets_are_read_with_gdals_own_settings(
     scheme: str, write_scene: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"bucket-{scheme}").mkdir()
     image = blobs(300, 310)
     write_scene(image, f"bucket-{scheme}/scene.tif", tiled=True, blockxsize=128, blockysize=128)
+    if scheme == "az":  # its server asks for the token
+        (tmp_path / "key").write_text("sig=K")
     with served(tmp_path) as url:
         settings = {
             "s3": {
@@ -60,6 +62,9 @@ def test_buckets_are_read_with_gdals_own_settings(
                 "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_NO_SIGN_REQUEST": "YES",
             },
             "gs": {"CPL_GS_ENDPOINT": f"{url}/", "GS_NO_SIGN_REQUEST": "YES"},
+            "az": {
+                "CPL_AZURE_ENDPOINT": url, "AZURE_STORAGE_ACCOUNT": "me", "AZURE_STORAGE_SAS_TOKEN": "sig=K",
+            },
         }[scheme]  # fmt: skip
         for name, value in settings.items():
             monkeypatch.setenv(name, value)

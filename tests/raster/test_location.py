@@ -39,6 +39,7 @@ def test_what_is_located_is_what_gdal_opens(write_scene: Write, tmp_path: Path) 
         ("https://host/a/scene.tif?key=1", "/vsicurl/https://host/a/scene.tif?key=1", "scene"),
         ("s3://bucket/a/scene.tif", "/vsis3/bucket/a/scene.tif", "scene"),
         ("gs://bucket/scene.tif", "/vsigs/bucket/scene.tif", "scene"),
+        ("AZ://container/scene.tif", "/vsiaz/container/scene.tif", "scene"),
         ("/vsis3/bucket/scene.tif", "/vsis3/bucket/scene.tif", "scene"),
     ],
 )

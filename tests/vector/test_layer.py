@@ -14,6 +14,7 @@ import pytest
 import shapely
 from conftest import NORTH_UP, UTM, Write, blobs, stand_in
 from pyproj import CRS
+from range_server import served
 
 import pfmap
 from pfmap.core.errors import PfmapError, SourceError, UsageError
@@ -167,6 +168,22 @@ def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: P
     with pytest.raises(UsageError, match="has layers a, b: name one"):
         open_layer(str(tmp_path / "two.gpkg"), "area")
     assert open_layer(f"{tmp_path / 'two.gpkg'}:b", "area").name == "b"
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_layers_are_read_from_object_stores(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / f"layers-{scheme}"
+    place.mkdir()
+    frame().to_file(place / "a.fgb", layer="roofs")
+    with served(tmp_path) as url:
+        for name, value in (
+            ("CPL_GS_ENDPOINT", f"{url}/"), ("GS_NO_SIGN_REQUEST", "YES"), ("CPL_AZURE_ENDPOINT", url),
+            ("AZURE_STORAGE_ACCOUNT", "me"), ("AZURE_NO_SIGN_REQUEST", "YES"),
+        ):  # fmt: skip
+            monkeypatch.setenv(name, value)
+        assert open_layer(f"{scheme}://{place.name}/a.fgb", "area").count == 2
 
 
 UTF_16 = '{"type": "FeatureCollection", "features": []}'.encode("utf-16")
