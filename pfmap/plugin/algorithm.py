@@ -18,7 +18,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
-from .program import Place, ProgramError, Stopped
+from .program import WHERE, Place, ProgramError, Stopped, split
 
 FORMATS = ("gpkg", "shp", "fgb", "geojson")
 _FILES = ["gpkg", "shp", "fgb", "geojson", "parquet"]  # of which pfmap reads a layer as it is
@@ -71,6 +71,10 @@ class Algorithm(QgsProcessingAlgorithm):
             raise QgsProcessingException(str(error)) from error
         if ended.error:
             feedback.reportError(ended.error)
+        if hidden := [path for path in ended.result["outputs"].values() if not os.path.exists(path)]:
+            feedback.reportError(
+                f"{hidden[0]} was made, and cannot be seen from here: pair its folder in {WHERE}"
+            )
         return self.outputs(ended.result, parameters, context)
 
     def arguments(self, parameters, context):
@@ -133,7 +137,7 @@ class Algorithm(QgsProcessingAlgorithm):
         words = ["-o", Place(self.parameterAsString(parameters, "OUTPUT", context))]
         if self.parameterAsBool(parameters, "OVERWRITE", context):
             words.append("--overwrite")
-        return words + shlex.split(self.parameterAsString(parameters, "FURTHER", context))
+        return words + split(self.parameterAsString(parameters, "FURTHER", context))
 
     def model(self, parameters, context):
         """Return the model that is chosen."""
@@ -173,6 +177,24 @@ class Algorithm(QgsProcessingAlgorithm):
                 if kind in outputs:
                     _load(outputs[kind], kind, place, context)
         return outputs
+
+
+class Quick(Algorithm):
+    """A command that needs no following: it prints, or writes one file."""
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run the command, and return what comes of what it printed."""
+        try:
+            program = self.provider().program()
+            program.refuse_old()
+            words = [self.COMMAND, *self.arguments(parameters, context)]
+            text = program.ask(*words, is_canceled=feedback.isCanceled)
+        except Stopped:
+            return {}
+        except ProgramError as error:
+            raise QgsProcessingException(str(error)) from error
+        feedback.pushConsoleInfo(text)
+        return self.outputs(text, parameters, context)
 
 
 def _load(source, kind, place, context):
@@ -232,5 +254,8 @@ class _Teller:
         elif kind == "scene":
             text = f"{event['state']}: {event['scene']}" + f": {event['reason']}" * bool(event["reason"])
             (self._feedback.reportError if event["state"] == "failed" else self._feedback.pushInfo)(text)
+        elif kind == "validation":
+            mean = sum(event["iou"].values()) / max(len(event["iou"]), 1)
+            self._feedback.pushInfo(f"step {event['step']}, {event['part']}: mean IoU {mean:.3f}")
         elif kind in ("message", "other", "library"):
             self._feedback.pushConsoleInfo(text)

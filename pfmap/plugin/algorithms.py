@@ -2,7 +2,6 @@
 
 from qgis.core import (
     QgsProcessing,
-    QgsProcessingException,
     QgsProcessingOutputFile,
     QgsProcessingOutputHtml,
     QgsProcessingOutputNumber,
@@ -21,8 +20,8 @@ from qgis.core import (
     QgsProcessingParameterVectorLayer,
 )
 
-from .algorithm import FORMATS, Algorithm
-from .program import Place, ProgramError, Stopped
+from .algorithm import FORMATS, Algorithm, Quick
+from .program import Place
 
 
 class _Shaping(Algorithm):
@@ -171,7 +170,7 @@ class Vectorize(_Shaping):
         return {"OUTPUT": folder, "OBJECTS": made.get("objects", "")}
 
 
-class Summary(Algorithm):
+class Summary(Quick):
     """`pfmap summary`."""
 
     NAME, TITLE, COMMAND = "summary", "Summary per zone", "summary"
@@ -189,8 +188,7 @@ class Summary(Algorithm):
             "ZONE_FIELD", "Field with the zones' names", None, "ZONES", optional=True
         )
         self.add(field)
-        table = QgsProcessingParameterFileDestination("OUTPUT", "Table", "CSV files (*.csv)")
-        self.add(table)
+        self.add(QgsProcessingParameterFileDestination("OUTPUT", "Table", "CSV files (*.csv)"))
 
     def arguments(self, parameters, context):
         """Return the objects and the zones."""
@@ -199,22 +197,44 @@ class Summary(Algorithm):
             words += ["--zones", self.file(parameters, "ZONES", context)]
         return words + self.given(parameters, context, ZONE_FIELD="--zone-field") + ["--csv"]
 
-    def processAlgorithm(self, parameters, context, feedback):
-        """Write what pfmap prints."""
-        try:
-            program = self.provider().program()
-            program.refuse_old()
-            words = self.arguments(parameters, context)
-            text = program.ask(self.COMMAND, *words, is_canceled=feedback.isCanceled)
-        except Stopped:
-            return {}
-        except ProgramError as error:
-            raise QgsProcessingException(str(error)) from error
+    def outputs(self, result, parameters, context):
+        """Write the table."""
         path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
         with open(path, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        feedback.pushInfo(text)
+            file.write(result)
         return {"OUTPUT": path}
+
+
+class Review(Quick):
+    """`pfmap review`."""
+
+    NAME, TITLE, COMMAND = "review", "List objects worth a look", "review"
+    HELP = (
+        "Lists the objects of a map that are most worth a look, in order. Open the form of the layer: choose "
+        "the class, tick what you have checked, and save. Fine-tune a model then learns from what is ticked."
+    )
+
+    def initAlgorithm(self, _config=None):
+        """Add the parameters."""
+        polygon = [QgsProcessing.TypeVectorPolygon]
+        self.add(QgsProcessingParameterVectorLayer("INPUT", "Objects", polygon), "As pfmap wrote them")
+        kind = QgsProcessingParameterNumber.Integer
+        self.add(QgsProcessingParameterNumber("COUNT", "Objects to look at", kind, 200, minValue=1))
+        self.add(QgsProcessingParameterBoolean("LOAD", "Load the list", True))
+        self.add(QgsProcessingParameterFileDestination("OUTPUT", "List", "GeoPackages (*.gpkg)"))
+        self.addOutput(QgsProcessingOutputVectorLayer("OBJECTS", "Objects", QgsProcessing.TypeVectorPolygon))
+
+    def arguments(self, parameters, context):
+        """Return the objects, their number and the list."""
+        target = Place(self.parameterAsFileOutput(parameters, "OUTPUT", context))
+        words = [self.file(parameters, "INPUT", context), "-o", target]
+        return words + self.given(parameters, context, COUNT="--count")
+
+    def outputs(self, result, parameters, context):
+        """Return the list, and have it loaded."""
+        path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        made = self.shown({"outputs": {"gpkg": path}}, parameters, context, "objects")
+        return {"OUTPUT": path, "OBJECTS": made["objects"]}
 
 
 class Evaluate(Algorithm):
@@ -292,4 +312,4 @@ class Train(Algorithm):
         return {"OUTPUT": self.parameterAsString(parameters, "OUTPUT", context)}
 
 
-ALGORITHMS = (Predict, Batch, Vectorize, Summary, Evaluate, Train)
+ALGORITHMS = (Predict, Batch, Vectorize, Summary, Evaluate, Review, Train)

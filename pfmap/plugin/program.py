@@ -85,10 +85,7 @@ class Program:
         if not command:
             return cls(_found(), tuple(prefixes))
         whole = os.path.expanduser(command)
-        words = (
-            [whole] if os.path.isfile(whole) else [w.strip("\"'") for w in shlex.split(command, posix=False)]
-        )
-        return cls(tuple(words), tuple(prefixes))
+        return cls((whole,) if os.path.isfile(whole) else tuple(split(command)), tuple(prefixes))
 
     def missing(self) -> str:
         """Say what is wrong where there is no such program, else nothing."""
@@ -216,6 +213,11 @@ class Program:
             raise ProgramError(
                 f"{self.words[0]} cannot be started ({error.strerror}): see {WHERE}"
             ) from error
+
+
+def split(text: str) -> list[str]:
+    """Take a command line apart; on Windows backslashes are those of paths."""
+    return [word.strip("\"'") for word in shlex.split(text, posix=os.name != "nt")]
 
 
 def _found() -> tuple[str, ...]:

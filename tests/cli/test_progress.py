@@ -166,7 +166,7 @@ def test_a_line_on_standard_input_or_its_end_stops_the_work(given: bytes, why: l
 
 @pytest.mark.slow
 def test_a_run_that_a_line_stopped_goes_on(small: str, write_scene: Write, tmp_path: Path) -> None:
-    scene = write_scene(blobs(3000, 3000))
+    scene = write_scene(blobs(1600, 1600))
     command = [PFMAP, "predict", scene, "-m", small, "-o", tmp_path, "--progress", "json", "--stop-on-input"]
     log = tmp_path / "log"
     with log.open("wb") as err:

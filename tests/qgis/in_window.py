@@ -1,4 +1,4 @@
-"""What use_toolbox.py has QGIS do in its window: cancel a run, go on, load what it made, draw the dialogs."""
+"""What use_toolbox.py has QGIS do in its window: cancel, go on, load layers, chain algorithms, draw."""
 
 import json
 import os
@@ -12,8 +12,13 @@ from qgis.core import (
     QgsApplication,
     QgsProcessingContext,
     QgsProcessingFeedback,
+    QgsProcessingModelAlgorithm,
+    QgsProcessingModelChildAlgorithm,
+    QgsProcessingModelChildParameterSource,
+    QgsProcessingModelOutput,
     QgsProject,
     QgsRasterLayer,
+    QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QTimer
 from qgis.PyQt.QtWidgets import QApplication
@@ -29,9 +34,10 @@ class Feedback(QgsProcessingFeedback):
 
     def __init__(self, cancel_at=1000):
         super().__init__(False)
-        self.said, self.cancel_at = [], cancel_at
+        self.said, self.percents, self.cancel_at = [], [], cancel_at
 
     def setProgress(self, percent):  # noqa: N802 - QGIS's own name
+        self.percents.append(percent)
         if percent >= self.cancel_at:
             self.cancel()
 
@@ -67,6 +73,8 @@ def cancel_and_go_on():
     print(f"canceled after {time.monotonic() - begun:.0f} s")
     results, fine = algorithm.run(VALUES, context, feedback := Feedback())
     expect(fine and results, "the run does not go on")
+    seen = feedback.percents
+    expect(len(set(seen)) > 3 and seen == sorted(seen) and seen[-1] == 100, f"progress is {seen}")
     handleAlgorithmResults(algorithm, context, feedback, parameters=VALUES)
 
 
@@ -80,6 +88,39 @@ def check_layers():
     for node in nodes:
         kind = node.layer().renderer().type()
         expect(kind in ("paletted", "categorizedSymbol"), f"{node.name()} is drawn as {kind}")
+
+
+def use_in_a_model():
+    """Chain two algorithms as the Model Designer does: what one makes is what the next takes."""
+    model = QgsProcessingModelAlgorithm()
+    first = QgsProcessingModelChildAlgorithm("pfmap:vectorize")
+    first.setChildId("first")
+    given = {
+        "INPUT": f"{VALUES['OUTPUT']}/banepa_classes.tif",
+        "OUTPUT": str(OUT / "model_outputs"),
+        "LOAD": False,
+    }
+    for name, value in given.items():
+        first.addParameterSources(name, [QgsProcessingModelChildParameterSource.fromStaticValue(value)])
+    second = QgsProcessingModelChildAlgorithm("native:centroids")
+    second.setChildId("second")
+    second.addParameterSources(
+        "INPUT", [QgsProcessingModelChildParameterSource.fromChildOutput("first", "OBJECTS")]
+    )
+    points = QgsProcessingModelOutput("points")
+    points.setChildId("second")
+    points.setChildOutputName("OUTPUT")
+    second.setModelOutputs({"points": points})
+    model.addChildAlgorithm(first)
+    model.addChildAlgorithm(second)
+    model.updateDestinationParameters()
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    feedback = Feedback()
+    results, fine = model.run({"second:points": str(OUT / "points.gpkg")}, context, feedback)
+    expect(fine, f"the model does not run: {feedback.said}")
+    made = QgsVectorLayer(str(OUT / "points.gpkg"), "points")
+    expect(made.isValid() and made.featureCount() > 500, f"the model gives {results}")
 
 
 def draw():
@@ -103,7 +144,7 @@ def draw():
 
 def main():
     try:
-        for step in (cancel_and_go_on, check_layers, draw):
+        for step in (cancel_and_go_on, check_layers, use_in_a_model, draw):
             step()
     except Exception:
         PROBLEMS.append(traceback.format_exc())

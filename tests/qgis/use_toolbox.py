@@ -172,7 +172,7 @@ def check_window(out):
 
 
 def main():
-    pfmap, out = sys.argv[1], Path(sys.argv[2]).resolve()
+    pfmap, out = str(Path(sys.argv[1]).absolute()), Path(sys.argv[2]).resolve()
     out.mkdir(parents=True)
     box = Toolbox(pfmap, out / "profile")
     check_commands(box, out)
