@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from urllib.parse import parse_qsl
 
 from qgis.core import (
     QgsProcessingAlgorithm,
@@ -62,7 +63,8 @@ class Algorithm(QgsProcessingAlgorithm):
         """Run the command, and return its outputs by name; its layers are loaded if that is asked for."""
         try:
             words = [*self.COMMAND.split(), *self.arguments(parameters, context)]
-            feedback.pushCommandInfo(" ".join(["pfmap", *map(shlex.quote, words)]))
+            shown = (word.partition("?")[0] if "://" in word else word for word in words)  # without keys
+            feedback.pushCommandInfo(" ".join(["pfmap", *map(shlex.quote, shown)]))
             ended = self.provider().program().run(words, _Teller(feedback), feedback.isCanceled)
         except Stopped as stop:
             feedback.pushInfo(f"{stop} Run it again with the same values to go on.")
@@ -145,10 +147,13 @@ class Algorithm(QgsProcessingAlgorithm):
         return Place(folder) if folder else self.parameterAsEnumString(parameters, "MODEL", context)
 
     def raster(self, parameters, name, context):
-        """Return where the pixels of a raster layer lie."""
+        """Return where the pixels of a raster layer lie: a file, or the address of a server's tiles."""
         layer = self.parameterAsRasterLayer(parameters, name, context)
         if layer is None:
             raise ProgramError(self.invalidRasterError(parameters, name))
+        tiles = dict(parse_qsl(layer.source())) if layer.providerType() == "wms" else {}
+        if tiles.get("type") == "xyz":
+            return tiles["url"]
         if layer.providerType() != "gdal":
             raise ProgramError(
                 f"layer {layer.name()} comes from a service ({layer.providerType()}): choose a file"
@@ -202,6 +207,7 @@ def _load(source, kind, place, context):
     stem = os.path.splitext(os.path.basename(source.split("|")[0]))[0]
     group = stem[: -len(kind) - 1] if stem.endswith(kind) else stem
     details = QgsProcessingContext.LayerDetails(stem, context.project(), kind.upper())
+    details.forceName = True
     if hasattr(details, "groupName"):  # from QGIS 3.32 on
         details.groupName, details.layerSortKey = group, place
     _Look.kept.append(_Look(group))

@@ -77,7 +77,7 @@ def check_commands(box, out):
     for name in ("predict", "batch", "vectorize", "summary", "evaluate", "train"):
         expect(f"pfmap:{name}\t" in listed, f"{name} is not in the toolbox")
     made, said = box.run("predict", INPUT=SCENE, OUTPUT=out / "one", SQUARE="building", MIN_AREA=2)
-    expect("mapping" in said, f"nothing is said of the stages: {said}")
+    expect("39 windows on cpu" in said, f"the plan is not said: {said}")
     for kind in ("CLASSES_RASTER", "CONFIDENCE", "OBJECTS", "PROJECT", "REPORT"):
         expect(kind in made and Path(made[kind].split("|")[0]).is_file(), f"predict lacks {kind}: {made}")
     part, _ = box.run("predict", INPUT=SCENE, OUTPUT=out / "part", EXTENT=corner)
@@ -118,7 +118,7 @@ def check_failures(box, out):
     _, said = box.run("predict", fails=True, INPUT=empty, OUTPUT=out / "none")
     expect("INPUT" in said, f"a broken layer is not said: {said}")
     _, said = box.run("predict", fails=True, INPUT=SCENE, OUTPUT=out / "none", FURTHER="--bands 1,2,9")
-    expect("has 3 bands" in said, f"pfmap's message is lost: {said}")
+    expect("has bands 1 to 3, not 9: correct --bands" in said, f"pfmap's message is lost: {said}")
     _, said = box.run("predict", fails=True, INPUT=SCENE, OUTPUT=out / "one", SQUARE="road")
     expect("exist" in said, f"outputs that are there are not said: {said}")
     expect(not (out / "none").exists() or not any((out / "none").iterdir()), "something is half done")
