@@ -2,7 +2,6 @@
 
 import ast
 import re
-import resource
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import reduce
@@ -19,6 +18,7 @@ from pfmap.cli.screen import say, show_progress, speak_up
 from pfmap.core.errors import PfmapError, SourceError, UsageError, worded_by
 from pfmap.core.files import in_bucket
 from pfmap.core.option import OPTIONS, Option
+from pfmap.core.system import limits
 from pfmap.mapping.options import SceneSettings, ShapeSettings
 from pfmap.mapping.run_options import SurveyOptions
 
@@ -108,10 +108,10 @@ def _refuse_confined() -> None:
         Path.cwd()
     except OSError as error:  # torch would end the process in C
         raise SourceError("the current folder is gone: change to one that is there") from error
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    now, most = limits.getrlimit(limits.RLIMIT_NOFILE)
     if now < _FILES:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, most))
+            limits.setrlimit(limits.RLIMIT_NOFILE, (_FILES, most))
         except ValueError as error:
             raise SourceError(
                 f"this process may have {now} files open, and needs up to {_FILES}: raise that limit (ulimit "

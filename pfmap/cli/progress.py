@@ -16,6 +16,7 @@ from pfmap.cli import screen
 from pfmap.core.errors import redacted, visible, worded
 from pfmap.core.files import forsake
 from pfmap.core.stages import Message
+from pfmap.core.system import STOPS
 
 T = TypeVar("T")
 
@@ -140,7 +141,7 @@ def _heeded() -> Iterator[list[int]]:
         heard.append(number)
         raise KeyboardInterrupt
 
-    asking = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    asking = STOPS if threading.current_thread() is threading.main_thread() else ()
     wanted = [number for number in asking if signal.getsignal(number) == signal.SIG_DFL]
     for number in wanted:
         signal.signal(number, heed)

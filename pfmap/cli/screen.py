@@ -8,8 +8,6 @@ nobody foresaw, be it in C or by a signal. What pfmap itself says goes where sta
 import io
 import logging
 import os
-import select
-import signal
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
@@ -17,6 +15,7 @@ from typing import Any, TextIO
 import click
 
 from pfmap.core.errors import TargetError, json_text, redacted, visible
+from pfmap.core.system import PIPE, POSIX, console_encoding, detach, set_blocking, wait_for
 from pfmap.version import __version__
 
 _BYTES = 1 << 16  # that the keeper holds
@@ -38,7 +37,7 @@ class _Results(io.FileIO):
         try:
             return super().write(content)
         except BrokenPipeError:  # whoever reads no more of it, as head, ends the process
-            raise SystemExit(128 + signal.SIGPIPE) from None  # as the signal would have
+            raise SystemExit(128 + PIPE) from None  # as the signal would have
         except OSError as error:
             raise TargetError(
                 f"the result cannot be printed ({error.strerror}): files that were to be made are there; run "
@@ -113,13 +112,13 @@ def separate() -> None:
         except OSError:  # closed: the next file that is opened would get its number, and what is printed
             os.open(os.devnull, mode)
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    encoding, own = (sys.stdout or sys.stderr).encoding, os.dup(2)
+    encoding, own = console_encoding(1) or (sys.stdout or sys.stderr).encoding, os.dup(2)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Results(1, "w", closefd=False)), encoding, "backslashreplace"
     )
     _screen = io.TextIOWrapper(
         io.BufferedWriter(_Screen(own, "w", closefd=False)),
-        sys.stderr.encoding,
+        console_encoding(2) or sys.stderr.encoding,
         "backslashreplace",
         line_buffering=True,
     )
@@ -168,21 +167,13 @@ def _tell(order: bytes) -> None:
             os.write(_orders, order)
 
 
-def _keeper(own: int) -> int:
+def _keeper(own: int) -> int | None:
     """Start the keeper of all that goes to standard error; return the pipe for its orders."""
+    if not POSIX:  # nobody can hold what libraries say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        return None
     (noise, into), (heard, tell) = os.pipe(), os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            if not os.fork():  # nobody's child, who would count it among the workers
-                for number in (0, 1, 2, into, tell):
-                    os.close(number)
-                for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-                    signal.signal(each, signal.SIG_IGN)
-                _keep(noise, heard, own)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+    detach(lambda: _keep(noise, heard, own), 0, 1, 2, into, tell)
     os.dup2(into, 2)
     for number in (noise, into, heard):
         os.close(number)
@@ -193,10 +184,10 @@ def _keep(noise: int, heard: int, own: int) -> None:
     """Hold the last lines until told to pass them on, or to end, or until whoever tells is gone."""
     global progress  # noqa: PLW0603 - of this process
     held, loud, ended = b"", False, False
-    os.set_blocking(noise, False)
+    set_blocking(noise, False)
     watched = [noise, heard]
     while not ended:
-        ready, _, _ = select.select(watched, [], [])
+        ready, _, _ = wait_for(watched, [], [])
         if heard in ready:
             order = os.read(heard, 1)
             progress = "json" if order == b"j" else progress

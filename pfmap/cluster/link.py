@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import secrets
-import signal
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -22,6 +21,7 @@ from distributed import Client, Future, Nanny, Scheduler
 from distributed.deploy.spec import SpecCluster
 
 from pfmap.core.errors import ClusterError, named
+from pfmap.core.system import KILL
 
 CONNECT_SECONDS = 10.0
 """How long a scheduler has to answer the first time."""
@@ -254,6 +254,6 @@ def local_cluster(workers: int, device: torch.device) -> Iterator[SpecCluster]:
         for nanny in cluster.workers.values():
             nanny.auto_restart = False
             if nanny.pid:
-                with suppress(ProcessLookupError):
-                    os.kill(nanny.pid, signal.SIGKILL)
+                with suppress(OSError):
+                    os.kill(nanny.pid, KILL)
         cluster.close(timeout=20)

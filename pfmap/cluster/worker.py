@@ -5,12 +5,10 @@ in work, and nothing else. A worker keeps the networks that it has loaded. It ha
 whoever asks: the next one waits for its turn.
 """
 
-import ctypes
 import functools
 import json
 import logging
 import platform
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -37,6 +35,7 @@ from pfmap.core.files import read_text
 from pfmap.core.grid import Span
 from pfmap.core.resources import free_memory, gigabytes, give_back_memory
 from pfmap.core.stages import Clock, read_ahead
+from pfmap.core.system import c_library
 from pfmap.mapping import swaths as way
 from pfmap.mapping.blend import blend
 from pfmap.mapping.estimate import memory_of, probe
@@ -187,7 +186,7 @@ def _prepare_process() -> None:
     costs a third more time, all of it page faults.
     """
     torch.set_num_threads(get_worker().state.nthreads)
-    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    tune = getattr(c_library(), "mallopt", None)
     if tune is not None:  # glibc
         tune(_MMAP_THRESHOLD, 32 << 20)  # the most that it would come to by itself
         tune(_TRIM_THRESHOLD, 64 << 20)

@@ -7,11 +7,9 @@ it cannot; what makes folders, reads or deletes raises `OSError`.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
-import resource
 import shutil
 import stat
 import tempfile
@@ -25,6 +23,7 @@ import platformdirs
 
 from pfmap.core import bucket
 from pfmap.core.errors import UNSEEN, TargetError, reason, saying
+from pfmap.core.system import LOOK, NO_LINK, POSIX, enter, leave, limits, locks, replace, user
 
 _TRIES = 3
 _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a library said
@@ -32,11 +31,7 @@ _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a lib
 DRAFT = ".pfmap-"
 """What the names of folders begin with in which something is made, or taken apart; eight letters follow."""
 
-ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-"""How a folder is opened that must be no link."""
-
 _private: set[Path] = set()  # folders of this process
-_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would have whoever opens it wait
 
 
 def in_bucket(path: Path) -> bool:
@@ -88,12 +83,12 @@ def forsake() -> None:
 
 def _hold(folder: Path) -> int:
     """Open and lock a folder, for as long as it is open: an `OSError` if it is a link, gone, or in use."""
-    held = os.open(folder, ENTER)
+    held: int = enter(folder)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.flock(held, locks.LOCK_EX | locks.LOCK_NB)
         folder.stat()  # still there: whoever held it may have deleted it
     except OSError:
-        os.close(held)
+        leave(held)
         raise
     return held
 
@@ -108,7 +103,7 @@ def clear_drafts(folder: Path) -> None:
             with suppress(OSError):  # a link, a file, or in use
                 held = _hold(path)
                 try:
-                    if os.fstat(held).st_uid == os.geteuid():
+                    if os.fstat(held).st_uid == user():
                         shutil.rmtree(path, ignore_errors=True)
                 finally:
                     os.close(held)
@@ -137,7 +132,7 @@ def publish(staged: Path, final: Path, *, settled: bool = False) -> None:
         else:
             if not settled:
                 settle(staged)
-            staged.replace(final)
+            replace(staged, final)
             if not settled:
                 settle_names(final.parent)
 
@@ -217,13 +212,13 @@ def settle(path: Path) -> None:
             settle(inside)
         settle_names(path)
         return
-    with path.open("rb") as file:
+    with path.open("rb" if POSIX else "r+b") as file:
         os.fsync(file.fileno())
 
 
 def settle_names(folder: Path) -> None:
     """Have the system bring the names in a folder onto the disk."""
-    if in_bucket(folder):
+    if in_bucket(folder) or not POSIX:
         return
     opened = os.open(folder, os.O_RDONLY)
     try:
@@ -248,8 +243,9 @@ def checksum(path: Path) -> str:
 
 
 def _open_plain(path: Path, *, follow: bool = False) -> BufferedReader:
-    file = os.fdopen(os.open(path, _LOOK & ~os.O_NOFOLLOW if follow else _LOOK), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    file = os.fdopen(os.open(path, LOOK if follow else LOOK | NO_LINK), "rb")
+    linked = not (follow or NO_LINK) and path.is_symlink()
+    if linked or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "no plain file", str(path))
     return file
@@ -283,7 +279,7 @@ def write_failed(path: Path, error: Exception) -> TargetError:
         )
     why, remedy = reason(error), "mend that and run the same command again"
     number = getattr(error if isinstance(error, OSError) else error.__cause__, "errno", None)
-    limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    limited = limits.getrlimit(limits.RLIMIT_FSIZE)[0] != limits.RLIM_INFINITY
     with suppress(OSError):  # a server that is gone does not even say how much is free
         disk = shutil.disk_usage(path.parent)
         number = errno.ENOSPC if disk.free < _LEAST <= disk.total else number

@@ -1,18 +1,15 @@
 """What this machine and process have: memory, disk, folders to themselves; what lies in files and beside."""
 
-import ctypes
-import fcntl
 import os
 import platform
 import re
-import resource
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -22,7 +19,6 @@ from pfmap.core import bucket
 from pfmap.core.errors import TargetError
 from pfmap.core.files import (
     DRAFT,
-    ENTER,
     clear_drafts,
     file_names,
     in_bucket,
@@ -30,6 +26,7 @@ from pfmap.core.files import (
     remove,
     writing_into,
 )
+from pfmap.core.system import NO_LINK, POSIX, RSS_UNIT, c_library, enter, leave, limits, locks, user
 
 LOCK_NAME = "lock"
 PART = "_part"
@@ -88,9 +85,9 @@ def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
 def _left_in_limits() -> list[int]:
     """Return what `ulimit` leaves of address space and of data, where one is set."""
     used = psutil.Process().memory_info()
-    limits = ((resource.RLIMIT_AS, used.vms + _UNUSED), (resource.RLIMIT_DATA, getattr(used, "data", 0)))
-    most = [(resource.getrlimit(kind)[0], size) for kind, size in limits]
-    return [limit - size for limit, size in most if limit != resource.RLIM_INFINITY]
+    kinds = ((limits.RLIMIT_AS, used.vms + _UNUSED), (limits.RLIMIT_DATA, getattr(used, "data", 0)))
+    most = [(limits.getrlimit(kind)[0], size) for kind, size in kinds]
+    return [limit - size for limit, size in most if limit != limits.RLIM_INFINITY]
 
 
 _UNUSED = 640 << 20
@@ -126,9 +123,8 @@ def free_disk(folder: Path) -> int:
 
 def give_back_memory() -> None:
     """Return what is free to the system: glibc keeps it, in a pool for each thread, for what may come."""
-    # Absent from other systems, and from other C libraries on Linux.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
+    trim = getattr(c_library(), "malloc_trim", None)
+    if trim is not None:  # absent from other C libraries on Linux
         trim(0)
 
 
@@ -158,11 +154,11 @@ def gigabytes(count: int) -> str:
 
 def peak_memory() -> int:
     """Return the process's peak resident memory in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return int(limits.getrusage(limits.RUSAGE_SELF).ru_maxrss * RSS_UNIT)
 
 
 @contextmanager
-def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], None]]:
+def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], object]]:
     """Make a hidden folder of this machine, if it is not there, and have it alone; also in a bucket.
 
     `what` is mapped by whoever has it, for the message. What it gives has the folder go at the end.
@@ -189,7 +185,9 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], No
                     "folder with output_dir="
                 ) from error
             clear_drafts(output_dir)
-        yield give_up
+        yield (
+            give_up if POSIX else partial(after.callback, give_up)
+        )  # with its lock open it has no other name
 
 
 def _lock(path: Path, held: ExitStack) -> bool:
@@ -197,12 +195,12 @@ def _lock(path: Path, held: ExitStack) -> bool:
     refuse_foreign(path)
     path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as attempt, suppress(FileNotFoundError):
-        folder = os.open(path, ENTER)  # so that no other folder is taken for it
-        attempt.callback(os.close, folder)
+        folder = enter(path)  # so that no other folder is taken for it
+        attempt.callback(leave, folder)
         lock = filelock.FileLock(path / LOCK_NAME)
         lock.acquire(timeout=0)
         attempt.callback(lock.release)
-        if os.path.samestat(os.fstat(folder), path.lstat()):
+        if os.path.samestat(os.stat(folder), path.lstat()):  # noqa: PTH116 - of a number
             held.push(attempt.pop_all())
             return True
     return False
@@ -215,7 +213,7 @@ def refuse_foreign(path: Path) -> None:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             what = "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
-        elif found.st_uid != os.geteuid() and found.st_uid != _owner_of_new(path):
+        elif found.st_uid != user() and found.st_uid != _owner_of_new(path):
             what = f"belongs to another user (number {found.st_uid})"
         else:
             lock = (path / LOCK_NAME).lstat()
@@ -259,11 +257,11 @@ def refuse_open(path: Path) -> None:
     """Refuse to replace a GeoPackage that a program has open: it would write what it has into the new one."""
     for ending, start, size in _SQLITE_LOCKS if path.suffix == ".gpkg" else ():
         try:
-            opened = os.open(f"{path}{ending}", os.O_RDWR | os.O_NOFOLLOW)
+            opened = os.open(f"{path}{ending}", os.O_RDWR | NO_LINK)
         except OSError:  # it is not there, or another's
             continue
         try:
-            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, size, start)
+            locks.lockf(opened, locks.LOCK_EX | locks.LOCK_NB, size, start)
         except (BlockingIOError, PermissionError) as error:
             raise TargetError(
                 f"{path} is open in another program, such as QGIS: close it there, or choose another folder "

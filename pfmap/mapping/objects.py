@@ -20,6 +20,7 @@ from pfmap.core.files import existing, file_names, scratch
 from pfmap.core.grid import GeoBox, Span, mean_size
 from pfmap.core.resources import UNDATED, beside, refuse_open
 from pfmap.core.stages import Regions
+from pfmap.core.system import longest_name
 from pfmap.mapping.options import ShapeOptions
 from pfmap.trace.separate import Separation
 from pfmap.trace.sieve import Rows, Sieve
@@ -69,7 +70,7 @@ def refuse_odd_names(folder: Path, stem: str, names: Iterable[str]) -> None:
             "handle: choose another folder with output_dir=, or rename the scene"
         )
     home = next(path for path in (here, *here.parents) if path.is_dir())
-    limit = os.pathconf(home, "PC_NAME_MAX")
+    limit = longest_name(home)
     for name in names:
         size = len(os.fsencode(name)) + _ON_THE_WAY
         if size > limit:

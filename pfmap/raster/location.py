@@ -18,6 +18,7 @@ from pfmap.core import bucket
 from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, TargetError, named, reason
 from pfmap.core.files import in_bucket
 from pfmap.core.resources import IMAGE, what_it_is
+from pfmap.core.system import LOOK
 
 _URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
@@ -134,7 +135,9 @@ def locate(source: str | os.PathLike[str]) -> Location:
         for archive in (path, *path.parents):
             if archive.suffix.lower() == ".zip" and archive.is_file():
                 inner = path.relative_to(archive).as_posix() if path != archive else _only_raster(archive)
-                return Location(text, f"/vsizip/{archive.resolve()}/{inner}", remote=False, local=archive)
+                return Location(
+                    text, f"/vsizip/{archive.resolve().as_posix()}/{inner}", remote=False, local=archive
+                )
         if path.exists():
             if not path.is_file():  # GDAL would wait for it for ever
                 raise SourceError(f"{text} is a pipe or a device: a file is needed")
@@ -231,7 +234,7 @@ def _refusal(location: Location, error: Exception) -> str:
     """Say why a raster cannot be opened: what the system says of its file, or else what GDAL says."""
     if location.local is not None:
         try:
-            file = os.open(location.local, os.O_RDONLY | os.O_NONBLOCK)
+            file = os.open(location.local, LOOK)
             with open(file, "rb") as opened:  # noqa: PTH123 - of a number
                 shown = re.search(rb"<SourceDataset[^>]*>([^<:]+)<", opened.read(1 << 20))
             if shown and not (path := location.local.parent / unescape(os.fsdecode(shown[1]))).exists():

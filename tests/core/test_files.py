@@ -129,7 +129,7 @@ def test_the_cause_of_a_failure_is_looked_at(tmp_path: Path, monkeypatch: pytest
     assert "(the disk is full; quota" in said(tmp_path / "a.tif", wrapped).replace("[Errno 122] ", "")
     assert "mend that" in said(tmp_path / "a.tif", OSError(errno.EACCES, "no"))
     with monkeypatch.context() as limited:
-        limited.setattr(files.resource, "getrlimit", lambda _kind: (40_960, -1))
+        limited.setattr(files.limits, "getrlimit", lambda _kind: (40_960, -1))
         for error in (OSError(errno.EFBIG, "File too large"), RuntimeError("no such table")):
             assert "(no file may be that large here, by ulimit -f" in said(tmp_path / "a.tif", error)
     full = shutil._ntuple_diskusage(1 << 30, 1 << 30, 0)

@@ -317,7 +317,7 @@ def test_another_users_work_folder_is_refused(
 ) -> None:
     (tmp_path / WORK).mkdir()
     owner = (tmp_path / WORK).stat().st_uid
-    monkeypatch.setattr("pfmap.core.resources.os.geteuid", lambda: owner + 1)
+    monkeypatch.setattr("pfmap.core.resources.user", lambda: owner + 1)
     monkeypatch.setattr("pfmap.core.resources._owner_of_new", lambda _folder: owner + 1)
     with pytest.raises(TargetError, match="belongs to another user"):
         run(mapped[0], tmp_path)
