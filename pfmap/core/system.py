@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,6 +96,14 @@ def _replace_closed(staged: Path, final: Path) -> None:
 
 
 replace: Callable[[Path, Path], object] = Path.replace if POSIX else _replace_closed
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """Return the folder around all of these, "" where they lie on several drives."""
+    try:
+        return os.path.commonpath(paths)
+    except ValueError:
+        return ""
 
 
 def detach(work: Callable[[], object], *closed: int) -> None:

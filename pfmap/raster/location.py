@@ -135,9 +135,8 @@ def locate(source: str | os.PathLike[str]) -> Location:
         for archive in (path, *path.parents):
             if archive.suffix.lower() == ".zip" and archive.is_file():
                 inner = path.relative_to(archive).as_posix() if path != archive else _only_raster(archive)
-                return Location(
-                    text, f"/vsizip/{archive.resolve().as_posix()}/{inner}", remote=False, local=archive
-                )
+                name = f"/vsizip/{archive.resolve().as_posix()}/{inner}"
+                return Location(text, name, remote=False, local=archive)
         if path.exists():
             if not path.is_file():  # GDAL would wait for it for ever
                 raise SourceError(f"{text} is a pipe or a device: a file is needed")

@@ -163,7 +163,7 @@ def _shown(path: Path, grid: GeoBox, part: Part, band: str, hidden: Hidden) -> S
 
 def _name(part: Part, path: Path) -> str:
     """Name a raster from the folder of a VRT, so that both can be moved together."""
-    if not part.local:
+    if not part.local or Path(part.path).absolute().drive != path.absolute().drive:
         return part.path
     name = os.path.relpath(part.path, path.parent)
     return f"./{name}" if ":" in name else name  # NETCDF:a.tif alone GDAL would take apart

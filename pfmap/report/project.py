@@ -97,9 +97,10 @@ def place_beside(location: Location, output_dir: Path) -> str:
     """Say where a scene lies from a project's folder, so that both can be moved together."""
     if location.local is None or not location.plain:
         return location.vsi
-    if in_bucket(output_dir):
-        return os.fspath(location.local.resolve())
-    path = os.path.relpath(location.local.resolve(), output_dir.resolve())
+    there, here = location.local.resolve(), output_dir.resolve()
+    if in_bucket(output_dir) or there.drive != here.drive:
+        return os.fspath(there)
+    path = Path(os.path.relpath(there, here)).as_posix()
     return path if path.startswith("../") else f"./{path}"
 
 

@@ -13,6 +13,7 @@ from pfmap.core.files import make_folder, write_bytes, writing
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import moment_of
 from pfmap.core.stages import stage
+from pfmap.core.system import common_folder
 from pfmap.mapping.job import Result
 from pfmap.mapping.plan import chosen_classes
 from pfmap.mapping.run_report import earlier_report
@@ -150,7 +151,7 @@ class Survey:
         unit: Unit = "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
         scenes = self._scenes(sheets, results, merged, unit)
         figures = SurveyFigures(
-            title=Path(os.path.commonpath(homes)).name or "survey",
+            title=Path(common_folder(homes)).name or "survey",
             version=__version__,
             started=self._started,
             finished=_now(),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pfmap.core.errors import UsageError, csv_cell, csv_text
 from pfmap.core.files import in_bucket, make_folder, read_text, remove, write_bytes
+from pfmap.core.system import common_folder
 from pfmap.mapping.job import Progress
 from pfmap.mapping.run_options import SurveyOptions
 from pfmap.raster.extra import STEM
@@ -137,7 +138,7 @@ def failures_folder(sources: Sequence[str | os.PathLike[str]], output_dir: Path 
         return output_dir
     places = (Path(os.path.realpath(os.fspath(source).removeprefix("@"))) for source in sources)
     homes = {str(place if place.is_dir() else place.parent) for place in places if place.exists()}
-    return Path(os.path.commonpath(homes)) if homes else Path()
+    return Path(common_folder(homes))
 
 
 def write_failures(folder: Path, failures: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from pfmap.core import bucket
 from pfmap.core.classes import PERCENT
 from pfmap.core.errors import UNSEEN, SourceError, UsageError, saying
 from pfmap.core.files import in_bucket
+from pfmap.core.system import common_folder
 from pfmap.raster.location import RASTER_SUFFIXES, Location, is_hidden, locate
 from pfmap.raster.parts import found_file
 
@@ -235,7 +236,9 @@ def _told_apart(sheets: list[Sheet], output_dir: Path | None, reserved: str) -> 
         for group in _equal(sheets):
             homes = [os.path.realpath(sheets[index].location.folder) for index in group]
             for index, home in zip(group, homes, strict=True):  # north/a.tif and south/a.tif: north and south
-                folder = sheets[index].folder / os.path.relpath(home, os.path.commonpath(homes))
+                folder = sheets[index].folder / Path(home).relative_to(
+                    common_folder(homes) or Path(home).anchor
+                )
                 sheets[index] = replace(sheets[index], folder=folder)
     place = output_dir, reserved
     own = [k for k, one in enumerate(sheets) if (one.folder, one.location.stem.casefold()) == place]

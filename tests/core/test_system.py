@@ -1,13 +1,14 @@
 """Other systems than Linux: what they lack is used in one module, and does without elsewhere."""
 
 import ast
+import ntpath
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
 
 import mypy
@@ -18,6 +19,8 @@ from conftest import Write, blobs
 from pfmap.core import system
 from pfmap.core.errors import TargetError
 from pfmap.core.files import publish, read_plain, read_text
+from pfmap.raster.location import locate
+from pfmap.report.qgis import place_beside
 
 ROOT = Path(__file__).parents[2]
 STUBS = Path(mypy.__file__).parent / "typeshed" / "stdlib"
@@ -164,3 +167,17 @@ def test_what_stands_in_for_limits_and_locks_limits_and_locks_nothing() -> None:
     assert 1 << 20 < used <= system.limits.getrusage(0).ru_maxrss * system.RSS_UNIT
     with pytest.raises(OSError, match="no such locks here"):
         system._NoLocks.flock(0, 0)
+
+
+def test_what_lies_on_another_drive_has_its_whole_name(
+    write_scene: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(blobs(8, 8))
+    assert place_beside(locate(scene), scene.parent / "maps") == "../scene.tif"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(PurePath, "drive", property(lambda path: path.name))
+        assert place_beside(locate(scene), scene.parent / "maps") == str(scene)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(os.path, "commonpath", ntpath.commonpath)
+        found = system.common_folder(["C:/north/a", "C:/north/b"]), system.common_folder(["C:/a", "D:/a"])
+    assert found == ("C:\\north", "")
