@@ -7,7 +7,7 @@ COMPILED := .venv/.compiled
 # A Python that has QGIS's own modules: the system's, where QGIS is installed.
 QGIS_PYTHON ?= /usr/bin/python3
 
-.PHONY: demo test test-quick test-slow test-all test-qgis test-browser lint docs clean
+.PHONY: demo test test-quick test-slow test-all test-qgis test-browser lint lint-packages dist docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.demo
@@ -45,6 +45,21 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What is published, whole and as the registry wants it; and all that packs it elsewhere.
+dist: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,release]'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+lint-packages: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,release]'
+	$(BIN)/hadolint Containerfile
+	$(BIN)/yamllint --strict -d '{extends: default, rules: {document-start: disable, line-length: {max: 130}, truthy: {check-keys: false}}}' \
+		.github/workflows
+	$(BIN)/zizmor --offline --pedantic .github
 
 docs: $(STAMP)
 	$(BIN)/python -m docs.make_cli

@@ -1,7 +1,8 @@
-"""The wheel: complete, and usable outside the checkout without development tools."""
+"""The wheel and the source: complete, and usable outside the checkout without development tools."""
 
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -13,7 +14,20 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_the_wheel_carries_the_model_and_runs_elsewhere(tmp_path: Path) -> None:
-    run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], ROOT)
+    run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], ROOT)  # the wheel is made of the source
+    (source,) = tmp_path.glob("pfmap-*.tar.gz")
+    with tarfile.open(source) as files:
+        inside = {name.partition("/")[2] for name in files.getnames()}
+    assert {
+        ".ci/run",
+        "Makefile",
+        "README.md",
+        "constraints.txt",
+        "examples/banepa.tif",
+        "models/landcover/weights.safetensors",
+        "tests/test_wheel.py",
+    } <= inside
+    assert source.stat().st_size < 25e6
     (wheel,) = tmp_path.glob("pfmap-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
