@@ -40,7 +40,7 @@ class ShapeOptions:
         ("gpkg",),
         "Vector format; may be repeated.",
         flags=("--format",),
-        choices=("gpkg", "shp", "fgb", "geojson", "parquet"),
+        choices=("gpkg", "shp", "fgb", "geojson", "parquet", "pmtiles"),
     )
     simplify: float | None = option(
         None,

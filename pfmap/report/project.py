@@ -15,8 +15,8 @@ from pfmap.core.grid import GeoBox
 from pfmap.raster.location import Location
 from pfmap.vector.formats import LAYER
 
-_PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet")
-"""QGIS is quickest with the first; not every build of it opens the last."""
+_PREFERRED = ("gpkg", "fgb", "shp", "geojson", "parquet", "pmtiles")
+"""QGIS is quickest with the first; not every build of it opens the last two."""
 
 _OPACITY = 0.3
 """Of the class raster: the scene below it and the polygons above it stay in sight."""
@@ -81,7 +81,8 @@ def _objects(made: Map) -> Iterator[Layer]:
     """Yield the layers of one vector format: one for each file."""
     wanted = [made.classes[index] for index in made.wanted]
     kind = next(kind for kind in _PREFERRED if kind in made.formats)
-    crs = "EPSG:4326" if kind == "geojson" and made.geobox.crs_wkt else made.geobox.crs_wkt
+    fixed = {"geojson": "EPSG:4326", "pmtiles": "EPSG:3857"}.get(kind)
+    crs = made.geobox.crs_wkt and (fixed or made.geobox.crs_wkt)
     groups = [("objects", kind, wanted)]
     if made.split_by_class:
         groups = [(spec.name, f"{kind}.{spec.name}", [spec]) for spec in wanted]

@@ -45,6 +45,7 @@ _MEDIA = {
     ".geojson": pystac.MediaType.GEOJSON,
     ".fgb": pystac.MediaType.FLATGEOBUF,
     ".parquet": "application/vnd.apache.parquet",
+    ".pmtiles": "application/vnd.pmtiles",
     ".shp": "application/vnd.shp",
     ".json": pystac.MediaType.JSON,
     ".html": pystac.MediaType.HTML,

@@ -1,11 +1,11 @@
 """Write vector files piece by piece: one class for each way in which a format can be written."""
 
 import contextlib
-import json
 import sqlite3
 import struct
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,23 +17,26 @@ import pyarrow.compute as pc
 import pyogrio
 import pyproj
 import shapely
-from pyarrow import parquet
 
 from pfmap.core.arrays import Array, Longs
-from pfmap.core.classes import add_default_style
-from pfmap.core.errors import TargetError, quietly
+from pfmap.core.classes import ClassSpec, add_default_style
+from pfmap.core.errors import TargetError, UsageError, quietly
 from pfmap.core.files import writing
+from pfmap.core.grid import GeoBox
 from pfmap.core.resources import PART
 from pfmap.core.stages import Feed, Regions
-from pfmap.vector.geodesy import in_degrees
+from pfmap.vector.geodesy import in_degrees, same_place, to_degrees
 
 LAYER, GEOMETRY = "objects", "geom"
 """Names of the layer and of its geometry, in formats that name them."""
 
-FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet")
+FORMATS = ("gpkg", "shp", "fgb", "geojson", "parquet", "pmtiles")
 
 SHAPEFILE_BYTES = 2_000_000_000
 """A shapefile's parts stay below this: many programs read offsets as signed 32-bit numbers."""
+
+_TEXT_BYTES = 254
+"""What a text in a shapefile's table has room for."""
 
 _SHORT = {
     "perimeter_m": "perim_m",
@@ -68,6 +71,9 @@ class Sink(ABC):
     metadata: Mapping[str, str]
     moment: datetime
     """When it says it was written, UTC."""
+    geobox: GeoBox
+    """The grid that its objects come from."""
+    classes: Mapping[int, ClassSpec]
     begun: bool = field(default=False, init=False)
     _count: int = field(default=0, init=False)
 
@@ -94,8 +100,8 @@ class Sink(ABC):
 
     def _check(self, paths: Sequence[Path]) -> None:
         """Read back what GDAL wrote: it leaves out without a word what a format has no place for."""
-        if paths[0].suffix in (".geojson", ".parquet"):  # has one CRS, and is read as a whole; is ours
-            return
+        if paths[0].suffix in (".geojson", ".parquet", ".pmtiles"):
+            return  # has one CRS, and is read as a whole; is ours; has objects once in each tile
         layer = LAYER if paths[0].suffix == ".gpkg" else None
         found = [pyogrio.read_info(path, layer=layer, force_feature_count=True) for path in paths]
         count, crs = sum(info["features"] for info in found), found[0]["crs"]
@@ -123,7 +129,7 @@ class Sink(ABC):
 
 
 @dataclass(slots=True)
-class _Shapefile(Sink):
+class Shapefile(Sink):
     """In numbered parts if it grows too large; that is decided before anything is written to a part."""
 
     _parts: list[Path] = field(default_factory=list)
@@ -172,34 +178,7 @@ class _Shapefile(Sink):
 
 
 @dataclass(slots=True)
-class _Parquet(Sink):
-    """GeoParquet 1.1, a row group per chunk."""
-
-    _writer: parquet.ParquetWriter | None = None
-
-    def _append(self, table: pa.Table) -> None:
-        if self._writer is None:
-            crs = None if self.crs is None else self.crs.to_json_dict()
-            column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": crs}
-            geo = {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
-            schema = table.schema.with_metadata({"geo": json.dumps(geo), **self.metadata})
-            self._writer = parquet.ParquetWriter(self._path("parquet"), schema, compression="zstd")
-        self._writer.write_table(table)
-
-    def _finish(self, qml: str) -> list[Path]:
-        assert self._writer is not None
-        self._writer.close()
-        self._style(self._path("parquet"), qml)
-        return [self._path("parquet")]
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError, *_FAILURES):  # one that was not finished is given up
-            if self._writer is not None:
-                self._writer.close()
-
-
-@dataclass(slots=True)
-class _Streamed(Sink):
+class Streamed(Sink):
     """A file that GDAL writes in one go, in a thread that takes chunk after chunk.
 
     A GeoPackage could be appended to, but then its spatial index grows object by object.
@@ -239,28 +218,9 @@ class _Streamed(Sink):
         return [path]
 
     def close(self) -> None:
+        """Have the thread give up."""
         if self._feed is not None:
             self._feed.cancel()
-
-
-def sink(
-    form: str, folder: Path, stem: str, crs: pyproj.CRS | None, metadata: Mapping[str, str], moment: datetime
-) -> Sink:
-    """Begin a file of a format, one of `FORMATS`."""
-    common = (folder, stem, crs, metadata, moment)
-    if form == "gpkg":
-        # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
-        # Later versions than 1.3 make QGIS of 2022 and 2023 doubt the file.
-        options = {"layer_metadata": dict(metadata), "VERSION": "1.3"}
-        return _Streamed(*common, driver="GPKG", ending="gpkg", options=options)
-    if form == "shp":
-        return _Shapefile(*common)
-    if form == "parquet":
-        return _Parquet(*common)
-    if form == "fgb":
-        return _Streamed(*common, driver="FlatGeobuf", ending="fgb")
-    options = {} if crs is None else {"RFC7946": "YES"}
-    return _Streamed(*common, driver="GeoJSON", ending="geojson", options=options)
 
 
 def write_arrow(
@@ -268,10 +228,37 @@ def write_arrow(
 ) -> None:
     """Have GDAL write objects of a kind of geometry that come as Arrow's: a table, or what reads one."""
     text = None if crs is None else crs.to_wkt()
-    if text is not None and driver == "GeoJSON":  # RFC 7946 knows no CRS but one
+    if text is not None and driver in ("GeoJSON", "PMTiles"):  # RFC 7946 knows no CRS but one
         text = "OGC:CRS84"
     options |= {"driver": driver, "geometry_name": GEOMETRY, "geometry_type": kind, "crs": text}
     pyogrio.write_arrow(objects, path, **options)
+
+
+def refuse_unfit(
+    form: str, folder: Path, classes: Iterable[str], crs: pyproj.CRS | None, center: tuple[float, float]
+) -> None:
+    """Refuse a format that cannot hold long names or the CRS, before anything is computed, by a `UsageError`.
+
+    Shapefiles, GeoJSON and tiles do not hold everything; whether the first keep the CRS is tried in `folder`.
+    """
+    lost, way = "", None if crs is None else to_degrees(crs)
+    if form == "shp" and any(len(name.encode()) > _TEXT_BYTES for name in classes):
+        lost = f"a class with a name of more than {_TEXT_BYTES} bytes"
+    elif form in ("geojson", "pmtiles") and crs is not None and way is None:
+        lost = f"CRS {crs.name}: they are in WGS 84 or Web Mercator, and there is no way there"
+    elif form == "pmtiles" and (way is None or abs(way.transform(*center)[1]) > 85.05):
+        lost = "objects without a CRS, or nearer to a pole than Web Mercator reaches"
+    elif form == "shp" and crs is not None:
+        table = pa.table({"class": ["any"], GEOMETRY: [shapely.Point(center).wkb]})
+        with tempfile.TemporaryDirectory(dir=folder) as name, quietly():
+            found = None
+            with contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError):
+                write_arrow(table, Path(name, "trial.shp"), "ESRI Shapefile", crs, "Point")
+                found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
+        if found is None or not same_place(crs, pyproj.CRS(found), center):
+            lost = f"CRS {crs.name}"
+    if lost:
+        raise UsageError(f"{form} files cannot hold {lost}: choose another format with formats=")
 
 
 def as_wkb(regions: Regions) -> pa.Array:

@@ -34,6 +34,7 @@ _FAILURES = (pa.ArrowException, GEOSException, OSError, ValueError, RuntimeError
 
 _CHUNK = 50_000  # features that are read at a time
 _REMOTE = ("/vsi", "http:", "https:", "gs:", "az:")
+_TILED = ("PMTiles", "MVT", "MBTiles")
 _PARQUET, _WESTERN = "Parquet", "CP1252"
 OWN_DATA = {
     ".gpkg": rb"SQLite format 3\0", ".fgb": rb"fgb\x03", ".shp": rb"\0\0\x27\x0a", ".parquet": rb"PAR1",
@@ -216,6 +217,8 @@ def open_layer(text: str, what: str) -> Layer:
             name = layers[0]
         encoding = _unnamed_encoding(Path(path))
         info = pyogrio.read_info(path, layer=name, force_feature_count=True, encoding=encoding)
+        if info["driver"] in _TILED:
+            raise SourceError(f"{text} has features cut into tiles: name the file that these were made of")
         crs = pyproj.CRS(info["crs"]) if info["crs"] else None
     fields, count = list(map(str, info["fields"])), int(info["features"])
     note = f"{text} names no encoding: its texts are read as {encoding}" if encoding == _WESTERN else ""
@@ -285,7 +288,8 @@ def _open_parquet(path: str) -> Layer:
     name, column = _geometry_of(path)
     wkt = column.get("crs", "OGC:CRS84")
     with parquet.ParquetFile(path) as file:
-        fields = [field for field in file.schema_arrow.names if field != name]
+        columns = [field for field in file.schema_arrow if not pa.types.is_struct(field.type)]  # bounds are
+        fields = [field.name for field in columns if field.name != name]
         return Layer(path, None, fields, pyproj.CRS(wkt) if wkt else None, file.metadata.num_rows, _PARQUET)
 
 

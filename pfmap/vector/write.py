@@ -1,9 +1,7 @@
 """Turn regions into objects with attributes, and write them to GIS files, chunk by chunk."""
 
-import contextlib
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,25 +9,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyogrio
 import pyproj
 import shapely
 
 from pfmap.core.arrays import Array, Bools, Floats, Longs, Objects
 from pfmap.core.classes import ClassSpec, objects_style, qml
-from pfmap.core.errors import UsageError, quietly
+from pfmap.core.errors import UsageError
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.core.stages import Regions
-from pfmap.vector.formats import GEOMETRY, Sink, as_wkb, sink, write_arrow
-from pfmap.vector.geodesy import Measurer, rectangles, same_place, sizes, to_degrees
+from pfmap.vector.formats import GEOMETRY, Shapefile, Sink, Streamed, as_wkb, refuse_unfit
+from pfmap.vector.geodesy import Measurer, rectangles, sizes
 from pfmap.vector.regularize import Regularizer
 
 SceneNames = Callable[[Objects], Objects]
 """Says for ``(n,)`` polygons in the CRS which scene shows each."""
-
-_TEXT_BYTES = 254
-"""What a text in a shapefile's table has room for."""
 
 _TEXTS = dict.fromkeys(("class", "scene"), pa.string())
 """Fields whose type their values do not say where there are none."""
@@ -111,8 +105,8 @@ class ObjectWriter:
                     raise UsageError(
                         f"classes {other!r} and {name!r} would have the same file {stem}: rename one"
                     )
-            common = self.folder, stem, self._crs, self.metadata, self.moment
-            self._sinks[name] = [sink(form, *common) for form in self.formats]
+            common = self.folder, stem, self._crs, self.metadata, self.moment, self.geobox, self.classes
+            self._sinks[name] = [_sink(form, *common) for form in self.formats]
         return self._sinks[name]
 
     def add(self, regions: Regions) -> None:
@@ -161,9 +155,8 @@ class ObjectWriter:
 
     def close(self) -> None:
         """Let go of the files, complete or not."""
-        for sinks in self._sinks.values():
-            for one in sinks:
-                one.close()
+        for one in [one for sinks in self._sinks.values() for one in sinks]:
+            one.close()
 
     def _going_on(self, regions: Regions) -> Bools:
         """Say which of ``(n,)`` are further pieces of the object before, and have its attributes."""
@@ -277,29 +270,33 @@ class ObjectWriter:
                 one.append(part)
 
 
-def refuse_unfit(
-    form: str, folder: Path, classes: Iterable[str], crs: pyproj.CRS | None, center: tuple[float, float]
-) -> None:
-    """Refuse a format that cannot hold long names or the CRS, before anything is computed, by a `UsageError`.
+def _sink(
+    form: str,
+    folder: Path,
+    stem: str,
+    crs: pyproj.CRS | None,
+    metadata: Mapping[str, str],
+    moment: datetime,
+    geobox: GeoBox,
+    classes: Mapping[int, ClassSpec],
+) -> Sink:
+    """Begin a file of a format, one of `FORMATS`."""
+    common = (folder, stem, crs, metadata, moment, geobox, classes)
+    if form == "gpkg":
+        # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
+        # Later versions than 1.3 make QGIS of 2022 and 2023 doubt the file.
+        options = {"layer_metadata": dict(metadata), "VERSION": "1.3"}
+        return Streamed(*common, driver="GPKG", ending="gpkg", options=options)
+    if form == "shp":
+        return Shapefile(*common)
+    if form in ("parquet", "pmtiles"):
+        from pfmap.vector.partial import Parquet, Tiles  # geopandas takes half a second
 
-    Shapefiles and GeoJSON do not hold everything; whether a shapefile keeps the CRS is tried in `folder`.
-    """
-    lost = ""
-    if form == "shp" and any(len(name.encode()) > _TEXT_BYTES for name in classes):
-        lost = f"a class with a name of more than {_TEXT_BYTES} bytes"
-    elif form == "geojson" and crs is not None and to_degrees(crs) is None:
-        lost = f"CRS {crs.name}: it is always in WGS 84, and there is no way there"
-    elif form == "shp" and crs is not None:
-        table = pa.table({"class": ["any"], GEOMETRY: [shapely.Point(center).wkb]})
-        with tempfile.TemporaryDirectory(dir=folder) as name, quietly():
-            found = None
-            with contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError):
-                write_arrow(table, Path(name, "trial.shp"), "ESRI Shapefile", crs, "Point")
-                found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
-        if found is None or not same_place(crs, pyproj.CRS(found), center):
-            lost = f"CRS {crs.name}"
-    if lost:
-        raise UsageError(f"{form} files cannot hold {lost}: choose another format with formats=")
+        return Parquet(*common) if form == "parquet" else Tiles(*common)
+    if form == "fgb":
+        return Streamed(*common, driver="FlatGeobuf", ending="fgb")
+    options = {} if crs is None else {"RFC7946": "YES"}
+    return Streamed(*common, driver="GeoJSON", ending="geojson", options=options)
 
 
 def file_part(name: str) -> str:

@@ -121,7 +121,12 @@ def test_scenes_on_servers_are_named_as_gdal_has_it(address: str, name: str) -> 
 
 @pytest.mark.parametrize(
     ("formats", "ending"),
-    [(("shp", "gpkg"), "gpkg|layername=objects"), (("parquet", "shp"), "shp"), (("geojson",), "geojson")],
+    [
+        (("shp", "gpkg"), "gpkg|layername=objects"),
+        (("parquet", "shp"), "shp"),
+        (("geojson",), "geojson"),
+        (("pmtiles",), "pmtiles"),
+    ],
 )
 def test_of_several_formats_the_quickest_is_shown(
     formats: tuple[str, ...], ending: str, write_scene: Write, tmp_path: Path
@@ -130,8 +135,8 @@ def test_of_several_formats_the_quickest_is_shown(
     found = layers(read(result.outputs["project"]))
     assert list(found) == ["scene objects", "scene classes", "scene"]
     assert str(found["scene objects"].findtext("datasource")) == f"./scene_objects.{ending}"
-    if ending == "geojson":
-        assert found["scene objects"].findtext("srs/spatialrefsys/authid") == "EPSG:4326"
+    if code := {"geojson": "EPSG:4326", "pmtiles": "EPSG:3857"}.get(ending):
+        assert found["scene objects"].findtext("srs/spatialrefsys/authid") == code
 
 
 def test_each_class_is_a_layer_where_each_has_a_file(write_scene: Write, tmp_path: Path) -> None:

@@ -148,6 +148,13 @@ def test_curves_are_lines_for_every_purpose(tmp_path: Path, monkeypatch: pytest.
     assert sum(row.area for row in summarize(path, path).rows) == pytest.approx((disc + 400) / 4, rel=3e-3)
 
 
+def test_what_was_cut_into_tiles_is_no_layer(tmp_path: Path) -> None:
+    """Of an object that crosses their edges there would be several."""
+    frame().to_file(tmp_path / "roofs.pmtiles", driver="PMTiles", MAXZOOM=18)
+    with pytest.raises(SourceError, match=r"roofs\.pmtiles has features cut into tiles: name the file"):
+        summarize(str(tmp_path / "roofs.pmtiles"))
+
+
 def test_a_file_of_something_else_is_a_clear_error_for_every_purpose(tmp_path: Path) -> None:
     (tmp_path / "odd.parquet").write_text("no parquet")
     pd.DataFrame({"class": ["a"]}).to_parquet(tmp_path / "table.parquet")

@@ -1,5 +1,6 @@
 """Every vector format holds every object, in however many chunks and parts it comes."""
 
+import itertools
 import json
 import re
 import threading
@@ -29,6 +30,7 @@ from pfmap.trace.tracer import Tracer
 from pfmap.vector import formats, write
 from pfmap.vector.formats import FORMATS
 from pfmap.vector.geodesy import Measurer, rectangles, sizes
+from pfmap.vector.layer import open_layer
 from pfmap.vector.regularize import Regularizer
 from pfmap.vector.write import ObjectWriter
 
@@ -39,13 +41,14 @@ CLASSES = {
 }
 UTM = str(pyproj.CRS(32645).to_wkt())
 RASTER = blotches(5, 120, 150, 4, 2.0)
+TABLES = tuple(form for form in FORMATS if form != "pmtiles")  # those that have each object once, as it is
 
 
 def written(
-    folder: Path, forms: tuple[str, ...] = FORMATS, crs: str | None = UTM, **options: Any
+    folder: Path, forms: tuple[str, ...] = TABLES, crs: str | None = UTM, **options: Any
 ) -> dict[str, list[Path]]:
     """Write the regions of a raster as they close."""
-    geobox = GeoBox(150, 120, crs, (0.5, 0, 300000, 0, -0.5, 3000000))
+    geobox = options.pop("geobox", GeoBox(150, 120, crs, (0.5, 0, 300000, 0, -0.5, 3000000)))
     settings = {"wanted": None, "min_area": 0.0, "scene": "scene", "metadata": {"PFMAP_VERSION": "1"}}
     writer = ObjectWriter(
         folder=folder, stem="objects", formats=forms, classes=CLASSES, geobox=geobox,
@@ -83,7 +86,7 @@ def test_all_formats_hold_the_same_objects(tmp_path: Path) -> None:
     gpkg = by_id(files["gpkg"][0])
     assert gpkg["object_id"].tolist() == sorted(expected.ids)
     assert len(gpkg) > 60  # several chunks
-    for form in FORMATS[1:]:
+    for form in TABLES[1:]:
         other = by_id(files[form][0])
         assert other.crs.to_epsg() == (4326 if form == "geojson" else 32645)
         for name in gpkg.columns.drop("geometry"):
@@ -157,15 +160,80 @@ def test_geojson_follows_rfc_7946(tmp_path: Path) -> None:
 
 
 def test_geoparquet_says_what_it_is(tmp_path: Path) -> None:
-    from pyarrow import parquet
-
     (path,) = written(tmp_path, ("parquet",))["parquet"]
     file = parquet.ParquetFile(path)
     geo = json.loads(file.schema_arrow.metadata[b"geo"])
     assert geo["version"] == "1.1.0"
-    assert geo["columns"][geo["primary_column"]]["encoding"] == "WKB"
+    column = geo["columns"][geo["primary_column"]]
+    assert column["encoding"] == "WKB"
+    assert column["covering"] == {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}
     assert file.num_row_groups > 1
     assert file.schema_arrow.metadata[b"PFMAP_VERSION"] == b"1"
+    boxes = pd.DataFrame(file.read(["bbox"])["bbox"].to_pylist()).to_numpy()
+    np.testing.assert_array_equal(boxes, read(path).bounds)
+    assert "bbox" not in open_layer(str(path), "objects").fields  # for other commands it says nothing new
+
+
+def test_of_a_geoparquet_file_only_what_lies_near_is_read(tmp_path: Path) -> None:
+    """Groups of rows follow a Hilbert curve, in small ones as in all: their boxes hardly overlap."""
+    (path,) = written(tmp_path, ("parquet",))["parquet"]
+    whole, file = read(path), parquet.ParquetFile(path)
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    names = [f"bbox.{side}" for side in sides]
+    columns = [file.schema.names.index(side) for side in sides]
+    assert [file.schema.column(column).path for column in columns] == names
+    groups = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
+    assert max(group.num_rows for group in groups) < 90 < len(whole)  # a chunk has 30
+    stats = [[group.column(column).statistics for column in columns] for group in groups]
+    boxes = np.array([[a.min, b.min, c.max, d.max] for a, b, c, d in stats])
+    small = whole[whole.area < 25]  # the largest reach from one end to the other, wherever they are
+    for x, y in itertools.product((300010, 300060), (2999945, 2999990)):
+        window = (x, y, x + 5, y + 5)
+        near = small.cx[x : x + 5, y : y + 5]
+        found = gpd.read_parquet(path, bbox=window)
+        assert len(near) > 0
+        assert set(near["object_id"]) <= set(found["object_id"])
+        assert len(found) < len(whole) / 2
+    place = small.hilbert_distance(total_bounds=(300000, 2999940, 300075, 3000000))
+    assert place.is_monotonic_increasing
+    assert boxes.shape == (len(groups), 4)
+
+
+@pytest.mark.parametrize(("crs", "x", "y"), [(32645, 300000, 3000000), (3857, 20037438, -1894000)])
+def test_vector_tiles_hold_every_object_with_the_colour_of_its_class(
+    crs: int, x: float, y: float, tmp_path: Path
+) -> None:
+    """At the closest zoom, where a unit of a tile is no larger than a pixel; also over the antimeridian."""
+    geobox = GeoBox(150, 120, pyproj.CRS(crs).to_wkt(), (0.5, 0, x, 0, -0.5, y))
+    paths = written(tmp_path, ("gpkg", "pmtiles"), geobox.crs_wkt, geobox=geobox)
+    whole, tiles = by_id(paths["gpkg"][0]), gpd.read_file(paths["pmtiles"][0])
+    notes = pyogrio.read_info(paths["pmtiles"][0])["dataset_metadata"]
+    assert json.loads(notes["description"]) == {"PFMAP_VERSION": "1"}
+    closest = int(notes["maxzoom"])
+    unit = 40_075_017 / 4096 / 2**closest * np.cos(np.radians(float(notes["center"].split(",")[1])))
+    true = 0.5 if crs == 32645 else 0.5 * np.cos(np.radians(16.77))
+    assert unit <= true * 1.001 < 2 * unit
+    assert int(notes["minzoom"]) == closest - 4
+    assert set(tiles.columns) == {
+        "mvt_id", "object_id", "class", "area_m2", "confidence_mean", "color", "geometry",
+    }  # fmt: skip
+    assert dict(zip(tiles["class"], tiles["color"], strict=True)) == {
+        spec.name: spec.color for spec in CLASSES.values()
+    }
+    assert tiles.total_bounds.tolist() == pytest.approx(
+        [-20037508.34, y - 60, 20037508.34, y] if crs == 3857 else whole.to_crs(3857).total_bounds, abs=1
+    )
+    areas = tiles.set_geometry(tiles.to_crs(6933).geometry).dissolve("object_id").area
+    assert sorted(areas.index) == whole["object_id"].tolist()
+    assert areas.to_numpy() == pytest.approx(whole["area_m2"].to_numpy(), rel=0.1, abs=2 * 3 * unit)
+
+
+def test_vector_tiles_need_a_place_on_a_web_map(tmp_path: Path) -> None:
+    for crs, x, y in ((None, 0, 0), (3413, 0.0, 0.0)):
+        geobox = GeoBox(150, 120, crs and pyproj.CRS(crs).to_wkt(), (0.5, 0, x, 0, -0.5, y))
+        with pytest.raises(UsageError, match="pmtiles files cannot hold objects without a CRS, or nearer to"):
+            written(tmp_path, ("pmtiles",), geobox.crs_wkt, geobox=geobox)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_large_shapefile_goes_on_in_numbered_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +282,7 @@ def test_no_objects_give_layers_with_all_fields(tmp_path: Path) -> None:
     for form, (path,) in files.items():
         frame = read(path)
         assert len(frame) == 0
-        if form != "geojson":  # which has no place for them
+        if form not in ("geojson", "pmtiles"):  # which have no place for them
             assert {"class", "area_m2", "scene"} <= set(frame.columns)
 
 
@@ -286,6 +354,8 @@ def test_outlines_are_to_the_bit_what_shapely_makes_of_polygons(
         with closing(writer):
             writer.add(some)
             table = parquet.read_table(writer.finish()["parquet"][0])
+        table = table.sort_by([("object_id", "ascending"), ("piece", "ascending")])
+        table = table.take(np.argsort(np.argsort(some.object_ids, kind="stable")))
         shapes = polygons(some)
         placed = shapely.transform(shapes, lambda xy: xy @ np.array([[a, d], [b, e]]) + (c, f))
         assert table["geom"].to_pylist() == shapely.to_wkb(placed).tolist()
