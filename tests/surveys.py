@@ -63,7 +63,8 @@ def _classes(times: float) -> tuple[ClassFigures, ...]:
 
 def _sheet(number: int, row: int, col: int) -> SceneFigures:
     west, south = 85.5 + 0.004 * col, 27.6 - 0.003 * row
-    ring = ((west, south), (west + 0.0042, south), (west + 0.0042, south + 0.0031), (west, south + 0.0031))
+    east, north = west + 0.0042, south + 0.0031
+    ring = ((west, north), (west, south), (east, south), (east, north))
     name = f"north/sheet {number:03d}" if number % 3 else f"a & b <{number}>"
     if number % 7 == 6:
         reason = f"/data/{name}.tif has 1 band; model 'landcover' needs 3: choose them with --bands"

@@ -9,12 +9,16 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
 
+from pfmap.core.grid import GeoBox
 from pfmap.report.html import render
 from pfmap.report.survey_figures import SceneFigures, SurveyFigures
+from pfmap.report.thumbnail import scene_alone
 from pfmap.report.wording import AreaUnit
+from pfmap.vector.footprints import lonlat_ring
 
 _OPEN = 6  # scenes: those of a survey of no more are unfolded, also on paper
 _WIDTH, _LOW, _HIGH, _MARGIN = 1000.0, 320.0, 720.0, 40.0  # units of the map's drawing: across, and of height
@@ -22,6 +26,8 @@ _METRES = 6_371_008.8 * math.pi / 180
 """Per degree of latitude, on a sphere: good to 0.5 %, as good as a scale bar can be read."""
 
 _SMALL = 12.0  # units: a smaller footprint gets a mark of this size to be seen and hit
+_SHARP = 1.5  # pixels per unit of the pictures on the map
+_ON_MAP, _EACH = 2_000_000, 8_000  # bytes of all these pictures, and of one
 _NAMED = 12  # scenes: the names of more would cover the map
 
 
@@ -33,7 +39,7 @@ def survey_page(figures: SurveyFigures, thumbnails: Mapping[str, bytes]) -> str:
         for number, scene in enumerate(figures.scenes, 1)
     ]
     failed = [page for page, scene in zip(scenes, figures.scenes, strict=True) if scene.state == "failed"]
-    drawing = draw_footprints(figures.scenes)
+    drawing = draw_footprints(figures.scenes, thumbnails)
     files = {kind: path for kind, path in figures.outputs.items() if kind != "html"}
     return render(
         "survey.html.jinja",
@@ -82,6 +88,10 @@ class Outline:
     """Where the mark of the scene's state stands."""
     mark: float
     """Side of that mark."""
+    picture: str = ""
+    """Of the scene from above: WebP as base64, or ""."""
+    matrix: tuple[float, ...] = ()
+    """Where that lies: SVG's a to f, from a square of one unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +109,8 @@ class Drawing:
     """On the ground, as text."""
 
 
-def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
-    """Lay out the footprints of those scenes that have a place; None if there are none."""
+def draw_footprints(scenes: Sequence[SceneFigures], thumbnails: Mapping[str, bytes]) -> Drawing | None:
+    """Lay out the footprints of those scenes that have a place, and pictures; None if there are none."""
     placed = {index: ring for index, scene in enumerate(scenes) if (ring := _sound(scene.footprint))}
     if not placed:
         return None
@@ -126,12 +136,45 @@ def draw_footprints(scenes: Sequence[SceneFigures]) -> Drawing | None:
         center = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
         across, down, name = max(xs) - min(xs), max(ys) - min(ys), _short(scenes[k].name)
         crowded = crowded or across <= 11 * len(name)
-        outlines.append(Outline(k, points, name, center, max(_SMALL, min(34.0, 0.5 * across, 0.5 * down))))
+        mark = max(_SMALL, min(34.0, 0.5 * across, 0.5 * down))
+        outline = Outline(k, points, name, center, mark)
+        if (content := thumbnails.get(scenes[k].name)) and scenes[k].height:
+            ring = _sound(lonlat_ring(grid)) if (grid := scenes[k].grid) else rings[k]
+            corners = [place((_near(x, first), y)) for x, y in _corners(ring, grid)]
+            outline = replace(outline, **_laid(content, scenes[k], corners, _ON_MAP // len(rings)))
+        outlines.append(outline)
     if crowded:
         outlines = [replace(one, name="") for one in outlines]
     east = _near(lon, 0.0)
     middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(east):.4f}° {'E' if east >= 0 else 'W'}"
     return Drawing(height, tuple(outlines), middle, *_scale_bar(_WIDTH / scale * _METRES))
+
+
+def _corners(ring: Sequence[tuple[float, float]], grid: GeoBox | None) -> list[tuple[float, float]]:
+    """Return the upper left, upper right and lower left corner of a grid of which `lonlat_ring` is known.
+
+    Around a pole that has more points than the sides of the grid, and none of these are returned.
+    """
+    quarter, rest = divmod(len(ring) - 1, 4)
+    if rest or quarter < 1:
+        return []
+    a, b, _, d, e, _ = grid.transform if grid else (1, 0, 0, 0, -1, 0)
+    right, down = (3, 1) if a * e < b * d else (1, 3)  # it runs counter-clockwise on the ground
+    return [ring[0], ring[quarter * right], ring[quarter * down]]
+
+
+def _laid(
+    content: bytes, scene: SceneFigures, corners: Sequence[tuple[float, float]], limit: int
+) -> dict[str, Any]:
+    """Make the picture of a scene on the map, and say where it lies between three corners."""
+    if not corners:
+        return {}
+    (x, y), (right, top), (left, below) = corners
+    a, b, c, d = right - x, top - y, left - x, below - y
+    side = math.ceil(_SHARP * max(math.hypot(a, b), math.hypot(c, d)))
+    box = scene.grid or scene
+    picture = scene_alone(content, (box.height, box.width), side, min(limit, _EACH))
+    return {"picture": base64.b64encode(picture).decode(), "matrix": (a, b, c, d, x, y)}
 
 
 def _near(lon: float, middle: float) -> float:

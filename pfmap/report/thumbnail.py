@@ -83,6 +83,18 @@ def class_picture(
     return _small_webp(Image.fromarray(np.concatenate(panels, axis=1).astype(np.uint8)), limit)
 
 
+def scene_alone(content: bytes, shape: tuple[int, int], side: int, limit: int) -> bytes:
+    """Return the scene of a thumbnail without what lies beside it, in `side` pixels at most, likewise.
+
+    `shape` is the height and the width of the scene, of any unit.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        wide = max(1, round(image.height * shape[1] / shape[0]))
+        alone = image.crop((0, 0, min(image.width, wide), image.height))
+    alone.thumbnail((side, side))
+    return _small_webp(alone, limit)
+
+
 def _small_webp(image: Image.Image, limit: int) -> bytes:
     """Encode a picture in at most so many bytes; nothing where not even a tiny one has as few."""
     while not (content := _best_webp(image, limit)) and max(image.size) > 64:

@@ -1,6 +1,7 @@
 """The page of a survey, as far as it can be checked without a browser; `make test-browser` has one."""
 
 import base64
+import io
 import itertools
 import re
 import sys
@@ -14,10 +15,12 @@ import jinja2
 import numpy as np
 import pyproj
 import pytest
+from PIL import Image
 from surveys import CARD, made_up
 
 from pfmap.core.card import Provenance
 from pfmap.core.errors import TargetError
+from pfmap.core.grid import GeoBox
 from pfmap.evaluation.comparison import Labels, Tally
 from pfmap.evaluation.evaluation_page import Section, page
 from pfmap.evaluation.figures import figures
@@ -28,6 +31,7 @@ from pfmap.report.survey_page import survey_page
 from pfmap.report.thumbnail import class_picture
 from pfmap.report.wording import AreaUnit, duration, link
 from pfmap.survey.campaign import REPORTS, write_reports
+from pfmap.vector.footprints import lonlat_ring
 
 VOID = frozenset({"meta", "img", "br"})
 
@@ -55,7 +59,7 @@ class Page(HTMLParser):
             self.rows[-1].append("")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert self.open[-1] in {"svg", "symbol", "pattern", "a"} or tag in VOID, (
+        assert self.open[-1] in {"svg", "symbol", "pattern", "a", "g"} or tag in VOID, (
             tag
         )  # HTML closes no other so
         self.tags.append((tag, dict(attrs)))
@@ -174,6 +178,56 @@ def test_the_map_is_true_to_scale_and_north_is_up(west: float, south: float) -> 
     assert (y0 - y2) * per_unit == pytest.approx(tall, rel=0.006)
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        (0.5, 0.0, 334000.0, 0.0, -0.5, 3055000.0),
+        (0.4, 0.3, 334000.0, 0.3, -0.4, 3055000.0),  # rotated
+        (0.5, 0.0, 334000.0, 0.0, 0.5, 3055000.0),  # south up
+    ],
+)
+def test_the_picture_of_a_scene_lies_where_the_scene_does(transform: tuple[float, ...]) -> None:
+    """The oracle is where PROJ sees three corners, on the scale of the outline that is drawn over it."""
+    wkt = pyproj.CRS(32645).to_wkt()
+    grid = GeoBox(320, 240, wkt, transform)  # type: ignore[arg-type]
+    survey = made_up(1)
+    scene = replace(survey.scenes[0], grid=grid, footprint=lonlat_ring(GeoBox(640, 240, wkt, grid.transform)))
+    html = survey_page(replace(survey, scenes=(scene,)), {scene.name: picture()})
+    a, b, c, d, e, f = map(float, re.findall(r'transform="matrix\(([^)]*)\)', html)[0].split())
+    outline = re.findall(r'<polygon points="([^"]*)"', html)[0].split()
+    x, y = np.transpose([[float(value) for value in point.split(",")] for point in outline])
+    lon, lat = np.transpose(scene.footprint)
+    scales = np.polyfit(lon, x, 1), np.polyfit(lat, y, 1)
+    to_degrees = pyproj.Transformer.from_crs(32645, 4326, always_xy=True).transform
+    for corner, found in {(0, 0): (e, f), (320, 0): (e + a, f + b), (0, 240): (e + c, f + d)}.items():
+        place = to_degrees(*grid.place(*corner))
+        assert [np.polyval(*pair) for pair in zip(scales, place, strict=True)] == pytest.approx(
+            found, abs=0.3
+        )
+    assert html.index("<image") < html.index("<polygon")  # the outline lies over it
+
+
+def test_pictures_on_the_map_show_the_scene_alone_and_stay_small() -> None:
+    """Of all scenes together, however many there are."""
+    red = np.full((3, 240, 320), 20, dtype=np.uint8)
+    red[0] = 230
+    given = class_picture(red, red[0] > 0, red[0] * 0, {0: (0, 0, 255)}, 15_000)
+    survey = made_up(60)
+    html = survey_page(survey, {scene.name: given for scene in survey.scenes if scene.state != "failed"})
+    drawn = [
+        base64.b64decode(data) for data in re.findall(r'<image href="data:image/webp;base64,([^"]*)', html)
+    ]
+    assert len(drawn) == survey.count("done") + survey.count("skipped")
+    assert sum(map(len, drawn)) < 20_000
+    for content in drawn:
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.width == pytest.approx(image.height * 4 / 3, abs=1)
+            assert image.width < 200  # sixty of them are not larger on the screen
+            shown = np.asarray(image.convert("RGB"))
+        assert (shown[..., 0] > 190).all()
+        assert (shown[..., 2] < 70).all()
+
+
 def test_a_survey_without_places_has_no_map_and_counts_pixels() -> None:
     survey = made_up(3, unit="px")
     bare = tuple(replace(scene, footprint=(), gsd=None, crs="") for scene in survey.scenes)
@@ -252,7 +306,9 @@ def test_two_thousand_scenes_stay_usable() -> None:
     html = survey_page(survey, {scene.name: drawn[k % 5] for k, scene in enumerate(mapped)})
     assert len(html) < 32_000_000
     page = check(html)
-    assert len(page.all("img")) == survey.count("done") + survey.count("skipped")
+    assert len(page.all("img")) == survey.count("done") + survey.count("skipped") == len(page.all("image"))
+    on_map = [str(attrs["href"]) for attrs in page.all("image")]
+    assert max(map(len, on_map)) < 1_400
     places = [
         html.index(f'<section id="{name}"') for name in ("failures", "map", "classes", "scenes", "details")
     ]
