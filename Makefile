@@ -39,6 +39,10 @@ test-browser: $(STAMP)
 	$(BIN)/python tests/surveys.py out/browser
 	$(BIN)/python tests/browser/open_report.py out/browser/maps/survey_report.html out/browser/one
 	$(BIN)/python tests/browser/open_report.py out/browser/many/survey_report.html out/browser/many
+	$(BIN)/pfmap vectorize out/browser/maps/survey_classes.vrt -o out/browser/tiles --format gpkg --format pmtiles
+	npm install --silent --no-save --prefix out/browser/npm maplibre-gl@5.24.1 pmtiles@4.5.0
+	$(BIN)/python tests/browser/open_tiles.py out/browser/tiles/survey_objects.pmtiles \
+		out/browser/tiles/survey_objects.gpkg out/browser/npm/node_modules out/browser/tiles
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
