@@ -41,7 +41,8 @@ def predict(
     """Map each SCENE: a class raster, its confidence and object polygons.
 
     SCENE is any raster that GDAL opens: a path, a URL (https, s3, gs, az), or a zip archive with a raster in
-    it; a folder, of which all scenes are mapped; or @list.txt, with a scene or folder in each line.
+    it; a map service, such as https://host/{z}/{x}/{y}.png, with --bbox; a folder, of which all scenes are
+    mapped; or @list.txt, with a scene or folder in each line.
 
     Writes <stem>_classes.tif, <stem>_confidence.tif, <stem>_objects.gpkg, <stem>_report.json, and <stem>.qgz,
     a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that

@@ -29,6 +29,7 @@ from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.mapping.plan import Plan, chosen_classes, make_plan, wanted_classes
 from pfmap.mapping.run_report import Preflight, build_report, difference, earlier_report, is_done
 from pfmap.mapping.runtime import Probe, Runtime
+from pfmap.mapping.services import cut_out
 from pfmap.mapping.work import Work, opened, work_path
 from pfmap.model.lanes import VIEWS
 from pfmap.model.predictor import Predictor
@@ -89,7 +90,9 @@ class Job:
     @contextmanager
     def planned(self) -> Iterator[tuple[Source, Plan]]:
         """Open the scene and decide how to map it."""
-        runtime = self.runtime
+        runtime, about = self.runtime, list[str]()
+        if self.location.service:
+            self.location, self.options, about = cut_out(self.location, self.options)
         with open_scene(self.location, runtime.model.card, self.options) as source:
             said, info = look_behind(source), source.info
             if not (said or info.validity.decides) and len(source.empty):
@@ -99,7 +102,7 @@ class Job:
                 )
             means = runtime.device, runtime.precision, runtime.batch_size
             plan = make_plan(source, runtime.model, runtime.model_hash, self.options, *means)
-            plan = replace(plan, warnings=[*plan.warnings, *said])
+            plan = replace(plan, warnings=[*about, *plan.warnings, *said])
             with gdal_settings(cache=plan.cache_bytes, remote=self.location.remote):
                 yield source, plan
 

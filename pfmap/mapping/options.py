@@ -140,7 +140,7 @@ class PredictOptions:
     )
     gsd: float | None = option(
         None,
-        "Size of the scene's pixels on the ground, in metres.",
+        "Size of the scene's pixels on the ground, in metres; of a tile server, how fine a zoom is read.",
         words="from its georeferencing",
         metavar="METRES",
         least=0,
@@ -155,10 +155,16 @@ class PredictOptions:
     )
     bbox: tuple[float, float, float, float] | None = option(
         None,
-        "Map only inside this box, in the scene's CRS.",
+        "Map only inside this box.",
         more="As (xmin, ymin, xmax, ymax).",
         metavar="XMIN,YMIN,XMAX,YMAX",
         example="500000,4100000,500500,4100500",
+    )
+    bbox_crs: str | None = option(
+        None,
+        "What bbox= is in, such as EPSG:4326: longitude, latitude.",
+        words="the scene's CRS",
+        metavar="CRS",
     )
     classes: tuple[str, ...] | None = option(
         None, "Classes that become polygons.", words="all; of a model, all but its background", metavar=_NAMES
@@ -204,6 +210,8 @@ class PredictOptions:
         low, high = self.scale or (0.0, 255.0)
         if not (low < high and 0 < 255 / (high - low) < math.inf):
             raise UsageError(f"scale {low:g},{high:g} is not possible: give MIN below MAX")
+        if self.bbox_crs and not self.bbox:
+            raise UsageError("bbox_crs= says what the numbers of bbox= are in: give these too")
         for name, least in (self.threshold or {}).items():
             if not 0 <= least <= 1:
                 raise UsageError(f"threshold {least:g} of {name!r} is not possible: use 0 to 1, such as 0.6")
@@ -260,6 +268,7 @@ class SceneSettings(WindowSettings, total=False):
     grid: OutputGrid
     aoi: str | os.PathLike[str] | None
     bbox: tuple[float, float, float, float] | None
+    bbox_crs: str | None
     confidence: bool
     probabilities: bool
     threshold: Mapping[str, float] | None

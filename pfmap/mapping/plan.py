@@ -199,7 +199,7 @@ def make_plan(
     _refuse_giant_blocks(scene)
     area = None
     if options.aoi is not None or options.bbox is not None:
-        area = read_area(options.aoi, options.bbox, scene.geobox, scene.name)
+        area = read_area(options.aoi, options.bbox, scene.geobox, scene.name, options.bbox_crs)
     rows = area.rows if area is not None else Span(0, scene.geobox.height)
     cols = area.cols if area is not None else Span(0, scene.geobox.width)
     crop = scene.geobox.crop(rows, cols)

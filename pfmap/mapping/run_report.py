@@ -219,6 +219,7 @@ def build_report(
             "extra": plan.options.extra,
             "aoi": plan.options.aoi,
             "bbox": plan.options.bbox,
+            "bbox_crs": plan.options.bbox_crs,
             **plan.options.decided,
             "classes": [card.classes[i].name for i in plan.wanted],
             "separated": plan.chosen.separation and plan.chosen.separation.about(card.by_index),

@@ -6,10 +6,11 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from pfmap.core.arrays import Bools, Longs
+from pfmap.core.arrays import Bools
 from pfmap.core.bucket import gdal_endpoint
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox, Span
@@ -46,6 +47,7 @@ _SETTINGS = {
     "VRT_NUM_THREADS": "1",  # what threads of GDAL's warn of nobody hears, but of a TIFF's tiles since 3.9
     "GDAL_NUM_THREADS": "ALL_CPUS" if rasterio.env.GDALVersion.runtime().at_least("3.9") else "1",
 }
+_WAITS = 0.5, 1.0, 2.0  # seconds, before a map service is asked again, as GDAL does of others by itself
 _REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_HTTP_MAX_RETRY": "3",
@@ -53,6 +55,7 @@ _REMOTE_SETTINGS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_LOW_SPEED_TIME": "30",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_ENABLE_WMS_CACHE": "NO",  # which would lie in the user's home, and show old tiles
     "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",  # we write there ourselves: what was read before may have changed
 }
 
@@ -134,32 +137,6 @@ class Validity:
             masks = src.read_masks(self.masks, window=window, out_shape=(len(self.masks), height, width))
             valid &= masks.any(axis=0)
         return valid
-
-
-Places = Longs
-"""``(n, 4)`` first row and the one after the last, columns likewise, of parts of a raster."""
-NOWHERE: Places = np.empty((0, 4), dtype=np.int64)
-
-
-def places_left(filled: Bools, ys: Sequence[int], xs: Sequence[int]) -> Places:
-    """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
-    found: list[tuple[int, int, int, int]] = []
-    for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():
-        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
-        found += [(*y, xs[left], xs[right]) for left, right in edges]
-    return np.array(found, dtype=np.int64).reshape(-1, 4)
-
-
-def unwritten_places(src: rasterio.DatasetReader, bands: Sequence[int]) -> Places:
-    """Return the tiles of a TIFF of which nobody wrote these bands; strips GDAL does not show as stored."""
-    high, wide = src.block_shapes[0]
-    if src.driver != "GTiff" or wide == src.width:
-        return NOWHERE
-    ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
-    look, bands = src.get_tag_item, bands[:1] if src.interleaving == Interleaving.pixel else bands
-    names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
-    filled = [[any(look(name, "TIFF", band) for band in bands) for name in row] for row in names]
-    return places_left(np.array(filled), ys, xs)
 
 
 @lru_cache(maxsize=64)
@@ -246,6 +223,8 @@ def open_raster(location: Location, **how: int) -> rasterio.DatasetReader:
 
 
 _heard = threading.local()
+_ANSWER = re.compile(r"HTTP status code: (\d+), error: (.*)\.\s+Add the HTTP", re.DOTALL)
+"""What GDAL says of a map server's answer, which it quotes, and of which codes may stand for empty tiles."""
 
 
 def _hear(record: logging.LogRecord) -> bool:
@@ -277,6 +256,7 @@ class Steady:
         spelled = map(partial(_spelled, location), count(1))
         self._again: Callable[[], Any] = lambda: open_raster(next(spelled), **how)
         self._src = open_raster(location, **how)
+        self._waits = _WAITS if location.gdal.startswith("<") else ()
 
     def show(self, shown: Callable[[Any], Any]) -> None:
         """Read what this makes of the raster from now on."""
@@ -284,22 +264,28 @@ class Steady:
         self._again, self._src = lambda: shown(again()), shown(self._src)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._src, name)
         if name not in ("read", "read_masks"):
-            return value
+            return getattr(self._src, name)
 
         def read(*arguments: Any, **named: Any) -> Any:
-            _heard.damage = ""
-            try:
-                got = value(*arguments, **named)
-                if _heard.damage:
-                    raise RasterioIOError(_heard.damage)
-                return got
-            except GDAL_ERRORS:
-                self._src.close()
-                with contextlib.suppress(SourceError):  # else it stays closed, and cannot be read at all
-                    self._src = self._again()
-                raise
+            waits = iter(self._waits)
+            while True:
+                _heard.damage = ""
+                try:
+                    got = getattr(self._src, name)(*arguments, **named)
+                    if _heard.damage:
+                        raise RasterioIOError(_heard.damage)
+                    return got
+                except GDAL_ERRORS as error:
+                    self._src.close()
+                    with contextlib.suppress(SourceError):  # else it stays closed, and cannot be read at all
+                        self._src = self._again()
+                    if (wait := next(waits, None)) is None:
+                        if self._waits and (told := _ANSWER.search(str(error.__cause__))):
+                            why = f"its server answers {told[1]}" if told[1] != "0" else told[2]
+                            raise RasterioIOError(why) from None
+                        raise
+                    time.sleep(wait)
 
         return read
 

@@ -134,6 +134,13 @@ def _categories(classes: Sequence[ClassSpec]) -> list[str]:
     return ["<CategoryNames>", *names, "</CategoryNames>"]
 
 
+def tiles(address: str, zoom: int, agent: str) -> str:
+    """Describe for GDAL all Web Mercator tiles of a zoom, whose address has {z}, {x} and {y} or {-y}."""
+    origin = "bottom" if "{-y}" in address else "top"
+    said = escape(re.sub(r"{-?([zxy])}", r"${\1}", address))
+    return template(_XML / "tiles.xml")(address=said, zoom=zoom, origin=origin, agent=agent)
+
+
 def source_from_folder(text: str, name: str) -> str:
     """Have a VRT that GDAL wrote name its source from its own folder, so that both can be moved together."""
     tag = r'(<SourceDataset relativeToVRT=)"0">[^<]*'

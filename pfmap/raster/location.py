@@ -1,15 +1,12 @@
 """Where a raster is, as the user wrote it and as GDAL opens it, why that cannot be; and where outputs go."""
 
-import base64
-import http.client
 import os
 import re
-import urllib.error
-import urllib.request
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import unescape
 
 import rasterio
@@ -19,14 +16,21 @@ from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, TargetError, named, r
 from pfmap.core.files import in_bucket
 from pfmap.core.resources import IMAGE, what_it_is
 from pfmap.core.system import LOOK
+from pfmap.core.web import asked
 
 _URL = re.compile(r"(https?|s3|gs|az)://", re.IGNORECASE)
 REMOTE = ("/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsiadls", "/vsioss", "/vsiswift", "/vsiwebhdfs")
 """How GDAL's names for what lies on servers begin."""
 
+_SERVICE = re.compile(
+    r"(?:WMTS|WMS):https?://|https?://[^{]*\{(?:z|x|-?y|q|quadkey|u|s|switch:[^}]*)\}", re.IGNORECASE
+)
+_LAYERS = re.compile(r"\b(?:layers?|styles?|time|elevation|map|tilematrix\w*|zoom_level)=[^&;,<\"\s]+", re.I)
+
+_DESCRIBED = rb"<GDAL_WMT?S", "it describes a map service"
+
 _ADDRESS = re.compile(r"(\w+):/{1,2}(?=\w)")  # a path object leaves one of two slashes
 _COLONS = 9  # in GDAL's name of a raster inside a file, at most
-_PATIENCE = 20.0  # seconds
 _SIGNS = ("Content-Length", "Last-Modified", "ETag")
 
 EXACT_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".webp", ".bmp", ".gif"})
@@ -65,6 +69,8 @@ class Location:
     """The only format of GDAL's that it may have, where it was found and not named; or ""."""
     called: str = ""
     """What outputs are to be called where the scene's own name will not do, or ""."""
+    service: bool = False
+    """Whether it is a map service: a server's tiles or pictures, of which a part can be cut out."""
 
     @property
     def name(self) -> str:
@@ -119,10 +125,18 @@ class Location:
 def locate(source: str | os.PathLike[str]) -> Location:
     """Find out how to open a scene; a `SourceError` where there is nothing, or not one raster.
 
-    It is a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or `archive.zip/raster.tif`; or
-    any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
+    It is a path; a URL (https, s3, gs, az); a `.zip` with one raster in it, or `archive.zip/raster.tif`; a
+    map service, as ``https://host/{z}/{x}/{y}.png``, ``WMTS:https://...`` or a file that describes one for
+    GDAL; or any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
     """
     text = os.fspath(source)
+    if _SERVICE.match(text):
+        address = text[text.index("http") :]
+        layer = next((found[0].partition("=")[2] for found in _LAYERS.finditer(text)), "")
+        words = [urlsplit(address).hostname or "tiles", layer]
+        called = "_".join(re.sub(r"[^\w.-]+", "_", word) for word in words if word)
+        shown = text.removesuffix(address) + named(address)
+        return Location(shown, text, remote=True, local=None, called=called, service=True)
     if url := _URL.match(text):
         start = "/vsiaz/" if url[1].lower() == "az" else url[0].lower()  # rasterio's way knows no tokens
         return Location(named(text), start + text[url.end() :], remote=True, local=None)
@@ -141,7 +155,9 @@ def locate(source: str | os.PathLike[str]) -> Location:
             if not path.is_file():  # GDAL would wait for it for ever
                 raise SourceError(f"{text} is a pipe or a device: a file is needed")
             gdal = f"./{text}" if re.match(r"\w{2,}:", text) else text  # GDAL would take NETCDF:a.tif apart
-            return Location(text, gdal, remote=False, local=path)
+            other = path.suffix.lower() not in RASTER_SUFFIXES
+            service = other and what_it_is(path, "", [_DESCRIBED]) == _DESCRIBED[1]
+            return Location(text, gdal, remote=service, local=path, service=service)
         if (inside := _named_inside(text)) is not None:
             return inside
     except OSError as error:  # a name that is too long, a folder that is locked, a server that is gone
@@ -206,27 +222,23 @@ def _named_inside(text: str) -> Location | None:
 def ask_server(location: Location) -> dict[str, str]:
     """Ask a web server what it says of a scene before GDAL, which cannot be interrupted, is sent there.
 
-    Returns its length, time of change and tag, as far as it tells; a `SourceError` where nobody answers.
+    Returns its length, time of change and tag, as far as it tells; of what was cut out of a map service what
+    that is called; a `SourceError` where nobody answers.
     """
+    if location.gdal.startswith("<"):
+        own = location.text if location.local is None else ""
+        return {"service": " ".join([own, *_LAYERS.findall(location.gdal)])}
     if not location.gdal.startswith(("http://", "https://")):
         return {}
-    try:
-        parts = urlsplit(location.gdal)
-        user, _, host = parts.netloc.rpartition("@")
-        request = urllib.request.Request(parts._replace(netloc=host).geturl(), method="HEAD")
-        if user:
-            token = base64.b64encode(unquote(user).encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {token}")
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}
-    except urllib.error.HTTPError:
-        return {}  # it answers; GDAL may know how to ask it, and says what is wrong if not
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        why = getattr(error, "reason", error)
+    if location.service:
         raise SourceError(
-            f"{location.text} cannot be opened (the server does not answer: {why}): check the address and "
-            "the network"
-        ) from error
+            f"{location.text} is a map service: only pfmap predict, batch and info cut a part out"
+        )
+    try:
+        with asked(location.gdal, location.text, "HEAD") as answer:
+            return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}
+    except HTTPError:
+        return {}  # it answers; GDAL may know how to ask it, and says what is wrong if not
 
 
 def _refusal(location: Location, error: Exception) -> str:

@@ -19,9 +19,9 @@ from pfmap.core.classes import RGB
 from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import Span
 from pfmap.core.resources import times_of
-from pfmap.raster.gdal import GDAL_ERRORS, Places, Steady, gdal_settings, reading, unwritten_places, window_of
+from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, window_of
 from pfmap.raster.location import Location, ask_server
-from pfmap.raster.parts import Parts, refuse_pointers
+from pfmap.raster.parts import Parts, Places, refuse_pointers, unwritten_places
 from pfmap.raster.scaling import (
     EIGHT_BIT,
     Sample,
@@ -142,10 +142,10 @@ class Source:
             raise self._unreadable(f" at column {cols.start}, row {rows.start}", error) from error
 
     def _unreadable(self, place: str, error: Exception) -> SourceError:
+        remedy = "give the same command again later" if "service" in self.signs else "mend or copy it again"
         return SourceError(
             f"{self.info.name} cannot be read{place}: the source is damaged, incomplete or gone "
-            f"({reason(error)}); mend or copy it again, or count what cannot be read as nodata with "
-            "on_read_error='nodata'"
+            f"({reason(error)}); {remedy}, or count what cannot be read as nodata with on_read_error='nodata'"
         )
 
     def _read(self, rows: Span, cols: Span) -> tuple[Bytes, Bools]:
@@ -310,7 +310,7 @@ class Source:
         digest.update(json.dumps([*facts, self.signs], default=str).encode())
         for path, (size, changed, _) in self.times.items():
             digest.update(f"{path.name}|{size}|{changed}".encode())
-        if not self.info.files:
+        if not (self.info.files or "service" in self.signs):
             rows, cols = spots(src.height, _SPOTS), spots(src.width, _SPOTS)
             for share in (0, 2, 4):
                 window = window_of(rows[(len(rows) - 1) * share // 4], cols[(len(cols) - 1) * share // 4])

@@ -112,7 +112,7 @@ class Survey:
             )
         raise UsageError(
             f"the area of interest touches none of the {len(self.results)} scenes: check aoi= and "
-            "bbox=, whose numbers are in the scenes' CRS"
+            "bbox=, whose numbers are in the scenes' CRS, or in bbox_crs="
         )
 
     def add_earlier(self, sheets: Sequence[Sheet]) -> None:

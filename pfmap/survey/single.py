@@ -34,7 +34,7 @@ def predict(
 
     Args:
         scene: any raster that GDAL opens, with the bands the model needs: a path, a URL (https, s3, gs, az),
-            a zip archive, or one of GDAL's `/vsi` names.
+            a zip archive, a map service, or one of GDAL's `/vsi` names.
         output_dir: where the files go, a folder or `s3://bucket/folder`; by default the scene's folder.
         on_progress: called with (pixels done, pixels in all); it may raise to stop the run.
         on_message: called with lines for people: the plan, the device in use, warnings.

@@ -3,15 +3,18 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly
+from pfmap.core.errors import OutsideError, SourceError, UsageError, quietly, reason
 from pfmap.core.grid import GeoBox, Span
 from pfmap.vector.layer import explained, open_layer, polygons_of
 
 Bounds = tuple[float, float, float, float]
 _PIXEL = 1e-6  # bounds this close to a pixel's edge lie on it
+_EDGE = 64  # pieces of an edge of a box, which is curved in another CRS
+_STRAIGHT = 1e-9  # share of its area that a box with edges along the axes may lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +50,28 @@ class Area:
         return bytes(shapely.to_wkb(shapely.normalize(self.geometry)))
 
 
-def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str) -> Area:
+def read_area(
+    text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str, bbox_crs: str | None = None
+) -> Area:
     """Bring an area of interest into the pixels of a scene, whose grid is given, and whose name for messages.
 
     It is all polygons of a vector file, or ``FILE:layer``, holes included; or a bbox, xmin, ymin, xmax, ymax
-    in the scene's CRS; or what both cover.
+    in the scene's CRS, or in `bbox_crs`, x before y; or what both cover.
 
     Raises:
         SourceError: the file cannot be read, or has no polygons.
         UsageError: the area does not touch the scene, or their CRSs cannot be brought together.
     """
-    shapes, note = [], ""
+    shapes, note, straight = [], "", True
     if text is not None:
         shape, note = _read_polygons(text, geobox, scene)
         shapes.append(shape)
     if bbox is not None:
         if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
             raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
-        shapes.append(shapely.box(*bbox))
+        box = shapely.box(*bbox) if bbox_crs is None else _moved(bbox, bbox_crs, geobox, scene)
+        shapes.append(box)
+        straight = box.area >= shapely.box(*box.bounds).area * (1 - _STRAIGHT)
     geometry = _in_pixels(shapes, geobox)
     if geometry.is_empty or geometry.area == 0:
         named = " and ".join(name for name in (text, bbox and f"bbox={bbox}") if name)
@@ -73,12 +80,38 @@ def read_area(text: str | None, bbox: Bounds | None, geobox: GeoBox, scene: str)
     x0, y0, x1, y1 = geometry.bounds
     rows = Span(int(np.floor(y0 + _PIXEL)), int(np.ceil(y1 - _PIXEL)))
     cols = Span(int(np.floor(x0 + _PIXEL)), int(np.ceil(x1 - _PIXEL)))
-    upright = bbox is not None and text is None and (geobox.transform[1], geobox.transform[3]) == (0.0, 0.0)
+    upright = (
+        straight
+        and bbox is not None
+        and text is None
+        and (geobox.transform[1], geobox.transform[3]) == (0.0, 0.0)
+    )
     if upright:
         # A box along the axes takes whole pixels: those whose centre it covers.
         rows = _centres(y0, y1, geobox.height)
         cols = _centres(x0, x1, geobox.width)
     return Area(geometry, rows, cols, upright, note)
+
+
+def _moved(bbox: Bounds, crs: str, geobox: GeoBox, scene: str) -> BaseGeometry:
+    """Bring a box of another CRS into a scene's."""
+    if geobox.crs_wkt is None:
+        raise UsageError(f"{scene} has no CRS: give bbox= in its pixels, and leave out bbox_crs={crs!r}")
+    try:
+        target = pyproj.CRS.from_wkt(geobox.crs_wkt).to_2d()
+        way = pyproj.Transformer.from_crs(pyproj.CRS.from_user_input(crs).to_2d(), target, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        raise UsageError(
+            f"bbox_crs={crs!r} cannot be brought into the CRS of {scene} ({reason(error)}): write it as "
+            "EPSG:4326"
+        ) from error
+    edges = shapely.segmentize(shapely.box(*bbox), max(bbox[2] - bbox[0], bbox[3] - bbox[1]) / _EDGE)
+    moved = shapely.transform(edges, lambda xy: np.column_stack(way.transform(xy[:, 0], xy[:, 1])))
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise UsageError(
+            f"bbox={bbox} reaches beyond where {scene} has a CRS: is it in bbox_crs={crs!r}, x before y?"
+        )
+    return moved
 
 
 def _in_pixels(shapes: list[BaseGeometry], geobox: GeoBox) -> BaseGeometry:

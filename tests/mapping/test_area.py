@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import pfmap
 from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.grid import GeoBox, Span
+from pfmap.vector.area import read_area
 
 NODATA = 255
 ROTATED = Affine.translation(300000, 3000000) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)
@@ -175,3 +177,52 @@ def test_an_area_without_a_crs_is_taken_to_be_in_the_scenes(write_scene: Write, 
     )
     assert any("names no CRS" in line for line in said)
     assert result.report["map"]["width"] == result.report["map"]["height"] == 50
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:32644"])
+def test_a_box_may_be_in_another_crs(crs: str, write_scene: Write, tmp_path: Path) -> None:
+    """Its edges are straight there: it is a polygon with many corners here."""
+    image = blobs(260, 320)
+    scene = write_scene(image)
+    box = on_ground(shapely.box(60, 40, 250, 200))
+    bbox = gpd.GeoSeries([box], crs="EPSG:32645").to_crs(crs).total_bounds
+    edges = shapely.segmentize(shapely.box(*bbox), np.ptp(bbox[::2]) / 500)
+    plots = gpd.GeoSeries([edges], crs=crs).to_crs("EPSG:32645")
+    plots.to_file(tmp_path / "area.gpkg")
+    options: dict[str, Any] = {"model": stand_in(), "device": "cpu"}
+    made = pfmap.predict(scene, tmp_path / "out", bbox=tuple(bbox), bbox_crs=crs, **options)
+    same = pfmap.predict(scene, tmp_path / "same", aoi=tmp_path / "area.gpkg", **options)
+    with rasterio.open(made.outputs["classes"]) as one, rasterio.open(same.outputs["classes"]) as other:
+        assert one.transform == other.transform
+        assert np.array_equal(one.read(1), other.read(1))
+        assert 0.5 < (one.read(1) != NODATA).mean() < 1
+    assert made.report["options"]["bbox_crs"] == crs
+
+
+def test_a_box_along_the_axes_of_the_scene_is_whole_pixels_in_any_crs() -> None:
+    box = gpd.GeoSeries([on_ground(shapely.box(10.4, 5.6, 30.6, 40.4))], crs="EPSG:3857")
+    grid = GeoBox(70, 60, box.crs.to_wkt(), tuple(NORTH_UP)[:6])
+    areas = [
+        read_area(None, tuple(box.to_crs(crs).total_bounds), grid, "scene", crs)
+        for crs in ("EPSG:3857", "EPSG:4326")
+    ]
+    assert {(area.rows, area.cols, area.rectangle) for area in areas} == {(Span(6, 40), Span(10, 31), True)}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bbox_crs": "EPSG:4326"}, "bbox_crs= says what the numbers of bbox= are in"),
+        ({"bbox": (85, 27, 86, 28), "bbox_crs": "nonsense"}, "bbox_crs='nonsense' cannot be brought"),
+        ({"bbox": (85, 27, 86, 95), "bbox_crs": "EPSG:4326"}, "reaches beyond"),
+        ({"bbox": (86, 28, 85, 27), "bbox_crs": "EPSG:4326"}, "has no extent"),
+    ],
+)
+def test_a_box_that_cannot_be_laid_over_the_scene_is_refused(
+    options: dict[str, Any], said: str, write_scene: Write, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        pfmap.predict(write_scene(blobs(60, 70)), tmp_path / "out", model=stand_in(), device="cpu", **options)
+    bare = write_scene(blobs(60, 70), "bare.tif", crs=None)
+    with pytest.raises(UsageError, match=r"has no CRS.*leave out bbox_crs="):
+        pfmap.predict(bare, model=stand_in(), device="cpu", bbox=(0, 0, 1, 1), bbox_crs="EPSG:4326")

@@ -69,7 +69,7 @@ def test_a_name_that_only_looks_like_gdals_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "scene.tif").touch()
     for name in (
         "NETCDF:none.nc:a",
-        "WMS:https://example.org",
+        "WMS:example.org",
         f"GTIFF_DIR:9:{tmp_path}/none.tif",
         ":::::::::::",
     ):
