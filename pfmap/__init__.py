@@ -19,6 +19,7 @@ from pfmap.version import __version__
 if TYPE_CHECKING:
     from pfmap.evaluation.prediction import evaluate
     from pfmap.mapping.polygonize import vectorize
+    from pfmap.model.download import import_model
     from pfmap.model.store import load_model
     from pfmap.model.upstream import import_checkpoint
     from pfmap.survey.campaign import SurveyResult
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "evaluate_model",
     "import_checkpoint",
+    "import_model",
     "inspect",
     "load_model",
     "predict",
@@ -55,6 +57,7 @@ _HOMES = {
     "evaluate_model": "pfmap.train.evaluate_model",
     "vectorize": "pfmap.mapping.polygonize",
     "import_checkpoint": "pfmap.model.upstream",
+    "import_model": "pfmap.model.download",
 }
 
 

@@ -119,17 +119,27 @@ def export(name: str, target: Path, gsd: float | None, overwrite: bool) -> None:
 
 
 @models.command("import", cls=Command)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("source")
+@click.option(
+    "--sha256",
+    metavar="HEX",
+    help="Hash that the file has to have, as its maker states it; an address needs one.",
+)
 @click.option(
     "--preset",
     type=click.Choice(["isaid", "potsdam", "vaihingen"]),
-    required=True,
-    help="What the checkpoint was trained for: sets classes, colours, window and bands.",
+    help="What a checkpoint was trained for: sets classes, colours, window and bands.",
 )
-@click.option("--name", required=True, help="Name of the new model.")
-def import_command(checkpoint: Path, preset: str, name: str) -> None:
-    """Import a published PFNet CHECKPOINT as a model of your own."""
-    from pfmap.model.upstream import import_checkpoint
+@click.option("--name", help="Name of the new model.  [default: what it is called; a checkpoint needs one]")
+@click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
+def import_command(
+    source: str, sha256: str | None, preset: str | None, name: str | None, overwrite: bool
+) -> None:
+    """Import a model of somebody else's as one of your own.
 
-    folder = import_checkpoint(checkpoint, preset=preset, name=name)
-    say(f"imported as {name!r} in {folder}: use it with pfmap predict SCENE -m {name}")
+    SOURCE is a model's address (https), archive (zip, tar) or folder, or a published PFNet checkpoint.
+    """
+    from pfmap.model.download import import_model
+
+    folder = import_model(source, sha256=sha256, preset=preset, name=name, overwrite=overwrite)
+    say(f"imported as {folder.name!r} in {folder}: use it with pfmap predict SCENE -m {folder.name}")
