@@ -9,12 +9,18 @@ tables of tags, which also say where in the file each compressed block lies.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from struct import calcsize, pack, unpack_from
 from typing import Literal
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape  # for paths, which have to stay what they are
 
+import numpy as np
+import rasterio
+from rasterio.enums import Interleaving
+
+from pfmap.core.arrays import Bools, Longs
 from pfmap.core.classes import ClassSpec
 from pfmap.core.errors import xml_attribute, xml_text
 from pfmap.core.files import template
@@ -36,6 +42,10 @@ _OF_THE_FILE = 33550
 _LONG, _LONG8 = 4, 16
 _BYTES = {1: 1, 2: 1, 3: 2, _LONG: 4, 12: 8}
 """Of one value of a tag, by its type."""
+
+Places = Longs
+"""``(n, 4)`` first row and the one after the last, columns likewise, of parts of a raster."""
+NOWHERE: Places = np.empty((0, 4), dtype=np.int64)
 
 Tags = Mapping[int, tuple[int, int, bytes]]
 """Of a TIFF's directory, by their numbers: type, count and values, little-endian."""
@@ -245,3 +255,24 @@ def beginning(directories: Sequence[Tags], *, big: bool) -> bytes:
                 entries += content.ljust(room, b"\0")
         out += entries + pack(place, (end + len(further)) * (number < len(directories))) + further
     return out
+
+
+def places_left(filled: Bools, ys: Sequence[int], xs: Sequence[int]) -> Places:
+    """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
+    found: list[tuple[int, int, int, int]] = []
+    for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():
+        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
+        found += [(*y, xs[left], xs[right]) for left, right in edges]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
+
+
+def unwritten_places(src: rasterio.DatasetReader, bands: Sequence[int]) -> Places:
+    """Return the tiles of a TIFF of which nobody wrote these bands; strips GDAL does not show as stored."""
+    high, wide = src.block_shapes[0]
+    if src.driver != "GTiff" or wide == src.width:
+        return NOWHERE
+    ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
+    look, bands = src.get_tag_item, bands[:1] if src.interleaving == Interleaving.pixel else bands
+    names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
+    filled = [[any(look(name, "TIFF", band) for band in bands) for name in row] for row in names]
+    return places_left(np.array(filled), ys, xs)

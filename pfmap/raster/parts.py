@@ -16,15 +16,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-from rasterio.enums import Interleaving
 
 from pfmap.core import bucket
-from pfmap.core.arrays import Bools, Longs
 from pfmap.core.errors import SourceError, quietly, reason
 from pfmap.core.files import in_bucket
 from pfmap.core.grid import Span
 from pfmap.core.resources import IMAGE, what_it_is
 from pfmap.raster.gdal import GDAL_ERRORS, gdal_settings
+from pfmap.raster.layout import NOWHERE, Places, places_left, unwritten_places
 from pfmap.raster.location import REMOTE, Location, is_hidden, locate, not_opened
 from pfmap.raster.scene import SceneInfo
 
@@ -39,10 +38,6 @@ _TYPES = {"uint8": "Byte", "complex64": "CFloat32", "complex128": "CFloat64"}
 """GDAL's names of types that differ from numpy's in more than case."""
 _ALL = Span(0, 1 << 60)
 _DEEP = 8  # virtual rasters that show one another
-
-Places = Longs
-"""``(n, 4)`` first row and the one after the last, columns likewise, of parts of a raster."""
-NOWHERE: Places = np.empty((0, 4), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,27 +161,6 @@ def _not_shown(root: ElementTree.Element, bands: Sequence[int]) -> list[Gone]:
 
 def _nothing_at(places: Places) -> list[Gone]:
     return [Gone("", Span(*place[:2]), Span(*place[2:])) for place in places.tolist()]
-
-
-def places_left(filled: Bools, ys: Sequence[int], xs: Sequence[int]) -> Places:
-    """Return which of a ``(rows, columns)`` grid of cells with these edges are not filled, unless none is."""
-    found: list[tuple[int, int, int, int]] = []
-    for y, row in zip(pairwise(ys), ~filled, strict=True) if filled.any() else ():
-        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
-        found += [(*y, xs[left], xs[right]) for left, right in edges]
-    return np.array(found, dtype=np.int64).reshape(-1, 4)
-
-
-def unwritten_places(src: rasterio.DatasetReader, bands: Sequence[int]) -> Places:
-    """Return the tiles of a TIFF of which nobody wrote these bands; strips GDAL does not show as stored."""
-    high, wide = src.block_shapes[0]
-    if src.driver != "GTiff" or wide == src.width:
-        return NOWHERE
-    ys, xs = ([*range(0, size, step), size] for size, step in ((src.height, high), (src.width, wide)))
-    look, bands = src.get_tag_item, bands[:1] if src.interleaving == Interleaving.pixel else bands
-    names = [[f"BLOCK_OFFSET_{x}_{y}" for x in range(len(xs) - 1)] for y in range(len(ys) - 1)]
-    filled = [[any(look(name, "TIFF", band) for band in bands) for name in row] for row in names]
-    return places_left(np.array(filled), ys, xs)
 
 
 def _places(gone: Iterable[Gone]) -> Places:

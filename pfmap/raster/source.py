@@ -20,8 +20,9 @@ from pfmap.core.errors import SourceError, reason
 from pfmap.core.grid import Span
 from pfmap.core.resources import times_of
 from pfmap.raster.gdal import GDAL_ERRORS, Steady, gdal_settings, reading, window_of
+from pfmap.raster.layout import Places, unwritten_places
 from pfmap.raster.location import Location, ask_server
-from pfmap.raster.parts import Parts, Places, refuse_pointers, unwritten_places
+from pfmap.raster.parts import Parts, refuse_pointers
 from pfmap.raster.scaling import (
     EIGHT_BIT,
     Sample,
