@@ -162,7 +162,7 @@ class PredictOptions:
     )
     bbox_crs: str | None = option(
         None,
-        "What bbox= is in, such as EPSG:4326: longitude, latitude.",
+        "CRS of the box, such as EPSG:4326: longitude, latitude.",
         words="the scene's CRS",
         metavar="CRS",
     )

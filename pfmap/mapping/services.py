@@ -109,7 +109,7 @@ def _wanted(location: Location, options: PredictOptions) -> float:
     if not (options.bbox or options.aoi):
         raise UsageError(f"{name} shows the world, of which a part can be mapped: {_NEEDED}")
     if options.bbox and not options.bbox_crs:
-        raise UsageError(f"{name} needs bbox_crs='EPSG:4326' where bbox= is in degrees, or 'EPSG:3857'")
+        raise UsageError(f"{name} needs bbox_crs='EPSG:4326' where bbox= is in degrees, else 'EPSG:3857'")
     if options.gsd is None:
         raise UsageError(f"{name} has many zooms: say how fine a one to map with gsd=METRES, such as gsd=0.3")
     return options.gsd

@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 import tarfile
 import zipfile
 import zlib
@@ -190,7 +189,7 @@ def _copy(source: IO[bytes], target: Path, shown: str) -> None:
 
 
 def _files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield name and content of the plain files in a folder or an archive; links are none."""
+    """Yield name and content of the files in a folder or an archive; no link is followed."""
     with ExitStack() as held:
         if path.is_dir():
             for inside in sorted(path.iterdir()):
@@ -200,7 +199,7 @@ def _files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         elif zipfile.is_zipfile(path):
             archive = held.enter_context(zipfile.ZipFile(path))
             for one in archive.infolist():
-                if not (one.is_dir() or stat.S_ISLNK(one.external_attr >> 16)):
+                if not one.is_dir():
                     with archive.open(one) as file:
                         yield one.filename, file
         elif path.is_file() and tarfile.is_tarfile(path):

@@ -282,8 +282,8 @@ class Steady:
                         self._src = self._again()
                     if (wait := next(waits, None)) is None:
                         if self._waits and (told := _ANSWER.search(str(error.__cause__))):
-                            why = f"its server answers {told[1]}" if told[1] != "0" else told[2]
-                            raise RasterioIOError(why) from None
+                            odd = {"0": told[2], "200": "its server answers with nothing"}
+                            raise RasterioIOError(odd.get(told[1], f"its server answers {told[1]}")) from None
                         raise
                     time.sleep(wait)
 

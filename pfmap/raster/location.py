@@ -216,7 +216,8 @@ def _named_inside(text: str) -> Location | None:
     around = text.partition(":")[2].replace(found, "", 1)
     called = "_".join([Path(found).stem, *re.findall(r"\w+", around)])
     whole = text.replace(found, str(Path(found).absolute()), 1)
-    return Location(text, whole, remote=False, local=Path(found), called=called)
+    asks = bool(re.match("WMT?S:", text, re.IGNORECASE))
+    return Location(text, whole, remote=asks, local=Path(found), called=called, service=asks)
 
 
 def ask_server(location: Location) -> dict[str, str]:

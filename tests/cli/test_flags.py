@@ -60,7 +60,7 @@ MESSAGES = [
 def test_every_option_that_the_library_names_becomes_a_flag(module: str, text: str) -> None:
     named = [name for name in re.findall(r"([a-z]\w*)=", text) if name in NAMES]
     shown = as_flags(OPTIONS)(text)
-    flags = re.findall(r"--[a-z][a-z-]*", shown)
+    flags = re.findall(r"--[a-z][a-z\d-]*", shown)
     assert len(flags) >= len(named), (module, shown)
     assert set(flags) <= FLAGS
     assert not [name for name in re.findall(r"([a-z]\w*)=", shown) if name in NAMES], (module, shown)
@@ -74,7 +74,7 @@ def test_the_library_names_options_at_all() -> None:
 def test_the_library_writes_no_flags(path: Path) -> None:
     if path.name in {"options.py", "run_options.py", "scaling.py"}:  # about commands; where a scale is from
         return
-    found = {flag for text in texts(path) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
+    found = {flag for text in texts(path) for flag in re.findall(r"(?<![\w-])--[a-z][a-z\d-]+", text)}
     assert not (found - OTHERS) & FLAGS, path
 
 

@@ -240,8 +240,12 @@ def test_a_service_that_lies_in_a_folder_is_not_asked(server: Server, tmp_path: 
     (tmp_path / "in").mkdir()
     for name in ("a.xml", "b.tif", "c.wms"):
         (tmp_path / "in" / name).write_text(gdal_tiles(server))
-    made = pfmap.predict_all(tmp_path / "in", tmp_path / "out", pattern="*", model=stand_in(), device="cpu")
-    assert [bool(one.reason) for one in made] == [True] * 3
+    options: dict[str, Any] = {"model": stand_in(), "bbox": box(*BOX), **OPTIONS}
+    made = pfmap.predict_all(tmp_path / "in", tmp_path / "out", pattern="*", **options)
+    assert [one.reason.partition("; ")[2][:39] for one in made if one.sheet.name != "b"] == [
+        "a file in a folder that leads to others"
+    ] * 2
+    assert [one.sheet.name for one in made if one.reason] == ["a", "b", "c"]
     assert server.asked() == []
 
 
