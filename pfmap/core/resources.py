@@ -185,9 +185,8 @@ def claimed(path: Path, output_dir: Path, what: str) -> Iterator[Callable[[], ob
                     "folder with output_dir="
                 ) from error
             clear_drafts(output_dir)
-        yield (
-            give_up if POSIX else partial(after.callback, give_up)
-        )  # with its lock open it has no other name
+        # On Windows it keeps its name while its lock is open.
+        yield give_up if POSIX else partial(after.callback, give_up)
 
 
 def _lock(path: Path, held: ExitStack) -> bool:
