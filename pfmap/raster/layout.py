@@ -53,10 +53,6 @@ Tags = Mapping[int, tuple[int, int, bytes]]
 Hidden = int | Literal["masked"] | None
 """Pixels that show what lies under them: those of a value, those that the file's mask leaves out, none."""
 
-Places = Longs
-"""``(n, 4)`` first row and the one after the last, columns likewise, of parts of a raster."""
-NOWHERE: Places = np.empty((0, 4), dtype=np.int64)
-
 
 @dataclass(frozen=True, slots=True)
 class Shown:
