@@ -45,7 +45,8 @@ def texts(path: Path) -> Iterator[str]:
             )  # fmt: skip
 
 
-MODULES = [path for path in sorted(LIBRARY.rglob("*.py")) if path.parent.name != "cli"]
+# The plugin of QGIS is no library: it calls the command line, as a user does.
+MODULES = [path for path in sorted(LIBRARY.rglob("*.py")) if path.parent.name not in ("cli", "plugin")]
 MESSAGES = [
     (str(path.relative_to(LIBRARY)), text)
     for path in MODULES

@@ -3,14 +3,17 @@
 import ast
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from commands import PFMAP
 
+from pfmap.cli.main import cli
 from pfmap.plugin import program
 from pfmap.plugin.program import Ended, Place, Program, ProgramError, Stopped
 
@@ -217,3 +220,51 @@ def test_the_plugin_imports_nothing_of_pfmap_and_is_python_3_9() -> None:
             assert not [name for name in names if name.split(".")[0] == "pfmap"], path
             assert not isinstance(node, ast.Match), path
     assert "from __future__ import annotations" in Path(program.__file__).read_text()  # str | None, in 3.9
+
+
+def commands_of_the_toolbox() -> list[tuple[str, set[str]]]:
+    """Each command that an algorithm runs, and the flags that its class and those it is made of write."""
+    classes = {
+        node.name: node
+        for path in ("algorithm.py", "algorithms.py")
+        for node in ast.parse((SOURCE / path).read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def flags(node: ast.ClassDef) -> set[str]:
+        texts = [
+            one.value
+            for one in ast.walk(node)
+            if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        ]
+        bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
+        own = {flag for text in texts for flag in re.findall(r"^(--?[a-z][a-z-]*)=?$", text)}
+        return own.union(*map(flags, bases))
+
+    return [
+        (ast.literal_eval(one.value)[2], flags(node))
+        for node in classes.values()
+        for one in node.body
+        if isinstance(one, ast.Assign) and isinstance(one.value, ast.Tuple)
+    ]
+
+
+def test_every_flag_of_the_toolbox_is_one_of_its_command() -> None:
+    """Else nobody would know before QGIS is tried: a flag that is gone here breaks the toolbox."""
+    told = commands_of_the_toolbox()
+    assert {name for name, _ in told} == {
+        "predict",
+        "batch",
+        "vectorize",
+        "summary",
+        "evaluate",
+        "review",
+        "train",
+    }
+    shared = {"-o", "-m", "--overwrite"}  # written in what all are made of, and not used by each
+    for name, flags in told:
+        command = cli.get_command(click.Context(cli), name)
+        known = {flag for param in command.params for flag in param.opts}
+        assert flags - shared <= known, name
+        if name not in ("summary", "review"):
+            assert {"--progress", "--stop-on-input"} <= known, name
