@@ -16,7 +16,7 @@ import pfmap
 from pfmap.core.errors import TargetError
 from pfmap.mapping.job import Result
 from pfmap.raster.location import locate
-from pfmap.report import qgis
+from pfmap.report.project import place_beside
 
 
 def read(path: Path) -> ET.Element:
@@ -116,7 +116,7 @@ def test_the_scene_is_found_however_it_was_named(
     ],
 )
 def test_scenes_on_servers_are_named_as_gdal_has_it(address: str, name: str) -> None:
-    assert qgis.place_beside(locate(address), Path("out")) == name
+    assert place_beside(locate(address), Path("out")) == name
 
 
 @pytest.mark.parametrize(
