@@ -23,6 +23,7 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     "info": ("maps.md",),
     "points": ("models.md", "maps.md"),
     "models": ("models.md",),
+    "review": ("training.md",),
     "train": ("training.md", "programs.md"),
     "qgis": ("qgis.md",),
     "bench": ("speed.md", "maps.md"),

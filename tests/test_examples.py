@@ -168,6 +168,32 @@ def test_the_fine_tuning_example_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_example_of_a_correction_runs(tmp_path: Path) -> None:
+    scene = tmp_path / "part.tif"
+    with rasterio.open(ROOT / "examples" / "banepa.tif") as src:
+        profile = src.profile | {"width": 512, "height": 512, "transform": src.transform}
+        with rasterio.open(scene, "w", **profile) as dst:
+            dst.write(src.read(window=((0, 512), (0, 512))))
+    done = subprocess.run(
+        ["bash", "examples/review.sh", str(scene), str(tmp_path / "out"), "1", "40"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    listed = gpd.read_file(tmp_path / "out" / "review.gpkg", layer="objects")
+    checked = listed["checked"]
+    changed = int((checked & (listed["class"] != listed["was"])).sum())
+    said = f"looked at {len(listed)} objects, checked {checked.sum()}, changed the class of {changed}"
+    assert said in done.stdout
+    assert 0 < checked.sum() < len(listed)
+    figures = [line.split() for line in done.stdout.splitlines() if line.startswith("building ")]
+    all_before, elsewhere_before, all_after, elsewhere_after = (row for row in figures if len(row) == 10)
+    for everything, elsewhere in ((all_before, elsewhere_before), (all_after, elsewhere_after)):
+        assert float(everything[1]) > 0.4
+        assert int(elsewhere[-1].replace(",", "")) < int(everything[-1].replace(",", ""))
+
+
+@pytest.mark.slow
 def test_the_python_example_runs(crop: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "examples.predict_python", str(crop), str(tmp_path / "out")],

@@ -17,8 +17,8 @@ from pfmap.core.errors import PfmapError, redacted, refused, visible
 from pfmap.version import __version__
 
 _COMMANDS = (
-    "predict", "batch", "vectorize", "summary", "evaluate", "info", "points", "models", "train", "qgis",
-    "bench",
+    "predict", "batch", "vectorize", "summary", "evaluate", "info", "points", "models", "review", "train",
+    "qgis", "bench",
 )  # fmt: skip
 """Each is in a module of its name, which is imported when the command is used."""
 
@@ -66,6 +66,7 @@ def cli() -> None:
     pfmap info scene.tif              what it is, and what mapping it would take
     pfmap models list                 what models there are
     pfmap points scene.tif --window 0,0   where PointFlow looks in a window
+    pfmap review objects.gpkg -o review.gpkg   the objects most worth a look, to correct in QGIS
     pfmap train scene.tif --labels parcels.gpkg -o mine   a model for your own ground
     pfmap qgis install                have pfmap in the toolbox of QGIS
     pfmap bench                       how fast it is here, and what bounds it

@@ -61,9 +61,7 @@ if TYPE_CHECKING:
     "--train",
     "trained",
     type=click.Choice(["all", "decoder", "head"]),
-    default="all",
-    show_default=True,
-    help="What of the network changes.",
+    help="What of the network changes.  [default: head for a list of pfmap review, else all]",
 )
 @click.option("--attribution", default="", metavar="TEXT", help="Whom maps made with the model have to name.")
 @click.option(
@@ -120,6 +118,7 @@ def train(
         described = quick.QuickOptions(source, labels, **about_images)
         base = load_model(start_from or DEFAULT_MODEL)
         config, folder = quick.quick_config(described, base, output_dir, write=leads), output_dir
+    before: dict[str, Figures] = {}
     with bar_of("step", quiet=quiet or not leads, total=config.training.steps) as bar:
         write(stage("train", "training"), bar)
 
@@ -128,6 +127,8 @@ def train(
             bar.set_postfix(loss=f"{progress.loss:.4f}", rate=f"{progress.rate:.1e}", refresh=False)
 
         def on_validation(step: int, figures: "Validation") -> None:
+            if not step:
+                before.update(figures)
             for name, figure in figures.items():
                 facts = {"step": step, "part": name, **asdict(figure)}
                 write(Message(f"step {step}  {_line(name, figure)}", "validation", facts), bar)
@@ -147,7 +148,9 @@ def train(
     if leads:
         tell("result", outputs={"model": output_dir}, figures={k: asdict(one) for k, one in figures.items()})
         for name, figure in figures.items():
-            say(_line(name, figure))
+            if name in before:
+                say(f"before: {_line(name, before[name])}")
+            say("after:  " * (name in before) + _line(name, figure))
         say(f"wrote {output_dir}")
 
 

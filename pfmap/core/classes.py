@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from xml.etree import ElementTree
 
 from pfmap.core.errors import UNSEEN, ModelError, visible, xml_attribute
 from pfmap.core.files import template
@@ -24,12 +25,20 @@ NODATA = 255
 PERCENT = ("confidence", "contact", "probabilities")
 """The rasters in percent, besides the class raster; the last has a band for each class."""
 
+CHECKED = " (checked)"
+"""What the legend says of classes of checked objects."""
+
 HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 """How QGIS's own XML files begin."""
 
 _XML = Path(__file__).parent / "xml"
 _LONGEST = 100  # letters: a name becomes part of a file's name
 COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_COLORS = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22",
+    "#17becf", "#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#c7c7c7",
+    "#dbdb8d", "#9edae5",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,11 @@ class ClassSpec:
         """Red, green and blue, 0 to 255."""
         red, green, blue = bytes.fromhex(self.color[1:])
         return red, green, blue
+
+
+def default_color(value: int) -> str:
+    """Return a colour for a class that has none."""
+    return _COLORS[value % len(_COLORS)]
 
 
 def index_of(classes: tuple[ClassSpec, ...], name: str) -> int:
@@ -104,18 +118,57 @@ def scene_style(bands: Sequence[int], alpha: int | None, low: float, high: float
 
 def objects_style(classes: Sequence[ClassSpec]) -> str:
     """Style polygons by class: translucent fill, solid outline, one named entry per class."""
-    symbols = "\n".join(template(_XML / "symbol.xml")(index=i, rgb=c.rgb) for i, c in enumerate(classes))
-    categories = "\n".join(
-        f'<category symbol="{i}" value={xml_attribute(c.name)} label={xml_attribute(c.name)} type="string" '
-        'render="true"/>'
-        for i, c in enumerate(classes)
+    return _by_class("class", [(c.name, c.rgb, 80, c.rgb) for c in classes])
+
+
+def checklist_style(classes: Sequence[ClassSpec]) -> str:
+    """Style a checklist: a form to correct objects in, in order; checked ones are full and outlined."""
+    looks = [(c.name, c.rgb, 80, c.rgb) for c in classes]
+    looks += [(f"{c.name}{CHECKED}", c.rgb, 220, (255, 255, 255)) for c in classes]
+    attribute = f"\"class\" || CASE WHEN \"checked\" THEN '{CHECKED}' ELSE '' END"
+    options = "\n".join(
+        f'<Option type="Map"><Option type="QString" name={xml_attribute(c.name)} '
+        f"value={xml_attribute(c.name)}/></Option>"
+        for c in classes
     )
-    return template(_XML / "objects.xml")(categories=categories, symbols=symbols)
+    return template(_XML / "checklist.xml")(options=options) + "\n" + _by_class(attribute, looks)
+
+
+def _by_class(attribute: str, looks: Sequence[tuple[str, tuple[int, ...], int, tuple[int, ...]]]) -> str:
+    """Style polygons by an attribute: its values, their fill, how dense that is of 255, their outline."""
+    symbols = "\n".join(
+        template(_XML / "symbol.xml")(index=i, rgb=rgb, alpha=alpha, outline=outline)
+        for i, (_, rgb, alpha, outline) in enumerate(looks)
+    )
+    names = [xml_attribute(name) for name, *_ in looks]
+    categories = "\n".join(
+        f'<category symbol="{i}" value={name} label={name} type="string" render="true"/>'
+        for i, name in enumerate(names)
+    )
+    said = xml_attribute(attribute)
+    return template(_XML / "objects.xml")(attribute=said, categories=categories, symbols=symbols)
+
+
+def colors_of(style: str) -> dict[str, str]:
+    """Return the colours of classes by name, in a style made by `objects_style`; none of what is no style."""
+    with suppress(ElementTree.ParseError, LookupError, TypeError, ValueError):
+        root = ElementTree.fromstring(style)
+        fills = {
+            symbol.get("name"): option.get("value", "")
+            for symbol in root.iter("symbol")
+            for option in symbol.iter("Option")
+            if option.get("name") == "color"
+        }
+        return {
+            each.get("value", ""): "#" + bytes(map(int, fills[each.get("symbol")].split(",")[:3])).hex()
+            for each in root.iter("category")
+        }
+    return {}
 
 
 def qml(style: str) -> str:
     """Make a style file of a style."""
-    kinds = "AllStyleCategories" if style.startswith("<pipe>") else "Symbology"
+    kinds = "Symbology" if style.startswith("<renderer") else "AllStyleCategories"
     return f'{HEAD}<qgis version="3.22" styleCategories="{kinds}">{style}</qgis>\n'
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pfmap.core.arrays import Bools, Bytes, Longs
-from pfmap.core.classes import ClassSpec
+from pfmap.core.classes import ClassSpec, default_color
 from pfmap.evaluation.metrics import BOUNDARY_DISTANCES
-from pfmap.raster.classmap import default_color
 from pfmap.trace.compare import CODES, NO_CODE, Boundaries, Marks, Matcher, count_pixels, paint
 
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 1500, 3000  # at most

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pfmap.core.arrays import Bytes
-from pfmap.core.classes import NODATA, ClassSpec
+from pfmap.core.classes import NODATA, ClassSpec, default_color
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.grid import Span
 from pfmap.evaluation.comparison import Labels
-from pfmap.raster.classmap import ClassMap, default_color
+from pfmap.raster.classmap import ClassMap
 from pfmap.trace.compare import NO_CODE
 
 OTHER = "other"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pfmap.core.classes import NODATA, ClassSpec
+from pfmap.core.classes import NODATA, ClassSpec, default_color
 from pfmap.core.errors import SourceError, UsageError, worded
 from pfmap.core.grid import GeoBox
 from pfmap.core.stages import read_ahead
@@ -31,7 +31,7 @@ from pfmap.evaluation.sides import (
     strips,
 )
 from pfmap.raster.align import AlignedMap
-from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
+from pfmap.raster.classmap import ClassMap, open_percent, percent_beside
 from pfmap.raster.gdal import BLOCK
 from pfmap.raster.location import locate
 from pfmap.report.picture import png

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from pfmap.core.arrays import Array, Bytes
-from pfmap.core.classes import ClassSpec
+from pfmap.core.classes import ClassSpec, default_color
 from pfmap.core.errors import SourceError, UsageError
 from pfmap.core.files import private_folder, publish, scratch, writing
 from pfmap.core.grid import Span
@@ -21,7 +21,7 @@ from pfmap.core.resources import UNDATED, clear_beside, moment_of
 from pfmap.core.stages import read_ahead
 from pfmap.mapping.objects import Chosen, Shaper, numbered, refuse_existing, refuse_odd_names, vector_names
 from pfmap.mapping.options import ShapeOptions, ShapeSettings
-from pfmap.raster.classmap import ClassMap, default_color, open_percent, percent_beside
+from pfmap.raster.classmap import ClassMap, open_percent, percent_beside
 from pfmap.raster.location import Location, locate, output_folder
 from pfmap.raster.target import Parts, RasterTarget, finish
 from pfmap.trace.tile import warn_unkept

@@ -69,6 +69,18 @@ def overlap_loss(logits: Tensor, labels: Tensor, sets: Tensor, weights: Tensor) 
     return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
 
 
+def keep_loss(logits: Tensor, before: Tensor, where: Tensor) -> Tensor:
+    """Mean, over the pixels of a mask, of how far probabilities went from earlier ones; 0 if they did not.
+
+    The Kullback-Leibler divergence from those of `before`, whose logits may be smaller in height and width.
+
+    Source: Li and Hoiem, ECCV 2016 (learning without forgetting).
+    """
+    kept = torch.softmax(resize(before, (logits.shape[-2], logits.shape[-1])), dim=1)
+    apart = F.kl_div(F.log_softmax(logits, dim=1), kept, reduction="none").sum(dim=1)
+    return (apart * where).sum() / where.sum().clamp(min=1)
+
+
 def contours(labels: Tensor, sets: Tensor) -> tuple[Tensor, Tensor]:
     """Draw the contours between labels that exclude each other.
 

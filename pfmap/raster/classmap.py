@@ -9,7 +9,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from pfmap.core.arrays import Array
-from pfmap.core.classes import ClassSpec
+from pfmap.core.classes import ClassSpec, default_color
 from pfmap.core.errors import SourceError, saying, visible
 from pfmap.core.grid import GeoBox, Span
 from pfmap.core.resources import free_memory, gigabytes
@@ -32,11 +32,6 @@ _PIXELS = 16 << 20  # read at a time
 _STRIP_BYTES = 8  # of memory for a pixel, as it is, as a class, with its mask; or of the tiles in work
 _CHOOSE = "choose it with band=, or map the scene first with pfmap predict"
 _NAMES = "PFMAP_CLASSES"
-_COLORS = (
-    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22",
-    "#17becf", "#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#c7c7c7",
-    "#dbdb8d", "#9edae5",
-)  # fmt: skip
 
 
 class ClassMap:
@@ -180,11 +175,6 @@ class ClassMap:
             for value, color in colors.items()
             if value not in names and color != "#000000"
         }
-
-
-def default_color(value: int) -> str:
-    """Return a colour for a class that has none."""
-    return _COLORS[value % len(_COLORS)]
 
 
 def percent_beside(location: Location, kind: str = "confidence") -> Path | None:

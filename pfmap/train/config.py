@@ -61,6 +61,11 @@ class TrainingSettings:
     """Weight of the soft Dice loss, which counts every class alike, however rare."""
     contact_weight: float = 1.0
     """Weight of the contact map's losses, where there is one."""
+    keep_norms: bool = False
+    """Whether batch norm goes on with the statistics of the model that training starts from. Those of a few
+    crops around sparse labels are not those of scenes."""
+    keep_weight: float = 0.0
+    """Weight of staying, where there is no label, with what the model says that training starts from."""
     hard_pixels: int = 0
     """Online hard example mining: at least so many pixels of a batch count, the hardest; 0 for all."""
     hard_probability: float = 0.7
@@ -83,7 +88,8 @@ class TrainingSettings:
         check_values(self, TrainingError)
         _refuse_below(self, 1, "steps", "crop", "validations")
         _refuse_below(self, 0, "encoder_rate", "decoder_rate", "weight_decay", "warmup")
-        _refuse_below(self, 0, "edge_weight", "overlap_weight", "contact_weight", "hard_pixels", "ema")
+        _refuse_below(self, 0, "edge_weight", "overlap_weight", "contact_weight", "keep_weight")
+        _refuse_below(self, 0, "hard_pixels", "ema")
         if self.ema > 1:
             raise TrainingError(f"ema is {self.ema:g}: it has to be 0 to 1")
         _check_zoom(self.scale)
@@ -112,6 +118,8 @@ class LayerSpec:
     text. Other raster values are ignored. Without any, the texts are the class names."""
     field: str = ""
     """The polygons' column; "" for `class`."""
+    checked: str = ""
+    """The polygons' column that says which of them count; the others are unknown. "" if all do."""
     rest: tuple[str, ...] = ()
     """Names of the classes that pixels outside all polygons, or of other values, may be; () if nothing is
     known of them."""

@@ -137,7 +137,7 @@ def _open_scenes(
                 scene.layers.append(RasterLayer(path, scene.path, scene.geobox, layer, sets))
                 continue
             if (number, path) not in legends:
-                file = PolygonFile(str(path), layer.field or None)
+                file = PolygonFile(str(path), layer.field or None, layer.checked or None)
                 legends[number, path] = PolygonLegend(file, layer, sets)
             scene.layers.append(PolygonLayer(legends[number, path], scene.path, scene.geobox))
     return scenes

@@ -85,7 +85,8 @@ class Contacts:
     def __init__(self, spec: LayerSpec, sets: ClassSets, own: set[int], others: set[int]) -> None:
         self.own = own
         self._near = spec.near if spec.instances else 0
-        self._knows = bool(spec.instances or spec.apart)
+        # Beside a checked object there may be others that nobody has checked.
+        self._knows = bool(spec.instances or spec.apart) and not spec.checked
         self._told = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
         for index in (own | others) - {0} if self._knows else ():
             for contact in (False, True):

@@ -73,7 +73,8 @@ def train(
         resume: go on from the checkpoint in `output`.
         overwrite: replace the model or checkpoint that is there.
         on_step: called after every step, in the process that leads.
-        on_validation: called after every validation, with the step.
+        on_validation: called after every validation, with the step; 0 is before the first, of what the model
+            that it starts from makes of what is held out.
         on_message: called with lines for people about the labels, in the process that leads.
 
     Returns:
@@ -88,6 +89,9 @@ def train(
         model = load_model(start) if isinstance(start, str) else start
         say = on_message if team.leads else lambda _text: None
         run = _Run(config, data_folder, output, team, model, say)
+        if model is not None and team.leads:
+            on_validation(0, measure(run.average, run.data, config.card, run.device))
+        team.wait()
         if resume:
             run.load_checkpoint()
         checkpoint_at = time.monotonic()
@@ -157,7 +161,7 @@ class _Run:
         self.network = first_network(config, data_folder, start_from).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
-        self.frozen = freeze(self.network, settings.trained)
+        self.frozen = freeze(self.network, settings.trained, norms=settings.keep_norms)
         self.optimizer = make_optimizer(self.network, settings)
         sets = self.data.sets
         table, weights, contacts = map(torch.from_numpy, (sets.table(), sets.weights(), sets.contacts()))

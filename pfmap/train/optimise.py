@@ -1,14 +1,23 @@
 """What a training step minimises, what it changes, and by how much."""
 
+import copy
 import math
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pfmap.core.errors import TrainingError
 from pfmap.net.layers import resize
-from pfmap.net.losses import contact_loss, contours, edge_loss, overlap_loss, set_cross_entropy
+from pfmap.net.losses import (
+    contact_loss,
+    contours,
+    edge_loss,
+    keep_loss,
+    overlap_loss,
+    set_cross_entropy,
+)
 from pfmap.net.pfnet import PFNet
 from pfmap.train.config import Trained, TrainingSettings
 
@@ -20,6 +29,7 @@ class Objective(nn.Module):
     of the contact map. All is one module, so that several devices can share a step through torch's own data
     parallelism. Label sets and their weights are as in `pfmap.net.losses`, which compute in float32 whatever
     the network does; `contacts`, ``(S,)``, says for each set whether objects meet (1) or not (0, or NaN).
+    With `keep_weight` pixels without a label are held to what the network says of them when this is made.
     """
 
     def __init__(
@@ -27,6 +37,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.kept = copy.deepcopy(network).requires_grad_(False) if settings.keep_weight else None
         self.settings = settings
         # Constants, not state: a checkpoint has no use for them.
         self.register_buffer("sets", sets, persistent=False)
@@ -60,11 +71,21 @@ class Objective(nn.Module):
                 target, known = target.masked_fill(walls, 1), known | walls
             for edges in output.edges:
                 loss = loss + settings.edge_weight * edge_loss(edges, target, known)
+        if self.kept is not None:
+            self.kept.eval()
+            with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=low):
+                before = self.kept.compute(images)
+            loss = loss + settings.keep_weight * keep_loss(
+                logits, before.logits.float(), weights[labels.long()] == 0
+            )
+            if output.contact is not None and before.contact is not None and meet is not None:
+                now, then = (F.pad(one, (0, 0, 0, 0, 0, 1)) for one in (output.contact, before.contact))
+                contact = contact + settings.keep_weight * keep_loss(now.float(), then.float(), meet.isnan())
         return loss + contact
 
 
-def freeze(network: PFNet, trained: Trained) -> list[nn.Module]:
-    """Take the gradient from all parts that are not trained, and return these.
+def freeze(network: PFNet, trained: Trained, *, norms: bool = False) -> list[nn.Module]:
+    """Take the gradient from all parts that are not trained, and return these, and all batch norms if asked.
 
     They belong in evaluation mode, or batch norm would move after all.
     """
@@ -74,7 +95,7 @@ def freeze(network: PFNet, trained: Trained) -> list[nn.Module]:
     frozen = [part for name, part in parts.items() if name not in kept[trained]]
     for part in frozen:
         part.requires_grad_(requires_grad=False)
-    return frozen
+    return frozen + [part for part in network.modules() if norms and isinstance(part, nn.BatchNorm2d)]
 
 
 def make_optimizer(network: PFNet, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -15,18 +15,20 @@ import numpy as np
 import tomli_w
 
 from pfmap.core.card import Card, InputSpec, card_table
+from pfmap.core.classes import default_color
 from pfmap.core.errors import TrainingError
 from pfmap.core.files import write_text, writing_into
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.core.tables import table_of
 from pfmap.model.store import Model
-from pfmap.raster.classmap import ClassMap, default_color
+from pfmap.raster.classmap import ClassMap
 from pfmap.raster.extra import STEM, locate_extra, open_bands
 from pfmap.raster.gdal import opened
 from pfmap.raster.location import RASTER_SUFFIXES, locate
 from pfmap.raster.parts import found_rasters
 from pfmap.train.config import CONFIG_NAME, TrainingConfig, parse_config
 from pfmap.train.label_layers import ADVICE
+from pfmap.vector.checklist import RANK, TICK, WAS
 from pfmap.vector.geodesy import pixel_size
 from pfmap.vector.labels import PolygonFile
 from pfmap.vector.layer import find_layer, is_vector
@@ -65,8 +67,8 @@ class QuickOptions:
     extra: Mapping[str, str] | None = None
     """Files of further bands, as `pfmap predict` takes them."""
     steps: int = 400
-    trained: str = "all"
-    """What of the network changes; see `TrainingSettings`."""
+    trained: str | None = None
+    """What of the network changes; see `TrainingSettings`. None for the head with a checklist, else all."""
     attribution: str = ""
     """Whom a map made with the model has to name for these data."""
 
@@ -102,6 +104,8 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     else:
         classes, layer = _from_masks(options, card, images)
         contact = []  # masks do not tell objects apart
+    # Labels of a few objects are no picture of a scene: what the model knows of the rest it is to keep.
+    listed = bool(layer.get("checked"))
     box, seen = _look(images[0], options, card)
     # A window, or more where there would be too many blocks.
     fewest = math.isqrt(box.width * box.height // _BLOCKS)
@@ -125,12 +129,14 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         "training": {
             "start_from": str(model.folder),
             "steps": options.steps,
-            "trained": options.trained,
+            "trained": options.trained or ("head" if listed else "all"),
             "encoder_rate": 1e-4,
-            "decoder_rate": 5e-4,
+            "decoder_rate": 2e-4 if listed else 5e-4,
             "warmup": min(20, options.steps),
             "overlap_weight": 0.5,
             "ema": 0.99,
+            "keep_norms": listed,
+            "keep_weight": float(listed),
         },
         "sources": [
             {
@@ -193,10 +199,12 @@ def _rasters(folder: Path, what: str) -> list[Path]:
 def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Tables]:
     """Return the classes and the label layer of a polygon file."""
     polygons = PolygonFile(options.labels, options.field)
+    if listed := {RANK, WAS} <= set(polygons.layer.fields):
+        polygons = PolygonFile(options.labels, options.field, TICK)
     drawn = _drawn(polygons)
     path, name = find_layer(options.labels, "polygon file")
     absolute = f"{Path(path).resolve()}{f':{name}' if name else ''}"
-    layer: Tables = {"path": absolute, "field": polygons.field or ""}
+    layer: Tables = {"path": absolute, "field": polygons.field or "", "checked": polygons.checked or ""}
     if polygons.field is None:
         if len(options.classes or ()) != 1:
             raise TrainingError(
@@ -206,12 +214,20 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
         drawn = list(options.classes or ())
         layer["values"] = {"*": drawn[0]}
     own = [spec.name for spec in card.classes]
+    if listed and (strange := set(drawn) - set(options.classes or own)):
+        raise TrainingError(
+            f"{options.labels} has checked objects of {', '.join(sorted(strange))}, which model "
+            f"{card.name!r} does not know: start from the model that made the map with start_from=, or name "
+            "all classes with classes="
+        )
     classes = list(options.classes or ()) or (own if set(drawn) <= set(own) else list(drawn))
     if set(drawn) - set(classes):
         raise TrainingError(
             f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which classes= "
             "does not name: add them, or take their polygons out"
         )
+    if listed and not options.rest:  # what lies around objects that were checked may be anything
+        return classes, layer
     return _with_rest(options.rest or (), drawn, classes, layer)
 
 

@@ -34,6 +34,8 @@ def first_network(config: TrainingConfig, data_folder: Path, start_from: Model |
     factor_head(network)
     if start_from is not None:
         take_over(network, config.card, start_from)
+    elif settings.keep_norms or settings.keep_weight:
+        raise TrainingError("keep_norms and keep_weight need a model to start from: name it with start_from=")
     elif settings.encoder_weights:
         if architecture.encoder != "efficientnet_lite0":
             raise TrainingError("encoder_weights are read for efficientnet_lite0 only, so far")

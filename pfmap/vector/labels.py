@@ -41,11 +41,12 @@ Label = tuple[str | None, int]
 class PolygonFile:
     """Polygons with classes in any vector file or ``FILE:layer``, whichever rasters they are laid over.
 
-    `field` is the column with the classes; None for `class` if there is one, else for none. A `SourceError`
-    says that there are no features, a `UsageError` that there is no such column.
+    `field` is the column with the classes; None for `class` if there is one, else for none. `checked` is one
+    that says of which features the class counts, None where it does of all. A `SourceError` says that there
+    are no features, or none that counts, a `UsageError` that there is no such column.
     """
 
-    def __init__(self, text: str, field: str | None) -> None:
+    def __init__(self, text: str, field: str | None, checked: str | None = None) -> None:
         self.text = text
         self.layer = layer = open_layer(text, "polygon file")
         if not layer.count:
@@ -55,15 +56,29 @@ class PolygonFile:
                 f"{text} has no field '{field}': choose one of "
                 f"{', '.join(layer.fields) or 'none'} with field="
             )
+        self.checked = checked
+        if checked is not None and checked not in layer.fields:
+            raise SourceError(
+                f"{text} has no field '{checked}' that says which objects a person has checked: add it, true "
+                "or false, or make the file anew with pfmap review"
+            )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
         """The column with the classes, or None."""
         self.values: Counter[str | None] = Counter()
         """Classes that occur, as text, and how many features have each; None for those without one."""
         of_pieces = {"object_id", "region_id"} <= set(layer.fields)  # pfmap cuts large objects into pieces
-        self.columns = [name for name in (self.field, "object_id" if of_pieces else None) if name]
+        self.columns = [name for name in (self.field, "object_id" if of_pieces else None, checked) if name]
         """Those that say what a polygon is."""
         self._everything: tuple[Objects, list[Label]] | None = None
         with explained(text):
+            if checked is not None:
+                self.values.update(value for value, _ in self.everything()[1])
+                if set(self.values) <= {None}:
+                    raise SourceError(
+                        f"none of the {layer.count:,} objects of {text} is checked: open it in QGIS, correct "
+                        f"the class of some where it is wrong, tick '{checked}', and save"
+                    )
+                return
             for value, count in layer.values(self.field).items() if self.field else ():
                 self.values[_text(value)] += count
 
@@ -81,6 +96,9 @@ class PolygonFile:
         if "object_id" in self.columns:  # may have gaps
             texts_of = map(_text, table["object_id"].tolist())
             own = [int(text) + 1 if text and text.isdecimal() else 0 for text in texts_of]
+        if self.checked is not None:
+            sure = (value == 1 for value in table[self.checked].tolist())  # as a boolean or a number
+            texts = [text if ticked else None for text, ticked in zip(texts, sure, strict=True)]
         return [(_text(text), number) for text, number in zip(texts, own, strict=True)]
 
 
@@ -220,7 +238,9 @@ def remarks(files: Sequence[PolygonFile], counted: PolygonTally, *, whole: bool 
     if counted.lost:
         lines.append(f"warning: {counted.lost:,} features without an area or a place were left out")
     if nameless := sum(file.values.get(None, 0) for file in files):
-        lines.append(f"warning: {nameless:,} features have no {files[0].field}: they do not count")
+        ticked = f"{nameless:,} of {sum(file.layer.count for file in files):,} objects are not checked"
+        bare = f"warning: {nameless:,} features have no {files[0].field}"
+        lines.append(f"{ticked if files[0].checked else bare}: they do not count")
     total = sum(file.layer.count for file in files)
     if whole and (outside := total - counted.placed - counted.lost) > 0:
         lines.append(f"{outside:,} of {total:,} features lie outside the scene")

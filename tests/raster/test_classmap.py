@@ -12,11 +12,12 @@ from conftest import NORTH_UP, UTM, Write
 from rasterio.enums import ColorInterp
 from rasterio.warp import Resampling, reproject, transform_bounds
 
+from pfmap.core.classes import default_color
 from pfmap.core.errors import SourceError
 from pfmap.core.grid import GeoBox, Span
 from pfmap.raster import classmap
 from pfmap.raster.align import AlignedMap
-from pfmap.raster.classmap import ClassMap, default_color
+from pfmap.raster.classmap import ClassMap
 from pfmap.raster.location import locate
 
 
