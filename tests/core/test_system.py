@@ -183,3 +183,11 @@ def test_what_lies_on_another_drive_has_its_whole_name(
         elsewhere.setattr(os.path, "commonpath", ntpath.commonpath)
         found = system.common_folder(["C:/north/a", "C:/north/b"]), system.common_folder(["C:/a", "D:/a"])
     assert found == ("C:\\north", "")
+
+
+def test_workers_are_processes_begun_afresh() -> None:
+    """As they have to be where nothing forks."""
+    import dask
+    import distributed  # noqa: F401 - whose settings they are
+
+    assert dask.config.get("distributed.worker.multiprocessing-method") == "spawn"
