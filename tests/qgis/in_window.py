@@ -10,6 +10,7 @@ import processing
 from processing.gui.Postprocessing import handleAlgorithmResults
 from qgis.core import (
     QgsApplication,
+    QgsFeatureRequest,
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProcessingModelAlgorithm,
@@ -20,6 +21,7 @@ from qgis.core import (
     QgsRasterLayer,
     QgsVectorLayer,
 )
+from qgis.gui import QgsAttributeDialog
 from qgis.PyQt.QtCore import QTimer
 from qgis.PyQt.QtWidgets import QApplication
 from qgis.utils import iface
@@ -123,6 +125,49 @@ def use_in_a_model():
     expect(made.isValid() and made.featureCount() > 500, f"the model gives {results}")
 
 
+def correct():
+    """List objects worth a look, correct the first in the layer's own form, which is drawn, and save it."""
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("pfmap:review")
+    given = {"INPUT": f"{VALUES['OUTPUT']}/banepa_objects.gpkg|layername=objects", "COUNT": 40}
+    context, feedback = QgsProcessingContext(), Feedback()
+    context.setProject(QgsProject.instance())
+    _, fine = algorithm.run({**given, "OUTPUT": str(OUT / "mine.gpkg"), "LOAD": True}, context, feedback)
+    expect(fine, f"no list: {feedback.said}")
+    handleAlgorithmResults(algorithm, context, feedback, parameters=given)
+    found = [layer for layer in QgsProject.instance().mapLayers().values() if "mine.gpkg" in layer.source()]
+    expect(len(found) == 1, f"{len(found)} lists are loaded")
+    layer = found[0]
+    kinds = {
+        name: layer.editorWidgetSetup(layer.fields().indexOf(name)).type() for name in ("class", "checked")
+    }
+    expect(kinds == {"class": "ValueMap", "checked": "CheckBox"}, f"the form has {kinds}")
+    layer.startEditing()
+    order = QgsFeatureRequest().addOrderBy("rank")
+    first = next(layer.getFeatures(order))
+    form = QgsAttributeDialog(layer, first, False)
+    form.show()
+    settle(1)
+    form.grab().save(str(OUT / "form.png"))
+    form.close()
+    layer.changeAttributeValue(first.id(), layer.fields().indexOf("checked"), True)
+    expect(layer.commitChanges(), f"the correction is not saved: {layer.commitErrors()}")
+    ticked = [one["rank"] for one in layer.getFeatures() if one["checked"]]
+    expect(ticked == [1], f"checked are {ticked}")
+    iface.showAttributeTable(layer)
+    settle(2)
+    for window in QApplication.topLevelWidgets():
+        if window.objectName().startswith("QgsAttributeTableDialog") or "mine" in window.windowTitle():
+            window.grab().save(str(OUT / "table.png"))
+            window.close()
+    for name in ("banepa_objects", "banepa_classes"):
+        for below in QgsProject.instance().mapLayersByName(name):
+            QgsProject.instance().layerTreeRoot().findLayer(below.id()).setItemVisibilityChecked(False)
+    layer.removeSelection()
+    iface.mapCanvas().setExtent(first.geometry().boundingBox().buffered(40))
+    settle(3)
+    iface.mapCanvas().grab().save(str(OUT / "review.png"))
+
+
 def draw():
     """Draw the window with what was loaded, and two dialogs."""
     toolbox = iface.mainWindow().findChild(object, "ProcessingToolbox")
@@ -144,7 +189,7 @@ def draw():
 
 def main():
     try:
-        for step in (cancel_and_go_on, check_layers, use_in_a_model, draw):
+        for step in (cancel_and_go_on, check_layers, use_in_a_model, draw, correct):
             step()
     except Exception:
         PROBLEMS.append(traceback.format_exc())

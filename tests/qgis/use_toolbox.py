@@ -74,7 +74,7 @@ def check_commands(box, out):
     """Run each algorithm as qgis_process does."""
     corner = "9520231,9520331,3202640,3202740 [EPSG:3857]"
     listed = box.call("list").stdout
-    for name in ("predict", "batch", "vectorize", "summary", "evaluate", "train"):
+    for name in ("predict", "batch", "vectorize", "summary", "evaluate", "review", "train"):
         expect(f"pfmap:{name}\t" in listed, f"{name} is not in the toolbox")
     made, said = box.run("predict", INPUT=SCENE, OUTPUT=out / "one", SQUARE="building", MIN_AREA=2)
     expect("39 windows on cpu" in said, f"the plan is not said: {said}")
@@ -94,6 +94,8 @@ def check_commands(box, out):
     )
     expect(0.5 < (figures["MEAN_IOU"] or 0) < 1, f"figures are {figures}")
     expect((out / "page.html").stat().st_size > 10_000, "the page is empty")
+    listed, _ = box.run("review", INPUT=made["OBJECTS"], OUTPUT=out / "review.gpkg", COUNT=50)
+    expect(listed["OBJECTS"].endswith("review.gpkg|layername=objects"), f"review gives {listed}")
     (out / "survey").mkdir()
     shutil.copy(SCENE, out / "survey")
     (out / "survey" / "broken.tif").write_text("no raster")
