@@ -130,18 +130,8 @@ def locate(source: str | os.PathLike[str]) -> Location:
     GDAL; or any of GDAL's own names, such as `/vsi...` or `NETCDF:file.nc:band`.
     """
     text = os.fspath(source)
-    if _SERVICE.match(text):
-        address = text[text.index("http") :]
-        layer = next((found[0].partition("=")[2] for found in _LAYERS.finditer(text)), "")
-        words = [urlsplit(address).hostname or "tiles", layer]
-        called = "_".join(re.sub(r"[^\w.-]+", "_", word) for word in words if word)
-        shown = text.removesuffix(address) + named(address)
-        return Location(shown, text, remote=True, local=None, called=called, service=True)
-    if url := _URL.match(text):
-        start = "/vsiaz/" if url[1].lower() == "az" else url[0].lower()  # rasterio's way knows no tokens
-        return Location(named(text), start + text[url.end() :], remote=True, local=None)
-    if text.startswith("/vsi"):
-        return Location(named(text), text, remote=text.startswith(REMOTE), local=None)
+    if (served := _served(text)) is not None:
+        return served
     path = Path(text)
     try:
         if path.is_dir():
@@ -165,6 +155,23 @@ def locate(source: str | os.PathLike[str]) -> Location:
     except ValueError as error:  # a name that no file can have
         raise SourceError(f"{text!r} is no usable path: {error}") from error
     raise SourceError(f"{text} does not exist: check the path")
+
+
+def _served(text: str) -> Location | None:
+    """Find out how to open what a server or a store has, by its address; None for all else."""
+    if _SERVICE.match(text):
+        address = text[text.index("http") :]
+        layer = next((found[0].partition("=")[2] for found in _LAYERS.finditer(text)), "")
+        words = [urlsplit(address).hostname or "tiles", layer]
+        called = "_".join(re.sub(r"[^\w.-]+", "_", word) for word in words if word)
+        shown = text.removesuffix(address) + named(address)
+        return Location(shown, text, remote=True, local=None, called=called, service=True)
+    if url := _URL.match(text):
+        start = "/vsiaz/" if url[1].lower() == "az" else url[0].lower()  # rasterio's way knows no tokens
+        return Location(named(text), start + text[url.end() :], remote=True, local=None)
+    if text.startswith("/vsi"):
+        return Location(named(text), text, remote=text.startswith(REMOTE), local=None)
+    return None
 
 
 def output_folder(name: str | os.PathLike[str]) -> Path:

@@ -219,6 +219,7 @@ def test_warnings_say_which_scene_they_are_about(survey: Path, tmp_path: Path, w
     run([survey / "sheet0.tif", survey / "sheet1.tif"], tmp_path / "out", on_message=said.append)
     name = survey / "sheet0.tif"
     assert said == [
+        "mapping",
         f"warning: {name}: has no CRS: areas and lengths are in pixels",
         f"warning: {name}: does not say how large its pixels are; model 'stand_in' knows 0.01 to 10 m: "
         "state it with gsd=METRES",
