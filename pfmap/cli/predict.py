@@ -15,7 +15,6 @@ from pfmap.cli.progress import run_with_progress
 from pfmap.cli.screen import say, show
 from pfmap.core.errors import SourceError
 from pfmap.core.option import take
-from pfmap.core.stages import Message
 from pfmap.mapping.options import SurveySettings
 from pfmap.mapping.run_options import SurveyOptions
 
@@ -86,6 +85,7 @@ def predict(
 
 def run_survey(call: Callable[..., T], *, quiet: bool) -> T:
     """Map scenes, and say what becomes of each."""
+    from pfmap.core.stages import Message
 
     def run(*, on_message: Callable[[str], None], **told: Any) -> T:
         def on_scene(scene: "SheetResult") -> None:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from pfmap.cli import screen
 from pfmap.core.errors import redacted, visible, worded
 from pfmap.core.files import forsake
-from pfmap.core.stages import Message
 from pfmap.core.system import STOPS
 
 T = TypeVar("T")
@@ -118,18 +117,17 @@ def stop_on_input() -> None:
 
 
 def write(text: str, bar: "tqdm[NoReturn]") -> None:
-    """Print lines for people above the bar, as harmless as `say` does, or tell programs what they say."""
-    if isinstance(text, Message):
-        if screen.tell(text.event, **text.facts):
-            return
-        if text.event == "stage":
-            bar.set_description_str(text)
-            return
+    """Print a line for people above the bar, as harmless as `say` does, or tell programs what it says."""
+    event, facts = getattr(text, "event", None), getattr(text, "facts", {})
     if screen.progress == "json":
-        screen.say(worded(text), err=True)
-        return
-    for line in worded(text).split("\n"):
-        tqdm.write(visible(redacted(line)), file=screen.screen())
+        if event:
+            screen.tell(event, **facts)
+        elif event is None:
+            screen.say(worded(text), err=True)
+    elif event == "stage":
+        bar.set_description_str(text)
+    else:
+        tqdm.write(visible(redacted(worded(text))), file=screen.screen())
 
 
 @contextmanager

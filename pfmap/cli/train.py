@@ -11,7 +11,6 @@ from pfmap.cli.common import Command, class_names, options, refuse_given
 from pfmap.cli.main import importing
 from pfmap.cli.progress import bar_of, write
 from pfmap.cli.screen import say, tell
-from pfmap.core.stages import Message, stage
 
 if TYPE_CHECKING:
     from pfmap.train.loop import Progress
@@ -103,6 +102,7 @@ def train(
     Several GPUs: torchrun --nproc-per-node 4 -m pfmap train ...
     """
     with importing():
+        from pfmap.core.stages import Message, stage
         from pfmap.model.store import DEFAULT_MODEL, load_model
         from pfmap.train import config as settings
         from pfmap.train import loop, quick

@@ -156,7 +156,7 @@ class Message(str):
         return made
 
     event: str
-    """What happened: see docs/programs.md."""
+    """What happened: see docs/programs.md; "" where a message before this one said it to programs."""
     facts: Mapping[str, Any]
 
 

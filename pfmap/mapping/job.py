@@ -163,10 +163,10 @@ class Job:
                 refuse()
             total = plan.geobox.width * plan.geobox.height
             preflight = self.foresee(source, plan, output_dir, lambda: on_progress(0, total))
-            about = "\n".join(preflight.lines()[: -len(plan.warnings) or None])
-            self.on_message(Message(about, "plan", preflight.table()))
-            for text in plan.warnings:
-                self.on_message(f"warning: {text}")
+            first, *more = preflight.lines()
+            self.on_message(Message(first, "plan", preflight.table()))
+            for line in more:
+                self.on_message(line if line.startswith("warning: ") else Message(line, "", {}))
             with opened(
                 output_dir,
                 self.location.stem,

@@ -94,7 +94,7 @@ def test_info_prints_what_predict_prints_first(write_scene: Write, tmp_path: Pat
     said: list[str] = []
     pfmap.predict(scene, tmp_path, model=stand_in(), device="cpu", on_message=said.append)
     words = [line.split()[0] for line in said]
-    assert words[:4] == ["scene", "pixels", "windows", "map"]
+    assert words[:5] == ["planning", "scene", "pixels", "windows", "map"]
     assert {"device", "memory", "disk"} <= set(words)
 
 

@@ -180,7 +180,7 @@ def test_the_report_says_of_each_sheet_what_the_one_map_shows_there(
     assert objects == [int((layer["scene"] == scene.name).sum()) for scene in one.figures.scenes]
     assert sum(objects) == len(layer) == sum(row.objects for row in one.figures.classes)
     page = (tmp_path / "one/survey_report.html").read_text()
-    assert page.count("data:image/webp") == len(parts)
+    assert page.count('src="data:image/webp') == page.count('href="data:image/webp') == len(parts)
 
 
 def test_the_pictures_of_sheets_are_those_of_sheets_mapped_alone(write_scene: Write, tmp_path: Path) -> None:
@@ -195,7 +195,10 @@ def test_the_pictures_of_sheets_are_those_of_sheets_mapped_alone(write_scene: Wr
     run(paths, tmp_path / "one", model=stand_in(), overlap=0)
     run(paths, tmp_path / "each", model=stand_in(), overlap=0, mosaic=False)
     pictures = [
-        [panels(base64.b64decode(text)) for text in re.findall(r"data:image/webp;base64,([^\"]+)", page)]
+        [
+            panels(base64.b64decode(text))
+            for text in re.findall(r"src=\"data:image/webp;base64,([^\"]+)", page)
+        ]
         for page in ((tmp_path / name / "survey_report.html").read_text() for name in ("one", "each"))
     ]
     assert len(pictures[0]) == len(pictures[1]) == 2
