@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Correct a map and train on: map, list the objects most worth a look, correct them, go on training, map again.
 # examples/play_reviewer.py plays the person: it takes the corrections from footprints. Both maps are compared with
-# these at the end, also where nobody looked. About 10 minutes on two idle CPU cores; docs/training.md has the figures.
+# these at the end, also where nobody looked. Seven minutes on two busy cores of an EPYC; docs/training.md has the figures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scene=${1:-examples/banepa.tif}
