@@ -109,6 +109,7 @@ class Predict(_Mapping):
         if parameters.get("EXTENT") and not box.isNull():
             sides = box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum()
             words.append("--bbox=" + ",".join(map(repr, sides)))
+            words += [] if isinstance(words[0], Place) else ["--bbox-crs", layer.crs().authid()]
         return words + self.shape(parameters, context) + self.common(parameters, context)
 
 

@@ -5,6 +5,7 @@ import os
 import time
 import traceback
 from pathlib import Path
+from urllib.parse import quote
 
 import processing
 from processing.gui.Postprocessing import handleAlgorithmResults
@@ -19,6 +20,7 @@ from qgis.core import (
     QgsProcessingModelOutput,
     QgsProject,
     QgsRasterLayer,
+    QgsRectangle,
     QgsVectorLayer,
 )
 from qgis.gui import QgsAttributeDialog
@@ -90,6 +92,25 @@ def check_layers():
     for node in nodes:
         kind = node.layer().renderer().type()
         expect(kind in ("paletted", "categorizedSymbol"), f"{node.name()} is drawn as {kind}")
+
+
+def map_tiles():
+    """Map a part of a layer of tiles, as people add one in the browser panel."""
+    address = quote(os.environ["PFMAP_TILES"] + "/{z}/{x}/{y}.png", safe="")
+    layer = QgsRasterLayer(f"type=xyz&url={address}&zmin=0&zmax=20", "tiles", "wms")
+    expect(layer.isValid(), "QGIS does not open the tiles")
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("pfmap:predict")
+    context, feedback = QgsProcessingContext(), Feedback()
+    given = {
+        "INPUT": layer,
+        "OUTPUT": str(OUT / "of_tiles"),
+        "MODEL": "landcover",
+        "GSD": 0.15,
+        "LOAD": False,
+    }
+    extent = QgsRectangle(9520231, 3202640, 9520331, 3202740)
+    results, fine = algorithm.run({**given, "EXTENT": extent}, context, feedback)
+    expect(fine and "OBJECTS" in results, f"tiles are not mapped: {results}, {feedback.said}")
 
 
 def use_in_a_model():
@@ -189,7 +210,7 @@ def draw():
 
 def main():
     try:
-        for step in (cancel_and_go_on, check_layers, use_in_a_model, draw, correct):
+        for step in (cancel_and_go_on, check_layers, map_tiles, use_in_a_model, draw, correct):
             step()
     except Exception:
         PROBLEMS.append(traceback.format_exc())

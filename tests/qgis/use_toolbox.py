@@ -18,6 +18,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+from tile_server import serving
+
 ROOT = Path(__file__).parents[2]
 SCENE = ROOT / "examples" / "banepa.tif"
 FOOTPRINTS = ROOT / "examples" / "banepa_footprints.gpkg"
@@ -160,11 +163,15 @@ def check_server(box, pfmap, out):
 def check_window(out):
     """Have QGIS itself, on a screen that nobody sees, do what in_window.py says."""
     told = out / "window.json"
+    (out / "served").mkdir()
+    shutil.copy(SCENE, out / "served" / "scene.tif")
     os.environ.update(PFMAP_SCENE=str(SCENE), PFMAP_OUT=str(out), QT_QPA_PLATFORM="xcb")
     code = str(Path(__file__).with_name("in_window.py"))
     command = ["qgis", "--nologo", "--noversioncheck", "--code", code]
-    with subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "1400x900x24"], stdout=-1) as server:
+    screen = ["Xvfb", "-displayfd", "1", "-screen", "0", "1400x900x24"]
+    with serving(out / "served") as tiles, subprocess.Popen(screen, stdout=subprocess.PIPE) as server:
         try:
+            os.environ["PFMAP_TILES"] = tiles.url
             os.environ["DISPLAY"] = f":{server.stdout.readline().decode().strip()}"
             subprocess.run(command, check=False, timeout=900)
         finally:
