@@ -160,7 +160,7 @@ def test_the_fine_tuning_example_runs(tmp_path: Path) -> None:
         env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    before, after = done.stdout.split("after:")
+    before, after = done.stdout.split("\nafter:\n")
     for part in (before, after):
         building = next(line.split() for line in part.splitlines() if line.startswith("building "))
         assert float(building[1]) > 0.4

@@ -66,7 +66,7 @@ def say(*lines: str, err: bool = False) -> None:
         if err and progress == "json":
             tell("warning" if line.startswith(_WARNS) else "message", text=line.removeprefix(_WARNS))
         else:
-            click.echo(visible(redacted(line)), file=_screen if err else None, err=err)
+            click.echo(visible(redacted(line)), file=screen() if err else None)
 
 
 def tell(event: str, **facts: Any) -> bool:
