@@ -166,7 +166,8 @@ def test_what_stands_in_for_limits_and_locks_limits_and_locks_nothing() -> None:
     now, most = system._NoLimits.getrlimit(system._NoLimits.RLIMIT_NOFILE)
     assert now == most == system._NoLimits.RLIM_INFINITY > 1 << 40
     used = system._NoLimits.getrusage(system._NoLimits.RUSAGE_SELF).ru_maxrss * system.RSS_UNIT
-    assert 1 << 20 < used <= system.limits.getrusage(0).ru_maxrss * system.RSS_UNIT
+    most_held = system.limits.getrusage(0).ru_maxrss * system.RSS_UNIT
+    assert 1 << 20 < used <= most_held + (16 << 20)  # Linux counts some pages of each thread later
     with pytest.raises(OSError, match="no such locks here"):
         system._NoLocks.flock(0, 0)
 
