@@ -150,9 +150,10 @@ def evaluate(
         from pfmap.core.files import write_text
 
         write_text(html, result.page())
-    tell("result", outputs={} if html is None else {"html": html}, figures=result.table())
+    figures = result.table()
+    tell("result", outputs={} if html is None else {"html": html}, figures=figures)
     if as_json:
-        show(result.table())
+        show(figures)
         return
     say(*result.lines())
     if html is not None:

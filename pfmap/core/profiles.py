@@ -19,7 +19,7 @@ from string import Template
 import platformdirs
 
 from pfmap.core.errors import TargetError, UsageError, saying
-from pfmap.core.files import private_folder, write_bytes, write_text
+from pfmap.core.files import private_folder, publish, write_bytes, write_text
 from pfmap.version import __version__
 
 NAME = "pfmap_qgis"
@@ -98,13 +98,15 @@ def _install(folder: Path) -> Path:
     plugins = folder / "python" / "plugins"
     with saying(f"{plugins} cannot be written", TargetError):
         plugins.mkdir(parents=True, exist_ok=True)
-        with private_folder(plugins) as draft:
+        with private_folder(plugins) as room:
+            staged = room / NAME
+            staged.mkdir()
             for name, content in _files().items():
-                (draft / name).write_bytes(content)
+                (staged / name).write_bytes(content)
             command = [sys.executable, "-P", "-m", "pfmap"]
-            (draft / "program.json").write_text(json.dumps(command), encoding="utf-8")
+            (staged / "program.json").write_text(json.dumps(command), encoding="utf-8")
             _remove(plugins / NAME)
-            shutil.copytree(draft, plugins / NAME)
+            publish(staged, plugins / NAME)
         _tick(folder, on=True)
     return plugins / NAME
 

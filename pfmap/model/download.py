@@ -134,17 +134,13 @@ def _download(address: str, shown: str, sha256: str | None, room: Path) -> Path:
         raise UsageError(
             f"{shown} needs sha256=, the SHA-256 that its maker says it has: else it might be anything"
         )
-    path, size = room / "download", 0
+    path = room / "download"
     try:
-        with asked(address, shown, kind=ModelError) as answer, path.open("wb") as file:
+        with asked(address, shown, kind=ModelError) as answer:
             _refuse_plain(answer.url, f"{shown} leads elsewhere, and that")
             length = answer.headers["Content-Length"] or ""
-            while chunk := answer.read(_CHUNK):
-                size += len(chunk)
-                if size > _MOST:
-                    raise ModelError(f"{shown} is larger than the {_MOST >> 30} GB that a model may have")
-                with writing(path):
-                    file.write(chunk)
+            beyond = f"{shown} is larger than the {_MOST >> 30} GB that a model may have"
+            size = _copy(answer, path, _MOST, beyond)
     except HTTPError as error:
         raise ModelError(f"{shown} cannot be downloaded: its server answers {error.code}") from error
     if length.isdecimal() and size < int(length):
@@ -174,18 +170,25 @@ def _unpack(path: Path, shown: str, folder: Path) -> Path | None:
         for name, file in _files(path) if homes else ():
             own = PurePosixPath(name)
             if own.parent in homes and own.name in (CARD_NAME, WEIGHTS_NAME, "README.md"):
-                _copy(file, folder / own.name, shown)
+                most = _MOST if own.name == WEIGHTS_NAME else _SMALL
+                beyond = f"{own.name} of {shown} is larger than the {most:,} bytes it may have"
+                _copy(file, folder / own.name, most, beyond)
     return folder if homes else None
 
 
-def _copy(source: IO[bytes], target: Path, shown: str) -> None:
-    most, size = _MOST if target.name == WEIGHTS_NAME else _SMALL, 0
-    with writing(target), target.open("xb") as file:
-        while chunk := source.read(_CHUNK):
+def _copy(source: IO[bytes], target: Path, most: int, beyond: str) -> int:
+    """Copy bytes into a new file, and return how many; more than `most` are refused in the words `beyond`."""
+    size = 0
+    with writing(target):
+        target.touch(exist_ok=False)
+    with target.open("wb") as file:
+        while chunk := source.read(_CHUNK):  # what fails here is no matter of the disk
             size += len(chunk)
             if size > most:
-                raise ModelError(f"{target.name} of {shown} is larger than the {most:,} bytes it may have")
-            file.write(chunk)
+                raise ModelError(beyond)
+            with writing(target):
+                file.write(chunk)
+    return size
 
 
 def _files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -22,7 +22,7 @@ from qgis.core import (
 from .program import WHERE, Place, ProgramError, Stopped, split
 
 FORMATS = ("gpkg", "shp", "fgb", "geojson")
-_FILES = ["gpkg", "shp", "fgb", "geojson", "parquet"]  # of which pfmap reads a layer as it is
+_FILES = [*FORMATS, "parquet"]  # of which pfmap reads a layer as it is
 
 
 class Algorithm(QgsProcessingAlgorithm):

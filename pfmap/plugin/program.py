@@ -148,7 +148,9 @@ class Program:
             ) from error
 
     def refuse_old(self) -> None:
-        """Refuse what is not pfmap, or one that does not know what is used here."""
+        """Refuse what is not there, is not pfmap, or does not know what is used here."""
+        if missing := self.missing():
+            raise ProgramError(missing)
         said = self.ask("--version")
         version = re.fullmatch(r"pfmap (\d+)\.(\d+)\S*", said.strip())
         if version is None:
@@ -166,8 +168,6 @@ class Program:
         is_canceled: Callable[[], bool],
     ) -> Ended:
         """Run a command to its end, telling each event; `Stopped` says that it was canceled."""
-        if self.missing():
-            raise ProgramError(self.missing())
         self.refuse_old()
         follow = ["--progress", "json", "--stop-on-input"]
         process = self._start([*arguments, *follow], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)

@@ -107,6 +107,8 @@ def test_none_at_all_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tm
     for command in ("", "no/such/pfmap"):
         with pytest.raises(ProgramError, match=r"install it .* or name it in Settings"):
             run(command, "predict")
+        with pytest.raises(ProgramError, match="install it"):  # what asks before a short command
+            Program.of(command, "").refuse_old()
 
 
 def test_it_is_found_where_it_was_installed_from_then_on_the_path(
