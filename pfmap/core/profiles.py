@@ -19,7 +19,7 @@ from string import Template
 import platformdirs
 
 from pfmap.core.errors import TargetError, UsageError, saying
-from pfmap.core.files import private_folder, publish, write_bytes, write_text
+from pfmap.core.files import private_folder, publish, write_bytes
 from pfmap.version import __version__
 
 NAME = "pfmap_qgis"
@@ -27,7 +27,7 @@ NAME = "pfmap_qgis"
 
 _SOURCE = Path(__file__).parents[1] / "plugin"
 _FLATPAK = "~/.var/app/org.qgis.qgis/data/QGIS"
-_TICK = re.compile(rf"^{NAME}=.*$", re.MULTILINE)
+_TICK = re.compile(rf"^{NAME}=[^\r\n]*", re.MULTILINE)
 
 
 def install(profile: str | None = None) -> list[Path]:
@@ -123,7 +123,7 @@ def _remove(plugin: Path) -> None:
 def _tick(folder: Path, *, on: bool) -> None:
     """Switch the plugin on or off in QGIS's settings; a running QGIS keeps to what it knows."""
     path = folder / "QGIS" / ("QGIS4.ini" if "QGIS4" in folder.parts else "QGIS3.ini")
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = path.read_bytes().decode("latin-1") if path.is_file() else ""  # so that any byte stays what it is
     line = f"{NAME}={'true' if on else 'false'}"
     if _TICK.search(text):
         text = _TICK.sub(line, text)
@@ -132,4 +132,4 @@ def _tick(folder: Path, *, on: bool) -> None:
     else:
         text = f"{text.rstrip()}\n\n[PythonPlugins]\n{line}\n".lstrip()
     path.parent.mkdir(exist_ok=True)
-    write_text(path, text)
+    write_bytes(path, text.encode("latin-1"))

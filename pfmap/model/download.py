@@ -88,10 +88,7 @@ def import_model(
             raise type(error)(
                 re.sub(rf"{re.escape(str(room))}/(model|download)", shown, str(error))
             ) from error
-        with saying(f"{folder} cannot be written", TargetError):
-            if os.path.lexists(folder):
-                folder.rename(room / "before")
-        publish(staged, folder)
+        _publish(staged, folder, room / "before")
     return folder
 
 
@@ -109,6 +106,17 @@ def _staged(path: Path, shown: str, room: Path, name: str | None, preset: str | 
             "it was trained for with preset=, and what it is to be called with name="
         )
     return import_checkpoint(path, preset=preset, name=name, models_dir=room)
+
+
+def _publish(staged: Path, folder: Path, before: Path) -> None:
+    """Put a model in the place of another of its name, which comes back if that fails."""
+    with ExitStack() as failed:
+        with saying(f"{folder} cannot be written", TargetError):
+            if os.path.lexists(folder):
+                folder.rename(before)
+                failed.callback(before.rename, folder)
+        publish(staged, folder)
+        failed.pop_all()
 
 
 def _refuse_taken(home: Path, name: str, *, overwrite: bool) -> Path:

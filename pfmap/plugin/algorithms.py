@@ -1,5 +1,7 @@
 """The algorithms: their parameters, the command that each runs, and what comes of it."""
 
+import os
+
 from qgis.core import (
     QgsProcessing,
     QgsProcessingOutputFile,
@@ -201,8 +203,9 @@ class Summary(Quick):
     def outputs(self, result, parameters, context):
         """Write the table."""
         path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
-        with open(path, "w", encoding="utf-8", newline="") as file:
+        with open(path + ".part", "w", encoding="utf-8", newline="") as file:
             file.write(result)
+        os.replace(path + ".part", path)
         return {"OUTPUT": path}
 
 

@@ -24,7 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ticked(profile: Path) -> str | None:
     settings = configparser.ConfigParser(interpolation=None)
-    settings.read(profile / "QGIS" / "QGIS3.ini")
+    settings.read(profile / "QGIS" / "QGIS3.ini", encoding="latin-1")
     return settings.get("PythonPlugins", "pfmap_qgis", fallback=None)
 
 
@@ -44,15 +44,22 @@ def test_it_is_installed_and_taken_out_again(root: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "before", ["[PythonPlugins]\nother=true\n", "[PythonPlugins]\npfmap_qgis=false\n", "[x]\ny=1"]
+    "before",
+    [
+        "[PythonPlugins]\nother=true\n",
+        "[PythonPlugins]\npfmap_qgis=false\n",
+        "[x]\ny=1",
+        "[x]\r\nname=M\xfcller\r\n[PythonPlugins]\r\npfmap_qgis=false\r\n",
+    ],
 )
 def test_settings_of_qgis_stay(root: Path, before: str) -> None:
     path = root / "default/QGIS/QGIS3.ini"
-    path.write_text(before)
+    path.write_bytes(before.encode("latin-1"))
     profiles.install()
     assert ticked(root / "default") == "true"
-    for line in before.splitlines():
-        assert line in path.read_text() or "pfmap" in line
+    after = path.read_bytes().decode("latin-1")
+    for line in before.splitlines(keepends=True):
+        assert line in after or "pfmap" in line
 
 
 def test_a_profile_is_named_or_the_one_that_qgis_starts_with(root: Path) -> None:

@@ -15,7 +15,7 @@ from runs import small_model
 
 import pfmap
 from pfmap.cli.main import cli
-from pfmap.core.errors import ModelError, PfmapError, UsageError
+from pfmap.core.errors import ModelError, PfmapError, TargetError, UsageError
 from pfmap.model import download
 from pfmap.model.store import CARD_NAME, WEIGHTS_NAME, load_model, user_models
 
@@ -112,6 +112,22 @@ def test_a_model_gets_another_name_also_in_its_card(folder: Path) -> None:
     assert left() == ["ours"]
     with pytest.raises(ModelError, match="'landcover' is a model that comes with pfmap"):
         pfmap.import_model(folder, name="landcover", overwrite=True)
+
+
+def test_the_model_before_comes_back_if_its_successor_does_not_get_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = pfmap.import_model(folder)
+    (made / "README.md").write_text("the one before")
+
+    def full(_staged: Path, final: Path) -> None:
+        raise TargetError(f"{final} cannot be written")
+
+    monkeypatch.setattr(download, "publish", full)
+    with pytest.raises(TargetError, match="stand_in cannot be written"):
+        pfmap.import_model(folder, overwrite=True)
+    assert left() == ["stand_in"]
+    assert (made / "README.md").read_text() == "the one before"
 
 
 def test_the_command_imports_what_has_the_hash(
