@@ -139,7 +139,7 @@ def test_qgis_finds_a_form_an_order_and_colours_in_a_checklist(objects: Path) ->
     assert root.get("styleCategories") == "AllStyleCategories"
     widgets = {field.get("name"): field.find("editWidget") for field in root.iter("field") if len(field)}
     assert {name: widget.get("type") for name, widget in widgets.items()} == {
-        "class": "ValueMap", "checked": "CheckBox",
+        "fid": "Hidden", "class": "ValueMap", "checked": "CheckBox",
     }  # fmt: skip
     offered = [one for one in widgets["class"].iter("Option") if one.get("type") == "QString"]
     names = [f"class_{k}" for k in range(4)]
