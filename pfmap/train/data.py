@@ -1,5 +1,6 @@
 """The data sets of a training: their images and labels, what of them is trained on, what is held out."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from glob import has_magic
@@ -16,7 +17,7 @@ from pfmap.raster.parts import found_file, found_rasters, refuse_pointers
 from pfmap.raster.view import figures_of
 from pfmap.train.config import LayerSpec, Paint, SourceSpec, Split, TrainingConfig
 from pfmap.train.label_layers import ClassSets, Labels, PolygonLayer, PolygonLegend, RasterLayer
-from pfmap.train.labelled_image import LabelledScene, Sample, pieces, sample_of
+from pfmap.train.labelled_image import Image, LabelledScene, Sample, pieces, sample_of
 from pfmap.train.split import hold_out
 from pfmap.vector.geodesy import pixel_size
 from pfmap.vector.labels import PolygonFile, PolygonTally, remarks
@@ -62,16 +63,21 @@ class TrainingData:
         usual: dict[str, list[Floats]] = {}
         sizes: list[float] = []
         for source in self.sources:
-            parts = [part for sample in spread(source.train, _LOOKS) for part in sample.pieces(_SPREAD)]
-            shown = (part.scene.shown(part.rows, part.cols, part.hidden)[:, ::_EVERY] for part in parts)
-            looks = [found for found in map(figures_of, shown) if found]
+            looks = list(filter(None, map(figures_of, _shown(source.train))))
             for name in looks[0] if looks else ():
                 usual.setdefault(name, []).append(np.percentile([one[name] for one in looks], _RARE, axis=0))
-            for size in [_metres(sample.scene.geobox) for sample in source.train]:
-                sizes += [size / factor for factor in source.spec.scale or zoom]
+            metres = [_metres(sample.scene.geobox) for sample in source.train]
+            sizes += [size / factor for size in metres for factor in source.spec.scale or zoom]
         ends = {name: [np.min(pairs, axis=0)[0], np.max(pairs, axis=0)[1]] for name, pairs in usual.items()}
         ends |= {"gsd": [[min(sizes)], [max(sizes)]]} if all(sizes) else {}
         return {name: np.stack(pair, axis=1).round(4).tolist() for name, pair in ends.items()}
+
+
+def _shown(samples: Sequence[Sample]) -> Iterator[Image]:
+    """Yield some of the pixels that parts from all over samples show."""
+    for sample in spread(samples, _LOOKS):
+        for part in sample.pieces(_SPREAD):
+            yield part.scene.shown(part.rows, part.cols, part.hidden)[:, ::_EVERY]
 
 
 def load_data(config: TrainingConfig, folder: Path) -> TrainingData:
@@ -100,10 +106,14 @@ def _metres(box: GeoBox) -> float:
         return 0.0
 
 
+def pixels_of(samples: Iterable[Sample]) -> int:
+    """Count the pixels of samples."""
+    return sum(math.prod(sample.shape) for sample in samples)
+
+
 def spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
     """Choose parts that together have about `limit` pixels, from all over; everything, if that is less."""
-    total = sum(sample.rows.size * sample.cols.size for sample in samples)
-    if total <= limit:
+    if (total := pixels_of(samples)) <= limit:
         return samples
     parts = [piece for sample in samples for piece in sample.pieces(_SPREAD)]
     count = max(1, len(parts) * limit // total)
@@ -113,15 +123,9 @@ def spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
 def _open_scenes(
     spec: SourceSpec, config: TrainingConfig, folder: Path, sets: ClassSets
 ) -> list[LabelledScene]:
-    root = Path(spec.images).anchor
-    base, pattern = Path(root) if root else folder, spec.images[len(root) :]
-    named = [base / pattern] if (base / pattern).is_file() else []
-    paths = found_rasters(base, pattern) if has_magic(pattern) else named
-    if not paths:
-        raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
     # A pattern lies in an image's folder where its path is not a whole one.
     extra = {name: str(folder.absolute() / file) for name, file in spec.extra.items()}
-    scenes = [LabelledScene(path, spec.bands or None, config.card, extra) for path in paths]
+    scenes = [LabelledScene(path, spec.bands or None, config.card, extra) for path in _images(spec, folder)]
     legends: dict[tuple[int, Path], PolygonLegend] = {}  # one polygon file may lie over many images
     masks: dict[Path, Path] = {}
     for scene in scenes:
@@ -143,6 +147,17 @@ def _open_scenes(
     return scenes
 
 
+def _images(spec: SourceSpec, folder: Path) -> list[Path]:
+    """Find the images of a source."""
+    root = Path(spec.images).anchor
+    base, pattern = Path(root or folder), spec.images[len(root) :]
+    named = [base / pattern] if (base / pattern).is_file() else []
+    paths = found_rasters(base, pattern) if has_magic(pattern) else named
+    if not paths:
+        raise TrainingError(f"source {spec.name!r}: {folder / spec.images} matches no file")
+    return paths
+
+
 def _refuse_pointer(path: Path, pattern: str) -> None:
     """Refuse a file that a pattern found where what it shows would come from elsewhere."""
     if path.suffix.lower() in OWN_DATA:
@@ -157,8 +172,7 @@ def _about_layers(spec: SourceSpec, scenes: Sequence[LabelledScene]) -> Iterator
     for number, layer in enumerate(spec.layers):
         layers = [scene.layers[number] for scene in scenes]
         over = zip(scenes, layers, strict=True)
-        drawn = {scene.path: found for scene, found in over if isinstance(found, PolygonLayer)}
-        if drawn:
+        if drawn := {scene.path: found for scene, found in over if isinstance(found, PolygonLayer)}:
             yield from _about_polygons(spec, layer, drawn)
         yield from _first(found.notes for found in layers)
 
@@ -192,8 +206,7 @@ def _about_labels(
 ) -> Iterator[str]:
     """Say which images have no label, that nothing is held out, and which values are no class."""
     some = {id(sample.scene) for sample in (*train, *validation)}
-    bare = [scene.path.name for scene in scenes if id(scene) not in some]
-    if bare:
+    if bare := [scene.path.name for scene in scenes if id(scene) not in some]:
         yield f"warning: {_some(bare, len(scenes))} have no labelled pixel: nothing is learned from them"
     if spec.validation != Split() and not validation:
         yield f"warning: source {spec.name!r} holds nothing out: no label lies where its validation says"
@@ -247,9 +260,8 @@ def _source(spec: SourceSpec, train: list[Sample], validation: list[Sample], set
                 holders.setdefault(index, []).append(k)
     labelled = np.array([sample.labelled for sample in train])
     chances = labelled / labelled.sum()
-    paint = {
-        kind: tuple(sets.add_named((name,), 1.0) for name in names) for kind, names in spec.paint.items()
-    }
+    add = sets.add_named
+    paint = {kind: tuple(add((name,), 1.0) for name in names) for kind, names in spec.paint.items()}
     return Source(spec, tuple(train), tuple(validation), holders, chances, _green_lookups(spec, sets), paint)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pfmap.report.picture import png
 from pfmap.trace.compare import NO_CODE
 from pfmap.trace.separate import Separation
 from pfmap.train.config import TrainingConfig, read_config
-from pfmap.train.data import PIECE, load_data
+from pfmap.train.data import PIECE, Source, load_data, pixels_of
 from pfmap.train.label_layers import ClassSets
 from pfmap.train.labelled_image import Image, Sample
 from pfmap.train.validate import mapped, predictor_of
@@ -142,11 +143,8 @@ def evaluate_model(
     found = load_data(config, folder)
     for note in found.notes:
         on_message(note)
-    parts: dict[str, Sequence[Sample]] = {source.spec.name: source.validation for source in found.sources}
-    if part != "validation":
-        trained = {source.spec.name: source.train for source in found.sources}
-        parts = {name: [p for sample in some for p in sample.pieces(PIECE)] for name, some in trained.items()}
-    total = sum(sample.rows.size * sample.cols.size for samples in parts.values() for sample in samples)
+    parts = {source.spec.name: _samples(source, part) for source in found.sources}
+    total = pixels_of(chain(*parts.values()))
     if not total:
         raise TrainingError(f"{name} holds nothing out for {part}: choose another part=")
     predictor = predictor_of(loaded.network, loaded.card, choose_device(device))
@@ -155,10 +153,16 @@ def evaluate_model(
     names = labels, chosen, contact, min_object
     job = _Job(predictor, tta, order, codes, *names, lambda done: on_progress(done, total))
     sources = tuple(job.source(source, samples) for source, samples in parts.items() if samples)
-    missing = [source for source, samples in parts.items() if not samples]
-    if missing:
+    if missing := [source for source, samples in parts.items() if not samples]:
         on_message(f"nothing is held out for {part} in {', '.join(missing)}")
     return ModelEvaluation(loaded.card.name, name, part, labels, sources, job.together())
+
+
+def _samples(source: Source, part: str) -> Sequence[Sample]:
+    """Return what of a source is held out, or is trained on, in pieces that are mapped in memory."""
+    if part == "validation":
+        return source.validation
+    return [piece for sample in source.train for piece in sample.pieces(PIECE)]
 
 
 def _seen_by(card: Card, config: TrainingConfig, given: Mapping[str, str] | None) -> TrainingConfig:
@@ -175,8 +179,7 @@ def _seen_by(card: Card, config: TrainingConfig, given: Mapping[str, str] | None
 def _order(model: Model, known: tuple[str, ...], data: str) -> Bytes:
     """Return the configuration's class for each of the model's."""
     names = [spec.name for spec in model.card.classes]
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    if unknown := [name for name in names if name not in known]:
         raise TrainingError(
             f"model {model.card.name!r} has classes that {data} does not know: {', '.join(unknown)}; it "
             f"knows {', '.join(known)}"

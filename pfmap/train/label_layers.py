@@ -216,8 +216,7 @@ def _meanings(
         return {None: any_text}
     found = [value for value in file.values if value is not None]
     meant = {value: spec.values.get(value, any_text) if spec.values else (value,) for value in found}
-    unknown = sorted(v for v, names in meant.items() if names is None or not set(names) <= set(classes))
-    if unknown:
+    if unknown := sorted(v for v, names in meant.items() if names is None or not {*names} <= {*classes}):
         raise TrainingError(
             f"{file.text} has classes {', '.join(unknown)} in column {file.field}, which are not in the "
             f"list ({', '.join(classes)}): add them to the classes, or say what they are with values"
@@ -230,8 +229,7 @@ class PolygonLayer:
 
     def __init__(self, legend: PolygonLegend, image: Path, geobox: GeoBox) -> None:
         self.legend = legend
-        self._polygons = LabelPolygons(legend.file, geobox, str(image))
-        self._geobox = geobox
+        self._polygons, self._geobox = LabelPolygons(legend.file, geobox, str(image)), geobox
         self.notes = [_short(note, Path(legend.file.text), image) for note in [self._polygons.note] if note]
         """What to tell the user about how polygons and image were brought together."""
 

@@ -65,26 +65,21 @@ def plant_rows(image: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[
     line = torch.arange(side, dtype=torch.float32) - float(rng.uniform(0.2, 0.8)) * side
     y, x = line[:, None], line[None]
     across, along = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-    field = (
-        where & (across.abs() < side * rng.uniform(0.15, 0.7)) & (along.abs() < side * rng.uniform(0.15, 0.7))
-    )
+    wide, long = side * rng.uniform(0.15, 0.7, 2)
+    field = where & (across.abs() < wide) & (along.abs() < long)
     period = math.exp(rng.uniform(math.log(4.5), math.log(18)))
     phase = across / period + 0.12 * _clouds(side, 6, rng)
     gaps = 1.5 * rng.random() * _clouds(side, max(4, round(side / period)), rng)
     wave = torch.cos(2 * math.pi * phase) + gaps - float(rng.uniform(-0.3, 0.7))
     plants = torch.sigmoid(wave * 6)
-    shade = torch.sigmoid((torch.cos(2 * math.pi * (phase - 0.2)) + gaps - 0.5) * 6) * float(
-        rng.uniform(0, 0.5)
-    )
-    soil = image.mean(dim=0, keepdim=True) * torch.tensor(
-        np.array([1.12, 1.0, 0.82])[:, None, None] ** rng.uniform(0, 1.2) * rng.uniform(0.8, 1.3),
-        dtype=torch.float32,
-    )
+    beside = torch.cos(2 * math.pi * (phase - 0.2)) + gaps - 0.5
+    shade = torch.sigmoid(beside * 6) * float(rng.uniform(0, 0.5))
+    earth = np.array([1.12, 1.0, 0.82])[:, None, None] ** rng.uniform(0, 1.2) * rng.uniform(0.8, 1.3)
+    soil = image.mean(dim=0, keepdim=True) * torch.tensor(earth, dtype=torch.float32)
     ground = image.lerp(soil, float(rng.uniform(0, 1))) * (1 - shade)
     leaf = np.array([rng.uniform(0.75, 1.1), 1.0, rng.uniform(0.5, 0.85)]) * rng.uniform(0.12, 0.42)
-    leaves = torch.tensor(leaf[:, None, None], dtype=torch.float32) * (
-        1 + 0.25 * _clouds(side, side // 3, rng)
-    )
+    leaves = torch.tensor(leaf[:, None, None], dtype=torch.float32)
+    leaves = leaves * (1 + 0.25 * _clouds(side, side // 3, rng))
     soft = blur(field.float()[None], 0.7)
     return image.lerp(ground.lerp(leaves, plants).clamp(0, 1), soft), field
 
@@ -93,9 +88,8 @@ def pave(image: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Tensor
     """Paint a paved road over a part of the ground, straight or winding, and return its mask."""
     side = image.shape[1]
     time = torch.linspace(-1, 1, 160)
-    bend = float(rng.uniform(0, 3)) * torch.sin(
-        time * float(rng.uniform(0.5, 6)) + float(rng.uniform(0, 6.3))
-    )
+    much, often, phase = rng.uniform((0, 0.5, 0), (3, 6, 6.3)).tolist()
+    bend = much * torch.sin(time * often + phase)
     heading = float(rng.uniform(0, 6.3)) + bend + float(rng.uniform(-1, 1)) * time
     line = (torch.stack((heading.sin(), heading.cos()), 1) * 1.7 * side / 160).cumsum(0)
     line = line - line[80] + torch.tensor(rng.uniform(0, side, 2), dtype=torch.float32)

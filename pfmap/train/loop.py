@@ -1,13 +1,12 @@
 """The training loop: steps, averaged weights, validation, checkpoints, and the finished model folder."""
 
 import copy
-import dataclasses
 import io
 import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +97,6 @@ def train(
         with closing(run.batches()) as batches:
             for images, labels, annotated in batches:
                 progress = run.step(images, labels, annotated)
-                if not math.isfinite(progress.loss):
-                    raise TrainingError(
-                        f"the loss is {progress.loss} at step {run.done}: lower the learning rates"
-                    )
                 if team.leads:
                     on_step(progress)
                 if run.validation_is_due():
@@ -181,7 +176,7 @@ class _Run:
         return read_ahead((batches[step] for step in left), depth=4, name="batches")
 
     def step(self, images: Tensor, labels: Tensor, annotated: Tensor) -> Progress:
-        """Take one optimiser step."""
+        """Take one optimiser step; a `TrainingError` says that the loss is no number."""
         settings = self.config.training
         factor = learning_rate(self.done, settings)
         for group in self.optimizer.param_groups:
@@ -205,14 +200,15 @@ class _Run:
         rate = settings.decoder_rate * factor
         if self.done % max(1, settings.steps // _POINTS) == 0 or self.done == settings.steps:
             self.curves += [(self.done, LOSS, self.loss), (self.done, RATE, rate)]
+        if not math.isfinite(self.loss):
+            raise TrainingError(f"the loss is {self.loss} at step {self.done}: lower the learning rates")
         return Progress(self.done, self.loss, rate)
 
     def _update_average(self) -> None:
         decay = min(self.config.training.ema, (1 + self.done) / (10 + self.done))
         with torch.no_grad():
-            for mean, value in zip(
-                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-            ):
+            states = self.average.state_dict().values(), self.network.state_dict().values()
+            for mean, value in zip(*states, strict=True):
                 if mean.is_floating_point():
                     mean.lerp_(value, 1 - decay)
                 else:
@@ -228,10 +224,9 @@ class _Run:
         """Measure the averaged weights on what was held out, and remember them if they are the best."""
         refuse_diverged(self.average, self.done, self.checkpoint)
         figures = measure(self.average, self.data, self.config.card, self.device)
-        measured = [(name, figure.mean_iou) for name, figure in figures.items()]
-        measured += [
-            (f"{name} contact", one.contact) for name, one in figures.items() if one.contact is not None
-        ]
+        every = figures.items()
+        measured = [(name, one.mean_iou) for name, one in every]
+        measured += [(f"{name} contact", one.contact) for name, one in every if one.contact is not None]
         self.curves += [(self.done, series, value) for series, value in measured]
         score = float(np.mean([value for _, value in measured])) if measured else math.nan
         if math.isnan(score):  # nothing was held out, or nothing of it is sure
@@ -247,7 +242,7 @@ class _Run:
         best = None
         if self.best is not None:
             score, figures, weights = self.best
-            best = (score, {k: dataclasses.asdict(v) for k, v in figures.items()}, weights)
+            best = (score, {k: asdict(v) for k, v in figures.items()}, weights)
         content = io.BytesIO()  # what the disk has against it, torch would not say
         torch.save(
             {
@@ -294,12 +289,11 @@ class _Run:
         card = self.config.card
         if self.data.notes:
             about = f"{card.provenance.data}; of its labels: {'; '.join(self.data.notes)}"
-            card = dataclasses.replace(card, provenance=dataclasses.replace(card.provenance, data=about))
-        card = dataclasses.replace(card, learned=self.data.learned(self.config.training.scale))
+            card = replace(card, provenance=replace(card.provenance, data=about))
+        card = replace(card, learned=self.data.learned(self.config.training.scale))
         fitted = calibrate(predictor_of(self.average, card, self.device), self.data)
-        card = dataclasses.replace(
-            card, accuracy=accuracy_table(figures, fitted), temperature=fitted.temperature if fitted else 1.0
-        )
+        temperature = fitted.temperature if fitted else 1.0
+        card = replace(card, accuracy=accuracy_table(figures, fitted), temperature=temperature)
         write_model(self.output, card, self.average)
         write_curves(self.curves, self.output)
         page = render("model.md.jinja", card=card, figures=figures, fitted=fitted)

@@ -59,9 +59,8 @@ class Objective(nn.Module):
             return contact
         sets, weights = self.get_buffer("sets"), self.get_buffer("weights")
         logits = resize(output.logits.float(), images.shape[-2:])
-        loss = set_cross_entropy(
-            logits, labels, sets, weights, settings.hard_pixels, settings.hard_probability
-        )
+        hard = settings.hard_pixels, settings.hard_probability
+        loss = set_cross_entropy(logits, labels, sets, weights, *hard)
         if settings.overlap_weight:
             loss = loss + settings.overlap_weight * overlap_loss(logits, labels, sets, weights)
         if output.edges:
@@ -75,9 +74,8 @@ class Objective(nn.Module):
             self.kept.eval()
             with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=low):
                 before = self.kept.compute(images)
-            loss = loss + settings.keep_weight * keep_loss(
-                logits, before.logits.float(), weights[labels.long()] == 0
-            )
+            unknown = weights[labels.long()] == 0
+            loss = loss + settings.keep_weight * keep_loss(logits, before.logits.float(), unknown)
             if output.contact is not None and before.contact is not None and meet is not None:
                 now, then = (F.pad(one, (0, 0, 0, 0, 0, 1)) for one in (output.contact, before.contact))
                 contact = contact + settings.keep_weight * keep_loss(now.float(), then.float(), meet.isnan())
@@ -100,19 +98,13 @@ def freeze(network: PFNet, trained: Trained, *, norms: bool = False) -> list[nn.
 
 def make_optimizer(network: PFNet, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Make the optimiser: the encoder's parameters with their own rate, which each group keeps as `peak`."""
-    encoder = [p for p in network.encoder.parameters() if p.requires_grad]
-    rest = [
-        p for name, p in network.named_parameters() if not name.startswith("encoder.") and p.requires_grad
-    ]
-    groups = [
-        {"params": parameters, "lr": rate, "peak": rate}
-        for parameters, rate in ((encoder, settings.encoder_rate), (rest, settings.decoder_rate))
-        if parameters
-    ]
+    learned = [(name, one) for name, one in network.named_parameters() if one.requires_grad]
+    encoder = [one for name, one in learned if name.startswith("encoder.")]
+    rest = [one for name, one in learned if not name.startswith("encoder.")]
+    rates = (encoder, settings.encoder_rate), (rest, settings.decoder_rate)
+    groups = [{"params": some, "lr": rate, "peak": rate} for some, rate in rates if some]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=settings.decoder_rate, momentum=0.9, weight_decay=settings.weight_decay
-        )
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
 

@@ -93,23 +93,20 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
     A `TrainingError` says that images or labels are missing, or that classes are not in the list.
     """
     images = _rasters(options.images, "image")
-    pattern = escape(str(options.images.resolve()))
-    if options.images.is_dir():
-        pattern = f"{pattern}/*{images[0].suffix}"
-    card, known = model.card, model.card.provenance
+    card, known, extra = model.card, model.card.provenance, options.extra or {}
     if is_vector(options.labels):
         classes, layer = _from_polygons(options, card)
-        contact = [name for name in card.architecture.contact if name in classes]
-        layer["instances"] = contact
+        layer["instances"] = [name for name in card.architecture.contact if name in classes]
     else:
         classes, layer = _from_masks(options, card, images)
-        contact = []  # masks do not tell objects apart
     # Labels of a few objects are no picture of a scene: what the model knows of the rest it is to keep.
     listed = bool(layer.get("checked"))
     box, seen = _look(images[0], options, card)
-    # A window, or more where there would be too many blocks.
-    fewest = math.isqrt(box.width * box.height // _BLOCKS)
-    block = 4 * card.input.window if options.images.is_dir() else max(card.input.window, fewest)
+    pattern, block = escape(str(options.images.resolve())), 4 * card.input.window
+    if options.images.is_dir():
+        pattern = f"{pattern}/*{images[0].suffix}"
+    else:  # a window, or more where there would be too many blocks
+        block = max(card.input.window, math.isqrt(box.width * box.height // _BLOCKS))
     tables = card_table(card)
     own = {table["name"]: table for table in tables["classes"]}
     tables |= {
@@ -145,10 +142,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
                 "per_batch": _CROPS,
                 "validation": {"share": options.validation, "block": block},
                 "bands": list(options.bands or ()),
-                "extra": {
-                    name: str((images[0].parent if STEM in file else Path()).resolve() / file)
-                    for name, file in (options.extra or {}).items()
-                },
+                "extra": {name: _absolute(file, images[0]) for name, file in extra.items()},
                 "layers": [layer],
             }
         ],
@@ -158,7 +152,7 @@ def quick_tables(options: QuickOptions, model: Model, name: str) -> Tables:
         tables["input"]["gsd"] = [round(min(sizes), 4), round(max(sizes), 4)]
         if card.input.enlarge:  # what is learned is how they look as they are
             tables["input"]["enlarge"] = round(max(card.input.enlarge, mean_size(size)), 4)
-    tables["architecture"]["contact"] = contact
+    tables["architecture"]["contact"] = layer.get("instances", [])  # masks do not tell objects apart
     del tables["accuracy"], tables["temperature"]
     tables.pop("learned", None)
     return tables
@@ -176,6 +170,10 @@ def _look(image: Path, options: QuickOptions, card: Card) -> tuple[GeoBox, Input
     seen = replace(known, bands=names, mean=mean, std=std, scales=scales)
     with open_bands(place, seen, options.bands, card.name, options.extra) as source:
         return source.info.geobox, seen
+
+
+def _absolute(file: str, image: Path) -> str:
+    return str((image.parent if STEM in file else Path()).resolve() / file)
 
 
 def _rasters(folder: Path, what: str) -> list[Path]:
@@ -201,34 +199,35 @@ def _from_polygons(options: QuickOptions, card: Card) -> tuple[Sequence[str], Ta
     polygons = PolygonFile(options.labels, options.field)
     if listed := {RANK, WAS} <= set(polygons.layer.fields):
         polygons = PolygonFile(options.labels, options.field, TICK)
-    drawn = _drawn(polygons)
+    drawn, given = _drawn(polygons), list(options.classes or ())
     path, name = find_layer(options.labels, "polygon file")
-    absolute = f"{Path(path).resolve()}{f':{name}' if name else ''}"
+    absolute = f"{Path(path).resolve()}" + f":{name}" * bool(name)
     layer: Tables = {"path": absolute, "field": polygons.field or "", "checked": polygons.checked or ""}
     if polygons.field is None:
-        if len(options.classes or ()) != 1:
+        if len(given) != 1:
             raise TrainingError(
                 f"{options.labels} has no column class: choose one with field=, or say with classes= what "
                 "all its polygons are"
             )
-        drawn = list(options.classes or ())
+        drawn = given
         layer["values"] = {"*": drawn[0]}
-    own = [spec.name for spec in card.classes]
-    if listed and (strange := set(drawn) - set(options.classes or own)):
-        raise TrainingError(
-            f"{options.labels} has checked objects of {', '.join(sorted(strange))}, which model "
-            f"{card.name!r} does not know: start from the model that made the map with start_from=, or name "
-            "all classes with classes="
-        )
-    classes = list(options.classes or ()) or (own if set(drawn) <= set(own) else list(drawn))
-    if set(drawn) - set(classes):
-        raise TrainingError(
-            f"{options.labels} has classes {', '.join(sorted(set(drawn) - set(classes)))}, which classes= "
-            "does not name: add them, or take their polygons out"
-        )
+    known = given or [spec.name for spec in card.classes]
+    if strange := ", ".join(sorted({*drawn} - {*known})):
+        if listed:
+            raise TrainingError(
+                f"{options.labels} has checked objects of {strange}, which model {card.name!r} does not "
+                "know: start from the model that made the map with start_from=, or name all classes with "
+                "classes="
+            )
+        if given:
+            raise TrainingError(
+                f"{options.labels} has classes {strange}, which classes= does not name: add them, or take "
+                "their polygons out"
+            )
+        known = drawn
     if listed and not options.rest:  # what lies around objects that were checked may be anything
-        return classes, layer
-    return _with_rest(options.rest or (), drawn, classes, layer)
+        return known, layer
+    return _with_rest(options.rest or (), drawn, known, layer)
 
 
 def _drawn(polygons: PolygonFile) -> list[str]:
@@ -264,8 +263,7 @@ def _from_masks(options: QuickOptions, card: Card, images: Sequence[Path]) -> tu
     masks, path = _find_masks(Path(options.labels), images)
     values, unknown, names = _values(masks, options.labels)
     known = options.classes or names or tuple(spec.name for spec in card.classes)
-    strange = [value for value in values if value >= len(known) or not known[value]]
-    if strange:
+    if strange := [value for value in values if value >= len(known) or not known[value]]:
         raise TrainingError(
             f"{options.labels} holds the values {', '.join(map(str, strange))}, but there are {len(known)} "
             f"classes ({', '.join(known)}): name a class for each value, from 0 up, with classes= "

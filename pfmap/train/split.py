@@ -41,10 +41,10 @@ def _named_part(split: Split, scene: LabelledScene) -> list[Box]:
     if not (split.rows or split.columns):
         return []
     wanted = Span(*split.rows) if split.rows else rows, Span(*split.columns) if split.columns else cols
-    part = [
-        Span(span.start, min(span.stop, limit.stop)) for span, limit in zip(wanted, scene.box, strict=True)
-    ]
-    return [(part[0], part[1])]
+    rows, cols = (
+        Span(span.start, min(span.stop, own.stop)) for span, own in zip(wanted, scene.box, strict=True)
+    )
+    return [(rows, cols)]
 
 
 def cells(geobox: GeoBox, side: int, number: int) -> list[tuple[Cell, Box]]:

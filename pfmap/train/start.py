@@ -1,10 +1,9 @@
 """Where a training begins: the weights of its network, and the processes that share the work."""
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -65,13 +64,12 @@ def take_over(network: PFNet, card: Card, model: Model) -> None:
 
 def _refuse_other(card: Card, model: Card) -> None:
     """Refuse a model whose weights do not fit, or mean something else."""
-    mine, theirs = (dataclasses.asdict(one.architecture) for one in (card, model))
-    differ = [
+    mine, theirs = (asdict(one.architecture) for one in (card, model))
+    if differ := [
         f"{name} is {value!r}, the model's {theirs[name]!r}"
         for name, value in mine.items()
         if name not in {"classes", "bands", "contact"} and value != theirs[name]
-    ]
-    if differ:
+    ]:
         raise TrainingError(
             f"model {model.name!r} has another architecture: {'; '.join(differ)}; give the "
             "configuration the model's [architecture]"

@@ -107,8 +107,7 @@ def mapped(
 
 def window_for(sample: Sample, window: int) -> tuple[int, int]:
     """Choose window and overlap: the model's, or for a chip smaller than that, the chip itself."""
-    side = min(sample.shape)
-    if side >= window:
+    if (side := min(sample.shape)) >= window:
         return window, window // 8
     return max(64, side // 32 * 32), 0
 
@@ -181,9 +180,8 @@ def calibrate(predictor: Predictor, data: TrainingData) -> Calibration | None:
     Sources weigh alike, however many pixels they have. A partial label ("not a building") is met by any of
     its classes. None where too little was held out.
     """
-    windows = [list(_windows(predictor, source, data.sets)) for source in data.sources]
-    windows = [some for some in windows if len(some) > 1]
-    if not windows:
+    every = [list(_windows(predictor, source, data.sets)) for source in data.sources]
+    if not (windows := [some for some in every if len(some) > 1]):
         return None
     temperature = fit([Pixels.join(some[::2]) for some in windows])
     between = [Pixels.join(some[1::2]) for some in windows]
