@@ -62,39 +62,35 @@ def read_area(
         SourceError: the file cannot be read, or has no polygons.
         UsageError: the area does not touch the scene, or their CRSs cannot be brought together.
     """
-    shapes, note, straight = [], "", True
+    shapes, note, straight = [], "", False
     if text is not None:
         shape, note = _read_polygons(text, geobox, scene)
         shapes.append(shape)
     if bbox is not None:
-        if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
-            raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
-        box = shapely.box(*bbox) if bbox_crs is None else _moved(bbox, bbox_crs, geobox, scene)
+        box = _box(bbox, bbox_crs, geobox, scene)
         shapes.append(box)
-        straight = box.area >= shapely.box(*box.bounds).area * (1 - _STRAIGHT)
+        straight = text is None and box.area >= shapely.box(*box.bounds).area * (1 - _STRAIGHT)
     geometry = _in_pixels(shapes, geobox)
     if geometry.is_empty or geometry.area == 0:
-        named = " and ".join(name for name in (text, bbox and f"bbox={bbox}") if name)
+        named = " and ".join(filter(None, (text, bbox and f"bbox={bbox}")))
         extent = ",".join(f"{value:.10g}" for value in geobox.bounds)
         raise OutsideError(f"{named} does not touch {scene}, which covers {extent} in its CRS")
     x0, y0, x1, y1 = geometry.bounds
     rows = Span(int(np.floor(y0 + _PIXEL)), int(np.ceil(y1 - _PIXEL)))
     cols = Span(int(np.floor(x0 + _PIXEL)), int(np.ceil(x1 - _PIXEL)))
-    upright = (
-        straight
-        and bbox is not None
-        and text is None
-        and (geobox.transform[1], geobox.transform[3]) == (0.0, 0.0)
-    )
-    if upright:
-        # A box along the axes takes whole pixels: those whose centre it covers.
+    upright = straight and geobox.transform[1] == geobox.transform[3] == 0
+    if upright:  # a box along the axes takes whole pixels: those whose centre it covers
         rows = _centres(y0, y1, geobox.height)
         cols = _centres(x0, x1, geobox.width)
     return Area(geometry, rows, cols, upright, note)
 
 
-def _moved(bbox: Bounds, crs: str, geobox: GeoBox, scene: str) -> BaseGeometry:
-    """Bring a box of another CRS into a scene's."""
+def _box(bbox: Bounds, crs: str | None, geobox: GeoBox, scene: str) -> BaseGeometry:
+    """Make a box, of another CRS or a scene's own, in the scene's."""
+    if not np.isfinite(bbox).all() or bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
+        raise UsageError(f"bbox={bbox} has no extent: give xmin,ymin,xmax,ymax in the scene's CRS")
+    if crs is None:
+        return shapely.box(*bbox)
     if geobox.crs_wkt is None:
         raise UsageError(f"{scene} has no CRS: give bbox= in its pixels, and leave out bbox_crs={crs!r}")
     try:

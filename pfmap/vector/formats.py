@@ -143,9 +143,8 @@ class Shapefile(Sink):
             self._next_part()
         first = 0
         while first < len(sizes) or not self._records:
-            room = int(
-                np.searchsorted(np.cumsum(sizes[first:]), SHAPEFILE_BYTES - self._shapes, side="right")
-            )
+            left = SHAPEFILE_BYTES - self._shapes
+            room = int(np.searchsorted(np.cumsum(sizes[first:]), left, side="right"))
             if self._records:
                 attributes = self._parts[-1].with_suffix(".dbf").stat().st_size if self._shapes else 0
                 room = min(room, max(0, SHAPEFILE_BYTES - attributes) // self._records)
@@ -248,17 +247,20 @@ def refuse_unfit(
         lost = f"CRS {crs.name}: they are in WGS 84 or Web Mercator, and there is no way there"
     elif form == "pmtiles" and (way is None or abs(way.transform(*center)[1]) > 85.05):
         lost = "objects without a CRS, or nearer to a pole than Web Mercator reaches"
-    elif form == "shp" and crs is not None:
-        table = pa.table({"class": ["any"], GEOMETRY: [shapely.Point(center).wkb]})
-        with tempfile.TemporaryDirectory(dir=folder) as name, quietly():
-            found = None
-            with contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError):
-                write_arrow(table, Path(name, "trial.shp"), "ESRI Shapefile", crs, "Point")
-                found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
-        if found is None or not same_place(crs, pyproj.CRS(found), center):
-            lost = f"CRS {crs.name}"
+    elif form == "shp" and crs is not None and not _keeps(crs, folder, center):
+        lost = f"CRS {crs.name}"
     if lost:
         raise UsageError(f"{form} files cannot hold {lost}: choose another format with formats=")
+
+
+def _keeps(crs: pyproj.CRS, folder: Path, center: tuple[float, float]) -> bool:
+    """Whether a shapefile keeps a CRS."""
+    table, found = pa.table({"class": ["any"], GEOMETRY: [shapely.Point(center).wkb]}), None
+    unknown = contextlib.suppress(pyproj.exceptions.ProjError, pyogrio.errors.CRSError)
+    with tempfile.TemporaryDirectory(dir=folder) as name, quietly(), unknown:
+        write_arrow(table, Path(name, "trial.shp"), "ESRI Shapefile", crs, "Point")
+        found = pyogrio.read_info(f"{name}/trial.shp")["crs"]
+    return found is not None and same_place(crs, pyproj.CRS(found), center)
 
 
 def as_wkb(regions: Regions) -> pa.Array:

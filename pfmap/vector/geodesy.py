@@ -155,10 +155,8 @@ def over_180(box: GeoBox) -> bool:
         return False
     if crs.is_geographic:
         return bool(np.abs(x).max() * _degrees(geographic) > 180)
-    back = np.array(way.transform(*way.transform(x, y), direction="INVERSE")) - (x, y)
-    return bool(
-        np.isfinite(back).all() and np.abs(back).max() > abs(box.transform[0]) + abs(box.transform[1])
-    )
+    back = np.abs(np.array(way.transform(*way.transform(x, y), direction="INVERSE")) - (x, y)).max()
+    return bool(abs(box.transform[0]) + abs(box.transform[1]) < back < math.inf)
 
 
 def same_place(one: pyproj.CRS, other: pyproj.CRS, point: tuple[float, float]) -> bool:

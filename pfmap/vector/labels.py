@@ -52,10 +52,8 @@ class PolygonFile:
         if not layer.count:
             raise SourceError(f"{text} has no features: polygons are needed")
         if field is not None and field not in layer.fields:
-            raise UsageError(
-                f"{text} has no field '{field}': choose one of "
-                f"{', '.join(layer.fields) or 'none'} with field="
-            )
+            some = ", ".join(layer.fields) or "none"
+            raise UsageError(f"{text} has no field '{field}': choose one of {some} with field=")
         self.checked = checked
         if checked is not None and checked not in layer.fields:
             raise SourceError(
@@ -64,23 +62,28 @@ class PolygonFile:
             )
         self.field = field or (_DEFAULT_FIELD if _DEFAULT_FIELD in layer.fields else None)
         """The column with the classes, or None."""
-        self.values: Counter[str | None] = Counter()
-        """Classes that occur, as text, and how many features have each; None for those without one."""
         of_pieces = {"object_id", "region_id"} <= set(layer.fields)  # pfmap cuts large objects into pieces
         self.columns = [name for name in (self.field, "object_id" if of_pieces else None, checked) if name]
         """Those that say what a polygon is."""
         self._everything: tuple[Objects, list[Label]] | None = None
         with explained(text):
-            if checked is not None:
-                self.values.update(value for value, _ in self.everything()[1])
-                if set(self.values) <= {None}:
-                    raise SourceError(
-                        f"none of the {layer.count:,} objects of {text} is checked: open it in QGIS, correct "
-                        f"the class of some where it is wrong, tick '{checked}', and save"
-                    )
-                return
-            for value, count in layer.values(self.field).items() if self.field else ():
-                self.values[_text(value)] += count
+            self.values = self._counted()
+            """Classes that occur, as text, and how many features have each; None for those without one."""
+
+    def _counted(self) -> Counter[str | None]:
+        """Count the features of each class; a `SourceError` if none of them is checked."""
+        if self.checked is not None:
+            values = Counter(value for value, _ in self.everything()[1])
+            if set(values) <= {None}:
+                raise SourceError(
+                    f"none of the {self.layer.count:,} objects of {self.text} is checked: open it in QGIS, "
+                    f"correct the class of some where it is wrong, tick '{self.checked}', and save"
+                )
+            return values
+        values = Counter()
+        for value, count in self.layer.values(self.field).items() if self.field else ():
+            values[_text(value)] += count
+        return values
 
     def everything(self) -> tuple[Objects, list[Label]]:
         """Return all geometries as they are, and what they say; read once."""
@@ -157,9 +160,7 @@ class LabelPolygons:
                 some = shapes[rng.permutation(at)[: 4 * share]]
                 some = some[np.isin(shapely.get_type_id(some), POLYGONS)]
                 inner = shapely.get_coordinates(shapely.point_on_surface(shapely.make_valid(some)))
-                inner = inner[np.isfinite(inner).all(axis=1)]
-                size = self.geobox.width, self.geobox.height
-                inside = ((inner >= 0) & (inner < size)).all(axis=1)
+                inside = ((inner >= 0) & (inner < (self.geobox.width, self.geobox.height))).all(axis=1)
                 found[value] = [(int(y), int(x)) for x, y in inner[inside][:share]]
         return [place for places in found.values() for place in places]
 

@@ -36,6 +36,7 @@ _BEHIND = 2048  # rows for which objects are remembered, so that later ones do n
 
 Taken = Callable[[shapely.Polygon], Objects]
 Group = tuple[list[int], list[float]]  # buildings of a row that run one way; angles that are tried
+Known = dict[frozenset[tuple[complex, ...]], int]  # numbers of arcs by their points, in both directions
 
 
 @dataclass(slots=True)
@@ -63,12 +64,10 @@ class Regularizer:
 
         They come in the order in which they were closed; those that touch come together.
         """
-        chosen = np.flatnonzero(np.isin(regions.classes, list(self.classes)))
-        if not len(chosen):
+        if not len(chosen := np.flatnonzero(np.isin(regions.classes, list(self.classes)))):
             return outlines
         grounds = shapely.transform(outlines[chosen], lambda xy: xy * self.pixel)
-        whole = regions.whole[chosen] & ~regions.at_edge[chosen]
-        wanted = whole & (shapely.area(grounds) >= self._wall**2)
+        wanted = (regions.whole & ~regions.at_edge)[chosen] & (shapely.area(grounds) >= self._wall**2)
         outlines = outlines.copy()
         outlines[chosen] = shapely.transform(self._squared(grounds, wanted), lambda xy: xy / self.pixel)
         return outlines
@@ -118,29 +117,23 @@ class Row:
 
     def __init__(self, outlines: Objects, wanted: Bools, wall: float) -> None:
         self._outlines, self._wall = outlines, wall
-        self._finer = [0 if one else _FINER for one in wanted]  # `_FINER`: a building stays as it is
+        self._finer = np.where(wanted, 0, _FINER).tolist()  # `_FINER`: a building stays as it is
         self._arcs: list[list[complex]] = []
         self._sides: list[set[int]] = []  # of each arc: the buildings beside it
-        rings = [
-            [_complex(shapely.get_coordinates(ring)[:-1]) for ring in (one.exterior, *one.interiors)]
-            for one in outlines
-        ]
+        rings = [[_complex(ring)[:-1] for ring in shapely.get_rings(one)] for one in outlines]
         each = itertools.chain(*rings) if len(outlines) > 1 else ()
         edges = {frozenset(pair) for ring in each for pair in itertools.pairwise([*ring, ring[0]])}
         meeting = Counter(itertools.chain(*edges))
         # Nodes, and the arcs that end there.
         self._at: dict[complex, set[int]] = {point: set() for point, count in meeting.items() if count > 2}
-        known: dict[frozenset[tuple[complex, ...]], int] = {}
+        known: Known = {}
         # Of each building, ring by ring: its arcs, and whether they run its way.
         self._ways = [[self._way(ring, k, known) for ring in its] for k, its in enumerate(rings)]
-        self._beside: list[set[int]] = [set() for _ in outlines]
-        for sides in self._sides:
-            for building in sides:
-                self._beside[building] |= sides - {building}
+        self._around = [[arc for arc, _ in itertools.chain(*ways)] for ways in self._ways]
+        sides = [[self._sides[arc] for arc in arcs] for arcs in self._around]
+        self._beside = [set[int]().union(*own) - {k} for k, own in enumerate(sides)]
 
-    def _way(
-        self, ring: list[complex], building: int, known: dict[frozenset[tuple[complex, ...]], int]
-    ) -> list[tuple[int, bool]]:
+    def _way(self, ring: list[complex], building: int, known: Known) -> list[tuple[int, bool]]:
         """Cut a building's ring at the nodes, and note those of its arcs that are not known."""
         cuts = [k for k, point in enumerate(ring) if point in self._at]
         start = cuts[0] if cuts else 0
@@ -180,11 +173,15 @@ class Row:
                 break
             found = {k: square for k, square in found.items() if k not in failed}
             fresh = self._again(groups, failed)
+        return self._fitted(found, taken)
+
+    def _fitted(self, found: dict[int, Square], taken: Taken) -> list[shapely.Polygon | None]:
+        """Cut out of a single building what others have, and give walls vertices where others end at them."""
         polygons: list[shapely.Polygon | None] = [None] * len(self._outlines)
         if len(polygons) == 1 and found:
             fitted = found[0].without(taken(found[0].polygon))
             return [fitted if fitted is not None and iou(fitted, self._outlines[0]) >= LEAST_IOU else None]
-        near = self._near(found) if found else []  # where a wall ends, the wall it meets gets a vertex too
+        near = self._near(found)
         for building, square in found.items():
             corners = shapely.multipoints(shapely.get_coordinates(near[building]))
             polygons[building] = shapely.snap(square.polygon, corners, _NOTHING)  # type: ignore[assignment]
@@ -252,7 +249,7 @@ class Row:
     def _drawn(self, buildings: list[int], angle: float) -> dict[int, Square]:
         """Square a group along an angle; what does not come out well is left out."""
         back, group = cmath.rect(1, angle), set(buildings)
-        arcs = dict.fromkeys(arc for building in buildings for way in self._ways[building] for arc, _ in way)
+        arcs = dict.fromkeys(itertools.chain(*(self._around[building] for building in buildings)))
         mine = [arc for arc in arcs if self._sides[arc] <= group]
         paths, stay = self._straight(mine, angle)
         places = {point: point * back for path in paths.values() for point in path}
@@ -263,8 +260,8 @@ class Row:
         squares = {}
         for building in buildings:
             found, outline = self._polygon(building, paths, places, angle), self._outlines[building]
-            ends = {self._arcs[arc][end] for way in self._ways[building] for arc, _ in way for end in (0, -1)}
-            if found is None or not ends & {*stay} <= {*_complex(shapely.get_coordinates(found))}:
+            ends = {self._arcs[arc][end] for arc in self._around[building] for end in (0, -1)}
+            if found is None or not ends & {*stay} <= {*_complex(found)}:
                 continue  # nor without a corner that stays: a spur to it may be lost
             if (agrees := iou(found, outline)) >= LEAST_IOU:
                 squares[building] = Square(found, angle, agrees)
@@ -290,11 +287,7 @@ class Row:
         self, building: int, paths: dict[int, list[complex]], places: dict[complex, complex], angle: float
     ) -> shapely.Polygon | None:
         """Put a building together of paths along the axes, and turn it into its place."""
-        rings = []
-        for way in self._ways[building]:
-            ring = [point for arc, forward in way for point in paths[arc][:: 1 if forward else -1][:-1]]
-            ring = [point for k, point in enumerate(ring) if point != ring[k - 1]]
-            rings.append(shapely.Polygon(_pairs(ring) if len(ring) > 2 else None))
+        rings = [_ring(way, paths) for way in self._ways[building]]
         outer, *holes = map(largest, rings)
         if outer is not None and holes:
             # A hole may have come to touch the wall: taking it out, not noting it as a ring, keeps all valid.
@@ -302,16 +295,23 @@ class Row:
         if len(self._outlines) == 1 or outer is None:
             found, most = sound(outer, angle), shapely.get_num_coordinates(self._outlines[building])
             return found if shapely.get_num_coordinates(found) <= most else None
-        points = _complex(shapely.get_coordinates(outer))
+        points = _complex(outer)
         lost = abs(rings[0].area - sum(ring.area for ring in rings[1:]) - outer.area) > _NOTHING
         if lost or not places.keys() >= set(points) or shapely.minimum_clearance(outer) <= CLEARANCE:
             return None
         return shapely.set_coordinates(outer, _pairs([places[point] for point in points]))
 
 
-def _complex(coords: Floats) -> list[complex]:
-    """Return ``(n, 2)`` coordinates as complex numbers."""
-    return np.ascontiguousarray(coords).view(np.complex128).ravel().tolist()
+def _ring(way: list[tuple[int, bool]], paths: dict[int, list[complex]]) -> shapely.Polygon:
+    """Put a ring together of paths; it may cross itself, or be nothing."""
+    ring = [point for arc, forward in way for point in paths[arc][:: 1 if forward else -1][:-1]]
+    ring = [point for k, point in enumerate(ring) if point != ring[k - 1]]
+    return shapely.Polygon(_pairs(ring) if len(ring) > 2 else None)
+
+
+def _complex(shape: shapely.Geometry) -> list[complex]:
+    """Return the points of a shape as complex numbers."""
+    return np.ascontiguousarray(shapely.get_coordinates(shape)).view(np.complex128).ravel().tolist()
 
 
 def _pairs(points: Sequence[complex]) -> Floats:

@@ -25,6 +25,9 @@ from pfmap.vector.regularize import Regularizer
 SceneNames = Callable[[Objects], Objects]
 """Says for ``(n,)`` polygons in the CRS which scene shows each."""
 
+Common = tuple[Path, str, pyproj.CRS | None, Mapping[str, str], datetime, GeoBox, Mapping[int, ClassSpec]]
+"""The first fields of every `Sink`."""
+
 _TEXTS = dict.fromkeys(("class", "scene"), pa.string())
 """Fields whose type their values do not say where there are none."""
 
@@ -203,9 +206,7 @@ class ObjectWriter:
         for index in np.flatnonzero(~regions.whole):
             self._pieces[owner := int(regions.object_ids[index])] += 1
             columns["piece"][index] = self._pieces[owner]
-        values = {
-            name: pa.array(column, _TEXTS.get(name), from_pandas=True) for name, column in columns.items()
-        }
+        values = {name: pa.array(one, _TEXTS.get(name), from_pandas=True) for name, one in columns.items()}
         least = np.take(self.min_area or (0.0,), regions.classes, mode="clip")
         small = (np.repeat(measures[0], pieces) < least) & regions.whole
         geometry = as_wkb(replace(outlines, coords=placed(outlines.coords)))
@@ -261,27 +262,17 @@ class ObjectWriter:
             self.counts[value] = self.counts.get(value, 0) + int(np.count_nonzero(mine & first))
             self.areas[value] = self.areas.get(value, 0.0) + float(area[mine].sum())
         if not isinstance(self.scene, str):
-            self.scenes.update(
-                zip(table["scene"].filter(first).to_pylist(), values[first].tolist(), strict=True)
-            )
+            shown = table["scene"].filter(first).to_pylist()
+            self.scenes.update(zip(shown, values[first].tolist(), strict=True))
         for value in np.unique(values).tolist() if self.by_class else (None,):
             part = table if value is None else table.filter(values == value)
             for one in self._sinks_of(value):
                 one.append(part)
 
 
-def _sink(
-    form: str,
-    folder: Path,
-    stem: str,
-    crs: pyproj.CRS | None,
-    metadata: Mapping[str, str],
-    moment: datetime,
-    geobox: GeoBox,
-    classes: Mapping[int, ClassSpec],
-) -> Sink:
+def _sink(form: str, *common: *Common) -> Sink:
     """Begin a file of a format, one of `FORMATS`."""
-    common = (folder, stem, crs, metadata, moment, geobox, classes)
+    crs, metadata = common[2:4]
     if form == "gpkg":
         # The layer's metadata, not the file's: of the latter GDAL leaves a copy beside what it reads.
         # Later versions than 1.3 make QGIS of 2022 and 2023 doubt the file.

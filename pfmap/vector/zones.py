@@ -66,21 +66,21 @@ def summarize(objects: str, zones: str | None = None, zone_field: str | None = N
     measurer: Measurer | None = None
     with explained(objects):
         for shapes, fields in layer.chunks(columns):
-            if measurer is None:
-                left, top, right, bottom = shapely.total_bounds(shapes)
-                center = (left + right) / 2, (top + bottom) / 2
-                measurer = Measurer(None if layer.crs is None else layer.crs.to_wkt(), center)
+            measurer = measurer or _measurer(layer.crs, shapes)
             whole = np.ones(len(shapes), dtype=np.bool_)
             if "piece" in fields:  # of a cut object, the first one stands for all
                 whole = np.asarray(fields["piece"] == 1)
-            if places is not None:
-                parts = places.split(shapes, measurer)
-            else:
-                parts = iter([(0, "", np.arange(len(shapes)), whole, measurer.measure(shapes)[0])])
-            for part in parts:
+            everywhere: _Part = 0, "", np.arange(len(shapes)), whole, measurer.measure(shapes)[0]
+            for part in [everywhere] if places is None else places.split(shapes, measurer):
                 _add(rows, part, fields["class"].astype(str), whole)
-    notes = tuple(note for note in (layer.note, places.note if places else "") if note)
+    notes = tuple(filter(None, (layer.note, places.note if places else "")))
     return Summary("px" if layer.crs is None else "m2", [rows[key] for key in sorted(rows)], notes)
+
+
+def _measurer(crs: pyproj.CRS | None, shapes: Objects) -> Measurer:
+    """Measure about the middle of some objects."""
+    left, top, right, bottom = shapely.total_bounds(shapes)
+    return Measurer(None if crs is None else crs.to_wkt(), ((left + right) / 2, (top + bottom) / 2))
 
 
 def _add(rows: dict[tuple[int, str], Row], part: _Part, names: Array, whole: Bools) -> None:
