@@ -135,9 +135,8 @@ class InputSpec:
         if len(self.gsd) != 2 or not 0 < self.gsd[0] <= self.gsd[1]:
             raise ModelError(f"gsd is [smallest, largest] in metres, not {list(self.gsd)}")
         if self.enlarge and not self.gsd[0] <= self.enlarge <= self.gsd[1]:
-            raise ModelError(
-                f"enlarge is {self.enlarge:g}: it has to lie within gsd, {list(self.gsd)}, or be 0"
-            )
+            within = f"within gsd, {list(self.gsd)}, or be 0"
+            raise ModelError(f"enlarge is {self.enlarge:g}: it has to lie {within}")
         check_window(self.window, self.window)
 
     @property
@@ -195,29 +194,19 @@ class Card:
     what stands out has the band's colour. `gsd`, a single one, is of metres per pixel, zooms included."""
 
     def __post_init__(self) -> None:
-        if len(self.classes) != self.architecture.classes:
-            raise ModelError(
-                f"the card lists {len(self.classes)} classes, its architecture has "
-                f"{self.architecture.classes}"
-            )
-        if (count := len(self.input.bands)) != self.architecture.bands:
-            raise ModelError(f"[input] names {count} bands, the architecture has {self.architecture.bands}")
+        needs, count = self.architecture, len(self.classes)
+        if count != needs.classes:
+            raise ModelError(f"the card lists {count} classes, its architecture has {needs.classes}")
+        if (count := len(self.input.bands)) != needs.bands:
+            raise ModelError(f"[input] names {count} bands, the architecture has {needs.bands}")
         _check_learned(self.learned, len(self.input.bands))
         check_values(self)
         if not _LEAST <= self.temperature <= _LARGEST:
             raise ModelError(f"temperature is {self.temperature}: it has to be {_LEAST:g} to {_LARGEST:g}")
-        names = [spec.name.strip().casefold() for spec in self.classes]
-        twice = sorted(spec.name for spec in self.classes if names.count(spec.name.strip().casefold()) > 1)
         texts = (self.name, self.title, self.accuracy_note, *self.input.bands, *astuple(self.provenance))
         if any(UNSEEN.search(re.sub("[\n\t]", "", text)) or len(text) > _LONGEST for text in texts):
             raise ModelError(f"a text has control characters, or is longer than {_LONGEST:,} letters")
-        if listed := [name for name in names if "," in name]:
-            raise ModelError(f"class {listed[0]!r} has a comma, which separates classes in lists: rename it")
-        if twice:
-            raise ModelError(f"class names appear twice, but for case or blanks: {', '.join(twice)}")
-        known = [spec.name for spec in self.classes]
-        if others := [name for name in self.architecture.contact if name not in known]:
-            raise ModelError(f"contact names {', '.join(others)}: the classes are {', '.join(known)}")
+        _check_names([spec.name for spec in self.classes], needs.contact)
 
     @property
     def by_index(self) -> dict[int, ClassSpec]:
@@ -247,6 +236,16 @@ def _check_learned(learned: Mapping[str, Sequence[Sequence[float]]], bands: int)
         if not fits or not all(len(pair) == 2 and -2 <= pair[0] <= pair[1] < math.inf for pair in ranges):
             needed = f"{', '.join(_FAR)} list [least, most] for each band, gsd once"
             raise ModelError(f"learned.{name} is {[*map(list, ranges)]}: {needed}")
+
+
+def _check_names(known: Sequence[str], contact: Sequence[str]) -> None:
+    names = [name.strip().casefold() for name in known]
+    if listed := [name for name in names if "," in name]:
+        raise ModelError(f"class {listed[0]!r} has a comma, which separates classes in lists: rename it")
+    if twice := sorted(name for name in known if names.count(name.strip().casefold()) > 1):
+        raise ModelError(f"class names appear twice, but for case or blanks: {', '.join(twice)}")
+    if others := [name for name in contact if name not in known]:
+        raise ModelError(f"contact names {', '.join(others)}: the classes are {', '.join(known)}")
 
 
 def read_card(path: Path) -> Card:

@@ -81,8 +81,7 @@ def default_color(value: int) -> str:
 
 def index_of(classes: tuple[ClassSpec, ...], name: str) -> int:
     """Find a class by name."""
-    names = [spec.name for spec in classes]
-    if name not in names:
+    if name not in (names := [spec.name for spec in classes]):
         raise ModelError(f"class {name!r} is unknown: the model has {', '.join(names)}")
     return names.index(name)
 

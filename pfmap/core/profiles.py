@@ -72,17 +72,16 @@ def _profiles(profile: str | None) -> list[Path]:
     roots = [home / name / "profiles" for home in homes for name in ("QGIS3", "QGIS4")]
     if given := os.environ.get("QGIS_CUSTOM_CONFIG_PATH"):
         roots = [Path(given) / "profiles"]
-    roots = [root for root in roots if root.is_dir()]
-    if not roots:
+    if not (roots := list(filter(Path.is_dir, roots))):
         raise UsageError(
             f"no profile of QGIS was found, such as {own}/QGIS3/profiles/default: start QGIS once, or "
             "make a file for its dialog of plugins with pfmap qgis zip"
         )
-    found = [root / (profile or _default(root)) for root in roots]
-    if not any(folder.is_dir() for folder in found):
+    named = [root / (profile or _default(root)) for root in roots]
+    if not (found := list(filter(Path.is_dir, named))):
         there = sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()})
-        raise UsageError(f"QGIS has no profile {found[0].name!r}: it has {', '.join(there) or 'none'}")
-    return [folder for folder in found if folder.is_dir()]
+        raise UsageError(f"QGIS has no profile {named[0].name!r}: it has {', '.join(there) or 'none'}")
+    return found
 
 
 def _default(root: Path) -> str:

@@ -237,8 +237,7 @@ class Regions:
     @classmethod
     def join(cls, parts: Sequence["Regions"]) -> "Regions":
         """Put several into one."""
-        parts = [part for part in parts if len(part)]
-        if len(parts) <= 1:
+        if len(parts := list(filter(len, parts))) <= 1:
             return parts[0] if parts else cls.none()
         offsets = {"ring_offsets": "coords", "region_offsets": "ring_offsets"}
         joined = {}

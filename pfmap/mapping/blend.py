@@ -80,9 +80,8 @@ class Blender:
         start, stop = cols.block(col).start, cols.block(last).stop
         at = slice(start, start + wide.shape[-1])
         if row > 0 and overlap:
-            wide[:, :overlap].mul_(self._rising[:, None]).add_(
-                self._above[..., at].float().sub_(_ZERO).div_(_STEPS)
-            )
+            above = self._above[..., at].float().sub_(_ZERO).div_(_STEPS)
+            wide[:, :overlap].mul_(self._rising[:, None]).add_(above)
         if row < rows.count - 1 and overlap:
             waiting = wide[:, rows.stride :] * falling[:, None]
             self._above[..., at].copy_(waiting.mul_(_STEPS).add_(_ZERO).round_())
@@ -196,9 +195,8 @@ class Chooser:
             # Beside windows that were not computed the probabilities do not add up to one.
             whole = shares.sum(dim=0).clamp(min=1e-6)
             best, classes[at] = self._decide(shares, whole)
-            for out, part in zip(
-                percent, (best, *values[self._classes :], *[shares] * self._all), strict=True
-            ):
+            parts = best, *values[self._classes :], *[shares] * self._all
+            for out, part in zip(percent, parts, strict=True):
                 out[..., at, :] = to_percent(part / whole)
         return Block(rows, cols, classes, tuple(percent))
 

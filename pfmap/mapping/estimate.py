@@ -213,11 +213,10 @@ def probe(
         whole, final = max(0, whole - empty), max(0, final - empty)
     count = piece.geobox.width * piece.geobox.height
     stages = "write rasters", "merge", "trace", "write objects", "assemble COG"
-    after = sum(clock.seconds.get(stage, 0.0) for stage in stages)
+    busy = clock.seconds["network"] / predictor.workers + clock.seconds["blend"]
     return Probe(
-        window_seconds=(clock.seconds["network"] / predictor.workers + clock.seconds["blend"])
-        / piece.grid.count,
-        pixel_seconds=after / count,
+        window_seconds=busy / piece.grid.count,
+        pixel_seconds=sum(clock.seconds.get(stage, 0.0) for stage in stages) / count,
         temporary=(whole - final) / count,
         final=final / count,
         memory=peak_memory(),

@@ -63,8 +63,7 @@ def vector_names(stem: str, options: ShapeOptions, wanted: Iterable[ClassSpec]) 
 def refuse_odd_names(folder: Path, stem: str, names: Iterable[str]) -> None:
     """Refuse names of outputs, from `stem` on, that a disk or a library cannot handle, by a `TargetError`."""
     here = scratch(folder).absolute()
-    odd = sorted(letter for letter in set(str(folder / stem)) if letter in ";!" or UNSEEN.match(letter))
-    if odd:
+    if odd := sorted(one for one in set(str(folder / stem)) if one in ";!" or UNSEEN.match(one)):
         raise TargetError(
             f"{folder / stem} has {visible(' and '.join(odd))} in its name, which writers of files cannot "
             "handle: choose another folder with output_dir=, or rename the scene"
@@ -90,9 +89,8 @@ def refuse_existing(
     folder: Path, stem: str, options: ShapeOptions, names: Iterable[str], *, overwrite: bool
 ) -> None:
     """Refuse to replace vector files, those of these names and of other classes, by a `TargetError`."""
-    endings = "|".join(options.formats)
-    further = "(_.+)" if options.split_by_class else ""
-    pattern = rf"{re.escape(stem)}{further}\.({endings})"
+    further = "(_.+)" * options.split_by_class
+    pattern = rf"{re.escape(stem)}{further}\.({'|'.join(options.formats)})"
     there = [name for name in file_names(folder, stem) if re.fullmatch(pattern, name)]
     refuse_to_replace(folder, [*names, *there], overwrite=overwrite)
 

@@ -223,11 +223,8 @@ class PredictOptions:
     @property
     def decided(self) -> dict[str, str]:
         """What else than the highest probability of one view decides on classes; empty if nothing does."""
-        least = sorted((self.threshold or {}).items())
-        found = {
-            "tta": self.tta.removeprefix("none"),
-            "threshold": ",".join(f"{n}={float(p)}" for n, p in least),
-        }
+        least = ",".join(f"{name}={float(p)}" for name, p in sorted((self.threshold or {}).items()))
+        found = {"tta": self.tta.removeprefix("none"), "threshold": least}
         return {name: text for name, text in found.items() if text}
 
 

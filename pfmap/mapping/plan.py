@@ -197,11 +197,10 @@ def make_plan(
     """Decide how to map a scene; a `UsageError` says that options or its resolution do not fit."""
     scene, card = source.info, model.card
     _refuse_giant_blocks(scene)
-    area = None
+    area, rows, cols = None, Span(0, scene.geobox.height), Span(0, scene.geobox.width)
     if options.aoi is not None or options.bbox is not None:
         area = read_area(options.aoi, options.bbox, scene.geobox, scene.name, options.bbox_crs)
-    rows = area.rows if area is not None else Span(0, scene.geobox.height)
-    cols = area.cols if area is not None else Span(0, scene.geobox.width)
+        rows, cols = area.rows, area.cols
     crop = scene.geobox.crop(rows, cols)
     gsd = (options.gsd, options.gsd) if options.gsd is not None else pixel_size(scene.geobox)
     (across, down), about_size = _factors(gsd, card, scene.name, options)
@@ -241,7 +240,7 @@ def make_plan(
         batch_size=batch_size,
         chosen=chosen,
         warnings=[
-            *([area.note] if area is not None and area.note else []),
+            *filter(None, [area.note if area else ""]),
             *scene.guesses,
             *sample.notes,
             *about_scaling(scaling, scene),

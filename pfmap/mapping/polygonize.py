@@ -91,8 +91,7 @@ def vectorize(
     options, unknown = take(ShapeOptions, settings)
     if unknown:
         raise TypeError(f"vectorize has no option {', '.join(unknown)}")
-    if options.min_area is None:  # no model is there to say it
-        options = replace(options, min_area=0.0)
+    options = replace(options, min_area=options.min_area or 0.0)  # no model is there to say it
     warn_unkept(on_message)
     location = locate(raster)
     folder = output_folder(output_dir) if output_dir is not None else location.folder
@@ -102,16 +101,12 @@ def vectorize(
         table = ClassTable(source.classes)
         for value, name in (names or {}).items():
             table[value] = ClassSpec(name, table[value].color)
-        find, shown = partial(_wanted, table, raster=location.text), frozenset[int]()
+        find = partial(_wanted, table, raster=location.text)
         wanted = None if classes is None else find(classes)
         given = {"confidence": confidence} | ({"contact": contact} if options.separate != ("none",) else {})
         percent = _open_percent(opened, source, location, given, on_message)
-        if walls := percent.get("contact"):  # it names classes, or else is of all that are asked for
-            shown = _wanted(source.classes, walls.separated, location.text) or find(options.separate or ())
-            if not shown:
-                raise UsageError(
-                    f"the contact map of {location.text} does not name its classes: do so with separate="
-                )
+        walls = percent.get("contact")
+        shown = frozenset[int]() if walls is None else _shown(walls, source, options, find)
         chosen = Chosen.of(options, find, wanted, shown, table, (walls or source).scale)
         if not chosen.by_contact:
             percent.pop("contact", None)
@@ -124,7 +119,7 @@ def vectorize(
         refuse_odd_names(folder, stem, files)
         refuse_existing(folder, f"{stem}_objects", options, files, overwrite=overwrite)
         job = Vectorizer(source, percent, folder, stem, table, chosen, options, stem, on_progress)
-        job.moment = moment_of([location.local] if location.local is not None else [])
+        job.moment = moment_of(filter(None, [location.local]))
         return job.write(location.text)
 
 
@@ -139,6 +134,15 @@ def _open_percent(
         if path is not None:
             found[kind] = open_percent(opened, path, source, kind=kind)
     return found
+
+
+def _shown(
+    walls: ClassMap, source: ClassMap, options: ShapeOptions, find: Callable[[Sequence[str]], frozenset[int]]
+) -> frozenset[int]:
+    """Return the classes that a contact map names, or else all that are asked for."""
+    if not (shown := _wanted(source.classes, walls.separated, source.name) or find(options.separate or ())):
+        raise UsageError(f"the contact map of {source.name} does not name its classes: do so with separate=")
+    return shown
 
 
 class ClassTable(dict[int, ClassSpec]):
@@ -185,9 +189,8 @@ class Vectorizer:
                 with self._shaper(staging, raster) as shaper:
                     self._trace(shaper, staging)
                     if not shaper.seen:
-                        raise SourceError(
-                            f"{raster} has no valid pixel: everything is nodata; check it with gdalinfo"
-                        )
+                        why = "has no valid pixel: everything is nodata; check it with gdalinfo"
+                        raise SourceError(f"{raster} {why}")
                     files = shaper.writer.finish()
                 finish(self.sieved, staging)
                 outputs = self._publish(staging, files)

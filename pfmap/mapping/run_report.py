@@ -109,13 +109,8 @@ class Preflight:
             f"{scene.compression}, about {100 * plan.sample.valid_share:.0f} % valid"
         ]
         lines += [f"band     {name} from {file}" for name, file in (plan.options.extra or {}).items()]
-        known = f"model {card.name} knows {card.input.gsd[0]:g} to {card.input.gsd[1]:g} m"
-        if plan.gsd is None or plan.model_gsd is None:
-            lines.append(f"pixels   of unknown size, {box.crs_name}; {known}")
-        else:
-            resampled = "" if not plan.frame.resampled else f", read at {_size(plan.model_gsd)}"
-            resampled += f" from overviews {plan.overview} times as coarse" * bool(plan.overview)
-            lines.append(f"pixels   {_size(plan.gsd)} on the ground in {box.crs_name}{resampled}; {known}")
+        gsd = card.input.gsd
+        lines.append(f"pixels   {_pixels(plan)}; model {card.name} knows {gsd[0]:g} to {gsd[1]:g} m")
         scaling = plan.scaling
         if (scaling.low, scaling.high) != (0, 255) or scene.dtype != "uint8":
             lines.append(f"values   {scaling.low:g} to {scaling.high:g}: {scaling.origin}")
@@ -132,16 +127,24 @@ class Preflight:
         if plan.chosen.separation is not None and not plan.chosen.separation.by_shape:
             lines.append(f"         {plan.chosen.separation.about(card.by_index)}")
         lines.append(f"device   {describe(plan.device, plan.precision)}")
-        word = "at most"
-        if needs.seconds is not None:
-            word = "about"
-            lines.append(f"time     about {duration(needs.seconds)}")
+        word = "at most" if needs.seconds is None else "about"
+        lines += [] if needs.seconds is None else [f"time     about {duration(needs.seconds)}"]
         lines.append(f"memory   about {gigabytes(needs.memory)} of {gigabytes(needs.free_memory)} free")
         lines.append(
             f"disk     {word} {gigabytes(needs.temporary)} of {gigabytes(needs.free_disk)} free in "
             f"{self.output_dir}, {gigabytes(needs.final)} of it for good"
         )
         return lines + [f"warning: {text}" for text in plan.warnings]
+
+
+def _pixels(plan: Plan) -> str:
+    """Say how large the scene's pixels are, and what is read of them."""
+    name = plan.scene.geobox.crs_name
+    if plan.gsd is None or plan.model_gsd is None:
+        return f"of unknown size, {name}"
+    read = f", read at {_size(plan.model_gsd)}" if plan.frame.resampled else ""
+    overview = f" from overviews {plan.overview} times as coarse" * bool(plan.overview)
+    return f"{_size(plan.gsd)} on the ground in {name}{read}{overview}"
 
 
 def earlier_report(path: Path) -> SceneReport | None:

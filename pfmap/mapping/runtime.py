@@ -188,8 +188,7 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
             raise DeviceError(f"precision {wanted!r} is unknown: use auto, {', '.join(PRECISIONS)}")
         return PRECISIONS[wanted]
     if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if native else torch.float16
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     multiplies = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     if device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in multiplies):
         return torch.bfloat16

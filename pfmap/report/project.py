@@ -90,8 +90,7 @@ def _objects(made: Map) -> Iterator[Layer]:
         for number, path in enumerate(made.files[key], 1):
             further = f" {number}" if number > 1 else ""
             source = f"./{path.name}" + (f"|layername={LAYER}" if kind == "gpkg" else "")
-            title = f"{made.stem} {name}{further}"
-            yield Layer(title, source, objects_style(classes), crs, vector=True)
+            yield Layer(f"{made.stem} {name}{further}", source, objects_style(classes), crs, vector=True)
 
 
 def place_beside(location: Location, output_dir: Path) -> str:

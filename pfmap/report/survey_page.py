@@ -111,8 +111,7 @@ class Drawing:
 
 def draw_footprints(scenes: Sequence[SceneFigures], thumbnails: Mapping[str, bytes]) -> Drawing | None:
     """Lay out the footprints of those scenes that have a place, and pictures; None if there are none."""
-    placed = {index: ring for index, scene in enumerate(scenes) if (ring := _sound(scene.footprint))}
-    if not placed:
+    if not (placed := {k: ring for k, scene in enumerate(scenes) if (ring := _sound(scene.footprint))}):
         return None
     first = next(iter(placed.values()))[0][0]
     rings = {index: [(_near(lon, first), lat) for lon, lat in ring] for index, ring in placed.items()}
@@ -139,22 +138,22 @@ def draw_footprints(scenes: Sequence[SceneFigures], thumbnails: Mapping[str, byt
         mark = max(_SMALL, min(34.0, 0.5 * across, 0.5 * down))
         outline = Outline(k, points, name, center, mark)
         if (content := thumbnails.get(scenes[k].name)) and scenes[k].height:
-            ring = _sound(lonlat_ring(grid)) if (grid := scenes[k].grid) else rings[k]
-            corners = [place((_near(x, first), y)) for x, y in _corners(ring, grid)]
+            corners = [place((_near(x, first), y)) for x, y in _corners(rings[k], scenes[k].grid)]
             outline = replace(outline, **_laid(content, scenes[k], corners, _ON_MAP // len(rings)))
         outlines.append(outline)
     if crowded:
         outlines = [replace(one, name="") for one in outlines]
     east = _near(lon, 0.0)
-    middle = f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(east):.4f}° {'E' if east >= 0 else 'W'}"
+    middle = f"{abs(lat):.4f}° {'SN'[lat >= 0]}, {abs(east):.4f}° {'WE'[east >= 0]}"
     return Drawing(height, tuple(outlines), middle, *_scale_bar(_WIDTH / scale * _METRES))
 
 
 def _corners(ring: Sequence[tuple[float, float]], grid: GeoBox | None) -> list[tuple[float, float]]:
-    """Return the upper left, upper right and lower left corner of a grid of which `lonlat_ring` is known.
+    """Return the upper left, upper right and lower left corner of a grid, or of a scene with this ring.
 
     Around a pole that has more points than the sides of the grid, and none of these are returned.
     """
+    ring = _sound(lonlat_ring(grid)) if grid else ring
     quarter, rest = divmod(len(ring) - 1, 4)
     if rest or quarter < 1:
         return []

@@ -57,11 +57,7 @@ def thumbnail(
 
 
 def class_picture(
-    pixels: Bytes | None,
-    seen: Bools,
-    classes: Bytes,
-    colors: Mapping[int, tuple[int, int, int]],
-    limit: int,
+    pixels: Bytes | None, seen: Bools, classes: Bytes, colors: Mapping[int, tuple[int, int, int]], limit: int
 ) -> bytes:
     """Draw an image and, to its right, the same with classes laid over it, as a small WebP file.
 
