@@ -41,10 +41,7 @@ def batch(
     """
     if output_dir is None:
         raise click.UsageError("say where the outputs go with --output-dir")
-    with importing():  # torch loads here: --help stays instant
-        from pfmap.trace.tracer import compile_ahead
-
-        compile_ahead()
+    with importing(tracing=True):  # torch loads here: --help stays instant
         from pfmap.report.survey_figures import class_row
         from pfmap.survey import scenes as library
 

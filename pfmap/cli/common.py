@@ -129,8 +129,7 @@ def as_flags(parameters: Iterable[click.Parameter]) -> Callable[[str], str]:
     options = {one.name: one for one in parameters if isinstance(one, click.Option)}
 
     def flag(match: re.Match[str]) -> str:
-        option = options.get(match[1])
-        if option is None:
+        if (option := options.get(match[1])) is None:
             return match[0]
         flags = option.secondary_opts if match[2] == "False" and option.secondary_opts else option.opts
         name = max(flags, key=len)

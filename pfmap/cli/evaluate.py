@@ -132,10 +132,8 @@ def evaluate(
             raise click.UsageError("--model needs --data: the training configuration that names the data set")
         from pfmap.train.evaluate_model import evaluate_model
 
-        part = part or "validation"
-        work = partial(
-            evaluate_model, model, data, data_folder, extra=extra, part=part, device=device, tta=tta
-        )
+        how: dict[str, Any] = {"extra": extra, "part": part or "validation", "device": device, "tta": tta}
+        work = partial(evaluate_model, model, data, data_folder, **how)
     elif prediction is None or (truth is None and of_maps["ids"] is None):
         raise click.UsageError("give PREDICTION and TRUTH (or --ids), or --model and --data")
     else:
@@ -143,9 +141,7 @@ def evaluate(
         from pfmap.evaluation.prediction import evaluate as compare
 
         work = partial(compare, prediction, truth, **of_maps)
-    result = run_with_progress(
-        lambda **told: work(objects=objects, min_object=min_object, **told), quiet=quiet
-    )
+    result: Any = run_with_progress(partial(work, objects=objects, min_object=min_object), quiet=quiet)
     if html is not None:
         from pfmap.core.files import write_text
 

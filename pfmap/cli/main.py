@@ -24,11 +24,16 @@ _COMMANDS = (
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """Import without looking for garbage: what modules define stays, and is never looked through again."""
+def importing(*, tracing: bool = False) -> Iterator[None]:
+    """Import without looking for garbage: what modules define stays, and is never looked through again.
+
+    For `tracing` what that needs is compiled meanwhile.
+    """
     known = len(sys.modules)
     gc.disable()
     try:
+        if tracing:
+            import_module("pfmap.trace.tracer").compile_ahead()
         yield
         if len(sys.modules) > known:
             gc.freeze()

@@ -57,8 +57,7 @@ def info(name: str, as_json: bool) -> None:
     weights = folder / store.WEIGHTS_NAME
     size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "missing: train or import it"
     network = _settings(card.architecture)
-    text = render("card.txt.jinja", card=card, folder=str(folder), weights=size, network=network)
-    say(*text.splitlines())
+    say(*render("card.txt.jinja", card=card, folder=str(folder), weights=size, network=network).splitlines())
 
 
 @models.command(cls=Command)
@@ -88,8 +87,7 @@ def describe(name: str, size: int, changes: tuple[str, ...], as_json: bool) -> N
         return
     from pfmap.report.html import render
 
-    text = render("cost.txt.jinja", name=name, settings=_settings(cost.architecture), cost=cost)
-    say(*text.splitlines())
+    say(*render("cost.txt.jinja", name=name, settings=_settings(cost.architecture), cost=cost).splitlines())
 
 
 def _settings(architecture: "Architecture") -> str:

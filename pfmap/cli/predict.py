@@ -19,6 +19,7 @@ from pfmap.mapping.options import SurveySettings
 from pfmap.mapping.run_options import SurveyOptions
 
 if TYPE_CHECKING:
+    from pfmap.mapping.job import Result
     from pfmap.survey.run import SheetResult
 
 T = TypeVar("T")
@@ -47,10 +48,7 @@ def predict(
     a QGIS project of it all. A run that was stopped goes on when the same command is given again; scenes that
     are done are left alone, and those that fail are listed in failures.csv.
     """
-    with importing():  # torch loads here: --help stays instant
-        from pfmap.trace.tracer import compile_ahead
-
-        compile_ahead()
+    with importing(tracing=True):  # torch loads here: --help stays instant
         from pfmap.survey import single
         from pfmap.survey.find import is_folder
 
@@ -67,20 +65,24 @@ def predict(
             say(counts(results))
         fail_if_any_failed(results, scenes, output_dir)
         return
-    result = run_with_progress(
-        partial(single.predict, scenes[0], output_dir, **own), quiet=quiet, goes_on=True
-    )
+    call = partial(single.predict, scenes[0], output_dir, **own)
+    result = run_with_progress(call, quiet=quiet, goes_on=True)
     screen.tell("result", outputs=result.outputs, skipped=result.skipped)
     if as_json:
         show(result.report)
     elif not quiet:
-        if result.skipped:
-            say(f"{result.scene} is mapped already: --no-resume maps it again")
-        report = result.facts
-        rows = [(row.name, row.area, row.objects) for row in report.classes]
-        show_made(report.unit, rows, result.outputs.values())
-        if screen.verbose:
-            say("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))
+        _say_made(result)
+
+
+def _say_made(result: "Result") -> None:
+    """Say what mapping a scene gave."""
+    if result.skipped:
+        say(f"{result.scene} is mapped already: --no-resume maps it again")
+    report = result.facts
+    rows = [(row.name, row.area, row.objects) for row in report.classes]
+    show_made(report.unit, rows, result.outputs.values())
+    if screen.verbose:
+        say("  ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items()))
 
 
 def run_survey(call: Callable[..., T], *, quiet: bool) -> T:
@@ -117,8 +119,7 @@ def fail_if_any_failed(
     """Exit with status 1 if a scene failed."""
     from pfmap.survey.choice import NAME, failures_folder
 
-    failed = [result for result in results if result.reason]
-    if not failed:
+    if not (failed := [result for result in results if result.reason]):
         return
     listed = failures_folder(sources, output_dir) / NAME
     word = f"{len(failed)} of {len(results)} scenes" if len(results) > 1 else "the scene"

@@ -34,10 +34,7 @@ def vectorize(raster: str, output_dir: Path | None, as_json: bool, quiet: bool, 
 
     Writes <stem>_objects.gpkg with a QGIS style; <stem> is the raster's name without _classes.
     """
-    with importing():
-        from pfmap.trace.tracer import compile_ahead
-
-        compile_ahead()
+    with importing(tracing=True):
         from pfmap.mapping import polygonize
 
     result = run_with_progress(partial(polygonize.vectorize, raster, output_dir, **settings), quiet=quiet)

@@ -118,7 +118,7 @@ def bench(
             width, height = size or (_SIZE, _SIZE)
             on_message(f"making a scene of {width:,} x {height:,} pixels")
             pattern = make_pattern() if scene is None else read_pattern(scene)
-            options = replace(options, bands=tuple(1 + k % 3 for k in range(len(loaded.card.input.bands))))
+            options = replace(options, bands=(*np.resize((1, 2, 3), len(loaded.card.input.bands)).tolist(),))
             write_scene(path, pattern, width, height, max(0.1, loaded.card.input.gsd[0]), kind)
         job = Job(locate(path), Runtime.of(loaded, device, precision, None, on_message), options, on_message)
         with job.planned() as (source, plan):
@@ -138,12 +138,14 @@ def bench(
                 if separate:
                     there = folder / f"{number} apart"
                     again.append(_measure(source, apart, _Free.of(apart), resident, there))
-        cost = cost_of(plan.card.architecture, plan.card.input.window).multiply_adds if network else 0
+        name, cost = "none", 0
+        if network:
+            name, cost = plan.card.name, cost_of(plan.card.architecture, plan.card.input.window).multiply_adds
         return Benchmark(
             scene=title,
             width=plan.geobox.width,
             height=plan.geobox.height,
-            model=plan.card.name if network else "none",
+            model=name,
             device=describe(plan.device, plan.precision),
             window=plan.grid.rows.window,
             overlap=plan.grid.rows.overlap,
@@ -205,14 +207,10 @@ def _measure(source: Source, plan: Plan, predictor: Predictor, resident: list[Wi
 
 def _resident_windows(source: Source, plan: Plan) -> list[Window]:
     """Read some windows of the scene, spread over it."""
-    grid = plan.grid
-    view, chooser = view_of(source, plan), chooser_of(plan)
-    windows = []
-    for index in np.linspace(0, grid.count - 1, min(grid.count, _RESIDENT)).astype(int):
-        row, col = divmod(int(index), grid.cols.count)
-        window = read_window(view, grid, chooser, row, col)
-        windows.append(window._replace(seen=np.ones_like(window.seen)))
-    return windows
+    grid, view, chooser = plan.grid, view_of(source, plan), chooser_of(plan)
+    some = np.linspace(0, grid.count - 1, min(grid.count, _RESIDENT)).astype(int).tolist()
+    windows = [read_window(view, grid, chooser, *divmod(index, grid.cols.count)) for index in some]
+    return [window._replace(seen=np.ones_like(window.seen)) for window in windows]
 
 
 def _network_seconds(predictor: Predictor, resident: list[Window], count: int) -> float:
