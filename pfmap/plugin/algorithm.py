@@ -108,21 +108,18 @@ class Algorithm(QgsProcessingAlgorithm):
         """Add the folder of outputs, and whether these are loaded; last comes what is given as it is."""
         self.add(QgsProcessingParameterBoolean("OVERWRITE", "Replace outputs that are there", False))
         self.add(QgsProcessingParameterBoolean("LOAD", "Load the results", True))
-        self.add_text(
-            "FURTHER", "Further options", "As on the command line, such as --tta flips", advanced=True
-        )
+        about = "As on the command line, such as --tta flips"
+        self.add_text("FURTHER", "Further options", about, advanced=True)
         self.add(QgsProcessingParameterFolderDestination("OUTPUT", "Folder of the outputs"))
 
     def add_model(self):
         """Add the choice of a model."""
         names = self.provider().models() if self._used else ["landcover"]
-        choice = QgsProcessingParameterEnum(
-            "MODEL", "Model", names, defaultValue=names[0], usesStaticStrings=True
-        )
+        how = {"defaultValue": names[0], "usesStaticStrings": True}
+        choice = QgsProcessingParameterEnum("MODEL", "Model", names, **how)
         self.add(choice, "What pfmap models list shows")
-        folder = QgsProcessingParameterFile(
-            "MODEL_FOLDER", "Model folder, instead", QgsProcessingParameterFile.Folder, optional=True
-        )
+        kind = QgsProcessingParameterFile.Folder
+        folder = QgsProcessingParameterFile("MODEL_FOLDER", "Model folder, instead", kind, optional=True)
         self.add(folder, "A model of your own, as Fine-tune a model writes it", advanced=True)
 
     def given(self, parameters, context, **flags):
@@ -151,13 +148,12 @@ class Algorithm(QgsProcessingAlgorithm):
         layer = self.parameterAsRasterLayer(parameters, name, context)
         if layer is None:
             raise ProgramError(self.invalidRasterError(parameters, name))
-        tiles = dict(parse_qsl(layer.source())) if layer.providerType() == "wms" else {}
+        kind = layer.providerType()
+        tiles = dict(parse_qsl(layer.source())) if kind == "wms" else {}
         if tiles.get("type") == "xyz":
             return tiles["url"]
-        if layer.providerType() != "gdal":
-            raise ProgramError(
-                f"layer {layer.name()} comes from a service ({layer.providerType()}): choose a file"
-            )
+        if kind != "gdal":
+            raise ProgramError(f"layer {layer.name()} comes from a service ({kind}): choose a file")
         return Place(layer.source())
 
     def file(self, parameters, name, context):

@@ -39,12 +39,10 @@ class _Shaping(Algorithm):
     def add_shape(self):
         """Add the parameters of polygons."""
         self.add_text("CLASSES", "Classes that become polygons", "Names with commas between; all where empty")
-        self.add_text(
-            "SQUARE", "Classes whose objects are squared", "Such as building: right angles, straight walls"
-        )
-        self.add_number(
-            "MIN_AREA", "Least area of an object, m2", "Smaller regions become part of their neighbour"
-        )
+        about = "Such as building: right angles, straight walls"
+        self.add_text("SQUARE", "Classes whose objects are squared", about)
+        about = "Smaller regions become part of their neighbour"
+        self.add_number("MIN_AREA", "Least area of an object, m2", about)
         about = "How far outlines may be moved to have fewer corners; 1.25 pixels where empty"
         self.add_number("SIMPLIFY", "Simplify outlines, metres", about, advanced=True)
         formats = QgsProcessingParameterEnum(
@@ -126,22 +124,17 @@ class Batch(_Mapping):
 
     def initAlgorithm(self, _config=None):
         """Add the parameters."""
-        self.add(
-            QgsProcessingParameterFile("INPUT", "Folder of orthophotos", QgsProcessingParameterFile.Folder)
-        )
-        self.add_text(
-            "GLOB", "Which files are scenes", "Such as ortho_*.tif; all rasters with a place where empty"
-        )
+        kind = QgsProcessingParameterFile.Folder
+        self.add(QgsProcessingParameterFile("INPUT", "Folder of orthophotos", kind))
+        about = "Such as ortho_*.tif; all rasters with a place where empty"
+        self.add_text("GLOB", "Which files are scenes", about)
         self.add_mapping()
         self.addOutput(QgsProcessingOutputHtml("REPORT", "Report"))
 
     def arguments(self, parameters, context):
         """Return the folder and the options."""
-        words = [
-            Place(self.parameterAsString(parameters, "INPUT", context)),
-            "-m",
-            self.model(parameters, context),
-        ]
+        folder = Place(self.parameterAsString(parameters, "INPUT", context))
+        words = [folder, "-m", self.model(parameters, context)]
         words += self.given(parameters, context, GLOB="--glob")
         return words + self.shape(parameters, context) + self.common(parameters, context)
 
@@ -187,10 +180,8 @@ class Summary(Quick):
         self.add(QgsProcessingParameterVectorLayer("INPUT", "Objects", polygon), "As pfmap wrote them")
         zones = QgsProcessingParameterVectorLayer("ZONES", "Zones", polygon, optional=True)
         self.add(zones, "Such as parcels; all is one zone where empty")
-        field = QgsProcessingParameterField(
-            "ZONE_FIELD", "Field with the zones' names", None, "ZONES", optional=True
-        )
-        self.add(field)
+        about = "Field with the zones' names"
+        self.add(QgsProcessingParameterField("ZONE_FIELD", about, None, "ZONES", optional=True))
         self.add(QgsProcessingParameterFileDestination("OUTPUT", "Table", "CSV files (*.csv)"))
 
     def arguments(self, parameters, context):
@@ -249,9 +240,8 @@ class Evaluate(Algorithm):
 
     def initAlgorithm(self, _config=None):
         """Add the parameters."""
-        self.add(
-            QgsProcessingParameterMapLayer("INPUT", "Map"), "A class raster, or polygons with a field class"
-        )
+        about = "A class raster, or polygons with a field class"
+        self.add(QgsProcessingParameterMapLayer("INPUT", "Map"), about)
         self.add(QgsProcessingParameterMapLayer("TRUTH", "Truth"), "A class raster, or polygons")
         self.add_text("FIELD", "Field of the truth with its class", "class where empty")
         self.add_text("ONLY", "Classes that are told apart", "Such as building: all else is one class")
@@ -288,13 +278,11 @@ class Train(Algorithm):
         self.add(QgsProcessingParameterRasterLayer("INPUT", "Orthophoto"))
         polygon = [QgsProcessing.TypeVectorPolygon]
         self.add(QgsProcessingParameterVectorLayer("LABELS", "Polygons with their class", polygon))
-        self.add(
-            QgsProcessingParameterField("FIELD", "Field with the class", "class", "LABELS", optional=True)
-        )
+        field = QgsProcessingParameterField("FIELD", "Field with the class", "class", "LABELS", optional=True)
+        self.add(field)
         self.add_model()
-        steps = QgsProcessingParameterNumber(
-            "STEPS", "Steps", QgsProcessingParameterNumber.Integer, 400, minValue=1
-        )
+        kind = QgsProcessingParameterNumber.Integer
+        steps = QgsProcessingParameterNumber("STEPS", "Steps", kind, 400, minValue=1)
         self.add(steps, "On two cores of a CPU a step takes some seconds, on a GPU a tenth of one")
         self.add(QgsProcessingParameterBoolean("OVERWRITE", "Replace a model that is there", False))
         self.add_text("FURTHER", "Further options", "As on the command line", advanced=True)
@@ -302,11 +290,8 @@ class Train(Algorithm):
 
     def arguments(self, parameters, context):
         """Return the scene, the labels and the options."""
-        words = [
-            self.raster(parameters, "INPUT", context),
-            "--labels",
-            self.file(parameters, "LABELS", context),
-        ]
+        labels = self.file(parameters, "LABELS", context)
+        words = [self.raster(parameters, "INPUT", context), "--labels", labels]
         words += ["--from", self.model(parameters, context)]
         words += self.given(parameters, context, FIELD="--field", STEPS="--steps")
         return words + self.common(parameters, context)

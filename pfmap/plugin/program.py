@@ -143,23 +143,19 @@ class Program:
         try:
             return [row["name"] for row in json.loads(self.ask("models", "list", "--json"))]
         except (ValueError, TypeError, KeyError) as error:
-            raise ProgramError(
-                f"'{' '.join(self.words)} models list --json' gave no list: see {WHERE}"
-            ) from error
+            what = f"'{' '.join(self.words)} models list --json' gave no list"
+            raise ProgramError(f"{what}: see {WHERE}") from error
 
     def refuse_old(self) -> None:
         """Refuse what is not there, is not pfmap, or does not know what is used here."""
         if missing := self.missing():
             raise ProgramError(missing)
-        said = self.ask("--version")
-        version = re.fullmatch(r"pfmap (\d+)\.(\d+)\S*", said.strip())
-        if version is None:
-            raise ProgramError(
-                f"{' '.join(self.words)} is not pfmap: it says '{said.strip()[:80]}'; see {WHERE}"
-            )
+        said = self.ask("--version").strip()
+        if not (version := re.fullmatch(r"pfmap (\d+)\.(\d+)\S*", said)):
+            raise ProgramError(f"{' '.join(self.words)} is not pfmap: it says '{said[:80]}'; see {WHERE}")
         if (int(version[1]), int(version[2])) < NEEDED:
             least = ".".join(map(str, NEEDED))
-            raise ProgramError(f"{said.strip()} is too old, {least} is needed: pip install --upgrade pfmap")
+            raise ProgramError(f"{said} is too old, {least} is needed: pip install --upgrade pfmap")
 
     def run(
         self,
