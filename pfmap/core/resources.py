@@ -17,15 +17,7 @@ import psutil
 
 from pfmap.core import bucket
 from pfmap.core.errors import TargetError
-from pfmap.core.files import (
-    DRAFT,
-    clear_drafts,
-    file_names,
-    in_bucket,
-    private_folder,
-    remove,
-    writing_into,
-)
+from pfmap.core.files import DRAFT, clear_drafts, file_names, in_bucket, private_folder, remove, writing_into
 from pfmap.core.system import NO_LINK, POSIX, RSS_UNIT, c_library, enter, leave, limits, locks, user
 
 LOCK_NAME = "lock"

@@ -116,8 +116,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         content = inner[0]
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds no state dict: a published PFNet checkpoint is needed")
-    others = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if others:
+    if others := [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
         raise CheckpointError(f"{path} holds more than tensors: {some_of(others, ', ')}")
     return dict(content)
 

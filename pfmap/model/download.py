@@ -85,17 +85,15 @@ def import_model(
             folder = _refuse_taken(home, read_card(staged / CARD_NAME).name, overwrite=overwrite)
             load_model(staged)
         except ModelError as error:
-            raise type(error)(
-                re.sub(rf"{re.escape(str(room))}/(model|download)", shown, str(error))
-            ) from error
+            text = re.sub(rf"{re.escape(str(room))}/(model|download)", shown, str(error))
+            raise type(error)(text) from error
         _publish(staged, folder, room / "before")
     return folder
 
 
 def _staged(path: Path, shown: str, room: Path, name: str | None, preset: str | None) -> Path:
     """Make a model folder in a room of its own."""
-    staged = _unpack(path, shown, room / "model")
-    if staged is not None:
+    if (staged := _unpack(path, shown, room / "model")) is not None:
         card = read_card(staged / CARD_NAME)
         if name not in (None, card.name):
             write_text(staged / CARD_NAME, tomli_w.dumps(card_table(replace(card, name=name))))
@@ -169,9 +167,8 @@ def _unpack(path: Path, shown: str, folder: Path) -> Path | None:
     Of what an archive says of its files only their names are believed, and none is written under its own.
     """
     with saying(f"{shown} cannot be read", ModelError, OSError, HTTPException, *_DAMAGED):
-        homes = {
-            PurePosixPath(name).parent for name, _ in _files(path) if PurePosixPath(name).name == CARD_NAME
-        }
+        every = [PurePosixPath(name) for name, _ in _files(path)]
+        homes = {own.parent for own in every if own.name == CARD_NAME}
         if len(homes) > 1:
             raise ModelError(f"{shown} holds {len(homes)} models: one is needed")
         folder.mkdir()

@@ -208,10 +208,8 @@ class Predictor:
 
         def compute(staged: Tensor) -> T:
             pixels, mask = staged[:, :bands], staged[:, bands:].view(torch.bool)
-            how = torch.channels_last
-            return function(
-                ((pixels.float() * self._gain + self._offset) * mask).contiguous(memory_format=how)
-            )
+            seen = (pixels.float() * self._gain + self._offset) * mask
+            return function(seen.contiguous(memory_format=torch.channels_last))
 
         return self.lane.feed((size, bands + 1, side, side), fill, compute)
 
@@ -282,8 +280,7 @@ class Predictor:
 
     def _compute(self, batch: list[Window], clock: Clock, tta: str) -> Batch:
         seen = [bool(window.seen.any()) for window in batch]
-        some = list(compress(batch, seen))
-        if not some:
+        if not (some := list(compress(batch, seen))):
             return Batch(batch, seen, None)
         with clock.stage("network"):
             return Batch(batch, seen, self._made([w.pixels for w in some], [w.seen for w in some], tta))

@@ -85,8 +85,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         for root in (bundled_models(), user_models()):
             if (root / text / CARD_NAME).is_file():
                 return root / text
-    path = Path(text)
-    if (path / CARD_NAME).is_file():
+    if ((path := Path(text)) / CARD_NAME).is_file():
         return path
     if path.name == CARD_NAME and path.is_file():
         return path.parent
@@ -177,8 +176,7 @@ def _useless(key: str, value: Tensor) -> str:
     """Say why no map can be made with a weight; "" if one can."""
     if not value.is_floating_point():
         return f"is of {str(value.dtype).removeprefix('torch.')}, needs floating-point numbers"
-    numbers = value.float()
-    if not numbers.isfinite().all():
+    if not (numbers := value.float()).isfinite().all():
         return "holds NaN or infinite numbers: did its training diverge?"
     if numbers.ndim > 1 and not numbers.any():  # as in a file that was made before its content came
         return "holds nothing but zeros: is the file complete?"

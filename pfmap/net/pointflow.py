@@ -17,14 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pfmap.core.card import Architecture
-from pfmap.net.layers import (
-    average_pool,
-    conv_bn_relu,
-    exporting,
-    max_by_gathering,
-    resize,
-    without_autocast,
-)
+from pfmap.net.layers import average_pool, conv_bn_relu, exporting, max_by_gathering, resize, without_autocast
 
 
 def salient_points(saliency: Tensor, bins: int) -> tuple[Tensor, Tensor]:

@@ -272,14 +272,11 @@ def parse_config(tables: Mapping[str, Any], path: Path) -> TrainingConfig:
         raise TrainingError(f"{path} has no [[sources]]: name at least one data set")
     known = {spec.name for spec in card.classes}
     for source in sources:
+        where = f"{path}: source {source.name!r}"
         if unknown := source.classes - known:
-            raise TrainingError(
-                f"{path}: source {source.name!r} names unknown classes: {', '.join(sorted(unknown))}"
-            )
+            raise TrainingError(f"{where} names unknown classes: {', '.join(sorted(unknown))}")
         if (source.green or source.paint) and not {*RGB} <= {*card.input.bands}:
-            raise TrainingError(
-                f"{path}: source {source.name!r} has green or paint, and [input] not red, green and blue"
-            )
+            raise TrainingError(f"{where} has green or paint, and [input] not red, green and blue")
     contact, told = set(card.architecture.contact), set().union(*(source.instances for source in sources))
     if contact != told:
         raise TrainingError(

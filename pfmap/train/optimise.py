@@ -10,14 +10,7 @@ from torch.nn import functional as F
 
 from pfmap.core.errors import TrainingError
 from pfmap.net.layers import resize
-from pfmap.net.losses import (
-    contact_loss,
-    contours,
-    edge_loss,
-    keep_loss,
-    overlap_loss,
-    set_cross_entropy,
-)
+from pfmap.net.losses import contact_loss, contours, edge_loss, keep_loss, overlap_loss, set_cross_entropy
 from pfmap.net.pfnet import PFNet
 from pfmap.train.config import Trained, TrainingSettings
 

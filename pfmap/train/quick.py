@@ -251,10 +251,8 @@ def _with_rest(
     if not rest and len(drawn) == 1:
         classes = classes if len(classes) > 1 else [*classes, OTHER]
         rest = [name for name in classes if name not in drawn]
-    if strange := sorted(set(rest) - set(classes)):
-        raise TrainingError(
-            f"rest= names {', '.join(strange)}, which is no class: there are {', '.join(classes)}"
-        )
+    if strange := ", ".join(sorted(set(rest) - set(classes))):
+        raise TrainingError(f"rest= names {strange}, which is no class: there are {', '.join(classes)}")
     return classes, layer | ({"rest": list(rest)} if rest else {})
 
 

@@ -16,14 +16,7 @@ import shapely
 from pyarrow import parquet
 
 from pfmap.core.arrays import Array, Floats, Longs, Objects
-from pfmap.core.classes import (
-    ClassSpec,
-    add_default_style,
-    checklist_style,
-    colors_of,
-    default_color,
-    qml,
-)
+from pfmap.core.classes import ClassSpec, add_default_style, checklist_style, colors_of, default_color, qml
 from pfmap.core.errors import SourceError, TargetError, UsageError, quietly
 from pfmap.core.files import draft, is_bare, writing
 from pfmap.core.resources import clear_beside, moment_of
