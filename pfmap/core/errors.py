@@ -20,7 +20,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import quote, unquote
@@ -42,6 +42,11 @@ def worded_by(wording: Callable[[str], str]) -> Iterator[None]:
 def worded(text: str) -> str:
     """Name options in a text as its reader knows them."""
     return _wording(text)
+
+
+def few(names: Sequence[object], most: int = 3) -> str:
+    """List the first of what may be many."""
+    return ", ".join(map(str, names[:most])) + ", ..." * (len(names) > most)
 
 
 class PfmapError(Exception):
@@ -176,13 +181,12 @@ def named(place: str) -> str:
     """
     if not re.match(r"[a-z][\w+.-]+:/|/vsi", place, re.I):
         return place
-    lost: list[str] = []
-    if user := _USER.search(place):
-        said = user[0].removeprefix(user[1])[:-1]
-        lost += [said, *said.split(":")[1:]]
+    user = _USER.search(place)
+    said = user[0].removeprefix(user[1])[:-1] if user else ""
     address, mark, query = _USER.sub(rf"\1{HIDDEN}@", place).partition("?")
     values = [part.split("=", 1) for part in re.split("[&;]", query)]
-    lost += [query, *(value[-1] for value in values if value[0] != "url" and len(value[-1]) >= _LONG)]
+    given = (value[-1] for value in values if value[0] != "url" and len(value[-1]) >= _LONG)
+    lost = [said, *said.split(":")[1:], query, *given]
     _secrets.update(dict.fromkeys(form for text in lost for form in (text, unquote(text), quote(text, ""))))
     for old in list(_secrets)[:-_MANY]:
         _secrets.pop(old, None)
@@ -210,8 +214,7 @@ def bare(text: str) -> str:
 
 def _bare_query(found: re.Match[str]) -> str:
     """Hide what follows an address, unless it is too short for a secret, as in ?lang=de."""
-    parts = re.split("[&;]", found[2] or "")
-    short = all(len(part.rpartition("=")[2]) < _LEAST for part in parts)
+    short = all(len(part.rpartition("=")[2]) < _LEAST for part in re.split("[&;]", found[2] or ""))
     return found[0] if short and not re.search(_KEY, found[0], re.I) else found[1] + HIDDEN
 
 
@@ -245,8 +248,7 @@ def visible(text: str, keep: str = "") -> str:
     r"""Return a text with what is no text in escapes, such as ``\x1b``; `keep` are exceptions."""
 
     def shown(found: re.Match[str]) -> str:
-        code = ord(found[0])
-        if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name
+        if 0xDC80 <= (code := ord(found[0])) <= 0xDCFF:  # a byte of a file name
             return f"\\x{code - 0xDC00:02x}"
         return found[0] if found[0] in keep else ascii(found[0])[1:-1]
 
@@ -255,9 +257,7 @@ def visible(text: str, keep: str = "") -> str:
 
 def csv_cell(value: object) -> object:
     """Return a cell of a table; an apostrophe keeps spreadsheets from taking a text for a formula."""
-    if not isinstance(value, str):
-        return value
-    return _FORMULA.sub(r"\1'", visible(bare(value)))
+    return _FORMULA.sub(r"\1'", visible(bare(value))) if isinstance(value, str) else value
 
 
 def csv_text(rows: Iterable[Iterable[object]], end: str = "\r\n") -> str:

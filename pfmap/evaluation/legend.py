@@ -11,7 +11,7 @@ import numpy as np
 
 from pfmap.core.arrays import Bytes
 from pfmap.core.classes import NODATA, ClassSpec, default_color
-from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError, few
 from pfmap.core.grid import Span
 from pfmap.evaluation.comparison import Labels
 from pfmap.raster.classmap import ClassMap
@@ -152,13 +152,12 @@ class Legend:
     def unknown(self, values: Sequence[object]) -> SourceError:
         """Say which classes of the truth the prediction does not have."""
         one, two = self._sources
-        some = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
         known = ", ".join(spec.name for spec in self._classes)
         first = str(values[0])
         return SourceError(
-            f"{two} has classes that {one} does not have: {some}; it has {known}: say which they are with "
-            f"mapping={{{first!r}: 'NAME'}}, leave them out with ignore=({first!r},), or choose classes with "
-            "only="
+            f"{two} has classes that {one} does not have: {few(values, 8)}; it has {known}: say which they "
+            f"are with mapping={{{first!r}: 'NAME'}}, leave them out with ignore=({first!r},), or choose "
+            "classes with only="
         )
 
     def code(self, name: str) -> int:
@@ -205,15 +204,12 @@ class CodedMap:
 
     def rows(self, rows: Span) -> Bytes:
         """Return the ``(rows, width)`` codes of rows; a `SourceError` if values have none."""
-        values = self._source.read(rows)
-        index = values
+        index = values = self._source.read(rows)
         if values.dtype != np.uint8:
             gone = values == self._source.nodata
             if (values[~gone] > _LARGEST).any():
-                raise SourceError(
-                    f"{self._name} has the value {values[~gone].max()}: classes from 0 to {_LARGEST} are "
-                    "needed"
-                )
+                needed = f"classes from 0 to {_LARGEST} are needed"
+                raise SourceError(f"{self._name} has the value {values[~gone].max()}: {needed}")
             index = np.where(gone, _LARGEST + 1, values)
         codes: Bytes = self._table[index]
         new = {value: self._code(value) for value in np.unique(values[codes == _UNASKED]).tolist()}
@@ -228,8 +224,7 @@ def _check_choice(options: MatchOptions, known: Collection[str], source: str) ->
     if OTHER in options.only:
         raise UsageError(f"only={OTHER!r}: name the classes themselves; all the rest is called {OTHER}")
     asked = [*options.only, *([options.rest] if options.rest not in (None, "ignore", OTHER) else [])]
-    unknown = [name for name in asked if name not in known]
-    if known and unknown:
+    if known and (unknown := [name for name in asked if name not in known]):
         raise UsageError(f"class '{unknown[0]}' is unknown: {source} has {', '.join(known)}")
 
 

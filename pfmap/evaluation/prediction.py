@@ -222,22 +222,26 @@ class _Job:
             classes = {k: ClassSpec(value, default_color(k)) for k, value in enumerate(values)}
         opened = self._opened(stack, truth, box, prediction)
         named = opened.classes if isinstance(opened, AlignedMap) and truth != self.ids else None
-        legend = self.legend or Legend(self.options, classes, named, (prediction, truth))
-        self.legend, chosen = legend, self._chosen(legend)
+        self.legend = legend = self.legend or Legend(self.options, classes, named, (prediction, truth))
+        self._chosen(legend)  # refuses what is no class
         self._say([*legend.notes, opened.note, shapes.note if shapes is not None else ""])
         true = self._true(stack, opened, legend, prediction, truth)
         if shapes is not None:
             codes, own = {v: legend.predicted(k) for k, v in enumerate(values)}, source if masked else None
             return legend, (true, from_polygons(shapes, codes.get, legend.code(OTHER), legend, own))
-        found = CodedMap(source, legend.predicted, legend.unknown, prediction)
+        return legend, (true, self._predicted(stack, source, legend, prediction))
+
+    def _predicted(self, stack: ExitStack, source: ClassMap, legend: Legend, prediction: str) -> Side:
+        """Bring a predicted raster onto codes; take objects apart where a contact map lies beside it."""
+        found, chosen = CodedMap(source, legend.predicted, legend.unknown, prediction), self._chosen(legend)
         contact = percent_beside(locate(prediction), "contact")
         if contact is None or not chosen:
-            return legend, (true, Side(lambda rows: (found.rows(rows), None)))
-        walls = open_percent(stack, contact, source, ADVICE, "contact")
-        told = [legend.predicted(value) for value, spec in classes.items() if spec.name in walls.separated]
-        apart = frozenset(chosen).intersection(told or chosen)
-        separation = Separation(apart).scaled(walls.scale)
-        return legend, (true, from_contact(found.rows, walls.read, (box.height, box.width), separation))
+            return Side(lambda rows: (found.rows(rows), None))
+        walls, known = open_percent(stack, contact, source, ADVICE, "contact"), source.classes
+        told = [legend.predicted(value) for value, spec in known.items() if spec.name in walls.separated]
+        separation = Separation(frozenset(chosen).intersection(told or chosen)).scaled(walls.scale)
+        size = source.geobox.height, source.geobox.width
+        return from_contact(found.rows, walls.read, size, separation)
 
     def _opened(
         self, stack: ExitStack, truth: str, box: GeoBox, prediction: str

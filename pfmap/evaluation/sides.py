@@ -12,7 +12,7 @@ import numpy as np
 
 from pfmap.core.arrays import Array, Bytes
 from pfmap.core.classes import NODATA, PERCENT
-from pfmap.core.errors import SourceError, UsageError
+from pfmap.core.errors import SourceError, UsageError, few
 from pfmap.core.grid import Span
 from pfmap.evaluation.legend import CodedMap, Legend
 from pfmap.raster.align import AlignedMap, burn_values
@@ -55,10 +55,9 @@ def find_pairs(prediction: str, truth: str, polygons: Container[str]) -> list[tu
     known = {stem.removesuffix(_CLASSES): path for stem, path in true.items()}
     for here, ours, there, theirs in ((one, found, two, known), (two, known, one, found)):
         if missing := sorted(ours.keys() - theirs.keys()):
-            some = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
             raise SourceError(
-                f"{len(missing)} of the rasters in {here} have no partner in {there}: {some}; files that "
-                "belong together have the same name"
+                f"{len(missing)} of the rasters in {here} have no partner in {there}: {few(missing, 5)}; "
+                "files that belong together have the same name"
             )
     return [(str(found[stem]), str(known[stem])) for stem in sorted(found)]
 
@@ -67,14 +66,13 @@ def _rasters(folder: Path) -> dict[str, Path]:
     """Find the rasters in a folder by their names without the ending."""
     found: dict[str, Path] = {}
     for path in found_rasters(folder, endings=EXACT_SUFFIXES):
-        if not path.stem.endswith(tuple(map("_{}".format, PERCENT))):
-            if path.stem in found:
-                raise SourceError(f"{found[path.stem]} and {path} have the same name: keep one of them")
-            found[path.stem] = path
+        if path.stem.endswith(tuple(map("_{}".format, PERCENT))):
+            continue
+        if (other := found.setdefault(path.stem, path)) != path:
+            raise SourceError(f"{other} and {path} have the same name: keep one of them")
     if not found:
-        raise SourceError(
-            f"{folder} has no raster ({', '.join(sorted(EXACT_SUFFIXES))}): class rasters are needed"
-        )
+        known = ", ".join(sorted(EXACT_SUFFIXES))
+        raise SourceError(f"{folder} has no raster ({known}): class rasters are needed")
     return found
 
 

@@ -108,7 +108,7 @@ class Extra(Source):
                 )
             parts = find_parts(info, needed=False)[0] if info.driver == "VRT" else Parts()
             self.times |= times_of(parts.files)
-            if parts.gone or (not info.validity.decides and (len(self.empty) or len(parts.empty))):
+            if parts.gone or (not info.validity.decides and len(self.empty) + len(parts.empty)):
                 raise SourceError(
                     f"{file} has places where nothing was written, or shows a file that is gone, or none: "
                     "give it a nodata value with gdal_edit.py -a_nodata, and put back what is gone"
@@ -118,8 +118,7 @@ class Extra(Source):
                 how = {"own": own, "other": scene.name, "target": grid, "resampling": Resampling.bilinear}
                 cast(Any, self._src).show(partial(warped, file, **how))
             notes = *filter(None, [note]), *info.guesses * own.georeferenced
-            said = Validity.of(self._src, (1,))
-            self.info = replace(info, geobox=grid, validity=said, guesses=notes)
+            self.info = replace(info, geobox=grid, validity=Validity.of(self._src, (1,)), guesses=notes)
             self._each = [(name, 0, known)]
             self._own = self._each[: known is not None]
             stack.pop_all()

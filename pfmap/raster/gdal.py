@@ -24,7 +24,7 @@ from rasterio.windows import Window
 
 from pfmap.core.arrays import Bools
 from pfmap.core.bucket import gdal_endpoint
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import SourceError, few, quietly, reason
 from pfmap.core.grid import IDENTITY, UNPLACED, GeoBox, Span
 from pfmap.raster.location import Location, not_opened
 
@@ -214,8 +214,8 @@ def open_raster(location: Location, **how: int) -> rasterio.DatasetReader:
         return src
     src.close()
     if inside:
-        some = ", ".join(inside[:5]) + ", ..." * (len(inside) > 5)
-        raise SourceError(f"{name} holds {len(inside)} rasters; name one of them in its place: {some}")
+        some = f"{len(inside)} rasters; name one of them in its place: {few(inside, 5)}"
+        raise SourceError(f"{name} holds {some}")
     raise SourceError(
         f"{name} is a tile index, and GDAL shows tiles of one that are missing as black, without a word: "
         f"make a virtual raster of it, with gdalbuildvrt {Path(name).stem}.vrt {name}"

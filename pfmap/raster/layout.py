@@ -225,16 +225,11 @@ def directory(
     """
     kept = {tag: said for tag, said in head.items() if not reduced or tag < _OF_THE_FILE or tag == _NODATA}
     offsets, sizes = zip(*places, strict=True)
-    own = {_HEIGHT: shape[:1], _WIDTH: shape[1:], _OFFSETS: offsets, _SIZES: sizes} | (
-        {_REDUCED: (1,)} if reduced else {}
-    )
+    own = {_HEIGHT: shape[:1], _WIDTH: shape[1:], _OFFSETS: offsets, _SIZES: sizes}
+    own |= {_REDUCED: (1,)} if reduced else {}
     for tag, values in own.items():
-        long = big and tag == _OFFSETS
-        kept[tag] = (
-            _LONG8 if long else _LONG,
-            len(values),
-            pack(f"<{len(values)}{'Q' if long else 'I'}", *values),
-        )
+        kind, letter = (_LONG8, "Q") if big and tag == _OFFSETS else (_LONG, "I")
+        kept[tag] = kind, len(values), pack(f"<{len(values)}{letter}", *values)
     return kept
 
 

@@ -12,7 +12,7 @@ from xml.sax.saxutils import unescape
 import rasterio
 
 from pfmap.core import bucket
-from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, TargetError, named, reason
+from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, TargetError, few, named, reason
 from pfmap.core.files import in_bucket
 from pfmap.core.resources import IMAGE, what_it_is
 from pfmap.core.system import LOOK
@@ -203,11 +203,9 @@ def _only_raster(archive: Path) -> str:
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise SourceError(f"{archive} is not a zip archive that can be read ({error})") from error
     if len(names) != 1:
-        some = f"{len(names)} rasters ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
-        raise SourceError(
-            f"{archive} holds {some if names else 'none'}; one is needed: name it, such as {archive}/"
-            f"{names[0] if names else 'scene.tif'}"
-        )
+        some = f"{len(names)} rasters ({few(names)})" if names else "none"
+        name = names[0] if names else "scene.tif"
+        raise SourceError(f"{archive} holds {some}; one is needed: name it, such as {archive}/{name}")
     return names[0]
 
 
@@ -239,9 +237,8 @@ def ask_server(location: Location) -> dict[str, str]:
     if not location.gdal.startswith(("http://", "https://")):
         return {}
     if location.service:
-        raise SourceError(
-            f"{location.text} is a map service: only pfmap predict, batch and info cut a part out"
-        )
+        only = "only pfmap predict, batch and info cut a part out"
+        raise SourceError(f"{location.text} is a map service: {only}")
     try:
         with asked(location.gdal, location.text, "HEAD") as answer:
             return {name: answer.headers[name] for name in _SIGNS if name in answer.headers}

@@ -18,7 +18,7 @@ import numpy as np
 import rasterio
 
 from pfmap.core import bucket
-from pfmap.core.errors import SourceError, quietly, reason
+from pfmap.core.errors import SourceError, few, quietly, reason
 from pfmap.core.files import in_bucket
 from pfmap.core.grid import Span
 from pfmap.core.resources import IMAGE, what_it_is
@@ -36,6 +36,7 @@ _BESIDE = {".ovr": "GTiff", ".msk": "GTiff", ".aux": "HFA"}
 """How names of files end that GDAL opens beside a raster, and their formats: of other pixels, or notes."""
 _TYPES = {"uint8": "Byte", "complex64": "CFloat32", "complex128": "CFloat64"}
 """GDAL's names of types that differ from numpy's in more than case."""
+_LEFT = "a file in a folder that leads to others is left alone: name it, if it is to be read"
 _ALL = Span(0, 1 << 60)
 _DEEP = 8  # virtual rasters that show one another
 
@@ -105,10 +106,8 @@ def find_parts(scene: SceneInfo, *, needed: bool) -> tuple[Parts, list[str]]:
     gone = tuple(one for one in parts.gone if one.name)
     parts = Parts(parts.files, gone, _places(parts.gone))
     names = sorted({one.name for one in gone})
-    some = f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"
-    lack = (
-        f"{name} shows {len(names)} file{'s' * (len(names) != 1)} that cannot be opened, or changed ({some})"
-    )
+    files = f"{len(names)} file{'s' * (len(names) != 1)}"
+    lack = f"{name} shows {files} that cannot be opened, or changed ({few(names, 5)})"
     if names and needed:
         raise SourceError(
             f"{lack}: put them back, or count their places as nodata with on_read_error='nodata'"
@@ -259,30 +258,34 @@ def found_rasters(folder: Path, pattern: str = "*", endings: Collection[str] = (
 
 def refuse_pointers(location: Location) -> None:
     """Refuse a raster of a folder that opens others, or is not as its name says, without opening those."""
-    left = "a file in a folder that leads to others is left alone: name it, if it is to be read"
     if location.driver not in _FORMATS.values():
-        raise SourceError(f"{location.text} may show other files; {left}")
-    home = Path(location.gdal).parent
-    if (to := Path(location.gdal).resolve()).parent != home.resolve() and not location.remote:
-        raise SourceError(f"{location.text} is a link to {to}; {left}")
+        raise SourceError(f"{location.text} may show other files; {_LEFT}")
+    path = Path(location.gdal)
+    if (to := path.resolve()).parent != path.parent.resolve() and not location.remote:
+        raise SourceError(f"{location.text} is a link to {to}; {_LEFT}")
     for name in (*_beside(location), location.name):  # itself last: to list its files GDAL opens the others
-        own, path = name == location.name, str(home / name)
-        kind = location.driver if own else _BESIDE[path[-4:].lower()]
-        what = location.text if own else f"{location.text}: {name} beside it"
-        try:
-            with gdal_settings(remote=location.remote), quietly(), rasterio.open(path, driver=kind) as src:
-                points = "OVERVIEW_FILE" in src.tags(ns="OVERVIEWS")
-                files = () if points or location.remote else src.files[1:] if own else (path,)
-        except UnicodeEncodeError as error:
-            raise not_opened(location, error) from error
-        except GDAL_ERRORS as error:
-            why = what_it_is(path, IMAGE) or reason(error)
-            raise SourceError(
-                f"{what} is not a raster that GDAL can open as {kind} ({why}); files of a folder are read as "
-                "their names say: name it by itself, if it is of another format"
-            ) from error
-        if points or any(Path(file).resolve().parent != home.resolve() for file in files):
-            raise SourceError(f"{what} takes pixels from elsewhere; {left}")
+        _refuse_elsewhere(location, name)
+
+
+def _refuse_elsewhere(location: Location, name: str) -> None:
+    """Refuse a raster, or a file beside it, that is not as its name says, or takes pixels from elsewhere."""
+    own, home = name == location.name, Path(location.gdal).parent
+    path, what = str(home / name), location.text if own else f"{location.text}: {name} beside it"
+    kind = location.driver if own else _BESIDE[path[-4:].lower()]
+    try:
+        with gdal_settings(remote=location.remote), quietly(), rasterio.open(path, driver=kind) as src:
+            points = "OVERVIEW_FILE" in src.tags(ns="OVERVIEWS")
+            files = () if points or location.remote else src.files[1:] if own else (path,)
+    except UnicodeEncodeError as error:
+        raise not_opened(location, error) from error
+    except GDAL_ERRORS as error:
+        why = what_it_is(path, IMAGE) or reason(error)
+        raise SourceError(
+            f"{what} is not a raster that GDAL can open as {kind} ({why}); files of a folder are read as "
+            "their names say: name it by itself, if it is of another format"
+        ) from error
+    if points or any(Path(file).resolve().parent != home.resolve() for file in files):
+        raise SourceError(f"{what} takes pixels from elsewhere; {_LEFT}")
 
 
 def _beside(location: Location) -> list[str]:

@@ -41,8 +41,7 @@ def read_preview(
     with Source(scene, RGB, bands and tuple(as_colors(bands))) as source:
         source.scaling = scaling
         rows, cols = _covered(source.info.geobox, box, source.info.name)
-        found = source.thinned(rows, cols, codes.shape, _MOST, smooth=True)
-        if found is None:
+        if (found := source.thinned(rows, cols, codes.shape, _MOST, smooth=True)) is None:
             return None, codes != NODATA, codes
         pixels, seen = source.shown(*found)
     return pixels, seen, codes if part is None else np.where(seen, codes, np.uint8(NODATA))
@@ -68,8 +67,7 @@ def _covered(scene: GeoBox, part: GeoBox, name: str) -> tuple[Span, Span]:
     corners = [part.place(0, 0), part.place(part.width, part.height)]
     cols = sorted(round(a * x + b * y + c) for x, y in corners)
     rows = sorted(round(d * x + e * y + f) for x, y in corners)
-    x = Span(*cols).clip(Span(0, scene.width))
-    y = Span(*rows).clip(Span(0, scene.height))
+    x, y = Span(*cols).clip(Span(0, scene.width)), Span(*rows).clip(Span(0, scene.height))
     if x.size < 1 or y.size < 1:
         raise SourceError(f"{name} is no longer where its class raster lies: map it again")
     return y, x

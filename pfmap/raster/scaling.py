@@ -55,9 +55,8 @@ class Scaling:
         """
         if self.plain and values.dtype == np.uint8:
             return values  # type: ignore[return-value]
-        stretched: npt.NDArray[np.floating[Any]] = values.astype(
-            np.float32 if values.dtype.itemsize <= 2 else np.float64
-        )
+        kind = np.float32 if values.dtype.itemsize <= 2 else np.float64
+        stretched: npt.NDArray[np.floating[Any]] = values.astype(kind)
         with np.errstate(over="ignore", invalid="ignore"):
             stretched -= self.low
             stretched *= 255 / (self.high - self.low)
@@ -116,16 +115,14 @@ def sampled_scaling(sample: Sample, scene: SceneInfo) -> Scaling:
     values = sample.pixels[:, sample.valid].astype(np.float64)
     filled = np.isin(values, sample.fills).all(axis=0)
     values = values if filled.all() else values[:, ~filled]
-    values = values[np.isfinite(values)]
-    if not values.size:
+    if not (values := values[np.isfinite(values)]).size:
         raise EmptyError(no_valid_pixel(scene))
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = map(float, np.percentile(values, [_LOW, _HIGH]))
     high = high if high > low else low + 1
     if not (high > low and 0 < 255 / (high - low) < math.inf):
-        raise UsageError(
-            f"{scene.name} has values that cannot be stretched ({low:g} to {high:g}): state scale="
-        )
+        stretch = f"({low:g} to {high:g}): state scale="
+        raise UsageError(f"{scene.name} has values that cannot be stretched {stretch}")
     return _turned(Scaling(low, high, f"percentiles {_LOW:g} and {_HIGH:g} of the scene"), scene)
 
 

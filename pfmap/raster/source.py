@@ -94,8 +94,8 @@ class Source:
             self.times = times_of(self.info.files)
             self._palette = read_palette(self._src, chosen[0]) if self.info.palette else None
             self._misled = False
-            opaque = self._palette is None or bool(self._palette[3].all())
-            self._partial = self.info.validity.decides or not opaque or np.dtype(self.info.dtype).kind == "f"
+            clear = self._palette is not None and not self._palette[3].all()
+            self._partial = any((self.info.validity.decides, clear, np.dtype(self.info.dtype).kind == "f"))
             self._distinct = sorted(set(chosen))
             own = {name: Scaling(0.0, scale, "model card") for name, scale in (scales or {}).items()}
             pick = [self._distinct.index(band) for band in chosen]
@@ -262,8 +262,7 @@ class Source:
         box, remote, count = self.info.geobox, self.info.location.remote, len(self._distinct)
         needed = values or self._partial or len(self.empty)
         if not needed and (self.skips or remote or not self._src.overviews(self._distinct[0])):
-            none = np.zeros((count, 1, 1), dtype=np.uint8)
-            return Sample(none, np.ones((1, 1), dtype=bool), *self.about())
+            return Sample(np.zeros((count, 1, 1), np.uint8), np.ones((1, 1), dtype=bool), *self.about())
         part = Span(0, box.height), Span(0, box.width), (min(box.height, _SAMPLE), min(box.width, _SAMPLE))
         found = None if self.skips else self.thinned(*part, _WHOLE // count)
         try:
@@ -304,8 +303,7 @@ class Source:
         a survey that moves to another disk stays what it is. For what lies elsewhere what the server says of
         it, and the pixels of a few blocks.
         """
-        digest = hashlib.sha256()
-        src = self._src
+        digest, src = hashlib.sha256(), self._src
         facts = [src.width, src.height, src.dtypes, src.nodatavals, str(src.crs), list(src.transform)]
         facts += [(one.names, one.fingerprint()) for one in self.extra]
         digest.update(json.dumps([*facts, self.signs], default=str).encode())

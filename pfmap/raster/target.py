@@ -165,9 +165,7 @@ def lost(raster: Path | str, box: GeoBox, bands: Sequence[Band]) -> str:
         found = src.width, src.height, src.count, src.dtypes[0], src.nodata, tuple(src.transform)[:6]
         if found != wanted:
             return f"its size, bands, type, nodata and transform are {found}, not {wanted}"
-        if src.crs == crs_of(box.crs_wkt):
-            return ""
-        return f"its CRS is {src.crs}, not {box.crs_name}"
+        return "" if src.crs == crs_of(box.crs_wkt) else f"its CRS is {src.crs}, not {box.crs_name}"
 
 
 def _staged(count: int, height: int, width: int, level: int) -> dict[str, Any]:

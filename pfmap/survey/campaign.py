@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pfmap.core.errors import PfmapError, SourceError, UsageError, worded
+from pfmap.core.errors import PfmapError, SourceError, UsageError, few, worded
 from pfmap.core.files import make_folder, write_bytes, writing
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import moment_of
@@ -138,20 +138,13 @@ class Survey:
         say = self.runner.on_message
         say(stage("join", "joining the maps of all scenes"))
         sheets = self._sheets or [result.sheet for result in results]
-        homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
         whole = results[0].result if self._sheets and results else None  # its sheets are shown instead
-        warnings = list(whole.facts.warnings) if whole else []
-        if names := self._empty():
-            some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-            warnings.append(
-                f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {some}"
-            )
-        moment = moment_of(sheet.location.local for sheet in sheets if sheet.location.local is not None)
+        moment = moment_of(filter(None, (sheet.location.local for sheet in sheets)))
         merged = merge(results, folder, card, options, self.runner.on_progress, say, self._footprints, moment)
         unit: Unit = "m2" if merged is not None and merged.grid.crs_wkt is not None else "px"
         scenes = self._scenes(sheets, results, merged, unit)
         figures = SurveyFigures(
-            title=Path(common_folder(homes)).name or "survey",
+            title=_title(sheets),
             version=__version__,
             started=self._started,
             finished=_now(),
@@ -163,7 +156,7 @@ class Survey:
             crs="",
             classes=(),
             scenes=tuple(scenes),
-            warnings=tuple(warnings),
+            warnings=(*(whole.facts.warnings if whole else ()), *self._about_empty()),
         )
         outputs: dict[str, Path] = {}
         if merged is not None:
@@ -183,6 +176,12 @@ class Survey:
     def _empty(self) -> list[str]:
         """Name the scenes that are left out though they are in the folder."""
         return [result.sheet.name for result in self.results.values() if result.left_out == "empty"]
+
+    def _about_empty(self) -> list[str]:
+        """Say that scenes were left out though they are in the folder, if any were."""
+        names = self._empty()
+        text = f"{len(names)} scene{'s' * (len(names) != 1)} without a valid pixel left out: {few(names)}"
+        return [text] if names else []
 
     def _scenes(
         self, sheets: Sequence[Sheet], results: Sequence[SheetResult], merged: Merged | None, unit: Unit
@@ -210,14 +209,11 @@ class Survey:
             raster, part = done.outputs["classes"], None
             bands: tuple[int, ...] | None = done.facts.scene.bands
             if self._sheets:  # of a mosaic: each shows its part of the one map
-                part = self._boxes.get(sheet)
-                if merged is None or part is None:
+                if merged is None or (part := self._boxes.get(sheet)) is None:
                     return b""
                 raster, bands = merged.outputs["classes"], self.runner.options.bands
-            look = done.facts.scene.scale
-            return thumbnail(
-                sheet.location, raster, classes, scaling=look, bands=bands, part=part, limit=limit
-            )
+            look, place = done.facts.scene.scale, sheet.location
+            return thumbnail(place, raster, classes, scaling=look, bands=bands, part=part, limit=limit)
 
         def draw(scene: SceneFigures) -> bytes:
             key = scene.name, scene.finished, limit
@@ -229,6 +225,12 @@ class Survey:
         with ThreadPoolExecutor(_PICTURES, "pfmap-draw") as pool:
             pictures = pool.map(draw, drawn)
             return {scene.name: picture for scene, picture in zip(drawn, pictures, strict=True) if picture}
+
+
+def _title(sheets: Sequence[Sheet]) -> str:
+    """Call a survey as the folder that all its sheets lie in."""
+    homes = [os.path.realpath(sheet.location.folder) for sheet in sheets]
+    return Path(common_folder(homes)).name or "survey"
 
 
 def look_at(sheets: Sequence[Sheet]) -> dict[Sheet, GeoBox]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pfmap.core import bucket
 from pfmap.core.classes import PERCENT
-from pfmap.core.errors import UNSEEN, SourceError, UsageError, saying
+from pfmap.core.errors import UNSEEN, SourceError, UsageError, few, saying
 from pfmap.core.files import in_bucket
 from pfmap.core.system import common_folder
 from pfmap.raster.location import RASTER_SUFFIXES, Location, is_hidden, locate
@@ -53,8 +53,7 @@ def find_sheets(
         raise UsageError("no scene is named: give scenes, folders of them, or lists such as @list.txt")
     named = [_plain(text) for text in _unlisted([os.fspath(source) for source in sources])]
     folders = [Path(text) for text in named if is_folder(text)]
-    if output_dir is not None:
-        _refuse_inside(output_dir, folders)
+    _refuse_inside(output_dir, folders)
     sheets: list[Sheet] = []
     unsearched: list[Sheet] = []
     known = [os.path.realpath(path) for path in (*folders, *filter(None, [output_dir]))]
@@ -112,9 +111,8 @@ def _unlisted(sources: Sequence[str]) -> Iterator[str]:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeError) as error:
-            raise SourceError(
-                f"the list {path} cannot be read ({error}): it needs a scene in each line"
-            ) from error
+            needs = "it needs a scene in each line"
+            raise SourceError(f"the list {path} cannot be read ({error}): {needs}") from error
         names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not names:
             raise SourceError(f"the list {path} names no scene: write one in each line")
@@ -139,10 +137,10 @@ def _search(
                 faults[path] = str(error)
     if not found and not may_be_empty and not faults:
         what = f"no file that matches {pattern!r}" if pattern else "no raster"
-        some = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
+        some = few([path.name for path in files]) or "no file at all"
         raise SourceError(
-            f"{folder} has {what} (it has {some or 'no file at all'}): scenes such as GeoTIFFs are needed; "
-            "name them, or choose files with pattern="
+            f"{folder} has {what} (it has {some}): scenes such as GeoTIFFs are needed; name them, or choose "
+            "files with pattern="
         )
     return found, faults
 
@@ -190,8 +188,7 @@ def _is_file(path: Path) -> bool:
 def _is_scene(path: Path, pattern: str | None, there: Callable[[Path], bool]) -> bool:
     if pattern is not None:
         return path.match(pattern)
-    suffix = path.suffix.lower()
-    if suffix in _PICTURES:
+    if (suffix := path.suffix.lower()) in _PICTURES:
         return any(there(path.with_suffix(world)) for world in (f"{suffix[:2]}{suffix[-1]}w", ".wld"))
     return suffix in RASTER_SUFFIXES - {".vrt"}
 
@@ -204,9 +201,9 @@ def _is_own(path: Path, there: Callable[[Path], bool] = os.path.isfile) -> bool:
     )
 
 
-def _refuse_inside(output_dir: Path, folders: Sequence[Path]) -> None:
+def _refuse_inside(output_dir: Path | None, folders: Sequence[Path]) -> None:
     for folder in folders:
-        if output_dir.resolve().is_relative_to(folder.resolve()):
+        if output_dir is not None and output_dir.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
                 f"the output folder {output_dir} lies in {folder}, which is searched for scenes: choose one "
                 "outside it, or leave out output_dir= to have outputs beside their scenes"
@@ -236,10 +233,8 @@ def _told_apart(sheets: list[Sheet], output_dir: Path | None, reserved: str) -> 
         for group in _equal(sheets):
             homes = [os.path.realpath(sheets[index].location.folder) for index in group]
             for index, home in zip(group, homes, strict=True):  # north/a.tif and south/a.tif: north and south
-                folder = sheets[index].folder / Path(home).relative_to(
-                    common_folder(homes) or Path(home).anchor
-                )
-                sheets[index] = replace(sheets[index], folder=folder)
+                below = Path(home).relative_to(common_folder(homes) or Path(home).anchor)
+                sheets[index] = replace(sheets[index], folder=sheets[index].folder / below)
     place = output_dir, reserved
     own = [k for k, one in enumerate(sheets) if (one.folder, one.location.stem.casefold()) == place]
     for group in [*_equal(sheets), own]:

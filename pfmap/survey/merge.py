@@ -15,12 +15,13 @@ from pathlib import Path
 from pfmap.core.arrays import Floats, Longs
 from pfmap.core.card import Card
 from pfmap.core.classes import NODATA, RGB, class_raster_style, percent_style, qml
-from pfmap.core.errors import PfmapError, SourceError
+from pfmap.core.errors import PfmapError, SourceError, few
 from pfmap.core.files import make_folder, write_bytes, write_text
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import UNDATED
 from pfmap.mapping.job import Progress, Result, look_behind
 from pfmap.mapping.mapper import Tally, class_target, rasters_of
+from pfmap.mapping.objects import Chosen
 from pfmap.mapping.options import PredictOptions
 from pfmap.mapping.plan import chosen_classes, wanted_classes
 from pfmap.mapping.polygonize import Vectorizer
@@ -87,34 +88,24 @@ def merge(
     scenes = [(one.sheet.name, one.result) for one in results if one.result is not None]
     placed, warnings = _with_place(scenes)
     boxes = [result.facts.grid for _, result in placed]
-    grid = mosaic.common_grid(boxes) if boxes else None
-    if grid is not None:
+    if boxes:
+        grid = mosaic.common_grid(boxes)
         warnings += _about_grids(boxes, grid)
     for text in warnings:
         on_message(f"warning: {text}")
-    if grid is None:
+    if not boxes:
         return None
-    names = [spec.name for spec in card.classes]
-    tags = {
-        "PFMAP_MODEL": card.name,
-        "PFMAP_CLASSES": ",".join(names),
-        "PFMAP_ATTRIBUTION": card.provenance.attribution,
-    }
-    look = Look("uint8", ("Palette",), NODATA, card.classes, tags)
-    rasters = {"classes": _join("classes", placed, grid, folder, look, class_raster_style(card.classes))}
     chosen = chosen_classes(card, options, _scale(placed, grid))
-    apart = chosen.separation.tags(card.by_index) if chosen.separation else {}
-    looks = {
-        "confidence": Look("uint8", ("Gray",), NODATA),
-        "contact": Look("uint8", ("Gray",), NODATA, tags=apart),
-        "probabilities": Look("uint8", ("Gray",) * len(names), NODATA, names=names),
+    looks = _looks(card, chosen)
+    styles = {"classes": class_raster_style(card.classes)}
+    rasters = {
+        kind: _join(kind, placed, grid, folder, looks[kind], styles.get(kind, percent_style()))
+        for kind in rasters_of(options, chosen)
     }
-    for kind in rasters_of(options, chosen)[1:]:
-        rasters[kind] = _join(kind, placed, grid, folder, looks[kind], percent_style())
-    sums = Tally(grid, Measurer(grid.crs_wkt, grid.center))
+    sums, look = Tally(grid, Measurer(grid.crs_wkt, grid.center)), looks["classes"]
     target = None
     if options.sieve == "raster":
-        target = class_target(grid, f"{STEM}_classes.tif", tags, card.classes)
+        target = class_target(grid, f"{STEM}_classes.tif", look.tags, card.classes)
     with ExitStack() as opened:
         single = dict(rasters)
         single.pop("probabilities", None)
@@ -127,7 +118,7 @@ def merge(
             card.by_index,
             chosen,
             options.shapes,
-            footprints or Footprints(boxes, [name for name, _ in placed], grid.crs_wkt),
+            footprints or Footprints(boxes, [*dict(placed)], grid.crs_wkt),
             on_progress,
             sums.add_rows,
             target,
@@ -145,6 +136,22 @@ def merge(
     outputs["project"] = folder / f"{STEM}.qgz"
     write_bytes(outputs["project"], map_project(made))
     return Merged(grid, outputs, sums.pixels, sums.areas, vectorized.counts, vectorized.scenes, warnings)
+
+
+def _looks(card: Card, chosen: Chosen) -> dict[str, Look]:
+    """Say what the survey's rasters are like, by kind."""
+    names, apart = [spec.name for spec in card.classes], chosen.separation
+    tags = {
+        "PFMAP_MODEL": card.name,
+        "PFMAP_CLASSES": ",".join(names),
+        "PFMAP_ATTRIBUTION": card.provenance.attribution,
+    }
+    return {
+        "classes": Look("uint8", ("Palette",), NODATA, card.classes, tags),
+        "confidence": Look("uint8", ("Gray",), NODATA),
+        "contact": Look("uint8", ("Gray",), NODATA, tags=apart.tags(card.by_index) if apart else {}),
+        "probabilities": Look("uint8", ("Gray",) * len(names), NODATA, names=names),
+    }
 
 
 def _with_place(scenes: Sequence[Named]) -> tuple[list[Named], list[str]]:
@@ -170,13 +177,10 @@ def _with_place(scenes: Sequence[Named]) -> tuple[list[Named], list[str]]:
 
 def _about_grids(boxes: Sequence[GeoBox], grid: GeoBox) -> list[str]:
     """Say so where scenes had to be brought to the grid of others."""
-    moved = sum(not mosaic.on_grid(box, grid) for box in boxes)
-    if not moved:
+    if not (moved := sum(not mosaic.on_grid(box, grid) for box in boxes)):
         return []
     names = sorted({box.crs_name for box in boxes})
-    some = "pixels of several sizes"
-    if len(names) > 1:
-        some = f"{len(names)} CRSs ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+    some = f"{len(names)} CRSs ({few(names)})" if len(names) > 1 else "pixels of several sizes"
     return [
         f"the scenes have {some}: the survey's own outputs are in {grid.crs_name} with pixels of "
         f"{grid.transform[0]:.5g}, as most have; {moved} of {len(boxes)} scenes are brought there"
@@ -192,8 +196,7 @@ def _scale(placed: Sequence[Named], grid: GeoBox) -> float:
 
 def _join(kind: str, placed: Sequence[Named], grid: GeoBox, folder: Path, look: Look, style: str) -> Path:
     """Show one raster of all scenes as one, with a style for QGIS beside it."""
-    without = [name for name, result in placed if kind not in result.outputs]
-    if without:
+    if without := [name for name, result in placed if kind not in result.outputs]:
         remedy = {"contact": "with separate='none'", "probabilities": "without probabilities=True"}
         raise SourceError(
             f"{without[0]} was mapped without {kind}: map it again with overwrite=True, or the survey "
@@ -220,10 +223,7 @@ def make_mosaic(
     said: list[str] = []
     for sheet in sheets:
         try:
-            if sheet.fault:
-                raise SourceError(sheet.fault)
-            if no := sheet.location.unfit:
-                raise SourceError(f"{sheet.location.text} can be no part of a mosaic ({no}): map it alone")
+            _refuse_alone(sheet)
             with Source(sheet.location, needs, options.bands, card.name) as source:
                 look_behind(source)
                 opened.append((sheet, source.info, source.fingerprint()))
@@ -242,13 +242,21 @@ def make_mosaic(
     signs = hashlib.sha256("".join(sign for _, _, sign in opened).encode()).hexdigest()
     tags = {"PFMAP_SHEETS": signs}
     if said:
-        more = [f"{len(said) - _SAID} more was guessed of other sheets"] if len(said) > _SAID else []
-        tags[GUESSES] = "\n".join(said[:_SAID] + more)
+        said[_SAID:] = [f"{len(said) - _SAID} more was guessed of other sheets"] * (len(said) > _SAID)
+        tags[GUESSES] = "\n".join(said)
     look = Look(infos[0].dtype, colors, tags=tags, smooth=True)
     make_folder(folder)
     path = mosaic.write_mosaic(folder / f"{MOSAIC}.vrt", grid, [_part(info) for info in infos], look)
     footprints = Footprints(boxes, [sheet.name for sheet, _, _ in opened], grid.crs_wkt)
     return Sheet(locate(path), folder, MOSAIC), footprints, failed
+
+
+def _refuse_alone(sheet: Sheet) -> None:
+    """Refuse a sheet that is none, or that no other file may name."""
+    if sheet.fault:
+        raise SourceError(sheet.fault)
+    if no := sheet.location.unfit:
+        raise SourceError(f"{sheet.location.text} can be no part of a mosaic ({no}): map it alone")
 
 
 def _part(info: SceneInfo) -> Part:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pfmap.core.arrays import Floats
-from pfmap.core.errors import SourceError, TrainingError
+from pfmap.core.errors import SourceError, TrainingError, few
 from pfmap.core.grid import GeoBox, mean_size
 from pfmap.core.resources import free_memory
 from pfmap.raster.parts import found_file, found_rasters, refuse_pointers
@@ -214,13 +214,12 @@ def _about_labels(
         rasters = [found for scene in scenes if isinstance(found := scene.layers[number], RasterLayer)]
         values = sorted(set().union(*(raster.unnamed() for raster in rasters)))
         if values and not layer.rest:
-            few = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
-            yield f"{PurePath(layer.path).name}: pixels of value {few} do not count, for they name no class"
+            text = f"pixels of value {few(values, 8)} do not count, for they name no class"
+            yield f"{PurePath(layer.path).name}: {text}"
 
 
 def _some(names: Sequence[str], total: int) -> str:
-    few = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-    return f"{len(names)} of {total} images ({few})"
+    return f"{len(names)} of {total} images ({few(names)})"
 
 
 def _keep_what_fits(scenes: Sequence[LabelledScene]) -> None:
