@@ -35,7 +35,10 @@ def asked(
             request.add_unredirected_header("Authorization", f"Basic {token}")
         with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
             yield answer
-    except (PfmapError, urllib.error.HTTPError):
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
+    except PfmapError:
         raise
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "reason", error)

@@ -176,10 +176,11 @@ def test_what_lies_on_another_drive_has_its_whole_name(
     write_scene: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = write_scene(blobs(8, 8))
-    assert place_beside(locate(scene), scene.parent / "maps") == "../scene.tif"
+    location = locate(scene)
+    assert place_beside(location, scene.parent / "maps") == "../scene.tif"
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(PurePath, "drive", property(lambda path: path.name))
-        assert place_beside(locate(scene), scene.parent / "maps") == str(scene)
+        assert place_beside(location, scene.parent / "maps") == str(scene)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(os.path, "commonpath", ntpath.commonpath)
         found = system.common_folder(["C:/north/a", "C:/north/b"]), system.common_folder(["C:/a", "D:/a"])
