@@ -31,6 +31,7 @@ _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a lib
 DRAFT = ".pfmap-"
 """What the names of folders begin with in which something is made, or taken apart; eight letters follow."""
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _private: set[Path] = set()  # folders of this process
 
 
@@ -165,11 +166,22 @@ def _refuse_link(folder: Path) -> Path:
     return folder
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; an `OSError` where nobody can tell, and Python 3.14 would say no."""
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", errno.ENOENT) not in _ABSENT:
+            raise
+        return False
+    return True
+
+
 def existing(folder: Path, names: Iterable[str]) -> list[str]:
     """Return those names that files of a folder have; a bucket is asked once."""
     wanted = list(names)
     if not in_bucket(folder):
-        return [name for name in wanted if (folder / name).exists()]
+        return [name for name in wanted if is_there(folder / name)]
     there = set(file_names(folder, os.path.commonprefix(wanted)))  # noqa: RUF071 - of letters
     return [name for name in wanted if name in there]
 

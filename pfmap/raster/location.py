@@ -13,7 +13,7 @@ import rasterio
 
 from pfmap.core import bucket
 from pfmap.core.errors import HIDDEN, UNSEEN, SourceError, TargetError, few, named, reason
-from pfmap.core.files import in_bucket
+from pfmap.core.files import in_bucket, is_there
 from pfmap.core.resources import IMAGE, what_it_is
 from pfmap.core.system import LOOK
 from pfmap.core.web import asked
@@ -141,7 +141,7 @@ def locate(source: str | os.PathLike[str]) -> Location:
                 inner = path.relative_to(archive).as_posix() if path != archive else _only_raster(archive)
                 name = f"/vsizip/{archive.resolve().as_posix()}/{inner}"
                 return Location(text, name, remote=False, local=archive)
-        if path.exists():
+        if is_there(path):
             if not path.is_file():  # GDAL would wait for it for ever
                 raise SourceError(f"{text} is a pipe or a device: a file is needed")
             gdal = f"./{text}" if re.match(r"\w{2,}:", text) else text  # GDAL would take NETCDF:a.tif apart

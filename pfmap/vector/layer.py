@@ -23,7 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from pfmap.core import bucket
 from pfmap.core.arrays import Objects
 from pfmap.core.errors import PfmapError, SourceError, UsageError, quietly, reason, saying
-from pfmap.core.files import in_bucket
+from pfmap.core.files import in_bucket, is_there
 from pfmap.core.grid import GeoBox
 from pfmap.core.resources import VECTOR, what_it_is
 from pfmap.core.tables import parse_json
@@ -177,7 +177,7 @@ def _is_parquet(path: str) -> bool:
 
 def _is_there(path: Path) -> bool:
     if not in_bucket(path):
-        return path.exists()
+        return is_there(path)
     pyogrio.set_gdal_config_options(bucket.gdal_endpoint())
     with saying(f"{path} cannot be opened", SourceError):
         return bucket.exists(path)
