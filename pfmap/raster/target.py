@@ -40,7 +40,7 @@ _SOMEWHERE = rasterio.Affine.translation(1, 0)
 be silenced in one thread alone."""
 _ACROSS = 16 * BLOCK  # columns in work at a time, of the smaller raster
 _AT_ONCE = 3  # rasters that are assembled
-SMALL = 1 << 20  # pixels of a raster that gets no thread of its own: there GDAL looks up its CRS anew
+SMALL = 1 << 20  # pixels of a raster that gets no threads: they take time to start, and look up CRSs anew
 _CLASSIC = 2 << 30  # bytes of a TIFF whose offsets have four: they reach twice as far
 _CACHE = 32 << 20  # bytes of GDAL's blocks while rasters are assembled
 _STORED = {
@@ -172,7 +172,8 @@ def _staged(count: int, height: int, width: int, level: int) -> dict[str, Any]:
     """Describe a raster whose blocks are those of the final one."""
     return {
         "driver": "GTiff", "width": width, "height": height, "count": count, "dtype": "uint8",
-        "photometric": "minisblack", "zlevel": level, "num_threads": "all_cpus", **_STORED,
+        "photometric": "minisblack", "zlevel": level, **_STORED,
+        "num_threads": "all_cpus" if count * height * width > SMALL else "1",
         "transform": _SOMEWHERE,  # the final one knows better
         "bigtiff": "if_safer",
     }  # fmt: skip
