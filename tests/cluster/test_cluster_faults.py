@@ -298,11 +298,11 @@ def test_the_scheduler_knows_no_more_of_many_swaths_than_of_few(tmp_path: Path) 
     def make() -> Callable[[], None]:
         def patch() -> None:
             from pfmap.cluster import worker
-            from pfmap.mapping import work
+            from pfmap.core import files
             from pfmap.measure.benchmark import _Free
 
             worker._network = lambda job: _Free.of(job.plan)
-            work.settle = lambda _folder: None  # the disk is not what is looked at
+            files.settle = files.settle_names = lambda _path: None  # the disk is not what is looked at
 
         return patch
 
