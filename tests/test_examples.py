@@ -1,6 +1,7 @@
 """The examples run, and the default model does what its card says on them."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +27,15 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT_BIN = Path(sys.executable).parent
 
 
+def alone(home: Path) -> dict[str, str]:
+    """Say nothing to an example but where programs are, and as many threads as tests beside others get.
+
+    Threads wait for each other in a loop: where tests keep the cores busy, two take much more time than one.
+    """
+    threads = {name: value for name, value in os.environ.items() if name == "OMP_NUM_THREADS"}
+    return {"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(home), **threads}
+
+
 @pytest.fixture
 def crop(tmp_path: Path) -> Path:
     """A quarter of the demo orthophoto, to keep the examples short."""
@@ -45,7 +55,7 @@ def test_the_command_line_example_runs(crop: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "examples/predict_cli.sh", str(crop), str(out)],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        env=alone(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     frame = gpd.read_file(out / "crop_objects.gpkg", layer="objects")
@@ -143,7 +153,7 @@ def test_the_example_of_a_part_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "examples/map_part.sh", "examples/banepa.tif", str(tmp_path / "out")],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        env=alone(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "windows  6 of 6" in done.stdout
@@ -157,7 +167,7 @@ def test_the_fine_tuning_example_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "examples/finetune.sh", str(tmp_path / "mine"), "1"],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        env=alone(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     before, after = done.stdout.split("\nafter:\n")
@@ -177,7 +187,7 @@ def test_the_example_of_a_correction_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "examples/review.sh", str(scene), str(tmp_path / "out"), "1", "40"],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={"PATH": f"{ENVIRONMENT_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        env=alone(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     listed = gpd.read_file(tmp_path / "out" / "review.gpkg", layer="objects")
