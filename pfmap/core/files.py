@@ -31,7 +31,6 @@ _LEAST = 1 << 20  # bytes: with fewer left a disk counts as full, whatever a lib
 DRAFT = ".pfmap-"
 """What the names of folders begin with in which something is made, or taken apart; eight letters follow."""
 
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _private: set[Path] = set()  # folders of this process
 
 
@@ -171,7 +170,7 @@ def is_there(path: Path) -> bool:
     try:
         path.stat()
     except (OSError, ValueError) as error:
-        if getattr(error, "errno", errno.ENOENT) not in _ABSENT:
+        if getattr(error, "errno", errno.ENOENT) not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
         return False
     return True

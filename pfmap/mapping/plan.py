@@ -20,7 +20,7 @@ from pfmap.mapping.objects import Chosen, limits_of
 from pfmap.mapping.options import SHARED_SWATH_PIXELS, PredictOptions
 from pfmap.model.predictor import precision_name
 from pfmap.model.store import Model
-from pfmap.raster.gdal import BLOCK
+from pfmap.raster.gdal import BLOCK, GDAL_VERSION
 from pfmap.raster.scaling import Sample, Scaling, about_scaling, known_scaling, sampled_scaling
 from pfmap.raster.scene import SceneInfo
 from pfmap.raster.source import Source
@@ -151,7 +151,7 @@ class Plan:
         options = self._essentials() | {"device": self.device.type, "swath_pixels": self.options.swath_pixels}
         options |= {"layers": self.layers, "overview": self.overview}
         return {
-            "pfmap": __version__,
+            "pfmap": f"{__version__}, torch {torch.__version__}, GDAL {GDAL_VERSION}",
             "scene": scene,
             "model": self._model_facts(),
             "options": json.dumps(options, sort_keys=True),

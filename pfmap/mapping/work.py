@@ -40,7 +40,7 @@ from pfmap.core.tables import parse_json
 
 RUN_NAME, _PUBLISH, _FINALS, _SEAL = "run.json", "publish.json", "final", "seal"
 _SWATH = r"\d+-\d+"
-_WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap"}
+_WORDS = {"scene": "the scene", "model": "the model", "options": "an option", "pfmap": "pfmap, torch or GDAL"}
 
 
 @dataclass(slots=True)

@@ -35,6 +35,8 @@ where GDAL quotes bytes of a file that are no text, and the last one where GDAL 
 BLOCK = 512
 """Side of the tiles of all rasters that are written, pixels."""
 
+GDAL_VERSION: str = rasterio.__gdal_version__
+
 # Never run code that a raster names, read where a TIFF's tiles are at once (a disk or server that fails later
 # would end the process: libtiff 4.7 asserts; of 100,000 x 100,000 pixels on a server it is half a megabyte),
 # ask a server again, give up on a dead one, look for side files by name instead of listing a bucket.
