@@ -270,7 +270,8 @@ class Train(Algorithm):
     NAME, TITLE, COMMAND = "train", "Fine-tune a model", "train"
     HELP = (
         "Trains a model for your own ground: starts from one that is there, and learns from polygons that "
-        "you drew over an orthophoto. A part of the ground is held out to measure."
+        "you drew over an orthophoto, or from what you ticked in a list of objects worth a look. A part of "
+        "the ground is held out to measure."
     )
 
     def initAlgorithm(self, _config=None):
